@@ -1,0 +1,220 @@
+"""Every error a caller can be told.
+
+    DeviceOpsError                    reason · message · facts
+    ├── InvalidRequest                mend the request (carries *all* violations)
+    ├── NotFound                      give up
+    ├── AlreadyExists                 choose another id
+    ├── FailedPrecondition            change the state first
+    ├── Aborted                       retry at a higher level
+    ├── ResourceExhausted             wait `retry_after_s`, or ask for less
+    ├── DeadlineExceeded              maybe retry
+    ├── DataLoss                      replace the file
+    ├── Unavailable                   retry
+    ├── Unauthenticated               fix configuration
+    ├── PermissionDenied              fix configuration
+    ├── NotSupported                  –
+    └── InternalError                 once; its text is ours, never that of an unexpected exception
+
+A family is what the caller should do; `ErrorReason` says what happened. `FAMILY_OF` ties each reason to one family, and a
+test holds that table, the contract's enum and the gRPC codes together. Facts are attributes, so nobody parses a message.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import ClassVar, override
+
+import msgspec
+
+
+class ErrorReason(StrEnum):
+    """What happened. The names are those of the contract's `ErrorReason`, without its prefix."""
+
+    INVALID_FIELD = "INVALID_FIELD"
+    UNSUPPORTED_COMBINATION = "UNSUPPORTED_COMBINATION"
+    BAD_IMAGE = "BAD_IMAGE"
+    DEVICE_NOT_FOUND = "DEVICE_NOT_FOUND"
+    MEMORY_POOL_NOT_FOUND = "MEMORY_POOL_NOT_FOUND"
+    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
+    LOADED_MODEL_NOT_FOUND = "LOADED_MODEL_NOT_FOUND"
+    BLOB_NOT_FOUND = "BLOB_NOT_FOUND"
+    RESERVATION_NOT_FOUND = "RESERVATION_NOT_FOUND"
+    JOB_NOT_FOUND = "JOB_NOT_FOUND"
+    SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
+    WORKFLOW_NOT_FOUND = "WORKFLOW_NOT_FOUND"
+    POLICY_NOT_FOUND = "POLICY_NOT_FOUND"
+    JOB_EXPIRED = "JOB_EXPIRED"
+    ID_TAKEN = "ID_TAKEN"
+    MODEL_NOT_LOADED = "MODEL_NOT_LOADED"
+    MODEL_INCOMPATIBLE = "MODEL_INCOMPATIBLE"
+    COMPONENT_MISSING = "COMPONENT_MISSING"
+    DEPENDENCY_CYCLE = "DEPENDENCY_CYCLE"
+    DEVICE_DISABLED = "DEVICE_DISABLED"
+    ILLEGAL_STATE = "ILLEGAL_STATE"
+    BLOB_IN_USE = "BLOB_IN_USE"
+    RESERVATION_EXPIRED = "RESERVATION_EXPIRED"
+    DRAINING = "DRAINING"
+    CONTENT_BLOCKED = "CONTENT_BLOCKED"
+    ETAG_MISMATCH = "ETAG_MISMATCH"
+    PREEMPTED = "PREEMPTED"
+    DEVICE_LOST = "DEVICE_LOST"
+    MODEL_UNLOADED = "MODEL_UNLOADED"
+    DEVICE_OUT_OF_MEMORY = "DEVICE_OUT_OF_MEMORY"
+    HOST_OUT_OF_MEMORY = "HOST_OUT_OF_MEMORY"
+    STORAGE_FULL = "STORAGE_FULL"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    QUEUE_FULL = "QUEUE_FULL"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    QUEUE_TIMEOUT = "QUEUE_TIMEOUT"
+    LOAD_TIMEOUT = "LOAD_TIMEOUT"
+    RUN_TIMEOUT = "RUN_TIMEOUT"
+    MODEL_CORRUPT = "MODEL_CORRUPT"
+    BLOB_CORRUPT = "BLOB_CORRUPT"
+    CHECKPOINT_CORRUPT = "CHECKPOINT_CORRUPT"
+    STARTING = "STARTING"
+    DEVICE_RECOVERING = "DEVICE_RECOVERING"
+    WORKER_RESTARTING = "WORKER_RESTARTING"
+    CLASSIFIER_UNAVAILABLE = "CLASSIFIER_UNAVAILABLE"
+    TOKEN_MISSING = "TOKEN_MISSING"
+    TOKEN_INVALID = "TOKEN_INVALID"
+    PATH_OUTSIDE_ROOTS = "PATH_OUTSIDE_ROOTS"
+    NOT_SUPPORTED_ON_DEVICE = "NOT_SUPPORTED_ON_DEVICE"
+    FEATURE_NOT_INSTALLED = "FEATURE_NOT_INSTALLED"
+    DRIVER_ERROR = "DRIVER_ERROR"
+    NUMERIC_FAILURE = "NUMERIC_FAILURE"
+    INVARIANT_BROKEN = "INVARIANT_BROKEN"
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing wrong with a request."""
+
+    field: str
+    """Path in the request, in contract names: `generation.sampling.steps`."""
+    message: str
+    """What is wrong and what would be right, in one sentence."""
+    allowed: str = ""
+    """The range or the choices, for people and programs: `1..1000`. Empty: not expressible."""
+
+
+class DeviceOpsError(Exception):
+    """The root. `reason` is stable, `message` is for people, `facts` hold each value that the message names."""
+
+    default_reason: ClassVar[ErrorReason] = ErrorReason.INVARIANT_BROKEN
+
+    def __init__(
+        self, message: str, reason: ErrorReason | None = None, *, retry_after_s: float | None = None, **facts: object
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+        self.retry_after_s = retry_after_s
+        self.facts: Mapping[str, str] = {name: str(value) for name, value in facts.items()}
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class InvalidRequest(DeviceOpsError):
+    """The request can never work as it is. Every violation at once."""
+
+    default_reason = ErrorReason.INVALID_FIELD
+
+    def __init__(self, violations: Iterable[Violation], reason: ErrorReason | None = None, **facts: object) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.message}" for v in self.violations), reason, **facts)
+
+
+class NotFound(DeviceOpsError):
+    """No such thing, or no longer."""
+
+    default_reason = ErrorReason.JOB_NOT_FOUND
+
+
+class AlreadyExists(DeviceOpsError):
+    """The id names another thing already."""
+
+    default_reason = ErrorReason.ID_TAKEN
+
+
+class FailedPrecondition(DeviceOpsError):
+    """The system's state forbids it; the same call works after the state has changed."""
+
+    default_reason = ErrorReason.ILLEGAL_STATE
+
+
+class Aborted(DeviceOpsError):
+    """Somebody or something else was faster; begin again one level higher."""
+
+    default_reason = ErrorReason.ETAG_MISMATCH
+
+
+class ResourceExhausted(DeviceOpsError):
+    """Not enough memory, disk, quota or room in the queue."""
+
+    default_reason = ErrorReason.QUOTA_EXCEEDED
+
+
+class DeadlineExceeded(DeviceOpsError):
+    """It took longer than the caller or the configuration allows."""
+
+    default_reason = ErrorReason.RUN_TIMEOUT
+
+
+class DataLoss(DeviceOpsError):
+    """Bytes on disk are not what they say they are."""
+
+    default_reason = ErrorReason.MODEL_CORRUPT
+
+
+class Unavailable(DeviceOpsError):
+    """Not now; the same call will work by itself later."""
+
+    default_reason = ErrorReason.STARTING
+
+
+class Unauthenticated(DeviceOpsError):
+    """No token, or a wrong one."""
+
+    default_reason = ErrorReason.TOKEN_MISSING
+
+
+class PermissionDenied(DeviceOpsError):
+    """Configuration forbids it."""
+
+    default_reason = ErrorReason.PATH_OUTSIDE_ROOTS
+
+
+class NotSupported(DeviceOpsError):
+    """This device, installation or version cannot do it."""
+
+    default_reason = ErrorReason.NOT_SUPPORTED_ON_DEVICE
+
+
+class InternalError(DeviceOpsError):
+    """Our own fault, or the driver's."""
+
+
+FAMILY_OF: Mapping[ErrorReason, type[DeviceOpsError]] = {
+    reason: family
+    for family, reasons in {
+        InvalidRequest: "INVALID_FIELD UNSUPPORTED_COMBINATION BAD_IMAGE",
+        NotFound: "DEVICE_NOT_FOUND MEMORY_POOL_NOT_FOUND MODEL_NOT_FOUND LOADED_MODEL_NOT_FOUND BLOB_NOT_FOUND"
+        " RESERVATION_NOT_FOUND JOB_NOT_FOUND SESSION_NOT_FOUND WORKFLOW_NOT_FOUND POLICY_NOT_FOUND JOB_EXPIRED",
+        AlreadyExists: "ID_TAKEN",
+        FailedPrecondition: "MODEL_NOT_LOADED MODEL_INCOMPATIBLE COMPONENT_MISSING DEPENDENCY_CYCLE DEVICE_DISABLED"
+        " ILLEGAL_STATE BLOB_IN_USE RESERVATION_EXPIRED DRAINING CONTENT_BLOCKED",
+        Aborted: "ETAG_MISMATCH PREEMPTED DEVICE_LOST MODEL_UNLOADED",
+        ResourceExhausted: "DEVICE_OUT_OF_MEMORY HOST_OUT_OF_MEMORY STORAGE_FULL BUDGET_EXCEEDED QUEUE_FULL"
+        " QUOTA_EXCEEDED MESSAGE_TOO_LARGE",
+        DeadlineExceeded: "QUEUE_TIMEOUT LOAD_TIMEOUT RUN_TIMEOUT",
+        DataLoss: "MODEL_CORRUPT BLOB_CORRUPT CHECKPOINT_CORRUPT",
+        Unavailable: "STARTING DEVICE_RECOVERING WORKER_RESTARTING CLASSIFIER_UNAVAILABLE",
+        Unauthenticated: "TOKEN_MISSING TOKEN_INVALID",
+        PermissionDenied: "PATH_OUTSIDE_ROOTS",
+        NotSupported: "NOT_SUPPORTED_ON_DEVICE FEATURE_NOT_INSTALLED",
+        InternalError: "DRIVER_ERROR NUMERIC_FAILURE INVARIANT_BROKEN",
+    }.items()
+    for reason in map(ErrorReason, reasons.split())
+}
+"""Which family each reason belongs to."""

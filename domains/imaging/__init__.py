@@ -1,0 +1,1 @@
+"""Image files: encode, decode, embed and read manifests. A leaf: numpy only, no torch, no other domain."""

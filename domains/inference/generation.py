@@ -1,0 +1,83 @@
+"""A generation: what a caller asks for, and what it is resolved to before a device sees it.
+
+Two types, not one full of `None`: `Generation` says what was asked, absent where the caller left the choice to us;
+`ResolvedGeneration` has every choice made, and is what the worker runs, the manifest embeds and the result repeats.
+"""
+
+import msgspec
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How to walk from noise to picture, as asked."""
+
+    scheduler: str = ""
+    """Id from the capability list (`euler`, `dpmpp_2m` …). Empty: the model's own default."""
+    steps: int | None = None
+    """1..1000. Absent: the scheduler's recommended number."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance, 0..50; 1 or less switches it off. Absent: the family's default."""
+    seed: int | None = None
+    """0..2**63-1. Absent: drawn by the server and reported. Image i of a job uses seed + i."""
+    eta: float | None = None
+    """Noise re-injected per step, 0..1; only `ddim` reads it. Absent: 0."""
+    karras_sigmas: bool | None = None
+    """The noise levels of Karras et al. 2022. Absent: no, unless the scheduler's id says so."""
+
+
+class Previews(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether and how to show the picture while it is made."""
+
+    every_steps: int = 0
+    """0: none."""
+    max_edge_px: int = 256
+    """Longer edge of a preview, 16..512."""
+
+
+class OutputFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The file that a picture becomes."""
+
+    media_type: str = "image/png"
+    """`image/png`, `image/jpeg` or `image/webp`."""
+    quality: int | None = None
+    """1..100 for JPEG and WebP (absent: 90); PNG has none."""
+    embed_manifest: bool = True
+    """Write the resolved request, the model's hash, versions and seed into the file."""
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """A text-to-image request as asked; checked against a model by `resolve`."""
+
+    prompt: str
+    negative_prompt: str = ""
+    model_id: str = ""
+    """Empty: the default model."""
+    width_px: int | None = None
+    """Absent: the model's native size."""
+    height_px: int | None = None
+    image_count: int = 1
+    sampling: Sampling = Sampling()
+    output: OutputFormat = OutputFormat()
+    previews: Previews = Previews()
+
+
+class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
+    """Every choice made. The same value on the same model gives the same pictures."""
+
+    model_id: str
+    model_sha256: str
+    """Hash over the model's weights (see `domains.model.fingerprint`), so that a replay can tell another file by the same id."""
+    family: str
+    """`sd1`, `sdxl` …"""
+    prompt: str
+    negative_prompt: str
+    width_px: int
+    height_px: int
+    scheduler: str
+    steps: int
+    guidance_scale: float
+    eta: float
+    karras_sigmas: bool
+    seeds: tuple[int, ...]
+    """One a picture; their number is the number of pictures."""
+    output: OutputFormat
+    previews: Previews

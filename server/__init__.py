@@ -1,0 +1,1 @@
+"""The gRPC server, its transports and its worker processes."""
