@@ -15,13 +15,13 @@
     ├── NotSupported                  –
     └── InternalError                 once; its text is ours, never that of an unexpected exception
 
-A family is what the caller should do; `ErrorReason` says what happened. `FAMILY_OF` ties each reason to one family, and a
-test holds that table, the contract's enum and the gRPC codes together. Facts are attributes, so nobody parses a message.
+A family is what the caller should do; `ErrorReason` says what happened. `FAMILY_OF` ties each reason to one family, and
+a test holds that table, the contract's enum and the gRPC codes together. Facts are attributes: nobody parses a message.
 """
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import ClassVar, override
+from typing import ClassVar
 
 import msgspec
 
@@ -110,7 +110,6 @@ class DeviceOpsError(Exception):
         self.retry_after_s = retry_after_s
         self.facts: Mapping[str, str] = {name: str(value) for name, value in facts.items()}
 
-    @override
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
 

@@ -65,7 +65,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
 
     model_id: str
     model_sha256: str
-    """Hash over the model's weights (see `domains.model.fingerprint`), so that a replay can tell another file by the same id."""
+    """Over the weights (see `domains.model.fingerprint`): a replay can tell another file by the same id."""
     family: str
     """`sd1`, `sdxl` …"""
     prompt: str

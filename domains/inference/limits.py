@@ -1,0 +1,18 @@
+"""What a generation may ask for. One place, so that the check, the capability list and the contract's comments agree."""
+
+from typing import Final
+
+STEPS: Final = (1, 1000)
+GUIDANCE: Final = (0.0, 50.0)
+EDGE_PX: Final = (64, 4096)
+EDGE_MULTIPLE_PX: Final = 8
+AREA_PX: Final = 4096 * 4096
+IMAGES: Final = (1, 16)
+PROMPT_BYTES: Final = 32 * 1024
+SEED: Final = (0, 2**63 - 1)
+ETA: Final = (0.0, 1.0)
+QUALITY: Final = (1, 100)
+PREVIEW_EVERY: Final = (0, 1000)
+PREVIEW_EDGE_PX: Final = (16, 512)
+DEFAULT_GUIDANCE: Final = 5.0
+"""Where the request names none. Between the 3 and 7.5 at which the embedded model and SD 1.x are at their best."""

@@ -1,0 +1,89 @@
+"""Journal: what happened, in order; a reader is only a position.
+
+An entry is either *kept* (for good, and also on disk by whoever owns the journal) or *newest-only*: it takes the place
+of the former entry in its slot, so a slow reader skips instead of making anyone buffer. Sequences rise, with gaps.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Entry(Generic[Value]):
+    """One thing that happened."""
+
+    __slots__ = ("rendered", "sequence", "time_s", "value")
+
+    def __init__(self, sequence: int, time_s: float, value: Value) -> None:
+        self.sequence = sequence
+        """Rises within the journal, from 1."""
+        self.time_s = time_s
+        """Unix time."""
+        self.value = value
+        self.rendered: object = None
+        """A place for the edge to keep what it made of the value, so that it is serialised once however many watch."""
+
+
+class Journal(Generic[Value]):
+    """Entries in memory, and the wake-up of those who wait for more. One event loop; no thread may touch it."""
+
+    def __init__(self, kept: Sequence[Entry[Value]] = (), *, last_sequence: int = 0, closed: bool = False) -> None:
+        self._kept = list(kept)
+        self._newest: dict[str, Entry[Value]] = {}
+        self.last_sequence = max(last_sequence, self._kept[-1].sequence if self._kept else 0)
+        self.closed = closed
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def next(self, value: Value, *, now_s: float | None = None) -> Entry[Value]:
+        """The entry that `publish` would add next; nobody sees it yet, so that it can be made durable first."""
+        return Entry(self.last_sequence + 1, time.time() if now_s is None else now_s, value)
+
+    def publish(self, entry: Entry[Value], *, slot: str = "") -> None:
+        """Show an entry to everyone; with a `slot` it replaces the slot's former one."""
+        self.last_sequence = entry.sequence
+        if slot:
+            self._newest[slot] = entry
+        else:
+            self._kept.append(entry)
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing more will come; newest-only entries have had their time."""
+        self.closed = True
+        self._newest.clear()
+        self._wake()
+
+    def after(self, sequence: int) -> list[Entry[Value]]:
+        """What a reader at `sequence` has not seen, in order."""
+        if sequence >= self.last_sequence:
+            return []
+        kept = self._kept
+        start = len(kept)
+        while start and kept[start - 1].sequence > sequence:
+            start -= 1
+        unseen = kept[start:]
+        newer = [entry for entry in self._newest.values() if entry.sequence > sequence]
+        return sorted(unseen + newer, key=lambda entry: entry.sequence) if newer else unseen
+
+    async def more(self, sequence: int, timeout_s: float) -> bool:
+        """Wait for something after `sequence`, or for the journal's end. False: neither came within `timeout_s`."""
+        if self.last_sequence > sequence or self.closed:
+            return True
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            await asyncio.wait_for(waiter, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(waiter)
+        return True
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,88 @@
+"""A job: one unit of long work, as it is stored and listed."""
+
+import msgspec
+
+from domains.inference.generation import Generation, ResolvedGeneration
+from domains.processing.job_event import Failure, JobReceipt, JobResult
+from domains.processing.job_state import JobState
+from domains.progress import Progressed, Stage
+
+
+class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
+    """Make pictures."""
+
+    asked: Generation
+    resolved: ResolvedGeneration
+
+
+class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
+    """Bring a model onto a device."""
+
+    model_id: str
+    pin: bool = False
+    """Keep it when memory gets short."""
+
+
+class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
+    """Look for models in the configured roots."""
+
+    roots: tuple[str, ...] = ()
+    """Empty: all configured roots."""
+
+
+Work = GenerateWork | LoadWork | ScanWork
+"""What a job can be asked to do."""
+
+
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same for every kind of job."""
+
+    session_id: str = ""
+    priority: int = 2
+    """1 low, 2 normal, 3 high, 4 critical."""
+    device_ids: tuple[str, ...] = ()
+    """Empty: any."""
+    queue_timeout_s: float | None = None
+    """Absent: as long as it takes."""
+    run_timeout_s: float | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    keep_for_s: float | None = None
+    """How long it is kept after its end. Absent: the server's setting."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One job as it stands. Each change makes a new value; `etag` tells them apart."""
+
+    id: str
+    request_id: str
+    """The caller's mark against double submission; empty: none was given."""
+    work: Work
+    options: JobOptions
+    detached: bool
+    """False: it is cancelled when the call that submitted it is left."""
+    state: JobState
+    create_time_s: float
+    start_time_s: float | None = None
+    """Start of the first attempt."""
+    end_time_s: float | None = None
+    device_id: str = ""
+    attempt: int = 0
+    last_sequence: int = 0
+    stage: Stage = Stage.QUEUED
+    progress: Progressed | None = None
+    """The newest; kept in memory only while the job runs."""
+    failure: Failure | None = None
+    receipt: JobReceipt | None = None
+    result: JobResult | None = None
+
+    @property
+    def kind(self) -> str:
+        """`generate`, `load_model`, `scan_models`."""
+        tag = self.work.__struct_config__.tag
+        assert isinstance(tag, str)
+        return tag
+
+    @property
+    def etag(self) -> str:
+        """Differs whenever the stored job differs."""
+        return f"{self.last_sequence:x}-{self.state}"

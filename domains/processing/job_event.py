@@ -1,0 +1,168 @@
+"""What a job's journal says: the values of `domains.progress` plus those that only the front process can know."""
+
+import msgspec
+
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from domains.inference.generation import ResolvedGeneration
+from domains.memory.blob import Blob
+from domains.model.loaded import LoadedModel
+from domains.model.scan import ScanReport
+from domains.processing.job_state import JobState
+from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job ended, in the words of the error tree."""
+
+    reason: ErrorReason
+    message: str
+    facts: dict[str, str] = {}
+    violations: tuple[Violation, ...] = ()
+    actions_taken: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: DeviceOpsError) -> "Failure":
+        """The failure that an error amounts to."""
+        violations = error.violations if isinstance(error, InvalidRequest) else ()
+        return cls(reason=error.reason, message=error.message, facts=dict(error.facts), violations=violations)
+
+
+class JobReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job cost: the worker's receipt and what only the queue knows."""
+
+    work: Receipt
+    queue_s: float
+    """Between being stored and starting."""
+    run_s: float
+    """Between starting and ending, over all attempts."""
+    attempts: int
+    device_id: str = ""
+    """Empty: it never ran on one."""
+
+
+class GeneratedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished picture: where its file is, and how to make it again."""
+
+    index: int
+    seed: int
+    width_px: int
+    height_px: int
+    blob: Blob
+
+
+class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generation"):
+    """Everything a generation made."""
+
+    images: tuple[GeneratedImage, ...]
+    resolved: ResolvedGeneration
+
+
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
+    """The model that was loaded."""
+
+    loaded: LoadedModel
+
+
+class ScanResult(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
+    """What a scan found."""
+
+    report: ScanReport
+
+
+JobResult = GenerationResult | LoadResult | ScanResult
+
+
+class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
+    """Stored; waits. Always the first event."""
+
+    position: int
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """Began to run, for the `attempt`-th time."""
+
+    device_id: str
+    attempt: int
+
+
+class OutputReady(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
+    """One of the pictures is ready."""
+
+    image: GeneratedImage
+    total: int
+
+
+class Cancelling(msgspec.Struct, frozen=True, kw_only=True, tag="cancelling"):
+    """Was asked to stop."""
+
+    cause: str
+
+
+class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
+    """Its worker or the server went away; it goes on by itself."""
+
+    reason: ErrorReason
+    message: str
+
+
+class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
+    """The end: everything was made."""
+
+    result: JobResult
+    receipt: JobReceipt
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="job_failed"):
+    """The end: it failed. `result` has what was made before."""
+
+    failure: Failure
+    receipt: JobReceipt
+    result: JobResult | None = None
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
+    """The end: it was stopped, and this is the proof."""
+
+    stage: Stage
+    latency_s: float
+    """Between the request and the moment when the device had stopped."""
+    cause: str
+    receipt: JobReceipt
+    freed_bytes: int | None = None
+    """What the device's allocator gave back; absent where that cannot be measured."""
+    result: JobResult | None = None
+
+
+JobEvent = (
+    Queued
+    | Started
+    | StageStarted
+    | Progressed
+    | PreviewReady
+    | OutputReady
+    | Degraded
+    | Cancelling
+    | Interrupted
+    | Succeeded
+    | Failed
+    | Cancelled
+)
+"""All of them. `Progressed` and `PreviewReady` keep only their newest; the others are durable before they are sent."""
+
+END_STATE: dict[type[JobEvent], JobState] = {
+    Succeeded: JobState.SUCCEEDED,
+    Failed: JobState.FAILED,
+    Cancelled: JobState.CANCELLED,
+}
+
+STATE_AFTER: dict[type[JobEvent], JobState] = {
+    Queued: JobState.QUEUED,
+    Started: JobState.RUNNING,
+    Cancelling: JobState.CANCELLING,
+    Interrupted: JobState.INTERRUPTED,
+    **END_STATE,
+}
+"""The state that an event brings about; events not listed leave it as it is."""
+
+NEWEST_ONLY: dict[type[JobEvent], str] = {Progressed: "progress", PreviewReady: "preview"}
+"""Events of which a late reader needs only the last, with their journal slot."""

@@ -1,0 +1,93 @@
+"""The state folder: who owns it, its database, and what a full or damaged disk is called.
+
+SQLite in WAL mode. A commit with `synchronous=NORMAL` survives the death of the process at any point (not the loss of
+power, after which the last moments may be missing but the file is whole). It costs tens of microseconds, so the event
+loop may do it; the checkpoint, which does wait for the disk, runs on a thread of its own (`keep_checkpointed`).
+"""
+
+import asyncio
+import errno
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from domains.errors import AlreadyExists, DataLoss, ErrorReason, ResourceExhausted
+
+DATABASE = "state.sqlite3"
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Translate what SQLite and the file system say when the disk is full or damaged."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise _full(folder) from error
+        raise
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise DataLoss(
+                f"the database in {folder} is damaged; move it away and start again", ErrorReason.CHECKPOINT_CORRUPT
+            ) from error
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(folder) from error
+        raise
+
+
+def _full(folder: Path) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"the disk under {folder} is full; free space there or delete jobs, then retry",
+        ErrorReason.STORAGE_FULL,
+        folder=folder,
+    )
+
+
+def open_database(folder: Path) -> sqlite3.Connection:
+    """The state folder's database, for use on one thread."""
+    with storage_errors(folder):
+        connection = sqlite3.connect(folder / DATABASE, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+    return connection
+
+
+async def keep_checkpointed(folder: Path, every_s: float) -> None:
+    """Move the write-ahead log into the database file now and then, off the event loop."""
+    while True:
+        await asyncio.sleep(every_s)
+        await asyncio.to_thread(checkpoint, folder)
+
+
+def checkpoint(folder: Path) -> None:
+    """Move the write-ahead log into the database file. A full disk is no news here: the next write tells its caller."""
+    connection = sqlite3.connect(folder / DATABASE)
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.OperationalError:
+        return
+    finally:
+        connection.close()
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Hold the state folder alone. The system drops the lock with the process, however it dies."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("a+")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyExists(
+                f"another server uses the state folder {folder}; stop it, or choose another folder with --state",
+                state_folder=folder,
+            ) from None
+        yield

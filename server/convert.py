@@ -1,0 +1,140 @@
+"""Values of protobuf's own types, and small shared messages: to and from ours."""
+
+import math
+
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.inference.generation import OutputFormat
+from domains.processing.job import JobOptions
+from domains.processing.job_event import Failure
+from domains.progress import Degraded
+from server.errors import code_of
+
+PRECISIONS = {
+    "float32": image_pb2.PRECISION_FLOAT32,
+    "float16": image_pb2.PRECISION_FLOAT16,
+    "bfloat16": image_pb2.PRECISION_BFLOAT16,
+}
+"""torch's words for the contract's values."""
+
+MAX_LABELS = 32
+
+
+def to_time(unix_s: float) -> Timestamp:
+    """Unix seconds as a Timestamp."""
+    stamp = Timestamp()
+    stamp.FromNanoseconds(round(unix_s * 1e9))
+    return stamp
+
+
+def to_duration(seconds: float) -> Duration:
+    """Seconds as a Duration; never negative."""
+    span = Duration()
+    span.FromNanoseconds(round(max(0.0, seconds) * 1e9))
+    return span
+
+
+def from_duration(message: Duration) -> float:
+    """A Duration as seconds."""
+    return message.seconds + message.nanos / 1e9
+
+
+def to_reason(reason: ErrorReason) -> error_pb2.ErrorReason.ValueType:
+    """Our reason as the contract's; the names are the same but for the prefix."""
+    return error_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
+
+
+def to_facts(facts: dict[str, str]) -> list[error_pb2.Fact]:
+    """Named values."""
+    return [error_pb2.Fact(name=name, value=value) for name, value in facts.items()]
+
+
+def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
+    """Why a job ended."""
+    code = code_of(failure.reason)
+    number: int = code.value[0]
+    return error_pb2.Failure(
+        reason=to_reason(failure.reason),
+        message=failure.message,
+        status_code=number,
+        facts=to_facts(failure.facts),
+        violations=[
+            error_pb2.FieldViolation(field=v.field, message=v.message, allowed=v.allowed) for v in failure.violations
+        ],
+        root_cause=to_reason(failure.reason),
+        actions_taken=failure.actions_taken,
+        state_consistent=True,
+        retryable=code.name in ("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
+        fail_time=to_time(fail_time_s),
+    )
+
+
+def to_degradation(degraded: Degraded) -> job_event_pb2.Degradation:
+    """What was given up."""
+    return job_event_pb2.Degradation(
+        kind=degraded.kind, reason=to_reason(ErrorReason(degraded.reason)), detail=degraded.detail
+    )
+
+
+def to_output(output: OutputFormat) -> image_pb2.OutputFormat:
+    """The file that a picture becomes."""
+    return image_pb2.OutputFormat(
+        media_type=output.media_type, quality=output.quality, embed_manifest=output.embed_manifest
+    )
+
+
+def from_output(message: image_pb2.OutputFormat) -> OutputFormat:
+    """Empty: PNG with a manifest."""
+    return OutputFormat(
+        media_type=message.media_type or "image/png",
+        quality=message.quality if message.HasField("quality") else None,
+        embed_manifest=message.embed_manifest if message.HasField("embed_manifest") else True,
+    )
+
+
+def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
+    """What is the same for every kind of job."""
+    message = job_event_pb2.JobOptions(
+        session_id=options.session_id,
+        priority=job_event_pb2.Priority.ValueType(options.priority),
+        devices=job_event_pb2.DeviceSelector(device_ids=options.device_ids) if options.device_ids else None,
+        labels=[label_pb2.Label(key=key, value=value) for key, value in options.labels],
+    )
+    spans = ("queue_timeout", options.queue_timeout_s), ("run_timeout", options.run_timeout_s)
+    for name, seconds in (*spans, ("keep_for", options.keep_for_s)):
+        if seconds is not None:
+            getattr(message, name).CopyFrom(to_duration(seconds))
+    return message
+
+
+def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> JobOptions:
+    """Refuses what cannot be meant, all at once."""
+    wrong: list[Violation] = []
+    spans: dict[str, float | None] = {}
+    for name in ("queue_timeout", "run_timeout", "keep_for"):
+        spans[name] = from_duration(getattr(message, name)) if message.HasField(name) else None  # pyright: ignore[reportArgumentType]
+        if spans[name] is not None and not 0 < (spans[name] or math.nan) < 10 * 365 * 86400:
+            wrong.append(Violation(field=f"{path}.{name}", message="is not a positive time below ten years"))
+    labels = tuple((label.key, label.value) for label in message.labels)
+    if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
+        wrong.append(Violation(field=f"{path}.labels", message=f"at most {MAX_LABELS}, each key once"))
+    if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
+        text = "a key has 1..63 characters, a value at most 255"
+        wrong.append(Violation(field=f"{path}.labels", message=text))
+    for field in ("session_id", "reservation_id"):
+        if getattr(message, field):
+            text = "this server has no sessions and reservations yet; leave it empty"
+            wrong.append(Violation(field=f"{path}.{field}", message=text))
+    if wrong:
+        raise InvalidRequest(wrong)
+    return JobOptions(
+        priority=message.priority or job_event_pb2.PRIORITY_NORMAL,
+        device_ids=tuple(message.devices.device_ids),
+        queue_timeout_s=spans["queue_timeout"],
+        run_timeout_s=spans["run_timeout"],
+        keep_for_s=spans["keep_for"],
+        labels=labels,
+    )

@@ -1,0 +1,148 @@
+"""How a domain's error becomes a gRPC status: one table, one interceptor round every call.
+
+A status carries `google.rpc.ErrorInfo` (the reason and the facts) and the standard detail that fits its family. The text of
+an unexpected exception is never sent: it goes to the log, and the caller hears INTERNAL.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from domains import errors
+from domains.errors import DeviceOpsError, ErrorReason
+
+CODE_OF: Mapping[type[DeviceOpsError], grpc.StatusCode] = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Aborted: grpc.StatusCode.ABORTED,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.InternalError: grpc.StatusCode.INTERNAL,
+}
+
+ERROR_DOMAIN = "deviceops"
+
+_log = structlog.get_logger()
+
+
+def code_of(reason: ErrorReason) -> grpc.StatusCode:
+    """The gRPC code that a reason has, as a status and in a job's failure alike."""
+    return CODE_OF[errors.FAMILY_OF[reason]]
+
+
+def status_of(error: DeviceOpsError) -> status_pb2.Status:
+    """The whole rich status."""
+    code: tuple[int, str] = code_of(error.reason).value
+    status = status_pb2.Status(code=code[0], message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=dict(error.facts))
+    for detail in (info, *_details(error)):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _details(error: DeviceOpsError) -> list[Message]:
+    details: list[Message] = []
+    match error:
+        case errors.InvalidRequest():
+            violations = [
+                error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message)
+                for v in error.violations
+            ]
+            details.append(error_details_pb2.BadRequest(field_violations=violations))
+        case errors.NotFound() | errors.AlreadyExists():
+            kind, name = next(iter(error.facts.items()), ("", ""))
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type=kind.removesuffix("_id"), resource_name=name, description=error.message
+                )
+            )
+        case errors.FailedPrecondition():
+            violation = error_details_pb2.PreconditionFailure.Violation(
+                type=error.reason, subject=next(iter(error.facts.values()), ""), description=error.message
+            )
+            details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
+        case errors.ResourceExhausted():
+            violation = error_details_pb2.QuotaFailure.Violation(subject=error.reason, description=error.message)
+            details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+        case _:
+            pass
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return details
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Stands round every call, so that no servicer needs a `try`."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wrap the method's handler, whichever of the four shapes it has."""
+        handler = await continuation(handler_call_details)
+        # An unknown method has no handler; gRPC answers UNIMPLEMENTED by itself.
+        if handler is None:  # pyright: ignore[reportUnnecessaryComparison]  # the stubs promise one, grpcio does not
+            return handler
+        method = str(handler_call_details.method)
+        replaced: dict[str, Any] = {}
+        for shape in ("unary_unary", "stream_unary"):
+            if behaviour := getattr(handler, shape):
+                replaced[shape] = _guard_unary(behaviour, method)
+        for shape in ("unary_stream", "stream_stream"):
+            if behaviour := getattr(handler, shape):
+                replaced[shape] = _guard_stream(behaviour, method)
+        return handler._replace(**replaced)  # pyright: ignore[reportAttributeAccessIssue]  # a namedtuple in fact
+
+
+def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+    async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _answer(error, context, method)
+
+    return call
+
+
+def _guard_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+    async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for message in behaviour(request, context):
+                yield message
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _answer(error, context, method)
+
+    return call
+
+
+async def _answer(error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str) -> NoReturn:
+    # A base servicer's way of saying that a method is not built.
+    if isinstance(error, NotImplementedError):
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not built yet")
+    if not isinstance(error, DeviceOpsError):
+        _log.error("a bug answered a call", method=method, exc_info=error)
+        error = errors.InternalError("a fault of the server; its log has the details", ErrorReason.INVARIANT_BROKEN)
+    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    raise AssertionError("abort always raises")

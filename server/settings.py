@@ -1,0 +1,72 @@
+"""Every setting, from flags, the environment (`DEVICEOPS_…`) and a TOML file, in that order of precedence."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+def state_home() -> Path:
+    """Where programs of this user keep their state (XDG base directories; %LOCALAPPDATA% on Windows)."""
+    local = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_STATE_HOME")
+    return Path(local) if local else Path.home() / ".local" / "state"
+
+
+class Settings(BaseSettings):
+    """How a server runs. `deviceops serve --help` shows the flags; a TOML file uses the names below."""
+
+    model_config = SettingsConfigDict(env_prefix="DEVICEOPS_", extra="forbid", validate_default=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback unless you say otherwise: there is no encryption on this port."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 50051
+    """TCP port; 0 takes a free one and prints it."""
+    socket: Path | None = None
+    """Also listen on this Unix domain socket."""
+    state: Path = Field(default_factory=lambda: state_home() / "deviceops")
+    """Folder of the jobs, their journals and the blobs. One server at a time."""
+    model_roots: list[Path] = []
+    """Folders to look for models in. Nothing outside them is read; the embedded model needs none."""
+    default_model: str = "emoji-sd"
+    """The model of a request that names none."""
+    devices: list[str] = ["auto"]
+    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda:0` …"""
+    jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
+    """Jobs that a device works on in turns."""
+    queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Jobs that may wait; further ones are refused with QUEUE_FULL."""
+    keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
+    """How long an ended job and its pictures are kept."""
+    drain_s: Annotated[float, Field(ge=0)] = 30
+    """How long SIGTERM waits for running jobs before it leaves them to the next start."""
+    max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
+    """Largest request accepted."""
+    max_watchers: Annotated[int, Field(ge=1)] = 10_000
+    """Streams at once."""
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """`auto`: text for a terminal, JSON lines otherwise."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("model_roots")
+    @classmethod
+    def _roots_are_folders(cls, roots: list[Path]) -> list[Path]:
+        for root in roots:
+            if not root.is_dir():
+                raise ValueError(f"model root {root} is no folder")
+        return [root.resolve() for root in roots]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file that DEVICEOPS_CONFIG names."""
+        file = os.environ.get("DEVICEOPS_CONFIG")
+        sources = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
