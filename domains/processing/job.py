@@ -3,9 +3,9 @@
 import msgspec
 
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.processing.job_event import Failure, JobReceipt, JobResult
+from domains.processing.job_event import Failure, JobReceipt, JobResult, Moved
 from domains.processing.job_state import JobState
-from domains.progress import Progressed, Stage
+from domains.progress import Stage
 
 
 class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -69,7 +69,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     last_sequence: int = 0
     stage: Stage = Stage.QUEUED
-    progress: Progressed | None = None
+    progress: Moved | None = None
     """The newest; kept in memory only while the job runs."""
     failure: Failure | None = None
     receipt: JobReceipt | None = None

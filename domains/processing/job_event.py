@@ -85,6 +85,19 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     attempt: int
 
 
+class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
+    """The job moved on, at the pace it has kept so far. Only the newest is kept for a reader who is late."""
+
+    at: Progressed
+    elapsed_s: float
+    """Since this attempt began."""
+    completed_ratio: float | None = None
+    """Share of the whole job, 0..1; absent while that cannot be told (a model is loading first)."""
+    remaining_s: float | None = None
+    """At the stage's pace; absent until two steps of it were seen."""
+    rate_per_s: float | None = None
+
+
 class OutputReady(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
     """One of the pictures is ready."""
 
@@ -137,7 +150,7 @@ JobEvent = (
     Queued
     | Started
     | StageStarted
-    | Progressed
+    | Moved
     | PreviewReady
     | OutputReady
     | Degraded
@@ -147,7 +160,7 @@ JobEvent = (
     | Failed
     | Cancelled
 )
-"""All of them. `Progressed` and `PreviewReady` keep only their newest; the others are durable before they are sent."""
+"""All of them. `Moved` and `PreviewReady` keep only their newest; the others are durable before they are sent."""
 
 END_STATE: dict[type[JobEvent], JobState] = {
     Succeeded: JobState.SUCCEEDED,
@@ -164,5 +177,5 @@ STATE_AFTER: dict[type[JobEvent], JobState] = {
 }
 """The state that an event brings about; events not listed leave it as it is."""
 
-NEWEST_ONLY: dict[type[JobEvent], str] = {Progressed: "progress", PreviewReady: "preview"}
+NEWEST_ONLY: dict[type[JobEvent], str] = {Moved: "progress", PreviewReady: "preview"}
 """Events of which a late reader needs only the last, with their journal slot."""

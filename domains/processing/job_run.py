@@ -13,9 +13,11 @@ from domains.inference.outcome import Finished, ImageReady, Stopped
 from domains.memory.blob_store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.model import Model
 from domains.processing.job import GenerateWork, Job, LoadWork
 from domains.processing.job_event import (
     Cancelled,
+    Cancelling,
     Failed,
     Failure,
     GeneratedImage,
@@ -28,8 +30,9 @@ from domains.processing.job_event import (
     Succeeded,
 )
 from domains.processing.jobs import Jobs, LiveJob, empty_receipt
+from domains.processing.pace import Pace
 from domains.processing.worker import GenerateOrder, LoadOrder, ModelLoaded, ModelUnloaded, Order, Report, Worker
-from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
+from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted, StageTiming
 
 
 class RunTools:
@@ -54,7 +57,7 @@ class JobRun:
         self._job = job
         self._jobs = jobs
         self._tools = tools
-        self._begin_s = time.monotonic()
+        self._pace = Pace()
         self._images: dict[int, GeneratedImage] = self._images_of_earlier_attempts()
         self._storing: set[asyncio.Task[None]] = set()
         self._loaded: LoadedModel | None = None
@@ -93,7 +96,9 @@ class JobRun:
     async def _take(self, report: Report) -> None:
         """One report."""
         match report:
-            case StageStarted() | Progressed() | PreviewReady() | Degraded():
+            case Progressed():
+                self._jobs.record(self._job.id, self._pace.at(report))
+            case StageStarted() | PreviewReady() | Degraded():
                 self._jobs.record(self._job.id, report)
             case ImageReady():
                 task = asyncio.create_task(self._keep(report))
@@ -140,7 +145,7 @@ class JobRun:
         loop = asyncio.get_running_loop()
 
         def tell(report: Progressed) -> None:
-            loop.call_soon_threadsafe(self._jobs.record, self._job.id, report)
+            loop.call_soon_threadsafe(self._jobs.record, self._job.id, self._pace.at(report))
 
         self._jobs.record(self._job.id, StageStarted(stage=Stage.SCANNING))
         report = await self._tools.catalogue.rescan(tell, lambda: self._jobs.live(self._job.id).cancel_time_s is not None)
@@ -149,7 +154,7 @@ class JobRun:
             stopped = Stopped(stage=Stage.SCANNING, latency_s=0.0, freed_bytes=None, receipt=Receipt())
             self._jobs.record(self._job.id, self._cancelled(stopped))
             return
-        receipt = self._receipt(Receipt(timings=(_timing(Stage.SCANNING, wall),)))
+        receipt = self._receipt(Receipt(timings=(StageTiming(stage=Stage.SCANNING, wall_s=wall),)))
         self._jobs.record(self._job.id, Succeeded(result=ScanResult(report=report), receipt=receipt))
 
     def _result(self) -> JobResult:
@@ -168,11 +173,11 @@ class JobRun:
     def _cancelled(self, report: Stopped) -> Cancelled:
         live = self._jobs.live(self._job.id)
         latency = time.monotonic() - live.cancel_time_s if live.cancel_time_s else report.latency_s
-        cause = next((e.value.cause for e in live.journal.after(0) if hasattr(e.value, "cause")), "")
+        causes = (entry.value.cause for entry in live.journal.after(0) if isinstance(entry.value, Cancelling))
         return Cancelled(
             stage=report.stage,
             latency_s=latency,
-            cause=cause,
+            cause=next(causes, ""),
             freed_bytes=report.freed_bytes,
             receipt=self._receipt(report.receipt),
             result=self._partial(),
@@ -184,3 +189,8 @@ class JobRun:
     def _images_of_earlier_attempts(self) -> dict[int, GeneratedImage]:
         entries = self._jobs.live(self._job.id).journal.after(0)
         return {entry.value.image.index: entry.value.image for entry in entries if isinstance(entry.value, OutputReady)}
+
+
+def _for_worker(model: Model) -> Model:
+    """What a worker needs of a model: not the list of its known prompts."""
+    return msgspec.structs.replace(model, known_prompts=())

@@ -27,12 +27,13 @@ from domains.processing.job_event import (
     Interrupted,
     JobEvent,
     JobReceipt,
+    Moved,
     Queued,
     Started,
 )
 from domains.processing.job_state import JobState, check_move
 from domains.processing.job_store import JobStore
-from domains.progress import PreviewReady, Progressed, Receipt, StageStarted
+from domains.progress import PreviewReady, Receipt, StageStarted
 
 _CEILING_STEP = 1000
 _ENDED_KEPT = 256
@@ -238,8 +239,8 @@ def _after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -
             changes |= {} if job.start_time_s else {"start_time_s": entry.time_s}
         case StageStarted():
             changes |= {"stage": event.stage}
-        case Progressed():
-            changes |= {"progress": event, "stage": event.stage}
+        case Moved():
+            changes |= {"progress": event, "stage": event.at.stage}
         case Interrupted():
             changes |= {"progress": None}
         case PreviewReady():

@@ -1,0 +1,46 @@
+"""A model on a device, ready to compute."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import CLIPTokenizer
+
+from domains.model.model import Model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnDeviceModel:
+    """Modules with their weights on one device. Drop every reference to give the memory back."""
+
+    model: Model
+    """What was loaded."""
+    device: torch.device
+    dtype: torch.dtype
+    """Of the denoiser and the text encoder; a part that needs more precision keeps its own."""
+    modules: Mapping[str, nn.Module]
+    """By component id: `unet`, `vae`, `text_encoder`. In eval mode, without gradients."""
+    tokenizer: CLIPTokenizer
+    """Not thread-safe: used by the thread that ticks the step loop, and by no other."""
+    scheduler_config: Mapping[str, object]
+    """The model's own scheduler_config.json: prediction type, betas, spacing."""
+    bytes_per_component: Mapping[str, int]
+    """Measured: the sizes of the tensors on the device, by component id."""
+    load_s: float
+    """Wall time of the load."""
+
+    @property
+    def family(self) -> str:
+        """`sd1` …"""
+        return self.model.family
+
+    @property
+    def size_bytes(self) -> int:
+        """All components together."""
+        return sum(self.bytes_per_component.values())
+
+    @property
+    def precision(self) -> str:
+        """`dtype` in torch's words: `float32`."""
+        return str(self.dtype).removeprefix("torch.")

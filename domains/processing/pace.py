@@ -1,0 +1,49 @@
+"""How far a job is and how long it will take, from nothing but its own progress."""
+
+import time
+from collections.abc import Callable
+
+from domains.processing.job_event import Moved
+from domains.progress import Progressed, Stage
+
+_AFTER_STEPS = 1
+"""What follows the last step (decoding, encoding) counts as this many steps in `completed_ratio`, so that a finished
+denoising is not yet a finished job."""
+
+
+class Pace:
+    """Of one attempt."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begin_s = clock()
+        self._stage: Stage | None = None
+        self._stage_first: tuple[float, int] = (0.0, 0)
+        self._ratio = 0.0
+
+    def at(self, progress: Progressed) -> Moved:
+        """The progress with its pace. `completed_ratio` never falls."""
+        now = self._clock()
+        if progress.stage is not self._stage:
+            self._stage = progress.stage
+            self._stage_first = (now, progress.completed)
+        rate = self._rate(now, progress.completed)
+        left = progress.total - progress.completed if progress.total else None
+        return Moved(
+            at=progress,
+            elapsed_s=now - self._begin_s,
+            completed_ratio=self._whole(progress),
+            rate_per_s=rate,
+            remaining_s=left / rate if rate and left is not None else None,
+        )
+
+    def _rate(self, now: float, completed: int) -> float | None:
+        first_s, first = self._stage_first
+        return (completed - first) / (now - first_s) if completed > first and now > first_s else None
+
+    def _whole(self, progress: Progressed) -> float | None:
+        if progress.total <= 0 or progress.stage is Stage.LOADING:
+            return None
+        after = _AFTER_STEPS if progress.stage is Stage.DENOISING else 0
+        self._ratio = max(self._ratio, min(1.0, progress.completed / (progress.total + after)))
+        return self._ratio
