@@ -5,6 +5,7 @@ an unexpected exception is never sent: it goes to the log, and the caller hears 
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
@@ -127,8 +128,9 @@ def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Calla
 def _guard_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
     async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            async for message in behaviour(request, context):
-                yield message
+            async with aclosing(behaviour(request, context)) as messages:  # pyright: ignore[reportArgumentType]  # generators
+                async for message in messages:
+                    yield message
         except grpc.aio.AbortError:
             raise
         except Exception as error:

@@ -1,75 +1,51 @@
-"""Pixels to a file, and what a file says about itself."""
+"""Pixels to a file."""
 
-import io
-from typing import Final
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
-from domains.imaging import exif, png
-
-MEDIA_TYPES: Final = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
-"""What can be written, with the usual ending of a file's name."""
-
-DEFAULT_QUALITY: Final = 90
+from domains.imaging.media_types import DEFAULT_QUALITY, MEDIA_TYPES, MediaType
 
 
 def encode(
     pixels: NDArray[np.uint8], media_type: str, *, quality: int | None = None, manifest: str | None = None
 ) -> bytes:
-    """(height, width[, 3 | 4]) uint8 RGB or RGBA to a file; `manifest` is embedded as its format can carry it."""
-    pixels = np.ascontiguousarray(pixels)
-    if media_type == "image/png":
-        return png.write(pixels, manifest)
-    if media_type == "image/jpeg":
-        file = _opencv(pixels[..., :3], ".jpg", cv2.IMWRITE_JPEG_QUALITY, quality)
-        return file if manifest is None else exif.add_to_jpeg(file, manifest)
-    if media_type == "image/webp":
-        file = _opencv(pixels[..., :3], ".webp", cv2.IMWRITE_WEBP_QUALITY, quality)
+    """(height, width[, 3 | 4]) to a file of `media_type`, with the manifest in its metadata.
+
+    PNG keeps every pixel and has no quality. JPEG and WebP are lossy: `quality` 1..100, 90 where it is None. JPEG has
+    no alpha; grey stays grey in PNG and JPEG and becomes RGB in WebP. Raises InvalidRequest with all that is wrong.
+    """
+    if violations := list(_violations(pixels, media_type, quality)):
+        raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION)
+    chosen = DEFAULT_QUALITY if quality is None else quality
+    return MEDIA_TYPES[media_type].write(np.ascontiguousarray(pixels), chosen, manifest)
+
+
+def _violations(pixels: NDArray[np.uint8], media_type: str, quality: int | None) -> list[Violation]:
+    if (known := MEDIA_TYPES.get(media_type)) is None:
+        names = ", ".join(MEDIA_TYPES)
+        return [
+            Violation(field="media_type", message=f"cannot write {media_type[:64]!r}; known: {names}", allowed=names)
+        ]
+    return [*_wrong_pixels(pixels, media_type, known), *_wrong_quality(quality, media_type, known)]
+
+
+def _wrong_pixels(pixels: NDArray[np.uint8], media_type: str, known: MediaType) -> list[Violation]:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and channels not in (3, 4)):
+        message = f"must be uint8 (height, width[, 3 | 4]), not {pixels.dtype} {pixels.shape}"
+    elif channels == 4 and not known.alpha:
+        message = f"{media_type} has no alpha; drop the channel, or ask for image/png or image/webp"
+    elif not 1 <= min(pixels.shape[:2]) <= max(pixels.shape[:2]) <= known.side_limit_px:
         height, width = pixels.shape[:2]
-        return file if manifest is None else exif.add_to_webp(file, manifest, width, height)
-    raise InvalidRequest([Violation(field="media_type", message=f"cannot write {media_type!r}")])
+        message = f"{width}×{height} pixels; {media_type} takes sides of 1..{known.side_limit_px}"
+    else:
+        return []
+    return [Violation(field="pixels", message=message)]
 
 
-def _opencv(pixels: NDArray[np.uint8], ending: str, flag: int, quality: int | None) -> bytes:
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    done, file = cv2.imencode(ending, bgr, [flag, DEFAULT_QUALITY if quality is None else quality])
-    assert done, f"OpenCV refused to write {ending}"
-    return file.tobytes()
-
-
-def read_manifest(file: bytes) -> str | None:
-    """The manifest in a PNG, JPEG or WebP file; None if it has none."""
-    with _opened(file) as image:
-        if (text := image.info.get(png.KEYWORD.decode())) is not None:
-            return str(text)
-        comment = image.getexif().get_ifd(0x8769).get(0x9286)
-    if isinstance(comment, bytes) and comment.startswith(b"UNICODE\0"):
-        return comment[8:].decode("utf-16-le")
-    return None
-
-
-def decode(file: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB. The declared size is checked before anything is allocated for it."""
-    with _opened(file) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise _bad(f"is {width}×{height}; at most {max_pixels} pixels are accepted")
-        try:
-            return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _bad(f"breaks off or is damaged: {error}") from error
-
-
-def _opened(file: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(file), formats=["PNG", "JPEG", "WEBP"])
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _bad("is no PNG, JPEG or WebP file") from error
-
-
-def _bad(what: str) -> InvalidRequest:
-    return InvalidRequest([Violation(field="image", message=f"the image {what}")], ErrorReason.BAD_IMAGE)
+def _wrong_quality(quality: int | None, media_type: str, known: MediaType) -> list[Violation]:
+    if quality is None or (known.lossy and 1 <= quality <= 100):
+        return []
+    message = f"must be 1..100, not {quality}" if known.lossy else f"{media_type} is lossless; leave the quality absent"
+    return [Violation(field="quality", message=message, allowed="1..100" if known.lossy else "")]

@@ -1,44 +1,55 @@
-"""The manifest in JPEG and WebP: an EXIF block whose ImageDescription and UserComment tools can show.
+"""The manifest as EXIF (CIPA DC-008), for JPEG and WebP: its field for free text, UserComment.
 
-EXIF 2.32: a TIFF structure, here little-endian with one IFD and one entry, UserComment (0x9286) inside the Exif IFD, which
-begins with the eight bytes that name its encoding. JPEG keeps it in an APP1 segment (at most 65,533 bytes), WebP in an EXIF
-chunk of the extended format (RIFF container specification).
+The block is a little-endian TIFF structure: one directory that points to the Exif directory, which holds UserComment
+(0x9286). Its first eight bytes name the character code, `ASCII` or `UNICODE` (UTF-16, in the block's byte order). Our
+text begins with `deviceops:`, since cameras and other programs write comments too.
 """
 
 import struct
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from PIL import Image
 
-_PREFIX = b"Exif\0\0"
-_UNICODE = b"UNICODE\0"
-_SEGMENT_LIMIT = 65_533
+from domains.imaging.bad_image import bad_image
+
+HEADER = b"Exif\0\0"
+"""Stands before the TIFF structure in a JPEG segment."""
+MARK = "deviceops:"
+"""What our comment begins with."""
+_ASCII, _UNICODE = b"ASCII\0\0\0", b"UNICODE\0"
+_EXIF_DIRECTORY, _USER_COMMENT = 0x8769, 0x9286
+_LONG, _UNDEFINED = 4, 7
 
 
 def block(manifest: str) -> bytes:
-    """The TIFF structure with the manifest as UserComment (UTF-16LE, as EXIF's UNICODE means in a little-endian file)."""
-    comment = _UNICODE + manifest.encode("utf-16-le")
-    exif_ifd = 26
-    first = struct.pack("<HHHIII", 1, 0x8769, 4, 1, exif_ifd, 0)
-    second = struct.pack("<HHHIII", 1, 0x9286, 7, len(comment), exif_ifd + 18, 0)
-    return b"II*\0" + struct.pack("<I", 8) + first + second + comment
+    """The TIFF structure whose only content is the manifest."""
+    text = MARK + manifest
+    comment = _ASCII + text.encode() if text.isascii() else _UNICODE + text.encode("utf-16-le")
+    directory = struct.Struct("<HHHIII")  # count of entries, then tag, type, count, value; offset of the next directory
+    second = 8 + directory.size
+    return b"".join(
+        (
+            b"II*\0" + struct.pack("<I", 8),
+            directory.pack(1, _EXIF_DIRECTORY, _LONG, 1, second, 0),
+            directory.pack(1, _USER_COMMENT, _UNDEFINED, len(comment), second + directory.size, 0),
+            comment,
+        )
+    )
 
 
-def add_to_jpeg(file: bytes, manifest: str) -> bytes:
-    """Behind the start marker, where EXIF demands it."""
-    segment = _PREFIX + block(manifest)
-    if len(segment) > _SEGMENT_LIMIT:
-        message = "the manifest is too long for a JPEG's 64 KiB segment; ask for PNG or WebP, or set embed_manifest to false"
-        violation = Violation(field="generation.output.media_type", message=message)
-        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
-    return b"".join((file[:2], b"\xff\xe1", struct.pack(">H", len(segment) + 2), segment, file[2:]))
+def read(tiff: bytes) -> str | None:
+    """The manifest in a TIFF structure of ours, whoever has rewritten it since; None without one."""
+    exif = Image.Exif()
+    try:
+        exif.load(HEADER + tiff)
+        comment = exif.get_ifd(_EXIF_DIRECTORY).get(_USER_COMMENT)
+    except (SyntaxError, ValueError, KeyError, OSError, struct.error) as error:
+        raise bad_image("has a damaged EXIF block") from error
+    text = _text(comment, tiff[:2] == b"MM") if isinstance(comment, bytes) else ""
+    return text.removeprefix(MARK) if text.startswith(MARK) else None
 
 
-def add_to_webp(file: bytes, manifest: str, width_px: int, height_px: int) -> bytes:
-    """The simple format made extended: a VP8X chunk first, the EXIF chunk last."""
-    body = file[12:]
-    canvas = struct.pack("<II", width_px - 1, height_px - 1)
-    vp8x = b"VP8X" + struct.pack("<IB3x", 10, 0x08) + canvas[:3] + canvas[4:7]
-    data = block(manifest)
-    exif = b"EXIF" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
-    inner = b"WEBP" + vp8x + body + exif
-    return b"RIFF" + struct.pack("<I", len(inner)) + inner
+def _text(comment: bytes, big_endian: bool) -> str:
+    code, text = comment[:8], comment[8:]
+    if code == _UNICODE:
+        return text.decode("utf-16-be" if big_endian else "utf-16-le", errors="replace")
+    return text.decode("ascii", errors="replace")

@@ -55,6 +55,10 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
 
     images: tuple[GeneratedImage, ...]
     resolved: ResolvedGeneration
+    precision: str = ""
+    """What the denoiser computed in, in torch's words; empty if the job ended before a model was ready."""
+    libraries: tuple[str, ...] = ()
+    """Versions of what computed: `torch 2.14.1`."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True, tag="load"):

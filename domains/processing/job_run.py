@@ -61,12 +61,14 @@ class JobRun:
         self._images: dict[int, GeneratedImage] = self._images_of_earlier_attempts()
         self._storing: set[asyncio.Task[None]] = set()
         self._loaded: LoadedModel | None = None
+        self._libraries: tuple[str, ...] = ()
 
     async def run(self, worker: Worker | None) -> None:
         """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure."""
         if worker is None:
             await self._scan()
             return
+        self._libraries = worker.device.libraries
         limit = self._job.options.run_timeout_s
         try:
             async with asyncio.timeout(limit):
@@ -160,7 +162,12 @@ class JobRun:
     def _result(self) -> JobResult:
         if isinstance(self._job.work, GenerateWork):
             images = tuple(self._images[index] for index in sorted(self._images))
-            return GenerationResult(images=images, resolved=self._job.work.resolved)
+            return GenerationResult(
+                images=images,
+                resolved=self._job.work.resolved,
+                precision=self._loaded.components[0].precision if self._loaded else "",
+                libraries=self._libraries,
+            )
         assert self._loaded is not None, "a worker ends a load with ModelLoaded before Finished"
         return LoadResult(loaded=self._loaded)
 

@@ -88,7 +88,20 @@ class Jobs:
             raise InvalidRequest([field])
         if request_id and (earlier := self._store.by_request(request_id)) is not None:
             return self._same_request(earlier, work), False
-        job = Job(
+        job = self.draft(work, options, request_id=request_id, detached=detached)
+        journal: Journal[JobEvent] = Journal()
+        ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
+        first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
+        self._store.add(job, first, _CEILING_STEP)
+        self._live[job.id] = LiveJob(job, journal, _CEILING_STEP)
+        journal.publish(first)
+        self.on_change(job)
+        return job, True
+
+    @staticmethod
+    def draft(work: Work, options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
+        """The job that `submit` would store."""
+        return Job(
             id=f"job-{uuid.uuid4().hex[:16]}",
             request_id=request_id,
             work=work,
@@ -98,14 +111,10 @@ class Jobs:
             create_time_s=time.time(),
             last_sequence=1,
         )
-        journal: Journal[JobEvent] = Journal()
-        ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
-        first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
-        self._store.add(job, first, _CEILING_STEP)
-        self._live[job.id] = LiveJob(job, journal, _CEILING_STEP)
-        journal.publish(first)
-        self.on_change(job)
-        return job, True
+
+    def knows_request(self, request_id: str) -> bool:
+        """Whether a job was submitted with this id."""
+        return self._store.by_request(request_id) is not None
 
     def _same_request(self, earlier: Job, work: Work) -> Job:
         """The earlier job, unless the id is being used for something else."""

@@ -65,24 +65,21 @@ def _check_size(length: int, max_body_bytes: int) -> None:
 class FrameDecoder:
     """Takes the bytes of a pipe in pieces of any size and gives whole frames.
 
-    It holds at most one unfinished frame. A payload that spans pieces is copied once, into the bytes handed out; its CRC is
-    reckoned piece by piece on the way. After a `FrameError` it refuses every further byte with the same error.
+    It holds at most one unfinished frame. What spans pieces is gathered once, into the very bytes that are handed out, and its
+    CRC is reckoned piece by piece on the way. After a `FrameError` it refuses every further byte with the same error.
     """
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._max_body_bytes = max_body_bytes
-        self._header = b""  # of the frame being read, until it is whole
-        self._body: BytesIO | None = None  # of the frame being read, once its header is whole
-        self._missing = 0  # bytes of the body still to come
-        self._raw_call_id: int | None = None
-        self._crc = 0
-        self._expected_crc = 0
         self._error: FrameError | None = None
+        self._crc = self._expected_crc = 0
+        self._call_id = self._payload_bytes = 0  # of a raw frame
+        self._begin(self._end_header, HEADER.size)
 
     @property
     def inside_frame(self) -> bool:
         """Whether bytes of an unfinished frame are held: a pipe that ends now ended in the middle of one."""
-        return bool(self._header) or self._body is not None
+        return self._stage != self._end_header or self._held.tell() > 0
 
     def feed(self, chunk: bytes) -> Iterator[Frame | Raw]:
         """The frames that `chunk` completes, in order; exhaust it. Raises `FrameError` after the frames before the fault."""
@@ -93,30 +90,72 @@ class FrameDecoder:
     def _decode(self, chunk: bytes) -> Iterator[Frame | Raw]:
         at = 0
         try:
-            while at < len(chunk) or self._missing == 0 < len(self._header):
-                at = self._take_header(chunk, at) if self._body is None else at
-                if self._body is None:
-                    return
-                at = self._take_body(chunk, at)
+            while True:
+                part = chunk[at : at + self._missing]
+                at += len(part)
+                self._hold(part)
                 if self._missing:
                     return
-                yield self._finish()
+                frame = self._stage(self._held.getvalue())
+                if frame is not None:
+                    self._begin(self._end_header, HEADER.size)
+                    yield frame
         except FrameError as error:
             self._error = error
             raise
 
-    def _take_header(self, chunk: bytes, at: int) -> int:
-        """Reads on in the header (20 bytes for a raw frame, else 12); opens the body once the header is whole."""
-        for size in (HEADER.size, RAW_HEADER.size):
-            end = at + size - len(self._header)
-            self._header += chunk[at:end]
-            at = min(end, len(chunk))
-            if len(self._header) < size:
-                self._refuse_wrong_start()
-                return at
-            if size == HEADER.size or len(self._header) == HEADER.size:
-                self._check_header()
-            if not self._header[3] & RAW_FLAG:
-                break
-        self._open_body()
-        return at
+    def _begin(self, stage: Callable[[bytes], Frame | Raw | None], size: int) -> None:
+        """Gather `size` bytes next, and hand them to `stage`."""
+        self._stage = stage
+        self._missing = size
+        self._held = BytesIO()
+
+    def _hold(self, part: bytes) -> None:
+        self._held.write(part)
+        self._missing -= len(part)
+        if self._stage != self._end_header:
+            self._crc = _extend(self._crc, part)
+        elif not (MAGIC + bytes((PROTOCOL_VERSION,))).startswith(start := self._held.getvalue()[:3]):
+            raise FrameError(f"not a frame of version {PROTOCOL_VERSION}: it begins with the bytes {start.hex(' ')}")
+
+    def _end_header(self, header: bytes) -> None:
+        _, _, flags, length, self._expected_crc = HEADER.unpack(header)
+        self._crc = _extend(0, header[: _CHECKED.size])
+        if flags & ~RAW_FLAG:
+            raise FrameError(f"unknown frame flags 0x{flags:02x}")
+        if length > self._max_body_bytes:
+            raise FrameError(f"a frame body of {length} bytes is over the limit of {self._max_body_bytes}")
+        if not flags:
+            self._begin(self._end_body, length)
+        elif length < _CALL_ID.size:
+            raise FrameError(f"a raw frame body of {length} bytes has no room for its call id")
+        else:
+            self._begin(self._end_call_id, _CALL_ID.size)
+            self._payload_bytes = length - _CALL_ID.size
+
+    def _end_call_id(self, data: bytes) -> None:
+        (self._call_id,) = _CALL_ID.unpack(data)
+        self._begin(self._end_payload, self._payload_bytes)
+
+    def _end_payload(self, payload: bytes) -> Raw:
+        self._check_crc()
+        if self._call_id <= 0:
+            raise FrameError(f"a raw frame for call {self._call_id}; calls are numbered from 1")
+        return Raw(self._call_id, payload)
+
+    def _end_body(self, body: bytes) -> Frame:
+        self._check_crc()
+        try:
+            frame = Frame.FromString(body)
+        except DecodeError as error:
+            raise FrameError(f"a frame body of {len(body)} bytes does not parse") from error
+        kind = frame.WhichOneof("body")
+        if kind is None:
+            raise FrameError("a frame says nothing that this version knows")
+        if (frame.call_id != 0) if kind in _PIPE_BODIES else (frame.call_id <= 0):
+            raise FrameError(f"a {kind} frame with the call id {frame.call_id}")
+        return frame
+
+    def _check_crc(self) -> None:
+        if self._crc != self._expected_crc:
+            raise FrameError(f"CRC-32C is {self._crc:08x}, the header says {self._expected_crc:08x}")

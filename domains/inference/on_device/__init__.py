@@ -1,0 +1,27 @@
+"""The engine: advances a set of generations, step by step, on one device. Runs in a worker, with torch.
+
+For the worker process:
+
+    loop = StepLoop("cpu", report)                    # report(job_id: str, event: domains.inference.outcome.Report)
+    loaded = loop.load(model, precision="", progress=lambda done, total: …, cancelled=lambda: False)
+    loop.submit(job_id, loaded, resolved)             # AlreadyExists if the id runs; returns at once
+    loop.cancel(job_id)                               # False if it is not running (any more)
+    while loop.tick(): …                              # one unit of work for one job; True while work remains
+    loop.unload(model_id)                             # bytes given back; ILLEGAL_STATE while a job uses it
+    loop.close()                                      # each job still running ends as Stopped
+
+Everything is called from one thread, the one that ticks; `report` is called in it too, during `tick` and `close`.
+`load` blocks, calls `progress` and `cancelled` between tensors, raises `LoadCancelled` or a DeviceOpsError, and answers
+the model that is there already where it is. A tick is one denoising step, one decoded picture, or a wait of at most
+20 ms if all that is left is in the encoders or on the device.
+
+Of each job submitted, `report` tells stages, progress, previews and pictures, then exactly one of `Finished`, `Failed`,
+`Stopped`, and nothing after it.
+
+To add a family: one file beside `sd1.py`, one line in `families.py`, its modules in `domains.model.on_device.components`.
+"""
+
+from domains.inference.on_device.step_loop import StepLoop
+from domains.model.on_device import LoadCancelled, OnDeviceModel
+
+__all__ = ["LoadCancelled", "OnDeviceModel", "StepLoop"]

@@ -1,0 +1,69 @@
+"""JPEG containers (ITU-T T.81 annex B): the segments before the picture data, and a manifest among them."""
+
+import struct
+from collections.abc import Iterator
+
+from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.imaging import exif
+from domains.imaging.bad_image import bad_image
+
+SIGNATURE = b"\xff\xd8\xff"
+_APP1 = 0xE1
+_SEGMENT_LIMIT = 65_533
+"""A segment's length is a 16-bit number that counts itself."""
+_START_OF_SCAN, _END = 0xDA, 0xD9
+_FRAME_STARTS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0 to SOF15, without DHT, JPG and DAC, which lie among them."""
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+def with_manifest(file: bytes, manifest: str) -> bytes:
+    """`file` with an EXIF segment right behind the start marker, where EXIF wants it.
+
+    Raises InvalidRequest for a manifest that does not fit into one segment of 64 KiB: readers do not join them. A JFIF segment stays where it was, now second; readers take either order.
+    """
+    segment = exif.HEADER + exif.block(manifest)
+    if len(segment) > _SEGMENT_LIMIT:
+        message = (
+            f"the manifest needs {len(segment)} bytes and a JPEG has room for {_SEGMENT_LIMIT};"
+            " ask for image/png or image/webp, or set embed_manifest to false"
+        )
+        violation = Violation(field="generation.output.media_type", message=message)
+        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION, limit_bytes=_SEGMENT_LIMIT)
+    return b"".join((file[:2], struct.pack(">BBH", 0xFF, _APP1, len(segment) + 2), segment, file[2:]))
+
+
+def segments(file: bytes) -> Iterator[tuple[int, memoryview]]:
+    """(marker, data) of each segment before the first scan; raises BAD_IMAGE where the file breaks off."""
+    view, at = memoryview(file), 2
+    while True:
+        if at + 1 >= len(view) or view[at] != 0xFF:
+            raise bad_image(f"breaks off or is damaged before the picture data, at byte {at}")
+        marker = view[at + 1]
+        if marker == 0xFF or marker in _WITHOUT_LENGTH:  # a fill byte, or a marker alone
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker in (_START_OF_SCAN, _END):
+            return
+        length = int.from_bytes(view[at + 2 : at + 4], "big")
+        if length < 2 or at + 2 + length > len(view):
+            raise bad_image(f"breaks off inside the JPEG segment {marker:#04x} at byte {at}")
+        yield marker, view[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def size(file: bytes) -> tuple[int, int]:
+    """(width, height) that the frame header declares, before any EXIF orientation."""
+    for marker, data in segments(file):
+        if marker in _FRAME_STARTS and len(data) >= 5:
+            height, width = struct.unpack_from(">HH", data, 1)
+            return width, height
+    raise bad_image("has no JPEG frame header")
+
+
+def read_manifest(file: bytes) -> str | None:
+    """The manifest in the EXIF segment; None without one."""
+    for marker, data in segments(file):
+        if marker == _APP1 and bytes(data[:6]) == exif.HEADER:
+            return exif.read(bytes(data[6:]))
+    return None

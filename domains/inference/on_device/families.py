@@ -1,0 +1,20 @@
+"""The families this engine computes: the one visible list."""
+
+from collections.abc import Callable, Mapping
+
+from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.family import Family
+from domains.inference.on_device.sd1 import Sd1
+from domains.model.on_device import OnDeviceModel
+
+FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
+    "sd1": Sd1,
+}
+
+
+def family_of(loaded: OnDeviceModel) -> Family:
+    """The family's view of a loaded model. Raises MODEL_INCOMPATIBLE."""
+    if loaded.family in FAMILIES:
+        return FAMILIES[loaded.family](loaded)
+    message = f"model {loaded.model.id} is of the family {loaded.family!r}; this engine computes: {', '.join(FAMILIES)}"
+    raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=loaded.model.id, family=loaded.family)

@@ -1,0 +1,80 @@
+"""What the engine asks of a model family. One instance serves one model on one device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPrompt:
+    """A prompt as the denoiser reads it. Shared between jobs: never written to."""
+
+    states: Tensor
+    """(1, tokens, width), in the model's dtype."""
+    tokens: int
+    """Tokens of the text, start and end included."""
+    tokens_read: int
+    """How many of them the model can read; fewer than `tokens` means that the rest was cut off."""
+
+
+class Conditions(Protocol):
+    """What steers the denoiser, made once a job by its family and opaque to everybody else."""
+
+    @property
+    def guidance(self) -> float:
+        """Scale of classifier-free guidance; 1: off."""
+        ...
+
+    def tensors(self) -> Sequence[Tensor]:
+        """The device tensors that this job alone holds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRows:
+    """One job's part in a forward."""
+
+    latents: Tensor
+    """(images, channels, h/8, w/8), scaled as the scheduler wants it, float32."""
+    timestep: Tensor
+    """0-dim, on the device."""
+    conditions: Conditions
+
+
+class Family(Protocol):
+    """How a kind of model encodes, denoises and decodes. All tensors are on the model's device."""
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        """Run the text encoder; the empty prompt too."""
+        ...
+
+    def conditions(self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float) -> Conditions:
+        """Everything about the prompts that no step changes. `negative` None: no guidance."""
+        ...
+
+    def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
+        """(channels, height, width) of one picture's latents."""
+        ...
+
+    def denoise(self, group: Sequence[StepRows]) -> list[Tensor]:
+        """The model's output for each of a group's jobs, guidance applied, float32, shaped like its latents.
+
+        Enqueues only: nothing here waits for the device.
+        """
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8."""
+        ...
+
+    def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
+        """What clean latents (images, channels, h/8, w/8) look like, roughly and cheaply: (images, *size, 3), uint8."""
+        ...
+
+
+def as_pixels(pictures: Tensor) -> Tensor:
+    """(n, 3, h, w) in −1..1 → (n, h, w, 3) uint8, rounded to nearest; on the device, so that a quarter is copied out."""
+    return pictures.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,44 @@
+"""Knowing when a device has done what was enqueued, without stopping it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Fence:
+    """A stretch of enqueued work. On a CPU it is done when it is made."""
+
+    begin: torch.cuda.Event | None = None
+    end: torch.cuda.Event | None = None
+
+    def passed(self) -> bool:
+        """Whether the device is past it. Never waits."""
+        return self.end is None or self.end.query()
+
+    def wait(self) -> None:
+        """Wait until it is passed; what was enqueued later goes on."""
+        if self.end is not None:
+            self.end.synchronize()
+
+    def device_s(self) -> float | None:
+        """Time on the device, once passed; None where it cannot be measured."""
+        return None if self.begin is None or self.end is None else self.begin.elapsed_time(self.end) / 1e3
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """An event after everything enqueued so far; None where the device has no queue."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory, valid once a fence made after it is passed; on a CPU the tensor itself."""
+    if tensor.device.type != "cuda":
+        return tensor
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor, non_blocking=True)

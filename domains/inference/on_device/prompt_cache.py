@@ -1,0 +1,32 @@
+"""Encoded prompts, kept for the next job with the same words."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from domains.inference.on_device.family import EncodedPrompt
+
+Key = tuple[str, str]
+"""(model id, prompt)."""
+
+
+class PromptCache:
+    """The most recently used encodings. 64 of SD 1.x hold 15 MB in float32."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._kept: OrderedDict[Key, EncodedPrompt] = OrderedDict()
+        self._capacity = capacity
+
+    def get(self, key: Key, encode: Callable[[], EncodedPrompt]) -> tuple[EncodedPrompt, bool]:
+        """The encoding, and whether it was here already."""
+        if hit := key in self._kept:
+            self._kept.move_to_end(key)
+        else:
+            self._kept[key] = encode()
+            if len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return self._kept[key], hit
+
+    def forget(self, model_id: str) -> None:
+        """Drop all encodings of a model."""
+        for key in [key for key in self._kept if key[0] == model_id]:
+            del self._kept[key]

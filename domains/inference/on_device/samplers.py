@@ -1,0 +1,158 @@
+"""One job's way from noise to picture: a fresh diffusers scheduler with our id's options and the model's own training.
+
+Diffusers' schedulers keep their tables on the CPU as 0-dim tensors, which a device reads as plain numbers; so a step
+enqueues kernels and waits for nothing.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.inference.schedulers import SCHEDULERS
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+Step = Callable[[Any, Tensor, Tensor, Tensor, "Tensor | None", float], tuple[Tensor, Tensor]]
+"""(diffusers scheduler, model output, timestep, latents, noise, eta) → (next latents, estimate of clean latents)."""
+
+
+def _predicting(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, noise: Tensor | None, eta: float):
+    result = scheduler.step(output, timestep, latents)
+    return result.prev_sample, result.pred_original_sample
+
+
+def _ddim(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, noise: Tensor | None, eta: float):
+    result = scheduler.step(output, timestep, latents, eta=eta, variance_noise=noise)
+    return result.prev_sample, result.pred_original_sample
+
+
+def _multistep(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, noise: Tensor | None, eta: float):
+    latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
+    return latents, scheduler.model_outputs[-1]
+
+
+def _ancestral(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, noise: Tensor | None, eta: float):
+    return scheduler.step_with(output, latents, noise)
+
+
+class _EulerAncestral(EulerAncestralDiscreteScheduler):
+    """Diffusers' tables, with a step that takes its noise: diffusers' own copies it in and waits for the device."""
+
+    def step_with(self, output: Tensor, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Algorithm 2 of Karras et al. 2022 with k-diffusion's ancestral split of the next noise level."""
+        sigma, following = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]
+        up = (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5
+        down = (following**2 - up**2) ** 0.5
+        x0 = self._x0(output, latents, sigma)
+        self._step_index += 1
+        return latents + (latents - x0) / sigma * (down - sigma) + noise * up, x0
+
+    def _x0(self, output: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
+        match self.config.prediction_type:
+            case "epsilon":
+                return latents - sigma * output
+            case "v_prediction":
+                return output * (-sigma / (sigma**2 + 1) ** 0.5) + latents / (sigma**2 + 1)
+            case _:
+                return output
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Solver:
+    scheduler: type
+    step: Step
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Fixed by our id, whatever the model's config says."""
+
+
+_SOLVERS: Mapping[str, _Solver] = {
+    "euler": _Solver(scheduler=EulerDiscreteScheduler, step=_predicting),
+    "euler_a": _Solver(scheduler=_EulerAncestral, step=_ancestral),
+    "ddim": _Solver(scheduler=DDIMScheduler, step=_ddim),
+    "dpmpp_2m": _Solver(
+        scheduler=DPMSolverMultistepScheduler,
+        step=_multistep,
+        options={"algorithm_type": "dpmsolver++", "solver_order": 2},
+    ),
+    "unipc": _Solver(scheduler=UniPCMultistepScheduler, step=_multistep, options={"predict_x0": True}),
+}
+
+
+class Sampler:
+    """The walk of one job. Not shared: it remembers where it is and what the last outputs were."""
+
+    def __init__(self, scheduler: str, config: Mapping[str, object], *, steps: int, karras: bool, eta: float) -> None:
+        """`config`: the model's scheduler_config.json. Raises InvalidRequest for a scheduler or option we lack."""
+        _refuse_unknown(scheduler, karras)
+        self.id = scheduler
+        self._solver = _SOLVERS[scheduler]
+        self._eta = eta if SCHEDULERS[scheduler].eta else 0.0
+        self._scheduler = _built(self._solver, config, karras if SCHEDULERS[scheduler].karras else None)
+        self._scheduler.set_timesteps(steps)
+        if hasattr(self._scheduler, "set_begin_index"):
+            self._scheduler.set_begin_index(0)  # else the first step looks its index up in a device tensor
+        self.timesteps: Tensor = self._scheduler.timesteps
+        """(steps,), on the CPU; what the denoiser is told of each step."""
+
+    @property
+    def steps(self) -> int:
+        """Steps that will be walked."""
+        return len(self.timesteps)
+
+    @property
+    def initial_scale(self) -> float:
+        """Standard deviation of the noise that the walk begins with."""
+        return float(self._scheduler.init_noise_sigma)
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether each step takes new noise."""
+        return SCHEDULERS[self.id].stochastic or self._eta > 0
+
+    def scaled(self, latents: Tensor, index: int) -> Tensor:
+        """Latents as the denoiser wants them at step `index`."""
+        return self._scheduler.scale_model_input(latents, self.timesteps[index])
+
+    def step(self, output: Tensor, latents: Tensor, index: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Walk step `index`: the next latents, and the estimate of the clean ones. In order, each once."""
+        return self._solver.step(self._scheduler, output, self.timesteps[index], latents, noise, self._eta)
+
+    def tensors(self) -> list[Tensor]:
+        """The device tensors that it remembers."""
+        held = [*getattr(self._scheduler, "model_outputs", ()), getattr(self._scheduler, "last_sample", None)]
+        return [tensor for tensor in held if isinstance(tensor, Tensor)]
+
+
+def _built(solver: _Solver, config: Mapping[str, object], karras: bool | None) -> Any:
+    # Latents are not pixels: clipping them to −1..1, the default of DDIM, is never meant where the config is silent.
+    options = {"clip_sample": False, **config, **solver.options}
+    if karras is not None:
+        options["use_karras_sigmas"] = karras
+    prediction = options.get("prediction_type", "epsilon")
+    if prediction not in PREDICTION_TYPES:
+        message = f"the model predicts {prediction!r}; this engine can walk on: {', '.join(PREDICTION_TYPES)}"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, prediction_type=prediction)
+    known = inspect.signature(solver.scheduler.__init__).parameters
+    return solver.scheduler(**{name: value for name, value in options.items() if name in known})
+
+
+def _refuse_unknown(scheduler: str, karras: bool) -> None:
+    if scheduler not in _SOLVERS:
+        message = f"there is no scheduler {scheduler!r}; known: {', '.join(_SOLVERS)}"
+        violation = Violation(field="generation.sampling.scheduler", message=message, allowed=", ".join(_SOLVERS))
+        raise InvalidRequest([violation])
+    if karras and not SCHEDULERS[scheduler].karras:
+        message = f"{scheduler} has no sigmas to space"
+        raise InvalidRequest([Violation(field="generation.sampling.karras_sigmas", message=message)])

@@ -1,0 +1,71 @@
+"""A job's pictures on their way from noise to final latents: all of them move together, a step at a time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.family import Conditions, Family, StepRows
+from domains.inference.on_device.noise import Noise
+from domains.inference.on_device.samplers import Sampler
+
+
+class Trajectory:
+    """Latents, the sampler that moves them and the noise that it takes."""
+
+    def __init__(self, family: Family, conditions: Conditions, sampler: Sampler, noise: Noise) -> None:
+        self.family = family
+        self.conditions = conditions
+        self.sampler = sampler
+        self._noise = noise
+        self.latents = noise.draw() * sampler.initial_scale
+        """(pictures, channels, h/8, w/8), float32."""
+        self.x0: Tensor | None = None
+        """The last step's estimate of the clean latents; None before the first."""
+        self.index = 0
+        """Steps walked."""
+        self._timesteps = sampler.timesteps.to(self.latents.device)
+
+    @property
+    def done(self) -> bool:
+        """Whether the latents are final."""
+        return self.index == self.sampler.steps
+
+    def rows(self) -> StepRows:
+        """What the denoiser needs for the next step."""
+        scaled = self.sampler.scaled(self.latents, self.index)
+        return StepRows(latents=scaled, timestep=self._timesteps[self.index], conditions=self.conditions)
+
+    def apply(self, output: Tensor) -> None:
+        """Walk one step with what the denoiser said."""
+        noise = self._noise.draw() if self.sampler.needs_noise else None
+        self.latents, self.x0 = self.sampler.step(output, self.latents, self.index, noise)
+        self.index += 1
+
+    def tensors(self) -> list[Tensor]:
+        """The device tensors that it holds."""
+        estimate = [] if self.x0 is None else [self.x0]
+        return [self.latents, *estimate, *self.conditions.tensors(), *self.sampler.tensors()]
+
+
+def begin(
+    family: Family,
+    resolved: ResolvedGeneration,
+    config: dict[str, object],
+    conditions: Conditions,
+    device: torch.device,
+) -> Trajectory:
+    """A trajectory at its noise. `config` is the model's scheduler config."""
+    sampler = Sampler(
+        resolved.scheduler, config, steps=resolved.steps, karras=resolved.karras_sigmas, eta=resolved.eta
+    )
+    shape = family.latent_shape(resolved.width_px, resolved.height_px)
+    return Trajectory(family, conditions, sampler, Noise(resolved.seeds, shape, device))
+
+
+def walk_together(group: Sequence[Trajectory]) -> None:
+    """One step of each, in as few forwards as their family can make of it. All are of one model, none is done."""
+    outputs = group[0].family.denoise([trajectory.rows() for trajectory in group])
+    for trajectory, output in zip(group, outputs, strict=True):
+        trajectory.apply(output)

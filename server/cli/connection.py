@@ -1,0 +1,120 @@
+"""A line to one server: the channel, the stubs, and errors in words."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli.failure import CliError, explain_refusal
+
+if TYPE_CHECKING:
+    from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
+    from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+    from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+    from deviceops.model.v1.model_service_pb2_grpc import ModelServiceStub
+    from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+"""Where `deviceops serve` listens unless it is told otherwise."""
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        envvar="DEVICEOPS_ADDRESS",
+        metavar="HOST:PORT",
+        help=f"Where the server is, also unix:PATH. Default: {DEFAULT_ADDRESS}.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print protobuf JSON on stdout and nothing else.")]
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # A server that comes back should be found within seconds, not after gRPC's usual minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A proxy that the environment names has no business between this machine and its own server.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Connection:
+    """One channel. Use it with `with`: a refused call then leaves the block as a `CliError` in words."""
+
+    def __init__(self, address: str, is_alive: Callable[[], bool] = lambda: True) -> None:
+        """`is_alive` says whether waiting for a lost server is any use; a server of our own that ended never returns."""
+        import grpc
+
+        self.address = address.removeprefix("http://").removesuffix("/")
+        self.is_alive = is_alive
+        self.channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import grpc
+
+        self.channel.close()
+        if isinstance(error, grpc.RpcError):
+            raise CliError(explain_refusal(error, self.address)) from error
+
+    def answers(self, timeout_s: float = 2.0) -> bool:
+        """Whether a DeviceOps server is there. A refused connection is known at once; silence after `timeout_s`."""
+        import grpc
+
+        from deviceops.processing.v1 import processing_service_pb2
+
+        try:
+            self.processing.GetSystemStatus(processing_service_pb2.GetSystemStatusRequest(), timeout=timeout_s)
+        except grpc.RpcError:
+            return False
+        return True
+
+    @functools.cached_property
+    def inference(self) -> InferenceServiceStub:
+        """Generate, GetInferenceCapabilities."""
+        from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+
+        return InferenceServiceStub(self.channel)
+
+    @functools.cached_property
+    def processing(self) -> ProcessingServiceStub:
+        """Jobs and the server as a whole."""
+        from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+
+        return ProcessingServiceStub(self.channel)
+
+    @functools.cached_property
+    def memory(self) -> MemoryServiceStub:
+        """ReadBlob."""
+        from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+
+        return MemoryServiceStub(self.channel)
+
+    @functools.cached_property
+    def device(self) -> DeviceServiceStub:
+        """ListDevices."""
+        from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
+
+        return DeviceServiceStub(self.channel)
+
+    @functools.cached_property
+    def model(self) -> ModelServiceStub:
+        """ListModels, ScanModels."""
+        from deviceops.model.v1.model_service_pb2_grpc import ModelServiceStub
+
+        return ModelServiceStub(self.channel)
+
+
+def connect(address: str | None) -> Connection:
+    """A line to the named server, or to the default one. Nothing is sent yet."""
+    return Connection(address or DEFAULT_ADDRESS)

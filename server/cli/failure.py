@@ -1,0 +1,101 @@
+"""What a person is told when something does not work: sentences, never a traceback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import grpc
+    from google.rpc import error_details_pb2, status_pb2
+
+    from deviceops.common.v1 import error_pb2
+
+USAGE = 2
+"""Exit code for a command that can never work as it was written."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells expect."""
+
+
+class CliError(Exception):
+    """Ends the command: `message` goes to stderr (it may have several lines), `exit_code` to the shell."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+def explain_refusal(error: grpc.RpcError, address: str) -> str:
+    """A refused or broken call in words: the message, each violation on its own line, the reason, when to try again."""
+    import grpc
+
+    # Every error that a client call raises is a Call too; the base class alone does not say so.
+    if not isinstance(error, grpc.Call):
+        return f"the call to {address} failed: {error}"
+    details = _details_of(error)
+    if details is not None:
+        return _explain_details(details)
+    text = error.details() or ""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return unreachable(address)
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return f"the server at {address} cannot do this: {text or 'it does not know the call'}"
+    return f"{error.code().name}: {text}"
+
+
+def unreachable(address: str) -> str:
+    """No server there, and what to do about it."""
+    return (
+        f"no DeviceOps server answers at {address}: start one with `deviceops serve`, or name another with --address "
+        "or DEVICEOPS_ADDRESS"
+    )
+
+
+def explain_failure(failure: error_pb2.Failure) -> str:
+    """Why a job that had started failed, in words."""
+    from deviceops.common.v1 import error_pb2
+
+    reason = error_pb2.ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
+    lines = [f"{failure.message} [{reason}]"]
+    lines += [f"  {violation.field}: {violation.message}" for violation in failure.violations]
+    if failure.retryable:
+        lines.append("  the same request may succeed later")
+    return "\n".join(lines)
+
+
+def _details_of(error: grpc.Call) -> status_pb2.Status | None:
+    from grpc_status import rpc_status
+
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        # The details contradict the status: somebody between us and the server rewrote one of them.
+        return None
+    return status if status is not None and status.details else None
+
+
+def _explain_details(status: status_pb2.Status) -> str:
+    from google.rpc import error_details_pb2
+
+    info, request, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
+    for detail in status.details:
+        for known in (info, request, retry):
+            if detail.Is(known.DESCRIPTOR):
+                detail.Unpack(known)
+    reason = f" [{info.reason}]" if info.reason else ""
+    lines = [_headline(status.message, request) + reason]
+    lines += [f"  {violation.field}: {violation.description}" for violation in request.field_violations]
+    if retry.HasField("retry_delay"):
+        lines.append(f"  try again in {retry.retry_delay.ToNanoseconds() / 1e9:g} s")
+    return "\n".join(lines)
+
+
+def _headline(message: str, request: error_details_pb2.BadRequest) -> str:
+    # A message that only repeats the violations would be read twice.
+    repeated = "; ".join(f"{violation.field}: {violation.description}" for violation in request.field_violations)
+    return "the server refused the request" if request.field_violations and message == repeated else message

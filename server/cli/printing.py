@@ -1,0 +1,83 @@
+"""Results on stdout (tables or protobuf JSON), notices on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def notice(text: str) -> None:
+    """Something a person may want to know; never part of the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(message: Message, *, one_line: bool = False) -> None:
+    """The canonical protobuf JSON of a message. `one_line` for streams: one message, one line."""
+    from google.protobuf import json_format
+
+    print(json_format.MessageToJson(message, indent=None if one_line else 2), flush=True)
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
+    """A table as wide as the terminal; into a pipe, nothing is cut off. Without rows, `empty` goes to stderr."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [[Text(cell) for cell in row] for row in rows]
+    if not lines:
+        return notice(empty)
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for line in lines:
+        table.add_row(*line)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width of its own; the words decide, so that `grep` and `awk` see whole cells.
+        console = Console(highlight=False, width=max(80, table.__rich_measure__(console, console.options).maximum, 1000))
+    console.print(table)
+    return None
+
+
+def word(enum_name: str, prefix: str) -> str:
+    """`JOB_STATE_RUNNING` → `running`."""
+    return enum_name.removeprefix(prefix).lower().replace("_", " ")
+
+
+def bytes_text(count: int | None) -> str:
+    """`1.5 GiB`; None (cannot be measured) is `–`."""
+    if count is None:
+        return "–"
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def duration_s(duration: Duration) -> float:
+    """Seconds."""
+    return duration.ToNanoseconds() / 1e9
+
+
+def seconds_text(seconds: float) -> str:
+    """`212 ms`, `3.4 s`, `2 min 05 s`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def local_time(timestamp: Timestamp) -> str:
+    """`2026-01-31 14:05:09`, in this machine's time zone."""
+    import datetime
+
+    return timestamp.ToDatetime(datetime.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

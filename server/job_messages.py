@@ -1,0 +1,245 @@
+"""Jobs and their events as messages.
+
+Every door (Generate, LoadModel, ScanModels) and WatchJob share one numbering, so an event is turned into bytes once, as a
+`WatchJobResponse`, and those bytes are sent to whoever watches, through whichever door.
+"""
+
+import msgspec
+from deviceops.common.v1 import image_pb2, job_event_pb2
+from deviceops.inference.v1 import generated_image_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from domains.inference.generation import ResolvedGeneration
+from domains.journal import Entry
+from domains.processing import job_event as events
+from domains.processing.job import GenerateWork, Job, LoadWork, ScanWork
+from domains.processing.job_state import JobState
+from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
+from server import convert
+from server.generation_messages import to_generation, to_resolved
+from server.model_messages import to_loaded, to_scan_report
+
+Update = processing_service_pb2.WatchJobResponse
+
+
+def rendered(job: Job, entry: Entry[events.JobEvent], state: JobState) -> bytes:
+    """The event as bytes of a WatchJobResponse; made once."""
+    if not isinstance(entry.rendered, bytes):
+        entry.rendered = to_update(job, entry, state).SerializeToString()
+    return entry.rendered
+
+
+def heartbeat(job: Job, sequence: int, now_s: float, quiet_s: float) -> bytes:
+    """Sign of life; not part of the journal, so it carries the sequence of the last event that is."""
+    event = _event(job, sequence, now_s, job.state)
+    event.heartbeat.CopyFrom(job_event_pb2.JobHeartbeat(stage=job.stage, quiet_for=convert.to_duration(quiet_s)))
+    return Update(event=event).SerializeToString()
+
+
+def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Update:
+    """One journal entry with the output that lies beside it."""
+    event = _event(job, entry.sequence, entry.time_s, state)
+    update = Update()
+    value = entry.value
+    match value:
+        case events.Queued():
+            event.queued.position = value.position
+        case events.Started():
+            event.started.device_id = value.device_id
+            event.started.attempt = value.attempt
+        case StageStarted():
+            event.stage_started.stage = value.stage
+        case events.Moved():
+            event.progress.CopyFrom(to_progress(value))
+        case PreviewReady():
+            event.preview.CopyFrom(_preview(value))
+        case events.OutputReady():
+            event.output_ready.index = value.image.index
+            event.output_ready.total = value.total
+            update.image.CopyFrom(to_image(value.image))
+        case Degraded():
+            event.degraded.CopyFrom(convert.to_degradation(value))
+        case events.Cancelling():
+            event.cancelling.cause = value.cause
+        case events.Interrupted():
+            event.interrupted.reason = convert.to_reason(value.reason)
+            event.interrupted.message = value.message
+        case events.Succeeded():
+            event.succeeded.receipt.CopyFrom(to_receipt(value.receipt))
+            _put_result(update, job, value.result)
+        case events.Failed():
+            event.failed.failure.CopyFrom(convert.to_failure(value.failure, entry.time_s))
+            event.failed.receipt.CopyFrom(to_receipt(value.receipt))
+            _put_result(update, job, value.result)
+        case events.Cancelled():
+            event.cancelled.CopyFrom(_cancelled(value))
+            _put_result(update, job, value.result)
+    update.event.CopyFrom(event)
+    return update
+
+
+def _event(job: Job, sequence: int, time_s: float, state: JobState) -> job_event_pb2.JobEvent:
+    return job_event_pb2.JobEvent(
+        job_id=job.id, sequence=sequence, event_time=convert.to_time(time_s), state=to_state(state)
+    )
+
+
+def to_state(state: JobState) -> job_event_pb2.JobState.ValueType:
+    """The names are the same but for the prefix."""
+    return job_event_pb2.JobState.Value(f"JOB_STATE_{state.name}")
+
+
+def to_progress(moved: events.Moved) -> job_event_pb2.JobProgress:
+    """How far, and at which pace."""
+    return job_event_pb2.JobProgress(
+        stage=moved.at.stage,
+        completed=moved.at.completed,
+        total=moved.at.total,
+        unit=moved.at.unit,
+        completed_ratio=moved.completed_ratio,
+        elapsed=convert.to_duration(moved.elapsed_s),
+        remaining=None if moved.remaining_s is None else convert.to_duration(moved.remaining_s),
+        rate_per_second=moved.rate_per_s,
+    )
+
+
+def _preview(value: PreviewReady) -> job_event_pb2.JobPreview:
+    return job_event_pb2.JobPreview(
+        image_index=value.image_index,
+        step=value.step,
+        data=value.data,
+        media_type=value.media_type,
+        size=image_pb2.ImageSize(width_px=value.width_px, height_px=value.height_px),
+    )
+
+
+def _cancelled(value: events.Cancelled) -> job_event_pb2.JobCancelled:
+    device = value.receipt.device_id
+    return job_event_pb2.JobCancelled(
+        stage=value.stage,
+        latency=convert.to_duration(value.latency_s),
+        freed=[job_event_pb2.FreedMemory(device_id=device, freed_bytes=value.freed_bytes)] if device else [],
+        receipt=to_receipt(value.receipt),
+        cause=value.cause,
+    )
+
+
+def to_receipt(receipt: events.JobReceipt) -> job_event_pb2.Receipt:
+    """What a job cost."""
+    work: Receipt = receipt.work
+    return job_event_pb2.Receipt(
+        queue_time=convert.to_duration(receipt.queue_s),
+        run_time=convert.to_duration(receipt.run_s),
+        stages=[
+            job_event_pb2.StageTiming(
+                stage=timing.stage,
+                wall_time=convert.to_duration(timing.wall_s),
+                device_time=None if timing.device_s is None else convert.to_duration(timing.device_s),
+            )
+            for timing in work.timings
+        ],
+        peak_device_bytes=work.peak_device_bytes,
+        peak_host_bytes=work.peak_host_bytes,
+        steps_executed=work.steps_executed,
+        cache_hits=work.cache_hits,
+        degradations=[convert.to_degradation(degraded) for degraded in work.degradations],
+        attempts=receipt.attempts,
+        device_id=receipt.device_id,
+    )
+
+
+def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage:
+    """A finished picture."""
+    return generated_image_pb2.GeneratedImage(
+        index=image.index,
+        seed=image.seed,
+        file=image_pb2.ImageFile(
+            blob_id=image.blob.id,
+            media_type=image.blob.media_type,
+            size=image_pb2.ImageSize(width_px=image.width_px, height_px=image.height_px),
+            size_bytes=image.blob.size_bytes,
+            sha256=image.blob.sha256,
+        ),
+        safety=generated_image_pb2.ImageSafety(outcome=generated_image_pb2.IMAGE_SAFETY_OUTCOME_NOT_CHECKED),
+    )
+
+
+def _generation_result(job: Job, result: events.GenerationResult) -> generated_image_pb2.GenerationResult:
+    resolved: ResolvedGeneration = result.resolved
+    return generated_image_pb2.GenerationResult(
+        images=[to_image(image) for image in result.images],
+        resolved=to_resolved(resolved, job.device_id, result.precision, result.libraries),
+    )
+
+
+def _put_result(update: Update, job: Job, result: events.JobResult | None) -> None:
+    match result:
+        case events.GenerationResult():
+            update.generation_result.CopyFrom(_generation_result(job, result))
+        case events.LoadResult():
+            update.loaded_model.CopyFrom(to_loaded(result.loaded))
+        case events.ScanResult():
+            update.model_scan_report.CopyFrom(to_scan_report(result.report))
+        case None:
+            pass
+
+
+KIND_OF: dict[type[msgspec.Struct], job_pb2.JobKind.ValueType] = {
+    GenerateWork: job_pb2.JOB_KIND_GENERATION,
+    LoadWork: job_pb2.JOB_KIND_MODEL_LOAD,
+    ScanWork: job_pb2.JOB_KIND_MODEL_SCAN,
+}
+
+
+def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
+    """The job as GetJob and ListJobs tell it."""
+    message = job_pb2.Job(
+        id=job.id,
+        state=to_state(job.state),
+        spec=_spec(job),
+        kind=KIND_OF[type(job.work)],
+        options=convert.to_options(job.options),
+        progress=to_progress(job.progress) if job.progress else None,
+        create_time=convert.to_time(job.create_time_s),
+        start_time=convert.to_time(job.start_time_s) if job.start_time_s else None,
+        end_time=convert.to_time(job.end_time_s) if job.end_time_s else None,
+        expire_time=_expiry(job, keep_for_s),
+        device_id=job.device_id,
+        attempt=job.attempt,
+        last_sequence=job.last_sequence,
+        failure=convert.to_failure(job.failure, job.end_time_s or 0.0) if job.failure else None,
+        receipt=to_receipt(job.receipt) if job.receipt else None,
+        etag=job.etag,
+        request_id=job.request_id,
+        detached=job.detached,
+    )
+    match job.result:
+        case events.GenerationResult():
+            message.generation_result.CopyFrom(_generation_result(job, job.result))
+        case events.LoadResult():
+            message.loaded_model.CopyFrom(to_loaded(job.result.loaded))
+        case events.ScanResult():
+            message.model_scan_report.CopyFrom(to_scan_report(job.result.report))
+        case None:
+            pass
+    return message
+
+
+def _expiry(job: Job, keep_for_s: float) -> Timestamp | None:
+    if job.end_time_s is None:
+        return None
+    return convert.to_time(job.end_time_s + (job.options.keep_for_s or keep_for_s))
+
+
+def _spec(job: Job) -> job_pb2.JobSpec:
+    spec = job_pb2.JobSpec()
+    match job.work:
+        case GenerateWork():
+            spec.generation.CopyFrom(to_generation(job.work.asked))
+        case LoadWork():
+            spec.model_load.model_id = job.work.model_id
+            spec.model_load.SetInParent()
+        case ScanWork():
+            spec.model_scan.SetInParent()
+    return spec

@@ -1,0 +1,58 @@
+"""Following a job: the one path behind WatchJob and every door."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+
+from domains.errors import InvalidRequest, Violation
+from domains.journal import Entry
+from domains.processing.job_event import STATE_AFTER, JobEvent
+from domains.processing.job_state import JobState
+from domains.processing.jobs import Jobs
+from server.job_messages import heartbeat, rendered
+
+HEARTBEAT_S = 10.0
+"""The longest silence."""
+
+
+async def follow(jobs: Jobs, job_id: str, after: int = 0) -> AsyncIterator[bytes]:
+    """A job's events after a sequence, as WatchJobResponse bytes, up to and with its last. A reader is only a position:
+    one who is slow finds the newest progress when it comes back, and nobody waits for it."""
+    if after < 0:
+        message = f"{after} is below 0; give the sequence of the last event that you saw, or 0 for all"
+        raise InvalidRequest([Violation(field="after_sequence", message=message, allowed="0..")])
+    live = jobs.live(job_id)
+    journal, position = live.journal, after
+    state = _state_at(live.journal.after(0), after)
+    while True:
+        for entry in journal.after(position):
+            state = STATE_AFTER.get(type(entry.value), state)
+            position = entry.sequence
+            yield rendered(live.job, entry, state)
+        if journal.closed and position >= journal.last_sequence:
+            return
+        before = time.monotonic()
+        if not await journal.more(position, HEARTBEAT_S):
+            yield heartbeat(live.job, journal.last_sequence, time.time(), time.monotonic() - before)
+
+
+def _state_at(entries: Sequence[Entry[JobEvent]], sequence: int) -> JobState:
+    """The state that a job had when it wrote its `sequence`-th event."""
+    moves = [STATE_AFTER.get(type(entry.value)) for entry in entries if entry.sequence <= sequence]
+    return next((state for state in reversed(moves) if state), JobState.QUEUED)
+
+
+def door(
+    jobs: Jobs, job_id: str, context: grpc.aio.ServicerContext[Any, Any], *, detached: bool
+) -> AsyncIterator[bytes]:
+    """Follow a job from its first event; leaving the call cancels the job unless it is detached."""
+
+    def left(_: object) -> None:
+        if not jobs.get(job_id).state.ended:
+            jobs.cancel(job_id, "the call that submitted it was left")
+
+    if not detached:
+        context.add_done_callback(left)
+    return follow(jobs, job_id)

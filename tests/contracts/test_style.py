@@ -1,0 +1,220 @@
+"""The style rules of the contract that buf does not know. Each test names everything that breaks its rule."""
+
+import re
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+
+from protos.generate import PROTOS
+from tests.contracts.contract import fields, files, message, messages, rpcs
+
+UNSIGNED = {
+    FieldDescriptorProto.TYPE_UINT32,
+    FieldDescriptorProto.TYPE_UINT64,
+    FieldDescriptorProto.TYPE_FIXED32,
+    FieldDescriptorProto.TYPE_FIXED64,
+}
+FLOATS = {FieldDescriptorProto.TYPE_DOUBLE, FieldDescriptorProto.TYPE_FLOAT}
+NUMBERS = FLOATS | {FieldDescriptorProto.TYPE_INT32, FieldDescriptorProto.TYPE_INT64}
+UNTYPED = {".google.protobuf." + name for name in ("Any", "Struct", "Value", "ListValue", "Empty")}
+
+MAY_IMPORT = {
+    "common": set[str](),
+    "stdio": {"common"},
+    "device": {"common"},
+    "memory": {"common", "device"},
+    "model": {"common", "device", "memory"},
+    "inference": {"common", "device", "memory", "model"},
+    "postprocessing": {"common", "device", "memory", "model"},
+    "processing": {"common", "device", "memory", "model", "inference", "postprocessing"},
+}
+CSHARP_MEMBERS = {
+    *("descriptor", "parser", "clone", "equals", "merge_from", "calculate_size", "write_to"),
+    *("get_hash_code", "to_string", "get_type", "types"),
+}
+"""Members that every generated C# message has already; a field of that name gets an underscore."""
+WRONG_UNITS = re.compile(
+    r"_(kb|mb|gb|kib|mib|gib|percent|pct|ms|us|ns|s|seconds|millis|minutes|hours|mw|ghz|hz|pixels)$"
+)
+UNIT_OF = {
+    r"(^|_)(width|height|edge|radius|overlap|crop_left|crop_top)$": "_px",
+    r"(^|_)(temperature)$": "_celsius",
+    r"(^|_)(power|power_limit)$": "_watts",
+    r"(^|_)(clock)$": "_mhz",
+    r"(^|_)(utilization|utilisation|progress|fragmentation|occupancy)$": "_ratio",
+    r"(^|_)(memory|capacity|bandwidth)$": "_bytes",
+}
+MEASURED = ("_celsius", "_watts", "_mhz")
+UNPAGED = {"ListDevices", "ListMemoryPools", "ListLoadedModels", "ListPostprocessors", "ListJobSteps"}
+"""Lists that hardware, this program or one job bounds."""
+OUTPUTS = {
+    "GeneratedImage": 2,
+    "GenerationResult": 3,
+    "ProcessedImage": 4,
+    "PostprocessingResult": 5,
+    "LoadedModel": 6,
+    "ModelScanReport": 7,
+    "ModelValidationReport": 8,
+    "ModelConversionReport": 9,
+    "ModelBenchmarkReport": 10,
+    "DeviceBenchmarkReport": 11,
+    "DeviceResetReport": 12,
+    "BlobTransferReport": 13,
+    "ReproductionReport": 14,
+    "WorkflowResult": 15,
+    "BatchResult": 16,
+}
+"""Numbers of a job's outputs: the same in every door and in WatchJob, so that one serialisation serves both."""
+
+
+def domain(path: str) -> str:
+    return path.split("/")[1]
+
+
+def simple(type_name: str) -> str:
+    return type_name.rpartition(".")[2]
+
+
+def test_nothing_is_nested() -> None:
+    """C# hides nested types under `.Types.`; a map is a nested type too."""
+    assert not [m.name for _, m in messages() if m.nested_type or m.enum_type]
+
+
+def test_nothing_is_untyped() -> None:
+    assert not [f.where for f in fields() if f.field.type_name in UNTYPED]
+
+
+def test_nothing_is_unsigned() -> None:
+    assert not [f.where for f in fields() if f.field.type in UNSIGNED]
+
+
+def test_csharp_namespace_follows_the_package() -> None:
+    """`DeviceOps.Device.V1` would hide the type `Device` from all code below `DeviceOps`."""
+    found = {file.name: (file.package, file.options.csharp_namespace) for file in files()}
+    wanted = {path: (f"deviceops.{domain(path)}.v1", f"DeviceOps.Api.{domain(path).capitalize()}.V1") for path in found}
+    assert found == wanted
+
+
+def test_no_field_gets_an_underscore_in_csharp() -> None:
+    def clashes(name: str, owner: str) -> bool:
+        return name in CSHARP_MEMBERS or name.replace("_", "").lower() == owner.lower()
+
+    assert not [f.where for f in fields() if clashes(f.field.name, f.message.name)]
+
+
+def test_names_are_unique_over_the_contract() -> None:
+    names = [thing.name for file in files() for thing in (*file.message_type, *file.enum_type, *file.service)]
+    assert not sorted({name for name in names if names.count(name) > 1})
+
+
+def test_units_are_the_known_ones() -> None:
+    numeric = [f for f in fields() if f.field.type in NUMBERS]
+    assert not [f.where for f in numeric if WRONG_UNITS.search(f.field.name) and not f.field.name.endswith("_per_s")]
+
+
+def test_quantities_carry_their_unit() -> None:
+    bare = [
+        f"{f.where} wants {unit}"
+        for f in fields()
+        if f.field.type in NUMBERS
+        for pattern, unit in UNIT_OF.items()
+        if re.search(pattern, f.field.name)
+    ]
+    assert not bare
+
+
+def test_byte_counts_are_int64() -> None:
+    counts = [f for f in fields() if f.field.name.endswith("_bytes") and f.field.type in NUMBERS]
+    assert not [f.where for f in counts if f.field.type != FieldDescriptorProto.TYPE_INT64]
+
+
+def test_ratios_and_measurements_can_hold_fractions() -> None:
+    ratios = [f for f in fields() if f.field.name.endswith("_ratio")]
+    assert not [f.where for f in ratios if f.field.type not in FLOATS]
+
+
+def test_measurements_can_be_absent() -> None:
+    """An absent temperature was not measured; a zero would be a lie."""
+    measured = [f for f in fields() if f.field.name.endswith(MEASURED) and f.field.type in NUMBERS]
+    single = [f for f in measured if f.field.label != FieldDescriptorProto.LABEL_REPEATED]
+    assert not [f.where for f in single if not f.field.proto3_optional and not f.field.HasField("oneof_index")]
+
+
+def test_imports_follow_the_arrows() -> None:
+    wrong: list[str] = []
+    for file in files():
+        here = domain(file.name)
+        for path in file.dependency:
+            allowed = path.startswith("google/protobuf/") or domain(path) in MAY_IMPORT[here] | {here}
+            wrong += [] if allowed else [f"{file.name} imports {path}"]
+    assert not wrong
+
+
+def test_every_rpc_says_how_it_fails() -> None:
+    def says(comment: str) -> bool:
+        return "Fails with" in comment or "cannot fail" in comment.lower() or "never fails" in comment.lower()
+
+    assert not [rpc.where for rpc in rpcs() if not says(rpc.comment)]
+
+
+def test_each_request_stands_beside_its_response() -> None:
+    apart: list[str] = []
+    for rpc in rpcs():
+        names = [m.name for m in rpc.file.message_type]
+        request, response = simple(rpc.method.input_type), simple(rpc.method.output_type)
+        beside = request in names and names[names.index(request) + 1 :][:1] == [response]
+        apart += [] if beside else [rpc.where]
+    assert not apart
+
+
+def test_lists_are_paged_and_filtered() -> None:
+    wrong: list[str] = []
+    for rpc in rpcs():
+        request = {f.name: f for f in message(rpc.method.input_type).field}
+        response = {f.name: f for f in message(rpc.method.output_type).field}
+        if not rpc.method.name.startswith("List") or rpc.method.name in UNPAGED - {"ListJobSteps"}:
+            wrong += [f"{rpc.where}: half a page"] if ("page_size" in request) != ("page_token" in request) else []
+            continue
+        if rpc.method.name in UNPAGED and "page_size" not in request:
+            continue
+        wrong += [f"{rpc.where}: {n}" for n in ("page_size", "page_token") if n not in request]
+        wrong += [] if "next_page_token" in response else [f"{rpc.where}: next_page_token"]
+        typed = "filter" in request and request["filter"].type_name.endswith("Filter")
+        wrong += [] if typed or rpc.method.name in UNPAGED else [f"{rpc.where}: filter"]
+    assert not wrong
+
+
+def test_page_fields_have_their_types() -> None:
+    kinds = {
+        "page_size": FieldDescriptorProto.TYPE_INT32,
+        "page_token": FieldDescriptorProto.TYPE_STRING,
+        "next_page_token": FieldDescriptorProto.TYPE_STRING,
+    }
+    assert not [f.where for f in fields() if kinds.get(f.field.name, f.field.type) != f.field.type]
+
+
+def test_doors_share_one_shape() -> None:
+    """A response that carries a job's event has it at 1; the request has its work at 1, then the job's options."""
+    doors = {
+        rpc.where: (message(rpc.method.input_type), message(rpc.method.output_type))
+        for rpc in rpcs()
+        if rpc.method.server_streaming
+        and rpc.method.name not in {"WatchJob", "WatchSession"}
+        and any(simple(f.type_name) == "JobEvent" for f in message(rpc.method.output_type).field)
+    }
+    tail = {"options": 2, "detached": 3, "request_id": 4}
+    assert "Generate" in " ".join(doors)
+    for where, (request, response) in doors.items():
+        assert {f.name: f.number for f in request.field if f.number != 1} == tail, where
+        assert {f.name: f.number for f in response.field}["event"] == 1, where
+        assert all(OUTPUTS[simple(f.type_name)] == f.number for f in response.field if f.name != "event"), where
+
+
+def test_watch_job_carries_every_output() -> None:
+    watch = next(rpc for rpc in rpcs() if rpc.method.name == "WatchJob")
+    found = {simple(f.type_name): f.number for f in message(watch.method.output_type).field}
+    assert found == {"JobEvent": 1, **OUTPUTS}
+
+
+def test_lines_fit_an_editor() -> None:
+    lines = ((path, i, s) for path in PROTOS.rglob("*.proto") for i, s in enumerate(path.read_text().splitlines(), 1))
+    assert not [f"{path.relative_to(PROTOS)}:{number}" for path, number, line in lines if len(line) > 140]

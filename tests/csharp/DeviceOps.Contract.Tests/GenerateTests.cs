@@ -1,0 +1,90 @@
+using System.Security.Cryptography;
+using DeviceOps.Api.Common.V1;
+using DeviceOps.Api.Inference.V1;
+using DeviceOps.Api.Memory.V1;
+using Google.Rpc;
+using Grpc.Core;
+using Xunit;
+
+namespace DeviceOps.Contract.Tests;
+
+public sealed class GenerateTests(RunningServer server) : IClassFixture<RunningServer>
+{
+    private static readonly byte[] PngHeader = [0x89, (byte)'P', (byte)'N', (byte)'G', 0x0D, 0x0A, 0x1A, 0x0A];
+
+    private static readonly JobEvent.KindOneofCase[] Endings =
+    [
+        JobEvent.KindOneofCase.Succeeded, JobEvent.KindOneofCase.PartiallySucceeded,
+        JobEvent.KindOneofCase.Failed, JobEvent.KindOneofCase.Cancelled,
+    ];
+
+    private readonly InferenceService.InferenceServiceClient inference = new(server.Channel);
+    private readonly MemoryService.MemoryServiceClient memory = new(server.Channel);
+
+    [Fact]
+    public async Task GeneratesThePicture()
+    {
+        var messages = await Generate(ARedApple(steps: 8));
+
+        Assert.NotEmpty(messages[0].Event.JobId);
+        Assert.Equal(1, messages[0].Event.Sequence);
+        Assert.All(messages.Zip(messages.Skip(1)), pair => Assert.True(pair.First.Event.Sequence < pair.Second.Event.Sequence));
+        Assert.Contains(messages, message => message.Event.KindCase == JobEvent.KindOneofCase.Preview);
+        var ending = Assert.Single(messages, message => Endings.Contains(message.Event.KindCase));
+        Assert.Same(messages[^1], ending);
+        Assert.True(ending.Event.KindCase == JobEvent.KindOneofCase.Succeeded, ending.Event.ToString());
+
+        var image = Assert.Single(ending.Result.Images);
+        Assert.Equal(7, image.Seed);
+        var bytes = await Read(image.File.BlobId);
+        Assert.Equal(image.File.SizeBytes, bytes.Length);
+        Assert.Equal(image.File.Sha256, Convert.ToHexStringLower(SHA256.HashData(bytes)));
+        Assert.Equal("image/png", image.File.MediaType);
+        Assert.Equal(PngHeader, bytes.Take(PngHeader.Length));
+    }
+
+    [Fact]
+    public async Task ABadRequestNamesItsField()
+    {
+        var error = await Assert.ThrowsAsync<RpcException>(() => Generate(ARedApple(steps: 0)));
+
+        Assert.Equal(StatusCode.InvalidArgument, error.StatusCode);
+        var status = Assert.IsType<Google.Rpc.Status>(error.GetRpcStatus());
+        Assert.Contains(status.GetDetail<BadRequest>()!.FieldViolations, violation => violation.Field == "generation.sampling.steps");
+        Assert.Equal("INVALID_FIELD", status.GetDetail<ErrorInfo>()!.Reason);
+    }
+
+    private static GenerateRequest ARedApple(int steps) => new()
+    {
+        Generation = new Generation
+        {
+            Prompt = "a red apple",
+            Sampling = new Sampling { Seed = 7, Steps = steps },
+            Output = new OutputFormat { MediaType = "image/png" },
+            Previews = new PreviewOptions { EverySteps = 1 },
+        },
+    };
+
+    private async Task<List<GenerateResponse>> Generate(GenerateRequest request)
+    {
+        using var call = inference.Generate(request, cancellationToken: TestContext.Current.CancellationToken);
+        var messages = new List<GenerateResponse>();
+        await foreach (var message in call.ResponseStream.ReadAllAsync(TestContext.Current.CancellationToken))
+        {
+            messages.Add(message);
+        }
+        return messages;
+    }
+
+    private async Task<byte[]> Read(string blobId)
+    {
+        using var call = memory.ReadBlob(new ReadBlobRequest { BlobId = blobId }, cancellationToken: TestContext.Current.CancellationToken);
+        using var content = new MemoryStream();
+        await foreach (var piece in call.ResponseStream.ReadAllAsync(TestContext.Current.CancellationToken))
+        {
+            Assert.Equal(content.Length, piece.OffsetBytes);
+            piece.Data.WriteTo(content);
+        }
+        return content.ToArray();
+    }
+}
