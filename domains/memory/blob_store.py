@@ -111,8 +111,9 @@ class BlobStore:
             raise DataLoss(message, ErrorReason.BLOB_CORRUPT, blob_id=name, size_bytes=size)
         return blob, descriptor
 
-    def release(self, owner_id: str) -> None:
-        """The owner needs its blobs no longer; those that nobody needs are removed."""
+    def release(self, owner_id: str) -> int:
+        """The owner needs its blobs no longer; those that nobody needs are removed. Answers the bytes of these."""
+        freed = 0
         mine = [row[0] for row in self._db.execute("SELECT blob_id FROM blob_owners WHERE owner_id = ?", (owner_id,))]
         with storage_errors(self.files.folder):
             self._db.execute("DELETE FROM blob_owners WHERE owner_id = ?", (owner_id,))
@@ -121,6 +122,8 @@ class BlobStore:
                     blob = self.get(name)
                     self._db.execute("DELETE FROM blobs WHERE id = ?", (name,))
                     self.files.path(blob.sha256).unlink(missing_ok=True)
+                    freed += blob.size_bytes
+        return freed
 
     def sweep(self) -> int:
         """At start: remove files that a crash left without a row; how many there were."""

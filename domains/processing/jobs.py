@@ -65,8 +65,6 @@ class Jobs:
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
         self.on_change: Callable[[Job], None] = lambda job: None
         """Called after every change of a job's state; whoever runs jobs listens here."""
-        self.on_delete: Callable[[str], None] = lambda job_id: None
-        """Called after a job was forgotten; whoever keeps things for it lets them go."""
 
     def recover(self) -> list[Job]:
         """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
@@ -215,7 +213,6 @@ class Jobs:
             raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, job_id=job_id, state=job.state)
         self._store.delete(job_id)
         self._ended.pop(job_id, None)
-        self.on_delete(job_id)
 
     def page(self, before: int | None, limit: int, accept: Callable[[Job], bool]) -> tuple[Sequence[Job], int | None]:
         """Up to `limit` jobs that `accept` lets through, newest first, and where the next page begins (None: the end)."""

@@ -9,6 +9,6 @@ The layout and the rules both ends keep are told once, in `protos/deviceops/stdi
     channel.FrameChannel, Call                   asyncio: the end that started the process and makes the calls
     peer.FramePeer, Opened, Message, …           threads: the end inside the process, which serves them
 
-Neither end waits for a slow call on behalf of another: what may be under way in a call is bounded by its credit, and the two
-readers never wait for anybody's consumer.
+Neither end waits for a slow call on behalf of another: what may be under way in a call is bounded by its credit, and
+the two readers never wait for anybody's consumer.
 """

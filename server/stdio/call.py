@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from deviceops.stdio.v1.frame_pb2 import Frame, FrameCancel, FrameCredit, FrameHalfClose
-
 from server.stdio.credit import Allowance, Window
 from server.stdio.ending import CloseStatus
 from server.stdio.frames import Raw
@@ -33,11 +32,11 @@ class Line(Protocol):
 
 
 class Call:
-    """One call: an async iterator of `Payload`, for one consumer. It ends when the other end closes it or the pipe ends.
+    """One call: an async iterator of `Payload`, for one consumer. It ends with the other end's close or with the pipe.
 
-    What arrived before the end is given first; then `status` tells how it ended. Use it as an async context manager where the
-    loop may be left early: leaving cancels the call and drops what still arrives, so that the other end never waits for credit
-    from somebody who has gone.
+    What arrived before the end is given first; then `status` tells how it ended. Use it as an async context manager
+    where the loop may be left early: leaving cancels the call and drops what still arrives, so that the other end never
+    waits for credit from somebody who has gone.
     """
 
     def __init__(self, line: Line, call_id: int, method: str, allowance: Allowance) -> None:
@@ -55,10 +54,10 @@ class Call:
         self._credit = asyncio.Event()
 
     async def send(self, data: bytes, *, raw: bool = False) -> bool:
-        """Send one message (or, with `raw`, bytes that skip protobuf), after waiting for credit and for room in the pipe.
+        """Send one message (with `raw`: bytes that skip protobuf), after waiting for credit and for room in the pipe.
 
-        False: the call has ended, nothing was sent. Raises `ValueError` after `half_close`, or where the message is larger than
-        the other end accepts.
+        False: the call has ended, nothing was sent. Raises `ValueError` after `half_close`, or where the message is
+        larger than the other end accepts.
         """
         if self._half_closed:
             raise ValueError(f"call {self.id} was half-closed: it sends no more")

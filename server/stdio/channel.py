@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Self
 
 from deviceops.stdio.v1.frame_pb2 import Frame, FrameGoAway, FrameHello, FrameMetadata, FrameOpen, FramePing, FramePong
-
 from server.stdio.call import Call, Payload
 from server.stdio.credit import Allowance
 from server.stdio.ending import EndKind, PipeEnd, from_close
@@ -25,9 +24,9 @@ _PONG_BACKLOG_BYTES = 1024 * 1024
 class FrameChannel:
     """Calls to a child process over its stdin and stdout.
 
-    Create it inside a running loop; it reads from then on. The reader never waits for a consumer or for the output: each call
-    holds at most its window of messages, so a slow consumer stops its own call at the sender and nothing else. When the pipe
-    ends, for whatever reason, every open call ends with UNAVAILABLE and `closed` holds the cause.
+    Create it inside a running loop; it reads from then on. The reader never waits for a consumer or for the output:
+    each call holds at most its window of messages, so a slow consumer stops its own call at the sender and nothing
+    else. When the pipe ends, for whatever reason, every open call ends with UNAVAILABLE and `closed` holds the cause.
     """
 
     def __init__(
@@ -62,9 +61,9 @@ class FrameChannel:
     ) -> Call:
         """Start a call of `method` (`/package.Service/Method`) with its first message; waits for the other end's hello.
 
-        `half_close` says that no more messages follow. `timeout_s` is kept by the other end. On a pipe that is over, or whose
-        other end said go-away, the call comes back ended, with UNAVAILABLE.
-        Raises `ValueError` where the message is larger than the other end accepts.
+        `half_close` says that no more messages follow. `timeout_s` is kept by the other end. On a pipe that is over, or
+        whose other end said go-away, the call comes back ended, with UNAVAILABLE. Raises `ValueError` where the message
+        is larger than the other end accepts.
         """
         hello = await self.hello()
         call = Call(self, next(self._call_ids), method, Allowance(hello.initial_credit_messages if hello else 0))
@@ -75,9 +74,9 @@ class FrameChannel:
         begin = FrameOpen(method=method, metadata=[FrameMetadata(key=key, value=value) for key, value in metadata])
         if timeout_s is not None:
             begin.timeout.FromNanoseconds(round(max(0.0, timeout_s) * 1e9))
+        self.write(Frame(call_id=call.id, open=begin))
         self._calls[call.id] = call
         try:
-            self.write(Frame(call_id=call.id, open=begin))
             await call.send(message)
             if half_close:
                 call.half_close()
@@ -108,7 +107,7 @@ class FrameChannel:
         return loop.time() - start
 
     async def close(self, reason: str = "closed") -> None:
-        """Say go-away and close the output, which a child takes as its order to end. Open calls end with UNAVAILABLE."""
+        """Say go-away and close the output, a child's order to end. Open calls end with UNAVAILABLE."""
         self._finish(PipeEnd(kind=EndKind.CLOSED_HERE, detail=reason), say=reason)
         self._reading.cancel()
         await asyncio.wait([self._reading])

@@ -29,8 +29,8 @@ class Allowance:
 class Window:
     """The receiver's side: what may still arrive, and when to grant more.
 
-    At most `size` messages are granted or waiting to be taken at any time, so that is what a slow consumer costs. Grants are
-    given by halves: one small frame for many messages.
+    At most `size` messages are granted or waiting to be taken at any time, so that is what a slow consumer costs.
+    Grants are given by halves: one small frame for many messages.
     """
 
     def __init__(self, size: int = INITIAL_CREDIT_MESSAGES) -> None:

@@ -3,6 +3,7 @@
 from enum import IntEnum, StrEnum
 
 import msgspec
+
 from deviceops.stdio.v1.frame_pb2 import FrameClose
 
 

@@ -6,8 +6,9 @@ from io import BytesIO
 from typing import NamedTuple
 
 import google_crc32c
-from deviceops.stdio.v1.frame_pb2 import Frame
 from google.protobuf.message import DecodeError
+
+from deviceops.stdio.v1.frame_pb2 import Frame
 
 PROTOCOL_VERSION = 1
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -65,8 +66,9 @@ def _check_size(length: int, max_body_bytes: int) -> None:
 class FrameDecoder:
     """Takes the bytes of a pipe in pieces of any size and gives whole frames.
 
-    It holds at most one unfinished frame. What spans pieces is gathered once, into the very bytes that are handed out, and its
-    CRC is reckoned piece by piece on the way. After a `FrameError` it refuses every further byte with the same error.
+    It holds at most one unfinished frame. What spans pieces is gathered once, into the very bytes that are handed out,
+    and its CRC is reckoned piece by piece on the way. After a `FrameError` it refuses every further byte with the same
+    error.
     """
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
@@ -82,7 +84,7 @@ class FrameDecoder:
         return self._stage != self._end_header or self._held.tell() > 0
 
     def feed(self, chunk: bytes) -> Iterator[Frame | Raw]:
-        """The frames that `chunk` completes, in order; exhaust it. Raises `FrameError` after the frames before the fault."""
+        """The frames that `chunk` completes, in order; exhaust it. `FrameError` comes after the frames before the fault."""
         if self._error is not None:
             raise self._error
         return self._decode(chunk)

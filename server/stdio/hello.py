@@ -1,7 +1,6 @@
 """What each end says first."""
 
 from deviceops.stdio.v1.frame_pb2 import Frame, FrameHello
-
 from server.stdio.credit import INITIAL_CREDIT_MESSAGES
 from server.stdio.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, FrameError, Raw
 

@@ -1,4 +1,4 @@
-"""The two file descriptors of a child, taken away from everybody else. Imports nothing heavy: it runs before all that does."""
+"""The two file descriptors of a child, taken away from everybody else. Imports nothing heavy: it runs before that."""
 
 import os
 import sys
@@ -12,9 +12,9 @@ _taken: list[tuple[int, int]] = []
 def protect_stdout() -> tuple[int, int]:
     """Take stdin and stdout for frames, and give everybody else null and stderr in their place.
 
-    Call it before anything heavy is imported: from then on no print and no native library can write into the frames, and no
-    prompt can read from them. The descriptors are binary, and not inherited by processes started later, so that the pipe ends
-    with this process.
+    Call it before anything heavy is imported: from then on no print and no native library can write into the frames,
+    and no prompt can read from them. The descriptors are binary, and not inherited by processes started later, so that
+    the pipe ends with this process.
 
     Returns:
         (in_fd, out_fd).

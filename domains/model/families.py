@@ -1,0 +1,60 @@
+"""Which family a model belongs to, told from its parts. Detection is data: to add a family, add a line.
+
+Names and widths prove nothing (the embedded model has widths of its own); the structure of the denoiser does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+
+class FamilySigns(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parts of a family's models must and must not have."""
+
+    family: str
+    denoiser: str
+    """The component that denoises."""
+    needs: Sequence[str]
+    """Components that a usable model has."""
+    keys: Sequence[str]
+    """Tensors that the denoiser must have."""
+    without: Sequence[str]
+    """Beginnings of tensor names that it must not have."""
+    config: Mapping[str, Any]
+    """Values that its config.json must have."""
+
+
+FAMILIES: Sequence[FamilySigns] = (
+    FamilySigns(
+        family="sd1",
+        denoiser="unet",
+        needs=("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
+        keys=("conv_in.weight", "time_embedding.linear_1.weight", "mid_block.resnets.0.conv1.weight", "conv_out.weight"),
+        # SDXL conditions on size and pooled text; SD 1.x upscalers and inpainters on more input channels.
+        without=("add_embedding.", "class_embedding."),
+        config={"in_channels": 4, "out_channels": 4, "_class_name": "UNet2DConditionModel"},
+    ),
+)
+
+
+def detect(components: set[str], config: Mapping[str, Any], keys: set[str]) -> tuple[str, str]:
+    """The family and, if there is none, why not (of the nearest one)."""
+    reasons = {signs.family: _misses(signs, components, config, keys) for signs in FAMILIES}
+    for family, misses in reasons.items():
+        if not misses:
+            return family, ""
+    nearest = min(reasons, key=lambda family: len(reasons[family]))
+    return "", f"it is of no known family; nearest is {nearest}, but {'; '.join(reasons[nearest])}"
+
+
+def _misses(signs: FamilySigns, components: set[str], config: Mapping[str, Any], keys: set[str]) -> list[str]:
+    missing = [f"component {part} is missing" for part in signs.needs if part not in components]
+    values = [
+        f"{signs.denoiser}/config.json has {name}={config.get(name)!r}, not {value!r}"
+        for name, value in signs.config.items()
+        if config.get(name) != value
+    ]
+    absent = [f"{signs.denoiser} has no tensor {key}" for key in signs.keys if keys and key not in keys]
+    extra = [f"{signs.denoiser} has {start}*" for start in signs.without if any(k.startswith(start) for k in keys)]
+    return missing + values + absent + extra

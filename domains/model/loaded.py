@@ -1,0 +1,72 @@
+"""What is loaded where, as the workers tell it."""
+
+from enum import StrEnum
+
+import msgspec
+
+from domains.errors import ErrorReason, NotFound
+
+
+class LoadedState(StrEnum):
+    """Whether it can be used."""
+
+    READY = "ready"
+
+
+class LoadedComponent(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a loaded model; its bytes are counted on its tensors."""
+
+    id: str
+    bytes: int
+    precision: str
+    """What it computes in, in torch's words."""
+
+
+class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on a device."""
+
+    id: str
+    """`<model>@<device>`: a device holds a model once."""
+    model_id: str
+    device_id: str
+    components: tuple[LoadedComponent, ...]
+    """The denoiser first."""
+    load_time_s: float
+    last_use_time_s: float
+    state: LoadedState = LoadedState.READY
+    pinned: bool = False
+    jobs: tuple[str, ...] = ()
+
+
+class LoadedModels:
+    """All of them. One thread."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, LoadedModel] = {}
+
+    def put(self, loaded: LoadedModel) -> None:
+        """It is there now."""
+        self._loaded[loaded.id] = loaded
+
+    def remove(self, loaded_id: str) -> None:
+        """It is gone."""
+        self._loaded.pop(loaded_id, None)
+
+    def remove_device(self, device_id: str) -> None:
+        """The device's worker is gone, and all that it held."""
+        self._loaded = {name: one for name, one in self._loaded.items() if one.device_id != device_id}
+
+    def list(self) -> list[LoadedModel]:
+        """In the order of their ids."""
+        return sorted(self._loaded.values(), key=lambda one: one.id)
+
+    def get(self, loaded_id: str) -> LoadedModel:
+        """LOADED_MODEL_NOT_FOUND otherwise."""
+        if loaded_id not in self._loaded:
+            known = ", ".join(self._loaded) or "none"
+            raise NotFound(
+                f"no model is loaded as {loaded_id!r}; loaded: {known}",
+                ErrorReason.LOADED_MODEL_NOT_FOUND,
+                loaded_model_id=loaded_id,
+            )
+        return self._loaded[loaded_id]

@@ -1,0 +1,131 @@
+"""The header of a safetensors file, read strictly and alone.
+
+Format (huggingface/safetensors): 8 bytes little-endian length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}` with an
+optional `__metadata__`, then the tensors. Everything a later read will trust is checked here, on the file's own size: nothing
+is allocated for what a damaged header claims.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from domains.errors import DataLoss, ErrorReason
+
+MAX_HEADER_BYTES = 100 * 1024 * 1024
+"""The format's own limit."""
+MAX_TENSORS = 100_000
+_MAX_NAME = 512
+_MAX_RANK = 16
+
+DTYPE_BITS = {
+    **{"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4},
+    **{"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32},
+    **{"I64": 64, "U64": 64, "F64": 64, "C64": 64},
+}
+
+
+class TensorEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one tensor lies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    """Offset within the data part, in bytes."""
+    end: int
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a file says before its data."""
+
+    tensors: tuple[TensorEntry, ...]
+    metadata: dict[str, str]
+    data_offset: int
+    """Where the data part begins in the file."""
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def read_header(path: Path) -> Header:
+    """Raises DataLoss (MODEL_CORRUPT) that names the file and what is wrong with it."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise _corrupt(path, f"has {size} bytes; a safetensors file begins with an 8-byte header length")
+        length = int.from_bytes(prefix, "little")
+        if length > MAX_HEADER_BYTES or length > size - 8:
+            raise _corrupt(path, f"claims a header of {length} bytes in a file of {size}")
+        text = file.read(length)
+    return _checked(path, _parse(path, text), data_bytes=size - 8 - length, data_offset=8 + length)
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        pairs = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _corrupt(path, f"has a header that is no JSON object: {error}") from error
+    if len(pairs) > MAX_TENSORS:
+        raise _corrupt(path, f"lists {len(pairs)} tensors; at most {MAX_TENSORS} are read")
+    return pairs
+
+
+def _checked(path: Path, pairs: dict[str, Any], data_bytes: int, data_offset: int) -> Header:
+    metadata = pairs.pop("__metadata__", {})
+    try:
+        tensors = [_tensor(path, name, msgspec.convert(entry, _Entry)) for name, entry in pairs.items()]
+        words = msgspec.convert(metadata, dict[str, str])
+    except msgspec.ValidationError as error:
+        raise _corrupt(path, f"has a malformed header entry: {error}") from error
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    for wrong in _layout_faults(tensors, data_bytes):
+        raise _corrupt(path, wrong)
+    return Header(tensors=tuple(tensors), metadata=words, data_offset=data_offset)
+
+
+def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
+    begin, end = entry.data_offsets
+    if len(name) > _MAX_NAME:
+        raise _corrupt(path, f"has a tensor name of {len(name)} characters")
+    if entry.dtype not in DTYPE_BITS:
+        raise _corrupt(path, f"gives tensor {name!r} the unknown dtype {entry.dtype[:32]!r}")
+    if len(entry.shape) > _MAX_RANK or any(edge < 0 for edge in entry.shape):
+        raise _corrupt(path, f"gives tensor {name!r} an impossible shape")
+    bits = math.prod(entry.shape) * DTYPE_BITS[entry.dtype]
+    if begin < 0 or end < begin or (end - begin) * 8 != bits:
+        raise _corrupt(
+            path, f"gives tensor {name!r} the bytes {begin}..{end}; {entry.dtype} {entry.shape} takes {bits // 8}"
+        )
+    return TensorEntry(name=name, dtype=entry.dtype, shape=tuple(entry.shape), begin=begin, end=end)
+
+
+def _layout_faults(tensors: list[TensorEntry], data_bytes: int) -> Iterator[str]:
+    """The format wants the data part covered without overlap and without holes."""
+    at = 0
+    for tensor in tensors:
+        if tensor.begin < at:
+            yield f"has overlapping tensors: {tensor.name!r} begins at {tensor.begin}, inside the one before it"
+        if tensor.begin > at:
+            yield f"has a hole of {tensor.begin - at} bytes before tensor {tensor.name!r}"
+        at = tensor.end
+    if at != data_bytes:
+        which = "is cut off" if at > data_bytes else "has bytes that belong to no tensor"
+        yield f"{which}: its tensors end at byte {at} of the data, which has {data_bytes}"
+
+
+def _corrupt(path: Path, what: str) -> DataLoss:
+    message = f"{path.parent.name}/{path.name} {what}; fetch the file again"
+    return DataLoss(message, ErrorReason.MODEL_CORRUPT, file=path.name, defect=what)

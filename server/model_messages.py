@@ -1,0 +1,131 @@
+"""Models, loaded models and scan reports as messages."""
+
+from deviceops.common.v1 import error_pb2, image_pb2
+from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
+
+from domains.errors import ErrorReason
+from domains.model.loaded import LoadedComponent, LoadedModel
+from domains.model.model import Component, Model, ModelState
+from domains.model.scan import ScanReport
+from domains.processing.job_event import Failure
+from server import convert
+
+_STATES = {
+    ModelState.AVAILABLE: model_pb2.MODEL_STATE_AVAILABLE,
+    ModelState.INCOMPATIBLE: model_pb2.MODEL_STATE_INCOMPATIBLE,
+    ModelState.CORRUPT: model_pb2.MODEL_STATE_CORRUPT,
+    ModelState.MISSING: model_pb2.MODEL_STATE_MISSING,
+}
+
+_REASONS = {
+    ModelState.INCOMPATIBLE: ErrorReason.MODEL_INCOMPATIBLE,
+    ModelState.CORRUPT: ErrorReason.MODEL_CORRUPT,
+    ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
+}
+
+_KINDS = {
+    "unet": model_pb2.MODEL_KIND_DENOISER,
+    "transformer": model_pb2.MODEL_KIND_DENOISER,
+    "vae": model_pb2.MODEL_KIND_VAE,
+    "text_encoder": model_pb2.MODEL_KIND_TEXT_ENCODER,
+    "text_encoder_2": model_pb2.MODEL_KIND_TEXT_ENCODER,
+    "tokenizer": model_pb2.MODEL_KIND_TOKENIZER,
+    "tokenizer_2": model_pb2.MODEL_KIND_TOKENIZER,
+    "scheduler": model_pb2.MODEL_KIND_SCHEDULER,
+}
+
+
+def to_model(model: Model, loaded_ids: list[str], *, with_prompts: bool = True) -> model_pb2.Model:
+    """A model on disk."""
+    return model_pb2.Model(
+        id=model.id,
+        display_name=model.display_name,
+        kind=model_pb2.MODEL_KIND_CHECKPOINT,
+        family=model.family,
+        state=_STATES[model.state],
+        problem=_problem(model),
+        components=[_component(component) for component in model.components],
+        size_bytes=model.size_bytes,
+        sha256=model.sha256,
+        native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
+        if model.native_width_px
+        else None,
+        prediction_type=model.prediction_type,
+        default_scheduler=model.default_scheduler,
+        known_prompts=model.known_prompts if with_prompts else (),
+        embedded=model.embedded,
+        source_path=model.folder,
+        loaded_model_ids=loaded_ids,
+        tasks=["text_to_image"] if model.state is ModelState.AVAILABLE else [],
+        etag=f"{model.sha256[:16]}-{model.state}",
+    )
+
+
+def _problem(model: Model) -> error_pb2.Failure | None:
+    if model.state not in _REASONS:
+        return None
+    failure = Failure(reason=_REASONS[model.state], message=model.problem, facts={"model_id": model.id})
+    message = convert.to_failure(failure, 0.0)
+    # When a scan found it is not kept; absent, not 1970.
+    message.ClearField("fail_time")
+    return message
+
+
+def _component(component: Component) -> model_pb2.ModelComponent:
+    return model_pb2.ModelComponent(
+        id=component.id,
+        kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
+        files=[model_pb2.ModelFile(path=path) for path in component.files],
+        size_bytes=component.size_bytes,
+        parameter_count=component.parameter_count,
+        precision=convert.PRECISIONS.get(component.precision, 0),
+    )
+
+
+def to_loaded(loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
+    """A model on a device."""
+    on_host = loaded.device_id == "cpu"
+    total = sum(component.bytes for component in loaded.components)
+    return loaded_model_pb2.LoadedModel(
+        id=loaded.id,
+        model_id=loaded.model_id,
+        device_id=loaded.device_id,
+        state=loaded_model_pb2.LoadedModelState.Value(f"LOADED_MODEL_STATE_{loaded.state.name}"),
+        components=[_loaded_component(component, on_host) for component in loaded.components],
+        pinned=loaded.pinned,
+        device_bytes=None if on_host else total,
+        host_bytes=total if on_host else 0,
+        active_job_ids=loaded.jobs,
+        load_time=convert.to_time(loaded.load_time_s),
+        last_use_time=convert.to_time(loaded.last_use_time_s),
+    )
+
+
+def _loaded_component(component: LoadedComponent, on_host: bool) -> loaded_model_pb2.LoadedComponent:
+    residency = (
+        loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
+    )
+    return loaded_model_pb2.LoadedComponent(
+        component_id=component.id,
+        kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
+        residency=residency,
+        precision=convert.PRECISIONS.get(component.precision, 0),
+        device_bytes=None if on_host else component.bytes,
+        host_bytes=component.bytes if on_host else 0,
+    )
+
+
+def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
+    """What a scan found."""
+    return model_work_pb2.ModelScanReport(
+        added_model_ids=report.added,
+        changed_model_ids=report.changed,
+        missing_model_ids=report.missing,
+        failures=[
+            model_work_pb2.ModelScanFailure(
+                path=problem.path,
+                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0),
+            )
+            for problem in report.problems
+        ],
+    )

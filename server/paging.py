@@ -1,0 +1,33 @@
+"""Pages of a list: opaque tokens that say where the next one begins."""
+
+import base64
+import binascii
+
+from domains.errors import InvalidRequest, Violation
+
+DEFAULT_SIZE = 50
+MAX_SIZE = 1000
+
+
+def size_of(asked: int) -> int:
+    """0: 50. At most 1000."""
+    if not 0 <= asked <= MAX_SIZE:
+        message = f"{asked} is not within 0..{MAX_SIZE}"
+        raise InvalidRequest([Violation(field="page_size", message=message, allowed=f"0..{MAX_SIZE}")])
+    return asked or DEFAULT_SIZE
+
+
+def token_of(place: int | None) -> str:
+    """The token for a place in the list; empty: no further page."""
+    return "" if place is None else base64.urlsafe_b64encode(place.to_bytes(8, "big")).decode()
+
+
+def place_of(token: str) -> int | None:
+    """The place that a token names; None: the beginning."""
+    if not token:
+        return None
+    try:
+        return int.from_bytes(base64.b64decode(token, altchars=b"-_", validate=True), "big")
+    except (binascii.Error, ValueError):
+        message = "is no token that this server gave; leave it empty for the first page"
+        raise InvalidRequest([Violation(field="page_token", message=message)]) from None

@@ -1,0 +1,137 @@
+"""ProcessingService: jobs, and how the whole server is."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
+from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceServicer
+
+from domains.errors import Aborted, InvalidRequest, NotSupported, Violation
+from domains.memory.blob_store import BlobStore
+from domains.processing.job import Job
+from domains.processing.submit import Submissions
+from server import convert, paging
+from server.generation_messages import from_generation
+from server.job_messages import KIND_OF, to_job, to_state
+from server.watch import follow
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ProcessingServicer(ProcessingServiceServicer):
+    """Jobs and the system."""
+
+    def __init__(
+        self,
+        submissions: Submissions,
+        blobs: BlobStore,
+        status: Callable[[], system_status_pb2.SystemStatus],
+        keep_jobs_s: float,
+    ) -> None:
+        self._submissions = submissions
+        self._jobs = submissions.jobs
+        self._blobs = blobs
+        self._status = status
+        self._keep_jobs_s = keep_jobs_s
+
+    def _message(self, job: Job) -> job_pb2.Job:
+        return to_job(job, self._keep_jobs_s)
+
+    async def SubmitJob(
+        self, request: processing_service_pb2.SubmitJobRequest, context: Context
+    ) -> processing_service_pb2.SubmitJobResponse:
+        """Store a job, or only check it."""
+        if request.continue_job_id:
+            message = "jobs cannot be continued from a checkpoint yet; leave it empty"
+            raise InvalidRequest([Violation(field="continue_job_id", message=message)])
+        return processing_service_pb2.SubmitJobResponse(job=self._message(self._submit(request)))
+
+    def _submit(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
+        options = convert.from_options(request.options)
+        spec, marks = request.spec, {"request_id": request.request_id}
+        match spec.WhichOneof("work"):
+            case "generation":
+                asked = from_generation(spec.generation, "spec.generation")
+                loaded = spec.generation.require_loaded_model
+                return self._submissions.generate(
+                    asked, options, must_be_loaded=loaded, validate_only=request.validate_only, **marks
+                )
+            case _ if request.validate_only:
+                message = "only generations can be checked without being started"
+                raise InvalidRequest([Violation(field="validate_only", message=message)])
+            case "model_load":
+                load = spec.model_load
+                return self._submissions.load(load.model_id, options, pin=load.pinned, **marks)
+            case "model_scan":
+                return self._submissions.scan(tuple(spec.model_scan.roots), options, **marks)
+            case None:
+                violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
+                raise InvalidRequest([violation])
+            case other:
+                raise NotSupported(f"spec.{other} is in the contract and not built yet", field=f"spec.{other}")
+
+    async def GetJob(
+        self, request: processing_service_pb2.GetJobRequest, context: Context
+    ) -> processing_service_pb2.GetJobResponse:
+        """A job as it stands."""
+        return processing_service_pb2.GetJobResponse(job=self._message(self._jobs.get(request.job_id)))
+
+    async def ListJobs(
+        self, request: processing_service_pb2.ListJobsRequest, context: Context
+    ) -> processing_service_pb2.ListJobsResponse:
+        """Jobs, newest first."""
+        place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
+        jobs, following = self._jobs.page(place, size, lambda job: _accepts(request.filter, job))
+        return processing_service_pb2.ListJobsResponse(
+            jobs=[self._message(job) for job in jobs], next_page_token=paging.token_of(following)
+        )
+
+    def WatchJob(  # pyright: ignore[reportIncompatibleMethodOverride]  # yields the bytes of its responses, see `register`
+        self, request: processing_service_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Follow a job to its end, from anywhere."""
+        return follow(self._jobs, request.job_id, request.after_sequence)
+
+    async def CancelJob(
+        self, request: processing_service_pb2.CancelJobRequest, context: Context
+    ) -> processing_service_pb2.CancelJobResponse:
+        """Ask a job to stop."""
+        if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+            message = "this server only stops jobs at once yet; leave it empty"
+            raise InvalidRequest([Violation(field="scope", message=message)])
+        job = self._jobs.cancel(request.job_id, request.cause)
+        return processing_service_pb2.CancelJobResponse(job=self._message(job))
+
+    async def DeleteJob(
+        self, request: processing_service_pb2.DeleteJobRequest, context: Context
+    ) -> processing_service_pb2.DeleteJobResponse:
+        """Forget an ended job; its pictures go with it unless another job made the same."""
+        job = self._jobs.get(request.job_id)
+        if request.etag and request.etag != job.etag:
+            raise Aborted(f"job {job.id} has changed since its etag was read; read it again", job_id=job.id)
+        self._jobs.delete(job.id)
+        return processing_service_pb2.DeleteJobResponse(freed_bytes=self._blobs.release(job.id))
+
+    async def GetSystemStatus(
+        self, request: processing_service_pb2.GetSystemStatusRequest, context: Context
+    ) -> processing_service_pb2.GetSystemStatusResponse:
+        """How everything is."""
+        return processing_service_pb2.GetSystemStatusResponse(status=self._status())
+
+
+def _accepts(wanted: processing_service_pb2.JobFilter, job: Job) -> bool:
+    """Every condition that is set must hold."""
+    labels = {(label.key, label.value) for label in wanted.labels}
+    created = convert.to_time(job.create_time_s).ToNanoseconds()
+    return (
+        (not wanted.states or to_state(job.state) in wanted.states)
+        and (not wanted.kinds or KIND_OF[type(job.work)] in wanted.kinds)
+        and (not wanted.session_id or job.options.session_id == wanted.session_id)
+        and labels <= set(job.options.labels)
+        and (not wanted.HasField("created_after") or created > wanted.created_after.ToNanoseconds())
+        and (not wanted.HasField("created_before") or created < wanted.created_before.ToNanoseconds())
+        and (not wanted.device_id or job.device_id == wanted.device_id)
+        and (not wanted.request_id or job.request_id == wanted.request_id)
+        and not wanted.parent_job_id
+    )

@@ -1,0 +1,267 @@
+"""The thread-based end of a frame pipe: the process that was started, and serves calls."""
+
+import os
+import threading
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+from deviceops.stdio.v1.frame_pb2 import (
+    Frame,
+    FrameClose,
+    FrameCredit,
+    FrameGoAway,
+    FrameHello,
+    FrameMetadata,
+    FramePong,
+)
+from server.stdio.command import Cancelled, Command, Ended, HalfClosed, Message, Opened
+from server.stdio.credit import Allowance, Window
+from server.stdio.ending import Code, EndKind, PipeEnd
+from server.stdio.frames import FrameDecoder, FrameError, Raw, encode, encode_raw_header
+from server.stdio.hello import body_limit, expect_hello, own_hello
+from server.stdio.output import write_all
+
+_READ_BYTES = 1024 * 1024
+
+
+class _ServedCall:
+    """What is known of one open call."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self.allowance = allowance
+        self.window = Window()
+
+
+class FramePeer:
+    """Serves the calls that come over two blocking descriptors.
+
+    A daemon thread reads, answers pings at once, and puts commands into an inbox; the thread that does the work takes
+    them with `next`. So a pong tells that the process lives and reads, even while its work computes or is wedged:
+    whether the work moves on is told by the calls' own messages.
+
+    Every method may be called from any thread. Frames go out whole; within a call the order is that of one sending
+    thread. The inbox is bounded by the callers' credit, which is granted as `next` hands messages out.
+    """
+
+    def __init__(self, in_fd: int, out_fd: int, hello: FrameHello | None = None) -> None:
+        """Says hello and starts to read. `in_fd` and `out_fd` come from `pipe.protect_stdout`."""
+        self._in_fd = in_fd
+        self._out_fd = out_fd
+        self._inbox: SimpleQueue[Command] = SimpleQueue()
+        self._writing = threading.Lock()  # taken before `_changed`, never after it
+        self._changed = threading.Condition()
+        self._calls: dict[int, _ServedCall] = {}
+        self._last_call_id = 0
+        self._peer_hello: FrameHello | None = None
+        self._end: PipeEnd | None = None
+        with self._writing:
+            self._emit(encode(Frame(hello=hello or own_hello())))
+        threading.Thread(target=self._read, name="frame-reader", daemon=True).start()
+
+    def next(self, timeout_s: float | None = None) -> Command | None:
+        """The next command, waiting for it (0: not at all; None: for ever). None: there was none in time."""
+        try:
+            command = self._inbox.get(timeout=timeout_s) if timeout_s != 0 else self._inbox.get_nowait()
+        except Empty:
+            return None
+        if isinstance(command, Message):
+            self._grant(command.call_id)
+        return command
+
+    def send(self, call_id: int, data: bytes, timeout_s: float | None = None) -> bool:
+        """Send one serialised message, after waiting for credit (`timeout_s`; None: as long as it takes).
+
+        False: not sent, since the call or the pipe has ended, or no credit came in time. A cancelled call may still
+        send until it is closed. Raises `ValueError` where the message is larger than the caller accepts.
+        """
+        return self._send(Frame(call_id=call_id, message=data), call_id, timeout_s)
+
+    def send_raw(self, call_id: int, data: bytes, timeout_s: float | None = None) -> bool:
+        """`send` for bytes that are no message: they are written as they are, without a copy."""
+        return self._send(Raw(call_id, data), call_id, timeout_s)
+
+    def try_send(self, call_id: int, data: bytes, *, raw: bool = False) -> bool:
+        """`send` that never waits for credit: False where there is none. For what the next one makes worthless."""
+        return self._send(Raw(call_id, data) if raw else Frame(call_id=call_id, message=data), call_id, 0.0)
+
+    def close(
+        self,
+        call_id: int,
+        code: Code = Code.OK,
+        message: str = "",
+        *,
+        details: bytes = b"",
+        trailers: Sequence[tuple[str, str]] = (),
+    ) -> bool:
+        """End a call. Needs no credit. False: it has ended already. `details` is a serialised `google.rpc.Status`."""
+        body = FrameClose(
+            status_code=code,
+            status_message=message,
+            status_details=details,
+            trailers=[FrameMetadata(key=key, value=value) for key, value in trailers],
+        )
+        data = encode(Frame(call_id=call_id, close=body), self._body_limit())
+        with self._writing:
+            with self._changed:
+                if self._calls.pop(call_id, None) is None:
+                    return False
+                self._changed.notify_all()
+            return self._emit(data)
+
+    def go_away(self, reason: str) -> None:
+        """Tell the caller that this end takes no new calls; those that are open go on until they are closed."""
+        with self._writing:
+            self._emit(encode(Frame(go_away=FrameGoAway(reason=reason, last_call_id=self._last_call_id))))
+
+    def _body_limit(self) -> int:
+        return body_limit(self._peer_hello or FrameHello())
+
+    def _send(self, frame: Frame | Raw, call_id: int, timeout_s: float | None) -> bool:
+        limit = self._body_limit()
+        pieces = (
+            (encode(frame, limit),)
+            if isinstance(frame, Frame)
+            else (encode_raw_header(frame.call_id, frame.payload, limit), frame.payload)
+        )
+        until = None if timeout_s is None else monotonic() + timeout_s
+        while self._wait_for_credit(call_id, until):
+            with self._writing:
+                # Taken under the same lock as the writing: no message can slip behind its call's close.
+                if self._take_credit(call_id):
+                    return self._emit(*pieces)
+        return False
+
+    def _wait_for_credit(self, call_id: int, until: float | None) -> bool:
+        """Whether there is credit. False: the call is over, or the time is."""
+        with self._changed:
+            while (call := self._calls.get(call_id)) is not None:
+                if call.allowance.messages > 0:
+                    return True
+                rest = None if until is None else until - monotonic()
+                if rest is not None and rest <= 0:
+                    return False
+                self._changed.wait(rest)
+        return False
+
+    def _take_credit(self, call_id: int) -> bool:
+        with self._changed:
+            call = self._calls.get(call_id)
+            return call is not None and call.allowance.take()
+
+    def _grant(self, call_id: int) -> None:
+        with self._writing:
+            with self._changed:
+                call = self._calls.get(call_id)
+                grant = call.window.taken() if call is not None else 0
+            if grant:
+                self._emit(encode(Frame(call_id=call_id, credit=FrameCredit(messages=grant))))
+
+    def _emit(self, *pieces: bytes) -> bool:
+        """Write one frame; the caller holds `_writing`. False: the pipe is over."""
+        if self._end is not None:
+            return False
+        try:
+            write_all(self._out_fd, *pieces)
+        except OSError as error:
+            self._finish(PipeEnd(kind=EndKind.BROKEN, detail=f"writing failed: {error}"))
+            return False
+        return True
+
+    def _read(self) -> None:
+        end = PipeEnd(kind=EndKind.BROKEN, detail="reading stopped by an unexpected error")
+        try:
+            end = self._read_to_the_end()
+        except FrameError as error:
+            end = PipeEnd(kind=EndKind.BAD_FRAME, detail=str(error))
+            self.go_away(end.detail)
+        except OSError as error:
+            end = PipeEnd(kind=EndKind.BROKEN, detail=f"reading failed: {error}")
+        finally:
+            self._finish(end)
+            self._close_pipe()
+
+    def _read_to_the_end(self) -> PipeEnd:
+        decoder = FrameDecoder()
+        went_away: str | None = None
+        while chunk := os.read(self._in_fd, _READ_BYTES):
+            for frame in decoder.feed(chunk):
+                if isinstance(frame, Frame) and frame.HasField("go_away"):
+                    went_away = frame.go_away.reason
+                else:
+                    self._on_frame(frame)
+        if went_away is not None:
+            return PipeEnd(kind=EndKind.WENT_AWAY, detail=went_away)
+        where = "inside a frame" if decoder.inside_frame else "between two frames"
+        return PipeEnd(
+            kind=EndKind.END_OF_STREAM, detail=f"the process that started this one closed it or died, {where}"
+        )
+
+    def _on_frame(self, frame: Frame | Raw) -> None:
+        if self._peer_hello is None:
+            self._peer_hello = expect_hello(frame)
+        elif isinstance(frame, Raw):
+            self._on_message(Message(frame.call_id, frame.payload, raw=True))
+        elif frame.HasField("ping"):
+            with self._writing:
+                self._emit(encode(Frame(pong=FramePong(token=frame.ping.token))))
+        elif frame.HasField("open"):
+            self._on_open(frame, self._peer_hello.initial_credit_messages)
+        elif frame.call_id > self._last_call_id:
+            raise FrameError(f"a frame for call {frame.call_id}, which was never opened")
+        else:
+            self._on_call_frame(frame)
+
+    def _on_open(self, frame: Frame, credit_messages: int) -> None:
+        if frame.call_id <= self._last_call_id or frame.call_id % 2 == 0:
+            raise FrameError(f"call {frame.call_id} opened after {self._last_call_id}; the ids are odd and rise")
+        self._last_call_id = frame.call_id
+        with self._changed:
+            self._calls[frame.call_id] = _ServedCall(Allowance(credit_messages))
+        begin = frame.open
+        timeout_s = begin.timeout.ToNanoseconds() / 1e9 if begin.HasField("timeout") else None
+        metadata = tuple((entry.key, entry.value) for entry in begin.metadata)
+        self._inbox.put(Opened(frame.call_id, begin.method, timeout_s, metadata))
+
+    def _on_call_frame(self, frame: Frame) -> None:
+        match frame.WhichOneof("body"):
+            case "message":
+                self._on_message(Message(frame.call_id, frame.message))
+            case "credit":
+                with self._changed:
+                    call = self._calls.get(frame.call_id)
+                    if call is not None:
+                        call.allowance.add(frame.credit.messages)
+                        self._changed.notify_all()
+            case "half_close":
+                self._inbox.put(HalfClosed(frame.call_id))
+            case "cancel":
+                self._inbox.put(Cancelled(frame.call_id, frame.cancel.reason))
+            case kind:
+                raise FrameError(f"a {kind} frame from the end that makes calls")
+
+    def _on_message(self, message: Message) -> None:
+        if message.call_id > self._last_call_id:
+            raise FrameError(f"a message for call {message.call_id}, which was never opened")
+        with self._changed:
+            call = self._calls.get(message.call_id)
+            if call is None:
+                return  # it crossed with our close
+            call.window.arrived()
+        self._inbox.put(message)
+
+    def _close_pipe(self) -> None:
+        """So that the other end sees the end at once, however long the work still computes."""
+        with self._writing:  # `_end` is set: nobody writes after this
+            os.close(self._out_fd)
+        os.close(self._in_fd)
+
+    def _finish(self, end: PipeEnd) -> None:
+        """Once: end every call and tell the inbox."""
+        with self._changed:
+            if self._end is not None:
+                return
+            self._end = end
+            self._calls.clear()
+            self._changed.notify_all()
+        self._inbox.put(Ended(end))
