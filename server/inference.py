@@ -66,7 +66,7 @@ class InferenceServicer(InferenceServiceServicer):
             detached=request.detached,
             must_be_loaded=request.generation.require_loaded_model,
         )
-        return door(self._submissions.jobs, job.id, context, detached=request.detached)
+        return door(self._submissions, job.id, context, detached=request.detached)
 
     async def GetInferenceCapabilities(
         self, request: inference_service_pb2.GetInferenceCapabilitiesRequest, context: Context

@@ -11,6 +11,7 @@ from domains.journal import Entry
 from domains.processing.job_event import STATE_AFTER, JobEvent
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.submit import Submissions
 from server.job_messages import heartbeat, rendered
 
 HEARTBEAT_S = 10.0
@@ -45,12 +46,16 @@ def _state_at(entries: Sequence[Entry[JobEvent]], sequence: int) -> JobState:
 
 
 def door(
-    jobs: Jobs, job_id: str, context: grpc.aio.ServicerContext[Any, Any], *, detached: bool
+    submissions: Submissions, job_id: str, context: grpc.aio.ServicerContext[Any, Any], *, detached: bool
 ) -> AsyncIterator[bytes]:
-    """Follow a job from its first event; leaving the call cancels the job unless it is detached."""
+    """Follow a job from its first event; leaving the call cancels the job unless it is detached.
+
+    A server that shuts down leaves the call itself: that is no wish of the caller's, and the job goes on at the next start.
+    """
+    jobs = submissions.jobs
 
     def left(_: object) -> None:
-        if not jobs.get(job_id).state.ended:
+        if not submissions.draining and not jobs.get(job_id).state.ended:
             jobs.cancel(job_id, "the call that submitted it was left")
 
     if not detached:

@@ -21,8 +21,10 @@ CREATE TABLE IF NOT EXISTS jobs (
   kind TEXT NOT NULL,
   state TEXT NOT NULL,
   sequence_ceiling INTEGER NOT NULL,
+  expire_time_s REAL,
   body BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS jobs_by_expiry ON jobs (expire_time_s) WHERE expire_time_s IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
 CREATE INDEX IF NOT EXISTS jobs_by_session ON jobs (session_id) WHERE session_id <> '';
 CREATE TABLE IF NOT EXISTS events (
@@ -79,10 +81,13 @@ class JobStore:
             )
             self._insert_event(db, job.id, entry)
 
-    def record(self, job: Job, entry: Entry[JobEvent]) -> None:
-        """Store a durable event and the job as it is after it."""
+    def record(self, job: Job, entry: Entry[JobEvent], expire_time_s: float | None) -> None:
+        """Store a durable event and the job as it is after it; an ended one with the time it is kept to."""
         with self._transaction() as db:
-            db.execute("UPDATE jobs SET state = ?, body = ? WHERE id = ?", (job.state, _encode(job), job.id))
+            db.execute(
+                "UPDATE jobs SET state = ?, body = ?, expire_time_s = ? WHERE id = ?",
+                (job.state, _encode(job), expire_time_s, job.id),
+            )
             self._insert_event(db, job.id, entry)
 
     def raise_ceiling(self, job_id: str, ceiling: int) -> None:
@@ -115,6 +120,11 @@ class JobStore:
             " ('queued', 'running', 'pausing', 'paused', 'cancelling', 'interrupted') ORDER BY number"
         )
         return [_decode_job(body) for (body,) in rows]
+
+    def expired(self, now_s: float, limit: int) -> list[str]:
+        """Ids of jobs whose time has come."""
+        rows = self._connection.execute("SELECT id FROM jobs WHERE expire_time_s < ? LIMIT ?", (now_s, limit))
+        return [job_id for (job_id,) in rows]
 
     def events(self, job_id: str) -> list[Entry[JobEvent]]:
         """The durable journal."""

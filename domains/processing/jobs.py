@@ -59,8 +59,9 @@ class LiveJob:
 class Jobs:
     """The jobs of one state folder. One event loop; no thread may touch it."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobStore, keep_s: float) -> None:
         self._store = store
+        self._keep_s = keep_s
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
         self.on_change: Callable[[Job], None] = lambda job: None
@@ -165,7 +166,7 @@ class Jobs:
     def _store_or_fail(self, live: LiveJob, job: Job, entry: Entry[JobEvent]) -> tuple[Job, Entry[JobEvent]]:
         """Make it durable. An end that cannot be stored (a full disk) is told all the same, as the failure that it is."""
         try:
-            self._store.record(_stored(job), entry)
+            self._store.record(_stored(job), entry, self._expiry(job))
         except DeviceOpsError as error:
             if not job.state.ended:
                 raise
@@ -176,6 +177,15 @@ class Jobs:
             entry = Entry(entry.sequence, entry.time_s, failed)
             job = _after(live.job, failed, entry, JobState.FAILED)
         return job, entry
+
+    def _expiry(self, job: Job) -> float | None:
+        if job.end_time_s is None:
+            return None
+        return job.end_time_s + (self._keep_s if job.options.keep_for_s is None else job.options.keep_for_s)
+
+    def expired(self, limit: int = 100) -> list[str]:
+        """Ended jobs that have been kept long enough; the caller deletes them."""
+        return self._store.expired(time.time(), limit)
 
     def _make_room(self, live: LiveJob, sequence: int) -> None:
         if sequence > live.ceiling:

@@ -16,21 +16,13 @@ from deviceops.stdio.v1.frame_pb2 import (
     FramePong,
 )
 from server.stdio.command import Cancelled, Command, Ended, HalfClosed, Message, Opened
-from server.stdio.credit import Allowance, Window
 from server.stdio.ending import Code, EndKind, PipeEnd
 from server.stdio.frames import FrameDecoder, FrameError, Raw, encode, encode_raw_header
 from server.stdio.hello import body_limit, expect_hello, own_hello
 from server.stdio.output import write_all
+from server.stdio.served import ServedCalls
 
 _READ_BYTES = 1024 * 1024
-
-
-class _ServedCall:
-    """What is known of one open call."""
-
-    def __init__(self, allowance: Allowance) -> None:
-        self.allowance = allowance
-        self.window = Window()
 
 
 class FramePeer:
@@ -49,10 +41,9 @@ class FramePeer:
         self._in_fd = in_fd
         self._out_fd = out_fd
         self._inbox: SimpleQueue[Command] = SimpleQueue()
-        self._writing = threading.Lock()  # taken before `_changed`, never after it
-        self._changed = threading.Condition()
-        self._calls: dict[int, _ServedCall] = {}
-        self._last_call_id = 0
+        self._writing = threading.Lock()
+        self._ending = threading.Lock()
+        self._calls = ServedCalls()
         self._peer_hello: FrameHello | None = None
         self._end: PipeEnd | None = None
         with self._writing:
@@ -103,16 +94,12 @@ class FramePeer:
         )
         data = encode(Frame(call_id=call_id, close=body), self._body_limit())
         with self._writing:
-            with self._changed:
-                if self._calls.pop(call_id, None) is None:
-                    return False
-                self._changed.notify_all()
-            return self._emit(data)
+            return self._calls.close(call_id) and self._emit(data)
 
     def go_away(self, reason: str) -> None:
         """Tell the caller that this end takes no new calls; those that are open go on until they are closed."""
         with self._writing:
-            self._emit(encode(Frame(go_away=FrameGoAway(reason=reason, last_call_id=self._last_call_id))))
+            self._emit(encode(Frame(go_away=FrameGoAway(reason=reason, last_call_id=self._calls.last_id)))
 
     def _body_limit(self) -> int:
         return body_limit(self._peer_hello or FrameHello())
@@ -125,35 +112,16 @@ class FramePeer:
             else (encode_raw_header(frame.call_id, frame.payload, limit), frame.payload)
         )
         until = None if timeout_s is None else monotonic() + timeout_s
-        while self._wait_for_credit(call_id, until):
+        while self._calls.wait_for_credit(call_id, until):
             with self._writing:
                 # Taken under the same lock as the writing: no message can slip behind its call's close.
-                if self._take_credit(call_id):
+                if self._calls.take_credit(call_id):
                     return self._emit(*pieces)
         return False
 
-    def _wait_for_credit(self, call_id: int, until: float | None) -> bool:
-        """Whether there is credit. False: the call is over, or the time is."""
-        with self._changed:
-            while (call := self._calls.get(call_id)) is not None:
-                if call.allowance.messages > 0:
-                    return True
-                rest = None if until is None else until - monotonic()
-                if rest is not None and rest <= 0:
-                    return False
-                self._changed.wait(rest)
-        return False
-
-    def _take_credit(self, call_id: int) -> bool:
-        with self._changed:
-            call = self._calls.get(call_id)
-            return call is not None and call.allowance.take()
-
     def _grant(self, call_id: int) -> None:
-        with self._writing:
-            with self._changed:
-                call = self._calls.get(call_id)
-                grant = call.window.taken() if call is not None else 0
+        with self._writing:  # as in `_send`: no grant behind the call's close
+            grant = self._calls.taken(call_id)
             if grant:
                 self._emit(encode(Frame(call_id=call_id, credit=FrameCredit(messages=grant))))
 
@@ -207,48 +175,41 @@ class FramePeer:
                 self._emit(encode(Frame(pong=FramePong(token=frame.ping.token))))
         elif frame.HasField("open"):
             self._on_open(frame, self._peer_hello.initial_credit_messages)
-        elif frame.call_id > self._last_call_id:
-            raise FrameError(f"a frame for call {frame.call_id}, which was never opened")
         else:
             self._on_call_frame(frame)
 
     def _on_open(self, frame: Frame, credit_messages: int) -> None:
-        if frame.call_id <= self._last_call_id or frame.call_id % 2 == 0:
-            raise FrameError(f"call {frame.call_id} opened after {self._last_call_id}; the ids are odd and rise")
-        self._last_call_id = frame.call_id
-        with self._changed:
-            self._calls[frame.call_id] = _ServedCall(Allowance(credit_messages))
+        self._calls.open(frame.call_id, credit_messages)
         begin = frame.open
         timeout_s = begin.timeout.ToNanoseconds() / 1e9 if begin.HasField("timeout") else None
         metadata = tuple((entry.key, entry.value) for entry in begin.metadata)
-        self._inbox.put(Opened(frame.call_id, begin.method, timeout_s, metadata))
+        self._tell(Opened(frame.call_id, begin.method, timeout_s, metadata))
 
     def _on_call_frame(self, frame: Frame) -> None:
+        is_open = self._calls.is_open(frame.call_id)
         match frame.WhichOneof("body"):
             case "message":
                 self._on_message(Message(frame.call_id, frame.message))
             case "credit":
-                with self._changed:
-                    call = self._calls.get(frame.call_id)
-                    if call is not None:
-                        call.allowance.add(frame.credit.messages)
-                        self._changed.notify_all()
-            case "half_close":
-                self._inbox.put(HalfClosed(frame.call_id))
-            case "cancel":
-                self._inbox.put(Cancelled(frame.call_id, frame.cancel.reason))
+                self._calls.granted(frame.call_id, frame.credit.messages)
+            case "half_close" if is_open:
+                self._tell(HalfClosed(frame.call_id))
+            case "cancel" if is_open:
+                self._tell(Cancelled(frame.call_id, frame.cancel.reason))
+            case "half_close" | "cancel":
+                return  # it crossed with our close
             case kind:
                 raise FrameError(f"a {kind} frame from the end that makes calls")
 
     def _on_message(self, message: Message) -> None:
-        if message.call_id > self._last_call_id:
-            raise FrameError(f"a message for call {message.call_id}, which was never opened")
-        with self._changed:
-            call = self._calls.get(message.call_id)
-            if call is None:
-                return  # it crossed with our close
-            call.window.arrived()
-        self._inbox.put(message)
+        if self._calls.arrived(message.call_id):
+            self._tell(message)
+
+    def _tell(self, command: Command) -> None:
+        """`Ended` is the last that the inbox gets, also where writing fails while the reader still reads."""
+        with self._ending:
+            if self._end is None:
+                self._inbox.put(command)
 
     def _close_pipe(self) -> None:
         """So that the other end sees the end at once, however long the work still computes."""
@@ -257,11 +218,10 @@ class FramePeer:
         os.close(self._in_fd)
 
     def _finish(self, end: PipeEnd) -> None:
-        """Once: end every call and tell the inbox."""
-        with self._changed:
+        """Once: tell the inbox, and end every call."""
+        with self._ending:
             if self._end is not None:
                 return
             self._end = end
-            self._calls.clear()
-            self._changed.notify_all()
-        self._inbox.put(Ended(end))
+            self._inbox.put(Ended(end))
+        self._calls.close_all()

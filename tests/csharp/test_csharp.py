@@ -1,4 +1,4 @@
-"""The contract compiles for every C# target, clashes with no usual name, and makes a picture through Grpc.Net.Client."""
+"""The contract compiles for every C# target, clashes with no usual name, and makes a picture over Grpc.Net.Client."""
 
 import os
 import shutil

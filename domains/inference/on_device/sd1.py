@@ -26,7 +26,8 @@ class Sd1Conditions:
 
     def tensors(self) -> Sequence[Tensor]:
         """See `Conditions`."""
-        return [self.states, *(tensor for pair in self.keys.values() for tensor in pair)]
+        own = [self.states] if self.states.shape[0] == 2 else []  # a single row is the prompt cache's
+        return [*own, *(tensor for pair in self.keys.values() for tensor in pair)]
 
 
 class Sd1:

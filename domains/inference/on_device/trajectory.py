@@ -1,6 +1,6 @@
 """A job's pictures on their way from noise to final latents: all of them move together, a step at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Trajectory:
 def begin(
     family: Family,
     resolved: ResolvedGeneration,
-    config: dict[str, object],
+    config: Mapping[str, object],
     conditions: Conditions,
     device: torch.device,
 ) -> Trajectory:

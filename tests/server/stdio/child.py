@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Child(NamedTuple):
 
 
 @asynccontextmanager
-async def started() -> AsyncIterator[Child]:
+async def started() -> AsyncGenerator[Child]:
     """A child that has said hello. It is gone at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -1,8 +1,8 @@
-"""The child of the pipe tests: serves a few methods over its stdin and stdout. Started as a script, so that its pipe is real.
+"""The child of the pipe tests: a script, so that its pipe is real. It serves these methods:
 
 /echo      sends back each message as it came, raw or not; closes after the half-close
 /burst     sends as many 1 KiB messages as its message says, waiting for credit, then closes
-/newest    sends as many as there is credit for, and tells in its close how many were dropped of the number in its message
+/newest    sends as many as there is credit for, and tells in its close how many of its message's number it dropped
 /picture   sends one raw payload of as many bytes as its message says
 /until     stays open until cancelled, then tells the reason and closes CANCELLED
 /noise     prints and writes to fd 1 in every way it can, then echoes
@@ -12,6 +12,7 @@
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def make_noise() -> None:
     print("a print", flush=True)
     os.write(1, b"a native library\n")
     sys.__stdout__.write("the original object\n") if sys.__stdout__ else None
-    os.system("echo a child of the child")
+    subprocess.run(["echo", "a child of the child"], check=True)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ async def test_a_call_that_nobody_reads_holds_its_window_and_blocks_no_other() -
     async with started() as child:
         unread = await child.channel.open("/newest", b"500")
         assert await echoed(child, Payload(b"another")) == [Payload(b"another")]
-        # The other call was answered after /newest had run to its end: what it could not send without credit, it dropped.
+        # The other call was answered after /newest had run to its end: it dropped what it had no credit for.
         assert unread.status == CloseStatus(code=Code.OK, message="484")
         assert len(await gathered(unread)) == 16
 

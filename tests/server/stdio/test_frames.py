@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import google_crc32c
 import pytest
 from hypothesis import given
@@ -19,9 +21,7 @@ from server.stdio.frames import HEADER, FrameDecoder, FrameError, Raw, encode, e
 
 CALL_IDS = st.integers(1, 2**63 - 1)
 PIPE_FRAMES = st.one_of(
-    st.builds(
-        Frame, hello=st.builds(FrameHello, contract_version=st.text(max_size=9), max_body_bytes=st.integers(0, 9))
-    ),
+    st.builds(Frame, hello=st.builds(FrameHello, instance_id=st.text(max_size=9))),
     st.builds(Frame, ping=st.builds(FramePing, token=st.integers(0, 2**63 - 1))),
     st.builds(Frame, pong=st.builds(FramePong, token=st.integers(0, 2**63 - 1))),
     st.builds(Frame, go_away=st.builds(FrameGoAway, reason=st.text(max_size=20))),
@@ -46,7 +46,7 @@ def wire(*frames: Frame | Raw) -> bytes:
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 def decoded(chunks: list[bytes]) -> tuple[list[Frame | Raw], FrameError | None]:

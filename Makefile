@@ -1,0 +1,37 @@
+# One environment serves `make demo` and `make test`: torch alone unpacks to 5.5 GB. DEVICEOPS_VENV names one that exists.
+VENV ?= $(or $(DEVICEOPS_VENV),.venv)
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.deviceops-installed
+
+# Programs that tests and tools look for (protoc plugins, buf, the C# kit where it lies beside the checkout).
+export PATH := $(abspath $(BIN)):$(PATH)
+DOTNET := if [ -x ../shared/dotnet/install ]; then eval "$$(../shared/dotnet/install)"; fi
+
+.PHONY: demo test check generate bench
+
+demo: $(READY)
+	$(BIN)/deviceops demo --out out/demo
+
+test: $(READY)
+	$(DOTNET); $(BIN)/python -m pytest -m 'not gpu'
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(DOTNET); $(BIN)/python protos/generate.py --check
+
+generate: $(READY)
+	$(DOTNET); $(BIN)/python protos/generate.py
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+# Installs on first use, and again when what is to be installed has changed.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,40 @@
+"""From a request's words to what steers its denoiser."""
+
+from dataclasses import dataclass
+
+from domains.errors import ErrorReason
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.model.on_device import OnDeviceModel
+from domains.progress import Degraded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioned:
+    """The conditions, and what making them showed."""
+
+    conditions: Conditions
+    cache_hits: int
+    degradations: tuple[Degraded, ...]
+
+
+def condition(
+    loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache
+) -> Conditioned:
+    """Encode the prompt, and the negative one where guidance above 1 asks for it."""
+    guided = resolved.guidance_scale > 1
+    texts = {"prompt": resolved.prompt} | ({"negative_prompt": resolved.negative_prompt} if guided else {})
+    encoded: dict[str, EncodedPrompt] = {}
+    hits = 0
+    for field, text in texts.items():
+        encoded[field], hit = prompts.get((loaded.model.id, text), lambda text=text: family.encode(text))
+        hits += hit
+    conditions = family.conditions(encoded["prompt"], encoded.get("negative_prompt"), resolved.guidance_scale)
+    cut = tuple(_cut(field, prompt) for field, prompt in encoded.items() if prompt.tokens > prompt.tokens_read)
+    return Conditioned(conditions=conditions, cache_hits=hits, degradations=cut)
+
+
+def _cut(field: str, prompt: EncodedPrompt) -> Degraded:
+    detail = f"{field} has {prompt.tokens} tokens; the model reads {prompt.tokens_read}, the rest was left out"
+    return Degraded(kind="prompt_truncated", reason=ErrorReason.INVALID_FIELD, detail=detail)

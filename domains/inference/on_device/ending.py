@@ -1,0 +1,46 @@
+"""The last report of a job, one function a kind. Each lets go of the job's tensors before it measures."""
+
+import time
+
+import torch
+
+from domains.errors import DeviceOpsError
+from domains.inference.on_device.job import Job
+from domains.inference.outcome import Failed, Finished, Stopped
+
+
+def finished(job: Job) -> Finished:
+    """Every picture was told."""
+    job.release()
+    return Finished(receipt=job.meter.receipt())
+
+
+def failed(job: Job, error: DeviceOpsError) -> Failed:
+    """Something broke."""
+    _free(job)
+    return Failed(
+        reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt()
+    )
+
+
+def stopped(job: Job) -> Stopped:
+    """Somebody asked for it. The latency ends when the device has let go."""
+    stage = job.stage
+    freed = _free(job)
+    asked = job.stop_asked_at or time.perf_counter()
+    return Stopped(
+        stage=stage, latency_s=time.perf_counter() - asked, freed_bytes=freed, receipt=job.meter.receipt()
+    )
+
+
+def _free(job: Job) -> int:
+    """Release a job's tensors: the allocator's difference on CUDA, the sum of their sizes elsewhere."""
+    device = job.loaded.device
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        job.release()
+        return before - torch.cuda.memory_allocated(device)
+    # Views share a storage: each storage counts once.
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in job.tensors()}
+    job.release()
+    return sum(storages.values())

@@ -1,0 +1,214 @@
+"""One generation as a small state machine: conditioning → denoising × n → decoding × pictures → encoding.
+
+`advance` enqueues one unit of work; `poll` tells what has ended and moves on to the next stage. Neither waits.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from domains.errors import ErrorReason, InternalError
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.family import Family
+from domains.inference.on_device.fence import Fence, mark, to_host
+from domains.inference.on_device.meter import Meter
+from domains.inference.on_device.pictures import Pictures
+from domains.inference.on_device.preview_writer import PreviewWriter
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import Trajectory, begin
+from domains.inference.outcome import Report
+from domains.model.on_device import OnDeviceModel
+from domains.progress import Progressed, Stage, StageStarted, Unit
+
+AHEAD = 2
+"""Units of a job that may be enqueued and not yet done: enough to keep a device busy, few enough to stop soon."""
+
+
+@dataclass(frozen=True, eq=False)
+class _InFlight:
+    fence: Fence
+    deliver: Callable[[], None]
+    """Called once, after the fence is passed."""
+
+
+class Job:
+    """A running generation. Owns its tensors; whoever drops it frees them."""
+
+    def __init__(
+        self,
+        job_id: str,
+        loaded: OnDeviceModel,
+        family: Family,
+        resolved: ResolvedGeneration,
+        prompts: PromptCache,
+        files: Executor,
+        tell: Callable[[Report], None],
+    ) -> None:
+        self.id = job_id
+        self.loaded = loaded
+        self.family = family
+        self.resolved = resolved
+        self.meter = Meter()
+        self.stage = Stage.QUEUED
+        self.stop_asked_at: float | None = None
+        """`time.perf_counter()` when somebody asked for the end; None: nobody did."""
+        self.trajectory: Trajectory | None = None
+        self._prompts = prompts
+        self._tell = tell
+        self._in_flight: deque[_InFlight] = deque()
+        self._previews = PreviewWriter(resolved, files)
+        self._pictures = Pictures(resolved, files)
+
+    def ask_to_stop(self) -> None:
+        """The first request counts."""
+        self.stop_asked_at = self.stop_asked_at or time.perf_counter()
+
+    @property
+    def denoising(self) -> bool:
+        """Whether its next unit is a denoising step, which it may share with other jobs."""
+        return self.stage is Stage.DENOISING
+
+    @property
+    def ready(self) -> bool:
+        """Whether a unit of it can be enqueued now."""
+        match self.stage:
+            case Stage.QUEUED:
+                return True
+            case Stage.DENOISING:
+                return len(self._in_flight) < AHEAD and not self.walking.done
+            case Stage.DECODING:
+                return len(self._in_flight) < AHEAD and self._pictures.next_to_decode is not None
+            case _:
+                return False
+
+    @property
+    def walking(self) -> Trajectory:
+        """Its trajectory, which it has from conditioning to decoding."""
+        if self.trajectory is None:
+            raise RuntimeError(f"job {self.id} has no latents while {self.stage}")
+        return self.trajectory
+
+    @property
+    def done(self) -> bool:
+        """Whether every picture was told."""
+        return self._pictures.all_told
+
+    def condition(self) -> None:
+        """Encode the prompts and draw the noise."""
+        self._enter(Stage.CONDITIONING)
+        found = condition(self.loaded, self.family, self.resolved, self._prompts)
+        self.meter.cache_hits += found.cache_hits
+        for degraded in found.degradations:
+            self.meter.degradations.append(degraded)
+            self._tell(degraded)
+        config = self.loaded.scheduler_config
+        self.trajectory = begin(self.family, self.resolved, config, found.conditions, self.loaded.device)
+        self._enter(Stage.DENOISING)
+        self._progress(Stage.DENOISING, 0, self.trajectory.sampler.steps, Unit.STEPS)
+
+    def stepped(self, began: "torch.cuda.Event | None") -> None:
+        """A step of its trajectory was enqueued, from `began` on."""
+        trajectory = self.walking
+        step, steps = trajectory.index, trajectory.sampler.steps
+        finite = to_host(torch.isfinite(trajectory.latents).all())
+        preview = self._preview(step, trajectory.x0) if step < steps else None
+        fence = Fence(began, mark(self.loaded.device))
+
+        def deliver() -> None:
+            if not finite.item():
+                raise _not_finite(step, self.resolved)
+            self.meter.steps_executed += 1
+            self.meter.device_was_busy(Stage.DENOISING, fence.device_s())
+            self._progress(Stage.DENOISING, step, steps, Unit.STEPS)
+            if preview is not None:
+                self._previews.write(step, preview)
+
+        self._in_flight.append(_InFlight(fence, deliver))
+
+    def decode(self) -> None:
+        """Enqueue the next picture's decoding."""
+        index = self._pictures.next_to_decode
+        if index is None:
+            return
+        began = mark(self.loaded.device)
+        pixels = to_host(self.family.decode(self.walking.latents[index : index + 1]))
+        self._pictures.enqueued(index)
+        fence = Fence(began, mark(self.loaded.device))
+
+        def deliver() -> None:
+            self.meter.device_was_busy(Stage.DECODING, fence.device_s())
+            self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
+            self._pictures.write(index, pixels.numpy())
+
+        self._in_flight.append(_InFlight(fence, deliver))
+
+    def poll(self) -> None:
+        """Tell what has ended; enter the next stage when this one has."""
+        while self._in_flight and self._in_flight[0].fence.passed():
+            self._in_flight.popleft().deliver()
+        if not self._in_flight:
+            self._move_on()
+        for preview in self._previews.ready():
+            self._tell(preview)
+        for image in self._pictures.ready():
+            self._tell(image)
+            self._progress(Stage.ENCODING, image.index + 1, len(self.resolved.seeds), Unit.IMAGES)
+
+    def wait_for_device(self) -> bool:
+        """Wait for the oldest unit in flight; False if there is none."""
+        if self._in_flight:
+            self._in_flight[0].fence.wait()
+            return True
+        return False
+
+    def waiting_for(self) -> list["Future[bytes]"]:
+        """Files being encoded."""
+        return self._pictures.being_written()
+
+    def release(self) -> None:
+        """Let go of everything, once the device is done with it. Nothing is told any more."""
+        for unit in self._in_flight:
+            unit.fence.wait()
+        self._in_flight.clear()
+        self._previews.drop()
+        self._pictures.drop()
+        self.trajectory = None
+
+    def tensors(self) -> list[Tensor]:
+        """The device tensors that it holds."""
+        return [] if self.trajectory is None else self.trajectory.tensors()
+
+    def _move_on(self) -> None:
+        if self.stage is Stage.DENOISING and self.walking.done:
+            self._enter(Stage.DECODING)
+        elif self.stage is Stage.DECODING and self._pictures.next_to_decode is None:
+            self.trajectory = None
+            self._enter(Stage.ENCODING)
+
+    def _preview(self, step: int, x0: Tensor | None) -> Tensor | None:
+        if x0 is None or not self._previews.wanted(step):
+            return None
+        return to_host(self.family.preview(x0, self._previews.size))
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.meter.enter(stage)
+        self._tell(StageStarted(stage=stage))
+
+    def _progress(self, stage: Stage, completed: int, total: int, unit: Unit) -> None:
+        self._tell(Progressed(stage=stage, completed=completed, total=total, unit=unit))
+
+
+def _not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
+    message = (
+        f"the latents are no longer finite after step {step} of {resolved.steps} with {resolved.scheduler};"
+        " load the model in a wider precision, or lower the guidance"
+    )
+    facts = {"step": step, "scheduler": resolved.scheduler, "guidance_scale": resolved.guidance_scale}
+    return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)

@@ -1,0 +1,71 @@
+"""A job's finished pixels on their way into files, off the step loop."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains import imaging
+from domains.inference import manifest
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.outcome import ImageReady
+
+
+class Pictures:
+    """Which pictures are decoded, being written, and told. Told in order."""
+
+    def __init__(self, resolved: ResolvedGeneration, files: Executor) -> None:
+        self._resolved = resolved
+        self._files = files
+        self._enqueued = 0
+        self._told = 0
+        self._writing: dict[int, Future[bytes]] = {}
+
+    @property
+    def next_to_decode(self) -> int | None:
+        """Index of the next picture; None when all are enqueued."""
+        return self._enqueued if self._enqueued < len(self._resolved.seeds) else None
+
+    @property
+    def all_told(self) -> bool:
+        """Whether `ready` has given every picture."""
+        return self._told == len(self._resolved.seeds)
+
+    def enqueued(self, index: int) -> None:
+        """The decoding of a picture was handed to the device."""
+        self._enqueued = index + 1
+
+    def write(self, index: int, pixels: NDArray[np.uint8]) -> None:
+        """Begin to encode a decoded picture, (height, width, 3)."""
+        self._writing[index] = self._files.submit(_file, self._resolved, index, pixels)
+
+    def being_written(self) -> list[Future[bytes]]:
+        """Files that are not done."""
+        return [future for future in self._writing.values() if not future.done()]
+
+    def ready(self) -> Iterator[ImageReady]:
+        """Each picture that is done and whose turn it is, once. Raises what its encoding raised."""
+        while (future := self._writing.get(self._told)) is not None and future.done():
+            del self._writing[self._told]
+            index, self._told = self._told, self._told + 1
+            yield ImageReady(
+                index=index,
+                seed=self._resolved.seeds[index],
+                media_type=self._resolved.output.media_type,
+                width_px=self._resolved.width_px,
+                height_px=self._resolved.height_px,
+                data=future.result(),
+            )
+
+    def drop(self) -> None:
+        """Forget the rest."""
+        for future in self._writing.values():
+            future.cancel()
+        self._writing.clear()
+
+
+def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8]) -> bytes:
+    output = resolved.output
+    said = manifest.to_json(manifest.manifest_of(resolved, index)) if output.embed_manifest else None
+    return imaging.encode(pixels, output.media_type, quality=output.quality, manifest=said)

@@ -1,0 +1,189 @@
+"""Advances a set of generations on one device, a unit of work at a time, each in its turn."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+import torch
+
+from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, NotFound
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.ending import failed, finished, stopped
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.family import Family
+from domains.inference.on_device.fence import mark
+from domains.inference.on_device.job import Job
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import walk_together
+from domains.inference.outcome import Report
+from domains.model.model import Model
+from domains.model.on_device import OnDeviceModel, load, translate
+
+_WAIT_S = 0.02
+"""Longest wait for a file in one tick, so that orders that came in meanwhile are looked at."""
+
+
+class StepLoop:
+    """See the package's docstring. Used from one thread."""
+
+    def __init__(self, device: str, report: Callable[[str, Report], None], *, encoders: int = 2) -> None:
+        """`encoders`: threads that write image files beside the loop."""
+        self.device = torch.device(device)
+        self._report = report
+        self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
+        self._prompts = PromptCache()
+        self._models: dict[str, tuple[OnDeviceModel, Family]] = {}
+        self._turns: deque[Job] = deque()
+
+    def load(
+        self,
+        model: Model,
+        precision: str = "",
+        progress: Callable[[int, int], None] = lambda completed, total: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> OnDeviceModel:
+        """Bring a model onto the device, or answer the one that is there. `progress(bytes done, bytes in all)`.
+
+        Raises LoadCancelled and what `domains.model.on_device.load` raises; ILLEGAL_STATE if the same id is there with
+        other weights or in another precision.
+        """
+        if model.id in self._models:
+            return _same(self._models[model.id][0], model, precision)
+        loaded = load(model, str(self.device), precision, progress, cancelled)
+        self._models[model.id] = loaded, family_of(loaded)
+        return loaded
+
+    def unload(self, model_id: str) -> int | None:
+        """Drop a model: the bytes given back, None where that cannot be measured. ILLEGAL_STATE while a job uses it."""
+        if model_id not in self._models:
+            message = f"model {model_id} is not on {self.device}"
+            raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self.device)
+        if users := [job.id for job in self._turns if job.loaded.model.id == model_id]:
+            message = f"model {model_id} is in use by {', '.join(users)}; cancel them or wait"
+            raise FailedPrecondition(message, model_id=model_id, jobs=", ".join(users))
+        before = self._allocated()
+        size = self._models.pop(model_id)[0].size_bytes
+        self._prompts.forget(model_id)
+        self._trim()
+        after = self._allocated()
+        return size if before is None or after is None else before - after
+
+    def submit(self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration) -> None:
+        """Let a generation join; it takes its first turn in a later `tick`. AlreadyExists if the id runs."""
+        if self._find(job_id) is not None:
+            raise AlreadyExists(f"job {job_id} is running on {self.device}", job_id=job_id)
+        if loaded.model.id not in self._models:
+            message = f"model {loaded.model.id} is not on {self.device}; load it first"
+            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=loaded.model.id)
+        family = self._models[loaded.model.id][1]
+
+        def tell(event: Report) -> None:
+            self._report(job_id, event)
+
+        self._turns.append(Job(job_id, loaded, family, resolved, self._prompts, self._files, tell))
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask a job to end before its next unit of work; False if there is no such job."""
+        job = self._find(job_id)
+        if job is not None:
+            job.ask_to_stop()
+        return job is not None
+
+    def tick(self) -> bool:
+        """End what was cancelled, do one unit of work, tell what is done. True while jobs remain."""
+        with torch.inference_mode():
+            self._stop_asked()
+            if group := self._next_group():
+                self._advance(group)
+            else:
+                self._wait()
+            for job in list(self._turns):
+                with self._answering(job):
+                    job.poll()
+                    if job.done:
+                        self._end(job, finished)
+        self._note_peak()
+        return bool(self._turns)
+
+    def close(self) -> None:
+        """End every job as Stopped, then the encoders; the models are dropped."""
+        for job in self._turns:
+            job.ask_to_stop()
+        self._stop_asked()
+        self._files.shutdown(wait=True, cancel_futures=True)
+        for model_id in list(self._models):
+            self.unload(model_id)
+
+    def _next_group(self) -> tuple[Job, ...]:
+        """The jobs whose next unit is done together now. One: a forward shared by jobs would round differently."""
+        for _ in range(len(self._turns)):
+            self._turns.rotate(-1)
+            if self._turns[-1].ready:
+                return (self._turns[-1],)
+        return ()
+
+    def _advance(self, group: tuple[Job, ...]) -> None:
+        first = group[0]
+        with self._answering(*group):
+            if first.denoising:
+                began = mark(self.device)
+                walk_together([job.walking for job in group])
+                for job in group:
+                    job.stepped(began)
+            elif first.trajectory is None:
+                first.condition()
+            else:
+                first.decode()
+
+    def _wait(self) -> None:
+        """Nothing can be enqueued: until the device or an encoder is done with something, or not for long."""
+        if any(job.wait_for_device() for job in self._turns):
+            return
+        if files := [future for job in self._turns for future in job.waiting_for()]:
+            wait(files, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
+
+    @contextmanager
+    def _answering(self, *jobs: Job) -> Iterator[None]:
+        """The one place that ends jobs for an error."""
+        try:
+            yield
+        except Exception as error:
+            for job in jobs:
+                self._end(job, lambda job, error=error: failed(job, translate(error, self.device, str(job.stage))))
+
+    def _stop_asked(self) -> None:
+        for job in [job for job in self._turns if job.stop_asked_at is not None]:
+            self._end(job, stopped)
+
+    def _end(self, job: Job, last: Callable[[Job], Report]) -> None:
+        """Take a job out, and tell its last report."""
+        self._turns.remove(job)
+        self._report(job.id, last(job))
+
+    def _find(self, job_id: str) -> Job | None:
+        return next((job for job in self._turns if job.id == job_id), None)
+
+    def _allocated(self) -> int | None:
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
+
+    def _trim(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _note_peak(self) -> None:
+        """Each tick's high-water mark goes to the jobs that lived in it."""
+        if self.device.type != "cuda":
+            return
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        for job in self._turns:
+            job.meter.device_peak(peak)
+
+
+def _same(there: OnDeviceModel, model: Model, precision: str) -> OnDeviceModel:
+    if there.model.sha256 == model.sha256 and precision in ("", there.precision):
+        return there
+    message = f"model {model.id} is loaded already, with other weights or as {there.precision}; unload it first"
+    facts = {"model_id": model.id, "loaded_precision": there.precision, "precision": precision}
+    raise FailedPrecondition(message, **facts)

@@ -1,0 +1,157 @@
+"""How the whole server is: readiness of each domain, workers, versions, start-up timing. All from real state."""
+
+import importlib.metadata
+import platform
+import time
+import uuid
+from collections.abc import Sequence
+
+import psutil
+from deviceops.processing.v1 import system_status_pb2 as pb
+
+from domains.errors import ErrorReason
+from domains.processing.job_event import Failure
+from server import convert
+from server.inference import CONTRACT_VERSION, INLINE_BYTES
+from server.memory import CHUNK_BYTES
+from server.settings import Settings
+from server.worker.keeper import KeeperState, WorkerKeeper
+
+DEPENDS: dict[int, list[pb.Domain.ValueType]] = {
+    pb.DOMAIN_DEVICE: [],
+    pb.DOMAIN_MEMORY: [pb.DOMAIN_DEVICE],
+    pb.DOMAIN_MODEL: [pb.DOMAIN_MEMORY],
+    pb.DOMAIN_INFERENCE: [pb.DOMAIN_MODEL],
+    pb.DOMAIN_POSTPROCESSING: [pb.DOMAIN_MODEL],
+    pb.DOMAIN_PROCESSING: [pb.DOMAIN_INFERENCE, pb.DOMAIN_POSTPROCESSING],
+}
+"""The one place that says which domain stands on which; in the order in which they start."""
+
+_NEEDS_DEVICE = (pb.DOMAIN_DEVICE, pb.DOMAIN_INFERENCE)
+"""Domains that do nothing before a worker is ready. The others read and queue at once."""
+
+_WORKER_STATES = {
+    KeeperState.STARTING: pb.WORKER_STATE_STARTING,
+    KeeperState.READY: pb.WORKER_STATE_READY,
+    KeeperState.RESTARTING: pb.WORKER_STATE_RESTARTING,
+    KeeperState.STOPPED: pb.WORKER_STATE_STOPPED,
+}
+
+
+class SystemView:
+    """Gathers the status when asked."""
+
+    def __init__(self, settings: Settings, unbuilt: dict[int, list[str]], begin_s: float) -> None:
+        self._settings = settings
+        self._unbuilt = unbuilt
+        """Per domain, the methods that answer UNIMPLEMENTED."""
+        self._begin_s = begin_s
+        """Start of the process on the monotonic clock."""
+        self._start_time_s = time.time() - (time.monotonic() - begin_s)
+        self.instance_id = uuid.uuid4().hex
+        self.keepers: Sequence[WorkerKeeper] = ()
+        self.addresses: list[str] = []
+        self.serving_s: float | None = None
+        self.device_ready_s: float | None = None
+        self.draining = False
+
+    def served(self) -> None:
+        """The ports are open."""
+        self.serving_s = time.monotonic() - self._begin_s
+
+    def worker_changed(self) -> None:
+        """Note when the first worker was ready."""
+        if self.device_ready_s is None and self.ready:
+            self.device_ready_s = time.monotonic() - self._begin_s
+
+    @property
+    def ready(self) -> bool:
+        """Whether some device takes work."""
+        return any(keeper.state is KeeperState.READY for keeper in self.keepers)
+
+    def readiness(self, domain: int) -> pb.Readiness.ValueType:
+        """How a domain is now."""
+        if self.draining:
+            return pb.READINESS_STOPPING
+        if domain == pb.DOMAIN_POSTPROCESSING:
+            return pb.READINESS_UNAVAILABLE
+        if domain in _NEEDS_DEVICE and not self.ready:
+            return pb.READINESS_STARTING
+        return pb.READINESS_READY
+
+    def status(self) -> pb.SystemStatus:
+        """All of it."""
+        now = time.monotonic() - self._begin_s
+        return pb.SystemStatus(
+            server_instance_id=self.instance_id,
+            mode=pb.SYSTEM_MODE_DRAINING if self.draining else pb.SYSTEM_MODE_NORMAL,
+            domains=[self._domain(domain) for domain in DEPENDS],
+            workers=[_worker(keeper) for keeper in self.keepers],
+            server_version=importlib.metadata.version("deviceops"),
+            contract_version=CONTRACT_VERSION,
+            libraries=[f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "protobuf", "msgspec")],
+            platform=platform.platform(),
+            listen_addresses=self.addresses,
+            limits=pb.SystemLimits(
+                max_inline_bytes=INLINE_BYTES,
+                max_message_bytes=self._settings.max_message_bytes,
+                blob_chunk_bytes=CHUNK_BYTES,
+                queue_capacity=self._settings.queue_capacity,
+                default_keep_for=convert.to_duration(self._settings.keep_jobs_s),
+            ),
+            start_time=convert.to_time(self._start_time_s),
+            uptime=convert.to_duration(now),
+            serving_after=None if self.serving_s is None else convert.to_duration(self.serving_s),
+            ready_after=None if self.device_ready_s is None else convert.to_duration(self.device_ready_s),
+        )
+
+    def _domain(self, domain: int) -> pb.DomainReadiness:
+        readiness = self.readiness(domain)
+        waits = [need for need in self._waits_for(domain)]
+        took = self.device_ready_s if domain in _NEEDS_DEVICE else self.serving_s
+        return pb.DomainReadiness(
+            domain=pb.Domain.ValueType(domain),
+            readiness=readiness,
+            depends_on=DEPENDS[domain],
+            waits_for=waits,
+            detail=self._detail(domain),
+            init_duration=None if took is None else convert.to_duration(took),
+            disabled_methods=self._unbuilt.get(domain, []),
+        )
+
+    def _waits_for(self, domain: int) -> list[pb.Domain.ValueType]:
+        """What it needs and what is not ready: only what really holds it up."""
+        if domain == pb.DOMAIN_INFERENCE and self.readiness(domain) == pb.READINESS_STARTING:
+            return [pb.DOMAIN_DEVICE]
+        return []
+
+    def _detail(self, domain: int) -> str:
+        if domain == pb.DOMAIN_POSTPROCESSING:
+            return "not built yet"
+        if domain in _NEEDS_DEVICE and not self.ready:
+            names = ", ".join(f"{keeper.name} {keeper.state}" for keeper in self.keepers) or "no device is configured"
+            return f"waits for a device worker: {names}"
+        return ""
+
+
+def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:
+    device = keeper.link.device if keeper.link else None
+    failure = Failure(reason=ErrorReason.WORKER_RESTARTING, message=keeper.last_problem)
+    return pb.WorkerStatus(
+        device_id=device.id if device else keeper.name,
+        state=_WORKER_STATES[keeper.state],
+        process_id=keeper.pid,
+        start_time=convert.to_time(keeper.start_time_s) if keeper.start_time_s else None,
+        restart_count=keeper.restarts,
+        resident_bytes=_resident(keeper.pid),
+        last_failure=convert.to_failure(failure, time.time()) if keeper.last_problem else None,
+        libraries=device.libraries if device else (),
+    )
+
+
+def _resident(pid: int | None) -> int | None:
+    """The process's resident set; absent if it is gone."""
+    try:
+        return psutil.Process(pid).memory_info().rss if pid else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,166 @@
+"""The loop of a worker: takes orders from the pipe, drives the step loop, sends reports."""
+
+import time
+from collections import deque
+
+from domains.device.on_device.probe import probe
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
+from domains.inference.outcome import Failed, Finished, Stopped
+from domains.model.loaded import LoadedComponent, LoadedModel
+from domains.model.model import Model
+from domains.processing.worker import GenerateOrder, LoadOrder, ModelLoaded, ModelUnloaded, Order, Report, UnloadOrder
+from domains.progress import PreviewReady, Progressed, Receipt, Stage, StageStarted, StageTiming, Unit
+from server.stdio.command import Cancelled, Command, Ended, Message, Opened
+from server.stdio.ending import Code
+from server.stdio.peer import FramePeer
+from server.worker import wire
+
+_LOAD_REPORT_S = 0.1
+"""Loading tells of its bytes at most this often."""
+
+
+class OrderLoop:
+    """One thread does everything here; the pipe has its own reader."""
+
+    def __init__(self, peer: FramePeer, device: str) -> None:
+        self._peer = peer
+        self._steps = StepLoop(device, self._report)
+        self._device = probe(device)
+        self._commands: deque[Command] = deque()
+        """Taken from the pipe while a load looked for its own cancellation."""
+        self._methods: dict[int, str] = {}
+        self._call_of: dict[str, int] = {}
+        self._job_of: dict[int, str] = {}
+        self._loaded_at: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Until the pipe ends."""
+        busy = False
+        while True:
+            command = self._next(wait=not busy)
+            while command is not None:
+                if isinstance(command, Ended):
+                    self._steps.close()
+                    return
+                self._take(command)
+                command = self._next(wait=False)
+            busy = self._steps.tick()
+
+    def _next(self, *, wait: bool) -> Command | None:
+        return self._commands.popleft() if self._commands else self._peer.next(None if wait else 0)
+
+    def _take(self, command: Command) -> None:
+        match command:
+            case Opened():
+                self._methods[command.call_id] = command.method
+            case Message():
+                self._begin(command.call_id, self._methods.pop(command.call_id, ""), command.data)
+            case Cancelled():
+                if command.call_id in self._job_of:
+                    self._steps.cancel(self._job_of[command.call_id])
+            case _:
+                pass
+
+    def _begin(self, call_id: int, method: str, data: bytes) -> None:
+        match method:
+            case wire.DESCRIBE:
+                self._peer.send(call_id, wire.encode(self._device))
+                self._peer.close(call_id)
+            case wire.CARRY_OUT:
+                self._carry_out(call_id, wire.decode_order(data))
+            case _:
+                self._peer.close(call_id, Code.UNIMPLEMENTED, f"no method {method}")
+
+    def _carry_out(self, call_id: int, order: Order) -> None:
+        try:
+            match order:
+                case GenerateOrder():
+                    loaded, load_s = self._ensure(call_id, order.model)
+                    self._call_of[order.job_id] = call_id
+                    self._job_of[call_id] = order.job_id
+                    self._steps.submit(order.job_id, loaded, order.resolved)
+                case LoadOrder():
+                    _, load_s = self._ensure(call_id, order.model)
+                    timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
+                    self._end(call_id, Finished(receipt=Receipt(timings=(timing,))))
+                case UnloadOrder():
+                    freed = self._steps.unload(order.model_id)
+                    self._loaded_at.pop(order.model_id, None)
+                    self._send(call_id, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
+                    self._end(call_id, Finished(receipt=Receipt()))
+        except LoadCancelled:
+            self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=Receipt()))
+        except DeviceOpsError as error:
+            self._end(call_id, failed(error))
+
+    def _ensure(self, call_id: int, model: Model) -> tuple[OnDeviceModel, float]:
+        """The model on the device, loading it if it is not there, and how long that took."""
+        begin = time.monotonic()
+        if model.id not in self._loaded_at:
+            self._send(call_id, StageStarted(stage=Stage.LOADING))
+        told_s = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told_s
+            now = time.monotonic()
+            if now - told_s >= _LOAD_REPORT_S or done == total:
+                told_s = now
+                moved = Progressed(stage=Stage.LOADING, completed=done, total=total, unit=Unit.BYTES)
+                self._peer.try_send(call_id, wire.encode(moved))
+
+        loaded = self._steps.load(model, progress=progress, cancelled=lambda: self._cancelled(call_id))
+        self._loaded_at.setdefault(model.id, time.time())
+        self._send(call_id, ModelLoaded(loaded=self._value_of(loaded)))
+        return loaded, time.monotonic() - begin
+
+    def _cancelled(self, call_id: int) -> bool:
+        """Whether this call's cancellation lies in the pipe; everything else found there waits its turn."""
+        while (command := self._peer.next(0)) is not None:
+            self._commands.append(command)
+        return any(
+            isinstance(command, Ended) or (isinstance(command, Cancelled) and command.call_id == call_id)
+            for command in self._commands
+        )
+
+    def _value_of(self, loaded: OnDeviceModel) -> LoadedModel:
+        sizes = sorted(loaded.bytes_per_component.items(), key=lambda item: -item[1])
+        return LoadedModel(
+            id=f"{loaded.model.id}@{self._device.id}",
+            model_id=loaded.model.id,
+            device_id=self._device.id,
+            components=tuple(
+                LoadedComponent(id=name, bytes=size, precision=loaded.precision) for name, size in sizes
+            ),
+            load_time_s=self._loaded_at[loaded.model.id],
+            last_use_time_s=time.time(),
+        )
+
+    def _report(self, job_id: str, report: Report) -> None:
+        """From the step loop."""
+        call_id = self._call_of[job_id]
+        match report:
+            case Finished() | Failed() | Stopped():
+                del self._call_of[job_id], self._job_of[call_id]
+                self._end(call_id, report)
+            case Progressed() | PreviewReady():
+                # The next one makes it worthless, so it never waits for a slow front.
+                self._peer.try_send(call_id, wire.encode(report))
+            case _:
+                self._send(call_id, report)
+
+    def _send(self, call_id: int, report: Report) -> None:
+        self._peer.send(call_id, wire.encode(report))
+
+    def _end(self, call_id: int, last: Finished | Failed | Stopped) -> None:
+        self._send(call_id, last)
+        self._peer.close(call_id)
+
+
+def failed(error: DeviceOpsError) -> Failed:
+    """An error as the last report of an order."""
+    return Failed(
+        reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt()
+    )
+
+

@@ -1,0 +1,35 @@
+"""The worker process: `python -m server.worker.process DEVICE`.
+
+The pipe comes first: from then on nothing that prints can disturb it, and pings are answered while torch is imported.
+"""
+
+import sys
+
+from server.stdio.peer import FramePeer
+from server.stdio.pipe import protect_stdout
+
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+
+
+def main() -> None:
+    """Serve one device until the pipe ends."""
+    in_fd, out_fd = protect_stdout()
+    _die_with_parent()
+    peer = FramePeer(in_fd, out_fd)
+    # torch takes seconds: only now.
+    from server.worker.orders import OrderLoop
+
+    OrderLoop(peer, sys.argv[1]).run()
+
+
+def _die_with_parent() -> None:
+    """Linux: killed when the front is, even while a device call hangs. Elsewhere the end of the pipe has to do."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
