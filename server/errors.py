@@ -4,6 +4,8 @@ A status carries `google.rpc.ErrorInfo` (the reason and the facts) and the stand
 an unexpected exception is never sent: it goes to the log, and the caller hears INTERNAL.
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn

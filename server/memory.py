@@ -9,7 +9,7 @@ import grpc
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceServicer
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import Aborted, InvalidRequest, Violation
 from domains.memory.blob import Blob
 from domains.memory.blob_store import BlobStore
 from server import convert
@@ -68,10 +68,11 @@ def _extent(request: memory_service_pb2.ReadBlobRequest, blob: Blob, chunk: int)
         wrong.append(_outside("length_bytes", length, "0.."))
     if not MIN_CHUNK_BYTES <= chunk <= CHUNK_BYTES:
         wrong.append(_outside("chunk_bytes", chunk, f"{MIN_CHUNK_BYTES}..{CHUNK_BYTES}"))
-    if request.HasField("expected_generation") and request.expected_generation != GENERATION:
-        wrong.append(_outside("expected_generation", request.expected_generation, f"{GENERATION}"))
     if wrong:
         raise InvalidRequest(wrong)
+    if request.HasField("expected_generation") and request.expected_generation != GENERATION:
+        message = f"blob {blob.id} is in generation {GENERATION}, not {request.expected_generation}; get it again"
+        raise Aborted(message, blob_id=blob.id, generation=GENERATION)
     return begin, min(begin + length, blob.size_bytes) if length else blob.size_bytes
 
 

@@ -1,14 +1,15 @@
 """ModelService: what is on disk and what is loaded, as far as it is built."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from deviceops.model.v1 import model_pb2, model_service_pb2
+from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
 from deviceops.model.v1.model_service_pb2_grpc import ModelServiceServicer
 
+from domains.errors import InvalidRequest, Violation
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
@@ -20,7 +21,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ModelServicer(ModelServiceServicer):
-    """Models."""
+    """Models on disk and on devices."""
 
     def __init__(
         self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
@@ -30,6 +31,145 @@ class ModelServicer(ModelServiceServicer):
         self._loaded = loaded
         self._unloading = unloading
 
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Context
+    ) -> model_service_pb2.ListModelsResponse:
+        """Those that the filter lets through; known prompts only with GetModel."""
+        every = [self._message(model, with_prompts=False) for model in self._catalogue.list()]
+        chosen = sorted((m for m in every if _accepts(request.filter, m)), key=_ORDERS[request.order])
+        begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
+        following = begin + size if begin + size < len(chosen) else None
+        return model_service_pb2.ListModelsResponse(
+            models=chosen[begin : begin + size],
+            next_page_token=paging.token_of(following),
+            total_count=len(chosen),
+        )
+
+    async def GetModel(
+        self, request: model_service_pb2.GetModelRequest, context: Context
+    ) -> model_service_pb2.GetModelResponse:
+        """One model in full."""
+        model = self._message(self._catalogue.get(request.model_id), with_prompts=True)
+        return model_service_pb2.GetModelResponse(model=model)
+
     def _message(self, model: Model, *, with_prompts: bool) -> model_pb2.Model:
         ids = [one.id for one in self._loaded.list() if one.model_id == model.id]
         return to_model(model, ids, with_prompts=with_prompts)
+
+    def ScanModels(  # pyright: ignore[reportIncompatibleMethodOverride]  # yields the bytes of its responses, see `register`
+        self, request: model_service_pb2.ScanModelsRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Look for models and follow the job."""
+        job = self._submissions.scan(
+            tuple(request.model_scan.roots),
+            convert.from_options(request.options),
+            request_id=request.request_id,
+            detached=request.detached,
+        )
+        return door(self._submissions, job.id, context, detached=request.detached)
+
+    def LoadModel(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        self, request: model_service_pb2.LoadModelRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Bring a model onto a device and follow the job."""
+        refuse_unserved(request.model_load, "model_load")
+        job = self._submissions.load(
+            request.model_load.model_id,
+            convert.from_options(request.options),
+            request_id=request.request_id,
+            detached=request.detached,
+            pin=request.model_load.pinned,
+        )
+        return door(self._submissions, job.id, context, detached=request.detached)
+
+    async def UnloadModel(
+        self, request: model_service_pb2.UnloadModelRequest, context: Context
+    ) -> model_service_pb2.UnloadModelResponse:
+        """Take models off their devices."""
+        for field in ("force", "keep_on_host", "drain_timeout"):
+            if request.HasField(field) if field == "drain_timeout" else getattr(request, field):
+                raise InvalidRequest([Violation(field=field, message="this server does not serve it yet")])
+        done = await self._unloading.unload(self._targets(request))
+        return model_service_pb2.UnloadModelResponse(
+            loaded_model_ids=done.loaded_ids,
+            freed_device_bytes=done.freed_device_bytes,
+            freed_host_bytes=done.freed_host_bytes,
+        )
+
+    def _targets(self, request: model_service_pb2.UnloadModelRequest) -> list[LoadedModel]:
+        match request.WhichOneof("target"):
+            case "loaded_model_id":
+                return [self._loaded.get(request.loaded_model_id)]
+            case "model_id":
+                model = self._catalogue.get(request.model_id)
+                return [one for one in self._loaded.list() if one.model_id == model.id]
+            case "device_id":
+                return [one for one in self._loaded.list() if one.device_id == request.device_id]
+            case "all":
+                return self._loaded.list()
+            case None:
+                raise InvalidRequest([Violation(field="target", message="says nothing to unload; set one of its fields")])
+
+    async def ListLoadedModels(
+        self, request: model_service_pb2.ListLoadedModelsRequest, context: Context
+    ) -> model_service_pb2.ListLoadedModelsResponse:
+        """What is on the devices."""
+        every = [to_loaded(one) for one in self._loaded.list()]
+        chosen = [one for one in every if _accepts_loaded(request.filter, one)]
+        return model_service_pb2.ListLoadedModelsResponse(loaded_models=chosen)
+
+    async def GetLoadedModel(
+        self, request: model_service_pb2.GetLoadedModelRequest, context: Context
+    ) -> model_service_pb2.GetLoadedModelResponse:
+        """One of them."""
+        loaded = to_loaded(self._loaded.get(request.loaded_model_id))
+        return model_service_pb2.GetLoadedModelResponse(loaded_model=loaded)
+
+
+def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:
+    """A load is carried out as it was asked, or not at all."""
+    served = {"model_id", "pinned"}
+    unserved = [field.name for field, _ in load.ListFields() if field.name not in served]
+    if unserved:
+        text = "this server does not serve it yet; leave it empty"
+        raise InvalidRequest([Violation(field=f"{path}.{name}", message=text) for name in unserved])
+
+
+_ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {
+    model_service_pb2.MODEL_ORDER_UNSPECIFIED: lambda model: model.id,
+    model_service_pb2.MODEL_ORDER_DISPLAY_NAME: lambda model: (model.display_name, model.id),
+    model_service_pb2.MODEL_ORDER_SIZE: lambda model: (model.size_bytes, model.id),
+    # Nothing is measured for these yet: the order of ids.
+    model_service_pb2.MODEL_ORDER_UPDATE_TIME: lambda model: model.id,
+    model_service_pb2.MODEL_ORDER_LAST_USE_TIME: lambda model: model.id,
+}
+
+
+def _accepts(wanted: model_service_pb2.ModelFilter, model: model_pb2.Model) -> bool:
+    """Every condition that is set must hold."""
+    text = wanted.text.casefold()
+    devices = {loaded_id.rpartition("@")[2] for loaded_id in model.loaded_model_ids}
+    return (
+        (not text or text in model.id.casefold() or text in model.display_name.casefold())
+        and (not wanted.kinds or model.kind in wanted.kinds)
+        and (not wanted.families or model.family in wanted.families)
+        and (not wanted.states or model.state in wanted.states)
+        and not wanted.labels
+        and (not wanted.tasks or bool(set(wanted.tasks) & set(model.tasks)))
+        and (not wanted.compatible_family or wanted.compatible_family == model.family)
+        and (not wanted.HasField("loaded") or wanted.loaded == bool(model.loaded_model_ids))
+        and (not wanted.loaded_on_device_ids or bool(devices & set(wanted.loaded_on_device_ids)))
+        and (not wanted.HasField("min_size_bytes") or model.size_bytes >= wanted.min_size_bytes)
+        and (not wanted.HasField("max_size_bytes") or model.size_bytes <= wanted.max_size_bytes)
+        and (not wanted.sha256 or model.sha256 == wanted.sha256)
+    )
+
+
+def _accepts_loaded(wanted: model_service_pb2.LoadedModelFilter, one: loaded_model_pb2.LoadedModel) -> bool:
+    return (
+        (not wanted.device_ids or one.device_id in wanted.device_ids)
+        and (not wanted.model_ids or one.model_id in wanted.model_ids)
+        and (not wanted.states or one.state in wanted.states)
+        and (not wanted.HasField("pinned") or wanted.pinned == one.pinned)
+        and not wanted.session_id
+    )

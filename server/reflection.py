@@ -4,6 +4,8 @@ grpcio-reflection serves only v1alpha and does not find methods, so `grpcurl des
 protocols have the same wire bytes under two package names, so the v1alpha classes read and write both.
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Iterable
 
 import grpc

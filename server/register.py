@@ -4,6 +4,8 @@ Methods that a servicer does not define answer UNIMPLEMENTED. Those that yield `
 themselves (a job's event is serialised once, however many watch it).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -20,7 +20,8 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 def with_manifest(file: bytes, manifest: str) -> bytes:
     """`file` with an EXIF segment right behind the start marker, where EXIF wants it.
 
-    Raises InvalidRequest for a manifest that does not fit into one segment of 64 KiB: readers do not join them. A JFIF segment stays where it was, now second; readers take either order.
+    Raises InvalidRequest for a manifest that does not fit into one segment of 64 KiB: readers do not join them.
+    A JFIF segment stays where it was, now second; readers take either order.
     """
     segment = exif.HEADER + exif.block(manifest)
     if len(segment) > _SEGMENT_LIMIT:

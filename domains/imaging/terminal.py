@@ -48,7 +48,7 @@ def drawing_of(environment: Mapping[str, str]) -> Drawing | None:
 
 
 def inline_image(pixels: NDArray[np.uint8], environment: Mapping[str, str], *, columns: int = 60) -> str | None:
-    """Text that draws (height, width[, 3 | 4]) pixels `columns` characters wide, with a line end; None: cannot be shown.
+    """Text that draws (height, width[, 3 | 4]) pixels `columns` characters wide, with a line end; None: only text.
 
     Write it to a terminal only: the caller knows whether its output is one.
     """

@@ -99,7 +99,7 @@ class FramePeer:
     def go_away(self, reason: str) -> None:
         """Tell the caller that this end takes no new calls; those that are open go on until they are closed."""
         with self._writing:
-            self._emit(encode(Frame(go_away=FrameGoAway(reason=reason, last_call_id=self._calls.last_id)))
+            self._emit(encode(Frame(go_away=FrameGoAway(reason=reason, last_call_id=self._calls.last_id))))
 
     def _body_limit(self) -> int:
         return body_limit(self._peer_hello or FrameHello())

@@ -49,7 +49,15 @@ class SelfAttention:
         for weight, part in zip(weights, self._weight.chunk(3), strict=True):
             weight.data = part  # the layer keeps its names, the memory is there once
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        text_keys: TextKeys | None = None,
+    ) -> Tensor:
         query, key, value = F.linear(hidden_states, self._weight).chunk(3, dim=-1)
         found = F.scaled_dot_product_attention(_heads(attn, query), _heads(attn, key), _heads(attn, value))
         return _out(attn, found)

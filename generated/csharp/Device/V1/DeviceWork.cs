@@ -45,23 +45,23 @@ namespace DeviceOps.Api.Device.V1 {
             "LkR1cmF0aW9uIpcBCgtEZXZpY2VSZXNldBIRCglkZXZpY2VfaWQYASABKAkS",
             "NAoFbGV2ZWwYAiABKA4yJS5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVJl",
             "c2V0TGV2ZWwSMAoNZHJhaW5fdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90",
-            "b2J1Zi5EdXJhdGlvbhINCgVmb3JjZRgEIAEoCCKeAgoRRGV2aWNlUmVzZXRS",
+            "b2J1Zi5EdXJhdGlvbhINCgVmb3JjZRgEIAEoCCKiAgoRRGV2aWNlUmVzZXRS",
             "ZXBvcnQSKwoGZGV2aWNlGAEgASgLMhsuZGV2aWNlb3BzLmRldmljZS52MS5E",
             "ZXZpY2USNAoFbGV2ZWwYAiABKA4yJS5kZXZpY2VvcHMuZGV2aWNlLnYxLkRl",
-            "dmljZVJlc2V0TGV2ZWwSGAoLZnJlZWRfYnl0ZXMYAyABKANIAIgBARIaChJ1",
-            "bmxvYWRlZF9tb2RlbF9pZHMYBCADKAkSFgoOcGF1c2VkX2pvYl9pZHMYBSAD",
-            "KAkSGwoTaW50ZXJydXB0ZWRfam9iX2lkcxgGIAMoCRIrCghkdXJhdGlvbhgH",
-            "IAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOCgxfZnJlZWRfYnl0",
-            "ZXMq9gEKFERldmljZUJlbmNobWFya1N1aXRlEiYKIkRFVklDRV9CRU5DSE1B",
-            "UktfU1VJVEVfVU5TUEVDSUZJRUQQABIhCh1ERVZJQ0VfQkVOQ0hNQVJLX1NV",
-            "SVRFX01FTU9SWRABEiMKH0RFVklDRV9CRU5DSE1BUktfU1VJVEVfVFJBTlNG",
-            "RVIQAhIiCh5ERVZJQ0VfQkVOQ0hNQVJLX1NVSVRFX0NPTVBVVEUQAxIkCiBE",
-            "RVZJQ0VfQkVOQ0hNQVJLX1NVSVRFX0lORkVSRU5DRRAEEiQKIERFVklDRV9C",
-            "RU5DSE1BUktfU1VJVEVfU1RBQklMSVRZEAUqdgoQRGV2aWNlUmVzZXRMZXZl",
-            "bBIiCh5ERVZJQ0VfUkVTRVRfTEVWRUxfVU5TUEVDSUZJRUQQABIeChpERVZJ",
-            "Q0VfUkVTRVRfTEVWRUxfQ09OVEVOVBABEh4KGkRFVklDRV9SRVNFVF9MRVZF",
-            "TF9QUk9DRVNTEAJCGqoCF0RldmljZU9wcy5BcGkuRGV2aWNlLlYxYgZwcm90",
-            "bzM="));
+            "dmljZVJlc2V0TGV2ZWwSGAoLZnJlZWRfYnl0ZXMYAyABKANIAIgBARIeChZl",
+            "bmRlZF9sb2FkZWRfbW9kZWxfaWRzGAQgAygJEhYKDnBhdXNlZF9qb2JfaWRz",
+            "GAUgAygJEhsKE2ludGVycnVwdGVkX2pvYl9pZHMYBiADKAkSKwoIZHVyYXRp",
+            "b24YByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDgoMX2ZyZWVk",
+            "X2J5dGVzKvYBChREZXZpY2VCZW5jaG1hcmtTdWl0ZRImCiJERVZJQ0VfQkVO",
+            "Q0hNQVJLX1NVSVRFX1VOU1BFQ0lGSUVEEAASIQodREVWSUNFX0JFTkNITUFS",
+            "S19TVUlURV9NRU1PUlkQARIjCh9ERVZJQ0VfQkVOQ0hNQVJLX1NVSVRFX1RS",
+            "QU5TRkVSEAISIgoeREVWSUNFX0JFTkNITUFSS19TVUlURV9DT01QVVRFEAMS",
+            "JAogREVWSUNFX0JFTkNITUFSS19TVUlURV9JTkZFUkVOQ0UQBBIkCiBERVZJ",
+            "Q0VfQkVOQ0hNQVJLX1NVSVRFX1NUQUJJTElUWRAFKnYKEERldmljZVJlc2V0",
+            "TGV2ZWwSIgoeREVWSUNFX1JFU0VUX0xFVkVMX1VOU1BFQ0lGSUVEEAASHgoa",
+            "REVWSUNFX1JFU0VUX0xFVkVMX0NPTlRFTlQQARIeChpERVZJQ0VfUkVTRVRf",
+            "TEVWRUxfUFJPQ0VTUxACQhqqAhdEZXZpY2VPcHMuQXBpLkRldmljZS5WMWIG",
+            "cHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.MeasurementReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Device.V1.DeviceBenchmarkSuite), typeof(global::DeviceOps.Api.Device.V1.DeviceResetLevel), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -69,7 +69,7 @@ namespace DeviceOps.Api.Device.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceBenchmarkResult), global::DeviceOps.Api.Device.V1.DeviceBenchmarkResult.Parser, new[]{ "Suite", "Median", "Samples", "SampleCount", "Workload" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceBenchmarkReport), global::DeviceOps.Api.Device.V1.DeviceBenchmarkReport.Parser, new[]{ "DeviceId", "Environment", "Results", "Warnings", "StartTime", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceReset), global::DeviceOps.Api.Device.V1.DeviceReset.Parser, new[]{ "DeviceId", "Level", "DrainTimeout", "Force" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceResetReport), global::DeviceOps.Api.Device.V1.DeviceResetReport.Parser, new[]{ "Device", "Level", "FreedBytes", "UnloadedModelIds", "PausedJobIds", "InterruptedJobIds", "Duration" }, new[]{ "FreedBytes" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceResetReport), global::DeviceOps.Api.Device.V1.DeviceResetReport.Parser, new[]{ "Device", "Level", "FreedBytes", "EndedLoadedModelIds", "PausedJobIds", "InterruptedJobIds", "Duration" }, new[]{ "FreedBytes" }, null, null, null)
           }));
     }
     #endregion
@@ -1561,7 +1561,7 @@ namespace DeviceOps.Api.Device.V1 {
       device_ = other.device_ != null ? other.device_.Clone() : null;
       level_ = other.level_;
       freedBytes_ = other.freedBytes_;
-      unloadedModelIds_ = other.unloadedModelIds_.Clone();
+      endedLoadedModelIds_ = other.endedLoadedModelIds_.Clone();
       pausedJobIds_ = other.pausedJobIds_.Clone();
       interruptedJobIds_ = other.interruptedJobIds_.Clone();
       duration_ = other.duration_ != null ? other.duration_.Clone() : null;
@@ -1634,18 +1634,18 @@ namespace DeviceOps.Api.Device.V1 {
       _hasBits0 &= ~1;
     }
 
-    /// <summary>Field number for the "unloaded_model_ids" field.</summary>
-    public const int UnloadedModelIdsFieldNumber = 4;
-    private static readonly pb::FieldCodec<string> _repeated_unloadedModelIds_codec
+    /// <summary>Field number for the "ended_loaded_model_ids" field.</summary>
+    public const int EndedLoadedModelIdsFieldNumber = 4;
+    private static readonly pb::FieldCodec<string> _repeated_endedLoadedModelIds_codec
         = pb::FieldCodec.ForString(34);
-    private readonly pbc::RepeatedField<string> unloadedModelIds_ = new pbc::RepeatedField<string>();
+    private readonly pbc::RepeatedField<string> endedLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Ids of the loaded models that are gone. The jobs that need them load them again.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<string> UnloadedModelIds {
-      get { return unloadedModelIds_; }
+    public pbc::RepeatedField<string> EndedLoadedModelIds {
+      get { return endedLoadedModelIds_; }
     }
 
     /// <summary>Field number for the "paused_job_ids" field.</summary>
@@ -1709,7 +1709,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (!object.Equals(Device, other.Device)) return false;
       if (Level != other.Level) return false;
       if (FreedBytes != other.FreedBytes) return false;
-      if(!unloadedModelIds_.Equals(other.unloadedModelIds_)) return false;
+      if(!endedLoadedModelIds_.Equals(other.endedLoadedModelIds_)) return false;
       if(!pausedJobIds_.Equals(other.pausedJobIds_)) return false;
       if(!interruptedJobIds_.Equals(other.interruptedJobIds_)) return false;
       if (!object.Equals(Duration, other.Duration)) return false;
@@ -1723,7 +1723,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (device_ != null) hash ^= Device.GetHashCode();
       if (Level != global::DeviceOps.Api.Device.V1.DeviceResetLevel.Unspecified) hash ^= Level.GetHashCode();
       if (HasFreedBytes) hash ^= FreedBytes.GetHashCode();
-      hash ^= unloadedModelIds_.GetHashCode();
+      hash ^= endedLoadedModelIds_.GetHashCode();
       hash ^= pausedJobIds_.GetHashCode();
       hash ^= interruptedJobIds_.GetHashCode();
       if (duration_ != null) hash ^= Duration.GetHashCode();
@@ -1757,7 +1757,7 @@ namespace DeviceOps.Api.Device.V1 {
         output.WriteRawTag(24);
         output.WriteInt64(FreedBytes);
       }
-      unloadedModelIds_.WriteTo(output, _repeated_unloadedModelIds_codec);
+      endedLoadedModelIds_.WriteTo(output, _repeated_endedLoadedModelIds_codec);
       pausedJobIds_.WriteTo(output, _repeated_pausedJobIds_codec);
       interruptedJobIds_.WriteTo(output, _repeated_interruptedJobIds_codec);
       if (duration_ != null) {
@@ -1786,7 +1786,7 @@ namespace DeviceOps.Api.Device.V1 {
         output.WriteRawTag(24);
         output.WriteInt64(FreedBytes);
       }
-      unloadedModelIds_.WriteTo(ref output, _repeated_unloadedModelIds_codec);
+      endedLoadedModelIds_.WriteTo(ref output, _repeated_endedLoadedModelIds_codec);
       pausedJobIds_.WriteTo(ref output, _repeated_pausedJobIds_codec);
       interruptedJobIds_.WriteTo(ref output, _repeated_interruptedJobIds_codec);
       if (duration_ != null) {
@@ -1812,7 +1812,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (HasFreedBytes) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(FreedBytes);
       }
-      size += unloadedModelIds_.CalculateSize(_repeated_unloadedModelIds_codec);
+      size += endedLoadedModelIds_.CalculateSize(_repeated_endedLoadedModelIds_codec);
       size += pausedJobIds_.CalculateSize(_repeated_pausedJobIds_codec);
       size += interruptedJobIds_.CalculateSize(_repeated_interruptedJobIds_codec);
       if (duration_ != null) {
@@ -1842,7 +1842,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (other.HasFreedBytes) {
         FreedBytes = other.FreedBytes;
       }
-      unloadedModelIds_.Add(other.unloadedModelIds_);
+      endedLoadedModelIds_.Add(other.endedLoadedModelIds_);
       pausedJobIds_.Add(other.pausedJobIds_);
       interruptedJobIds_.Add(other.interruptedJobIds_);
       if (other.duration_ != null) {
@@ -1886,7 +1886,7 @@ namespace DeviceOps.Api.Device.V1 {
             break;
           }
           case 34: {
-            unloadedModelIds_.AddEntriesFrom(input, _repeated_unloadedModelIds_codec);
+            endedLoadedModelIds_.AddEntriesFrom(input, _repeated_endedLoadedModelIds_codec);
             break;
           }
           case 42: {
@@ -1939,7 +1939,7 @@ namespace DeviceOps.Api.Device.V1 {
             break;
           }
           case 34: {
-            unloadedModelIds_.AddEntriesFrom(ref input, _repeated_unloadedModelIds_codec);
+            endedLoadedModelIds_.AddEntriesFrom(ref input, _repeated_endedLoadedModelIds_codec);
             break;
           }
           case 42: {

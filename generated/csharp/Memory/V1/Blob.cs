@@ -69,18 +69,24 @@ namespace DeviceOps.Api.Memory.V1 {
             "aW9uEh0KEGJ5dGVzX3Blcl9zZWNvbmQYBCABKAFIAIgBARIuCgt2ZXJpZnlf",
             "dGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCgh2ZXJp",
             "ZmllZBgGIAEoCBIWCg5zb3VyY2VfZGVsZXRlZBgHIAEoCEITChFfYnl0ZXNf",
-            "cGVyX3NlY29uZCqUAQoIQmxvYlRpZXISGQoVQkxPQl9USUVSX1VOU1BFQ0lG",
-            "SUVEEAASEgoOQkxPQl9USUVSX0RJU0sQARISCg5CTE9CX1RJRVJfSE9TVBAC",
-            "EhkKFUJMT0JfVElFUl9QSU5ORURfSE9TVBADEhQKEEJMT0JfVElFUl9ERVZJ",
-            "Q0UQBBIUChBCTE9CX1RJRVJfTUFQUEVEEAUqmwEKCUJsb2JTdGF0ZRIaChZC",
-            "TE9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSQkxPQl9TVEFURV9XUklUSU5H",
-            "EAESFAoQQkxPQl9TVEFURV9SRUFEWRACEhcKE0JMT0JfU1RBVEVfREVMRVRJ",
-            "TkcQAxIWChJCTE9CX1NUQVRFX0NPUlJVUFQQBBITCg9CTE9CX1NUQVRFX0xP",
-            "U1QQBSqOAQoKQmxvYk9yaWdpbhIbChdCTE9CX09SSUdJTl9VTlNQRUNJRklF",
-            "RBAAEhMKD0JMT0JfT1JJR0lOX0pPQhABEhYKEkJMT0JfT1JJR0lOX1VQTE9B",
-            "RBACEhwKGEJMT0JfT1JJR0lOX1JFR0lTVFJBVElPThADEhgKFEJMT0JfT1JJ",
-            "R0lOX1RSQU5TRkVSEARCGqoCF0RldmljZU9wcy5BcGkuTWVtb3J5LlYxYgZw",
-            "cm90bzM="));
+            "cGVyX3NlY29uZCKqAgoKQmxvYkZpbHRlchIsCgV0aWVycxgBIAMoDjIdLmRl",
+            "dmljZW9wcy5tZW1vcnkudjEuQmxvYlRpZXISLgoGc3RhdGVzGAIgAygOMh4u",
+            "ZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iU3RhdGUSMAoHb3JpZ2lucxgDIAMo",
+            "DjIfLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYk9yaWdpbhISCgptZWRpYV90",
+            "eXBlGAQgASgJEg4KBnNoYTI1NhgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJ",
+            "EhUKDW9yaWdpbl9qb2JfaWQYByABKAkSEQoJZGV2aWNlX2lkGAggASgJEioK",
+            "BmxhYmVscxgJIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwqlAEK",
+            "CEJsb2JUaWVyEhkKFUJMT0JfVElFUl9VTlNQRUNJRklFRBAAEhIKDkJMT0Jf",
+            "VElFUl9ESVNLEAESEgoOQkxPQl9USUVSX0hPU1QQAhIZChVCTE9CX1RJRVJf",
+            "UElOTkVEX0hPU1QQAxIUChBCTE9CX1RJRVJfREVWSUNFEAQSFAoQQkxPQl9U",
+            "SUVSX01BUFBFRBAFKpsBCglCbG9iU3RhdGUSGgoWQkxPQl9TVEFURV9VTlNQ",
+            "RUNJRklFRBAAEhYKEkJMT0JfU1RBVEVfV1JJVElORxABEhQKEEJMT0JfU1RB",
+            "VEVfUkVBRFkQAhIXChNCTE9CX1NUQVRFX0RFTEVUSU5HEAMSFgoSQkxPQl9T",
+            "VEFURV9DT1JSVVBUEAQSEwoPQkxPQl9TVEFURV9MT1NUEAUqjgEKCkJsb2JP",
+            "cmlnaW4SGwoXQkxPQl9PUklHSU5fVU5TUEVDSUZJRUQQABITCg9CTE9CX09S",
+            "SUdJTl9KT0IQARIWChJCTE9CX09SSUdJTl9VUExPQUQQAhIcChhCTE9CX09S",
+            "SUdJTl9SRUdJU1RSQVRJT04QAxIYChRCTE9CX09SSUdJTl9UUkFOU0ZFUhAE",
+            "QhqqAhdEZXZpY2VPcHMuQXBpLk1lbW9yeS5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Memory.V1.BlobTier), typeof(global::DeviceOps.Api.Memory.V1.BlobState), typeof(global::DeviceOps.Api.Memory.V1.BlobOrigin), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -92,7 +98,8 @@ namespace DeviceOps.Api.Memory.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.NewBlobDestination), global::DeviceOps.Api.Memory.V1.NewBlobDestination.Parser, new[]{ "Tier", "DeviceId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ExistingBlobDestination), global::DeviceOps.Api.Memory.V1.ExistingBlobDestination.Parser, new[]{ "BlobId", "OffsetBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.BlobTransfer), global::DeviceOps.Api.Memory.V1.BlobTransfer.Parser, new[]{ "BlobId", "OffsetBytes", "LengthBytes", "NewBlob", "ExistingBlob", "Move", "Verify" }, new[]{ "Destination", "Verify" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.BlobTransferReport), global::DeviceOps.Api.Memory.V1.BlobTransferReport.Parser, new[]{ "Blob", "TransferredBytes", "CopyTime", "BytesPerSecond", "VerifyTime", "Verified", "SourceDeleted" }, new[]{ "BytesPerSecond" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.BlobTransferReport), global::DeviceOps.Api.Memory.V1.BlobTransferReport.Parser, new[]{ "Blob", "TransferredBytes", "CopyTime", "BytesPerSecond", "VerifyTime", "Verified", "SourceDeleted" }, new[]{ "BytesPerSecond" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.BlobFilter), global::DeviceOps.Api.Memory.V1.BlobFilter.Parser, new[]{ "Tiers", "States", "Origins", "MediaType", "Sha256", "SessionId", "OriginJobId", "DeviceId", "Labels" }, null, null, null, null)
           }));
     }
     #endregion
@@ -4084,6 +4091,492 @@ namespace DeviceOps.Api.Memory.V1 {
           }
           case 56: {
             SourceDeleted = input.ReadBool();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which blobs. Fields that are set must all fit; within a list, any one.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class BlobFilter : pb::IMessage<BlobFilter>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<BlobFilter> _parser = new pb::MessageParser<BlobFilter>(() => new BlobFilter());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<BlobFilter> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor.MessageTypes[9]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public BlobFilter() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public BlobFilter(BlobFilter other) : this() {
+      tiers_ = other.tiers_.Clone();
+      states_ = other.states_.Clone();
+      origins_ = other.origins_.Clone();
+      mediaType_ = other.mediaType_;
+      sha256_ = other.sha256_;
+      sessionId_ = other.sessionId_;
+      originJobId_ = other.originJobId_;
+      deviceId_ = other.deviceId_;
+      labels_ = other.labels_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public BlobFilter Clone() {
+      return new BlobFilter(this);
+    }
+
+    /// <summary>Field number for the "tiers" field.</summary>
+    public const int TiersFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.BlobTier> _repeated_tiers_codec
+        = pb::FieldCodec.ForEnum(10, x => (int) x, x => (global::DeviceOps.Api.Memory.V1.BlobTier) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobTier> tiers_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobTier>();
+    /// <summary>
+    /// In these tiers. Empty: every tier.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobTier> Tiers {
+      get { return tiers_; }
+    }
+
+    /// <summary>Field number for the "states" field.</summary>
+    public const int StatesFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.BlobState> _repeated_states_codec
+        = pb::FieldCodec.ForEnum(18, x => (int) x, x => (global::DeviceOps.Api.Memory.V1.BlobState) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobState> states_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobState>();
+    /// <summary>
+    /// In these states. Empty: every state.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobState> States {
+      get { return states_; }
+    }
+
+    /// <summary>Field number for the "origins" field.</summary>
+    public const int OriginsFieldNumber = 3;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.BlobOrigin> _repeated_origins_codec
+        = pb::FieldCodec.ForEnum(26, x => (int) x, x => (global::DeviceOps.Api.Memory.V1.BlobOrigin) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobOrigin> origins_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobOrigin>();
+    /// <summary>
+    /// Of these origins. Empty: every origin.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.BlobOrigin> Origins {
+      get { return origins_; }
+    }
+
+    /// <summary>Field number for the "media_type" field.</summary>
+    public const int MediaTypeFieldNumber = 4;
+    private string mediaType_ = "";
+    /// <summary>
+    /// With this media type; `image/*` fits every image. Empty: any.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MediaType {
+      get { return mediaType_; }
+      set {
+        mediaType_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "sha256" field.</summary>
+    public const int Sha256FieldNumber = 5;
+    private string sha256_ = "";
+    /// <summary>
+    /// With this SHA-256, as 64 hex digits. Empty: any.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Sha256 {
+      get { return sha256_; }
+      set {
+        sha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "session_id" field.</summary>
+    public const int SessionIdFieldNumber = 6;
+    private string sessionId_ = "";
+    /// <summary>
+    /// Of this session. Empty: of all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SessionId {
+      get { return sessionId_; }
+      set {
+        sessionId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "origin_job_id" field.</summary>
+    public const int OriginJobIdFieldNumber = 7;
+    private string originJobId_ = "";
+    /// <summary>
+    /// First made by this job. Empty: by whomever.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string OriginJobId {
+      get { return originJobId_; }
+      set {
+        originJobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "device_id" field.</summary>
+    public const int DeviceIdFieldNumber = 8;
+    private string deviceId_ = "";
+    /// <summary>
+    /// On this device, by id or alias. Empty: anywhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DeviceId {
+      get { return deviceId_; }
+      set {
+        deviceId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 9;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// With all of these labels, key and value.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as BlobFilter);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(BlobFilter other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!tiers_.Equals(other.tiers_)) return false;
+      if(!states_.Equals(other.states_)) return false;
+      if(!origins_.Equals(other.origins_)) return false;
+      if (MediaType != other.MediaType) return false;
+      if (Sha256 != other.Sha256) return false;
+      if (SessionId != other.SessionId) return false;
+      if (OriginJobId != other.OriginJobId) return false;
+      if (DeviceId != other.DeviceId) return false;
+      if(!labels_.Equals(other.labels_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= tiers_.GetHashCode();
+      hash ^= states_.GetHashCode();
+      hash ^= origins_.GetHashCode();
+      if (MediaType.Length != 0) hash ^= MediaType.GetHashCode();
+      if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
+      if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (OriginJobId.Length != 0) hash ^= OriginJobId.GetHashCode();
+      if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
+      hash ^= labels_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      tiers_.WriteTo(output, _repeated_tiers_codec);
+      states_.WriteTo(output, _repeated_states_codec);
+      origins_.WriteTo(output, _repeated_origins_codec);
+      if (MediaType.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(MediaType);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(Sha256);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(SessionId);
+      }
+      if (OriginJobId.Length != 0) {
+        output.WriteRawTag(58);
+        output.WriteString(OriginJobId);
+      }
+      if (DeviceId.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(DeviceId);
+      }
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      tiers_.WriteTo(ref output, _repeated_tiers_codec);
+      states_.WriteTo(ref output, _repeated_states_codec);
+      origins_.WriteTo(ref output, _repeated_origins_codec);
+      if (MediaType.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(MediaType);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(Sha256);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(SessionId);
+      }
+      if (OriginJobId.Length != 0) {
+        output.WriteRawTag(58);
+        output.WriteString(OriginJobId);
+      }
+      if (DeviceId.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(DeviceId);
+      }
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += tiers_.CalculateSize(_repeated_tiers_codec);
+      size += states_.CalculateSize(_repeated_states_codec);
+      size += origins_.CalculateSize(_repeated_origins_codec);
+      if (MediaType.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MediaType);
+      }
+      if (Sha256.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Sha256);
+      }
+      if (SessionId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (OriginJobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(OriginJobId);
+      }
+      if (DeviceId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DeviceId);
+      }
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(BlobFilter other) {
+      if (other == null) {
+        return;
+      }
+      tiers_.Add(other.tiers_);
+      states_.Add(other.states_);
+      origins_.Add(other.origins_);
+      if (other.MediaType.Length != 0) {
+        MediaType = other.MediaType;
+      }
+      if (other.Sha256.Length != 0) {
+        Sha256 = other.Sha256;
+      }
+      if (other.SessionId.Length != 0) {
+        SessionId = other.SessionId;
+      }
+      if (other.OriginJobId.Length != 0) {
+        OriginJobId = other.OriginJobId;
+      }
+      if (other.DeviceId.Length != 0) {
+        DeviceId = other.DeviceId;
+      }
+      labels_.Add(other.labels_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10:
+          case 8: {
+            tiers_.AddEntriesFrom(input, _repeated_tiers_codec);
+            break;
+          }
+          case 18:
+          case 16: {
+            states_.AddEntriesFrom(input, _repeated_states_codec);
+            break;
+          }
+          case 26:
+          case 24: {
+            origins_.AddEntriesFrom(input, _repeated_origins_codec);
+            break;
+          }
+          case 34: {
+            MediaType = input.ReadString();
+            break;
+          }
+          case 42: {
+            Sha256 = input.ReadString();
+            break;
+          }
+          case 50: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 58: {
+            OriginJobId = input.ReadString();
+            break;
+          }
+          case 66: {
+            DeviceId = input.ReadString();
+            break;
+          }
+          case 74: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10:
+          case 8: {
+            tiers_.AddEntriesFrom(ref input, _repeated_tiers_codec);
+            break;
+          }
+          case 18:
+          case 16: {
+            states_.AddEntriesFrom(ref input, _repeated_states_codec);
+            break;
+          }
+          case 26:
+          case 24: {
+            origins_.AddEntriesFrom(ref input, _repeated_origins_codec);
+            break;
+          }
+          case 34: {
+            MediaType = input.ReadString();
+            break;
+          }
+          case 42: {
+            Sha256 = input.ReadString();
+            break;
+          }
+          case 50: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 58: {
+            OriginJobId = input.ReadString();
+            break;
+          }
+          case 66: {
+            DeviceId = input.ReadString();
+            break;
+          }
+          case 74: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
             break;
           }
         }

@@ -25,34 +25,8478 @@ namespace DeviceOps.Api.Memory.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "CihkZXZpY2VvcHMvbWVtb3J5L3YxL21lbW9yeV9zZXJ2aWNlLnByb3RvEhNk",
-            "ZXZpY2VvcHMubWVtb3J5LnYxGh5kZXZpY2VvcHMvbWVtb3J5L3YxL2Jsb2Iu",
-            "cHJvdG8inQEKD1JlYWRCbG9iUmVxdWVzdBIPCgdibG9iX2lkGAEgASgJEhQK",
-            "DG9mZnNldF9ieXRlcxgCIAEoAxIUCgxsZW5ndGhfYnl0ZXMYAyABKAMSEwoL",
-            "Y2h1bmtfYnl0ZXMYBCABKAUSIAoTZXhwZWN0ZWRfZ2VuZXJhdGlvbhgFIAEo",
-            "A0gAiAEBQhYKFF9leHBlY3RlZF9nZW5lcmF0aW9uIoABChBSZWFkQmxvYlJl",
-            "c3BvbnNlEhQKDG9mZnNldF9ieXRlcxgBIAEoAxIMCgRkYXRhGAIgASgMEhgK",
-            "C3RvdGFsX2J5dGVzGAMgASgDSACIAQESEwoGY3JjMzJjGAQgASgDSAGIAQFC",
-            "DgoMX3RvdGFsX2J5dGVzQgkKB19jcmMzMmMiIQoOR2V0QmxvYlJlcXVlc3QS",
-            "DwoHYmxvYl9pZBgBIAEoCSI6Cg9HZXRCbG9iUmVzcG9uc2USJwoEYmxvYhgB",
-            "IAEoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYjLAAQoNTWVtb3J5U2Vy",
-            "dmljZRJZCghSZWFkQmxvYhIkLmRldmljZW9wcy5tZW1vcnkudjEuUmVhZEJs",
-            "b2JSZXF1ZXN0GiUuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWFkQmxvYlJlc3Bv",
-            "bnNlMAESVAoHR2V0QmxvYhIjLmRldmljZW9wcy5tZW1vcnkudjEuR2V0Qmxv",
-            "YlJlcXVlc3QaJC5kZXZpY2VvcHMubWVtb3J5LnYxLkdldEJsb2JSZXNwb25z",
-            "ZUIaqgIXRGV2aWNlT3BzLkFwaS5NZW1vcnkuVjFiBnByb3RvMw=="));
+            "ZXZpY2VvcHMubWVtb3J5LnYxGiNkZXZpY2VvcHMvY29tbW9uL3YxL2pvYl9l",
+            "dmVudC5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9sYWJlbC5wcm90bxoe",
+            "ZGV2aWNlb3BzL21lbW9yeS92MS9ibG9iLnByb3RvGidkZXZpY2VvcHMvbWVt",
+            "b3J5L3YxL21lbW9yeV9idWRnZXQucHJvdG8aKGRldmljZW9wcy9tZW1vcnkv",
+            "djEvbWVtb3J5X2hpc3RvcnkucHJvdG8aJWRldmljZW9wcy9tZW1vcnkvdjEv",
+            "bWVtb3J5X3Bvb2wucHJvdG8aJWRldmljZW9wcy9tZW1vcnkvdjEvcmVzZXJ2",
+            "YXRpb24ucHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxof",
+            "Z29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byJkChZMaXN0TWVtb3J5",
+            "UG9vbHNSZXF1ZXN0EjIKBWtpbmRzGAEgAygOMiMuZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5NZW1vcnlQb29sS2luZBIWCg5pbmNsdWRlX293bmVycxgCIAEoCCJQ",
+            "ChdMaXN0TWVtb3J5UG9vbHNSZXNwb25zZRI1CgxtZW1vcnlfcG9vbHMYASAD",
+            "KAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeVBvb2wiRgoUR2V0TWVt",
+            "b3J5UG9vbFJlcXVlc3QSFgoObWVtb3J5X3Bvb2xfaWQYASABKAkSFgoOaW5j",
+            "bHVkZV9vd25lcnMYAiABKAgiTQoVR2V0TWVtb3J5UG9vbFJlc3BvbnNlEjQK",
+            "C21lbW9yeV9wb29sGAEgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1v",
+            "cnlQb29sIpEBChdXYXRjaE1lbW9yeVBvb2xzUmVxdWVzdBIXCg9tZW1vcnlf",
+            "cG9vbF9pZHMYASADKAkSKwoIaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJv",
+            "dG9idWYuRHVyYXRpb24SGAoQbWluX2NoYW5nZV9ieXRlcxgDIAEoAxIWCg5p",
+            "bmNsdWRlX293bmVycxgEIAEoCCKtAQoYV2F0Y2hNZW1vcnlQb29sc1Jlc3Bv",
+            "bnNlEjUKDG1lbW9yeV9wb29scxgBIAMoCzIfLmRldmljZW9wcy5tZW1vcnku",
+            "djEuTWVtb3J5UG9vbBJDChBwcmVzc3VyZV9jaGFuZ2VzGAIgAygLMikuZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQcmVzc3VyZUNoYW5nZRIVCg1za2lw",
+            "cGVkX2NvdW50GAMgASgDIqMBChZTZXRNZW1vcnlCdWRnZXRSZXF1ZXN0EhYK",
+            "Dm1lbW9yeV9wb29sX2lkGAEgASgJEjgKDW1lbW9yeV9idWRnZXQYAiABKAsy",
+            "IS5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeUJ1ZGdldBIMCgRldGFnGAMg",
+            "ASgJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSEgoKcmVxdWVzdF9pZBgFIAEo",
+            "CSKIAQoXU2V0TWVtb3J5QnVkZ2V0UmVzcG9uc2USNAoLbWVtb3J5X3Bvb2wY",
+            "ASABKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeVBvb2wSNwoGaW1w",
+            "YWN0GAIgASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlCdWRnZXRJ",
+            "bXBhY3QijgIKFFJlY2xhaW1NZW1vcnlSZXF1ZXN0EhYKDm1lbW9yeV9wb29s",
+            "X2lkGAEgASgJEhQKCmZyZWVfYnl0ZXMYAiABKANIABIUCgp1c2VkX3JhdGlv",
+            "GAMgASgBSAASOgoJbWF4X2xldmVsGAQgASgOMicuZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5NZW1vcnlSZWNsYWltTGV2ZWwSEAoIa2VlcF9pZHMYBSADKAkSLwoM",
+            "bWF4X2R1cmF0aW9uGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
+            "EhUKDXZhbGlkYXRlX29ubHkYByABKAgSEgoKcmVxdWVzdF9pZBgIIAEoCUII",
+            "CgZ0YXJnZXQiUQoVUmVjbGFpbU1lbW9yeVJlc3BvbnNlEjgKBnJlcG9ydBgB",
+            "IAEoCzIoLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UmVjbGFpbVJlcG9y",
+            "dCK6AQoZUXVlcnlNZW1vcnlIaXN0b3J5UmVxdWVzdBIWCg5tZW1vcnlfcG9v",
+            "bF9pZBgBIAEoCRIuCgpzdGFydF90aW1lGAIgASgLMhouZ29vZ2xlLnByb3Rv",
+            "YnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90",
+            "b2J1Zi5UaW1lc3RhbXASJwoEc3RlcBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1",
+            "Zi5EdXJhdGlvbiJRChpRdWVyeU1lbW9yeUhpc3RvcnlSZXNwb25zZRIzCgdo",
+            "aXN0b3J5GAEgASgLMiIuZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlIaXN0",
+            "b3J5ItYCChhDcmVhdGVSZXNlcnZhdGlvblJlcXVlc3QSFgoObWVtb3J5X3Bv",
+            "b2xfaWQYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxIPCgdwdXJwb3NlGAMg",
+            "ASgJEi8KCHByaW9yaXR5GAQgASgOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Q",
+            "cmlvcml0eRIvCgx0aW1lX3RvX2xpdmUYBSABKAsyGS5nb29nbGUucHJvdG9i",
+            "dWYuRHVyYXRpb24SFgoOYWxsb3dfZXZpY3Rpb24YBiABKAgSLwoMd2FpdF90",
+            "aW1lb3V0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCnNl",
+            "c3Npb25faWQYCCABKAkSKgoGbGFiZWxzGAkgAygLMhouZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5MYWJlbBISCgpyZXF1ZXN0X2lkGAogASgJInQKGUNyZWF0ZVJl",
+            "c2VydmF0aW9uUmVzcG9uc2USNQoLcmVzZXJ2YXRpb24YASABKAsyIC5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLlJlc2VydmF0aW9uEiAKGGV2aWN0ZWRfbG9hZGVk",
+            "X21vZGVsX2lkcxgCIAMoCSJ4ChdMaXN0UmVzZXJ2YXRpb25zUmVxdWVzdBIR",
+            "CglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI2CgZmaWx0",
+            "ZXIYAyABKAsyJi5kZXZpY2VvcHMubWVtb3J5LnYxLlJlc2VydmF0aW9uRmls",
+            "dGVyImsKGExpc3RSZXNlcnZhdGlvbnNSZXNwb25zZRI2CgxyZXNlcnZhdGlv",
+            "bnMYASADKAsyIC5kZXZpY2VvcHMubWVtb3J5LnYxLlJlc2VydmF0aW9uEhcK",
+            "D25leHRfcGFnZV90b2tlbhgCIAEoCSKYAQoXUmVuZXdSZXNlcnZhdGlvblJl",
+            "cXVlc3QSFgoOcmVzZXJ2YXRpb25faWQYASABKAkSLwoMdGltZV90b19saXZl",
+            "GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKCnNpemVfYnl0",
+            "ZXMYAyABKANIAIgBARIMCgRldGFnGAQgASgJQg0KC19zaXplX2J5dGVzIlEK",
+            "GFJlbmV3UmVzZXJ2YXRpb25SZXNwb25zZRI1CgtyZXNlcnZhdGlvbhgBIAEo",
+            "CzIgLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb24iQAoYRGVsZXRl",
+            "UmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJlc2VydmF0aW9uX2lkGAEgASgJEgwK",
+            "BGV0YWcYAiABKAkiMwoZRGVsZXRlUmVzZXJ2YXRpb25SZXNwb25zZRIWCg5y",
+            "ZWxlYXNlZF9ieXRlcxgBIAEoAyKmAwoTUmVnaXN0ZXJCbG9iUmVxdWVzdBIP",
+            "CgdibG9iX2lkGAEgASgJEi8KBGZpbGUYAiABKAsyHy5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLk1hcHBlZEZpbGVIABJBCg1zaGFyZWRfbWVtb3J5GAMgASgLMigu",
+            "ZGV2aWNlb3BzLm1lbW9yeS52MS5TaGFyZWRNZW1vcnlTZWdtZW50SAASFwoK",
+            "c2l6ZV9ieXRlcxgEIAEoA0gBiAEBEhIKCm1lZGlhX3R5cGUYBSABKAkSDgoG",
+            "c2hhMjU2GAYgASgJEhIKCmdlbmVyYXRpb24YByABKAMSEwoGdmVyaWZ5GAgg",
+            "ASgISAKIAQESKwoIa2VlcF9mb3IYCSABKAsyGS5nb29nbGUucHJvdG9idWYu",
+            "RHVyYXRpb24SEgoKc2Vzc2lvbl9pZBgKIAEoCRIqCgZsYWJlbHMYCyADKAsy",
+            "Gi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEhIKCnJlcXVlc3RfaWQYDCAB",
+            "KAlCCQoHYmFja2luZ0INCgtfc2l6ZV9ieXRlc0IJCgdfdmVyaWZ5Ij8KFFJl",
+            "Z2lzdGVyQmxvYlJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLkJsb2IiWQoRQ3JlYXRlQmxvYlJlcXVlc3QSMAoJYmxvYl9z",
+            "cGVjGAEgASgLMh0uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iU3BlYxISCgpy",
+            "ZXF1ZXN0X2lkGAIgASgJIj0KEkNyZWF0ZUJsb2JSZXNwb25zZRInCgRibG9i",
+            "GAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIqcBChFVcGxvYWRC",
+            "bG9iUmVxdWVzdBIyCglibG9iX3NwZWMYASABKAsyHS5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLkJsb2JTcGVjSAASEQoHYmxvYl9pZBgCIAEoCUgAEi8KBWNodW5r",
+            "GAMgASgLMh4uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iQ2h1bmtIABISCgpy",
+            "ZXF1ZXN0X2lkGAQgASgJQgYKBHBhcnQiPQoSVXBsb2FkQmxvYlJlc3BvbnNl",
+            "EicKBGJsb2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IiVwoV",
+            "V3JpdGVCbG9iQ2h1bmtSZXF1ZXN0Eg8KB2Jsb2JfaWQYASABKAkSLQoFY2h1",
+            "bmsYAiABKAsyHi5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JDaHVuayJBChZX",
+            "cml0ZUJsb2JDaHVua1Jlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2Vv",
+            "cHMubWVtb3J5LnYxLkJsb2IinQEKD1JlYWRCbG9iUmVxdWVzdBIPCgdibG9i",
+            "X2lkGAEgASgJEhQKDG9mZnNldF9ieXRlcxgCIAEoAxIUCgxsZW5ndGhfYnl0",
+            "ZXMYAyABKAMSEwoLY2h1bmtfYnl0ZXMYBCABKAUSIAoTZXhwZWN0ZWRfZ2Vu",
+            "ZXJhdGlvbhgFIAEoA0gAiAEBQhYKFF9leHBlY3RlZF9nZW5lcmF0aW9uIoAB",
+            "ChBSZWFkQmxvYlJlc3BvbnNlEhQKDG9mZnNldF9ieXRlcxgBIAEoAxIMCgRk",
+            "YXRhGAIgASgMEhgKC3RvdGFsX2J5dGVzGAMgASgDSACIAQESEwoGY3JjMzJj",
+            "GAQgASgDSAGIAQFCDgoMX3RvdGFsX2J5dGVzQgkKB19jcmMzMmMiIQoOR2V0",
+            "QmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCSI6Cg9HZXRCbG9iUmVzcG9u",
+            "c2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYiJq",
+            "ChBMaXN0QmxvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdl",
+            "X3Rva2VuGAIgASgJEi8KBmZpbHRlchgDIAEoCzIfLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuQmxvYkZpbHRlciJrChFMaXN0QmxvYnNSZXNwb25zZRIoCgVibG9i",
+            "cxgBIAMoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYhIXCg9uZXh0X3Bh",
+            "Z2VfdG9rZW4YAiABKAkSEwoLdG90YWxfYnl0ZXMYAyABKAMiPAoRRGVsZXRl",
+            "QmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIWCg5vbmx5X2lmX3VudXNl",
+            "ZBgCIAEoCCI6ChJEZWxldGVCbG9iUmVzcG9uc2USEAoIZGVmZXJyZWQYASAB",
+            "KAgSEgoKaG9sZGVyX2lkcxgCIAMoCSKnAQoTVHJhbnNmZXJCbG9iUmVxdWVz",
+            "dBI4Cg1ibG9iX3RyYW5zZmVyGAEgASgLMiEuZGV2aWNlb3BzLm1lbW9yeS52",
+            "MS5CbG9iVHJhbnNmZXISMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5j",
+            "b21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1",
+            "ZXN0X2lkGAQgASgJIpcBChRUcmFuc2ZlckJsb2JSZXNwb25zZRIsCgVldmVu",
+            "dBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSRwoUYmxv",
+            "Yl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "LkJsb2JUcmFuc2ZlclJlcG9ydEgAQggKBm91dHB1dDLSDwoNTWVtb3J5U2Vy",
+            "dmljZRJsCg9MaXN0TWVtb3J5UG9vbHMSKy5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "Lkxpc3RNZW1vcnlQb29sc1JlcXVlc3QaLC5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "Lkxpc3RNZW1vcnlQb29sc1Jlc3BvbnNlEmYKDUdldE1lbW9yeVBvb2wSKS5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLkdldE1lbW9yeVBvb2xSZXF1ZXN0GiouZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5HZXRNZW1vcnlQb29sUmVzcG9uc2UScQoQV2F0",
+            "Y2hNZW1vcnlQb29scxIsLmRldmljZW9wcy5tZW1vcnkudjEuV2F0Y2hNZW1v",
+            "cnlQb29sc1JlcXVlc3QaLS5kZXZpY2VvcHMubWVtb3J5LnYxLldhdGNoTWVt",
+            "b3J5UG9vbHNSZXNwb25zZTABEmwKD1NldE1lbW9yeUJ1ZGdldBIrLmRldmlj",
+            "ZW9wcy5tZW1vcnkudjEuU2V0TWVtb3J5QnVkZ2V0UmVxdWVzdBosLmRldmlj",
+            "ZW9wcy5tZW1vcnkudjEuU2V0TWVtb3J5QnVkZ2V0UmVzcG9uc2USZgoNUmVj",
+            "bGFpbU1lbW9yeRIpLmRldmljZW9wcy5tZW1vcnkudjEuUmVjbGFpbU1lbW9y",
+            "eVJlcXVlc3QaKi5kZXZpY2VvcHMubWVtb3J5LnYxLlJlY2xhaW1NZW1vcnlS",
+            "ZXNwb25zZRJ1ChJRdWVyeU1lbW9yeUhpc3RvcnkSLi5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLlF1ZXJ5TWVtb3J5SGlzdG9yeVJlcXVlc3QaLy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLlF1ZXJ5TWVtb3J5SGlzdG9yeVJlc3BvbnNlEnIKEUNyZWF0",
+            "ZVJlc2VydmF0aW9uEi0uZGV2aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVSZXNl",
+            "cnZhdGlvblJlcXVlc3QaLi5kZXZpY2VvcHMubWVtb3J5LnYxLkNyZWF0ZVJl",
+            "c2VydmF0aW9uUmVzcG9uc2USbwoQTGlzdFJlc2VydmF0aW9ucxIsLmRldmlj",
+            "ZW9wcy5tZW1vcnkudjEuTGlzdFJlc2VydmF0aW9uc1JlcXVlc3QaLS5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLkxpc3RSZXNlcnZhdGlvbnNSZXNwb25zZRJvChBS",
+            "ZW5ld1Jlc2VydmF0aW9uEiwuZGV2aWNlb3BzLm1lbW9yeS52MS5SZW5ld1Jl",
+            "c2VydmF0aW9uUmVxdWVzdBotLmRldmljZW9wcy5tZW1vcnkudjEuUmVuZXdS",
+            "ZXNlcnZhdGlvblJlc3BvbnNlEnIKEURlbGV0ZVJlc2VydmF0aW9uEi0uZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5EZWxldGVSZXNlcnZhdGlvblJlcXVlc3QaLi5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZVJlc2VydmF0aW9uUmVzcG9uc2US",
+            "YwoMUmVnaXN0ZXJCbG9iEiguZGV2aWNlb3BzLm1lbW9yeS52MS5SZWdpc3Rl",
+            "ckJsb2JSZXF1ZXN0GikuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWdpc3RlckJs",
+            "b2JSZXNwb25zZRJdCgpDcmVhdGVCbG9iEiYuZGV2aWNlb3BzLm1lbW9yeS52",
+            "MS5DcmVhdGVCbG9iUmVxdWVzdBonLmRldmljZW9wcy5tZW1vcnkudjEuQ3Jl",
+            "YXRlQmxvYlJlc3BvbnNlEl8KClVwbG9hZEJsb2ISJi5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLlVwbG9hZEJsb2JSZXF1ZXN0GicuZGV2aWNlb3BzLm1lbW9yeS52",
+            "MS5VcGxvYWRCbG9iUmVzcG9uc2UoARJpCg5Xcml0ZUJsb2JDaHVuaxIqLmRl",
+            "dmljZW9wcy5tZW1vcnkudjEuV3JpdGVCbG9iQ2h1bmtSZXF1ZXN0GisuZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5Xcml0ZUJsb2JDaHVua1Jlc3BvbnNlElkKCFJl",
+            "YWRCbG9iEiQuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWFkQmxvYlJlcXVlc3Qa",
+            "JS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlYWRCbG9iUmVzcG9uc2UwARJUCgdH",
+            "ZXRCbG9iEiMuZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRCbG9iUmVxdWVzdBok",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuR2V0QmxvYlJlc3BvbnNlEloKCUxpc3RC",
+            "bG9icxIlLmRldmljZW9wcy5tZW1vcnkudjEuTGlzdEJsb2JzUmVxdWVzdBom",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuTGlzdEJsb2JzUmVzcG9uc2USXQoKRGVs",
+            "ZXRlQmxvYhImLmRldmljZW9wcy5tZW1vcnkudjEuRGVsZXRlQmxvYlJlcXVl",
+            "c3QaJy5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZUJsb2JSZXNwb25zZRJl",
+            "CgxUcmFuc2ZlckJsb2ISKC5kZXZpY2VvcHMubWVtb3J5LnYxLlRyYW5zZmVy",
+            "QmxvYlJlcXVlc3QaKS5kZXZpY2VvcHMubWVtb3J5LnYxLlRyYW5zZmVyQmxv",
+            "YlJlc3BvbnNlMAFCGqoCF0RldmljZU9wcy5BcGkuTWVtb3J5LlYxYgZwcm90",
+            "bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryBudgetReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryHistoryReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Memory.V1.ReservationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest.Parser, new[]{ "Kinds", "IncludeOwners" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse.Parser, new[]{ "MemoryPools" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest), global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest.Parser, new[]{ "MemoryPoolId", "IncludeOwners" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse), global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse.Parser, new[]{ "MemoryPool" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest), global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest.Parser, new[]{ "MemoryPoolIds", "Interval", "MinChangeBytes", "IncludeOwners" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse), global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse.Parser, new[]{ "MemoryPools", "PressureChanges", "SkippedCount" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest), global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest.Parser, new[]{ "MemoryPoolId", "MemoryBudget", "Etag", "ValidateOnly", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse), global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse.Parser, new[]{ "MemoryPool", "Impact" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest), global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest.Parser, new[]{ "MemoryPoolId", "FreeBytes", "UsedRatio", "MaxLevel", "KeepIds", "MaxDuration", "ValidateOnly", "RequestId" }, new[]{ "Target" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse), global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse.Parser, new[]{ "Report" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest), global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest.Parser, new[]{ "MemoryPoolId", "StartTime", "EndTime", "Step" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse), global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse.Parser, new[]{ "History" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationRequest), global::DeviceOps.Api.Memory.V1.CreateReservationRequest.Parser, new[]{ "MemoryPoolId", "SizeBytes", "Purpose", "Priority", "TimeToLive", "AllowEviction", "WaitTimeout", "SessionId", "Labels", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationResponse), global::DeviceOps.Api.Memory.V1.CreateReservationResponse.Parser, new[]{ "Reservation", "EvictedLoadedModelIds" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsRequest), global::DeviceOps.Api.Memory.V1.ListReservationsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsResponse), global::DeviceOps.Api.Memory.V1.ListReservationsResponse.Parser, new[]{ "Reservations", "NextPageToken" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationRequest), global::DeviceOps.Api.Memory.V1.RenewReservationRequest.Parser, new[]{ "ReservationId", "TimeToLive", "SizeBytes", "Etag" }, new[]{ "SizeBytes" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationResponse), global::DeviceOps.Api.Memory.V1.RenewReservationResponse.Parser, new[]{ "Reservation" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest), global::DeviceOps.Api.Memory.V1.DeleteReservationRequest.Parser, new[]{ "ReservationId", "Etag" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.DeleteReservationResponse), global::DeviceOps.Api.Memory.V1.DeleteReservationResponse.Parser, new[]{ "ReleasedBytes" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RegisterBlobRequest), global::DeviceOps.Api.Memory.V1.RegisterBlobRequest.Parser, new[]{ "BlobId", "File", "SharedMemory", "SizeBytes", "MediaType", "Sha256", "Generation", "Verify", "KeepFor", "SessionId", "Labels", "RequestId" }, new[]{ "Backing", "SizeBytes", "Verify" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RegisterBlobResponse), global::DeviceOps.Api.Memory.V1.RegisterBlobResponse.Parser, new[]{ "Blob" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateBlobRequest), global::DeviceOps.Api.Memory.V1.CreateBlobRequest.Parser, new[]{ "BlobSpec", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateBlobResponse), global::DeviceOps.Api.Memory.V1.CreateBlobResponse.Parser, new[]{ "Blob" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.UploadBlobRequest), global::DeviceOps.Api.Memory.V1.UploadBlobRequest.Parser, new[]{ "BlobSpec", "BlobId", "Chunk", "RequestId" }, new[]{ "Part" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.UploadBlobResponse), global::DeviceOps.Api.Memory.V1.UploadBlobResponse.Parser, new[]{ "Blob" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest), global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest.Parser, new[]{ "BlobId", "Chunk" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse), global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse.Parser, new[]{ "Blob" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ReadBlobRequest), global::DeviceOps.Api.Memory.V1.ReadBlobRequest.Parser, new[]{ "BlobId", "OffsetBytes", "LengthBytes", "ChunkBytes", "ExpectedGeneration" }, new[]{ "ExpectedGeneration" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ReadBlobResponse), global::DeviceOps.Api.Memory.V1.ReadBlobResponse.Parser, new[]{ "OffsetBytes", "Data", "TotalBytes", "Crc32C" }, new[]{ "TotalBytes", "Crc32C" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetBlobRequest), global::DeviceOps.Api.Memory.V1.GetBlobRequest.Parser, new[]{ "BlobId" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetBlobResponse), global::DeviceOps.Api.Memory.V1.GetBlobResponse.Parser, new[]{ "Blob" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetBlobResponse), global::DeviceOps.Api.Memory.V1.GetBlobResponse.Parser, new[]{ "Blob" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListBlobsRequest), global::DeviceOps.Api.Memory.V1.ListBlobsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListBlobsResponse), global::DeviceOps.Api.Memory.V1.ListBlobsResponse.Parser, new[]{ "Blobs", "NextPageToken", "TotalBytes" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.DeleteBlobRequest), global::DeviceOps.Api.Memory.V1.DeleteBlobRequest.Parser, new[]{ "BlobId", "OnlyIfUnused" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.DeleteBlobResponse), global::DeviceOps.Api.Memory.V1.DeleteBlobResponse.Parser, new[]{ "Deferred", "HolderIds" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.TransferBlobRequest), global::DeviceOps.Api.Memory.V1.TransferBlobRequest.Parser, new[]{ "BlobTransfer", "Options", "Detached", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.TransferBlobResponse), global::DeviceOps.Api.Memory.V1.TransferBlobResponse.Parser, new[]{ "Event", "BlobTransferReport" }, new[]{ "Output" }, null, null, null)
           }));
     }
     #endregion
 
   }
   #region Messages
+  /// <summary>
+  /// Which pools to list.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListMemoryPoolsRequest : pb::IMessage<ListMemoryPoolsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListMemoryPoolsRequest> _parser = new pb::MessageParser<ListMemoryPoolsRequest>(() => new ListMemoryPoolsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListMemoryPoolsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[0]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListMemoryPoolsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListMemoryPoolsRequest(ListMemoryPoolsRequest other) : this() {
+      kinds_ = other.kinds_.Clone();
+      includeOwners_ = other.includeOwners_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListMemoryPoolsRequest Clone() {
+      return new ListMemoryPoolsRequest(this);
+    }
+
+    /// <summary>Field number for the "kinds" field.</summary>
+    public const int KindsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.MemoryPoolKind> _repeated_kinds_codec
+        = pb::FieldCodec.ForEnum(10, x => (int) x, x => (global::DeviceOps.Api.Memory.V1.MemoryPoolKind) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPoolKind> kinds_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPoolKind>();
+    /// <summary>
+    /// Only these kinds. Empty: all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPoolKind> Kinds {
+      get { return kinds_; }
+    }
+
+    /// <summary>Field number for the "include_owners" field.</summary>
+    public const int IncludeOwnersFieldNumber = 2;
+    private bool includeOwners_;
+    /// <summary>
+    /// Tell who holds the memory, too. Empty: no.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool IncludeOwners {
+      get { return includeOwners_; }
+      set {
+        includeOwners_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListMemoryPoolsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListMemoryPoolsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!kinds_.Equals(other.kinds_)) return false;
+      if (IncludeOwners != other.IncludeOwners) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= kinds_.GetHashCode();
+      if (IncludeOwners != false) hash ^= IncludeOwners.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      kinds_.WriteTo(output, _repeated_kinds_codec);
+      if (IncludeOwners != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(IncludeOwners);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      kinds_.WriteTo(ref output, _repeated_kinds_codec);
+      if (IncludeOwners != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(IncludeOwners);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += kinds_.CalculateSize(_repeated_kinds_codec);
+      if (IncludeOwners != false) {
+        size += 1 + 1;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListMemoryPoolsRequest other) {
+      if (other == null) {
+        return;
+      }
+      kinds_.Add(other.kinds_);
+      if (other.IncludeOwners != false) {
+        IncludeOwners = other.IncludeOwners;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10:
+          case 8: {
+            kinds_.AddEntriesFrom(input, _repeated_kinds_codec);
+            break;
+          }
+          case 16: {
+            IncludeOwners = input.ReadBool();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10:
+          case 8: {
+            kinds_.AddEntriesFrom(ref input, _repeated_kinds_codec);
+            break;
+          }
+          case 16: {
+            IncludeOwners = input.ReadBool();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The pools.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListMemoryPoolsResponse : pb::IMessage<ListMemoryPoolsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListMemoryPoolsResponse> _parser = new pb::MessageParser<ListMemoryPoolsResponse>(() => new ListMemoryPoolsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListMemoryPoolsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[1]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListMemoryPoolsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListMemoryPoolsResponse(ListMemoryPoolsResponse other) : this() {
+      memoryPools_ = other.memoryPools_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListMemoryPoolsResponse Clone() {
+      return new ListMemoryPoolsResponse(this);
+    }
+
+    /// <summary>Field number for the "memory_pools" field.</summary>
+    public const int MemoryPoolsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.MemoryPool> _repeated_memoryPools_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.MemoryPool.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool> memoryPools_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool>();
+    /// <summary>
+    /// The pools: devices first, then `host` and `disk`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool> MemoryPools {
+      get { return memoryPools_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListMemoryPoolsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListMemoryPoolsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!memoryPools_.Equals(other.memoryPools_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= memoryPools_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      memoryPools_.WriteTo(output, _repeated_memoryPools_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      memoryPools_.WriteTo(ref output, _repeated_memoryPools_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += memoryPools_.CalculateSize(_repeated_memoryPools_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListMemoryPoolsResponse other) {
+      if (other == null) {
+        return;
+      }
+      memoryPools_.Add(other.memoryPools_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            memoryPools_.AddEntriesFrom(input, _repeated_memoryPools_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            memoryPools_.AddEntriesFrom(ref input, _repeated_memoryPools_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which pool.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetMemoryPoolRequest : pb::IMessage<GetMemoryPoolRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetMemoryPoolRequest> _parser = new pb::MessageParser<GetMemoryPoolRequest>(() => new GetMemoryPoolRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetMemoryPoolRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[2]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetMemoryPoolRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetMemoryPoolRequest(GetMemoryPoolRequest other) : this() {
+      memoryPoolId_ = other.memoryPoolId_;
+      includeOwners_ = other.includeOwners_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetMemoryPoolRequest Clone() {
+      return new GetMemoryPoolRequest(this);
+    }
+
+    /// <summary>Field number for the "memory_pool_id" field.</summary>
+    public const int MemoryPoolIdFieldNumber = 1;
+    private string memoryPoolId_ = "";
+    /// <summary>
+    /// `host`, `disk`, or id or alias of a device. `cpu` means `host`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MemoryPoolId {
+      get { return memoryPoolId_; }
+      set {
+        memoryPoolId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "include_owners" field.</summary>
+    public const int IncludeOwnersFieldNumber = 2;
+    private bool includeOwners_;
+    /// <summary>
+    /// Tell who holds the memory, too. Empty: no.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool IncludeOwners {
+      get { return includeOwners_; }
+      set {
+        includeOwners_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetMemoryPoolRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetMemoryPoolRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (MemoryPoolId != other.MemoryPoolId) return false;
+      if (IncludeOwners != other.IncludeOwners) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (MemoryPoolId.Length != 0) hash ^= MemoryPoolId.GetHashCode();
+      if (IncludeOwners != false) hash ^= IncludeOwners.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (IncludeOwners != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(IncludeOwners);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (IncludeOwners != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(IncludeOwners);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (MemoryPoolId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MemoryPoolId);
+      }
+      if (IncludeOwners != false) {
+        size += 1 + 1;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetMemoryPoolRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.MemoryPoolId.Length != 0) {
+        MemoryPoolId = other.MemoryPoolId;
+      }
+      if (other.IncludeOwners != false) {
+        IncludeOwners = other.IncludeOwners;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 16: {
+            IncludeOwners = input.ReadBool();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 16: {
+            IncludeOwners = input.ReadBool();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One pool.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetMemoryPoolResponse : pb::IMessage<GetMemoryPoolResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetMemoryPoolResponse> _parser = new pb::MessageParser<GetMemoryPoolResponse>(() => new GetMemoryPoolResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetMemoryPoolResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[3]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetMemoryPoolResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetMemoryPoolResponse(GetMemoryPoolResponse other) : this() {
+      memoryPool_ = other.memoryPool_ != null ? other.memoryPool_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetMemoryPoolResponse Clone() {
+      return new GetMemoryPoolResponse(this);
+    }
+
+    /// <summary>Field number for the "memory_pool" field.</summary>
+    public const int MemoryPoolFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.MemoryPool memoryPool_;
+    /// <summary>
+    /// The pool, measured now.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryPool MemoryPool {
+      get { return memoryPool_; }
+      set {
+        memoryPool_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetMemoryPoolResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetMemoryPoolResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(MemoryPool, other.MemoryPool)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (memoryPool_ != null) hash ^= MemoryPool.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (memoryPool_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(MemoryPool);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (memoryPool_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(MemoryPool);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (memoryPool_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(MemoryPool);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetMemoryPoolResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.memoryPool_ != null) {
+        if (memoryPool_ == null) {
+          MemoryPool = new global::DeviceOps.Api.Memory.V1.MemoryPool();
+        }
+        MemoryPool.MergeFrom(other.MemoryPool);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (memoryPool_ == null) {
+              MemoryPool = new global::DeviceOps.Api.Memory.V1.MemoryPool();
+            }
+            input.ReadMessage(MemoryPool);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (memoryPool_ == null) {
+              MemoryPool = new global::DeviceOps.Api.Memory.V1.MemoryPool();
+            }
+            input.ReadMessage(MemoryPool);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which pools to measure, and how often.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class WatchMemoryPoolsRequest : pb::IMessage<WatchMemoryPoolsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<WatchMemoryPoolsRequest> _parser = new pb::MessageParser<WatchMemoryPoolsRequest>(() => new WatchMemoryPoolsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<WatchMemoryPoolsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[4]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WatchMemoryPoolsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WatchMemoryPoolsRequest(WatchMemoryPoolsRequest other) : this() {
+      memoryPoolIds_ = other.memoryPoolIds_.Clone();
+      interval_ = other.interval_ != null ? other.interval_.Clone() : null;
+      minChangeBytes_ = other.minChangeBytes_;
+      includeOwners_ = other.includeOwners_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WatchMemoryPoolsRequest Clone() {
+      return new WatchMemoryPoolsRequest(this);
+    }
+
+    /// <summary>Field number for the "memory_pool_ids" field.</summary>
+    public const int MemoryPoolIdsFieldNumber = 1;
+    private static readonly pb::FieldCodec<string> _repeated_memoryPoolIds_codec
+        = pb::FieldCodec.ForString(10);
+    private readonly pbc::RepeatedField<string> memoryPoolIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// `host`, `disk`, ids or aliases of devices. Empty: all, those that appear later too.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> MemoryPoolIds {
+      get { return memoryPoolIds_; }
+    }
+
+    /// <summary>Field number for the "interval" field.</summary>
+    public const int IntervalFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Duration interval_;
+    /// <summary>
+    /// Time between two samples, 0.1..60 s. Absent: 5 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Interval {
+      get { return interval_; }
+      set {
+        interval_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "min_change_bytes" field.</summary>
+    public const int MinChangeBytesFieldNumber = 3;
+    private long minChangeBytes_;
+    /// <summary>
+    /// Leave a pool out of a message if neither its used nor its held bytes moved by this much since it was last sent. 0: never leave out.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MinChangeBytes {
+      get { return minChangeBytes_; }
+      set {
+        minChangeBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "include_owners" field.</summary>
+    public const int IncludeOwnersFieldNumber = 4;
+    private bool includeOwners_;
+    /// <summary>
+    /// Tell who holds the memory, too. Empty: no.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool IncludeOwners {
+      get { return includeOwners_; }
+      set {
+        includeOwners_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as WatchMemoryPoolsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(WatchMemoryPoolsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!memoryPoolIds_.Equals(other.memoryPoolIds_)) return false;
+      if (!object.Equals(Interval, other.Interval)) return false;
+      if (MinChangeBytes != other.MinChangeBytes) return false;
+      if (IncludeOwners != other.IncludeOwners) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= memoryPoolIds_.GetHashCode();
+      if (interval_ != null) hash ^= Interval.GetHashCode();
+      if (MinChangeBytes != 0L) hash ^= MinChangeBytes.GetHashCode();
+      if (IncludeOwners != false) hash ^= IncludeOwners.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      memoryPoolIds_.WriteTo(output, _repeated_memoryPoolIds_codec);
+      if (interval_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Interval);
+      }
+      if (MinChangeBytes != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(MinChangeBytes);
+      }
+      if (IncludeOwners != false) {
+        output.WriteRawTag(32);
+        output.WriteBool(IncludeOwners);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      memoryPoolIds_.WriteTo(ref output, _repeated_memoryPoolIds_codec);
+      if (interval_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Interval);
+      }
+      if (MinChangeBytes != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(MinChangeBytes);
+      }
+      if (IncludeOwners != false) {
+        output.WriteRawTag(32);
+        output.WriteBool(IncludeOwners);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += memoryPoolIds_.CalculateSize(_repeated_memoryPoolIds_codec);
+      if (interval_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Interval);
+      }
+      if (MinChangeBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MinChangeBytes);
+      }
+      if (IncludeOwners != false) {
+        size += 1 + 1;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(WatchMemoryPoolsRequest other) {
+      if (other == null) {
+        return;
+      }
+      memoryPoolIds_.Add(other.memoryPoolIds_);
+      if (other.interval_ != null) {
+        if (interval_ == null) {
+          Interval = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Interval.MergeFrom(other.Interval);
+      }
+      if (other.MinChangeBytes != 0L) {
+        MinChangeBytes = other.MinChangeBytes;
+      }
+      if (other.IncludeOwners != false) {
+        IncludeOwners = other.IncludeOwners;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            memoryPoolIds_.AddEntriesFrom(input, _repeated_memoryPoolIds_codec);
+            break;
+          }
+          case 18: {
+            if (interval_ == null) {
+              Interval = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Interval);
+            break;
+          }
+          case 24: {
+            MinChangeBytes = input.ReadInt64();
+            break;
+          }
+          case 32: {
+            IncludeOwners = input.ReadBool();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            memoryPoolIds_.AddEntriesFrom(ref input, _repeated_memoryPoolIds_codec);
+            break;
+          }
+          case 18: {
+            if (interval_ == null) {
+              Interval = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Interval);
+            break;
+          }
+          case 24: {
+            MinChangeBytes = input.ReadInt64();
+            break;
+          }
+          case 32: {
+            IncludeOwners = input.ReadBool();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One round of samples.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class WatchMemoryPoolsResponse : pb::IMessage<WatchMemoryPoolsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<WatchMemoryPoolsResponse> _parser = new pb::MessageParser<WatchMemoryPoolsResponse>(() => new WatchMemoryPoolsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<WatchMemoryPoolsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[5]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WatchMemoryPoolsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WatchMemoryPoolsResponse(WatchMemoryPoolsResponse other) : this() {
+      memoryPools_ = other.memoryPools_.Clone();
+      pressureChanges_ = other.pressureChanges_.Clone();
+      skippedCount_ = other.skippedCount_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WatchMemoryPoolsResponse Clone() {
+      return new WatchMemoryPoolsResponse(this);
+    }
+
+    /// <summary>Field number for the "memory_pools" field.</summary>
+    public const int MemoryPoolsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.MemoryPool> _repeated_memoryPools_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.MemoryPool.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool> memoryPools_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool>();
+    /// <summary>
+    /// One sample a pool. May be empty where nothing moved and a pressure did.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool> MemoryPools {
+      get { return memoryPools_; }
+    }
+
+    /// <summary>Field number for the "pressure_changes" field.</summary>
+    public const int PressureChangesFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.MemoryPressureChange> _repeated_pressureChanges_codec
+        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Memory.V1.MemoryPressureChange.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange> pressureChanges_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange>();
+    /// <summary>
+    /// Changes of pressure since the message before, in order.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange> PressureChanges {
+      get { return pressureChanges_; }
+    }
+
+    /// <summary>Field number for the "skipped_count" field.</summary>
+    public const int SkippedCountFieldNumber = 3;
+    private long skippedCount_;
+    /// <summary>
+    /// How many rounds this reader has missed since the message before, because it was slow.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long SkippedCount {
+      get { return skippedCount_; }
+      set {
+        skippedCount_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as WatchMemoryPoolsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(WatchMemoryPoolsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!memoryPools_.Equals(other.memoryPools_)) return false;
+      if(!pressureChanges_.Equals(other.pressureChanges_)) return false;
+      if (SkippedCount != other.SkippedCount) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= memoryPools_.GetHashCode();
+      hash ^= pressureChanges_.GetHashCode();
+      if (SkippedCount != 0L) hash ^= SkippedCount.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      memoryPools_.WriteTo(output, _repeated_memoryPools_codec);
+      pressureChanges_.WriteTo(output, _repeated_pressureChanges_codec);
+      if (SkippedCount != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(SkippedCount);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      memoryPools_.WriteTo(ref output, _repeated_memoryPools_codec);
+      pressureChanges_.WriteTo(ref output, _repeated_pressureChanges_codec);
+      if (SkippedCount != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(SkippedCount);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += memoryPools_.CalculateSize(_repeated_memoryPools_codec);
+      size += pressureChanges_.CalculateSize(_repeated_pressureChanges_codec);
+      if (SkippedCount != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(SkippedCount);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(WatchMemoryPoolsResponse other) {
+      if (other == null) {
+        return;
+      }
+      memoryPools_.Add(other.memoryPools_);
+      pressureChanges_.Add(other.pressureChanges_);
+      if (other.SkippedCount != 0L) {
+        SkippedCount = other.SkippedCount;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            memoryPools_.AddEntriesFrom(input, _repeated_memoryPools_codec);
+            break;
+          }
+          case 18: {
+            pressureChanges_.AddEntriesFrom(input, _repeated_pressureChanges_codec);
+            break;
+          }
+          case 24: {
+            SkippedCount = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            memoryPools_.AddEntriesFrom(ref input, _repeated_memoryPools_codec);
+            break;
+          }
+          case 18: {
+            pressureChanges_.AddEntriesFrom(ref input, _repeated_pressureChanges_codec);
+            break;
+          }
+          case 24: {
+            SkippedCount = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A new budget for a pool.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class SetMemoryBudgetRequest : pb::IMessage<SetMemoryBudgetRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<SetMemoryBudgetRequest> _parser = new pb::MessageParser<SetMemoryBudgetRequest>(() => new SetMemoryBudgetRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<SetMemoryBudgetRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[6]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SetMemoryBudgetRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SetMemoryBudgetRequest(SetMemoryBudgetRequest other) : this() {
+      memoryPoolId_ = other.memoryPoolId_;
+      memoryBudget_ = other.memoryBudget_ != null ? other.memoryBudget_.Clone() : null;
+      etag_ = other.etag_;
+      validateOnly_ = other.validateOnly_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SetMemoryBudgetRequest Clone() {
+      return new SetMemoryBudgetRequest(this);
+    }
+
+    /// <summary>Field number for the "memory_pool_id" field.</summary>
+    public const int MemoryPoolIdFieldNumber = 1;
+    private string memoryPoolId_ = "";
+    /// <summary>
+    /// `host`, `disk`, or id or alias of a device. `cpu` means `host`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MemoryPoolId {
+      get { return memoryPoolId_; }
+      set {
+        memoryPoolId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "memory_budget" field.</summary>
+    public const int MemoryBudgetFieldNumber = 2;
+    private global::DeviceOps.Api.Memory.V1.MemoryBudget memoryBudget_;
+    /// <summary>
+    /// The budget. Absent: the server's configured one again.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryBudget MemoryBudget {
+      get { return memoryBudget_; }
+      set {
+        memoryBudget_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "etag" field.</summary>
+    public const int EtagFieldNumber = 3;
+    private string etag_ = "";
+    /// <summary>
+    /// The etag of the pool as the caller knows it. Empty: overwrite whatever there is.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Etag {
+      get { return etag_; }
+      set {
+        etag_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "validate_only" field.</summary>
+    public const int ValidateOnlyFieldNumber = 4;
+    private bool validateOnly_;
+    /// <summary>
+    /// Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool ValidateOnly {
+      get { return validateOnly_; }
+      set {
+        validateOnly_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 5;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once. Empty: each call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as SetMemoryBudgetRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(SetMemoryBudgetRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (MemoryPoolId != other.MemoryPoolId) return false;
+      if (!object.Equals(MemoryBudget, other.MemoryBudget)) return false;
+      if (Etag != other.Etag) return false;
+      if (ValidateOnly != other.ValidateOnly) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (MemoryPoolId.Length != 0) hash ^= MemoryPoolId.GetHashCode();
+      if (memoryBudget_ != null) hash ^= MemoryBudget.GetHashCode();
+      if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (ValidateOnly != false) hash ^= ValidateOnly.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (memoryBudget_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(MemoryBudget);
+      }
+      if (Etag.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Etag);
+      }
+      if (ValidateOnly != false) {
+        output.WriteRawTag(32);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (memoryBudget_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(MemoryBudget);
+      }
+      if (Etag.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Etag);
+      }
+      if (ValidateOnly != false) {
+        output.WriteRawTag(32);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (MemoryPoolId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MemoryPoolId);
+      }
+      if (memoryBudget_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(MemoryBudget);
+      }
+      if (Etag.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (ValidateOnly != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(SetMemoryBudgetRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.MemoryPoolId.Length != 0) {
+        MemoryPoolId = other.MemoryPoolId;
+      }
+      if (other.memoryBudget_ != null) {
+        if (memoryBudget_ == null) {
+          MemoryBudget = new global::DeviceOps.Api.Memory.V1.MemoryBudget();
+        }
+        MemoryBudget.MergeFrom(other.MemoryBudget);
+      }
+      if (other.Etag.Length != 0) {
+        Etag = other.Etag;
+      }
+      if (other.ValidateOnly != false) {
+        ValidateOnly = other.ValidateOnly;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (memoryBudget_ == null) {
+              MemoryBudget = new global::DeviceOps.Api.Memory.V1.MemoryBudget();
+            }
+            input.ReadMessage(MemoryBudget);
+            break;
+          }
+          case 26: {
+            Etag = input.ReadString();
+            break;
+          }
+          case 32: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (memoryBudget_ == null) {
+              MemoryBudget = new global::DeviceOps.Api.Memory.V1.MemoryBudget();
+            }
+            input.ReadMessage(MemoryBudget);
+            break;
+          }
+          case 26: {
+            Etag = input.ReadString();
+            break;
+          }
+          case 32: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The budget that holds.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class SetMemoryBudgetResponse : pb::IMessage<SetMemoryBudgetResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<SetMemoryBudgetResponse> _parser = new pb::MessageParser<SetMemoryBudgetResponse>(() => new SetMemoryBudgetResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<SetMemoryBudgetResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[7]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SetMemoryBudgetResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SetMemoryBudgetResponse(SetMemoryBudgetResponse other) : this() {
+      memoryPool_ = other.memoryPool_ != null ? other.memoryPool_.Clone() : null;
+      impact_ = other.impact_ != null ? other.impact_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SetMemoryBudgetResponse Clone() {
+      return new SetMemoryBudgetResponse(this);
+    }
+
+    /// <summary>Field number for the "memory_pool" field.</summary>
+    public const int MemoryPoolFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.MemoryPool memoryPool_;
+    /// <summary>
+    /// The pool after the change; with `validate_only`, as it is.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryPool MemoryPool {
+      get { return memoryPool_; }
+      set {
+        memoryPool_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "impact" field.</summary>
+    public const int ImpactFieldNumber = 2;
+    private global::DeviceOps.Api.Memory.V1.MemoryBudgetImpact impact_;
+    /// <summary>
+    /// What the change asked of others; with `validate_only`, what it would.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryBudgetImpact Impact {
+      get { return impact_; }
+      set {
+        impact_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as SetMemoryBudgetResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(SetMemoryBudgetResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(MemoryPool, other.MemoryPool)) return false;
+      if (!object.Equals(Impact, other.Impact)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (memoryPool_ != null) hash ^= MemoryPool.GetHashCode();
+      if (impact_ != null) hash ^= Impact.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (memoryPool_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(MemoryPool);
+      }
+      if (impact_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Impact);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (memoryPool_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(MemoryPool);
+      }
+      if (impact_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Impact);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (memoryPool_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(MemoryPool);
+      }
+      if (impact_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Impact);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(SetMemoryBudgetResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.memoryPool_ != null) {
+        if (memoryPool_ == null) {
+          MemoryPool = new global::DeviceOps.Api.Memory.V1.MemoryPool();
+        }
+        MemoryPool.MergeFrom(other.MemoryPool);
+      }
+      if (other.impact_ != null) {
+        if (impact_ == null) {
+          Impact = new global::DeviceOps.Api.Memory.V1.MemoryBudgetImpact();
+        }
+        Impact.MergeFrom(other.Impact);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (memoryPool_ == null) {
+              MemoryPool = new global::DeviceOps.Api.Memory.V1.MemoryPool();
+            }
+            input.ReadMessage(MemoryPool);
+            break;
+          }
+          case 18: {
+            if (impact_ == null) {
+              Impact = new global::DeviceOps.Api.Memory.V1.MemoryBudgetImpact();
+            }
+            input.ReadMessage(Impact);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (memoryPool_ == null) {
+              MemoryPool = new global::DeviceOps.Api.Memory.V1.MemoryPool();
+            }
+            input.ReadMessage(MemoryPool);
+            break;
+          }
+          case 18: {
+            if (impact_ == null) {
+              Impact = new global::DeviceOps.Api.Memory.V1.MemoryBudgetImpact();
+            }
+            input.ReadMessage(Impact);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What to free.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ReclaimMemoryRequest : pb::IMessage<ReclaimMemoryRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ReclaimMemoryRequest> _parser = new pb::MessageParser<ReclaimMemoryRequest>(() => new ReclaimMemoryRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ReclaimMemoryRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[8]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReclaimMemoryRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReclaimMemoryRequest(ReclaimMemoryRequest other) : this() {
+      memoryPoolId_ = other.memoryPoolId_;
+      maxLevel_ = other.maxLevel_;
+      keepIds_ = other.keepIds_.Clone();
+      maxDuration_ = other.maxDuration_ != null ? other.maxDuration_.Clone() : null;
+      validateOnly_ = other.validateOnly_;
+      requestId_ = other.requestId_;
+      switch (other.TargetCase) {
+        case TargetOneofCase.FreeBytes:
+          FreeBytes = other.FreeBytes;
+          break;
+        case TargetOneofCase.UsedRatio:
+          UsedRatio = other.UsedRatio;
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReclaimMemoryRequest Clone() {
+      return new ReclaimMemoryRequest(this);
+    }
+
+    /// <summary>Field number for the "memory_pool_id" field.</summary>
+    public const int MemoryPoolIdFieldNumber = 1;
+    private string memoryPoolId_ = "";
+    /// <summary>
+    /// `host`, `disk`, or id or alias of a device. `cpu` means `host`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MemoryPoolId {
+      get { return memoryPoolId_; }
+      set {
+        memoryPoolId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "free_bytes" field.</summary>
+    public const int FreeBytesFieldNumber = 2;
+    /// <summary>
+    /// After this many bytes were freed. Negative: INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long FreeBytes {
+      get { return HasFreeBytes ? (long) target_ : 0L; }
+      set {
+        target_ = value;
+        targetCase_ = TargetOneofCase.FreeBytes;
+      }
+    }
+    /// <summary>Gets whether the "free_bytes" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasFreeBytes {
+      get { return targetCase_ == TargetOneofCase.FreeBytes; }
+    }
+    /// <summary> Clears the value of the oneof if it's currently set to "free_bytes" </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearFreeBytes() {
+      if (HasFreeBytes) {
+        ClearTarget();
+      }
+    }
+
+    /// <summary>Field number for the "used_ratio" field.</summary>
+    public const int UsedRatioFieldNumber = 3;
+    /// <summary>
+    /// When the use by all processes is down to this share of the pool, 0..1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double UsedRatio {
+      get { return HasUsedRatio ? (double) target_ : 0D; }
+      set {
+        target_ = value;
+        targetCase_ = TargetOneofCase.UsedRatio;
+      }
+    }
+    /// <summary>Gets whether the "used_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasUsedRatio {
+      get { return targetCase_ == TargetOneofCase.UsedRatio; }
+    }
+    /// <summary> Clears the value of the oneof if it's currently set to "used_ratio" </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearUsedRatio() {
+      if (HasUsedRatio) {
+        ClearTarget();
+      }
+    }
+
+    /// <summary>Field number for the "max_level" field.</summary>
+    public const int MaxLevelFieldNumber = 4;
+    private global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel maxLevel_ = global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel.Unspecified;
+    /// <summary>
+    /// How far to go.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel MaxLevel {
+      get { return maxLevel_; }
+      set {
+        maxLevel_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "keep_ids" field.</summary>
+    public const int KeepIdsFieldNumber = 5;
+    private static readonly pb::FieldCodec<string> _repeated_keepIds_codec
+        = pb::FieldCodec.ForString(42);
+    private readonly pbc::RepeatedField<string> keepIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Ids of loaded models, jobs and blobs that are not to be touched.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> KeepIds {
+      get { return keepIds_; }
+    }
+
+    /// <summary>Field number for the "max_duration" field.</summary>
+    public const int MaxDurationFieldNumber = 6;
+    private global::Google.Protobuf.WellKnownTypes.Duration maxDuration_;
+    /// <summary>
+    /// The longest it may take, 0.1 s..10 min; then it stops where it is. Absent: 30 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration MaxDuration {
+      get { return maxDuration_; }
+      set {
+        maxDuration_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "validate_only" field.</summary>
+    public const int ValidateOnlyFieldNumber = 7;
+    private bool validateOnly_;
+    /// <summary>
+    /// Only tell what would be done; free nothing.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool ValidateOnly {
+      get { return validateOnly_; }
+      set {
+        validateOnly_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 8;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same report, once. Empty: each call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    private object target_;
+    /// <summary>Enum of possible cases for the "target" oneof.</summary>
+    public enum TargetOneofCase {
+      None = 0,
+      FreeBytes = 2,
+      UsedRatio = 3,
+    }
+    private TargetOneofCase targetCase_ = TargetOneofCase.None;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TargetOneofCase TargetCase {
+      get { return targetCase_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearTarget() {
+      targetCase_ = TargetOneofCase.None;
+      target_ = null;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ReclaimMemoryRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ReclaimMemoryRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (MemoryPoolId != other.MemoryPoolId) return false;
+      if (FreeBytes != other.FreeBytes) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(UsedRatio, other.UsedRatio)) return false;
+      if (MaxLevel != other.MaxLevel) return false;
+      if(!keepIds_.Equals(other.keepIds_)) return false;
+      if (!object.Equals(MaxDuration, other.MaxDuration)) return false;
+      if (ValidateOnly != other.ValidateOnly) return false;
+      if (RequestId != other.RequestId) return false;
+      if (TargetCase != other.TargetCase) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (MemoryPoolId.Length != 0) hash ^= MemoryPoolId.GetHashCode();
+      if (HasFreeBytes) hash ^= FreeBytes.GetHashCode();
+      if (HasUsedRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(UsedRatio);
+      if (MaxLevel != global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel.Unspecified) hash ^= MaxLevel.GetHashCode();
+      hash ^= keepIds_.GetHashCode();
+      if (maxDuration_ != null) hash ^= MaxDuration.GetHashCode();
+      if (ValidateOnly != false) hash ^= ValidateOnly.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      hash ^= (int) targetCase_;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (HasFreeBytes) {
+        output.WriteRawTag(16);
+        output.WriteInt64(FreeBytes);
+      }
+      if (HasUsedRatio) {
+        output.WriteRawTag(25);
+        output.WriteDouble(UsedRatio);
+      }
+      if (MaxLevel != global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel.Unspecified) {
+        output.WriteRawTag(32);
+        output.WriteEnum((int) MaxLevel);
+      }
+      keepIds_.WriteTo(output, _repeated_keepIds_codec);
+      if (maxDuration_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(MaxDuration);
+      }
+      if (ValidateOnly != false) {
+        output.WriteRawTag(56);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (HasFreeBytes) {
+        output.WriteRawTag(16);
+        output.WriteInt64(FreeBytes);
+      }
+      if (HasUsedRatio) {
+        output.WriteRawTag(25);
+        output.WriteDouble(UsedRatio);
+      }
+      if (MaxLevel != global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel.Unspecified) {
+        output.WriteRawTag(32);
+        output.WriteEnum((int) MaxLevel);
+      }
+      keepIds_.WriteTo(ref output, _repeated_keepIds_codec);
+      if (maxDuration_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(MaxDuration);
+      }
+      if (ValidateOnly != false) {
+        output.WriteRawTag(56);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (MemoryPoolId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MemoryPoolId);
+      }
+      if (HasFreeBytes) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(FreeBytes);
+      }
+      if (HasUsedRatio) {
+        size += 1 + 8;
+      }
+      if (MaxLevel != global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) MaxLevel);
+      }
+      size += keepIds_.CalculateSize(_repeated_keepIds_codec);
+      if (maxDuration_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(MaxDuration);
+      }
+      if (ValidateOnly != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ReclaimMemoryRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.MemoryPoolId.Length != 0) {
+        MemoryPoolId = other.MemoryPoolId;
+      }
+      if (other.MaxLevel != global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel.Unspecified) {
+        MaxLevel = other.MaxLevel;
+      }
+      keepIds_.Add(other.keepIds_);
+      if (other.maxDuration_ != null) {
+        if (maxDuration_ == null) {
+          MaxDuration = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        MaxDuration.MergeFrom(other.MaxDuration);
+      }
+      if (other.ValidateOnly != false) {
+        ValidateOnly = other.ValidateOnly;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      switch (other.TargetCase) {
+        case TargetOneofCase.FreeBytes:
+          FreeBytes = other.FreeBytes;
+          break;
+        case TargetOneofCase.UsedRatio:
+          UsedRatio = other.UsedRatio;
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 16: {
+            FreeBytes = input.ReadInt64();
+            break;
+          }
+          case 25: {
+            UsedRatio = input.ReadDouble();
+            break;
+          }
+          case 32: {
+            MaxLevel = (global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel) input.ReadEnum();
+            break;
+          }
+          case 42: {
+            keepIds_.AddEntriesFrom(input, _repeated_keepIds_codec);
+            break;
+          }
+          case 50: {
+            if (maxDuration_ == null) {
+              MaxDuration = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(MaxDuration);
+            break;
+          }
+          case 56: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 66: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 16: {
+            FreeBytes = input.ReadInt64();
+            break;
+          }
+          case 25: {
+            UsedRatio = input.ReadDouble();
+            break;
+          }
+          case 32: {
+            MaxLevel = (global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel) input.ReadEnum();
+            break;
+          }
+          case 42: {
+            keepIds_.AddEntriesFrom(ref input, _repeated_keepIds_codec);
+            break;
+          }
+          case 50: {
+            if (maxDuration_ == null) {
+              MaxDuration = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(MaxDuration);
+            break;
+          }
+          case 56: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 66: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What was freed.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ReclaimMemoryResponse : pb::IMessage<ReclaimMemoryResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ReclaimMemoryResponse> _parser = new pb::MessageParser<ReclaimMemoryResponse>(() => new ReclaimMemoryResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ReclaimMemoryResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[9]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReclaimMemoryResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReclaimMemoryResponse(ReclaimMemoryResponse other) : this() {
+      report_ = other.report_ != null ? other.report_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReclaimMemoryResponse Clone() {
+      return new ReclaimMemoryResponse(this);
+    }
+
+    /// <summary>Field number for the "report" field.</summary>
+    public const int ReportFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.MemoryReclaimReport report_;
+    /// <summary>
+    /// What was done; with `validate_only`, what would be.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryReclaimReport Report {
+      get { return report_; }
+      set {
+        report_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ReclaimMemoryResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ReclaimMemoryResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Report, other.Report)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (report_ != null) hash ^= Report.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (report_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Report);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (report_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Report);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (report_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Report);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ReclaimMemoryResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.report_ != null) {
+        if (report_ == null) {
+          Report = new global::DeviceOps.Api.Memory.V1.MemoryReclaimReport();
+        }
+        Report.MergeFrom(other.Report);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (report_ == null) {
+              Report = new global::DeviceOps.Api.Memory.V1.MemoryReclaimReport();
+            }
+            input.ReadMessage(Report);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (report_ == null) {
+              Report = new global::DeviceOps.Api.Memory.V1.MemoryReclaimReport();
+            }
+            input.ReadMessage(Report);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which time of which pool.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class QueryMemoryHistoryRequest : pb::IMessage<QueryMemoryHistoryRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<QueryMemoryHistoryRequest> _parser = new pb::MessageParser<QueryMemoryHistoryRequest>(() => new QueryMemoryHistoryRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<QueryMemoryHistoryRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[10]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryMemoryHistoryRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryMemoryHistoryRequest(QueryMemoryHistoryRequest other) : this() {
+      memoryPoolId_ = other.memoryPoolId_;
+      startTime_ = other.startTime_ != null ? other.startTime_.Clone() : null;
+      endTime_ = other.endTime_ != null ? other.endTime_.Clone() : null;
+      step_ = other.step_ != null ? other.step_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryMemoryHistoryRequest Clone() {
+      return new QueryMemoryHistoryRequest(this);
+    }
+
+    /// <summary>Field number for the "memory_pool_id" field.</summary>
+    public const int MemoryPoolIdFieldNumber = 1;
+    private string memoryPoolId_ = "";
+    /// <summary>
+    /// `host`, `disk`, or id or alias of a device. `cpu` means `host`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MemoryPoolId {
+      get { return memoryPoolId_; }
+      set {
+        memoryPoolId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "start_time" field.</summary>
+    public const int StartTimeFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp startTime_;
+    /// <summary>
+    /// Where to begin. Absent: an hour before the end. Before the first sample: at the first.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp StartTime {
+      get { return startTime_; }
+      set {
+        startTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "end_time" field.</summary>
+    public const int EndTimeFieldNumber = 3;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp endTime_;
+    /// <summary>
+    /// Where to end. Absent: now.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp EndTime {
+      get { return endTime_; }
+      set {
+        endTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "step" field.</summary>
+    public const int StepFieldNumber = 4;
+    private global::Google.Protobuf.WellKnownTypes.Duration step_;
+    /// <summary>
+    /// Time between two samples, from 1 s. Absent: as fits 1000 samples, at least 1 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Step {
+      get { return step_; }
+      set {
+        step_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as QueryMemoryHistoryRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(QueryMemoryHistoryRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (MemoryPoolId != other.MemoryPoolId) return false;
+      if (!object.Equals(StartTime, other.StartTime)) return false;
+      if (!object.Equals(EndTime, other.EndTime)) return false;
+      if (!object.Equals(Step, other.Step)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (MemoryPoolId.Length != 0) hash ^= MemoryPoolId.GetHashCode();
+      if (startTime_ != null) hash ^= StartTime.GetHashCode();
+      if (endTime_ != null) hash ^= EndTime.GetHashCode();
+      if (step_ != null) hash ^= Step.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (startTime_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(StartTime);
+      }
+      if (endTime_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(EndTime);
+      }
+      if (step_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Step);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (startTime_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(StartTime);
+      }
+      if (endTime_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(EndTime);
+      }
+      if (step_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Step);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (MemoryPoolId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MemoryPoolId);
+      }
+      if (startTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(StartTime);
+      }
+      if (endTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(EndTime);
+      }
+      if (step_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Step);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(QueryMemoryHistoryRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.MemoryPoolId.Length != 0) {
+        MemoryPoolId = other.MemoryPoolId;
+      }
+      if (other.startTime_ != null) {
+        if (startTime_ == null) {
+          StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        StartTime.MergeFrom(other.StartTime);
+      }
+      if (other.endTime_ != null) {
+        if (endTime_ == null) {
+          EndTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        EndTime.MergeFrom(other.EndTime);
+      }
+      if (other.step_ != null) {
+        if (step_ == null) {
+          Step = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Step.MergeFrom(other.Step);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 26: {
+            if (endTime_ == null) {
+              EndTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(EndTime);
+            break;
+          }
+          case 34: {
+            if (step_ == null) {
+              Step = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Step);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 26: {
+            if (endTime_ == null) {
+              EndTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(EndTime);
+            break;
+          }
+          case 34: {
+            if (step_ == null) {
+              Step = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Step);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The history.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class QueryMemoryHistoryResponse : pb::IMessage<QueryMemoryHistoryResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<QueryMemoryHistoryResponse> _parser = new pb::MessageParser<QueryMemoryHistoryResponse>(() => new QueryMemoryHistoryResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<QueryMemoryHistoryResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[11]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryMemoryHistoryResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryMemoryHistoryResponse(QueryMemoryHistoryResponse other) : this() {
+      history_ = other.history_ != null ? other.history_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryMemoryHistoryResponse Clone() {
+      return new QueryMemoryHistoryResponse(this);
+    }
+
+    /// <summary>Field number for the "history" field.</summary>
+    public const int HistoryFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.MemoryHistory history_;
+    /// <summary>
+    /// The history.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MemoryHistory History {
+      get { return history_; }
+      set {
+        history_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as QueryMemoryHistoryResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(QueryMemoryHistoryResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(History, other.History)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (history_ != null) hash ^= History.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (history_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(History);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (history_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(History);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (history_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(History);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(QueryMemoryHistoryResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.history_ != null) {
+        if (history_ == null) {
+          History = new global::DeviceOps.Api.Memory.V1.MemoryHistory();
+        }
+        History.MergeFrom(other.History);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (history_ == null) {
+              History = new global::DeviceOps.Api.Memory.V1.MemoryHistory();
+            }
+            input.ReadMessage(History);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (history_ == null) {
+              History = new global::DeviceOps.Api.Memory.V1.MemoryHistory();
+            }
+            input.ReadMessage(History);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What to keep free.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateReservationRequest : pb::IMessage<CreateReservationRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateReservationRequest> _parser = new pb::MessageParser<CreateReservationRequest>(() => new CreateReservationRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateReservationRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[12]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateReservationRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateReservationRequest(CreateReservationRequest other) : this() {
+      memoryPoolId_ = other.memoryPoolId_;
+      sizeBytes_ = other.sizeBytes_;
+      purpose_ = other.purpose_;
+      priority_ = other.priority_;
+      timeToLive_ = other.timeToLive_ != null ? other.timeToLive_.Clone() : null;
+      allowEviction_ = other.allowEviction_;
+      waitTimeout_ = other.waitTimeout_ != null ? other.waitTimeout_.Clone() : null;
+      sessionId_ = other.sessionId_;
+      labels_ = other.labels_.Clone();
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateReservationRequest Clone() {
+      return new CreateReservationRequest(this);
+    }
+
+    /// <summary>Field number for the "memory_pool_id" field.</summary>
+    public const int MemoryPoolIdFieldNumber = 1;
+    private string memoryPoolId_ = "";
+    /// <summary>
+    /// `host`, `disk`, or id or alias of a device. `cpu` means `host`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MemoryPoolId {
+      get { return memoryPoolId_; }
+      set {
+        memoryPoolId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "size_bytes" field.</summary>
+    public const int SizeBytesFieldNumber = 2;
+    private long sizeBytes_;
+    /// <summary>
+    /// How much, from 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long SizeBytes {
+      get { return sizeBytes_; }
+      set {
+        sizeBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "purpose" field.</summary>
+    public const int PurposeFieldNumber = 3;
+    private string purpose_ = "";
+    /// <summary>
+    /// What it is for, for people. At most 255 characters.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Purpose {
+      get { return purpose_; }
+      set {
+        purpose_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "priority" field.</summary>
+    public const int PriorityFieldNumber = 4;
+    private global::DeviceOps.Api.Common.V1.Priority priority_ = global::DeviceOps.Api.Common.V1.Priority.Unspecified;
+    /// <summary>
+    /// How urgent.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.Priority Priority {
+      get { return priority_; }
+      set {
+        priority_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "time_to_live" field.</summary>
+    public const int TimeToLiveFieldNumber = 5;
+    private global::Google.Protobuf.WellKnownTypes.Duration timeToLive_;
+    /// <summary>
+    /// When it ends by itself if not used: 1 s..1 h from now. Absent: 60 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration TimeToLive {
+      get { return timeToLive_; }
+      set {
+        timeToLive_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "allow_eviction" field.</summary>
+    public const int AllowEvictionFieldNumber = 6;
+    private bool allowEviction_;
+    /// <summary>
+    /// Whether idle models may be unloaded to make room. Empty: no.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool AllowEviction {
+      get { return allowEviction_; }
+      set {
+        allowEviction_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "wait_timeout" field.</summary>
+    public const int WaitTimeoutFieldNumber = 7;
+    private global::Google.Protobuf.WellKnownTypes.Duration waitTimeout_;
+    /// <summary>
+    /// How long to wait for room, 0 s..10 min. Absent: not at all. Leaving the call ends the wait.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration WaitTimeout {
+      get { return waitTimeout_; }
+      set {
+        waitTimeout_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "session_id" field.</summary>
+    public const int SessionIdFieldNumber = 8;
+    private string sessionId_ = "";
+    /// <summary>
+    /// The session that it counts against. Empty: none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SessionId {
+      get { return sessionId_; }
+      set {
+        sessionId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 9;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// The caller's own marks. At most 32.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 10;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same reservation, once. Empty: each call is a new one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateReservationRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateReservationRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (MemoryPoolId != other.MemoryPoolId) return false;
+      if (SizeBytes != other.SizeBytes) return false;
+      if (Purpose != other.Purpose) return false;
+      if (Priority != other.Priority) return false;
+      if (!object.Equals(TimeToLive, other.TimeToLive)) return false;
+      if (AllowEviction != other.AllowEviction) return false;
+      if (!object.Equals(WaitTimeout, other.WaitTimeout)) return false;
+      if (SessionId != other.SessionId) return false;
+      if(!labels_.Equals(other.labels_)) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (MemoryPoolId.Length != 0) hash ^= MemoryPoolId.GetHashCode();
+      if (SizeBytes != 0L) hash ^= SizeBytes.GetHashCode();
+      if (Purpose.Length != 0) hash ^= Purpose.GetHashCode();
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) hash ^= Priority.GetHashCode();
+      if (timeToLive_ != null) hash ^= TimeToLive.GetHashCode();
+      if (AllowEviction != false) hash ^= AllowEviction.GetHashCode();
+      if (waitTimeout_ != null) hash ^= WaitTimeout.GetHashCode();
+      if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      hash ^= labels_.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (SizeBytes != 0L) {
+        output.WriteRawTag(16);
+        output.WriteInt64(SizeBytes);
+      }
+      if (Purpose.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Purpose);
+      }
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        output.WriteRawTag(32);
+        output.WriteEnum((int) Priority);
+      }
+      if (timeToLive_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(TimeToLive);
+      }
+      if (AllowEviction != false) {
+        output.WriteRawTag(48);
+        output.WriteBool(AllowEviction);
+      }
+      if (waitTimeout_ != null) {
+        output.WriteRawTag(58);
+        output.WriteMessage(WaitTimeout);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(SessionId);
+      }
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (MemoryPoolId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(MemoryPoolId);
+      }
+      if (SizeBytes != 0L) {
+        output.WriteRawTag(16);
+        output.WriteInt64(SizeBytes);
+      }
+      if (Purpose.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Purpose);
+      }
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        output.WriteRawTag(32);
+        output.WriteEnum((int) Priority);
+      }
+      if (timeToLive_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(TimeToLive);
+      }
+      if (AllowEviction != false) {
+        output.WriteRawTag(48);
+        output.WriteBool(AllowEviction);
+      }
+      if (waitTimeout_ != null) {
+        output.WriteRawTag(58);
+        output.WriteMessage(WaitTimeout);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(SessionId);
+      }
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (MemoryPoolId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MemoryPoolId);
+      }
+      if (SizeBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(SizeBytes);
+      }
+      if (Purpose.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Purpose);
+      }
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Priority);
+      }
+      if (timeToLive_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(TimeToLive);
+      }
+      if (AllowEviction != false) {
+        size += 1 + 1;
+      }
+      if (waitTimeout_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(WaitTimeout);
+      }
+      if (SessionId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateReservationRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.MemoryPoolId.Length != 0) {
+        MemoryPoolId = other.MemoryPoolId;
+      }
+      if (other.SizeBytes != 0L) {
+        SizeBytes = other.SizeBytes;
+      }
+      if (other.Purpose.Length != 0) {
+        Purpose = other.Purpose;
+      }
+      if (other.Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        Priority = other.Priority;
+      }
+      if (other.timeToLive_ != null) {
+        if (timeToLive_ == null) {
+          TimeToLive = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        TimeToLive.MergeFrom(other.TimeToLive);
+      }
+      if (other.AllowEviction != false) {
+        AllowEviction = other.AllowEviction;
+      }
+      if (other.waitTimeout_ != null) {
+        if (waitTimeout_ == null) {
+          WaitTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        WaitTimeout.MergeFrom(other.WaitTimeout);
+      }
+      if (other.SessionId.Length != 0) {
+        SessionId = other.SessionId;
+      }
+      labels_.Add(other.labels_);
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 16: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 26: {
+            Purpose = input.ReadString();
+            break;
+          }
+          case 32: {
+            Priority = (global::DeviceOps.Api.Common.V1.Priority) input.ReadEnum();
+            break;
+          }
+          case 42: {
+            if (timeToLive_ == null) {
+              TimeToLive = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(TimeToLive);
+            break;
+          }
+          case 48: {
+            AllowEviction = input.ReadBool();
+            break;
+          }
+          case 58: {
+            if (waitTimeout_ == null) {
+              WaitTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(WaitTimeout);
+            break;
+          }
+          case 66: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 74: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+          case 82: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            MemoryPoolId = input.ReadString();
+            break;
+          }
+          case 16: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 26: {
+            Purpose = input.ReadString();
+            break;
+          }
+          case 32: {
+            Priority = (global::DeviceOps.Api.Common.V1.Priority) input.ReadEnum();
+            break;
+          }
+          case 42: {
+            if (timeToLive_ == null) {
+              TimeToLive = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(TimeToLive);
+            break;
+          }
+          case 48: {
+            AllowEviction = input.ReadBool();
+            break;
+          }
+          case 58: {
+            if (waitTimeout_ == null) {
+              WaitTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(WaitTimeout);
+            break;
+          }
+          case 66: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 74: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
+            break;
+          }
+          case 82: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What is kept.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateReservationResponse : pb::IMessage<CreateReservationResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateReservationResponse> _parser = new pb::MessageParser<CreateReservationResponse>(() => new CreateReservationResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateReservationResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[13]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateReservationResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateReservationResponse(CreateReservationResponse other) : this() {
+      reservation_ = other.reservation_ != null ? other.reservation_.Clone() : null;
+      evictedLoadedModelIds_ = other.evictedLoadedModelIds_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateReservationResponse Clone() {
+      return new CreateReservationResponse(this);
+    }
+
+    /// <summary>Field number for the "reservation" field.</summary>
+    public const int ReservationFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Reservation reservation_;
+    /// <summary>
+    /// The reservation, HELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Reservation Reservation {
+      get { return reservation_; }
+      set {
+        reservation_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "evicted_loaded_model_ids" field.</summary>
+    public const int EvictedLoadedModelIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_evictedLoadedModelIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> evictedLoadedModelIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Ids of the loaded models that were unloaded for it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> EvictedLoadedModelIds {
+      get { return evictedLoadedModelIds_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateReservationResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateReservationResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Reservation, other.Reservation)) return false;
+      if(!evictedLoadedModelIds_.Equals(other.evictedLoadedModelIds_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (reservation_ != null) hash ^= Reservation.GetHashCode();
+      hash ^= evictedLoadedModelIds_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      evictedLoadedModelIds_.WriteTo(output, _repeated_evictedLoadedModelIds_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      evictedLoadedModelIds_.WriteTo(ref output, _repeated_evictedLoadedModelIds_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (reservation_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Reservation);
+      }
+      size += evictedLoadedModelIds_.CalculateSize(_repeated_evictedLoadedModelIds_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateReservationResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.reservation_ != null) {
+        if (reservation_ == null) {
+          Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+        }
+        Reservation.MergeFrom(other.Reservation);
+      }
+      evictedLoadedModelIds_.Add(other.evictedLoadedModelIds_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+          case 18: {
+            evictedLoadedModelIds_.AddEntriesFrom(input, _repeated_evictedLoadedModelIds_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+          case 18: {
+            evictedLoadedModelIds_.AddEntriesFrom(ref input, _repeated_evictedLoadedModelIds_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which reservations to list.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListReservationsRequest : pb::IMessage<ListReservationsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListReservationsRequest> _parser = new pb::MessageParser<ListReservationsRequest>(() => new ListReservationsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListReservationsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[14]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListReservationsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListReservationsRequest(ListReservationsRequest other) : this() {
+      pageSize_ = other.pageSize_;
+      pageToken_ = other.pageToken_;
+      filter_ = other.filter_ != null ? other.filter_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListReservationsRequest Clone() {
+      return new ListReservationsRequest(this);
+    }
+
+    /// <summary>Field number for the "page_size" field.</summary>
+    public const int PageSizeFieldNumber = 1;
+    private int pageSize_;
+    /// <summary>
+    /// How many at most, 1..1000. 0: 50.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int PageSize {
+      get { return pageSize_; }
+      set {
+        pageSize_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "page_token" field.</summary>
+    public const int PageTokenFieldNumber = 2;
+    private string pageToken_ = "";
+    /// <summary>
+    /// `next_page_token` of the page before, with the same filter. Empty: the first page.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string PageToken {
+      get { return pageToken_; }
+      set {
+        pageToken_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "filter" field.</summary>
+    public const int FilterFieldNumber = 3;
+    private global::DeviceOps.Api.Memory.V1.ReservationFilter filter_;
+    /// <summary>
+    /// Which. Absent: all that are HELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.ReservationFilter Filter {
+      get { return filter_; }
+      set {
+        filter_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListReservationsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListReservationsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (PageSize != other.PageSize) return false;
+      if (PageToken != other.PageToken) return false;
+      if (!object.Equals(Filter, other.Filter)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (PageSize != 0) hash ^= PageSize.GetHashCode();
+      if (PageToken.Length != 0) hash ^= PageToken.GetHashCode();
+      if (filter_ != null) hash ^= Filter.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (PageSize != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(PageToken);
+      }
+      if (filter_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Filter);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (PageSize != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(PageToken);
+      }
+      if (filter_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Filter);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (PageSize != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(PageToken);
+      }
+      if (filter_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Filter);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListReservationsRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.PageSize != 0) {
+        PageSize = other.PageSize;
+      }
+      if (other.PageToken.Length != 0) {
+        PageToken = other.PageToken;
+      }
+      if (other.filter_ != null) {
+        if (filter_ == null) {
+          Filter = new global::DeviceOps.Api.Memory.V1.ReservationFilter();
+        }
+        Filter.MergeFrom(other.Filter);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            PageSize = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            PageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (filter_ == null) {
+              Filter = new global::DeviceOps.Api.Memory.V1.ReservationFilter();
+            }
+            input.ReadMessage(Filter);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            PageSize = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            PageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (filter_ == null) {
+              Filter = new global::DeviceOps.Api.Memory.V1.ReservationFilter();
+            }
+            input.ReadMessage(Filter);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One page of reservations.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListReservationsResponse : pb::IMessage<ListReservationsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListReservationsResponse> _parser = new pb::MessageParser<ListReservationsResponse>(() => new ListReservationsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListReservationsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[15]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListReservationsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListReservationsResponse(ListReservationsResponse other) : this() {
+      reservations_ = other.reservations_.Clone();
+      nextPageToken_ = other.nextPageToken_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListReservationsResponse Clone() {
+      return new ListReservationsResponse(this);
+    }
+
+    /// <summary>Field number for the "reservations" field.</summary>
+    public const int ReservationsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.Reservation> _repeated_reservations_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.Reservation.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Reservation> reservations_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Reservation>();
+    /// <summary>
+    /// The reservations, the newest first.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Reservation> Reservations {
+      get { return reservations_; }
+    }
+
+    /// <summary>Field number for the "next_page_token" field.</summary>
+    public const int NextPageTokenFieldNumber = 2;
+    private string nextPageToken_ = "";
+    /// <summary>
+    /// Where the next page begins. Empty: this is the last.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string NextPageToken {
+      get { return nextPageToken_; }
+      set {
+        nextPageToken_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListReservationsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListReservationsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!reservations_.Equals(other.reservations_)) return false;
+      if (NextPageToken != other.NextPageToken) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= reservations_.GetHashCode();
+      if (NextPageToken.Length != 0) hash ^= NextPageToken.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      reservations_.WriteTo(output, _repeated_reservations_codec);
+      if (NextPageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(NextPageToken);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      reservations_.WriteTo(ref output, _repeated_reservations_codec);
+      if (NextPageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(NextPageToken);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += reservations_.CalculateSize(_repeated_reservations_codec);
+      if (NextPageToken.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(NextPageToken);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListReservationsResponse other) {
+      if (other == null) {
+        return;
+      }
+      reservations_.Add(other.reservations_);
+      if (other.NextPageToken.Length != 0) {
+        NextPageToken = other.NextPageToken;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            reservations_.AddEntriesFrom(input, _repeated_reservations_codec);
+            break;
+          }
+          case 18: {
+            NextPageToken = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            reservations_.AddEntriesFrom(ref input, _repeated_reservations_codec);
+            break;
+          }
+          case 18: {
+            NextPageToken = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which reservation to put off.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RenewReservationRequest : pb::IMessage<RenewReservationRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RenewReservationRequest> _parser = new pb::MessageParser<RenewReservationRequest>(() => new RenewReservationRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RenewReservationRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[16]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RenewReservationRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RenewReservationRequest(RenewReservationRequest other) : this() {
+      _hasBits0 = other._hasBits0;
+      reservationId_ = other.reservationId_;
+      timeToLive_ = other.timeToLive_ != null ? other.timeToLive_.Clone() : null;
+      sizeBytes_ = other.sizeBytes_;
+      etag_ = other.etag_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RenewReservationRequest Clone() {
+      return new RenewReservationRequest(this);
+    }
+
+    /// <summary>Field number for the "reservation_id" field.</summary>
+    public const int ReservationIdFieldNumber = 1;
+    private string reservationId_ = "";
+    /// <summary>
+    /// The reservation.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ReservationId {
+      get { return reservationId_; }
+      set {
+        reservationId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "time_to_live" field.</summary>
+    public const int TimeToLiveFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Duration timeToLive_;
+    /// <summary>
+    /// When it ends by itself: 1 s..1 h from now. Absent: 60 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration TimeToLive {
+      get { return timeToLive_; }
+      set {
+        timeToLive_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "size_bytes" field.</summary>
+    public const int SizeBytesFieldNumber = 3;
+    private readonly static long SizeBytesDefaultValue = 0L;
+
+    private long sizeBytes_;
+    /// <summary>
+    /// Its new size, from 1. Absent: as it is.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long SizeBytes {
+      get { if ((_hasBits0 & 1) != 0) { return sizeBytes_; } else { return SizeBytesDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        sizeBytes_ = value;
+      }
+    }
+    /// <summary>Gets whether the "size_bytes" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasSizeBytes {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "size_bytes" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearSizeBytes() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "etag" field.</summary>
+    public const int EtagFieldNumber = 4;
+    private string etag_ = "";
+    /// <summary>
+    /// The etag as the caller knows it. Empty: whatever there is.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Etag {
+      get { return etag_; }
+      set {
+        etag_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RenewReservationRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RenewReservationRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ReservationId != other.ReservationId) return false;
+      if (!object.Equals(TimeToLive, other.TimeToLive)) return false;
+      if (SizeBytes != other.SizeBytes) return false;
+      if (Etag != other.Etag) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ReservationId.Length != 0) hash ^= ReservationId.GetHashCode();
+      if (timeToLive_ != null) hash ^= TimeToLive.GetHashCode();
+      if (HasSizeBytes) hash ^= SizeBytes.GetHashCode();
+      if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (timeToLive_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(TimeToLive);
+      }
+      if (HasSizeBytes) {
+        output.WriteRawTag(24);
+        output.WriteInt64(SizeBytes);
+      }
+      if (Etag.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Etag);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (timeToLive_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(TimeToLive);
+      }
+      if (HasSizeBytes) {
+        output.WriteRawTag(24);
+        output.WriteInt64(SizeBytes);
+      }
+      if (Etag.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Etag);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ReservationId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ReservationId);
+      }
+      if (timeToLive_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(TimeToLive);
+      }
+      if (HasSizeBytes) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(SizeBytes);
+      }
+      if (Etag.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RenewReservationRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ReservationId.Length != 0) {
+        ReservationId = other.ReservationId;
+      }
+      if (other.timeToLive_ != null) {
+        if (timeToLive_ == null) {
+          TimeToLive = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        TimeToLive.MergeFrom(other.TimeToLive);
+      }
+      if (other.HasSizeBytes) {
+        SizeBytes = other.SizeBytes;
+      }
+      if (other.Etag.Length != 0) {
+        Etag = other.Etag;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (timeToLive_ == null) {
+              TimeToLive = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(TimeToLive);
+            break;
+          }
+          case 24: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 34: {
+            Etag = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (timeToLive_ == null) {
+              TimeToLive = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(TimeToLive);
+            break;
+          }
+          case 24: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 34: {
+            Etag = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What is kept now.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RenewReservationResponse : pb::IMessage<RenewReservationResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RenewReservationResponse> _parser = new pb::MessageParser<RenewReservationResponse>(() => new RenewReservationResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RenewReservationResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[17]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RenewReservationResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RenewReservationResponse(RenewReservationResponse other) : this() {
+      reservation_ = other.reservation_ != null ? other.reservation_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RenewReservationResponse Clone() {
+      return new RenewReservationResponse(this);
+    }
+
+    /// <summary>Field number for the "reservation" field.</summary>
+    public const int ReservationFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Reservation reservation_;
+    /// <summary>
+    /// The reservation, HELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Reservation Reservation {
+      get { return reservation_; }
+      set {
+        reservation_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RenewReservationResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RenewReservationResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Reservation, other.Reservation)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (reservation_ != null) hash ^= Reservation.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (reservation_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Reservation);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RenewReservationResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.reservation_ != null) {
+        if (reservation_ == null) {
+          Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+        }
+        Reservation.MergeFrom(other.Reservation);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which reservation to give back.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteReservationRequest : pb::IMessage<DeleteReservationRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteReservationRequest> _parser = new pb::MessageParser<DeleteReservationRequest>(() => new DeleteReservationRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteReservationRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[18]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteReservationRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteReservationRequest(DeleteReservationRequest other) : this() {
+      reservationId_ = other.reservationId_;
+      etag_ = other.etag_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteReservationRequest Clone() {
+      return new DeleteReservationRequest(this);
+    }
+
+    /// <summary>Field number for the "reservation_id" field.</summary>
+    public const int ReservationIdFieldNumber = 1;
+    private string reservationId_ = "";
+    /// <summary>
+    /// The reservation.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ReservationId {
+      get { return reservationId_; }
+      set {
+        reservationId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "etag" field.</summary>
+    public const int EtagFieldNumber = 2;
+    private string etag_ = "";
+    /// <summary>
+    /// The etag as the caller knows it. Empty: whatever there is.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Etag {
+      get { return etag_; }
+      set {
+        etag_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteReservationRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteReservationRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ReservationId != other.ReservationId) return false;
+      if (Etag != other.Etag) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ReservationId.Length != 0) hash ^= ReservationId.GetHashCode();
+      if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (Etag.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Etag);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (Etag.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Etag);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ReservationId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ReservationId);
+      }
+      if (Etag.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteReservationRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ReservationId.Length != 0) {
+        ReservationId = other.ReservationId;
+      }
+      if (other.Etag.Length != 0) {
+        Etag = other.Etag;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Etag = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Etag = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What was given back.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteReservationResponse : pb::IMessage<DeleteReservationResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteReservationResponse> _parser = new pb::MessageParser<DeleteReservationResponse>(() => new DeleteReservationResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteReservationResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[19]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteReservationResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteReservationResponse(DeleteReservationResponse other) : this() {
+      releasedBytes_ = other.releasedBytes_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteReservationResponse Clone() {
+      return new DeleteReservationResponse(this);
+    }
+
+    /// <summary>Field number for the "released_bytes" field.</summary>
+    public const int ReleasedBytesFieldNumber = 1;
+    private long releasedBytes_;
+    /// <summary>
+    /// How much is free again. 0: it had ended before.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long ReleasedBytes {
+      get { return releasedBytes_; }
+      set {
+        releasedBytes_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteReservationResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteReservationResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ReleasedBytes != other.ReleasedBytes) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ReleasedBytes != 0L) hash ^= ReleasedBytes.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ReleasedBytes != 0L) {
+        output.WriteRawTag(8);
+        output.WriteInt64(ReleasedBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ReleasedBytes != 0L) {
+        output.WriteRawTag(8);
+        output.WriteInt64(ReleasedBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ReleasedBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(ReleasedBytes);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteReservationResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ReleasedBytes != 0L) {
+        ReleasedBytes = other.ReleasedBytes;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            ReleasedBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            ReleasedBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What to map.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RegisterBlobRequest : pb::IMessage<RegisterBlobRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RegisterBlobRequest> _parser = new pb::MessageParser<RegisterBlobRequest>(() => new RegisterBlobRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RegisterBlobRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[20]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegisterBlobRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegisterBlobRequest(RegisterBlobRequest other) : this() {
+      _hasBits0 = other._hasBits0;
+      blobId_ = other.blobId_;
+      sizeBytes_ = other.sizeBytes_;
+      mediaType_ = other.mediaType_;
+      sha256_ = other.sha256_;
+      generation_ = other.generation_;
+      verify_ = other.verify_;
+      keepFor_ = other.keepFor_ != null ? other.keepFor_.Clone() : null;
+      sessionId_ = other.sessionId_;
+      labels_ = other.labels_.Clone();
+      requestId_ = other.requestId_;
+      switch (other.BackingCase) {
+        case BackingOneofCase.File:
+          File = other.File.Clone();
+          break;
+        case BackingOneofCase.SharedMemory:
+          SharedMemory = other.SharedMemory.Clone();
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegisterBlobRequest Clone() {
+      return new RegisterBlobRequest(this);
+    }
+
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 1;
+    private string blobId_ = "";
+    /// <summary>
+    /// The id that it shall have: 1..63 characters of `a-z 0-9 - _ .`, not beginning with `b-`. Empty: the server chooses one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BlobId {
+      get { return blobId_; }
+      set {
+        blobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "file" field.</summary>
+    public const int FileFieldNumber = 2;
+    /// <summary>
+    /// In a file.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.MappedFile File {
+      get { return backingCase_ == BackingOneofCase.File ? (global::DeviceOps.Api.Memory.V1.MappedFile) backing_ : null; }
+      set {
+        backing_ = value;
+        backingCase_ = value == null ? BackingOneofCase.None : BackingOneofCase.File;
+      }
+    }
+
+    /// <summary>Field number for the "shared_memory" field.</summary>
+    public const int SharedMemoryFieldNumber = 3;
+    /// <summary>
+    /// In named shared memory.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.SharedMemorySegment SharedMemory {
+      get { return backingCase_ == BackingOneofCase.SharedMemory ? (global::DeviceOps.Api.Memory.V1.SharedMemorySegment) backing_ : null; }
+      set {
+        backing_ = value;
+        backingCase_ = value == null ? BackingOneofCase.None : BackingOneofCase.SharedMemory;
+      }
+    }
+
+    /// <summary>Field number for the "size_bytes" field.</summary>
+    public const int SizeBytesFieldNumber = 4;
+    private readonly static long SizeBytesDefaultValue = 0L;
+
+    private long sizeBytes_;
+    /// <summary>
+    /// Size of the content, from 0. Absent: for a file, to its end; for shared memory INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long SizeBytes {
+      get { if ((_hasBits0 & 1) != 0) { return sizeBytes_; } else { return SizeBytesDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        sizeBytes_ = value;
+      }
+    }
+    /// <summary>Gets whether the "size_bytes" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasSizeBytes {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "size_bytes" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearSizeBytes() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "media_type" field.</summary>
+    public const int MediaTypeFieldNumber = 5;
+    private string mediaType_ = "";
+    /// <summary>
+    /// What the bytes are. Empty: not said.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MediaType {
+      get { return mediaType_; }
+      set {
+        mediaType_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "sha256" field.</summary>
+    public const int Sha256FieldNumber = 6;
+    private string sha256_ = "";
+    /// <summary>
+    /// The SHA-256 of the content as 64 hex digits. Empty: the server computes it if `verify`, and leaves it empty otherwise.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Sha256 {
+      get { return sha256_; }
+      set {
+        sha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "generation" field.</summary>
+    public const int GenerationFieldNumber = 7;
+    private long generation_;
+    /// <summary>
+    /// Which edition of the content this is, from 1. 0: 1 for a new id, one more for a known one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long Generation {
+      get { return generation_; }
+      set {
+        generation_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "verify" field.</summary>
+    public const int VerifyFieldNumber = 8;
+    private readonly static bool VerifyDefaultValue = false;
+
+    private bool verify_;
+    /// <summary>
+    /// Read and hash the content now. Absent: yes. No: a given `sha256` is believed, until a use of the blob hashes it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Verify {
+      get { if ((_hasBits0 & 2) != 0) { return verify_; } else { return VerifyDefaultValue; } }
+      set {
+        _hasBits0 |= 2;
+        verify_ = value;
+      }
+    }
+    /// <summary>Gets whether the "verify" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasVerify {
+      get { return (_hasBits0 & 2) != 0; }
+    }
+    /// <summary>Clears the value of the "verify" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearVerify() {
+      _hasBits0 &= ~2;
+    }
+
+    /// <summary>Field number for the "keep_for" field.</summary>
+    public const int KeepForFieldNumber = 9;
+    private global::Google.Protobuf.WellKnownTypes.Duration keepFor_;
+    /// <summary>
+    /// How long it is kept while nothing needs it. Absent: until deleted, or until the server stops.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration KeepFor {
+      get { return keepFor_; }
+      set {
+        keepFor_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "session_id" field.</summary>
+    public const int SessionIdFieldNumber = 10;
+    private string sessionId_ = "";
+    /// <summary>
+    /// The session that it counts against. Empty: none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SessionId {
+      get { return sessionId_; }
+      set {
+        sessionId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 11;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(90, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// The caller's own marks. At most 32.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 12;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once. Empty: each call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    private object backing_;
+    /// <summary>Enum of possible cases for the "backing" oneof.</summary>
+    public enum BackingOneofCase {
+      None = 0,
+      File = 2,
+      SharedMemory = 3,
+    }
+    private BackingOneofCase backingCase_ = BackingOneofCase.None;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public BackingOneofCase BackingCase {
+      get { return backingCase_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearBacking() {
+      backingCase_ = BackingOneofCase.None;
+      backing_ = null;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RegisterBlobRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RegisterBlobRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (BlobId != other.BlobId) return false;
+      if (!object.Equals(File, other.File)) return false;
+      if (!object.Equals(SharedMemory, other.SharedMemory)) return false;
+      if (SizeBytes != other.SizeBytes) return false;
+      if (MediaType != other.MediaType) return false;
+      if (Sha256 != other.Sha256) return false;
+      if (Generation != other.Generation) return false;
+      if (Verify != other.Verify) return false;
+      if (!object.Equals(KeepFor, other.KeepFor)) return false;
+      if (SessionId != other.SessionId) return false;
+      if(!labels_.Equals(other.labels_)) return false;
+      if (RequestId != other.RequestId) return false;
+      if (BackingCase != other.BackingCase) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
+      if (backingCase_ == BackingOneofCase.File) hash ^= File.GetHashCode();
+      if (backingCase_ == BackingOneofCase.SharedMemory) hash ^= SharedMemory.GetHashCode();
+      if (HasSizeBytes) hash ^= SizeBytes.GetHashCode();
+      if (MediaType.Length != 0) hash ^= MediaType.GetHashCode();
+      if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
+      if (Generation != 0L) hash ^= Generation.GetHashCode();
+      if (HasVerify) hash ^= Verify.GetHashCode();
+      if (keepFor_ != null) hash ^= KeepFor.GetHashCode();
+      if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      hash ^= labels_.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      hash ^= (int) backingCase_;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (backingCase_ == BackingOneofCase.File) {
+        output.WriteRawTag(18);
+        output.WriteMessage(File);
+      }
+      if (backingCase_ == BackingOneofCase.SharedMemory) {
+        output.WriteRawTag(26);
+        output.WriteMessage(SharedMemory);
+      }
+      if (HasSizeBytes) {
+        output.WriteRawTag(32);
+        output.WriteInt64(SizeBytes);
+      }
+      if (MediaType.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(MediaType);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(Sha256);
+      }
+      if (Generation != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(Generation);
+      }
+      if (HasVerify) {
+        output.WriteRawTag(64);
+        output.WriteBool(Verify);
+      }
+      if (keepFor_ != null) {
+        output.WriteRawTag(74);
+        output.WriteMessage(KeepFor);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(SessionId);
+      }
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(98);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (backingCase_ == BackingOneofCase.File) {
+        output.WriteRawTag(18);
+        output.WriteMessage(File);
+      }
+      if (backingCase_ == BackingOneofCase.SharedMemory) {
+        output.WriteRawTag(26);
+        output.WriteMessage(SharedMemory);
+      }
+      if (HasSizeBytes) {
+        output.WriteRawTag(32);
+        output.WriteInt64(SizeBytes);
+      }
+      if (MediaType.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(MediaType);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(Sha256);
+      }
+      if (Generation != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(Generation);
+      }
+      if (HasVerify) {
+        output.WriteRawTag(64);
+        output.WriteBool(Verify);
+      }
+      if (keepFor_ != null) {
+        output.WriteRawTag(74);
+        output.WriteMessage(KeepFor);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(SessionId);
+      }
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(98);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (BlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
+      }
+      if (backingCase_ == BackingOneofCase.File) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(File);
+      }
+      if (backingCase_ == BackingOneofCase.SharedMemory) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(SharedMemory);
+      }
+      if (HasSizeBytes) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(SizeBytes);
+      }
+      if (MediaType.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MediaType);
+      }
+      if (Sha256.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Sha256);
+      }
+      if (Generation != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(Generation);
+      }
+      if (HasVerify) {
+        size += 1 + 1;
+      }
+      if (keepFor_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(KeepFor);
+      }
+      if (SessionId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RegisterBlobRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.BlobId.Length != 0) {
+        BlobId = other.BlobId;
+      }
+      if (other.HasSizeBytes) {
+        SizeBytes = other.SizeBytes;
+      }
+      if (other.MediaType.Length != 0) {
+        MediaType = other.MediaType;
+      }
+      if (other.Sha256.Length != 0) {
+        Sha256 = other.Sha256;
+      }
+      if (other.Generation != 0L) {
+        Generation = other.Generation;
+      }
+      if (other.HasVerify) {
+        Verify = other.Verify;
+      }
+      if (other.keepFor_ != null) {
+        if (keepFor_ == null) {
+          KeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        KeepFor.MergeFrom(other.KeepFor);
+      }
+      if (other.SessionId.Length != 0) {
+        SessionId = other.SessionId;
+      }
+      labels_.Add(other.labels_);
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      switch (other.BackingCase) {
+        case BackingOneofCase.File:
+          if (File == null) {
+            File = new global::DeviceOps.Api.Memory.V1.MappedFile();
+          }
+          File.MergeFrom(other.File);
+          break;
+        case BackingOneofCase.SharedMemory:
+          if (SharedMemory == null) {
+            SharedMemory = new global::DeviceOps.Api.Memory.V1.SharedMemorySegment();
+          }
+          SharedMemory.MergeFrom(other.SharedMemory);
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            global::DeviceOps.Api.Memory.V1.MappedFile subBuilder = new global::DeviceOps.Api.Memory.V1.MappedFile();
+            if (backingCase_ == BackingOneofCase.File) {
+              subBuilder.MergeFrom(File);
+            }
+            input.ReadMessage(subBuilder);
+            File = subBuilder;
+            break;
+          }
+          case 26: {
+            global::DeviceOps.Api.Memory.V1.SharedMemorySegment subBuilder = new global::DeviceOps.Api.Memory.V1.SharedMemorySegment();
+            if (backingCase_ == BackingOneofCase.SharedMemory) {
+              subBuilder.MergeFrom(SharedMemory);
+            }
+            input.ReadMessage(subBuilder);
+            SharedMemory = subBuilder;
+            break;
+          }
+          case 32: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 42: {
+            MediaType = input.ReadString();
+            break;
+          }
+          case 50: {
+            Sha256 = input.ReadString();
+            break;
+          }
+          case 56: {
+            Generation = input.ReadInt64();
+            break;
+          }
+          case 64: {
+            Verify = input.ReadBool();
+            break;
+          }
+          case 74: {
+            if (keepFor_ == null) {
+              KeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(KeepFor);
+            break;
+          }
+          case 82: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 90: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+          case 98: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            global::DeviceOps.Api.Memory.V1.MappedFile subBuilder = new global::DeviceOps.Api.Memory.V1.MappedFile();
+            if (backingCase_ == BackingOneofCase.File) {
+              subBuilder.MergeFrom(File);
+            }
+            input.ReadMessage(subBuilder);
+            File = subBuilder;
+            break;
+          }
+          case 26: {
+            global::DeviceOps.Api.Memory.V1.SharedMemorySegment subBuilder = new global::DeviceOps.Api.Memory.V1.SharedMemorySegment();
+            if (backingCase_ == BackingOneofCase.SharedMemory) {
+              subBuilder.MergeFrom(SharedMemory);
+            }
+            input.ReadMessage(subBuilder);
+            SharedMemory = subBuilder;
+            break;
+          }
+          case 32: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 42: {
+            MediaType = input.ReadString();
+            break;
+          }
+          case 50: {
+            Sha256 = input.ReadString();
+            break;
+          }
+          case 56: {
+            Generation = input.ReadInt64();
+            break;
+          }
+          case 64: {
+            Verify = input.ReadBool();
+            break;
+          }
+          case 74: {
+            if (keepFor_ == null) {
+              KeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(KeepFor);
+            break;
+          }
+          case 82: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 90: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
+            break;
+          }
+          case 98: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The mapped blob.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RegisterBlobResponse : pb::IMessage<RegisterBlobResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RegisterBlobResponse> _parser = new pb::MessageParser<RegisterBlobResponse>(() => new RegisterBlobResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RegisterBlobResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[21]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegisterBlobResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegisterBlobResponse(RegisterBlobResponse other) : this() {
+      blob_ = other.blob_ != null ? other.blob_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegisterBlobResponse Clone() {
+      return new RegisterBlobResponse(this);
+    }
+
+    /// <summary>Field number for the "blob" field.</summary>
+    public const int BlobFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Blob blob_;
+    /// <summary>
+    /// The blob, READY.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Blob Blob {
+      get { return blob_; }
+      set {
+        blob_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RegisterBlobResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RegisterBlobResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Blob, other.Blob)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blob_ != null) hash ^= Blob.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blob_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blob);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RegisterBlobResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blob_ != null) {
+        if (blob_ == null) {
+          Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+        }
+        Blob.MergeFrom(other.Blob);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What to make.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateBlobRequest : pb::IMessage<CreateBlobRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateBlobRequest> _parser = new pb::MessageParser<CreateBlobRequest>(() => new CreateBlobRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateBlobRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[22]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateBlobRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateBlobRequest(CreateBlobRequest other) : this() {
+      blobSpec_ = other.blobSpec_ != null ? other.blobSpec_.Clone() : null;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateBlobRequest Clone() {
+      return new CreateBlobRequest(this);
+    }
+
+    /// <summary>Field number for the "blob_spec" field.</summary>
+    public const int BlobSpecFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.BlobSpec blobSpec_;
+    /// <summary>
+    /// What it is to be.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobSpec BlobSpec {
+      get { return blobSpec_; }
+      set {
+        blobSpec_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 2;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same blob, once. Empty: each call is a new one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateBlobRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateBlobRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(BlobSpec, other.BlobSpec)) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blobSpec_ != null) hash ^= BlobSpec.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blobSpec_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(BlobSpec);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blobSpec_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(BlobSpec);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blobSpec_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(BlobSpec);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateBlobRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blobSpec_ != null) {
+        if (blobSpec_ == null) {
+          BlobSpec = new global::DeviceOps.Api.Memory.V1.BlobSpec();
+        }
+        BlobSpec.MergeFrom(other.BlobSpec);
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blobSpec_ == null) {
+              BlobSpec = new global::DeviceOps.Api.Memory.V1.BlobSpec();
+            }
+            input.ReadMessage(BlobSpec);
+            break;
+          }
+          case 18: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blobSpec_ == null) {
+              BlobSpec = new global::DeviceOps.Api.Memory.V1.BlobSpec();
+            }
+            input.ReadMessage(BlobSpec);
+            break;
+          }
+          case 18: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The new blob.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateBlobResponse : pb::IMessage<CreateBlobResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateBlobResponse> _parser = new pb::MessageParser<CreateBlobResponse>(() => new CreateBlobResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateBlobResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[23]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateBlobResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateBlobResponse(CreateBlobResponse other) : this() {
+      blob_ = other.blob_ != null ? other.blob_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateBlobResponse Clone() {
+      return new CreateBlobResponse(this);
+    }
+
+    /// <summary>Field number for the "blob" field.</summary>
+    public const int BlobFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Blob blob_;
+    /// <summary>
+    /// The blob: WRITING, or READY if it was filled or is empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Blob Blob {
+      get { return blob_; }
+      set {
+        blob_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateBlobResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateBlobResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Blob, other.Blob)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blob_ != null) hash ^= Blob.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blob_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blob);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateBlobResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blob_ != null) {
+        if (blob_ == null) {
+          Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+        }
+        Blob.MergeFrom(other.Blob);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One piece of an upload.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class UploadBlobRequest : pb::IMessage<UploadBlobRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<UploadBlobRequest> _parser = new pb::MessageParser<UploadBlobRequest>(() => new UploadBlobRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<UploadBlobRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[24]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public UploadBlobRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public UploadBlobRequest(UploadBlobRequest other) : this() {
+      requestId_ = other.requestId_;
+      switch (other.PartCase) {
+        case PartOneofCase.BlobSpec:
+          BlobSpec = other.BlobSpec.Clone();
+          break;
+        case PartOneofCase.BlobId:
+          BlobId = other.BlobId;
+          break;
+        case PartOneofCase.Chunk:
+          Chunk = other.Chunk.Clone();
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public UploadBlobRequest Clone() {
+      return new UploadBlobRequest(this);
+    }
+
+    /// <summary>Field number for the "blob_spec" field.</summary>
+    public const int BlobSpecFieldNumber = 1;
+    /// <summary>
+    /// First message: the blob to make.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobSpec BlobSpec {
+      get { return partCase_ == PartOneofCase.BlobSpec ? (global::DeviceOps.Api.Memory.V1.BlobSpec) part_ : null; }
+      set {
+        part_ = value;
+        partCase_ = value == null ? PartOneofCase.None : PartOneofCase.BlobSpec;
+      }
+    }
+
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 2;
+    /// <summary>
+    /// First message: the blob to go on with.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BlobId {
+      get { return HasBlobId ? (string) part_ : ""; }
+      set {
+        part_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        partCase_ = PartOneofCase.BlobId;
+      }
+    }
+    /// <summary>Gets whether the "blob_id" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasBlobId {
+      get { return partCase_ == PartOneofCase.BlobId; }
+    }
+    /// <summary> Clears the value of the oneof if it's currently set to "blob_id" </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearBlobId() {
+      if (HasBlobId) {
+        ClearPart();
+      }
+    }
+
+    /// <summary>Field number for the "chunk" field.</summary>
+    public const int ChunkFieldNumber = 3;
+    /// <summary>
+    /// Every further message: bytes.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobChunk Chunk {
+      get { return partCase_ == PartOneofCase.Chunk ? (global::DeviceOps.Api.Memory.V1.BlobChunk) part_ : null; }
+      set {
+        part_ = value;
+        partCase_ = value == null ? PartOneofCase.None : PartOneofCase.Chunk;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 4;
+    private string requestId_ = "";
+    /// <summary>
+    /// Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
+    /// Empty: each call is a new blob.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    private object part_;
+    /// <summary>Enum of possible cases for the "part" oneof.</summary>
+    public enum PartOneofCase {
+      None = 0,
+      BlobSpec = 1,
+      BlobId = 2,
+      Chunk = 3,
+    }
+    private PartOneofCase partCase_ = PartOneofCase.None;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PartOneofCase PartCase {
+      get { return partCase_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearPart() {
+      partCase_ = PartOneofCase.None;
+      part_ = null;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as UploadBlobRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(UploadBlobRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(BlobSpec, other.BlobSpec)) return false;
+      if (BlobId != other.BlobId) return false;
+      if (!object.Equals(Chunk, other.Chunk)) return false;
+      if (RequestId != other.RequestId) return false;
+      if (PartCase != other.PartCase) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (partCase_ == PartOneofCase.BlobSpec) hash ^= BlobSpec.GetHashCode();
+      if (HasBlobId) hash ^= BlobId.GetHashCode();
+      if (partCase_ == PartOneofCase.Chunk) hash ^= Chunk.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      hash ^= (int) partCase_;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (partCase_ == PartOneofCase.BlobSpec) {
+        output.WriteRawTag(10);
+        output.WriteMessage(BlobSpec);
+      }
+      if (HasBlobId) {
+        output.WriteRawTag(18);
+        output.WriteString(BlobId);
+      }
+      if (partCase_ == PartOneofCase.Chunk) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Chunk);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (partCase_ == PartOneofCase.BlobSpec) {
+        output.WriteRawTag(10);
+        output.WriteMessage(BlobSpec);
+      }
+      if (HasBlobId) {
+        output.WriteRawTag(18);
+        output.WriteString(BlobId);
+      }
+      if (partCase_ == PartOneofCase.Chunk) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Chunk);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (partCase_ == PartOneofCase.BlobSpec) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(BlobSpec);
+      }
+      if (HasBlobId) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
+      }
+      if (partCase_ == PartOneofCase.Chunk) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Chunk);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(UploadBlobRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      switch (other.PartCase) {
+        case PartOneofCase.BlobSpec:
+          if (BlobSpec == null) {
+            BlobSpec = new global::DeviceOps.Api.Memory.V1.BlobSpec();
+          }
+          BlobSpec.MergeFrom(other.BlobSpec);
+          break;
+        case PartOneofCase.BlobId:
+          BlobId = other.BlobId;
+          break;
+        case PartOneofCase.Chunk:
+          if (Chunk == null) {
+            Chunk = new global::DeviceOps.Api.Memory.V1.BlobChunk();
+          }
+          Chunk.MergeFrom(other.Chunk);
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            global::DeviceOps.Api.Memory.V1.BlobSpec subBuilder = new global::DeviceOps.Api.Memory.V1.BlobSpec();
+            if (partCase_ == PartOneofCase.BlobSpec) {
+              subBuilder.MergeFrom(BlobSpec);
+            }
+            input.ReadMessage(subBuilder);
+            BlobSpec = subBuilder;
+            break;
+          }
+          case 18: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 26: {
+            global::DeviceOps.Api.Memory.V1.BlobChunk subBuilder = new global::DeviceOps.Api.Memory.V1.BlobChunk();
+            if (partCase_ == PartOneofCase.Chunk) {
+              subBuilder.MergeFrom(Chunk);
+            }
+            input.ReadMessage(subBuilder);
+            Chunk = subBuilder;
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            global::DeviceOps.Api.Memory.V1.BlobSpec subBuilder = new global::DeviceOps.Api.Memory.V1.BlobSpec();
+            if (partCase_ == PartOneofCase.BlobSpec) {
+              subBuilder.MergeFrom(BlobSpec);
+            }
+            input.ReadMessage(subBuilder);
+            BlobSpec = subBuilder;
+            break;
+          }
+          case 18: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 26: {
+            global::DeviceOps.Api.Memory.V1.BlobChunk subBuilder = new global::DeviceOps.Api.Memory.V1.BlobChunk();
+            if (partCase_ == PartOneofCase.Chunk) {
+              subBuilder.MergeFrom(Chunk);
+            }
+            input.ReadMessage(subBuilder);
+            Chunk = subBuilder;
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The blob that arrived.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class UploadBlobResponse : pb::IMessage<UploadBlobResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<UploadBlobResponse> _parser = new pb::MessageParser<UploadBlobResponse>(() => new UploadBlobResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<UploadBlobResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[25]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public UploadBlobResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public UploadBlobResponse(UploadBlobResponse other) : this() {
+      blob_ = other.blob_ != null ? other.blob_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public UploadBlobResponse Clone() {
+      return new UploadBlobResponse(this);
+    }
+
+    /// <summary>Field number for the "blob" field.</summary>
+    public const int BlobFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Blob blob_;
+    /// <summary>
+    /// The blob, READY.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Blob Blob {
+      get { return blob_; }
+      set {
+        blob_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as UploadBlobResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(UploadBlobResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Blob, other.Blob)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blob_ != null) hash ^= Blob.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blob_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blob);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(UploadBlobResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blob_ != null) {
+        if (blob_ == null) {
+          Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+        }
+        Blob.MergeFrom(other.Blob);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One chunk for a blob.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class WriteBlobChunkRequest : pb::IMessage<WriteBlobChunkRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<WriteBlobChunkRequest> _parser = new pb::MessageParser<WriteBlobChunkRequest>(() => new WriteBlobChunkRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<WriteBlobChunkRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[26]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WriteBlobChunkRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WriteBlobChunkRequest(WriteBlobChunkRequest other) : this() {
+      blobId_ = other.blobId_;
+      chunk_ = other.chunk_ != null ? other.chunk_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WriteBlobChunkRequest Clone() {
+      return new WriteBlobChunkRequest(this);
+    }
+
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 1;
+    private string blobId_ = "";
+    /// <summary>
+    /// The blob.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BlobId {
+      get { return blobId_; }
+      set {
+        blobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "chunk" field.</summary>
+    public const int ChunkFieldNumber = 2;
+    private global::DeviceOps.Api.Memory.V1.BlobChunk chunk_;
+    /// <summary>
+    /// The bytes.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobChunk Chunk {
+      get { return chunk_; }
+      set {
+        chunk_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as WriteBlobChunkRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(WriteBlobChunkRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (BlobId != other.BlobId) return false;
+      if (!object.Equals(Chunk, other.Chunk)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
+      if (chunk_ != null) hash ^= Chunk.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (chunk_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Chunk);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (chunk_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Chunk);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (BlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
+      }
+      if (chunk_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Chunk);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(WriteBlobChunkRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.BlobId.Length != 0) {
+        BlobId = other.BlobId;
+      }
+      if (other.chunk_ != null) {
+        if (chunk_ == null) {
+          Chunk = new global::DeviceOps.Api.Memory.V1.BlobChunk();
+        }
+        Chunk.MergeFrom(other.Chunk);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (chunk_ == null) {
+              Chunk = new global::DeviceOps.Api.Memory.V1.BlobChunk();
+            }
+            input.ReadMessage(Chunk);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (chunk_ == null) {
+              Chunk = new global::DeviceOps.Api.Memory.V1.BlobChunk();
+            }
+            input.ReadMessage(Chunk);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// How far the blob is.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class WriteBlobChunkResponse : pb::IMessage<WriteBlobChunkResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<WriteBlobChunkResponse> _parser = new pb::MessageParser<WriteBlobChunkResponse>(() => new WriteBlobChunkResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<WriteBlobChunkResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[27]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WriteBlobChunkResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WriteBlobChunkResponse(WriteBlobChunkResponse other) : this() {
+      blob_ = other.blob_ != null ? other.blob_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WriteBlobChunkResponse Clone() {
+      return new WriteBlobChunkResponse(this);
+    }
+
+    /// <summary>Field number for the "blob" field.</summary>
+    public const int BlobFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Blob blob_;
+    /// <summary>
+    /// The blob: WRITING, or READY after the last byte. Its `written_bytes` is where the next chunk begins.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Blob Blob {
+      get { return blob_; }
+      set {
+        blob_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as WriteBlobChunkResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(WriteBlobChunkResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Blob, other.Blob)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blob_ != null) hash ^= Blob.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blob_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blob);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(WriteBlobChunkResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blob_ != null) {
+        if (blob_ == null) {
+          Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+        }
+        Blob.MergeFrom(other.Blob);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
   /// <summary>
   /// Which bytes of which blob.
   /// </summary>
@@ -72,7 +8516,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[0]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[28]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -453,7 +8897,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[29]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -808,7 +9252,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[30]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1012,7 +9456,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[31]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1198,6 +9642,1687 @@ namespace DeviceOps.Api.Memory.V1 {
               Blob = new global::DeviceOps.Api.Memory.V1.Blob();
             }
             input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which blobs to list.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListBlobsRequest : pb::IMessage<ListBlobsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListBlobsRequest> _parser = new pb::MessageParser<ListBlobsRequest>(() => new ListBlobsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListBlobsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[32]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListBlobsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListBlobsRequest(ListBlobsRequest other) : this() {
+      pageSize_ = other.pageSize_;
+      pageToken_ = other.pageToken_;
+      filter_ = other.filter_ != null ? other.filter_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListBlobsRequest Clone() {
+      return new ListBlobsRequest(this);
+    }
+
+    /// <summary>Field number for the "page_size" field.</summary>
+    public const int PageSizeFieldNumber = 1;
+    private int pageSize_;
+    /// <summary>
+    /// How many at most, 1..1000. 0: 50.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int PageSize {
+      get { return pageSize_; }
+      set {
+        pageSize_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "page_token" field.</summary>
+    public const int PageTokenFieldNumber = 2;
+    private string pageToken_ = "";
+    /// <summary>
+    /// `next_page_token` of the page before, with the same filter. Empty: the first page.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string PageToken {
+      get { return pageToken_; }
+      set {
+        pageToken_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "filter" field.</summary>
+    public const int FilterFieldNumber = 3;
+    private global::DeviceOps.Api.Memory.V1.BlobFilter filter_;
+    /// <summary>
+    /// Which. Absent: all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobFilter Filter {
+      get { return filter_; }
+      set {
+        filter_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListBlobsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListBlobsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (PageSize != other.PageSize) return false;
+      if (PageToken != other.PageToken) return false;
+      if (!object.Equals(Filter, other.Filter)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (PageSize != 0) hash ^= PageSize.GetHashCode();
+      if (PageToken.Length != 0) hash ^= PageToken.GetHashCode();
+      if (filter_ != null) hash ^= Filter.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (PageSize != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(PageToken);
+      }
+      if (filter_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Filter);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (PageSize != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(PageToken);
+      }
+      if (filter_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Filter);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (PageSize != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(PageToken);
+      }
+      if (filter_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Filter);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListBlobsRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.PageSize != 0) {
+        PageSize = other.PageSize;
+      }
+      if (other.PageToken.Length != 0) {
+        PageToken = other.PageToken;
+      }
+      if (other.filter_ != null) {
+        if (filter_ == null) {
+          Filter = new global::DeviceOps.Api.Memory.V1.BlobFilter();
+        }
+        Filter.MergeFrom(other.Filter);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            PageSize = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            PageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (filter_ == null) {
+              Filter = new global::DeviceOps.Api.Memory.V1.BlobFilter();
+            }
+            input.ReadMessage(Filter);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            PageSize = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            PageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (filter_ == null) {
+              Filter = new global::DeviceOps.Api.Memory.V1.BlobFilter();
+            }
+            input.ReadMessage(Filter);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One page of blobs.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListBlobsResponse : pb::IMessage<ListBlobsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListBlobsResponse> _parser = new pb::MessageParser<ListBlobsResponse>(() => new ListBlobsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListBlobsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[33]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListBlobsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListBlobsResponse(ListBlobsResponse other) : this() {
+      blobs_ = other.blobs_.Clone();
+      nextPageToken_ = other.nextPageToken_;
+      totalBytes_ = other.totalBytes_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListBlobsResponse Clone() {
+      return new ListBlobsResponse(this);
+    }
+
+    /// <summary>Field number for the "blobs" field.</summary>
+    public const int BlobsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Memory.V1.Blob> _repeated_blobs_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.Blob.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Blob> blobs_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Blob>();
+    /// <summary>
+    /// The blobs, the newest first.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Blob> Blobs {
+      get { return blobs_; }
+    }
+
+    /// <summary>Field number for the "next_page_token" field.</summary>
+    public const int NextPageTokenFieldNumber = 2;
+    private string nextPageToken_ = "";
+    /// <summary>
+    /// Where the next page begins. Empty: this is the last.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string NextPageToken {
+      get { return nextPageToken_; }
+      set {
+        nextPageToken_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "total_bytes" field.</summary>
+    public const int TotalBytesFieldNumber = 3;
+    private long totalBytes_;
+    /// <summary>
+    /// Size of all blobs that fit the filter, on every page.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long TotalBytes {
+      get { return totalBytes_; }
+      set {
+        totalBytes_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListBlobsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListBlobsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!blobs_.Equals(other.blobs_)) return false;
+      if (NextPageToken != other.NextPageToken) return false;
+      if (TotalBytes != other.TotalBytes) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= blobs_.GetHashCode();
+      if (NextPageToken.Length != 0) hash ^= NextPageToken.GetHashCode();
+      if (TotalBytes != 0L) hash ^= TotalBytes.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      blobs_.WriteTo(output, _repeated_blobs_codec);
+      if (NextPageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(NextPageToken);
+      }
+      if (TotalBytes != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(TotalBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      blobs_.WriteTo(ref output, _repeated_blobs_codec);
+      if (NextPageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(NextPageToken);
+      }
+      if (TotalBytes != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(TotalBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += blobs_.CalculateSize(_repeated_blobs_codec);
+      if (NextPageToken.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(NextPageToken);
+      }
+      if (TotalBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(TotalBytes);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListBlobsResponse other) {
+      if (other == null) {
+        return;
+      }
+      blobs_.Add(other.blobs_);
+      if (other.NextPageToken.Length != 0) {
+        NextPageToken = other.NextPageToken;
+      }
+      if (other.TotalBytes != 0L) {
+        TotalBytes = other.TotalBytes;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            blobs_.AddEntriesFrom(input, _repeated_blobs_codec);
+            break;
+          }
+          case 18: {
+            NextPageToken = input.ReadString();
+            break;
+          }
+          case 24: {
+            TotalBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            blobs_.AddEntriesFrom(ref input, _repeated_blobs_codec);
+            break;
+          }
+          case 18: {
+            NextPageToken = input.ReadString();
+            break;
+          }
+          case 24: {
+            TotalBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which blob to delete.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteBlobRequest : pb::IMessage<DeleteBlobRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteBlobRequest> _parser = new pb::MessageParser<DeleteBlobRequest>(() => new DeleteBlobRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteBlobRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[34]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteBlobRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteBlobRequest(DeleteBlobRequest other) : this() {
+      blobId_ = other.blobId_;
+      onlyIfUnused_ = other.onlyIfUnused_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteBlobRequest Clone() {
+      return new DeleteBlobRequest(this);
+    }
+
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 1;
+    private string blobId_ = "";
+    /// <summary>
+    /// The blob.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BlobId {
+      get { return blobId_; }
+      set {
+        blobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "only_if_unused" field.</summary>
+    public const int OnlyIfUnusedFieldNumber = 2;
+    private bool onlyIfUnused_;
+    /// <summary>
+    /// Fail with BLOB_IN_USE instead of waiting for those who read or need it. Empty: wait.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool OnlyIfUnused {
+      get { return onlyIfUnused_; }
+      set {
+        onlyIfUnused_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteBlobRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteBlobRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (BlobId != other.BlobId) return false;
+      if (OnlyIfUnused != other.OnlyIfUnused) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
+      if (OnlyIfUnused != false) hash ^= OnlyIfUnused.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (OnlyIfUnused != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(OnlyIfUnused);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (OnlyIfUnused != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(OnlyIfUnused);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (BlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
+      }
+      if (OnlyIfUnused != false) {
+        size += 1 + 1;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteBlobRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.BlobId.Length != 0) {
+        BlobId = other.BlobId;
+      }
+      if (other.OnlyIfUnused != false) {
+        OnlyIfUnused = other.OnlyIfUnused;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 16: {
+            OnlyIfUnused = input.ReadBool();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 16: {
+            OnlyIfUnused = input.ReadBool();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What became of the blob.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteBlobResponse : pb::IMessage<DeleteBlobResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteBlobResponse> _parser = new pb::MessageParser<DeleteBlobResponse>(() => new DeleteBlobResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteBlobResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[35]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteBlobResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteBlobResponse(DeleteBlobResponse other) : this() {
+      deferred_ = other.deferred_;
+      holderIds_ = other.holderIds_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteBlobResponse Clone() {
+      return new DeleteBlobResponse(this);
+    }
+
+    /// <summary>Field number for the "deferred" field.</summary>
+    public const int DeferredFieldNumber = 1;
+    private bool deferred_;
+    /// <summary>
+    /// Whether the bytes are still there because somebody reads or needs them. They go with the last of them.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Deferred {
+      get { return deferred_; }
+      set {
+        deferred_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "holder_ids" field.</summary>
+    public const int HolderIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_holderIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> holderIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Ids of the jobs and loaded models that it waits for. Reads that are open have no id and are not listed.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> HolderIds {
+      get { return holderIds_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteBlobResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteBlobResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Deferred != other.Deferred) return false;
+      if(!holderIds_.Equals(other.holderIds_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Deferred != false) hash ^= Deferred.GetHashCode();
+      hash ^= holderIds_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Deferred != false) {
+        output.WriteRawTag(8);
+        output.WriteBool(Deferred);
+      }
+      holderIds_.WriteTo(output, _repeated_holderIds_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Deferred != false) {
+        output.WriteRawTag(8);
+        output.WriteBool(Deferred);
+      }
+      holderIds_.WriteTo(ref output, _repeated_holderIds_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Deferred != false) {
+        size += 1 + 1;
+      }
+      size += holderIds_.CalculateSize(_repeated_holderIds_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteBlobResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Deferred != false) {
+        Deferred = other.Deferred;
+      }
+      holderIds_.Add(other.holderIds_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            Deferred = input.ReadBool();
+            break;
+          }
+          case 18: {
+            holderIds_.AddEntriesFrom(input, _repeated_holderIds_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            Deferred = input.ReadBool();
+            break;
+          }
+          case 18: {
+            holderIds_.AddEntriesFrom(ref input, _repeated_holderIds_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A transfer to run and follow.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class TransferBlobRequest : pb::IMessage<TransferBlobRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<TransferBlobRequest> _parser = new pb::MessageParser<TransferBlobRequest>(() => new TransferBlobRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<TransferBlobRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[36]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TransferBlobRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TransferBlobRequest(TransferBlobRequest other) : this() {
+      blobTransfer_ = other.blobTransfer_ != null ? other.blobTransfer_.Clone() : null;
+      options_ = other.options_ != null ? other.options_.Clone() : null;
+      detached_ = other.detached_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TransferBlobRequest Clone() {
+      return new TransferBlobRequest(this);
+    }
+
+    /// <summary>Field number for the "blob_transfer" field.</summary>
+    public const int BlobTransferFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.BlobTransfer blobTransfer_;
+    /// <summary>
+    /// What to copy or move where.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobTransfer BlobTransfer {
+      get { return blobTransfer_; }
+      set {
+        blobTransfer_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "options" field.</summary>
+    public const int OptionsFieldNumber = 2;
+    private global::DeviceOps.Api.Common.V1.JobOptions options_;
+    /// <summary>
+    /// How to run it. `devices` must be empty: the transfer names its device.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.JobOptions Options {
+      get { return options_; }
+      set {
+        options_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "detached" field.</summary>
+    public const int DetachedFieldNumber = 3;
+    private bool detached_;
+    /// <summary>
+    /// Let the job go on when the caller leaves. Empty: leaving cancels it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Detached {
+      get { return detached_; }
+      set {
+        detached_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 4;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same job, once. Empty: each call is a new job.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as TransferBlobRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(TransferBlobRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(BlobTransfer, other.BlobTransfer)) return false;
+      if (!object.Equals(Options, other.Options)) return false;
+      if (Detached != other.Detached) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blobTransfer_ != null) hash ^= BlobTransfer.GetHashCode();
+      if (options_ != null) hash ^= Options.GetHashCode();
+      if (Detached != false) hash ^= Detached.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blobTransfer_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(BlobTransfer);
+      }
+      if (options_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Options);
+      }
+      if (Detached != false) {
+        output.WriteRawTag(24);
+        output.WriteBool(Detached);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blobTransfer_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(BlobTransfer);
+      }
+      if (options_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Options);
+      }
+      if (Detached != false) {
+        output.WriteRawTag(24);
+        output.WriteBool(Detached);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blobTransfer_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(BlobTransfer);
+      }
+      if (options_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Options);
+      }
+      if (Detached != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(TransferBlobRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blobTransfer_ != null) {
+        if (blobTransfer_ == null) {
+          BlobTransfer = new global::DeviceOps.Api.Memory.V1.BlobTransfer();
+        }
+        BlobTransfer.MergeFrom(other.BlobTransfer);
+      }
+      if (other.options_ != null) {
+        if (options_ == null) {
+          Options = new global::DeviceOps.Api.Common.V1.JobOptions();
+        }
+        Options.MergeFrom(other.Options);
+      }
+      if (other.Detached != false) {
+        Detached = other.Detached;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blobTransfer_ == null) {
+              BlobTransfer = new global::DeviceOps.Api.Memory.V1.BlobTransfer();
+            }
+            input.ReadMessage(BlobTransfer);
+            break;
+          }
+          case 18: {
+            if (options_ == null) {
+              Options = new global::DeviceOps.Api.Common.V1.JobOptions();
+            }
+            input.ReadMessage(Options);
+            break;
+          }
+          case 24: {
+            Detached = input.ReadBool();
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blobTransfer_ == null) {
+              BlobTransfer = new global::DeviceOps.Api.Memory.V1.BlobTransfer();
+            }
+            input.ReadMessage(BlobTransfer);
+            break;
+          }
+          case 18: {
+            if (options_ == null) {
+              Options = new global::DeviceOps.Api.Common.V1.JobOptions();
+            }
+            input.ReadMessage(Options);
+            break;
+          }
+          case 24: {
+            Detached = input.ReadBool();
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One step of the transfer's job.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class TransferBlobResponse : pb::IMessage<TransferBlobResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<TransferBlobResponse> _parser = new pb::MessageParser<TransferBlobResponse>(() => new TransferBlobResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<TransferBlobResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[37]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TransferBlobResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TransferBlobResponse(TransferBlobResponse other) : this() {
+      event_ = other.event_ != null ? other.event_.Clone() : null;
+      switch (other.OutputCase) {
+        case OutputOneofCase.BlobTransferReport:
+          BlobTransferReport = other.BlobTransferReport.Clone();
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TransferBlobResponse Clone() {
+      return new TransferBlobResponse(this);
+    }
+
+    /// <summary>Field number for the "event" field.</summary>
+    public const int EventFieldNumber = 1;
+    private global::DeviceOps.Api.Common.V1.JobEvent event_;
+    /// <summary>
+    /// What happened.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.JobEvent Event {
+      get { return event_; }
+      set {
+        event_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "blob_transfer_report" field.</summary>
+    public const int BlobTransferReportFieldNumber = 13;
+    /// <summary>
+    /// What was copied.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.BlobTransferReport BlobTransferReport {
+      get { return outputCase_ == OutputOneofCase.BlobTransferReport ? (global::DeviceOps.Api.Memory.V1.BlobTransferReport) output_ : null; }
+      set {
+        output_ = value;
+        outputCase_ = value == null ? OutputOneofCase.None : OutputOneofCase.BlobTransferReport;
+      }
+    }
+
+    private object output_;
+    /// <summary>Enum of possible cases for the "output" oneof.</summary>
+    public enum OutputOneofCase {
+      None = 0,
+      BlobTransferReport = 13,
+    }
+    private OutputOneofCase outputCase_ = OutputOneofCase.None;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public OutputOneofCase OutputCase {
+      get { return outputCase_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearOutput() {
+      outputCase_ = OutputOneofCase.None;
+      output_ = null;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as TransferBlobResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(TransferBlobResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Event, other.Event)) return false;
+      if (!object.Equals(BlobTransferReport, other.BlobTransferReport)) return false;
+      if (OutputCase != other.OutputCase) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (event_ != null) hash ^= Event.GetHashCode();
+      if (outputCase_ == OutputOneofCase.BlobTransferReport) hash ^= BlobTransferReport.GetHashCode();
+      hash ^= (int) outputCase_;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (event_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Event);
+      }
+      if (outputCase_ == OutputOneofCase.BlobTransferReport) {
+        output.WriteRawTag(106);
+        output.WriteMessage(BlobTransferReport);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (event_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Event);
+      }
+      if (outputCase_ == OutputOneofCase.BlobTransferReport) {
+        output.WriteRawTag(106);
+        output.WriteMessage(BlobTransferReport);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (event_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Event);
+      }
+      if (outputCase_ == OutputOneofCase.BlobTransferReport) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(BlobTransferReport);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(TransferBlobResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.event_ != null) {
+        if (event_ == null) {
+          Event = new global::DeviceOps.Api.Common.V1.JobEvent();
+        }
+        Event.MergeFrom(other.Event);
+      }
+      switch (other.OutputCase) {
+        case OutputOneofCase.BlobTransferReport:
+          if (BlobTransferReport == null) {
+            BlobTransferReport = new global::DeviceOps.Api.Memory.V1.BlobTransferReport();
+          }
+          BlobTransferReport.MergeFrom(other.BlobTransferReport);
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (event_ == null) {
+              Event = new global::DeviceOps.Api.Common.V1.JobEvent();
+            }
+            input.ReadMessage(Event);
+            break;
+          }
+          case 106: {
+            global::DeviceOps.Api.Memory.V1.BlobTransferReport subBuilder = new global::DeviceOps.Api.Memory.V1.BlobTransferReport();
+            if (outputCase_ == OutputOneofCase.BlobTransferReport) {
+              subBuilder.MergeFrom(BlobTransferReport);
+            }
+            input.ReadMessage(subBuilder);
+            BlobTransferReport = subBuilder;
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (event_ == null) {
+              Event = new global::DeviceOps.Api.Common.V1.JobEvent();
+            }
+            input.ReadMessage(Event);
+            break;
+          }
+          case 106: {
+            global::DeviceOps.Api.Memory.V1.BlobTransferReport subBuilder = new global::DeviceOps.Api.Memory.V1.BlobTransferReport();
+            if (outputCase_ == OutputOneofCase.BlobTransferReport) {
+              subBuilder.MergeFrom(BlobTransferReport);
+            }
+            input.ReadMessage(subBuilder);
+            BlobTransferReport = subBuilder;
             break;
           }
         }

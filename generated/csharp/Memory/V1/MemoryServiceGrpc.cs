@@ -49,6 +49,62 @@ namespace DeviceOps.Api.Memory.V1 {
     }
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest> __Marshaller_deviceops_memory_v1_ListMemoryPoolsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse> __Marshaller_deviceops_memory_v1_ListMemoryPoolsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest> __Marshaller_deviceops_memory_v1_GetMemoryPoolRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse> __Marshaller_deviceops_memory_v1_GetMemoryPoolResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest> __Marshaller_deviceops_memory_v1_WatchMemoryPoolsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse> __Marshaller_deviceops_memory_v1_WatchMemoryPoolsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest> __Marshaller_deviceops_memory_v1_SetMemoryBudgetRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse> __Marshaller_deviceops_memory_v1_SetMemoryBudgetResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest> __Marshaller_deviceops_memory_v1_ReclaimMemoryRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse> __Marshaller_deviceops_memory_v1_ReclaimMemoryResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest> __Marshaller_deviceops_memory_v1_QueryMemoryHistoryRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse> __Marshaller_deviceops_memory_v1_QueryMemoryHistoryResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.CreateReservationRequest> __Marshaller_deviceops_memory_v1_CreateReservationRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.CreateReservationRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> __Marshaller_deviceops_memory_v1_CreateReservationResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.CreateReservationResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListReservationsRequest> __Marshaller_deviceops_memory_v1_ListReservationsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListReservationsRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListReservationsResponse> __Marshaller_deviceops_memory_v1_ListReservationsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListReservationsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.RenewReservationRequest> __Marshaller_deviceops_memory_v1_RenewReservationRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.RenewReservationRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.RenewReservationResponse> __Marshaller_deviceops_memory_v1_RenewReservationResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.RenewReservationResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.DeleteReservationRequest> __Marshaller_deviceops_memory_v1_DeleteReservationRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.DeleteReservationRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.DeleteReservationResponse> __Marshaller_deviceops_memory_v1_DeleteReservationResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.DeleteReservationResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.RegisterBlobRequest> __Marshaller_deviceops_memory_v1_RegisterBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.RegisterBlobRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.RegisterBlobResponse> __Marshaller_deviceops_memory_v1_RegisterBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.RegisterBlobResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.CreateBlobRequest> __Marshaller_deviceops_memory_v1_CreateBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.CreateBlobRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.CreateBlobResponse> __Marshaller_deviceops_memory_v1_CreateBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.CreateBlobResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.UploadBlobRequest> __Marshaller_deviceops_memory_v1_UploadBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.UploadBlobRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.UploadBlobResponse> __Marshaller_deviceops_memory_v1_UploadBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.UploadBlobResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest> __Marshaller_deviceops_memory_v1_WriteBlobChunkRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse> __Marshaller_deviceops_memory_v1_WriteBlobChunkResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ReadBlobRequest> __Marshaller_deviceops_memory_v1_ReadBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ReadBlobRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ReadBlobResponse> __Marshaller_deviceops_memory_v1_ReadBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ReadBlobResponse.Parser));
@@ -56,6 +112,130 @@ namespace DeviceOps.Api.Memory.V1 {
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.GetBlobRequest> __Marshaller_deviceops_memory_v1_GetBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.GetBlobRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.GetBlobResponse> __Marshaller_deviceops_memory_v1_GetBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.GetBlobResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListBlobsRequest> __Marshaller_deviceops_memory_v1_ListBlobsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListBlobsRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListBlobsResponse> __Marshaller_deviceops_memory_v1_ListBlobsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListBlobsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.DeleteBlobRequest> __Marshaller_deviceops_memory_v1_DeleteBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.DeleteBlobRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.DeleteBlobResponse> __Marshaller_deviceops_memory_v1_DeleteBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.DeleteBlobResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.TransferBlobRequest> __Marshaller_deviceops_memory_v1_TransferBlobRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.TransferBlobRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.TransferBlobResponse> __Marshaller_deviceops_memory_v1_TransferBlobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.TransferBlobResponse.Parser));
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest, global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse> __Method_ListMemoryPools = new grpc::Method<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest, global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ListMemoryPools",
+        __Marshaller_deviceops_memory_v1_ListMemoryPoolsRequest,
+        __Marshaller_deviceops_memory_v1_ListMemoryPoolsResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest, global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse> __Method_GetMemoryPool = new grpc::Method<global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest, global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "GetMemoryPool",
+        __Marshaller_deviceops_memory_v1_GetMemoryPoolRequest,
+        __Marshaller_deviceops_memory_v1_GetMemoryPoolResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest, global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse> __Method_WatchMemoryPools = new grpc::Method<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest, global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse>(
+        grpc::MethodType.ServerStreaming,
+        __ServiceName,
+        "WatchMemoryPools",
+        __Marshaller_deviceops_memory_v1_WatchMemoryPoolsRequest,
+        __Marshaller_deviceops_memory_v1_WatchMemoryPoolsResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest, global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse> __Method_SetMemoryBudget = new grpc::Method<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest, global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "SetMemoryBudget",
+        __Marshaller_deviceops_memory_v1_SetMemoryBudgetRequest,
+        __Marshaller_deviceops_memory_v1_SetMemoryBudgetResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest, global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse> __Method_ReclaimMemory = new grpc::Method<global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest, global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ReclaimMemory",
+        __Marshaller_deviceops_memory_v1_ReclaimMemoryRequest,
+        __Marshaller_deviceops_memory_v1_ReclaimMemoryResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest, global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse> __Method_QueryMemoryHistory = new grpc::Method<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest, global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "QueryMemoryHistory",
+        __Marshaller_deviceops_memory_v1_QueryMemoryHistoryRequest,
+        __Marshaller_deviceops_memory_v1_QueryMemoryHistoryResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.CreateReservationRequest, global::DeviceOps.Api.Memory.V1.CreateReservationResponse> __Method_CreateReservation = new grpc::Method<global::DeviceOps.Api.Memory.V1.CreateReservationRequest, global::DeviceOps.Api.Memory.V1.CreateReservationResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "CreateReservation",
+        __Marshaller_deviceops_memory_v1_CreateReservationRequest,
+        __Marshaller_deviceops_memory_v1_CreateReservationResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.ListReservationsRequest, global::DeviceOps.Api.Memory.V1.ListReservationsResponse> __Method_ListReservations = new grpc::Method<global::DeviceOps.Api.Memory.V1.ListReservationsRequest, global::DeviceOps.Api.Memory.V1.ListReservationsResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ListReservations",
+        __Marshaller_deviceops_memory_v1_ListReservationsRequest,
+        __Marshaller_deviceops_memory_v1_ListReservationsResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.RenewReservationRequest, global::DeviceOps.Api.Memory.V1.RenewReservationResponse> __Method_RenewReservation = new grpc::Method<global::DeviceOps.Api.Memory.V1.RenewReservationRequest, global::DeviceOps.Api.Memory.V1.RenewReservationResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "RenewReservation",
+        __Marshaller_deviceops_memory_v1_RenewReservationRequest,
+        __Marshaller_deviceops_memory_v1_RenewReservationResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.DeleteReservationRequest, global::DeviceOps.Api.Memory.V1.DeleteReservationResponse> __Method_DeleteReservation = new grpc::Method<global::DeviceOps.Api.Memory.V1.DeleteReservationRequest, global::DeviceOps.Api.Memory.V1.DeleteReservationResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "DeleteReservation",
+        __Marshaller_deviceops_memory_v1_DeleteReservationRequest,
+        __Marshaller_deviceops_memory_v1_DeleteReservationResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.RegisterBlobRequest, global::DeviceOps.Api.Memory.V1.RegisterBlobResponse> __Method_RegisterBlob = new grpc::Method<global::DeviceOps.Api.Memory.V1.RegisterBlobRequest, global::DeviceOps.Api.Memory.V1.RegisterBlobResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "RegisterBlob",
+        __Marshaller_deviceops_memory_v1_RegisterBlobRequest,
+        __Marshaller_deviceops_memory_v1_RegisterBlobResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.CreateBlobRequest, global::DeviceOps.Api.Memory.V1.CreateBlobResponse> __Method_CreateBlob = new grpc::Method<global::DeviceOps.Api.Memory.V1.CreateBlobRequest, global::DeviceOps.Api.Memory.V1.CreateBlobResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "CreateBlob",
+        __Marshaller_deviceops_memory_v1_CreateBlobRequest,
+        __Marshaller_deviceops_memory_v1_CreateBlobResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.UploadBlobRequest, global::DeviceOps.Api.Memory.V1.UploadBlobResponse> __Method_UploadBlob = new grpc::Method<global::DeviceOps.Api.Memory.V1.UploadBlobRequest, global::DeviceOps.Api.Memory.V1.UploadBlobResponse>(
+        grpc::MethodType.ClientStreaming,
+        __ServiceName,
+        "UploadBlob",
+        __Marshaller_deviceops_memory_v1_UploadBlobRequest,
+        __Marshaller_deviceops_memory_v1_UploadBlobResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest, global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse> __Method_WriteBlobChunk = new grpc::Method<global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest, global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "WriteBlobChunk",
+        __Marshaller_deviceops_memory_v1_WriteBlobChunkRequest,
+        __Marshaller_deviceops_memory_v1_WriteBlobChunkResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.ReadBlobRequest, global::DeviceOps.Api.Memory.V1.ReadBlobResponse> __Method_ReadBlob = new grpc::Method<global::DeviceOps.Api.Memory.V1.ReadBlobRequest, global::DeviceOps.Api.Memory.V1.ReadBlobResponse>(
@@ -73,6 +253,30 @@ namespace DeviceOps.Api.Memory.V1 {
         __Marshaller_deviceops_memory_v1_GetBlobRequest,
         __Marshaller_deviceops_memory_v1_GetBlobResponse);
 
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.ListBlobsRequest, global::DeviceOps.Api.Memory.V1.ListBlobsResponse> __Method_ListBlobs = new grpc::Method<global::DeviceOps.Api.Memory.V1.ListBlobsRequest, global::DeviceOps.Api.Memory.V1.ListBlobsResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ListBlobs",
+        __Marshaller_deviceops_memory_v1_ListBlobsRequest,
+        __Marshaller_deviceops_memory_v1_ListBlobsResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.DeleteBlobRequest, global::DeviceOps.Api.Memory.V1.DeleteBlobResponse> __Method_DeleteBlob = new grpc::Method<global::DeviceOps.Api.Memory.V1.DeleteBlobRequest, global::DeviceOps.Api.Memory.V1.DeleteBlobResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "DeleteBlob",
+        __Marshaller_deviceops_memory_v1_DeleteBlobRequest,
+        __Marshaller_deviceops_memory_v1_DeleteBlobResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.TransferBlobRequest, global::DeviceOps.Api.Memory.V1.TransferBlobResponse> __Method_TransferBlob = new grpc::Method<global::DeviceOps.Api.Memory.V1.TransferBlobRequest, global::DeviceOps.Api.Memory.V1.TransferBlobResponse>(
+        grpc::MethodType.ServerStreaming,
+        __ServiceName,
+        "TransferBlob",
+        __Marshaller_deviceops_memory_v1_TransferBlobRequest,
+        __Marshaller_deviceops_memory_v1_TransferBlobResponse);
+
     /// <summary>Service descriptor</summary>
     public static global::Google.Protobuf.Reflection.ServiceDescriptor Descriptor
     {
@@ -83,6 +287,319 @@ namespace DeviceOps.Api.Memory.V1 {
     [grpc::BindServiceMethod(typeof(MemoryService), "BindService")]
     public abstract partial class MemoryServiceBase
     {
+      /// <summary>
+      /// Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+      ///
+      /// Changes nothing. Unpaged: hardware bounds it.
+      ///
+      /// Fails with:
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse> ListMemoryPools(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Measures one memory pool.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse> GetMemoryPool(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+      ///
+      /// Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+      /// but every change of pressure since, 100 at most.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+      /// - INVALID_FIELD: an interval outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="responseStream">Used for sending responses back to the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>A task indicating completion of the handler.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task WatchMemoryPools(global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest request, grpc::IServerStreamWriter<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse> responseStream, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Sets how much of a pool the server may use, and when it shall worry.
+      ///
+      /// Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+      /// reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      ///   room, or end jobs and unload models first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse> SetMemoryBudget(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+      ///
+      /// A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+      /// the same call again gives the same report.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+      /// - DEVICE_LOST: the device is not there.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse> ReclaimMemory(global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Tells how the use of a pool went, who seems to leak, and what would help.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse> QueryMemoryHistory(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+      ///
+      /// With a `request_id`, the same call again gives the same reservation.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
+      /// - QUOTA_EXCEEDED: a limit of the session.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED: enable the device with UpdateDevice.
+      /// - DEVICE_LOST: the device is not there.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> CreateReservation(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Lists reservations, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.ListReservationsResponse> ListReservations(global::DeviceOps.Api.Memory.V1.ListReservationsRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Puts off the expiry of a reservation, and changes its size if asked.
+      ///
+      /// Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: give up.
+      /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
+      /// - ILLEGAL_STATE: it is used up already.
+      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.RenewReservationResponse> RenewReservation(global::DeviceOps.Api.Memory.V1.RenewReservationRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Gives a reservation's bytes back unused, and forgets it.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+      /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.DeleteReservationResponse> DeleteReservation(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      ///
+      /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+      /// the blob never touches the file. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+      /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+      /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+      /// - BLOB_CORRUPT: the bytes do not match the given sha256.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      ///   used for another request.
+      /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+      /// - QUOTA_EXCEEDED: too many blobs; delete some.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.RegisterBlobResponse> RegisterBlob(global::DeviceOps.Api.Memory.V1.RegisterBlobRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+      ///
+      /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+      /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.CreateBlobResponse> CreateBlob(global::DeviceOps.Api.Memory.V1.CreateBlobRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+      ///
+      /// The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+      /// goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+      /// `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+      /// - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+      /// - ILLEGAL_STATE: the blob to go on with is complete.
+      /// - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+      ///   SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="requestStream">Used for reading requests from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.UploadBlobResponse> UploadBlob(grpc::IAsyncStreamReader<global::DeviceOps.Api.Memory.V1.UploadBlobRequest> requestStream, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Writes one chunk of a blob that is not complete yet.
+      ///
+      /// Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+      /// blob is hashed and becomes READY.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it has expired; begin anew.
+      /// - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+      /// - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+      /// - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse> WriteBlobChunk(global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
       /// <summary>
       /// Reads the bytes of a blob, in order, in chunks.
       ///
@@ -95,6 +612,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
       /// - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
       /// - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -121,6 +639,74 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <returns>The response to send back to the client (wrapped by a task).</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.GetBlobResponse> GetBlob(global::DeviceOps.Api.Memory.V1.GetBlobRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Lists blobs, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.ListBlobsResponse> ListBlobs(global::DeviceOps.Api.Memory.V1.ListBlobsRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      ///
+      /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+      /// Deleting it again while it waits changes nothing.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+      /// - BLOB_IN_USE: only with `only_if_unused`.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.DeleteBlobResponse> DeleteBlob(global::DeviceOps.Api.Memory.V1.DeleteBlobRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+      ///
+      /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+      /// beside the event `succeeded`.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: source or destination; give up.
+      /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+      /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+      /// - STORAGE_FULL: free space in the state folder.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+      /// or BLOB_CORRUPT where the copy is not equal.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="responseStream">Used for sending responses back to the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>A task indicating completion of the handler.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task TransferBlob(global::DeviceOps.Api.Memory.V1.TransferBlobRequest request, grpc::IServerStreamWriter<global::DeviceOps.Api.Memory.V1.TransferBlobResponse> responseStream, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -155,6 +741,1158 @@ namespace DeviceOps.Api.Memory.V1 {
       }
 
       /// <summary>
+      /// Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+      ///
+      /// Changes nothing. Unpaged: hardware bounds it.
+      ///
+      /// Fails with:
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse ListMemoryPools(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListMemoryPools(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+      ///
+      /// Changes nothing. Unpaged: hardware bounds it.
+      ///
+      /// Fails with:
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse ListMemoryPools(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ListMemoryPools, null, options, request);
+      }
+      /// <summary>
+      /// Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+      ///
+      /// Changes nothing. Unpaged: hardware bounds it.
+      ///
+      /// Fails with:
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse> ListMemoryPoolsAsync(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListMemoryPoolsAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+      ///
+      /// Changes nothing. Unpaged: hardware bounds it.
+      ///
+      /// Fails with:
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse> ListMemoryPoolsAsync(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ListMemoryPools, null, options, request);
+      }
+      /// <summary>
+      /// Measures one memory pool.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse GetMemoryPool(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return GetMemoryPool(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Measures one memory pool.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse GetMemoryPool(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_GetMemoryPool, null, options, request);
+      }
+      /// <summary>
+      /// Measures one memory pool.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse> GetMemoryPoolAsync(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return GetMemoryPoolAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Measures one memory pool.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - STARTING: the devices are not known yet; retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse> GetMemoryPoolAsync(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_GetMemoryPool, null, options, request);
+      }
+      /// <summary>
+      /// Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+      ///
+      /// Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+      /// but every change of pressure since, 100 at most.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+      /// - INVALID_FIELD: an interval outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncServerStreamingCall<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse> WatchMemoryPools(global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return WatchMemoryPools(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+      ///
+      /// Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+      /// but every change of pressure since, 100 at most.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+      /// - INVALID_FIELD: an interval outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncServerStreamingCall<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse> WatchMemoryPools(global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncServerStreamingCall(__Method_WatchMemoryPools, null, options, request);
+      }
+      /// <summary>
+      /// Sets how much of a pool the server may use, and when it shall worry.
+      ///
+      /// Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+      /// reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      ///   room, or end jobs and unload models first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse SetMemoryBudget(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return SetMemoryBudget(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Sets how much of a pool the server may use, and when it shall worry.
+      ///
+      /// Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+      /// reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      ///   room, or end jobs and unload models first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse SetMemoryBudget(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_SetMemoryBudget, null, options, request);
+      }
+      /// <summary>
+      /// Sets how much of a pool the server may use, and when it shall worry.
+      ///
+      /// Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+      /// reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      ///   room, or end jobs and unload models first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse> SetMemoryBudgetAsync(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return SetMemoryBudgetAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Sets how much of a pool the server may use, and when it shall worry.
+      ///
+      /// Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+      /// reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      ///   room, or end jobs and unload models first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse> SetMemoryBudgetAsync(global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_SetMemoryBudget, null, options, request);
+      }
+      /// <summary>
+      /// Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+      ///
+      /// A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+      /// the same call again gives the same report.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+      /// - DEVICE_LOST: the device is not there.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse ReclaimMemory(global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ReclaimMemory(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+      ///
+      /// A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+      /// the same call again gives the same report.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+      /// - DEVICE_LOST: the device is not there.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse ReclaimMemory(global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ReclaimMemory, null, options, request);
+      }
+      /// <summary>
+      /// Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+      ///
+      /// A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+      /// the same call again gives the same report.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+      /// - DEVICE_LOST: the device is not there.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse> ReclaimMemoryAsync(global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ReclaimMemoryAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+      ///
+      /// A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+      /// the same call again gives the same report.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+      /// - DEVICE_LOST: the device is not there.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse> ReclaimMemoryAsync(global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ReclaimMemory, null, options, request);
+      }
+      /// <summary>
+      /// Tells how the use of a pool went, who seems to leak, and what would help.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse QueryMemoryHistory(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return QueryMemoryHistory(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells how the use of a pool went, who seems to leak, and what would help.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse QueryMemoryHistory(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_QueryMemoryHistory, null, options, request);
+      }
+      /// <summary>
+      /// Tells how the use of a pool went, who seems to leak, and what would help.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse> QueryMemoryHistoryAsync(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return QueryMemoryHistoryAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells how the use of a pool went, who seems to leak, and what would help.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse> QueryMemoryHistoryAsync(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_QueryMemoryHistory, null, options, request);
+      }
+      /// <summary>
+      /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+      ///
+      /// With a `request_id`, the same call again gives the same reservation.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
+      /// - QUOTA_EXCEEDED: a limit of the session.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED: enable the device with UpdateDevice.
+      /// - DEVICE_LOST: the device is not there.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.CreateReservationResponse CreateReservation(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return CreateReservation(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+      ///
+      /// With a `request_id`, the same call again gives the same reservation.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
+      /// - QUOTA_EXCEEDED: a limit of the session.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED: enable the device with UpdateDevice.
+      /// - DEVICE_LOST: the device is not there.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.CreateReservationResponse CreateReservation(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_CreateReservation, null, options, request);
+      }
+      /// <summary>
+      /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+      ///
+      /// With a `request_id`, the same call again gives the same reservation.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
+      /// - QUOTA_EXCEEDED: a limit of the session.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED: enable the device with UpdateDevice.
+      /// - DEVICE_LOST: the device is not there.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> CreateReservationAsync(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return CreateReservationAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+      ///
+      /// With a `request_id`, the same call again gives the same reservation.
+      ///
+      /// Fails with:
+      /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
+      /// - QUOTA_EXCEEDED: a limit of the session.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED: enable the device with UpdateDevice.
+      /// - DEVICE_LOST: the device is not there.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> CreateReservationAsync(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_CreateReservation, null, options, request);
+      }
+      /// <summary>
+      /// Lists reservations, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ListReservationsResponse ListReservations(global::DeviceOps.Api.Memory.V1.ListReservationsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListReservations(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists reservations, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ListReservationsResponse ListReservations(global::DeviceOps.Api.Memory.V1.ListReservationsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ListReservations, null, options, request);
+      }
+      /// <summary>
+      /// Lists reservations, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ListReservationsResponse> ListReservationsAsync(global::DeviceOps.Api.Memory.V1.ListReservationsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListReservationsAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists reservations, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ListReservationsResponse> ListReservationsAsync(global::DeviceOps.Api.Memory.V1.ListReservationsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ListReservations, null, options, request);
+      }
+      /// <summary>
+      /// Puts off the expiry of a reservation, and changes its size if asked.
+      ///
+      /// Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: give up.
+      /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
+      /// - ILLEGAL_STATE: it is used up already.
+      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.RenewReservationResponse RenewReservation(global::DeviceOps.Api.Memory.V1.RenewReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return RenewReservation(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Puts off the expiry of a reservation, and changes its size if asked.
+      ///
+      /// Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: give up.
+      /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
+      /// - ILLEGAL_STATE: it is used up already.
+      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.RenewReservationResponse RenewReservation(global::DeviceOps.Api.Memory.V1.RenewReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_RenewReservation, null, options, request);
+      }
+      /// <summary>
+      /// Puts off the expiry of a reservation, and changes its size if asked.
+      ///
+      /// Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: give up.
+      /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
+      /// - ILLEGAL_STATE: it is used up already.
+      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.RenewReservationResponse> RenewReservationAsync(global::DeviceOps.Api.Memory.V1.RenewReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return RenewReservationAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Puts off the expiry of a reservation, and changes its size if asked.
+      ///
+      /// Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: give up.
+      /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
+      /// - ILLEGAL_STATE: it is used up already.
+      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.RenewReservationResponse> RenewReservationAsync(global::DeviceOps.Api.Memory.V1.RenewReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_RenewReservation, null, options, request);
+      }
+      /// <summary>
+      /// Gives a reservation's bytes back unused, and forgets it.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+      /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.DeleteReservationResponse DeleteReservation(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteReservation(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Gives a reservation's bytes back unused, and forgets it.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+      /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.DeleteReservationResponse DeleteReservation(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_DeleteReservation, null, options, request);
+      }
+      /// <summary>
+      /// Gives a reservation's bytes back unused, and forgets it.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+      /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.DeleteReservationResponse> DeleteReservationAsync(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteReservationAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Gives a reservation's bytes back unused, and forgets it.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+      /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.DeleteReservationResponse> DeleteReservationAsync(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_DeleteReservation, null, options, request);
+      }
+      /// <summary>
+      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      ///
+      /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+      /// the blob never touches the file. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+      /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+      /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+      /// - BLOB_CORRUPT: the bytes do not match the given sha256.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      ///   used for another request.
+      /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+      /// - QUOTA_EXCEEDED: too many blobs; delete some.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.RegisterBlobResponse RegisterBlob(global::DeviceOps.Api.Memory.V1.RegisterBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return RegisterBlob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      ///
+      /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+      /// the blob never touches the file. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+      /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+      /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+      /// - BLOB_CORRUPT: the bytes do not match the given sha256.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      ///   used for another request.
+      /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+      /// - QUOTA_EXCEEDED: too many blobs; delete some.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.RegisterBlobResponse RegisterBlob(global::DeviceOps.Api.Memory.V1.RegisterBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_RegisterBlob, null, options, request);
+      }
+      /// <summary>
+      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      ///
+      /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+      /// the blob never touches the file. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+      /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+      /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+      /// - BLOB_CORRUPT: the bytes do not match the given sha256.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      ///   used for another request.
+      /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+      /// - QUOTA_EXCEEDED: too many blobs; delete some.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.RegisterBlobResponse> RegisterBlobAsync(global::DeviceOps.Api.Memory.V1.RegisterBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return RegisterBlobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      ///
+      /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+      /// the blob never touches the file. The same call again changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+      /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+      /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+      /// - BLOB_CORRUPT: the bytes do not match the given sha256.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      ///   used for another request.
+      /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+      /// - QUOTA_EXCEEDED: too many blobs; delete some.
+      /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.RegisterBlobResponse> RegisterBlobAsync(global::DeviceOps.Api.Memory.V1.RegisterBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_RegisterBlob, null, options, request);
+      }
+      /// <summary>
+      /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+      ///
+      /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+      /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.CreateBlobResponse CreateBlob(global::DeviceOps.Api.Memory.V1.CreateBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return CreateBlob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+      ///
+      /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+      /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.CreateBlobResponse CreateBlob(global::DeviceOps.Api.Memory.V1.CreateBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_CreateBlob, null, options, request);
+      }
+      /// <summary>
+      /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+      ///
+      /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+      /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.CreateBlobResponse> CreateBlobAsync(global::DeviceOps.Api.Memory.V1.CreateBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return CreateBlobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+      ///
+      /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the request.
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+      /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.CreateBlobResponse> CreateBlobAsync(global::DeviceOps.Api.Memory.V1.CreateBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_CreateBlob, null, options, request);
+      }
+      /// <summary>
+      /// Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+      ///
+      /// The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+      /// goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+      /// `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+      /// - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+      /// - ILLEGAL_STATE: the blob to go on with is complete.
+      /// - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+      ///   SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncClientStreamingCall<global::DeviceOps.Api.Memory.V1.UploadBlobRequest, global::DeviceOps.Api.Memory.V1.UploadBlobResponse> UploadBlob(grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return UploadBlob(new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+      ///
+      /// The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+      /// goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+      /// `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+      /// - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+      /// - ILLEGAL_STATE: the blob to go on with is complete.
+      /// - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+      ///   SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncClientStreamingCall<global::DeviceOps.Api.Memory.V1.UploadBlobRequest, global::DeviceOps.Api.Memory.V1.UploadBlobResponse> UploadBlob(grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncClientStreamingCall(__Method_UploadBlob, null, options);
+      }
+      /// <summary>
+      /// Writes one chunk of a blob that is not complete yet.
+      ///
+      /// Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+      /// blob is hashed and becomes READY.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it has expired; begin anew.
+      /// - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+      /// - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+      /// - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse WriteBlobChunk(global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return WriteBlobChunk(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Writes one chunk of a blob that is not complete yet.
+      ///
+      /// Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+      /// blob is hashed and becomes READY.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it has expired; begin anew.
+      /// - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+      /// - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+      /// - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse WriteBlobChunk(global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_WriteBlobChunk, null, options, request);
+      }
+      /// <summary>
+      /// Writes one chunk of a blob that is not complete yet.
+      ///
+      /// Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+      /// blob is hashed and becomes READY.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it has expired; begin anew.
+      /// - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+      /// - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+      /// - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse> WriteBlobChunkAsync(global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return WriteBlobChunkAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Writes one chunk of a blob that is not complete yet.
+      ///
+      /// Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+      /// blob is hashed and becomes READY.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it has expired; begin anew.
+      /// - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+      /// - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+      /// - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+      /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+      /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse> WriteBlobChunkAsync(global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_WriteBlobChunk, null, options, request);
+      }
+      /// <summary>
       /// Reads the bytes of a blob, in order, in chunks.
       ///
       /// Changes nothing; the blob counts as read until the call ends, so that a delete waits. A broken read goes on with `offset_bytes`.
@@ -166,6 +1904,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
       /// - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
       /// - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -190,6 +1929,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
       /// - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
       /// - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+      /// - DEVICE_LOST: the device is not there, and neither is the blob.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -272,6 +2012,216 @@ namespace DeviceOps.Api.Memory.V1 {
       {
         return CallInvoker.AsyncUnaryCall(__Method_GetBlob, null, options, request);
       }
+      /// <summary>
+      /// Lists blobs, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ListBlobsResponse ListBlobs(global::DeviceOps.Api.Memory.V1.ListBlobsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListBlobs(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists blobs, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.ListBlobsResponse ListBlobs(global::DeviceOps.Api.Memory.V1.ListBlobsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ListBlobs, null, options, request);
+      }
+      /// <summary>
+      /// Lists blobs, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ListBlobsResponse> ListBlobsAsync(global::DeviceOps.Api.Memory.V1.ListBlobsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListBlobsAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists blobs, the newest first.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a page size or token that is none; mend the request.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.ListBlobsResponse> ListBlobsAsync(global::DeviceOps.Api.Memory.V1.ListBlobsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ListBlobs, null, options, request);
+      }
+      /// <summary>
+      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      ///
+      /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+      /// Deleting it again while it waits changes nothing.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+      /// - BLOB_IN_USE: only with `only_if_unused`.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.DeleteBlobResponse DeleteBlob(global::DeviceOps.Api.Memory.V1.DeleteBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteBlob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      ///
+      /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+      /// Deleting it again while it waits changes nothing.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+      /// - BLOB_IN_USE: only with `only_if_unused`.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.DeleteBlobResponse DeleteBlob(global::DeviceOps.Api.Memory.V1.DeleteBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_DeleteBlob, null, options, request);
+      }
+      /// <summary>
+      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      ///
+      /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+      /// Deleting it again while it waits changes nothing.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+      /// - BLOB_IN_USE: only with `only_if_unused`.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.DeleteBlobResponse> DeleteBlobAsync(global::DeviceOps.Api.Memory.V1.DeleteBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteBlobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      ///
+      /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+      /// Deleting it again while it waits changes nothing.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+      /// - BLOB_IN_USE: only with `only_if_unused`.
+      /// - STARTING: retry shortly.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.DeleteBlobResponse> DeleteBlobAsync(global::DeviceOps.Api.Memory.V1.DeleteBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_DeleteBlob, null, options, request);
+      }
+      /// <summary>
+      /// Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+      ///
+      /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+      /// beside the event `succeeded`.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: source or destination; give up.
+      /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+      /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+      /// - STORAGE_FULL: free space in the state folder.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+      /// or BLOB_CORRUPT where the copy is not equal.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncServerStreamingCall<global::DeviceOps.Api.Memory.V1.TransferBlobResponse> TransferBlob(global::DeviceOps.Api.Memory.V1.TransferBlobRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return TransferBlob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+      ///
+      /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+      /// beside the event `succeeded`.
+      ///
+      /// Fails with:
+      /// - BLOB_NOT_FOUND: source or destination; give up.
+      /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+      /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+      /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+      /// - STORAGE_FULL: free space in the state folder.
+      /// - DRAINING: the server shuts down; use another.
+      /// - STARTING: retry shortly.
+      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+      /// or BLOB_CORRUPT where the copy is not equal.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncServerStreamingCall<global::DeviceOps.Api.Memory.V1.TransferBlobResponse> TransferBlob(global::DeviceOps.Api.Memory.V1.TransferBlobRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncServerStreamingCall(__Method_TransferBlob, null, options, request);
+      }
       /// <summary>Creates a new instance of client from given <c>ClientBaseConfiguration</c>.</summary>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       protected override MemoryServiceClient NewInstance(ClientBaseConfiguration configuration)
@@ -286,8 +2236,25 @@ namespace DeviceOps.Api.Memory.V1 {
     public static grpc::ServerServiceDefinition BindService(MemoryServiceBase serviceImpl)
     {
       return grpc::ServerServiceDefinition.CreateBuilder()
+          .AddMethod(__Method_ListMemoryPools, serviceImpl.ListMemoryPools)
+          .AddMethod(__Method_GetMemoryPool, serviceImpl.GetMemoryPool)
+          .AddMethod(__Method_WatchMemoryPools, serviceImpl.WatchMemoryPools)
+          .AddMethod(__Method_SetMemoryBudget, serviceImpl.SetMemoryBudget)
+          .AddMethod(__Method_ReclaimMemory, serviceImpl.ReclaimMemory)
+          .AddMethod(__Method_QueryMemoryHistory, serviceImpl.QueryMemoryHistory)
+          .AddMethod(__Method_CreateReservation, serviceImpl.CreateReservation)
+          .AddMethod(__Method_ListReservations, serviceImpl.ListReservations)
+          .AddMethod(__Method_RenewReservation, serviceImpl.RenewReservation)
+          .AddMethod(__Method_DeleteReservation, serviceImpl.DeleteReservation)
+          .AddMethod(__Method_RegisterBlob, serviceImpl.RegisterBlob)
+          .AddMethod(__Method_CreateBlob, serviceImpl.CreateBlob)
+          .AddMethod(__Method_UploadBlob, serviceImpl.UploadBlob)
+          .AddMethod(__Method_WriteBlobChunk, serviceImpl.WriteBlobChunk)
           .AddMethod(__Method_ReadBlob, serviceImpl.ReadBlob)
-          .AddMethod(__Method_GetBlob, serviceImpl.GetBlob).Build();
+          .AddMethod(__Method_GetBlob, serviceImpl.GetBlob)
+          .AddMethod(__Method_ListBlobs, serviceImpl.ListBlobs)
+          .AddMethod(__Method_DeleteBlob, serviceImpl.DeleteBlob)
+          .AddMethod(__Method_TransferBlob, serviceImpl.TransferBlob).Build();
     }
 
     /// <summary>Register service method with a service binder with or without implementation. Useful when customizing the service binding logic.
@@ -297,8 +2264,25 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     public static void BindService(grpc::ServiceBinderBase serviceBinder, MemoryServiceBase serviceImpl)
     {
+      serviceBinder.AddMethod(__Method_ListMemoryPools, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest, global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse>(serviceImpl.ListMemoryPools));
+      serviceBinder.AddMethod(__Method_GetMemoryPool, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest, global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse>(serviceImpl.GetMemoryPool));
+      serviceBinder.AddMethod(__Method_WatchMemoryPools, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsRequest, global::DeviceOps.Api.Memory.V1.WatchMemoryPoolsResponse>(serviceImpl.WatchMemoryPools));
+      serviceBinder.AddMethod(__Method_SetMemoryBudget, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.SetMemoryBudgetRequest, global::DeviceOps.Api.Memory.V1.SetMemoryBudgetResponse>(serviceImpl.SetMemoryBudget));
+      serviceBinder.AddMethod(__Method_ReclaimMemory, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest, global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse>(serviceImpl.ReclaimMemory));
+      serviceBinder.AddMethod(__Method_QueryMemoryHistory, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest, global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse>(serviceImpl.QueryMemoryHistory));
+      serviceBinder.AddMethod(__Method_CreateReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.CreateReservationRequest, global::DeviceOps.Api.Memory.V1.CreateReservationResponse>(serviceImpl.CreateReservation));
+      serviceBinder.AddMethod(__Method_ListReservations, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.ListReservationsRequest, global::DeviceOps.Api.Memory.V1.ListReservationsResponse>(serviceImpl.ListReservations));
+      serviceBinder.AddMethod(__Method_RenewReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.RenewReservationRequest, global::DeviceOps.Api.Memory.V1.RenewReservationResponse>(serviceImpl.RenewReservation));
+      serviceBinder.AddMethod(__Method_DeleteReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.DeleteReservationRequest, global::DeviceOps.Api.Memory.V1.DeleteReservationResponse>(serviceImpl.DeleteReservation));
+      serviceBinder.AddMethod(__Method_RegisterBlob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.RegisterBlobRequest, global::DeviceOps.Api.Memory.V1.RegisterBlobResponse>(serviceImpl.RegisterBlob));
+      serviceBinder.AddMethod(__Method_CreateBlob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.CreateBlobRequest, global::DeviceOps.Api.Memory.V1.CreateBlobResponse>(serviceImpl.CreateBlob));
+      serviceBinder.AddMethod(__Method_UploadBlob, serviceImpl == null ? null : new grpc::ClientStreamingServerMethod<global::DeviceOps.Api.Memory.V1.UploadBlobRequest, global::DeviceOps.Api.Memory.V1.UploadBlobResponse>(serviceImpl.UploadBlob));
+      serviceBinder.AddMethod(__Method_WriteBlobChunk, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.WriteBlobChunkRequest, global::DeviceOps.Api.Memory.V1.WriteBlobChunkResponse>(serviceImpl.WriteBlobChunk));
       serviceBinder.AddMethod(__Method_ReadBlob, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Memory.V1.ReadBlobRequest, global::DeviceOps.Api.Memory.V1.ReadBlobResponse>(serviceImpl.ReadBlob));
       serviceBinder.AddMethod(__Method_GetBlob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.GetBlobRequest, global::DeviceOps.Api.Memory.V1.GetBlobResponse>(serviceImpl.GetBlob));
+      serviceBinder.AddMethod(__Method_ListBlobs, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.ListBlobsRequest, global::DeviceOps.Api.Memory.V1.ListBlobsResponse>(serviceImpl.ListBlobs));
+      serviceBinder.AddMethod(__Method_DeleteBlob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.DeleteBlobRequest, global::DeviceOps.Api.Memory.V1.DeleteBlobResponse>(serviceImpl.DeleteBlob));
+      serviceBinder.AddMethod(__Method_TransferBlob, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Memory.V1.TransferBlobRequest, global::DeviceOps.Api.Memory.V1.TransferBlobResponse>(serviceImpl.TransferBlob));
     }
 
   }

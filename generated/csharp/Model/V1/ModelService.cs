@@ -11190,7 +11190,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Model.V1.ModelCacheEntry.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelCacheEntry> entries_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelCacheEntry>();
     /// <summary>
-    /// Everything that it holds, at most 10,000: what is not here counts as let go of.
+    /// Everything that it holds, at most 4,000: what is not here counts as let go of.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

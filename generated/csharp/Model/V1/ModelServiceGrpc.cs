@@ -599,7 +599,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
       ///
       /// Fails with:
-      /// - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+      /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -1757,7 +1757,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
       ///
       /// Fails with:
-      /// - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+      /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1777,7 +1777,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
       ///
       /// Fails with:
-      /// - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+      /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1795,7 +1795,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
       ///
       /// Fails with:
-      /// - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+      /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1815,7 +1815,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
       ///
       /// Fails with:
-      /// - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+      /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
       /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>

@@ -258,7 +258,7 @@ class DeviceResetReport(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     FREED_BYTES_FIELD_NUMBER: _builtins.int
-    UNLOADED_MODEL_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_LOADED_MODEL_IDS_FIELD_NUMBER: _builtins.int
     PAUSED_JOB_IDS_FIELD_NUMBER: _builtins.int
     INTERRUPTED_JOB_IDS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
@@ -271,7 +271,7 @@ class DeviceResetReport(_message.Message):
         """The device as it is now."""
 
     @_builtins.property
-    def unloaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def ended_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the loaded models that are gone. The jobs that need them load them again."""
 
     @_builtins.property
@@ -292,14 +292,14 @@ class DeviceResetReport(_message.Message):
         device: _device_pb2.Device | None = ...,
         level: Global___DeviceResetLevel.ValueType = ...,
         freed_bytes: _builtins.int | None = ...,
-        unloaded_model_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ended_loaded_model_ids: _abc.Iterable[_builtins.str] | None = ...,
         paused_job_ids: _abc.Iterable[_builtins.str] | None = ...,
         interrupted_job_ids: _abc.Iterable[_builtins.str] | None = ...,
         duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "device", b"device", "duration", b"duration", "freed_bytes", b"freed_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "device", b"device", "duration", b"duration", "freed_bytes", b"freed_bytes", "interrupted_job_ids", b"interrupted_job_ids", "level", b"level", "paused_job_ids", b"paused_job_ids", "unloaded_model_ids", b"unloaded_model_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "device", b"device", "duration", b"duration", "ended_loaded_model_ids", b"ended_loaded_model_ids", "freed_bytes", b"freed_bytes", "interrupted_job_ids", b"interrupted_job_ids", "level", b"level", "paused_job_ids", b"paused_job_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__freed_bytes: _TypeAlias = _typing.Literal["freed_bytes"]  # noqa: Y015
     _WhichOneofArgType__freed_bytes: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes"]  # noqa: Y015

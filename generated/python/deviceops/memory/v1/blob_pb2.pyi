@@ -552,3 +552,65 @@ class BlobTransferReport(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_per_second) -> _WhichOneofReturnType__bytes_per_second | None: ...
 
 Global___BlobTransferReport: _TypeAlias = BlobTransferReport  # noqa: Y015
+
+@_typing.final
+class BlobFilter(_message.Message):
+    """Which blobs. Fields that are set must all fit; within a list, any one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIERS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    ORIGIN_JOB_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """With this media type; `image/*` fits every image. Empty: any."""
+    sha256: _builtins.str
+    """With this SHA-256, as 64 hex digits. Empty: any."""
+    session_id: _builtins.str
+    """Of this session. Empty: of all."""
+    origin_job_id: _builtins.str
+    """First made by this job. Empty: by whomever."""
+    device_id: _builtins.str
+    """On this device, by id or alias. Empty: anywhere."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedScalarFieldContainer[Global___BlobTier.ValueType]:
+        """In these tiers. Empty: every tier."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___BlobState.ValueType]:
+        """In these states. Empty: every state."""
+
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedScalarFieldContainer[Global___BlobOrigin.ValueType]:
+        """Of these origins. Empty: every origin."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """With all of these labels, key and value."""
+
+    def __init__(
+        self,
+        *,
+        tiers: _abc.Iterable[Global___BlobTier.ValueType] | None = ...,
+        states: _abc.Iterable[Global___BlobState.ValueType] | None = ...,
+        origins: _abc.Iterable[Global___BlobOrigin.ValueType] | None = ...,
+        media_type: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        origin_job_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "labels", b"labels", "media_type", b"media_type", "origin_job_id", b"origin_job_id", "origins", b"origins", "session_id", b"session_id", "sha256", b"sha256", "states", b"states", "tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobFilter: _TypeAlias = BlobFilter  # noqa: Y015

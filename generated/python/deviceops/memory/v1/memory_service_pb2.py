@@ -22,10 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot_job__event__pb2
+from deviceops.common.v1 import label_pb2 as deviceops_dot_common_dot_v1_dot_label__pb2
 from deviceops.memory.v1 import blob_pb2 as deviceops_dot_memory_dot_v1_dot_blob__pb2
+from deviceops.memory.v1 import memory_budget_pb2 as deviceops_dot_memory_dot_v1_dot_memory__budget__pb2
+from deviceops.memory.v1 import memory_history_pb2 as deviceops_dot_memory_dot_v1_dot_memory__history__pb2
+from deviceops.memory.v1 import memory_pool_pb2 as deviceops_dot_memory_dot_v1_dot_memory__pool__pb2
+from deviceops.memory.v1 import reservation_pb2 as deviceops_dot_memory_dot_v1_dot_reservation__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(deviceops/memory/v1/memory_service.proto\x12\x13\x64\x65viceops.memory.v1\x1a\x1e\x64\x65viceops/memory/v1/blob.proto\"\x9d\x01\n\x0fReadBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\x05\x12 \n\x13\x65xpected_generation\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"\x80\x01\n\x10ReadBlobResponse\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x18\n\x0btotal_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_total_bytesB\t\n\x07_crc32c\"!\n\x0eGetBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\":\n\x0fGetBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x19.deviceops.memory.v1.Blob2\xc0\x01\n\rMemoryService\x12Y\n\x08ReadBlob\x12$.deviceops.memory.v1.ReadBlobRequest\x1a%.deviceops.memory.v1.ReadBlobResponse0\x01\x12T\n\x07GetBlob\x12#.deviceops.memory.v1.GetBlobRequest\x1a$.deviceops.memory.v1.GetBlobResponseB\x1a\xaa\x02\x17\x44\x65viceOps.Api.Memory.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(deviceops/memory/v1/memory_service.proto\x12\x13\x64\x65viceops.memory.v1\x1a#deviceops/common/v1/job_event.proto\x1a\x1f\x64\x65viceops/common/v1/label.proto\x1a\x1e\x64\x65viceops/memory/v1/blob.proto\x1a\'deviceops/memory/v1/memory_budget.proto\x1a(deviceops/memory/v1/memory_history.proto\x1a%deviceops/memory/v1/memory_pool.proto\x1a%deviceops/memory/v1/reservation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\x16ListMemoryPoolsRequest\x12\x32\n\x05kinds\x18\x01 \x03(\x0e\x32#.deviceops.memory.v1.MemoryPoolKind\x12\x16\n\x0einclude_owners\x18\x02 \x01(\x08\"P\n\x17ListMemoryPoolsResponse\x12\x35\n\x0cmemory_pools\x18\x01 \x03(\x0b\x32\x1f.deviceops.memory.v1.MemoryPool\"F\n\x14GetMemoryPoolRequest\x12\x16\n\x0ememory_pool_id\x18\x01 \x01(\t\x12\x16\n\x0einclude_owners\x18\x02 \x01(\x08\"M\n\x15GetMemoryPoolResponse\x12\x34\n\x0bmemory_pool\x18\x01 \x01(\x0b\x32\x1f.deviceops.memory.v1.MemoryPool\"\x91\x01\n\x17WatchMemoryPoolsRequest\x12\x17\n\x0fmemory_pool_ids\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10min_change_bytes\x18\x03 \x01(\x03\x12\x16\n\x0einclude_owners\x18\x04 \x01(\x08\"\xad\x01\n\x18WatchMemoryPoolsResponse\x12\x35\n\x0cmemory_pools\x18\x01 \x03(\x0b\x32\x1f.deviceops.memory.v1.MemoryPool\x12\x43\n\x10pressure_changes\x18\x02 \x03(\x0b\x32).deviceops.memory.v1.MemoryPressureChange\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\"\xa3\x01\n\x16SetMemoryBudgetRequest\x12\x16\n\x0ememory_pool_id\x18\x01 \x01(\t\x12\x38\n\rmemory_budget\x18\x02 \x01(\x0b\x32!.deviceops.memory.v1.MemoryBudget\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x88\x01\n\x17SetMemoryBudgetResponse\x12\x34\n\x0bmemory_pool\x18\x01 \x01(\x0b\x32\x1f.deviceops.memory.v1.MemoryPool\x12\x37\n\x06impact\x18\x02 \x01(\x0b\x32\'.deviceops.memory.v1.MemoryBudgetImpact\"\x8e\x02\n\x14ReclaimMemoryRequest\x12\x16\n\x0ememory_pool_id\x18\x01 \x01(\t\x12\x14\n\nfree_bytes\x18\x02 \x01(\x03H\x00\x12\x14\n\nused_ratio\x18\x03 \x01(\x01H\x00\x12:\n\tmax_level\x18\x04 \x01(\x0e\x32\'.deviceops.memory.v1.MemoryReclaimLevel\x12\x10\n\x08keep_ids\x18\x05 \x03(\t\x12/\n\x0cmax_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\tB\x08\n\x06target\"Q\n\x15ReclaimMemoryResponse\x12\x38\n\x06report\x18\x01 \x01(\x0b\x32(.deviceops.memory.v1.MemoryReclaimReport\"\xba\x01\n\x19QueryMemoryHistoryRequest\x12\x16\n\x0ememory_pool_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04step\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\x1aQueryMemoryHistoryResponse\x12\x33\n\x07history\x18\x01 \x01(\x0b\x32\".deviceops.memory.v1.MemoryHistory\"\xd6\x02\n\x18\x43reateReservationRequest\x12\x16\n\x0ememory_pool_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.deviceops.common.v1.Priority\x12/\n\x0ctime_to_live\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x61llow_eviction\x18\x06 \x01(\x08\x12/\n\x0cwait_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12*\n\x06labels\x18\t \x03(\x0b\x32\x1a.deviceops.common.v1.Label\x12\x12\n\nrequest_id\x18\n \x01(\t\"t\n\x19\x43reateReservationResponse\x12\x35\n\x0breservation\x18\x01 \x01(\x0b\x32 .deviceops.memory.v1.Reservation\x12 \n\x18\x65victed_loaded_model_ids\x18\x02 \x03(\t\"x\n\x17ListReservationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x36\n\x06\x66ilter\x18\x03 \x01(\x0b\x32&.deviceops.memory.v1.ReservationFilter\"k\n\x18ListReservationsResponse\x12\x36\n\x0creservations\x18\x01 \x03(\x0b\x32 .deviceops.memory.v1.Reservation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x17RenewReservationRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\tB\r\n\x0b_size_bytes\"Q\n\x18RenewReservationResponse\x12\x35\n\x0breservation\x18\x01 \x01(\x0b\x32 .deviceops.memory.v1.Reservation\"@\n\x18\x44\x65leteReservationRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"3\n\x19\x44\x65leteReservationResponse\x12\x16\n\x0ereleased_bytes\x18\x01 \x01(\x03\"\xa6\x03\n\x13RegisterBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12/\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1f.deviceops.memory.v1.MappedFileH\x00\x12\x41\n\rshared_memory\x18\x03 \x01(\x0b\x32(.deviceops.memory.v1.SharedMemorySegmentH\x00\x12\x17\n\nsize_bytes\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nmedia_type\x18\x05 \x01(\t\x12\x0e\n\x06sha256\x18\x06 \x01(\t\x12\x12\n\ngeneration\x18\x07 \x01(\x03\x12\x13\n\x06verify\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12+\n\x08keep_for\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\n \x01(\t\x12*\n\x06labels\x18\x0b \x03(\x0b\x32\x1a.deviceops.common.v1.Label\x12\x12\n\nrequest_id\x18\x0c \x01(\tB\t\n\x07\x62\x61\x63kingB\r\n\x0b_size_bytesB\t\n\x07_verify\"?\n\x14RegisterBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x19.deviceops.memory.v1.Blob\"Y\n\x11\x43reateBlobRequest\x12\x30\n\tblob_spec\x18\x01 \x01(\x0b\x32\x1d.deviceops.memory.v1.BlobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x12\x43reateBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x19.deviceops.memory.v1.Blob\"\xa7\x01\n\x11UploadBlobRequest\x12\x32\n\tblob_spec\x18\x01 \x01(\x0b\x32\x1d.deviceops.memory.v1.BlobSpecH\x00\x12\x11\n\x07\x62lob_id\x18\x02 \x01(\tH\x00\x12/\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1e.deviceops.memory.v1.BlobChunkH\x00\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x06\n\x04part\"=\n\x12UploadBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x19.deviceops.memory.v1.Blob\"W\n\x15WriteBlobChunkRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.deviceops.memory.v1.BlobChunk\"A\n\x16WriteBlobChunkResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x19.deviceops.memory.v1.Blob\"\x9d\x01\n\x0fReadBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\x05\x12 \n\x13\x65xpected_generation\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x16\n\x14_expected_generation\"\x80\x01\n\x10ReadBlobResponse\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x18\n\x0btotal_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x0e\n\x0c_total_bytesB\t\n\x07_crc32c\"!\n\x0eGetBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\":\n\x0fGetBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x19.deviceops.memory.v1.Blob\"j\n\x10ListBlobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12/\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1f.deviceops.memory.v1.BlobFilter\"k\n\x11ListBlobsResponse\x12(\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x19.deviceops.memory.v1.Blob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\"<\n\x11\x44\x65leteBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x16\n\x0eonly_if_unused\x18\x02 \x01(\x08\":\n\x12\x44\x65leteBlobResponse\x12\x10\n\x08\x64\x65\x66\x65rred\x18\x01 \x01(\x08\x12\x12\n\nholder_ids\x18\x02 \x03(\t\"\xa7\x01\n\x13TransferBlobRequest\x12\x38\n\rblob_transfer\x18\x01 \x01(\x0b\x32!.deviceops.memory.v1.BlobTransfer\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x97\x01\n\x14TransferBlobResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12G\n\x14\x62lob_transfer_report\x18\r \x01(\x0b\x32\'.deviceops.memory.v1.BlobTransferReportH\x00\x42\x08\n\x06output2\xd2\x0f\n\rMemoryService\x12l\n\x0fListMemoryPools\x12+.deviceops.memory.v1.ListMemoryPoolsRequest\x1a,.deviceops.memory.v1.ListMemoryPoolsResponse\x12\x66\n\rGetMemoryPool\x12).deviceops.memory.v1.GetMemoryPoolRequest\x1a*.deviceops.memory.v1.GetMemoryPoolResponse\x12q\n\x10WatchMemoryPools\x12,.deviceops.memory.v1.WatchMemoryPoolsRequest\x1a-.deviceops.memory.v1.WatchMemoryPoolsResponse0\x01\x12l\n\x0fSetMemoryBudget\x12+.deviceops.memory.v1.SetMemoryBudgetRequest\x1a,.deviceops.memory.v1.SetMemoryBudgetResponse\x12\x66\n\rReclaimMemory\x12).deviceops.memory.v1.ReclaimMemoryRequest\x1a*.deviceops.memory.v1.ReclaimMemoryResponse\x12u\n\x12QueryMemoryHistory\x12..deviceops.memory.v1.QueryMemoryHistoryRequest\x1a/.deviceops.memory.v1.QueryMemoryHistoryResponse\x12r\n\x11\x43reateReservation\x12-.deviceops.memory.v1.CreateReservationRequest\x1a..deviceops.memory.v1.CreateReservationResponse\x12o\n\x10ListReservations\x12,.deviceops.memory.v1.ListReservationsRequest\x1a-.deviceops.memory.v1.ListReservationsResponse\x12o\n\x10RenewReservation\x12,.deviceops.memory.v1.RenewReservationRequest\x1a-.deviceops.memory.v1.RenewReservationResponse\x12r\n\x11\x44\x65leteReservation\x12-.deviceops.memory.v1.DeleteReservationRequest\x1a..deviceops.memory.v1.DeleteReservationResponse\x12\x63\n\x0cRegisterBlob\x12(.deviceops.memory.v1.RegisterBlobRequest\x1a).deviceops.memory.v1.RegisterBlobResponse\x12]\n\nCreateBlob\x12&.deviceops.memory.v1.CreateBlobRequest\x1a\'.deviceops.memory.v1.CreateBlobResponse\x12_\n\nUploadBlob\x12&.deviceops.memory.v1.UploadBlobRequest\x1a\'.deviceops.memory.v1.UploadBlobResponse(\x01\x12i\n\x0eWriteBlobChunk\x12*.deviceops.memory.v1.WriteBlobChunkRequest\x1a+.deviceops.memory.v1.WriteBlobChunkResponse\x12Y\n\x08ReadBlob\x12$.deviceops.memory.v1.ReadBlobRequest\x1a%.deviceops.memory.v1.ReadBlobResponse0\x01\x12T\n\x07GetBlob\x12#.deviceops.memory.v1.GetBlobRequest\x1a$.deviceops.memory.v1.GetBlobResponse\x12Z\n\tListBlobs\x12%.deviceops.memory.v1.ListBlobsRequest\x1a&.deviceops.memory.v1.ListBlobsResponse\x12]\n\nDeleteBlob\x12&.deviceops.memory.v1.DeleteBlobRequest\x1a\'.deviceops.memory.v1.DeleteBlobResponse\x12\x65\n\x0cTransferBlob\x12(.deviceops.memory.v1.TransferBlobRequest\x1a).deviceops.memory.v1.TransferBlobResponse0\x01\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Memory.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +41,82 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.memory.v1.memory_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\027DeviceOps.Api.Memory.V1'
-  _globals['_READBLOBREQUEST']._serialized_start=98
-  _globals['_READBLOBREQUEST']._serialized_end=255
-  _globals['_READBLOBRESPONSE']._serialized_start=258
-  _globals['_READBLOBRESPONSE']._serialized_end=386
-  _globals['_GETBLOBREQUEST']._serialized_start=388
-  _globals['_GETBLOBREQUEST']._serialized_end=421
-  _globals['_GETBLOBRESPONSE']._serialized_start=423
-  _globals['_GETBLOBRESPONSE']._serialized_end=481
-  _globals['_MEMORYSERVICE']._serialized_start=484
-  _globals['_MEMORYSERVICE']._serialized_end=676
+  _globals['_LISTMEMORYPOOLSREQUEST']._serialized_start=393
+  _globals['_LISTMEMORYPOOLSREQUEST']._serialized_end=493
+  _globals['_LISTMEMORYPOOLSRESPONSE']._serialized_start=495
+  _globals['_LISTMEMORYPOOLSRESPONSE']._serialized_end=575
+  _globals['_GETMEMORYPOOLREQUEST']._serialized_start=577
+  _globals['_GETMEMORYPOOLREQUEST']._serialized_end=647
+  _globals['_GETMEMORYPOOLRESPONSE']._serialized_start=649
+  _globals['_GETMEMORYPOOLRESPONSE']._serialized_end=726
+  _globals['_WATCHMEMORYPOOLSREQUEST']._serialized_start=729
+  _globals['_WATCHMEMORYPOOLSREQUEST']._serialized_end=874
+  _globals['_WATCHMEMORYPOOLSRESPONSE']._serialized_start=877
+  _globals['_WATCHMEMORYPOOLSRESPONSE']._serialized_end=1050
+  _globals['_SETMEMORYBUDGETREQUEST']._serialized_start=1053
+  _globals['_SETMEMORYBUDGETREQUEST']._serialized_end=1216
+  _globals['_SETMEMORYBUDGETRESPONSE']._serialized_start=1219
+  _globals['_SETMEMORYBUDGETRESPONSE']._serialized_end=1355
+  _globals['_RECLAIMMEMORYREQUEST']._serialized_start=1358
+  _globals['_RECLAIMMEMORYREQUEST']._serialized_end=1628
+  _globals['_RECLAIMMEMORYRESPONSE']._serialized_start=1630
+  _globals['_RECLAIMMEMORYRESPONSE']._serialized_end=1711
+  _globals['_QUERYMEMORYHISTORYREQUEST']._serialized_start=1714
+  _globals['_QUERYMEMORYHISTORYREQUEST']._serialized_end=1900
+  _globals['_QUERYMEMORYHISTORYRESPONSE']._serialized_start=1902
+  _globals['_QUERYMEMORYHISTORYRESPONSE']._serialized_end=1983
+  _globals['_CREATERESERVATIONREQUEST']._serialized_start=1986
+  _globals['_CREATERESERVATIONREQUEST']._serialized_end=2328
+  _globals['_CREATERESERVATIONRESPONSE']._serialized_start=2330
+  _globals['_CREATERESERVATIONRESPONSE']._serialized_end=2446
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_start=2448
+  _globals['_LISTRESERVATIONSREQUEST']._serialized_end=2568
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_start=2570
+  _globals['_LISTRESERVATIONSRESPONSE']._serialized_end=2677
+  _globals['_RENEWRESERVATIONREQUEST']._serialized_start=2680
+  _globals['_RENEWRESERVATIONREQUEST']._serialized_end=2832
+  _globals['_RENEWRESERVATIONRESPONSE']._serialized_start=2834
+  _globals['_RENEWRESERVATIONRESPONSE']._serialized_end=2915
+  _globals['_DELETERESERVATIONREQUEST']._serialized_start=2917
+  _globals['_DELETERESERVATIONREQUEST']._serialized_end=2981
+  _globals['_DELETERESERVATIONRESPONSE']._serialized_start=2983
+  _globals['_DELETERESERVATIONRESPONSE']._serialized_end=3034
+  _globals['_REGISTERBLOBREQUEST']._serialized_start=3037
+  _globals['_REGISTERBLOBREQUEST']._serialized_end=3459
+  _globals['_REGISTERBLOBRESPONSE']._serialized_start=3461
+  _globals['_REGISTERBLOBRESPONSE']._serialized_end=3524
+  _globals['_CREATEBLOBREQUEST']._serialized_start=3526
+  _globals['_CREATEBLOBREQUEST']._serialized_end=3615
+  _globals['_CREATEBLOBRESPONSE']._serialized_start=3617
+  _globals['_CREATEBLOBRESPONSE']._serialized_end=3678
+  _globals['_UPLOADBLOBREQUEST']._serialized_start=3681
+  _globals['_UPLOADBLOBREQUEST']._serialized_end=3848
+  _globals['_UPLOADBLOBRESPONSE']._serialized_start=3850
+  _globals['_UPLOADBLOBRESPONSE']._serialized_end=3911
+  _globals['_WRITEBLOBCHUNKREQUEST']._serialized_start=3913
+  _globals['_WRITEBLOBCHUNKREQUEST']._serialized_end=4000
+  _globals['_WRITEBLOBCHUNKRESPONSE']._serialized_start=4002
+  _globals['_WRITEBLOBCHUNKRESPONSE']._serialized_end=4067
+  _globals['_READBLOBREQUEST']._serialized_start=4070
+  _globals['_READBLOBREQUEST']._serialized_end=4227
+  _globals['_READBLOBRESPONSE']._serialized_start=4230
+  _globals['_READBLOBRESPONSE']._serialized_end=4358
+  _globals['_GETBLOBREQUEST']._serialized_start=4360
+  _globals['_GETBLOBREQUEST']._serialized_end=4393
+  _globals['_GETBLOBRESPONSE']._serialized_start=4395
+  _globals['_GETBLOBRESPONSE']._serialized_end=4453
+  _globals['_LISTBLOBSREQUEST']._serialized_start=4455
+  _globals['_LISTBLOBSREQUEST']._serialized_end=4561
+  _globals['_LISTBLOBSRESPONSE']._serialized_start=4563
+  _globals['_LISTBLOBSRESPONSE']._serialized_end=4670
+  _globals['_DELETEBLOBREQUEST']._serialized_start=4672
+  _globals['_DELETEBLOBREQUEST']._serialized_end=4732
+  _globals['_DELETEBLOBRESPONSE']._serialized_start=4734
+  _globals['_DELETEBLOBRESPONSE']._serialized_end=4792
+  _globals['_TRANSFERBLOBREQUEST']._serialized_start=4795
+  _globals['_TRANSFERBLOBREQUEST']._serialized_end=4962
+  _globals['_TRANSFERBLOBRESPONSE']._serialized_start=4965
+  _globals['_TRANSFERBLOBRESPONSE']._serialized_end=5116
+  _globals['_MEMORYSERVICE']._serialized_start=5119
+  _globals['_MEMORYSERVICE']._serialized_end=7121
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,19 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
+from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
+from deviceops.common.v1 import label_pb2 as _label_pb2
 from deviceops.memory.v1 import blob_pb2 as _blob_pb2
+from deviceops.memory.v1 import memory_budget_pb2 as _memory_budget_pb2
+from deviceops.memory.v1 import memory_history_pb2 as _memory_history_pb2
+from deviceops.memory.v1 import memory_pool_pb2 as _memory_pool_pb2
+from deviceops.memory.v1 import reservation_pb2 as _reservation_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +26,937 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class ListMemoryPoolsRequest(_message.Message):
+    """Which pools to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KINDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_OWNERS_FIELD_NUMBER: _builtins.int
+    include_owners: _builtins.bool
+    """Tell who holds the memory, too. Empty: no."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_memory_pool_pb2.MemoryPoolKind.ValueType]:
+        """Only these kinds. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        kinds: _abc.Iterable[_memory_pool_pb2.MemoryPoolKind.ValueType] | None = ...,
+        include_owners: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_owners", b"include_owners", "kinds", b"kinds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMemoryPoolsRequest: _TypeAlias = ListMemoryPoolsRequest  # noqa: Y015
+
+@_typing.final
+class ListMemoryPoolsResponse(_message.Message):
+    """The pools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memory_pools(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPool]:
+        """The pools: devices first, then `host` and `disk`."""
+
+    def __init__(
+        self,
+        *,
+        memory_pools: _abc.Iterable[_memory_pool_pb2.MemoryPool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_pools", b"memory_pools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMemoryPoolsResponse: _TypeAlias = ListMemoryPoolsResponse  # noqa: Y015
+
+@_typing.final
+class GetMemoryPoolRequest(_message.Message):
+    """Which pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_OWNERS_FIELD_NUMBER: _builtins.int
+    memory_pool_id: _builtins.str
+    """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
+    include_owners: _builtins.bool
+    """Tell who holds the memory, too. Empty: no."""
+    def __init__(
+        self,
+        *,
+        memory_pool_id: _builtins.str = ...,
+        include_owners: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_owners", b"include_owners", "memory_pool_id", b"memory_pool_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMemoryPoolRequest: _TypeAlias = GetMemoryPoolRequest  # noqa: Y015
+
+@_typing.final
+class GetMemoryPoolResponse(_message.Message):
+    """One pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memory_pool(self) -> _memory_pool_pb2.MemoryPool:
+        """The pool, measured now."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool: _memory_pool_pb2.MemoryPool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory_pool", b"memory_pool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_pool", b"memory_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMemoryPoolResponse: _TypeAlias = GetMemoryPoolResponse  # noqa: Y015
+
+@_typing.final
+class WatchMemoryPoolsRequest(_message.Message):
+    """Which pools to measure, and how often."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_IDS_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    MIN_CHANGE_BYTES_FIELD_NUMBER: _builtins.int
+    INCLUDE_OWNERS_FIELD_NUMBER: _builtins.int
+    min_change_bytes: _builtins.int
+    """Leave a pool out of a message if neither its used nor its held bytes moved by this much since it was last sent. 0: never leave out."""
+    include_owners: _builtins.bool
+    """Tell who holds the memory, too. Empty: no."""
+    @_builtins.property
+    def memory_pool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`host`, `disk`, ids or aliases of devices. Empty: all, those that appear later too."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Time between two samples, 0.1..60 s. Absent: 5 s."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool_ids: _abc.Iterable[_builtins.str] | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        min_change_bytes: _builtins.int = ...,
+        include_owners: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_owners", b"include_owners", "interval", b"interval", "memory_pool_ids", b"memory_pool_ids", "min_change_bytes", b"min_change_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMemoryPoolsRequest: _TypeAlias = WatchMemoryPoolsRequest  # noqa: Y015
+
+@_typing.final
+class WatchMemoryPoolsResponse(_message.Message):
+    """One round of samples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOLS_FIELD_NUMBER: _builtins.int
+    PRESSURE_CHANGES_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    skipped_count: _builtins.int
+    """How many rounds this reader has missed since the message before, because it was slow."""
+    @_builtins.property
+    def memory_pools(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPool]:
+        """One sample a pool. May be empty where nothing moved and a pressure did."""
+
+    @_builtins.property
+    def pressure_changes(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPressureChange]:
+        """Changes of pressure since the message before, in order."""
+
+    def __init__(
+        self,
+        *,
+        memory_pools: _abc.Iterable[_memory_pool_pb2.MemoryPool] | None = ...,
+        pressure_changes: _abc.Iterable[_memory_pool_pb2.MemoryPressureChange] | None = ...,
+        skipped_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_pools", b"memory_pools", "pressure_changes", b"pressure_changes", "skipped_count", b"skipped_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMemoryPoolsResponse: _TypeAlias = WatchMemoryPoolsResponse  # noqa: Y015
+
+@_typing.final
+class SetMemoryBudgetRequest(_message.Message):
+    """A new budget for a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_ID_FIELD_NUMBER: _builtins.int
+    MEMORY_BUDGET_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    memory_pool_id: _builtins.str
+    """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
+    etag: _builtins.str
+    """The etag of the pool as the caller knows it. Empty: overwrite whatever there is."""
+    validate_only: _builtins.bool
+    """Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once. Empty: each call counts."""
+    @_builtins.property
+    def memory_budget(self) -> _memory_budget_pb2.MemoryBudget:
+        """The budget. Absent: the server's configured one again."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool_id: _builtins.str = ...,
+        memory_budget: _memory_budget_pb2.MemoryBudget | None = ...,
+        etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory_budget", b"memory_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "memory_budget", b"memory_budget", "memory_pool_id", b"memory_pool_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMemoryBudgetRequest: _TypeAlias = SetMemoryBudgetRequest  # noqa: Y015
+
+@_typing.final
+class SetMemoryBudgetResponse(_message.Message):
+    """The budget that holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_FIELD_NUMBER: _builtins.int
+    IMPACT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memory_pool(self) -> _memory_pool_pb2.MemoryPool:
+        """The pool after the change; with `validate_only`, as it is."""
+
+    @_builtins.property
+    def impact(self) -> _memory_budget_pb2.MemoryBudgetImpact:
+        """What the change asked of others; with `validate_only`, what it would."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool: _memory_pool_pb2.MemoryPool | None = ...,
+        impact: _memory_budget_pb2.MemoryBudgetImpact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["impact", b"impact", "memory_pool", b"memory_pool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["impact", b"impact", "memory_pool", b"memory_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMemoryBudgetResponse: _TypeAlias = SetMemoryBudgetResponse  # noqa: Y015
+
+@_typing.final
+class ReclaimMemoryRequest(_message.Message):
+    """What to free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_ID_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    USED_RATIO_FIELD_NUMBER: _builtins.int
+    MAX_LEVEL_FIELD_NUMBER: _builtins.int
+    KEEP_IDS_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    memory_pool_id: _builtins.str
+    """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
+    free_bytes: _builtins.int
+    """After this many bytes were freed. Negative: INVALID_FIELD."""
+    used_ratio: _builtins.float
+    """When the use by all processes is down to this share of the pool, 0..1."""
+    max_level: _memory_pool_pb2.MemoryReclaimLevel.ValueType
+    """How far to go."""
+    validate_only: _builtins.bool
+    """Only tell what would be done; free nothing."""
+    request_id: _builtins.str
+    """The same id gives the same report, once. Empty: each call counts."""
+    @_builtins.property
+    def keep_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of loaded models, jobs and blobs that are not to be touched."""
+
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """The longest it may take, 0.1 s..10 min; then it stops where it is. Absent: 30 s."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool_id: _builtins.str = ...,
+        free_bytes: _builtins.int = ...,
+        used_ratio: _builtins.float = ...,
+        max_level: _memory_pool_pb2.MemoryReclaimLevel.ValueType = ...,
+        keep_ids: _abc.Iterable[_builtins.str] | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "max_duration", b"max_duration", "target", b"target", "used_ratio", b"used_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "keep_ids", b"keep_ids", "max_duration", b"max_duration", "max_level", b"max_level", "memory_pool_id", b"memory_pool_id", "request_id", b"request_id", "target", b"target", "used_ratio", b"used_ratio", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["free_bytes", "used_ratio"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ReclaimMemoryRequest: _TypeAlias = ReclaimMemoryRequest  # noqa: Y015
+
+@_typing.final
+class ReclaimMemoryResponse(_message.Message):
+    """What was freed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report(self) -> _memory_pool_pb2.MemoryReclaimReport:
+        """What was done; with `validate_only`, what would be."""
+
+    def __init__(
+        self,
+        *,
+        report: _memory_pool_pb2.MemoryReclaimReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReclaimMemoryResponse: _TypeAlias = ReclaimMemoryResponse  # noqa: Y015
+
+@_typing.final
+class QueryMemoryHistoryRequest(_message.Message):
+    """Which time of which pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    memory_pool_id: _builtins.str
+    """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Where to begin. Absent: an hour before the end. Before the first sample: at the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Where to end. Absent: now."""
+
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """Time between two samples, from 1 s. Absent: as fits 1000 samples, at least 1 s."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        step: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "memory_pool_id", b"memory_pool_id", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryMemoryHistoryRequest: _TypeAlias = QueryMemoryHistoryRequest  # noqa: Y015
+
+@_typing.final
+class QueryMemoryHistoryResponse(_message.Message):
+    """The history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def history(self) -> _memory_history_pb2.MemoryHistory:
+        """The history."""
+
+    def __init__(
+        self,
+        *,
+        history: _memory_history_pb2.MemoryHistory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryMemoryHistoryResponse: _TypeAlias = QueryMemoryHistoryResponse  # noqa: Y015
+
+@_typing.final
+class CreateReservationRequest(_message.Message):
+    """What to keep free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_POOL_ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    ALLOW_EVICTION_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    memory_pool_id: _builtins.str
+    """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
+    size_bytes: _builtins.int
+    """How much, from 1."""
+    purpose: _builtins.str
+    """What it is for, for people. At most 255 characters."""
+    priority: _job_event_pb2.Priority.ValueType
+    """How urgent."""
+    allow_eviction: _builtins.bool
+    """Whether idle models may be unloaded to make room. Empty: no."""
+    session_id: _builtins.str
+    """The session that it counts against. Empty: none."""
+    request_id: _builtins.str
+    """The same id gives the same reservation, once. Empty: each call is a new one."""
+    @_builtins.property
+    def time_to_live(self) -> _duration_pb2.Duration:
+        """When it ends by itself if not used: 1 s..1 h from now. Absent: 60 s."""
+
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait for room, 0 s..10 min. Absent: not at all. Leaving the call ends the wait."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """The caller's own marks. At most 32."""
+
+    def __init__(
+        self,
+        *,
+        memory_pool_id: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        purpose: _builtins.str = ...,
+        priority: _job_event_pb2.Priority.ValueType = ...,
+        time_to_live: _duration_pb2.Duration | None = ...,
+        allow_eviction: _builtins.bool = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
+        session_id: _builtins.str = ...,
+        labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_live", b"time_to_live", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_eviction", b"allow_eviction", "labels", b"labels", "memory_pool_id", b"memory_pool_id", "priority", b"priority", "purpose", b"purpose", "request_id", b"request_id", "session_id", b"session_id", "size_bytes", b"size_bytes", "time_to_live", b"time_to_live", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateReservationRequest: _TypeAlias = CreateReservationRequest  # noqa: Y015
+
+@_typing.final
+class CreateReservationResponse(_message.Message):
+    """What is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    EVICTED_LOADED_MODEL_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> _reservation_pb2.Reservation:
+        """The reservation, HELD."""
+
+    @_builtins.property
+    def evicted_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the loaded models that were unloaded for it."""
+
+    def __init__(
+        self,
+        *,
+        reservation: _reservation_pb2.Reservation | None = ...,
+        evicted_loaded_model_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evicted_loaded_model_ids", b"evicted_loaded_model_ids", "reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateReservationResponse: _TypeAlias = CreateReservationResponse  # noqa: Y015
+
+@_typing.final
+class ListReservationsRequest(_message.Message):
+    """Which reservations to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, 1..1000. 0: 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
+    @_builtins.property
+    def filter(self) -> _reservation_pb2.ReservationFilter:
+        """Which. Absent: all that are HELD."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _reservation_pb2.ReservationFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsRequest: _TypeAlias = ListReservationsRequest  # noqa: Y015
+
+@_typing.final
+class ListReservationsResponse(_message.Message):
+    """One page of reservations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins. Empty: this is the last."""
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Reservation]:
+        """The reservations, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[_reservation_pb2.Reservation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reservations", b"reservations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsResponse: _TypeAlias = ListReservationsResponse  # noqa: Y015
+
+@_typing.final
+class RenewReservationRequest(_message.Message):
+    """Which reservation to put off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    size_bytes: _builtins.int
+    """Its new size, from 1. Absent: as it is."""
+    etag: _builtins.str
+    """The etag as the caller knows it. Empty: whatever there is."""
+    @_builtins.property
+    def time_to_live(self) -> _duration_pb2.Duration:
+        """When it ends by itself: 1 s..1 h from now. Absent: 60 s."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        time_to_live: _duration_pb2.Duration | None = ...,
+        size_bytes: _builtins.int | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes", "time_to_live", b"time_to_live"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "etag", b"etag", "reservation_id", b"reservation_id", "size_bytes", b"size_bytes", "time_to_live", b"time_to_live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
+
+Global___RenewReservationRequest: _TypeAlias = RenewReservationRequest  # noqa: Y015
+
+@_typing.final
+class RenewReservationResponse(_message.Message):
+    """What is kept now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> _reservation_pb2.Reservation:
+        """The reservation, HELD."""
+
+    def __init__(
+        self,
+        *,
+        reservation: _reservation_pb2.Reservation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewReservationResponse: _TypeAlias = RenewReservationResponse  # noqa: Y015
+
+@_typing.final
+class DeleteReservationRequest(_message.Message):
+    """Which reservation to give back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    etag: _builtins.str
+    """The etag as the caller knows it. Empty: whatever there is."""
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteReservationRequest: _TypeAlias = DeleteReservationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteReservationResponse(_message.Message):
+    """What was given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_BYTES_FIELD_NUMBER: _builtins.int
+    released_bytes: _builtins.int
+    """How much is free again. 0: it had ended before."""
+    def __init__(
+        self,
+        *,
+        released_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released_bytes", b"released_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteReservationResponse: _TypeAlias = DeleteReservationResponse  # noqa: Y015
+
+@_typing.final
+class RegisterBlobRequest(_message.Message):
+    """What to map."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    SHARED_MEMORY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    KEEP_FOR_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """The id that it shall have: 1..63 characters of `a-z 0-9 - _ .`, not beginning with `b-`. Empty: the server chooses one."""
+    size_bytes: _builtins.int
+    """Size of the content, from 0. Absent: for a file, to its end; for shared memory INVALID_FIELD."""
+    media_type: _builtins.str
+    """What the bytes are. Empty: not said."""
+    sha256: _builtins.str
+    """The SHA-256 of the content as 64 hex digits. Empty: the server computes it if `verify`, and leaves it empty otherwise."""
+    generation: _builtins.int
+    """Which edition of the content this is, from 1. 0: 1 for a new id, one more for a known one."""
+    verify: _builtins.bool
+    """Read and hash the content now. Absent: yes. No: a given `sha256` is believed, until a use of the blob hashes it."""
+    session_id: _builtins.str
+    """The session that it counts against. Empty: none."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once. Empty: each call counts."""
+    @_builtins.property
+    def file(self) -> _blob_pb2.MappedFile:
+        """In a file."""
+
+    @_builtins.property
+    def shared_memory(self) -> _blob_pb2.SharedMemorySegment:
+        """In named shared memory."""
+
+    @_builtins.property
+    def keep_for(self) -> _duration_pb2.Duration:
+        """How long it is kept while nothing needs it. Absent: until deleted, or until the server stops."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """The caller's own marks. At most 32."""
+
+    def __init__(
+        self,
+        *,
+        blob_id: _builtins.str = ...,
+        file: _blob_pb2.MappedFile | None = ...,
+        shared_memory: _blob_pb2.SharedMemorySegment | None = ...,
+        size_bytes: _builtins.int | None = ...,
+        media_type: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        verify: _builtins.bool | None = ...,
+        keep_for: _duration_pb2.Duration | None = ...,
+        session_id: _builtins.str = ...,
+        labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "_verify", b"_verify", "backing", b"backing", "file", b"file", "keep_for", b"keep_for", "shared_memory", b"shared_memory", "size_bytes", b"size_bytes", "verify", b"verify"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "_verify", b"_verify", "backing", b"backing", "blob_id", b"blob_id", "file", b"file", "generation", b"generation", "keep_for", b"keep_for", "labels", b"labels", "media_type", b"media_type", "request_id", b"request_id", "session_id", b"session_id", "sha256", b"sha256", "shared_memory", b"shared_memory", "size_bytes", b"size_bytes", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__verify: _TypeAlias = _typing.Literal["verify"]  # noqa: Y015
+    _WhichOneofArgType__verify: _TypeAlias = _typing.Literal["_verify", b"_verify"]  # noqa: Y015
+    _WhichOneofReturnType_backing: _TypeAlias = _typing.Literal["file", "shared_memory"]  # noqa: Y015
+    _WhichOneofArgType_backing: _TypeAlias = _typing.Literal["backing", b"backing"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verify) -> _WhichOneofReturnType__verify | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_backing) -> _WhichOneofReturnType_backing | None: ...
+
+Global___RegisterBlobRequest: _TypeAlias = RegisterBlobRequest  # noqa: Y015
+
+@_typing.final
+class RegisterBlobResponse(_message.Message):
+    """The mapped blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blob(self) -> _blob_pb2.Blob:
+        """The blob, READY."""
+
+    def __init__(
+        self,
+        *,
+        blob: _blob_pb2.Blob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterBlobResponse: _TypeAlias = RegisterBlobResponse  # noqa: Y015
+
+@_typing.final
+class CreateBlobRequest(_message.Message):
+    """What to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The same id gives the same blob, once. Empty: each call is a new one."""
+    @_builtins.property
+    def blob_spec(self) -> _blob_pb2.BlobSpec:
+        """What it is to be."""
+
+    def __init__(
+        self,
+        *,
+        blob_spec: _blob_pb2.BlobSpec | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_spec", b"blob_spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_spec", b"blob_spec", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBlobRequest: _TypeAlias = CreateBlobRequest  # noqa: Y015
+
+@_typing.final
+class CreateBlobResponse(_message.Message):
+    """The new blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blob(self) -> _blob_pb2.Blob:
+        """The blob: WRITING, or READY if it was filled or is empty."""
+
+    def __init__(
+        self,
+        *,
+        blob: _blob_pb2.Blob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBlobResponse: _TypeAlias = CreateBlobResponse  # noqa: Y015
+
+@_typing.final
+class UploadBlobRequest(_message.Message):
+    """One piece of an upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_SPEC_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """First message: the blob to go on with."""
+    request_id: _builtins.str
+    """Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
+    Empty: each call is a new blob.
+    """
+    @_builtins.property
+    def blob_spec(self) -> _blob_pb2.BlobSpec:
+        """First message: the blob to make."""
+
+    @_builtins.property
+    def chunk(self) -> _blob_pb2.BlobChunk:
+        """Every further message: bytes."""
+
+    def __init__(
+        self,
+        *,
+        blob_spec: _blob_pb2.BlobSpec | None = ...,
+        blob_id: _builtins.str = ...,
+        chunk: _blob_pb2.BlobChunk | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "blob_spec", b"blob_spec", "chunk", b"chunk", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "blob_spec", b"blob_spec", "chunk", b"chunk", "part", b"part", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["blob_spec", "blob_id", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___UploadBlobRequest: _TypeAlias = UploadBlobRequest  # noqa: Y015
+
+@_typing.final
+class UploadBlobResponse(_message.Message):
+    """The blob that arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blob(self) -> _blob_pb2.Blob:
+        """The blob, READY."""
+
+    def __init__(
+        self,
+        *,
+        blob: _blob_pb2.Blob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadBlobResponse: _TypeAlias = UploadBlobResponse  # noqa: Y015
+
+@_typing.final
+class WriteBlobChunkRequest(_message.Message):
+    """One chunk for a blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """The blob."""
+    @_builtins.property
+    def chunk(self) -> _blob_pb2.BlobChunk:
+        """The bytes."""
+
+    def __init__(
+        self,
+        *,
+        blob_id: _builtins.str = ...,
+        chunk: _blob_pb2.BlobChunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteBlobChunkRequest: _TypeAlias = WriteBlobChunkRequest  # noqa: Y015
+
+@_typing.final
+class WriteBlobChunkResponse(_message.Message):
+    """How far the blob is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blob(self) -> _blob_pb2.Blob:
+        """The blob: WRITING, or READY after the last byte. Its `written_bytes` is where the next chunk begins."""
+
+    def __init__(
+        self,
+        *,
+        blob: _blob_pb2.Blob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteBlobChunkResponse: _TypeAlias = WriteBlobChunkResponse  # noqa: Y015
 
 @_typing.final
 class ReadBlobRequest(_message.Message):
@@ -143,3 +1084,191 @@ class GetBlobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBlobResponse: _TypeAlias = GetBlobResponse  # noqa: Y015
+
+@_typing.final
+class ListBlobsRequest(_message.Message):
+    """Which blobs to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, 1..1000. 0: 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
+    @_builtins.property
+    def filter(self) -> _blob_pb2.BlobFilter:
+        """Which. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _blob_pb2.BlobFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlobsRequest: _TypeAlias = ListBlobsRequest  # noqa: Y015
+
+@_typing.final
+class ListBlobsResponse(_message.Message):
+    """One page of blobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins. Empty: this is the last."""
+    total_bytes: _builtins.int
+    """Size of all blobs that fit the filter, on every page."""
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[_blob_pb2.Blob]:
+        """The blobs, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        blobs: _abc.Iterable[_blob_pb2.Blob] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "next_page_token", b"next_page_token", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlobsResponse: _TypeAlias = ListBlobsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteBlobRequest(_message.Message):
+    """Which blob to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    ONLY_IF_UNUSED_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """The blob."""
+    only_if_unused: _builtins.bool
+    """Fail with BLOB_IN_USE instead of waiting for those who read or need it. Empty: wait."""
+    def __init__(
+        self,
+        *,
+        blob_id: _builtins.str = ...,
+        only_if_unused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "only_if_unused", b"only_if_unused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBlobRequest: _TypeAlias = DeleteBlobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBlobResponse(_message.Message):
+    """What became of the blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFERRED_FIELD_NUMBER: _builtins.int
+    HOLDER_IDS_FIELD_NUMBER: _builtins.int
+    deferred: _builtins.bool
+    """Whether the bytes are still there because somebody reads or needs them. They go with the last of them."""
+    @_builtins.property
+    def holder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the jobs and loaded models that it waits for. Reads that are open have no id and are not listed."""
+
+    def __init__(
+        self,
+        *,
+        deferred: _builtins.bool = ...,
+        holder_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred", b"deferred", "holder_ids", b"holder_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBlobResponse: _TypeAlias = DeleteBlobResponse  # noqa: Y015
+
+@_typing.final
+class TransferBlobRequest(_message.Message):
+    """A transfer to run and follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_TRANSFER_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    detached: _builtins.bool
+    """Let the job go on when the caller leaves. Empty: leaving cancels it."""
+    request_id: _builtins.str
+    """The same id gives the same job, once. Empty: each call is a new job."""
+    @_builtins.property
+    def blob_transfer(self) -> _blob_pb2.BlobTransfer:
+        """What to copy or move where."""
+
+    @_builtins.property
+    def options(self) -> _job_event_pb2.JobOptions:
+        """How to run it. `devices` must be empty: the transfer names its device."""
+
+    def __init__(
+        self,
+        *,
+        blob_transfer: _blob_pb2.BlobTransfer | None = ...,
+        options: _job_event_pb2.JobOptions | None = ...,
+        detached: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_transfer", b"blob_transfer", "options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_transfer", b"blob_transfer", "detached", b"detached", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferBlobRequest: _TypeAlias = TransferBlobRequest  # noqa: Y015
+
+@_typing.final
+class TransferBlobResponse(_message.Message):
+    """One step of the transfer's job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    BLOB_TRANSFER_REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> _job_event_pb2.JobEvent:
+        """What happened."""
+
+    @_builtins.property
+    def blob_transfer_report(self) -> _blob_pb2.BlobTransferReport:
+        """What was copied."""
+
+    def __init__(
+        self,
+        *,
+        event: _job_event_pb2.JobEvent | None = ...,
+        blob_transfer_report: _blob_pb2.BlobTransferReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_transfer_report", b"blob_transfer_report", "event", b"event", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_transfer_report", b"blob_transfer_report", "event", b"event", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_output: _TypeAlias = _typing.Literal["blob_transfer_report"]  # noqa: Y015
+    _WhichOneofArgType_output: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_output) -> _WhichOneofReturnType_output | None: ...
+
+Global___TransferBlobResponse: _TypeAlias = TransferBlobResponse  # noqa: Y015

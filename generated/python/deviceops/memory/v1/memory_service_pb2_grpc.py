@@ -35,6 +35,76 @@ class MemoryServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.ListMemoryPools = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/ListMemoryPools',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryPoolsRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryPoolsResponse.FromString,
+                _registered_method=True)
+        self.GetMemoryPool = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/GetMemoryPool',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryPoolRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryPoolResponse.FromString,
+                _registered_method=True)
+        self.WatchMemoryPools = channel.unary_stream(
+                '/deviceops.memory.v1.MemoryService/WatchMemoryPools',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WatchMemoryPoolsRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WatchMemoryPoolsResponse.FromString,
+                _registered_method=True)
+        self.SetMemoryBudget = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/SetMemoryBudget',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.SetMemoryBudgetRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.SetMemoryBudgetResponse.FromString,
+                _registered_method=True)
+        self.ReclaimMemory = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/ReclaimMemory',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReclaimMemoryRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReclaimMemoryResponse.FromString,
+                _registered_method=True)
+        self.QueryMemoryHistory = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/QueryMemoryHistory',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.QueryMemoryHistoryRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.QueryMemoryHistoryResponse.FromString,
+                _registered_method=True)
+        self.CreateReservation = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/CreateReservation',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/ListReservations',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.RenewReservation = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/RenewReservation',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RenewReservationRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RenewReservationResponse.FromString,
+                _registered_method=True)
+        self.DeleteReservation = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/DeleteReservation',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteReservationRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteReservationResponse.FromString,
+                _registered_method=True)
+        self.RegisterBlob = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/RegisterBlob',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RegisterBlobRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RegisterBlobResponse.FromString,
+                _registered_method=True)
+        self.CreateBlob = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/CreateBlob',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateBlobRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateBlobResponse.FromString,
+                _registered_method=True)
+        self.UploadBlob = channel.stream_unary(
+                '/deviceops.memory.v1.MemoryService/UploadBlob',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.UploadBlobRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.UploadBlobResponse.FromString,
+                _registered_method=True)
+        self.WriteBlobChunk = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/WriteBlobChunk',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WriteBlobChunkRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WriteBlobChunkResponse.FromString,
+                _registered_method=True)
         self.ReadBlob = channel.unary_stream(
                 '/deviceops.memory.v1.MemoryService/ReadBlob',
                 request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReadBlobRequest.SerializeToString,
@@ -45,11 +115,268 @@ class MemoryServiceStub:
                 request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetBlobRequest.SerializeToString,
                 response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetBlobResponse.FromString,
                 _registered_method=True)
+        self.ListBlobs = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/ListBlobs',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListBlobsRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListBlobsResponse.FromString,
+                _registered_method=True)
+        self.DeleteBlob = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/DeleteBlob',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteBlobRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteBlobResponse.FromString,
+                _registered_method=True)
+        self.TransferBlob = channel.unary_stream(
+                '/deviceops.memory.v1.MemoryService/TransferBlob',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.TransferBlobRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.TransferBlobResponse.FromString,
+                _registered_method=True)
 
 
 class MemoryServiceServicer:
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
     """
+
+    def ListMemoryPools(self, request, context):
+        """Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+
+        Changes nothing. Unpaged: hardware bounds it.
+
+        Fails with:
+        - STARTING: the devices are not known yet; retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMemoryPool(self, request, context):
+        """Measures one memory pool.
+
+        Changes nothing.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - STARTING: the devices are not known yet; retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMemoryPools(self, request, context):
+        """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+
+        Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+        but every change of pressure since, 100 at most.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+        - INVALID_FIELD: an interval outside its range; mend the request.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMemoryBudget(self, request, context):
+        """Sets how much of a pool the server may use, and when it shall worry.
+
+        Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+        reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+        - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+        - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+        room, or end jobs and unload models first.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReclaimMemory(self, request, context):
+        """Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+
+        A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+        the same call again gives the same report.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: mend the request.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+        - DEVICE_LOST: the device is not there.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryMemoryHistory(self, request, context):
+        """Tells how the use of a pool went, who seems to leak, and what would help.
+
+        Changes nothing.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateReservation(self, request, context):
+        """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+
+        With a `request_id`, the same call again gives the same reservation.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: mend the request.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+        and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+        - BUDGET_EXCEEDED: the pool has room, the budget has not.
+        - QUOTA_EXCEEDED: a limit of the session.
+        - SESSION_NOT_FOUND: OpenSession first.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - DEVICE_DISABLED: enable the device with UpdateDevice.
+        - DEVICE_LOST: the device is not there.
+        - DRAINING: the server shuts down; use another.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Lists reservations, the newest first.
+
+        Changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: a page size or token that is none; mend the request.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewReservation(self, request, context):
+        """Puts off the expiry of a reservation, and changes its size if asked.
+
+        Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+
+        Fails with:
+        - RESERVATION_NOT_FOUND: give up.
+        - RESERVATION_EXPIRED: it has ended unused; make a new one.
+        - ILLEGAL_STATE: it is used up already.
+        - ETAG_MISMATCH: somebody was faster; list it again and retry.
+        - INVALID_FIELD: mend the request.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteReservation(self, request, context):
+        """Gives a reservation's bytes back unused, and forgets it.
+
+        Fails with:
+        - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+        - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+        - ETAG_MISMATCH: somebody was faster; list it again.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterBlob(self, request, context):
+        """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+
+        The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+        the blob never touches the file. The same call again changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+        - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+        - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+        - BLOB_CORRUPT: the bytes do not match the given sha256.
+        - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+        used for another request.
+        - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+        - QUOTA_EXCEEDED: too many blobs; delete some.
+        - SESSION_NOT_FOUND: OpenSession first.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBlob(self, request, context):
+        """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+
+        Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+        Fails with:
+        - INVALID_FIELD: mend the request.
+        - DEVICE_NOT_FOUND: ListDevices tells which there are.
+        - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+        - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+        - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadBlob(self, request_iterator, context):
+        """Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+
+        The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+        goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+        `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+
+        Fails with:
+        - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+        - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+        - ILLEGAL_STATE: the blob to go on with is complete.
+        - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+        - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+        SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+        - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteBlobChunk(self, request, context):
+        """Writes one chunk of a blob that is not complete yet.
+
+        Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+        blob is hashed and becomes READY.
+
+        Fails with:
+        - BLOB_NOT_FOUND: it has expired; begin anew.
+        - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+        - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+        - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+        - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+        - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+        - DEVICE_LOST: the device is not there, and neither is the blob.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
         """Reads the bytes of a blob, in order, in chunks.
@@ -63,6 +390,7 @@ class MemoryServiceServicer:
         - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
         - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
         - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+        - DEVICE_LOST: the device is not there, and neither is the blob.
         - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -82,9 +410,131 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBlobs(self, request, context):
+        """Lists blobs, the newest first.
+
+        Changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: a page size or token that is none; mend the request.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBlob(self, request, context):
+        """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+
+        From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+        Deleting it again while it waits changes nothing.
+
+        Fails with:
+        - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+        - BLOB_IN_USE: only with `only_if_unused`.
+        - STARTING: retry shortly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferBlob(self, request, context):
+        """Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+
+        The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+        beside the event `succeeded`.
+
+        Fails with:
+        - BLOB_NOT_FOUND: source or destination; give up.
+        - INVALID_FIELD: mend the request.
+        - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+        - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+        - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+        - STORAGE_FULL: free space in the state folder.
+        - DRAINING: the server shuts down; use another.
+        - STARTING: retry shortly.
+        What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+        or BLOB_CORRUPT where the copy is not equal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MemoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListMemoryPools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMemoryPools,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryPoolsRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryPoolsResponse.SerializeToString,
+            ),
+            'GetMemoryPool': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMemoryPool,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryPoolRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryPoolResponse.SerializeToString,
+            ),
+            'WatchMemoryPools': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMemoryPools,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WatchMemoryPoolsRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WatchMemoryPoolsResponse.SerializeToString,
+            ),
+            'SetMemoryBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMemoryBudget,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.SetMemoryBudgetRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.SetMemoryBudgetResponse.SerializeToString,
+            ),
+            'ReclaimMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReclaimMemory,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReclaimMemoryRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReclaimMemoryResponse.SerializeToString,
+            ),
+            'QueryMemoryHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryMemoryHistory,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.QueryMemoryHistoryRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.QueryMemoryHistoryResponse.SerializeToString,
+            ),
+            'CreateReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateReservation,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'RenewReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewReservation,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RenewReservationRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RenewReservationResponse.SerializeToString,
+            ),
+            'DeleteReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteReservation,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteReservationRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteReservationResponse.SerializeToString,
+            ),
+            'RegisterBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterBlob,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RegisterBlobRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RegisterBlobResponse.SerializeToString,
+            ),
+            'CreateBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBlob,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateBlobRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateBlobResponse.SerializeToString,
+            ),
+            'UploadBlob': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadBlob,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.UploadBlobRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.UploadBlobResponse.SerializeToString,
+            ),
+            'WriteBlobChunk': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteBlobChunk,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WriteBlobChunkRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WriteBlobChunkResponse.SerializeToString,
+            ),
             'ReadBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadBlob,
                     request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReadBlobRequest.FromString,
@@ -94,6 +544,21 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.GetBlob,
                     request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetBlobRequest.FromString,
                     response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetBlobResponse.SerializeToString,
+            ),
+            'ListBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlobs,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListBlobsRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListBlobsResponse.SerializeToString,
+            ),
+            'DeleteBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBlob,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteBlobRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteBlobResponse.SerializeToString,
+            ),
+            'TransferBlob': grpc.unary_stream_rpc_method_handler(
+                    servicer.TransferBlob,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.TransferBlobRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.TransferBlobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -106,6 +571,384 @@ def add_MemoryServiceServicer_to_server(servicer, server):
 class MemoryService:
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
     """
+
+    @staticmethod
+    def ListMemoryPools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/ListMemoryPools',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryPoolsRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMemoryPool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/GetMemoryPool',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryPoolRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryPoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMemoryPools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/WatchMemoryPools',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WatchMemoryPoolsRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WatchMemoryPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMemoryBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/SetMemoryBudget',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.SetMemoryBudgetRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.SetMemoryBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReclaimMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/ReclaimMemory',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReclaimMemoryRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ReclaimMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryMemoryHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/QueryMemoryHistory',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.QueryMemoryHistoryRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.QueryMemoryHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/CreateReservation',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/ListReservations',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/RenewReservation',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RenewReservationRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RenewReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/DeleteReservation',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteReservationRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/RegisterBlob',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RegisterBlobRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.RegisterBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/CreateBlob',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateBlobRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadBlob(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/deviceops.memory.v1.MemoryService/UploadBlob',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.UploadBlobRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.UploadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteBlobChunk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/WriteBlobChunk',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WriteBlobChunkRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.WriteBlobChunkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ReadBlob(request,
@@ -151,6 +994,87 @@ class MemoryService:
             '/deviceops.memory.v1.MemoryService/GetBlob',
             deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetBlobRequest.SerializeToString,
             deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/ListBlobs',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListBlobsRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/DeleteBlob',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteBlobRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.DeleteBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/TransferBlob',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.TransferBlobRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.TransferBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,192 @@ class MemoryServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MemoryServiceAsyncStub: ...
+    ListMemoryPools: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoryPoolsRequest, _memory_service_pb2.ListMemoryPoolsResponse]
+    """Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+
+    Changes nothing. Unpaged: hardware bounds it.
+
+    Fails with:
+    - STARTING: the devices are not known yet; retry shortly.
+    """
+    GetMemoryPool: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryPoolRequest, _memory_service_pb2.GetMemoryPoolResponse]
+    """Measures one memory pool.
+
+    Changes nothing.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - STARTING: the devices are not known yet; retry shortly.
+    """
+    WatchMemoryPools: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]
+    """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+
+    Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+    but every change of pressure since, 100 at most.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+    - INVALID_FIELD: an interval outside its range; mend the request.
+    - STARTING: retry shortly.
+    """
+    SetMemoryBudget: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.SetMemoryBudgetRequest, _memory_service_pb2.SetMemoryBudgetResponse]
+    """Sets how much of a pool the server may use, and when it shall worry.
+
+    Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+    reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+    - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+    - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      room, or end jobs and unload models first.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - STARTING: retry shortly.
+    """
+    ReclaimMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ReclaimMemoryRequest, _memory_service_pb2.ReclaimMemoryResponse]
+    """Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+
+    A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+    the same call again gives the same report.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: mend the request.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+    - DEVICE_LOST: the device is not there.
+    - STARTING: retry shortly.
+    """
+    QueryMemoryHistory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.QueryMemoryHistoryRequest, _memory_service_pb2.QueryMemoryHistoryResponse]
+    """Tells how the use of a pool went, who seems to leak, and what would help.
+
+    Changes nothing.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+    - STARTING: retry shortly.
+    """
+    CreateReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.CreateReservationRequest, _memory_service_pb2.CreateReservationResponse]
+    """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+
+    With a `request_id`, the same call again gives the same reservation.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: mend the request.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+    - BUDGET_EXCEEDED: the pool has room, the budget has not.
+    - QUOTA_EXCEEDED: a limit of the session.
+    - SESSION_NOT_FOUND: OpenSession first.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - DEVICE_DISABLED: enable the device with UpdateDevice.
+    - DEVICE_LOST: the device is not there.
+    - DRAINING: the server shuts down; use another.
+    - STARTING: retry shortly.
+    """
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListReservationsRequest, _memory_service_pb2.ListReservationsResponse]
+    """Lists reservations, the newest first.
+
+    Changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: a page size or token that is none; mend the request.
+    - STARTING: retry shortly.
+    """
+    RenewReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RenewReservationRequest, _memory_service_pb2.RenewReservationResponse]
+    """Puts off the expiry of a reservation, and changes its size if asked.
+
+    Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+
+    Fails with:
+    - RESERVATION_NOT_FOUND: give up.
+    - RESERVATION_EXPIRED: it has ended unused; make a new one.
+    - ILLEGAL_STATE: it is used up already.
+    - ETAG_MISMATCH: somebody was faster; list it again and retry.
+    - INVALID_FIELD: mend the request.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+    - STARTING: retry shortly.
+    """
+    DeleteReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteReservationRequest, _memory_service_pb2.DeleteReservationResponse]
+    """Gives a reservation's bytes back unused, and forgets it.
+
+    Fails with:
+    - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+    - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+    - ETAG_MISMATCH: somebody was faster; list it again.
+    - STARTING: retry shortly.
+    """
+    RegisterBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]
+    """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+
+    The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+    the blob never touches the file. The same call again changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+    - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+    - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+    - BLOB_CORRUPT: the bytes do not match the given sha256.
+    - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      used for another request.
+    - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+    - QUOTA_EXCEEDED: too many blobs; delete some.
+    - SESSION_NOT_FOUND: OpenSession first.
+    - STARTING: retry shortly.
+    """
+    CreateBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.CreateBlobRequest, _memory_service_pb2.CreateBlobResponse]
+    """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+
+    Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+    Fails with:
+    - INVALID_FIELD: mend the request.
+    - DEVICE_NOT_FOUND: ListDevices tells which there are.
+    - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+    - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+    - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+    - STARTING: retry shortly.
+    """
+    UploadBlob: _grpc.StreamUnaryMultiCallable[_memory_service_pb2.UploadBlobRequest, _memory_service_pb2.UploadBlobResponse]
+    """Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+
+    The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+    goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+    `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+
+    Fails with:
+    - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+    - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+    - ILLEGAL_STATE: the blob to go on with is complete.
+    - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+    - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+      SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+    - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - STARTING: retry shortly.
+    """
+    WriteBlobChunk: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.WriteBlobChunkRequest, _memory_service_pb2.WriteBlobChunkResponse]
+    """Writes one chunk of a blob that is not complete yet.
+
+    Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+    blob is hashed and becomes READY.
+
+    Fails with:
+    - BLOB_NOT_FOUND: it has expired; begin anew.
+    - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+    - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+    - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+    - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+    - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+    - DEVICE_LOST: the device is not there, and neither is the blob.
+    - STARTING: retry shortly.
+    """
     ReadBlob: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.ReadBlobRequest, _memory_service_pb2.ReadBlobResponse]
     """Reads the bytes of a blob, in order, in chunks.
 
@@ -45,6 +231,7 @@ class MemoryServiceStub:
     - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
     - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
     - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+    - DEVICE_LOST: the device is not there, and neither is the blob.
     - STARTING: retry shortly.
     """
     GetBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetBlobRequest, _memory_service_pb2.GetBlobResponse]
@@ -56,12 +243,238 @@ class MemoryServiceStub:
     - BLOB_NOT_FOUND: it was deleted or has expired; give up.
     - STARTING: retry shortly.
     """
+    ListBlobs: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListBlobsRequest, _memory_service_pb2.ListBlobsResponse]
+    """Lists blobs, the newest first.
+
+    Changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: a page size or token that is none; mend the request.
+    - STARTING: retry shortly.
+    """
+    DeleteBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteBlobRequest, _memory_service_pb2.DeleteBlobResponse]
+    """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+
+    From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+    Deleting it again while it waits changes nothing.
+
+    Fails with:
+    - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+    - BLOB_IN_USE: only with `only_if_unused`.
+    - STARTING: retry shortly.
+    """
+    TransferBlob: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.TransferBlobRequest, _memory_service_pb2.TransferBlobResponse]
+    """Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+
+    The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+    beside the event `succeeded`.
+
+    Fails with:
+    - BLOB_NOT_FOUND: source or destination; give up.
+    - INVALID_FIELD: mend the request.
+    - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+    - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+    - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+    - STORAGE_FULL: free space in the state folder.
+    - DRAINING: the server shuts down; use another.
+    - STARTING: retry shortly.
+    What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+    or BLOB_CORRUPT where the copy is not equal.
+    """
 
 @_typing.type_check_only
 class MemoryServiceAsyncStub(MemoryServiceStub):
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    ListMemoryPools: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoryPoolsRequest, _memory_service_pb2.ListMemoryPoolsResponse]  # type: ignore[assignment]
+    """Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+
+    Changes nothing. Unpaged: hardware bounds it.
+
+    Fails with:
+    - STARTING: the devices are not known yet; retry shortly.
+    """
+    GetMemoryPool: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryPoolRequest, _memory_service_pb2.GetMemoryPoolResponse]  # type: ignore[assignment]
+    """Measures one memory pool.
+
+    Changes nothing.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - STARTING: the devices are not known yet; retry shortly.
+    """
+    WatchMemoryPools: _aio.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]  # type: ignore[assignment]
+    """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+
+    Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+    but every change of pressure since, 100 at most.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+    - INVALID_FIELD: an interval outside its range; mend the request.
+    - STARTING: retry shortly.
+    """
+    SetMemoryBudget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.SetMemoryBudgetRequest, _memory_service_pb2.SetMemoryBudgetResponse]  # type: ignore[assignment]
+    """Sets how much of a pool the server may use, and when it shall worry.
+
+    Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+    reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+    - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+    - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+      room, or end jobs and unload models first.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - STARTING: retry shortly.
+    """
+    ReclaimMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ReclaimMemoryRequest, _memory_service_pb2.ReclaimMemoryResponse]  # type: ignore[assignment]
+    """Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+
+    A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+    the same call again gives the same report.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: mend the request.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+    - DEVICE_LOST: the device is not there.
+    - STARTING: retry shortly.
+    """
+    QueryMemoryHistory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.QueryMemoryHistoryRequest, _memory_service_pb2.QueryMemoryHistoryResponse]  # type: ignore[assignment]
+    """Tells how the use of a pool went, who seems to leak, and what would help.
+
+    Changes nothing.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+    - STARTING: retry shortly.
+    """
+    CreateReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.CreateReservationRequest, _memory_service_pb2.CreateReservationResponse]  # type: ignore[assignment]
+    """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+
+    With a `request_id`, the same call again gives the same reservation.
+
+    Fails with:
+    - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - INVALID_FIELD: mend the request.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+      and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+    - BUDGET_EXCEEDED: the pool has room, the budget has not.
+    - QUOTA_EXCEEDED: a limit of the session.
+    - SESSION_NOT_FOUND: OpenSession first.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - DEVICE_DISABLED: enable the device with UpdateDevice.
+    - DEVICE_LOST: the device is not there.
+    - DRAINING: the server shuts down; use another.
+    - STARTING: retry shortly.
+    """
+    ListReservations: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListReservationsRequest, _memory_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists reservations, the newest first.
+
+    Changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: a page size or token that is none; mend the request.
+    - STARTING: retry shortly.
+    """
+    RenewReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RenewReservationRequest, _memory_service_pb2.RenewReservationResponse]  # type: ignore[assignment]
+    """Puts off the expiry of a reservation, and changes its size if asked.
+
+    Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+
+    Fails with:
+    - RESERVATION_NOT_FOUND: give up.
+    - RESERVATION_EXPIRED: it has ended unused; make a new one.
+    - ILLEGAL_STATE: it is used up already.
+    - ETAG_MISMATCH: somebody was faster; list it again and retry.
+    - INVALID_FIELD: mend the request.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+    - STARTING: retry shortly.
+    """
+    DeleteReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteReservationRequest, _memory_service_pb2.DeleteReservationResponse]  # type: ignore[assignment]
+    """Gives a reservation's bytes back unused, and forgets it.
+
+    Fails with:
+    - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+    - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+    - ETAG_MISMATCH: somebody was faster; list it again.
+    - STARTING: retry shortly.
+    """
+    RegisterBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]  # type: ignore[assignment]
+    """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+
+    The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+    the blob never touches the file. The same call again changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+    - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+    - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+    - BLOB_CORRUPT: the bytes do not match the given sha256.
+    - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+      used for another request.
+    - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+    - QUOTA_EXCEEDED: too many blobs; delete some.
+    - SESSION_NOT_FOUND: OpenSession first.
+    - STARTING: retry shortly.
+    """
+    CreateBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.CreateBlobRequest, _memory_service_pb2.CreateBlobResponse]  # type: ignore[assignment]
+    """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+
+    Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+    Fails with:
+    - INVALID_FIELD: mend the request.
+    - DEVICE_NOT_FOUND: ListDevices tells which there are.
+    - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+    - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+    - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+    - STARTING: retry shortly.
+    """
+    UploadBlob: _aio.StreamUnaryMultiCallable[_memory_service_pb2.UploadBlobRequest, _memory_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
+    """Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+
+    The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+    goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+    `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+
+    Fails with:
+    - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+    - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+    - ILLEGAL_STATE: the blob to go on with is complete.
+    - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+    - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+      SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+    - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - STARTING: retry shortly.
+    """
+    WriteBlobChunk: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.WriteBlobChunkRequest, _memory_service_pb2.WriteBlobChunkResponse]  # type: ignore[assignment]
+    """Writes one chunk of a blob that is not complete yet.
+
+    Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+    blob is hashed and becomes READY.
+
+    Fails with:
+    - BLOB_NOT_FOUND: it has expired; begin anew.
+    - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+    - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+    - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+    - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+    - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+    - DEVICE_LOST: the device is not there, and neither is the blob.
+    - STARTING: retry shortly.
+    """
     ReadBlob: _aio.UnaryStreamMultiCallable[_memory_service_pb2.ReadBlobRequest, _memory_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
     """Reads the bytes of a blob, in order, in chunks.
 
@@ -74,6 +487,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
     - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
     - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+    - DEVICE_LOST: the device is not there, and neither is the blob.
     - STARTING: retry shortly.
     """
     GetBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetBlobRequest, _memory_service_pb2.GetBlobResponse]  # type: ignore[assignment]
@@ -85,9 +499,319 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - BLOB_NOT_FOUND: it was deleted or has expired; give up.
     - STARTING: retry shortly.
     """
+    ListBlobs: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListBlobsRequest, _memory_service_pb2.ListBlobsResponse]  # type: ignore[assignment]
+    """Lists blobs, the newest first.
+
+    Changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: a page size or token that is none; mend the request.
+    - STARTING: retry shortly.
+    """
+    DeleteBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteBlobRequest, _memory_service_pb2.DeleteBlobResponse]  # type: ignore[assignment]
+    """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+
+    From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+    Deleting it again while it waits changes nothing.
+
+    Fails with:
+    - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+    - BLOB_IN_USE: only with `only_if_unused`.
+    - STARTING: retry shortly.
+    """
+    TransferBlob: _aio.UnaryStreamMultiCallable[_memory_service_pb2.TransferBlobRequest, _memory_service_pb2.TransferBlobResponse]  # type: ignore[assignment]
+    """Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+
+    The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+    beside the event `succeeded`.
+
+    Fails with:
+    - BLOB_NOT_FOUND: source or destination; give up.
+    - INVALID_FIELD: mend the request.
+    - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+    - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+    - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+    - STORAGE_FULL: free space in the state folder.
+    - DRAINING: the server shuts down; use another.
+    - STARTING: retry shortly.
+    What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+    or BLOB_CORRUPT where the copy is not equal.
+    """
 
 class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data."""
+
+    @_abc_1.abstractmethod
+    def ListMemoryPools(
+        self,
+        request: _memory_service_pb2.ListMemoryPoolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ListMemoryPoolsResponse, _abc.Awaitable[_memory_service_pb2.ListMemoryPoolsResponse]]:
+        """Lists the memory pools with what is measured: one a device that has memory of its own, then `host` and `disk`.
+
+        Changes nothing. Unpaged: hardware bounds it.
+
+        Fails with:
+        - STARTING: the devices are not known yet; retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMemoryPool(
+        self,
+        request: _memory_service_pb2.GetMemoryPoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.GetMemoryPoolResponse, _abc.Awaitable[_memory_service_pb2.GetMemoryPoolResponse]]:
+        """Measures one memory pool.
+
+        Changes nothing.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - STARTING: the devices are not known yet; retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchMemoryPools(
+        self,
+        request: _memory_service_pb2.WatchMemoryPoolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_service_pb2.WatchMemoryPoolsResponse], _abc.AsyncIterator[_memory_service_pb2.WatchMemoryPoolsResponse]]:
+        """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
+
+        Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
+        but every change of pressure since, 100 at most.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
+        - INVALID_FIELD: an interval outside its range; mend the request.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def SetMemoryBudget(
+        self,
+        request: _memory_service_pb2.SetMemoryBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.SetMemoryBudgetResponse, _abc.Awaitable[_memory_service_pb2.SetMemoryBudgetResponse]]:
+        """Sets how much of a pool the server may use, and when it shall worry.
+
+        Replaces the whole budget: what is absent takes its default. If the use is above the new limit, idle models are unloaded and lower
+        reservations ended until it fits; running jobs go on. The answer comes when it is done. The same call again changes nothing.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
+        - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+        - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
+          room, or end jobs and unload models first.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def ReclaimMemory(
+        self,
+        request: _memory_service_pb2.ReclaimMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ReclaimMemoryResponse, _abc.Awaitable[_memory_service_pb2.ReclaimMemoryResponse]]:
+        """Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
+
+        A target that is not met does not fail the call; the report says so. Models and blobs in use are never taken. With a `request_id`,
+        the same call again gives the same report.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: mend the request.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
+        - DEVICE_LOST: the device is not there.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def QueryMemoryHistory(
+        self,
+        request: _memory_service_pb2.QueryMemoryHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.QueryMemoryHistoryResponse, _abc.Awaitable[_memory_service_pb2.QueryMemoryHistoryResponse]]:
+        """Tells how the use of a pool went, who seems to leak, and what would help.
+
+        Changes nothing.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateReservation(
+        self,
+        request: _memory_service_pb2.CreateReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.CreateReservationResponse, _abc.Awaitable[_memory_service_pb2.CreateReservationResponse]]:
+        """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
+
+        With a `request_id`, the same call again gives the same reservation.
+
+        Fails with:
+        - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - INVALID_FIELD: mend the request.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
+          and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+        - BUDGET_EXCEEDED: the pool has room, the budget has not.
+        - QUOTA_EXCEEDED: a limit of the session.
+        - SESSION_NOT_FOUND: OpenSession first.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - DEVICE_DISABLED: enable the device with UpdateDevice.
+        - DEVICE_LOST: the device is not there.
+        - DRAINING: the server shuts down; use another.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _memory_service_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ListReservationsResponse, _abc.Awaitable[_memory_service_pb2.ListReservationsResponse]]:
+        """Lists reservations, the newest first.
+
+        Changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: a page size or token that is none; mend the request.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewReservation(
+        self,
+        request: _memory_service_pb2.RenewReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.RenewReservationResponse, _abc.Awaitable[_memory_service_pb2.RenewReservationResponse]]:
+        """Puts off the expiry of a reservation, and changes its size if asked.
+
+        Either all of it or nothing: without room for a larger size, the reservation stays as it was.
+
+        Fails with:
+        - RESERVATION_NOT_FOUND: give up.
+        - RESERVATION_EXPIRED: it has ended unused; make a new one.
+        - ILLEGAL_STATE: it is used up already.
+        - ETAG_MISMATCH: somebody was faster; list it again and retry.
+        - INVALID_FIELD: mend the request.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteReservation(
+        self,
+        request: _memory_service_pb2.DeleteReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.DeleteReservationResponse, _abc.Awaitable[_memory_service_pb2.DeleteReservationResponse]]:
+        """Gives a reservation's bytes back unused, and forgets it.
+
+        Fails with:
+        - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
+        - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
+        - ETAG_MISMATCH: somebody was faster; list it again.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterBlob(
+        self,
+        request: _memory_service_pb2.RegisterBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.RegisterBlobResponse, _abc.Awaitable[_memory_service_pb2.RegisterBlobResponse]]:
+        """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+
+        The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
+        the blob never touches the file. The same call again changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
+        - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
+        - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+        - BLOB_CORRUPT: the bytes do not match the given sha256.
+        - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
+          used for another request.
+        - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
+        - QUOTA_EXCEEDED: too many blobs; delete some.
+        - SESSION_NOT_FOUND: OpenSession first.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateBlob(
+        self,
+        request: _memory_service_pb2.CreateBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.CreateBlobResponse, _abc.Awaitable[_memory_service_pb2.CreateBlobResponse]]:
+        """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
+
+        Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+        Fails with:
+        - INVALID_FIELD: mend the request.
+        - DEVICE_NOT_FOUND: ListDevices tells which there are.
+        - NOT_SUPPORTED_ON_DEVICE: the device has no such tier.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
+        - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
+        - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadBlob(
+        self,
+        request_iterator: _MaybeAsyncIterator[_memory_service_pb2.UploadBlobRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.UploadBlobResponse, _abc.Awaitable[_memory_service_pb2.UploadBlobResponse]]:
+        """Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
+
+        The answer comes when all bytes are there and hashed. A broken stream leaves what arrived; GetBlob tells how much, and another stream
+        goes on from there. Clients that cannot stream use CreateBlob and WriteBlobChunk. If the bytes that
+        `blob_spec.sha256` names are in that tier already, the answer comes at once and names that blob.
+
+        Fails with:
+        - INVALID_FIELD: the first message is a chunk, a later one is not, a gap, or more bytes than were announced, or fewer at the end.
+        - BLOB_NOT_FOUND: the blob to go on with has expired; begin anew.
+        - ILLEGAL_STATE: the blob to go on with is complete.
+        - BLOB_CORRUPT: a chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+        - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
+          SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
+        - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteBlobChunk(
+        self,
+        request: _memory_service_pb2.WriteBlobChunkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.WriteBlobChunkResponse, _abc.Awaitable[_memory_service_pb2.WriteBlobChunkResponse]]:
+        """Writes one chunk of a blob that is not complete yet.
+
+        Chunks come in order. One that was written before is accepted and changes nothing, so a call may be repeated. With the last byte the
+        blob is hashed and becomes READY.
+
+        Fails with:
+        - BLOB_NOT_FOUND: it has expired; begin anew.
+        - INVALID_FIELD: a gap before the chunk (the facts tell `written_bytes`), or bytes beyond the blob's end.
+        - ILLEGAL_STATE: the blob is complete, or another upload is writing it.
+        - BLOB_CORRUPT: the chunk does not match its crc32c, or the whole its sha256; in the latter case the blob is gone. Send it again.
+        - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
+        - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
+        - DEVICE_LOST: the device is not there, and neither is the blob.
+        - STARTING: retry shortly.
+        """
 
     @_abc_1.abstractmethod
     def ReadBlob(
@@ -106,6 +830,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - ILLEGAL_STATE: the blob is still being written, is being deleted, or is lost; see its state.
         - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
         - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
+        - DEVICE_LOST: the device is not there, and neither is the blob.
         - STARTING: retry shortly.
         """
 
@@ -122,6 +847,64 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - BLOB_NOT_FOUND: it was deleted or has expired; give up.
         - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBlobs(
+        self,
+        request: _memory_service_pb2.ListBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ListBlobsResponse, _abc.Awaitable[_memory_service_pb2.ListBlobsResponse]]:
+        """Lists blobs, the newest first.
+
+        Changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: a page size or token that is none; mend the request.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBlob(
+        self,
+        request: _memory_service_pb2.DeleteBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.DeleteBlobResponse, _abc.Awaitable[_memory_service_pb2.DeleteBlobResponse]]:
+        """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+
+        From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
+        Deleting it again while it waits changes nothing.
+
+        Fails with:
+        - BLOB_NOT_FOUND: it is gone; nothing is left to do.
+        - BLOB_IN_USE: only with `only_if_unused`.
+        - STARTING: retry shortly.
+        """
+
+    @_abc_1.abstractmethod
+    def TransferBlob(
+        self,
+        request: _memory_service_pb2.TransferBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_service_pb2.TransferBlobResponse], _abc.AsyncIterator[_memory_service_pb2.TransferBlobResponse]]:
+        """Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
+
+        The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
+        beside the event `succeeded`.
+
+        Fails with:
+        - BLOB_NOT_FOUND: source or destination; give up.
+        - INVALID_FIELD: mend the request.
+        - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
+        - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
+        - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
+        - STORAGE_FULL: free space in the state folder.
+        - DRAINING: the server shuts down; use another.
+        - STARTING: retry shortly.
+        What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
+        or BLOB_CORRUPT where the copy is not equal.
         """
 
 def add_MemoryServiceServicer_to_server(servicer: MemoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1326,7 +1326,7 @@ class ReconcileModelCacheRequest(_message.Message):
     """Whether to unload idle loaded models that are out of date or whose source is gone. Empty: nothing is changed."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_model_cache_pb2.ModelCacheEntry]:
-        """Everything that it holds, at most 10,000: what is not here counts as let go of."""
+        """Everything that it holds, at most 4,000: what is not here counts as let go of."""
 
     def __init__(
         self,

@@ -378,7 +378,7 @@ class ModelServiceServicer:
         answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
 
         Fails with:
-        - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+        - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
         - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

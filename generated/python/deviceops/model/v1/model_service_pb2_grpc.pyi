@@ -219,7 +219,7 @@ class ModelServiceStub:
     answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
 
     Fails with:
-    - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+    - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
     - STARTING: retry shortly.
     """
     ConvertModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]
@@ -444,7 +444,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
 
     Fails with:
-    - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+    - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
     - STARTING: retry shortly.
     """
     ConvertModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]  # type: ignore[assignment]
@@ -762,7 +762,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         answer is the state of one moment; what it says may be let go of is only safe until the next load that names it.
 
         Fails with:
-        - INVALID_FIELD: more than 10,000 entries, or the same one twice; mend the request.
+        - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
         - STARTING: retry shortly.
         """
 

@@ -1,0 +1,139 @@
+"""How this project measures: side by side in one run, as a ratio, on a machine that other programs use too.
+
+    samples = interleave({"ours": ours, "peer": peer}, rounds=9)
+    gain = ratio(samples["peer"], samples["ours"])                  # times faster than the peer
+    raise SystemExit(result("encode", gain, target=20, peer="Pillow 12", conditions={"pixels equal": same}))
+
+`interleave` runs A B, then B A, so that neither always follows the other, and slow minutes of the machine fall on both.
+A ratio is taken round by round and its median reported; the spread is that of the rounds' ratios.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """A median and the quartiles around it, in the unit of the samples."""
+
+    median: float
+    low: float
+    """First quartile."""
+    high: float
+    """Third quartile."""
+
+
+def interleave(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each run by name, in the order of the rounds: A B, B A, A B, … after `warm_up` runs that do not count."""
+    for _ in range(warm_up):
+        for run in contestants.values():
+            run()
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants)
+    for _ in range(rounds):
+        for name in order:
+            samples[name].append(_seconds(contestants[name]))
+        order.reverse()
+    return samples
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Median and quartiles."""
+    if len(samples) < 2:
+        return Spread(median=samples[0], low=samples[0], high=samples[0])
+    low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return Spread(median=median, low=low, high=high)
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
+    """`numerator / denominator`, round by round. (peer, ours) says how many times faster we are."""
+    return spread([over / under for over, under in zip(numerator, denominator, strict=True)])
+
+
+def result(
+    name: str,
+    measured: Spread,
+    *,
+    target: float,
+    peer: str,
+    better: Literal["higher", "lower"] = "higher",
+    conditions: Mapping[str, bool] | None = None,
+    details: Mapping[str, object] | None = None,
+) -> int:
+    """Print the one JSON object, with `--save` also into `bench/results/<name>.json`; the exit status, 0 for passed.
+
+    It passes if the median reaches the target and every condition of `conditions` (equal output, say) holds. `peer` names
+    the other side with its version. `details` may hold structs.
+    """
+    checks = dict(conditions or {})
+    reached = measured.median >= target if better == "higher" else measured.median <= target
+    passed = reached and all(checks.values())
+    outcome = {
+        "name": name,
+        "ratio": measured,
+        "better": better,
+        "target": target,
+        "passed": passed,
+        "peer": peer,
+        "conditions": checks,
+        "details": details or {},
+        "environment": environment(),
+    }
+    text = json.dumps(_rounded(msgspec.to_builtins(outcome)), indent=2, ensure_ascii=False)
+    print(text)
+    if "--save" in sys.argv[1:]:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    return 0 if passed else 1
+
+
+def environment() -> dict[str, object]:
+    """What the figures depend on."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _rounded(value: object) -> object:
+    """Four significant digits are more than a measurement has."""
+    match value:
+        case float():
+            return float(f"{value:.4g}")
+        case dict():
+            return {key: _rounded(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_rounded(inner) for inner in value]
+        case _:
+            return value

@@ -1,0 +1,69 @@
+"""Takes models off devices."""
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, Unavailable
+from domains.inference.outcome import Failed
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.worker import ModelUnloaded, UnloadOrder, Worker
+
+
+class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What was given back."""
+
+    loaded_ids: tuple[str, ...]
+    freed_device_bytes: int | None = None
+    freed_host_bytes: int | None = None
+
+
+class Unloading:
+    """Asks the workers. A model that a job uses stays: nothing running is disturbed."""
+
+    def __init__(self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None]) -> None:
+        self._loaded = loaded
+        self._worker_of = worker_of
+
+    async def unload(self, targets: Sequence[LoadedModel]) -> Unloaded:
+        """Each in turn; the first that cannot be unloaded ends it, with what was done before kept."""
+        on_host: list[int | None] = []
+        on_device: list[int | None] = []
+        for one in targets:
+            freed = await self._unload(one)
+            (on_host if one.device_id == "cpu" else on_device).append(freed)
+        return Unloaded(
+            loaded_ids=tuple(one.id for one in targets),
+            freed_host_bytes=_total(on_host),
+            freed_device_bytes=_total(on_device),
+        )
+
+    async def _unload(self, one: LoadedModel) -> int | None:
+        worker = self._worker_of(one.device_id)
+        if worker is None:
+            raise Unavailable(
+                f"the worker of {one.device_id} is being restarted", ErrorReason.WORKER_RESTARTING, device_id=one.device_id
+            )
+        freed: int | None = None
+        async with aclosing(worker.carry_out(UnloadOrder(model_id=one.model_id))) as reports:  # pyright: ignore[reportArgumentType]  # a generator
+            async for report in reports:
+                match report:
+                    case ModelUnloaded():
+                        freed = report.freed_bytes
+                        self._loaded.remove(one.id)
+                    case Failed():
+                        raise _as_error(report)
+                    case _:
+                        pass
+        return freed
+
+
+def _as_error(report: Failed) -> DeviceOpsError:
+    """What the worker refused, for the caller of a unary call."""
+    return FailedPrecondition(report.message, ErrorReason(report.reason), **report.facts)
+
+
+def _total(parts: list[int | None]) -> int | None:
+    """Absent if nothing of this kind was unloaded, or if one part could not be measured."""
+    return None if not parts or None in parts else sum(part or 0 for part in parts)

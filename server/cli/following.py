@@ -1,0 +1,131 @@
+"""Following a job to its end over broken connections and restarts of the server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from server.cli.connection import Connection
+from server.cli.printing import notice
+
+if TYPE_CHECKING:
+    import grpc
+
+    from deviceops.common.v1.job_event_pb2 import JobEvent
+    from deviceops.inference.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
+    from deviceops.processing.v1.processing_service_pb2 import WatchJobResponse
+
+PATIENCE_S = 300.0
+"""How long to look for a server that went away."""
+
+ENDINGS = frozenset({"succeeded", "partially_succeeded", "failed", "cancelled"})
+"""The kinds of a job's last event."""
+
+_FLEETING = frozenset({"progress", "preview", "heartbeat"})
+"""Events that a server may forget; a cursor at one of them can lie beyond the journal after a restart."""
+
+Update = "GenerateResponse | WatchJobResponse"
+
+
+class Cursor:
+    """Where a reader stands in a job's journal."""
+
+    def __init__(self, job_id: str = "", after: int = 0) -> None:
+        """`after`: the `sequence` of the last event that was seen; 0: none."""
+        self.job_id = job_id
+        self.after = after
+        self.ended = False
+
+    def note(self, event: JobEvent) -> None:
+        """Count an event as seen."""
+        kind = event.WhichOneof("kind") or ""
+        self.job_id = event.job_id
+        self.ended = kind in ENDINGS
+        if kind not in _FLEETING:
+            self.after = max(self.after, event.sequence)
+
+
+def follow(connection: Connection, cursor: Cursor, patience_s: float = PATIENCE_S) -> Iterator[WatchJobResponse]:
+    """Every message of a job from the cursor to its end; a lost server is waited for. Newest progress may come twice.
+
+    Raises the gRPC error of a refused call, or of the loss if the server stays away for `patience_s`.
+    """
+    import grpc
+
+    from deviceops.processing.v1 import processing_service_pb2
+
+    waiting = _Waiting(connection, patience_s)
+    while not cursor.ended:
+        request = processing_service_pb2.WatchJobRequest(job_id=cursor.job_id, after_sequence=cursor.after)
+        try:
+            for message in connection.processing.WatchJob(request):
+                waiting.over()
+                cursor.note(message.event)
+                yield message
+        except grpc.RpcError as error:
+            if not is_loss(error):
+                raise
+            waiting.for_server(error)
+        else:
+            # A stream that ends well before the job has ended: the server is going down in good order.
+            if not cursor.ended:
+                waiting.for_server(None)
+
+
+def generate_and_follow(
+    connection: Connection, request: GenerateRequest, cursor: Cursor, calls: list[grpc.Call]
+) -> Iterator[GenerateResponse | WatchJobResponse]:
+    """Submit a generation and follow it to its end. The call is appended to `calls`, so that another thread can end it."""
+    import grpc
+
+    call = connection.inference.Generate(request)
+    calls.append(call)
+    try:
+        for message in call:
+            cursor.note(message.event)
+            yield message
+    except grpc.RpcError as error:
+        if not cursor.job_id or not is_loss(error):
+            raise
+    if cursor.job_id and not cursor.ended:
+        yield from follow(connection, cursor)
+
+
+def is_loss(error: grpc.RpcError) -> bool:
+    """Whether the server, or the way to it, went away: worth waiting for."""
+    import grpc
+
+    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+class _Waiting:
+    """Patience with one server: told once, longer from try to try, and not without end."""
+
+    def __init__(self, connection: Connection, patience_s: float) -> None:
+        self._connection, self._patience_s = connection, patience_s
+        self.over()
+
+    def over(self) -> None:
+        """It is back."""
+        self._deadline, self._pause_s = None, 0.1
+
+    def for_server(self, error: grpc.RpcError | None) -> None:
+        """Until the server can be reached, or has had a little time. Raises `error` when patience is at its end."""
+        import grpc
+
+        now = time.monotonic()
+        if self._deadline is None:
+            notice(f"The connection to {self._connection.address} is lost; looking for the server …")
+            self._deadline = now + self._patience_s
+        left_s = self._deadline - now
+        if left_s <= 0 or not self._connection.is_alive():
+            raise error or ConnectionError("the server ended before the job did")
+        # A server that answers but is still starting would otherwise be asked without pause.
+        threading.Event().wait(min(self._pause_s, left_s))
+        self._pause_s = min(2 * self._pause_s, 2.0)
+        try:
+            grpc.channel_ready_future(self._connection.channel).result(timeout=min(left_s, 2.0))
+        except grpc.FutureTimeoutError:
+            return

@@ -1,0 +1,79 @@
+"""`deviceops serve`: flags become settings, and the server runs until it is told to stop."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from server.cli.failure import USAGE, CliError
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. [default: 50051]")] = None,
+    socket: Annotated[Path | None, typer.Option(help="Also listen on this Unix domain socket.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Folder of jobs and pictures.")] = None,
+    model_root: Annotated[
+        list[Path] | None, typer.Option(help="Folder to look for models in; may be repeated. The demo model needs none.")
+    ] = None,
+    default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="`auto`, `cpu`, `cuda:0` …; may be repeated. [default: auto]")
+    ] = None,
+    jobs_per_device: Annotated[
+        int | None, typer.Option(help="Jobs that a device works on in turns. [default: 2]")
+    ] = None,
+    log_format: Annotated[Literal["auto", "text", "json"] | None, typer.Option(help="How the log is written.")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="What the log tells.")
+    ] = None,
+    end_with_stdin: Annotated[bool, typer.Option("--end-with-stdin", hidden=True)] = False,
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM.
+
+    What no flag says comes from the environment (DEVICEOPS_PORT …), then from the TOML file that DEVICEOPS_CONFIG names.
+    """
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "socket": socket,
+        "state": state,
+        "model_roots": model_root,
+        "default_model": default_model,
+        "devices": device,
+        "jobs_per_device": jobs_per_device,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    # An unused repeatable flag is an empty list or None, by the version of typer.
+    settings = {name: value for name, value in given.items() if value is not None and value != []}
+    raise typer.Exit(_run(settings, end_with_stdin))
+
+
+def _run(given: dict[str, Any], end_with_stdin: bool) -> int:
+    from pydantic import ValidationError
+
+    from server.settings import Settings
+
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise CliError("\n".join(["these settings cannot be used:", *lines]), USAGE) from error
+    from server import app
+
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    return app.run(settings)
+
+
+def _end_with_stdin() -> None:
+    """End as by SIGTERM when stdin closes: whoever started this server is gone, however it went."""
+    # The file descriptor itself: a buffered reader's lock would be held in this thread while the interpreter ends.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,102 @@
+"""A server of our own: started when none runs, ended with the command that needed it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from server.cli.connection import DEFAULT_ADDRESS, Connection, connect
+from server.cli.failure import CliError, unreachable
+from server.cli.printing import notice
+
+SERVING = "deviceops: serving on "
+"""What a server prints on stdout, followed by its addresses, once it can be called."""
+
+_END_S = 60
+"""How long a server may take to end; it lets running jobs reach a safe point first."""
+
+
+@contextlib.contextmanager
+def any_server(address: str | None) -> Iterator[Connection]:
+    """A line to the server at `address`. Without an address: to the default one, else to one that is started for this.
+
+    An address that somebody named is never replaced: raises `CliError` if nobody answers there.
+    """
+    connection = connect(address)
+    if connection.answers():
+        with connection:
+            yield connection
+        return
+    connection.channel.close()
+    if address is not None:
+        raise CliError(unreachable(connection.address))
+    with own_server() as own:
+        yield own
+
+
+@contextlib.contextmanager
+def own_server() -> Iterator[Connection]:
+    """A fresh server on a free port of this machine, with a temporary state folder; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="deviceops-", ignore_cleanup_errors=True) as folder:
+        log = Path(folder, "server.log")
+        with log.open("wb") as stderr:
+            process = _start(Path(folder, "state"), stderr.fileno())
+        try:
+            address = _address_of(process, log)
+            notice(f"No server at {DEFAULT_ADDRESS}: started one at {address} for this command alone.")
+            with Connection(address, is_alive=lambda: process.poll() is None) as connection:
+                yield connection
+        finally:
+            _end(process)
+
+
+def _start(state: Path, stderr: int) -> subprocess.Popen[str]:
+    # `-P`: a folder named `server` where the person stands must not be taken for this package.
+    command = [sys.executable, "-P", "-m", "server.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--state", str(state), "--end-with-stdin"]
+    environment = {name: value for name, value in os.environ.items() if name != "DEVICEOPS_SOCKET"}
+    new_group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=environment,
+        text=True,
+        # Ctrl-C is for the command, which cancels its job; the server has to live to do that.
+        start_new_session=True,
+        creationflags=new_group,
+    )
+
+
+def _address_of(process: subprocess.Popen[str], log: Path) -> str:
+    """Wait for the line that says where it serves. Raises `CliError` with the server's last words if it ends before."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(SERVING):
+            # What else it prints must not fill the pipe.
+            threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()
+            return line.removeprefix(SERVING).split()[0]
+    words = log.read_text(errors="replace").strip().splitlines()[-5:]
+    raise CliError("\n  ".join(["the server did not start:", *words or ["it ended without a word"]]))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        notice(f"The server did not end within {_END_S} s and was killed.")
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
