@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from server.cli.connection import Connection
+from server.cli.failure import CliError
 from server.cli.printing import notice
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ ENDINGS = frozenset({"succeeded", "partially_succeeded", "failed", "cancelled"})
 
 _FLEETING = frozenset({"progress", "preview", "heartbeat"})
 """Events that a server may forget; a cursor at one of them can lie beyond the journal after a restart."""
-
-Update = "GenerateResponse | WatchJobResponse"
 
 
 class Cursor:
@@ -121,7 +120,7 @@ class _Waiting:
             self._deadline = now + self._patience_s
         left_s = self._deadline - now
         if left_s <= 0 or not self._connection.is_alive():
-            raise error or ConnectionError("the server ended before the job did")
+            raise error or CliError("the server went away before the job ended")
         # A server that answers but is still starting would otherwise be asked without pause.
         threading.Event().wait(min(self._pause_s, left_s))
         self._pause_s = min(2 * self._pause_s, 2.0)

@@ -39,7 +39,9 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], empty: str)
     console = Console(highlight=False)
     if not console.is_terminal:
         # A pipe has no width of its own; the words decide, so that `grep` and `awk` see whole cells.
-        console = Console(highlight=False, width=max(80, table.__rich_measure__(console, console.options).maximum, 1000))
+        console = Console(
+            highlight=False, width=max(80, table.__rich_measure__(console, console.options).maximum, 1000)
+        )
     console.print(table)
     return None
 

@@ -18,7 +18,8 @@ def serve(
     socket: Annotated[Path | None, typer.Option(help="Also listen on this Unix domain socket.")] = None,
     state: Annotated[Path | None, typer.Option(help="Folder of jobs and pictures.")] = None,
     model_root: Annotated[
-        list[Path] | None, typer.Option(help="Folder to look for models in; may be repeated. The demo model needs none.")
+        list[Path] | None,
+        typer.Option(help="Folder to look for models in; may be repeated. The demo model needs none."),
     ] = None,
     default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
     device: Annotated[

@@ -85,7 +85,7 @@ def _address_of(process: subprocess.Popen[str], log: Path) -> str:
             threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()
             return line.removeprefix(SERVING).split()[0]
     words = log.read_text(errors="replace").strip().splitlines()[-5:]
-    raise CliError("\n  ".join(["the server did not start:", *words or ["it ended without a word"]]))
+    raise CliError("\n  ".join(["the server did not start:", *(words or ["it ended without a word"])]))
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -93,6 +93,19 @@ def test_a_flipped_bit_never_gives_a_wrong_frame(frames: list[Frame | Raw], data
     assert error is not None or is_longer_length(good, frames[: len(got)], bit)
 
 
+@pytest.mark.parametrize(
+    "frame", [Frame(call_id=5, message=b"\x00" * 40), Raw(5, b"\x08\x05" * 20)], ids=("message", "raw")
+)
+def test_every_single_flipped_bit_is_found(frame: Frame | Raw) -> None:
+    good = wire(frame)
+    for bit in range(len(good) * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        # What follows is long enough to satisfy any length within the limit that the flip can claim.
+        got, error = decoded([bytes(bad), bytes(2**24)] if is_longer_length(good, [], bit) else [bytes(bad)])
+        assert (got, error is not None) == ([], True), f"bit {bit}"
+
+
 def is_longer_length(good: bytes, before: list[Frame | Raw], bit: int) -> bool:
     """A length that grew within the limit waits for its bytes; it is found out when they come."""
     start = len(wire(*before))

@@ -1,0 +1,80 @@
+"""Names of the files that pictures are written to, settled before anything is computed."""
+
+import re
+from pathlib import Path
+
+from server.cli.failure import USAGE, CliError
+
+FORMATS = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+"""Endings of file names, and what they mean."""
+
+_EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+_NAME_LENGTH = 60
+
+
+def media_type_of(format_name: str | None, out: Path | None) -> str:
+    """The format that was asked for by name or by the ending of `out`; PNG if by neither.
+
+    Raises `CliError` (usage) for an unknown ending, or one that contradicts the name.
+    """
+    ending = out.suffix.removeprefix(".").lower() if out is not None else ""
+    if ending and ending not in FORMATS:
+        raise CliError(f"--out {out}: the ending must be one of {', '.join(f'.{known}' for known in FORMATS)}", USAGE)
+    asked, told = FORMATS.get(format_name or ""), FORMATS.get(ending)
+    if asked and told and asked != told:
+        raise CliError(f"--format {format_name} contradicts the ending of --out {out}; leave one of them out", USAGE)
+    return asked or told or "image/png"
+
+
+def targets(prompt: str, out: Path | None, count: int, media_type: str, force: bool) -> list[Path]:
+    """One path a picture, all of them free unless `force`.
+
+    `out` is taken as it is (with the format's ending if it has none); several pictures are numbered, `apple-1.png` …
+    Without `out` the prompt names the file, and a name that is taken gets a number. Folders are made. Raises `CliError`
+    (usage) if a file exists or a folder cannot be made.
+    """
+    extension = _EXTENSIONS[media_type]
+    if out is None:
+        return _free_names(Path(slug(prompt)), count, extension, force)
+    base = out if out.suffix else out.with_name(out.name + extension)
+    paths = _numbered(base.with_suffix(""), count, base.suffix)
+    for path in paths:
+        _must_be_writable(path, force)
+    return paths
+
+
+def slug(prompt: str) -> str:
+    """`A red apple!` → `a-red-apple`; a prompt without letters is `picture`."""
+    words = re.findall(r"\w+", prompt.lower())
+    return "-".join(words)[:_NAME_LENGTH].strip("-_") or "picture"
+
+
+def _free_names(stem: Path, count: int, extension: str, force: bool) -> list[Path]:
+    paths, attempt = _numbered(stem, count, extension), 1
+    while not force and any(path.exists() for path in paths):
+        attempt += 1
+        paths = _numbered(stem.with_name(f"{stem.name}-take{attempt}"), count, extension)
+    return paths
+
+
+def _numbered(stem: Path, count: int, extension: str) -> list[Path]:
+    if count == 1:
+        return [stem.with_name(stem.name + extension)]
+    digits = len(str(count))
+    return [stem.with_name(f"{stem.name}-{number:0{digits}d}{extension}") for number in range(1, count + 1)]
+
+
+def _must_be_writable(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise CliError(f"{path} is a folder; name a file", USAGE)
+    if path.exists() and not force:
+        raise CliError(f"{path} exists; choose another name, or overwrite it with --force", USAGE)
+    make_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises `CliError` (usage) where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CliError(f"cannot make the folder {folder}: {error.strerror}", USAGE) from error

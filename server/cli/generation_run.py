@@ -1,0 +1,146 @@
+"""Generations on their way, each followed in a thread of its own, so that Ctrl-C stays free to cancel them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from server.cli.connection import Connection
+from server.cli.failure import CliError, explain_failure
+from server.cli.following import Cursor, generate_and_follow
+from server.cli.printing import bytes_text, duration_s, notice, seconds_text
+
+if TYPE_CHECKING:
+    import grpc
+
+    from deviceops.common.v1.job_event_pb2 import JobCancelled, JobEvent
+    from deviceops.inference.v1.generated_image_pb2 import GeneratedImage, GenerationResult
+    from deviceops.inference.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
+    from deviceops.processing.v1.processing_service_pb2 import WatchJobResponse
+
+    Observer = Callable[[GenerateResponse | WatchJobResponse], None]
+
+
+@dataclass
+class Ending:
+    """How a generation ended, and what it made."""
+
+    event: JobEvent
+    images: dict[int, GeneratedImage] = field(default_factory=dict["int", "GeneratedImage"])
+    """By index; those that failed too."""
+    result: GenerationResult | None = None
+    """None unless it succeeded, at least in part."""
+
+
+class GenerationRun:
+    """One generation. `work` follows it to its end; `cancel` and `leave` may be called meanwhile from another thread."""
+
+    def __init__(self, connection: Connection, request: GenerateRequest, observers: Sequence[Observer] = ()) -> None:
+        """Each observer gets every message, in the thread of `work`."""
+        self._connection, self._request, self._observers = connection, request, observers
+        self._cursor, self._calls = Cursor(), list["grpc.Call"]()
+        self._known = threading.Event()
+
+    def work(self) -> Ending:
+        """Submit, and follow to the end. Raises the gRPC error of a refused call."""
+        images: dict[int, GeneratedImage] = {}
+        try:
+            for message in generate_and_follow(self._connection, self._request, self._cursor, self._calls):
+                self._known.set()
+                if message.WhichOneof("output") == "image":
+                    images[message.image.index] = message.image
+                for observer in self._observers:
+                    observer(message)
+                if self._cursor.ended:
+                    return _ending(message, images)
+        finally:
+            self._known.set()
+        raise CliError("the server ended the call before the job had an end")
+
+    def cancel(self) -> None:
+        """Ask the server to stop the job; `work` then returns with the proof."""
+        import grpc
+
+        from deviceops.processing.v1 import processing_service_pb2
+
+        # Until the first message nobody knows the job's id; leaving the call cancels it too, only without proof.
+        if not self._known.wait(2.0):
+            return self.leave()
+        request = processing_service_pb2.CancelJobRequest(job_id=self._cursor.job_id, cause="Ctrl-C")
+        # It may have ended by itself in this moment; its own end is told then.
+        with contextlib.suppress(grpc.RpcError):
+            self._connection.processing.CancelJob(request)
+        return None
+
+    def leave(self) -> None:
+        """Give the call up at once; the server cancels the job by itself."""
+        for call in tuple(self._calls):
+            call.cancel()
+
+
+def _ending(message: GenerateResponse | WatchJobResponse, images: dict[int, GeneratedImage]) -> Ending:
+    output = message.WhichOneof("output")
+    result: GenerationResult | None = getattr(message, output) if output in ("result", "generation_result") else None
+    if result is not None:
+        images.update({image.index: image for image in result.images})
+    return Ending(message.event, images, result)
+
+
+def run_all(runs: Sequence[GenerationRun]) -> tuple[list[Ending], bool]:
+    """Follow all of them to their ends; whether Ctrl-C was pressed. A second Ctrl-C does not wait for proof.
+
+    Raises the first error in the order of `runs`, after all have ended.
+    """
+    with concurrent.futures.ThreadPoolExecutor(len(runs)) as pool:
+        futures = [pool.submit(run.work) for run in runs]
+        interrupted = False
+        try:
+            try:
+                _wait(futures)
+            except KeyboardInterrupt:
+                interrupted = True
+                notice("Cancelling; the server tells when it has stopped. Ctrl-C again does not wait for that.")
+                for run in runs:
+                    run.cancel()
+                _wait(futures)
+        except BaseException:
+            for run in runs:
+                run.leave()
+            raise
+    return [future.result() for future in futures], interrupted
+
+
+def _wait(futures: Sequence[concurrent.futures.Future[Ending]]) -> None:
+    # In slices: on Windows a wait without end cannot be interrupted.
+    while concurrent.futures.wait(futures, timeout=0.5).not_done:
+        pass
+
+
+def proof(cancelled: JobCancelled) -> str:
+    """What the server says about how it stopped."""
+    freed = "".join(
+        f"; gave back {bytes_text(part.freed_bytes)} on {part.device_id}"
+        for part in cancelled.freed
+        if part.HasField("freed_bytes")
+    )
+    return (
+        f"Cancelled in stage {cancelled.stage}, {seconds_text(duration_s(cancelled.latency))} after the request{freed}."
+    )
+
+
+def check_ended_well(event: JobEvent) -> None:
+    """Raises `CliError` for a job that failed or was cancelled by somebody else; says what is missing of a partial one."""
+    match event.WhichOneof("kind"):
+        case "failed":
+            raise CliError(f"job {event.job_id} failed: {explain_failure(event.failed.failure)}")
+        case "cancelled":
+            raise CliError(f"job {event.job_id}: {proof(event.cancelled)}")
+        case "partially_succeeded":
+            part = event.partially_succeeded
+            raise CliError(f"job {event.job_id} made {part.succeeded_count} pictures, {part.failed_count} failed")
+        case _:
+            return

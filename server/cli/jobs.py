@@ -1,0 +1,120 @@
+"""`deviceops jobs` and `deviceops cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from server.cli.bars import count_text
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
+from server.cli.following import Cursor, follow
+from server.cli.generation_run import proof
+from server.cli.printing import duration_s, local_time, notice, print_json, print_table, seconds_text, word
+
+if TYPE_CHECKING:
+    from deviceops.processing.v1.job_pb2 import Job
+    from deviceops.processing.v1.processing_service_pb2 import ListJobsResponse
+
+StateName = Literal[
+    "queued", "running", "pausing", "paused", "cancelling",
+    "succeeded", "partially_succeeded", "failed", "cancelled", "interrupted",
+]  # fmt: skip
+_LARGEST_PAGE = 1000
+
+
+def jobs(
+    state: Annotated[list[StateName] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List jobs, the newest first."""
+    with connect(address) as connection:
+        answer = _list(connection, state or [], limit)
+    if json:
+        return print_json(answer)
+    heads = ("job", "kind", "state", "progress", "device", "created", "took")
+    return print_table(heads, map(_row, answer.jobs), "No jobs.")
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    scope: Annotated[
+        Literal["now", "after-current", "pending-only"],
+        typer.Option(help="At the next safe point, after the picture at work, or only if it has not started."),
+    ] = "now",
+    cause: Annotated[str, typer.Option(help="Why; kept with the job.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait until it has stopped.")] = True,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask a job to stop, and tell what the server proves about its stop. --json prints the answer to the request alone."""
+    from deviceops.common.v1 import job_event_pb2
+    from deviceops.processing.v1 import job_pb2, processing_service_pb2
+
+    chosen = job_pb2.CancelScope.Value(f"CANCEL_SCOPE_{scope.replace('-', '_').upper()}")
+    with connect(address) as connection:
+        request = processing_service_pb2.CancelJobRequest(job_id=job, scope=chosen, cause=cause)
+        answer = connection.processing.CancelJob(request)
+        if json:
+            return print_json(answer)
+        stopping = answer.job.state in (job_event_pb2.JOB_STATE_CANCELLING, job_event_pb2.JOB_STATE_CANCELLED)
+        if not stopping or not wait:
+            return notice(f"Job {job} is {_state(answer.job)}.")
+        return _tell_end(connection, job)
+
+
+def _tell_end(connection: Connection, job_id: str) -> None:
+    for message in follow(connection, Cursor(job_id)):
+        match message.event.WhichOneof("kind"):
+            case "cancelled":
+                print(proof(message.event.cancelled))
+            case "succeeded" | "partially_succeeded" | "failed" as kind:
+                print(f"Job {job_id} {kind.replace('_', ' ')} before it could be stopped.")
+            case _:
+                pass
+
+
+def _list(connection: Connection, states: list[StateName], limit: int) -> ListJobsResponse:
+    from deviceops.common.v1 import job_event_pb2
+    from deviceops.processing.v1 import processing_service_pb2
+
+    wanted = [job_event_pb2.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
+    answer = processing_service_pb2.ListJobsResponse()
+    for page in _pages(connection, processing_service_pb2.JobFilter(states=wanted), limit):
+        answer.jobs.extend(page.jobs)
+        answer.next_page_token = page.next_page_token
+    return answer
+
+
+def _pages(connection: Connection, chosen: object, limit: int) -> Iterator[ListJobsResponse]:
+    from deviceops.processing.v1 import processing_service_pb2
+
+    assert isinstance(chosen, processing_service_pb2.JobFilter)
+    token = ""
+    while limit > 0:
+        request = processing_service_pb2.ListJobsRequest(
+            page_size=min(limit, _LARGEST_PAGE), page_token=token, filter=chosen
+        )
+        page = connection.processing.ListJobs(request)
+        yield page
+        limit, token = limit - len(page.jobs), page.next_page_token
+        if not token:
+            return
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    from deviceops.processing.v1 import job_pb2
+
+    kind = word(job_pb2.JobKind.Name(job.kind), "JOB_KIND_")
+    progress = count_text(job.progress) if job.HasField("progress") else ""
+    took = seconds_text(duration_s(job.receipt.run_time)) if job.HasField("receipt") else ""
+    return job.id, kind, _state(job), progress, job.device_id, local_time(job.create_time), took
+
+
+def _state(job: Job) -> str:
+    from deviceops.common.v1 import job_event_pb2
+
+    return word(job_event_pb2.JobState.Name(job.state), "JOB_STATE_")

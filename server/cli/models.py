@@ -1,0 +1,91 @@
+"""`deviceops models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli.bars import Bars
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
+from server.cli.failure import explain_failure
+from server.cli.generation_run import check_ended_well
+from server.cli.printing import bytes_text, notice, print_json, print_table, word
+
+if TYPE_CHECKING:
+    from deviceops.model.v1.model_pb2 import Model
+    from deviceops.model.v1.model_service_pb2 import ListModelsResponse
+    from deviceops.model.v1.model_work_pb2 import ModelScanReport
+
+_LARGEST_PAGE = 1000
+
+
+def models(
+    scan: Annotated[bool, typer.Option("--scan", help="Look through the model folders first.")] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the models that the server knows."""
+    with connect(address) as connection:
+        if scan:
+            _tell_scan(_scan(connection))
+        answer = _list(connection)
+    if json:
+        return print_json(answer)
+    heads = ("model", "family", "kind", "state", "size", "native size", "loaded")
+    return print_table(heads, map(_row, answer.models), "No models.")
+
+
+def _scan(connection: Connection) -> ModelScanReport:
+    from deviceops.model.v1 import model_service_pb2, model_work_pb2
+
+    report = model_work_pb2.ModelScanReport()
+    with Bars() as bars:
+        line = bars.line("scan")
+        for message in connection.model.ScanModels(model_service_pb2.ScanModelsRequest()):
+            line.show(message.event)
+            if message.HasField("report"):
+                report = message.report
+            check_ended_well(message.event)
+    return report
+
+
+def _tell_scan(report: ModelScanReport) -> None:
+    counts = (
+        (len(report.added_model_ids), "new"),
+        (len(report.changed_model_ids), "changed"),
+        (len(report.missing_model_ids), "missing"),
+        (report.unchanged_count, "unchanged"),
+    )
+    notice("Scan: " + ", ".join(f"{count} {what}" for count, what in counts) + ".")
+    for failure in report.failures:
+        notice(f"  {failure.path}: {explain_failure(failure.failure)}")
+
+
+def _list(connection: Connection) -> ListModelsResponse:
+    from deviceops.model.v1 import model_service_pb2
+
+    answer, token = model_service_pb2.ListModelsResponse(), ""
+    while True:
+        request = model_service_pb2.ListModelsRequest(page_size=_LARGEST_PAGE, page_token=token)
+        page = connection.model.ListModels(request)
+        answer.models.extend(page.models)
+        answer.total_count, token = page.total_count, page.next_page_token
+        if not token:
+            return answer
+
+
+def _row(model: Model) -> tuple[str, ...]:
+    from deviceops.model.v1 import model_pb2
+
+    size = model.native_size
+    state = word(model_pb2.ModelState.Name(model.state), "MODEL_STATE_")
+    return (
+        model.id,
+        model.family or "–",
+        word(model_pb2.ModelKind.Name(model.kind), "MODEL_KIND_"),
+        f"{state}: {model.problem.message}" if model.HasField("problem") else state,
+        bytes_text(model.size_bytes),
+        f"{size.width_px} × {size.height_px} px" if model.HasField("native_size") else "–",
+        ", ".join(model.loaded_model_ids),
+    )

@@ -1,0 +1,61 @@
+"""What was asked for on the command line, and the request that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deviceops.inference.v1.generation_pb2 import Sampling
+    from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A generation in the words of the command line. None: the server chooses. Ranges are the server's to judge."""
+
+    prompt: str
+    negative: str = ""
+    model: str = ""
+    """A model's id; empty: the server's default."""
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: str = ""
+    seed: int | None = None
+    count: int = 1
+    width: int | None = None
+    """px"""
+    height: int | None = None
+    """px"""
+    media_type: str = "image/png"
+    quality: int | None = None
+    """1..100"""
+    preview_every: int = 0
+    """Steps between two previews; 0: none."""
+
+
+def generate_request(wish: Wish) -> GenerateRequest:
+    """The request; only what was said is set."""
+    from deviceops.common.v1 import image_pb2
+    from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+
+    generation = generation_pb2.Generation(
+        prompt=wish.prompt,
+        negative_prompt=wish.negative,
+        model_id=wish.model,
+        width_px=wish.width,
+        height_px=wish.height,
+        image_count=wish.count,
+        sampling=_sampling(wish),
+        output=image_pb2.OutputFormat(media_type=wish.media_type, quality=wish.quality),
+        previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
+    )
+    return inference_service_pb2.GenerateRequest(generation=generation)
+
+
+def _sampling(wish: Wish) -> Sampling:
+    from deviceops.inference.v1 import generation_pb2
+
+    return generation_pb2.Sampling(
+        scheduler=wish.scheduler, steps=wish.steps, guidance_scale=wish.guidance, seed=wish.seed
+    )

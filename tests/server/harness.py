@@ -1,0 +1,93 @@
+"""A real server for tests: its own process, its own state folder, port 0, a real worker."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
+from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+from deviceops.model.v1.model_service_pb2_grpc import ModelServiceStub
+from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
+from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+
+START_S = 60.0
+
+
+class RunningServer:
+    """A server process and stubs to talk to it."""
+
+    def __init__(self, state: Path, flags: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.state = state
+        self._flags = flags
+        self._environment = environment
+        self.log = state.with_suffix(".log")
+        self.start()
+
+    def start(self) -> None:
+        """Start the process (again), on the same state folder; waits until it serves."""
+        command = [sys.executable, "-m", "server", "serve", "--port", "0", "--state", str(self.state), *self._flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self._environment}
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("deviceops: serving on "), f"did not start:\n{self.log.read_text()[-4000:]}"
+        self.addresses = line.removeprefix("deviceops: serving on ").split()
+        self.address = self.addresses[0]
+        self.channel = grpc.insecure_channel(self.address, options=[("grpc.max_receive_message_length", 16 << 20)])
+        self.processing = ProcessingServiceStub(self.channel)
+        self.inference = InferenceServiceStub(self.channel)
+        self.memory = MemoryServiceStub(self.channel)
+        self.model = ModelServiceStub(self.channel)
+        self.device = DeviceServiceStub(self.channel)
+
+    def status(self) -> system_status_pb2.SystemStatus:
+        """GetSystemStatus, now."""
+        return self.processing.GetSystemStatus(processing_service_pb2.GetSystemStatusRequest()).status
+
+    @property
+    def worker_pid(self) -> int:
+        """The process that owns the (first) device."""
+        return self.status().workers[0].process_id
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout=60)
+        self.channel.close()
+        return status
+
+    def close(self) -> None:
+        """Whatever state it is in, end it."""
+        self.channel.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def running_server(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
+    """A server on a fresh state folder; killed and swept at the end. `--drain` is short unless told otherwise."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"DEVICEOPS_DRAIN_S": "20", **(environment or {})}
+        server = RunningServer(Path(folder) / "state", flags, settings)
+        try:
+            yield server
+        finally:
+            server.close()
