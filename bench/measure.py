@@ -36,7 +36,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 def interleave(
     contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each run by name, in the order of the rounds: A B, B A, A B, … after `warm_up` runs that do not count."""
+    """Seconds of each run by name, round by round: A B, B A, A B, … after `warm_up` rounds that do not count."""
     for _ in range(warm_up):
         for run in contestants.values():
             run()
@@ -80,8 +80,8 @@ def result(
 ) -> int:
     """Print the one JSON object, with `--save` also into `bench/results/<name>.json`; the exit status, 0 for passed.
 
-    It passes if the median reaches the target and every condition of `conditions` (equal output, say) holds. `peer` names
-    the other side with its version. `details` may hold structs.
+    It passes if the median reaches the target and every condition (equal output, say) holds. `peer` names the other
+    side with its version. `details` may hold structs.
     """
     checks = dict(conditions or {})
     reached = measured.median >= target if better == "higher" else measured.median <= target

@@ -101,13 +101,13 @@ class DeviceOpsError(Exception):
 
     default_reason: ClassVar[ErrorReason] = ErrorReason.INVARIANT_BROKEN
 
-    def __init__(
-        self, message: str, reason: ErrorReason | None = None, *, retry_after_s: float | None = None, **facts: object
-    ) -> None:
+    retry_after_s: float | None = None
+    """When the same call may work, where that is known."""
+
+    def __init__(self, message: str, reason: ErrorReason | None = None, **facts: object) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason or self.default_reason
-        self.retry_after_s = retry_after_s
         self.facts: Mapping[str, str] = {name: str(value) for name, value in facts.items()}
 
     def __str__(self) -> str:
@@ -152,6 +152,12 @@ class ResourceExhausted(DeviceOpsError):
     """Not enough memory, disk, quota or room in the queue."""
 
     default_reason = ErrorReason.QUOTA_EXCEEDED
+
+    def __init__(
+        self, message: str, reason: ErrorReason | None = None, *, retry_after_s: float | None = None, **facts: object
+    ) -> None:
+        super().__init__(message, reason, **facts)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(DeviceOpsError):

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ DATABASE = "state.sqlite3"
 
 
 @contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> Generator[None]:
     """Translate what SQLite and the file system say when the disk is full or damaged."""
     try:
         yield
@@ -77,7 +77,7 @@ def checkpoint(folder: Path) -> None:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path) -> Generator[None]:
     """Hold the state folder alone. The system drops the lock with the process, however it dies."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -5,21 +5,20 @@ import contextlib
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
 import grpc
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from deviceops.device.v1 import device_service_pb2
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.model.v1 import model_service_pb2
 from deviceops.postprocessing.v1 import postprocessing_service_pb2
-from deviceops.postprocessing.v1.postprocessing_service_pb2_grpc import PostprocessingServiceServicer
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
-from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from domains import storage
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
@@ -44,6 +43,7 @@ from server.health import Health
 from server.inference import InferenceServicer
 from server.memory import MemoryServicer
 from server.model import ModelServicer
+from server.postprocessing import PostprocessingServicer
 from server.processing import ProcessingServicer
 from server.register import missing, register
 from server.settings import Settings
@@ -90,8 +90,7 @@ class Server:
         """The six services, each with the domain that it speaks for."""
         pb, settings = system_status_pb2, self.settings
         unloading = Unloading(self.loaded, self._worker_of)
-        status: Callable[[], system_status_pb2.SystemStatus] = lambda: self.view.status()
-        processing = ProcessingServicer(self.submissions, self.blobs, status, settings.keep_jobs_s)
+        processing = ProcessingServicer(self.submissions, self.blobs, self.status, settings.keep_jobs_s)
         inference = InferenceServicer(
             self.submissions, self.catalogue, self.loaded, self.devices, settings.jobs_per_device
         )
@@ -101,9 +100,13 @@ class Server:
             pb.DOMAIN_MEMORY: (_service(memory_service_pb2), MemoryServicer(self.blobs)),
             pb.DOMAIN_MODEL: (_service(model_service_pb2), model),
             pb.DOMAIN_INFERENCE: (_service(inference_service_pb2), inference),
-            pb.DOMAIN_POSTPROCESSING: (_service(postprocessing_service_pb2), PostprocessingServiceServicer()),
+            pb.DOMAIN_POSTPROCESSING: (_service(postprocessing_service_pb2), PostprocessingServicer()),
             pb.DOMAIN_PROCESSING: (_service(processing_service_pb2), processing),
         }
+
+    def status(self) -> system_status_pb2.SystemStatus:
+        """How everything is now."""
+        return self.view.status()
 
     def _worker_of(self, device_id: str) -> Worker | None:
         links = (keeper.link for keeper in self.keepers if keeper.link)
@@ -208,7 +211,7 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, begin_s: float) -> AsyncIterator[Server]:
+async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
     """A running server. Its parts stop in the reverse order of the lines below."""
     with storage.owned(settings.state), contextlib.closing(storage.open_database(settings.state)) as database:
         app = Server(settings, database, begin_s)

@@ -2,10 +2,10 @@
 
 import math
 
-from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference.generation import OutputFormat
 from domains.processing.job import JobOptions
@@ -19,6 +19,12 @@ PRECISIONS = {
     "bfloat16": image_pb2.PRECISION_BFLOAT16,
 }
 """torch's words for the contract's values."""
+
+
+def to_precision(word: str) -> image_pb2.Precision.ValueType:
+    """torch's word for a precision; not said where the contract has none for it (`mixed`)."""
+    return PRECISIONS.get(word, image_pb2.PRECISION_UNSPECIFIED)
+
 
 MAX_LABELS = 32
 

@@ -3,16 +3,15 @@
 from typing import Any
 
 import grpc
-from deviceops.device.v1 import device_pb2, device_service_pb2
-from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceServicer
 
+from deviceops.device.v1 import device_pb2, device_service_pb2
 from domains.device.devices import Devices, DeviceView
 from server import convert
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class DeviceServicer(DeviceServiceServicer):
+class DeviceServicer:
     """What the workers told of their devices."""
 
     def __init__(self, devices: Devices, jobs_per_device: int) -> None:

@@ -96,14 +96,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the method's handler, whichever of the four shapes it has."""
         handler = await continuation(handler_call_details)
         # An unknown method has no handler; gRPC answers UNIMPLEMENTED by itself.
-        if handler is None:  # pyright: ignore[reportUnnecessaryComparison]  # the stubs promise one, grpcio does not
-            return handler
+        if handler is None:
+            return None
         method = str(handler_call_details.method)
         replaced: dict[str, Any] = {}
         for shape in ("unary_unary", "stream_unary"):
@@ -142,11 +142,8 @@ def _guard_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> 
 
 
 async def _answer(error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str) -> NoReturn:
-    # A base servicer's way of saying that a method is not built.
-    if isinstance(error, NotImplementedError):
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not built yet")
     if not isinstance(error, DeviceOpsError):
         _log.error("a bug answered a call", method=method, exc_info=error)
         error = errors.InternalError("a fault of the server; its log has the details", ErrorReason.INVARIANT_BROKEN)
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
-    raise AssertionError("abort always raises")
+    status = rpc_status.to_status(status_of(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)

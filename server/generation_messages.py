@@ -8,13 +8,22 @@ import importlib.metadata
 from collections.abc import Callable
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
-
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from server import convert
 
 _SERVED = {
-    *("prompt", "negative_prompt", "model_id", "width_px", "height_px", "image_count", "sampling", "output", "previews"),
+    *(
+        "prompt",
+        "negative_prompt",
+        "model_id",
+        "width_px",
+        "height_px",
+        "image_count",
+        "sampling",
+        "output",
+        "previews",
+    ),
     *("require_loaded_model",),
 }
 _SAMPLING_SERVED = {"scheduler", "steps", "guidance_scale", "seed", "eta", "karras_sigmas"}
@@ -110,7 +119,7 @@ def to_resolved(
         model_sha256=resolved.model_sha256,
         family=resolved.family,
         device_id=device_id,
-        precision=convert.PRECISIONS.get(precision, 0),
+        precision=convert.to_precision(precision),
         prompt=resolved.prompt,
         negative_prompt=resolved.negative_prompt,
         width_px=resolved.width_px,

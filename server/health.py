@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio
+from grpc_health.v1.health import aio  # pyright: ignore[reportAttributeAccessIssue]  # the stubs know only the sync one
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import capability_pb2, inference_service_pb2, resolved_generation_pb2
-from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceServicer
-
 from domains.device.devices import Devices
 from domains.imaging import MEDIA_TYPES
 from domains.inference import limits
@@ -38,7 +37,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-class InferenceServicer(InferenceServiceServicer):
+class InferenceServicer:
     """Makes pictures."""
 
     def __init__(
@@ -55,7 +54,7 @@ class InferenceServicer(InferenceServiceServicer):
         self._devices = devices
         self._jobs_per_device = jobs_per_device
 
-    def Generate(  # pyright: ignore[reportIncompatibleMethodOverride]  # yields the bytes of its responses, see `register`
+    def Generate(  # yields the bytes of its responses, see `register`
         self, request: inference_service_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Submit and follow in one call."""

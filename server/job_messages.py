@@ -5,11 +5,11 @@ Every door (Generate, LoadModel, ScanModels) and WatchJob share one numbering, s
 """
 
 import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from deviceops.common.v1 import image_pb2, job_event_pb2
 from deviceops.inference.v1 import generated_image_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from domains.inference.generation import ResolvedGeneration
 from domains.journal import Entry
 from domains.processing import job_event as events

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from deviceops.memory.v1 import blob_pb2, memory_service_pb2
-from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceServicer
 
+from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from domains.errors import Aborted, InvalidRequest, Violation
 from domains.memory.blob import Blob
 from domains.memory.blob_store import BlobStore
@@ -22,7 +21,7 @@ _INLINE_READ_BYTES = 4 * 1024 * 1024
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class MemoryServicer(MemoryServiceServicer):
+class MemoryServicer:
     """Blobs to read."""
 
     def __init__(self, blobs: BlobStore) -> None:

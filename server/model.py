@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
-from deviceops.model.v1.model_service_pb2_grpc import ModelServiceServicer
 
+from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
 from domains.errors import InvalidRequest, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
@@ -20,7 +19,7 @@ from server.watch import door
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ModelServicer(ModelServiceServicer):
+class ModelServicer:
     """Models on disk and on devices."""
 
     def __init__(
@@ -56,7 +55,7 @@ class ModelServicer(ModelServiceServicer):
         ids = [one.id for one in self._loaded.list() if one.model_id == model.id]
         return to_model(model, ids, with_prompts=with_prompts)
 
-    def ScanModels(  # pyright: ignore[reportIncompatibleMethodOverride]  # yields the bytes of its responses, see `register`
+    def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Look for models and follow the job."""
@@ -68,7 +67,7 @@ class ModelServicer(ModelServiceServicer):
         )
         return door(self._submissions, job.id, context, detached=request.detached)
 
-    def LoadModel(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+    def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Bring a model onto a device and follow the job."""
@@ -108,7 +107,9 @@ class ModelServicer(ModelServiceServicer):
             case "all":
                 return self._loaded.list()
             case None:
-                raise InvalidRequest([Violation(field="target", message="says nothing to unload; set one of its fields")])
+                raise InvalidRequest(
+                    [Violation(field="target", message="says nothing to unload; set one of its fields")]
+                )
 
     async def ListLoadedModels(
         self, request: model_service_pb2.ListLoadedModelsRequest, context: Context

@@ -2,7 +2,6 @@
 
 from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
-
 from domains.errors import ErrorReason
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
@@ -78,7 +77,7 @@ def _component(component: Component) -> model_pb2.ModelComponent:
         files=[model_pb2.ModelFile(path=path) for path in component.files],
         size_bytes=component.size_bytes,
         parameter_count=component.parameter_count,
-        precision=convert.PRECISIONS.get(component.precision, 0),
+        precision=convert.to_precision(component.precision),
     )
 
 
@@ -102,14 +101,12 @@ def to_loaded(loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
 
 
 def _loaded_component(component: LoadedComponent, on_host: bool) -> loaded_model_pb2.LoadedComponent:
-    residency = (
-        loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
-    )
+    residency = loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
     return loaded_model_pb2.LoadedComponent(
         component_id=component.id,
         kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
         residency=residency,
-        precision=convert.PRECISIONS.get(component.precision, 0),
+        precision=convert.to_precision(component.precision),
         device_bytes=None if on_host else component.bytes,
         host_bytes=component.bytes if on_host else 0,
     )

@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
-from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceServicer
 
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from domains.errors import Aborted, InvalidRequest, NotSupported, Violation
 from domains.memory.blob_store import BlobStore
 from domains.processing.job import Job
@@ -19,7 +18,7 @@ from server.watch import follow
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer(ProcessingServiceServicer):
+class ProcessingServicer:
     """Jobs and the system."""
 
     def __init__(
@@ -49,22 +48,22 @@ class ProcessingServicer(ProcessingServiceServicer):
 
     def _submit(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
         options = convert.from_options(request.options)
-        spec, marks = request.spec, {"request_id": request.request_id}
+        spec, request_id = request.spec, request.request_id
         match spec.WhichOneof("work"):
             case "generation":
                 asked = from_generation(spec.generation, "spec.generation")
                 loaded = spec.generation.require_loaded_model
                 return self._submissions.generate(
-                    asked, options, must_be_loaded=loaded, validate_only=request.validate_only, **marks
+                    asked, options, must_be_loaded=loaded, validate_only=request.validate_only, request_id=request_id
                 )
             case _ if request.validate_only:
                 message = "only generations can be checked without being started"
                 raise InvalidRequest([Violation(field="validate_only", message=message)])
             case "model_load":
                 load = spec.model_load
-                return self._submissions.load(load.model_id, options, pin=load.pinned, **marks)
+                return self._submissions.load(load.model_id, options, pin=load.pinned, request_id=request_id)
             case "model_scan":
-                return self._submissions.scan(tuple(spec.model_scan.roots), options, **marks)
+                return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
             case None:
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
                 raise InvalidRequest([violation])
@@ -87,7 +86,7 @@ class ProcessingServicer(ProcessingServiceServicer):
             jobs=[self._message(job) for job in jobs], next_page_token=paging.token_of(following)
         )
 
-    def WatchJob(  # pyright: ignore[reportIncompatibleMethodOverride]  # yields the bytes of its responses, see `register`
+    def WatchJob(  # yields the bytes of its responses, see `register`
         self, request: processing_service_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Follow a job to its end, from anywhere."""

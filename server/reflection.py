@@ -13,6 +13,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha
 
+
 class Reflection:
     """Answers what the server speaks, from the descriptors that the generated code registered."""
 
@@ -42,16 +43,15 @@ class Reflection:
                 case "file_containing_extension":
                     wanted = request.file_containing_extension
                     message = self._pool.FindMessageTypeByName(wanted.containing_type)
-                    self._add_files(
-                        response, self._pool.FindExtensionByNumber(message, wanted.extension_number).file
-                    )
+                    found = self._pool.FindExtensionByNumber(message, wanted.extension_number)
+                    self._add_files(response, self._pool.FindFileContainingSymbol(found.full_name))
                 case "all_extension_numbers_of_type":
                     name = request.all_extension_numbers_of_type
                     message = self._pool.FindMessageTypeByName(name)
                     numbers = [extension.number for extension in self._pool.FindAllExtensions(message)]
                     response.all_extension_numbers_response.base_type_name = name
                     response.all_extension_numbers_response.extension_number.extend(numbers)
-                case None:
+                case _:
                     raise KeyError("the question is empty")
         except KeyError as missing:
             response.error_response.error_code = grpc.StatusCode.NOT_FOUND.value[0]

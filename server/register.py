@@ -23,17 +23,12 @@ def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: obje
 
 def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
     """Full names of the methods that the servicer does not define."""
-    return [method.full_name for method in service.methods if not defines(servicer, method.name)]
-
-
-def defines(servicer: object, name: str) -> bool:
-    """Whether the servicer's own class defines the method (the generated base class does not count)."""
-    return any(name in vars(cls) and not cls.__module__.endswith("_pb2_grpc") for cls in type(servicer).__mro__)
+    return [method.full_name for method in service.methods if not hasattr(servicer, method.name)]
 
 
 def _handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
-    behaviour = getattr(servicer, method.name) if defines(servicer, method.name) else _unimplemented(method)
+    behaviour = getattr(servicer, method.name, None) or _unimplemented(method)
     return shape(
         behaviour,
         request_deserializer=GetMessageClass(method.input_type).FromString,

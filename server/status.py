@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Sequence
 
 import psutil
-from deviceops.processing.v1 import system_status_pb2 as pb
 
+from deviceops.processing.v1 import system_status_pb2 as pb
 from domains.errors import ErrorReason
 from domains.processing.job_event import Failure
 from server import convert
@@ -107,13 +107,12 @@ class SystemView:
 
     def _domain(self, domain: int) -> pb.DomainReadiness:
         readiness = self.readiness(domain)
-        waits = [need for need in self._waits_for(domain)]
         took = self.device_ready_s if domain in _NEEDS_DEVICE else self.serving_s
         return pb.DomainReadiness(
             domain=pb.Domain.ValueType(domain),
             readiness=readiness,
             depends_on=DEPENDS[domain],
-            waits_for=waits,
+            waits_for=self._waits_for(domain),
             detail=self._detail(domain),
             init_duration=None if took is None else convert.to_duration(took),
             disabled_methods=self._unbuilt.get(domain, []),

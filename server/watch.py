@@ -50,7 +50,8 @@ def door(
 ) -> AsyncIterator[bytes]:
     """Follow a job from its first event; leaving the call cancels the job unless it is detached.
 
-    A server that shuts down leaves the call itself: that is no wish of the caller's, and the job goes on at the next start.
+    A server that shuts down leaves the call itself: that is not the caller's wish, and the job goes on after
+    the restart.
     """
     jobs = submissions.jobs
 
@@ -59,5 +60,5 @@ def door(
             jobs.cancel(job_id, "the call that submitted it was left")
 
     if not detached:
-        context.add_done_callback(left)
+        context.add_done_callback(left)  # pyright: ignore[reportArgumentType]  # the stubs want a class of their own
     return follow(jobs, job_id)

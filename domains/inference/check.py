@@ -43,7 +43,9 @@ def _size(asked: Generation) -> Iterator[Violation]:
             )
     if (asked.width_px is None) != (asked.height_px is None):
         message = "give both width and height, or neither for the model's native size"
-        yield Violation(field="generation.height_px" if asked.height_px is None else "generation.width_px", message=message)
+        yield Violation(
+            field="generation.height_px" if asked.height_px is None else "generation.width_px", message=message
+        )
     yield from _within("image_count", asked.image_count, limits.IMAGES)
 
 

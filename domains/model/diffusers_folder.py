@@ -31,7 +31,6 @@ SCHEDULER_OF_CLASS = {
 _PRECISION = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
 
 
-
 def read_folder(
     folder: Path,
     model_id: str,
@@ -149,9 +148,7 @@ def _native_edge(unet: dict[str, Any], vae: dict[str, Any]) -> int:
     return latent * 2 ** (len(blocks) - 1) if isinstance(latent, int) and isinstance(blocks, list) else 0
 
 
-def _config(
-    folder: Path, name: str, file: str, names: set[str], inside: Callable[[Path], Path]
-) -> dict[str, Any]:
+def _config(folder: Path, name: str, file: str, names: set[str], inside: Callable[[Path], Path]) -> dict[str, Any]:
     return read_json(inside(folder / name / file)) if name in names else {}
 
 

@@ -30,7 +30,12 @@ FAMILIES: Sequence[FamilySigns] = (
         family="sd1",
         denoiser="unet",
         needs=("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
-        keys=("conv_in.weight", "time_embedding.linear_1.weight", "mid_block.resnets.0.conv1.weight", "conv_out.weight"),
+        keys=(
+            "conv_in.weight",
+            "time_embedding.linear_1.weight",
+            "mid_block.resnets.0.conv1.weight",
+            "conv_out.weight",
+        ),
         # SDXL conditions on size and pooled text; SD 1.x upscalers and inpainters on more input channels.
         without=("add_embedding.", "class_embedding."),
         config={"in_channels": 4, "out_channels": 4, "_class_name": "UNet2DConditionModel"},

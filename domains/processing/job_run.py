@@ -115,9 +115,7 @@ class JobRun:
                 self._jobs.record(self._job.id, Succeeded(result=self._result(), receipt=self._receipt(report.receipt)))
             case WorkFailed():
                 await self._stored()
-                failure = Failure(
-                    reason=ErrorReason(report.reason), message=report.message, facts=dict(report.facts)
-                )
+                failure = Failure(reason=ErrorReason(report.reason), message=report.message, facts=dict(report.facts))
                 receipt = self._receipt(report.receipt)
                 self._jobs.record(self._job.id, Failed(failure=failure, receipt=receipt, result=self._partial()))
             case Stopped():
@@ -150,7 +148,9 @@ class JobRun:
             loop.call_soon_threadsafe(self._jobs.record, self._job.id, self._pace.at(report))
 
         self._jobs.record(self._job.id, StageStarted(stage=Stage.SCANNING))
-        report = await self._tools.catalogue.rescan(tell, lambda: self._jobs.live(self._job.id).cancel_time_s is not None)
+        report = await self._tools.catalogue.rescan(
+            tell, lambda: self._jobs.live(self._job.id).cancel_time_s is not None
+        )
         wall = time.monotonic() - begin
         if self._jobs.live(self._job.id).cancel_time_s is not None:
             stopped = Stopped(stage=Stage.SCANNING, latency_s=0.0, freed_bytes=None, receipt=Receipt())

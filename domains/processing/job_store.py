@@ -1,7 +1,7 @@
 """Jobs and their journals on disk: one row a job and one row a durable event."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class JobStore:
             connection.executescript(_SCHEMA)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         with storage_errors(self._folder):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

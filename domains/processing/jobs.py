@@ -80,10 +80,14 @@ class Jobs:
                 self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
         return [live.job for live in self._live.values()]
 
-    def submit(self, work: Work, options: JobOptions, *, request_id: str = "", detached: bool = True) -> tuple[Job, bool]:
+    def submit(
+        self, work: Work, options: JobOptions, *, request_id: str = "", detached: bool = True
+    ) -> tuple[Job, bool]:
         """Store a job. The same `request_id` answers the same job; the second value says whether it is new."""
         if not _REQUEST_ID.fullmatch(request_id):
-            field = Violation(field="request_id", message="at most 128 visible ASCII characters", allowed="0..128 characters")
+            field = Violation(
+                field="request_id", message="at most 128 visible ASCII characters", allowed="0..128 characters"
+            )
             raise InvalidRequest([field])
         if request_id and (earlier := self._store.by_request(request_id)) is not None:
             return self._same_request(earlier, work), False

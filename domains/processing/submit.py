@@ -63,9 +63,7 @@ class Submissions:
         usable(model)
         return self._submit(LoadWork(model_id=model.id, pin=pin), options, request_id, detached)
 
-    def scan(
-        self, roots: tuple[str, ...], options: JobOptions, *, request_id: str = "", detached: bool = True
-    ) -> Job:
+    def scan(self, roots: tuple[str, ...], options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
         """Look for models."""
         return self._submit(ScanWork(roots=roots), options, request_id, detached)
 

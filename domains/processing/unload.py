@@ -43,7 +43,9 @@ class Unloading:
         worker = self._worker_of(one.device_id)
         if worker is None:
             raise Unavailable(
-                f"the worker of {one.device_id} is being restarted", ErrorReason.WORKER_RESTARTING, device_id=one.device_id
+                f"the worker of {one.device_id} is being restarted",
+                ErrorReason.WORKER_RESTARTING,
+                device_id=one.device_id,
             )
         freed: int | None = None
         async with aclosing(worker.carry_out(UnloadOrder(model_id=one.model_id))) as reports:  # pyright: ignore[reportArgumentType]  # a generator

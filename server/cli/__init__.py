@@ -1,4 +1,4 @@
-"""The `deviceops` program: a person's way in. It speaks to a server through the contract alone, and never imports torch."""
+"""The `deviceops` program: a person's way in. It speaks to a server by the contract alone, and never imports torch."""
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) -> None:
     """Read a blob into `target`, which appears complete or not at all.
 
-    Raises `CliError` if size or SHA-256 are not those of `file`, if the disk refuses, or if `target` exists and not `force`.
+    Raises `CliError` if size or SHA-256 are not those of `file`, if the disk refuses, or, without `force`, if `target`
+    exists.
     """
     try:
         with _beside(target) as (part, stream):
@@ -34,7 +36,7 @@ def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) 
 
 
 @contextlib.contextmanager
-def _beside(target: Path):
+def _beside(target: Path) -> Generator[tuple[Path, IO[bytes]]]:
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     part = Path(name)
     try:

@@ -48,7 +48,7 @@ class Connection:
     """One channel. Use it with `with`: a refused call then leaves the block as a `CliError` in words."""
 
     def __init__(self, address: str, is_alive: Callable[[], bool] = lambda: True) -> None:
-        """`is_alive` says whether waiting for a lost server is any use; a server of our own that ended never returns."""
+        """`is_alive`: whether waiting for a lost server is any use; one of our own that ended never returns."""
         import grpc
 
         self.address = address.removeprefix("http://").removesuffix("/")

@@ -85,7 +85,7 @@ def _explain_details(status: status_pb2.Status) -> str:
     )
     for detail in status.details:
         for known in (info, request, retry):
-            if detail.Is(known.DESCRIPTOR):
+            if detail.TypeName() == known.DESCRIPTOR.full_name:
                 detail.Unpack(known)
     reason = f" [{info.reason}]" if info.reason else ""
     lines = [_headline(status.message, request) + reason]

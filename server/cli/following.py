@@ -76,7 +76,7 @@ def follow(connection: Connection, cursor: Cursor, patience_s: float = PATIENCE_
 def generate_and_follow(
     connection: Connection, request: GenerateRequest, cursor: Cursor, calls: list[grpc.Call]
 ) -> Iterator[GenerateResponse | WatchJobResponse]:
-    """Submit a generation and follow it to its end. The call is appended to `calls`, so that another thread can end it."""
+    """Submit a generation and follow it to its end. The call is appended to `calls`: another thread may end it."""
     import grpc
 
     call = connection.inference.Generate(request)

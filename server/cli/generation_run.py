@@ -37,7 +37,7 @@ class Ending:
 
 
 class GenerationRun:
-    """One generation. `work` follows it to its end; `cancel` and `leave` may be called meanwhile from another thread."""
+    """One generation. `work` follows it to its end; another thread may `cancel` or `leave` it meanwhile."""
 
     def __init__(self, connection: Connection, request: GenerateRequest, observers: Sequence[Observer] = ()) -> None:
         """Each observer gets every message, in the thread of `work`."""
@@ -133,7 +133,7 @@ def proof(cancelled: JobCancelled) -> str:
 
 
 def check_ended_well(event: JobEvent) -> None:
-    """Raises `CliError` for a job that failed or was cancelled by somebody else; says what is missing of a partial one."""
+    """Raises `CliError` for a job that failed, was made in part, or was cancelled by somebody else."""
     match event.WhichOneof("kind"):
         case "failed":
             raise CliError(f"job {event.job_id} failed: {explain_failure(event.failed.failure)}")

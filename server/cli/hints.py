@@ -1,4 +1,4 @@
-"""A word about the prompt, for models that say what they can draw. Only a hint; nothing waits for it or depends on it."""
+"""A word about the prompt, for models that say what they can draw. Only a hint; nothing depends on it."""
 
 from __future__ import annotations
 

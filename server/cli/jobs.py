@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,12 +16,24 @@ from server.cli.printing import duration_s, local_time, notice, print_json, prin
 
 if TYPE_CHECKING:
     from deviceops.processing.v1.job_pb2 import Job
-    from deviceops.processing.v1.processing_service_pb2 import ListJobsResponse
+    from deviceops.processing.v1.processing_service_pb2 import JobFilter, ListJobsResponse
 
-StateName = Literal[
-    "queued", "running", "pausing", "paused", "cancelling",
-    "succeeded", "partially_succeeded", "failed", "cancelled", "interrupted",
-]  # fmt: skip
+
+class StateName(StrEnum):
+    """States of jobs, as on the command line."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    PARTIALLY_SUCCEEDED = "partially-succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
 _LARGEST_PAGE = 1000
 
 
@@ -50,7 +63,7 @@ def cancel(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Ask a job to stop, and tell what the server proves about its stop. --json prints the answer to the request alone."""
+    """Ask a job to stop, and tell what the server proves about its stop. With --json: its answer to the request."""
     from deviceops.common.v1 import job_event_pb2
     from deviceops.processing.v1 import job_pb2, processing_service_pb2
 
@@ -81,7 +94,7 @@ def _list(connection: Connection, states: list[StateName], limit: int) -> ListJo
     from deviceops.common.v1 import job_event_pb2
     from deviceops.processing.v1 import processing_service_pb2
 
-    wanted = [job_event_pb2.JobState.Value(f"JOB_STATE_{state.upper()}") for state in states]
+    wanted = [job_event_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in states]
     answer = processing_service_pb2.ListJobsResponse()
     for page in _pages(connection, processing_service_pb2.JobFilter(states=wanted), limit):
         answer.jobs.extend(page.jobs)
@@ -89,10 +102,9 @@ def _list(connection: Connection, states: list[StateName], limit: int) -> ListJo
     return answer
 
 
-def _pages(connection: Connection, chosen: object, limit: int) -> Iterator[ListJobsResponse]:
+def _pages(connection: Connection, chosen: JobFilter, limit: int) -> Iterator[ListJobsResponse]:
     from deviceops.processing.v1 import processing_service_pb2
 
-    assert isinstance(chosen, processing_service_pb2.JobFilter)
     token = ""
     while limit > 0:
         request = processing_service_pb2.ListJobsRequest(

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
 
+_UNCUT = 4000
+"""Characters; wider than any table that is printed."""
+
 
 def notice(text: str) -> None:
     """Something a person may want to know; never part of the result."""
@@ -36,12 +39,8 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], empty: str)
     table = Table(*heads, box=None, pad_edge=False, header_style="bold")
     for line in lines:
         table.add_row(*line)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A pipe has no width of its own; the words decide, so that `grep` and `awk` see whole cells.
-        console = Console(
-            highlight=False, width=max(80, table.__rich_measure__(console, console.options).maximum, 1000)
-        )
+    # A pipe has no width of its own: `grep` and `awk` see whole cells.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)
     console.print(table)
     return None
 

@@ -36,7 +36,8 @@ def serve(
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
 
-    What no flag says comes from the environment (DEVICEOPS_PORT …), then from the TOML file that DEVICEOPS_CONFIG names.
+    What no flag says comes from the environment (DEVICEOPS_PORT …), then from the TOML file that DEVICEOPS_CONFIG
+    names.
     """
     given: dict[str, Any] = {
         "host": host,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from server.cli.connection import DEFAULT_ADDRESS, Connection, connect
@@ -24,7 +24,7 @@ _END_S = 60
 
 
 @contextlib.contextmanager
-def any_server(address: str | None) -> Iterator[Connection]:
+def any_server(address: str | None) -> Generator[Connection]:
     """A line to the server at `address`. Without an address: to the default one, else to one that is started for this.
 
     An address that somebody named is never replaced: raises `CliError` if nobody answers there.
@@ -42,7 +42,7 @@ def any_server(address: str | None) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[Connection]:
+def own_server() -> Generator[Connection]:
     """A fresh server on a free port of this machine, with a temporary state folder; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="deviceops-", ignore_cleanup_errors=True) as folder:
         log = Path(folder, "server.log")

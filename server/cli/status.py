@@ -45,7 +45,7 @@ def _headline(system: SystemStatus) -> str:
 def _part(part: DomainReadiness) -> tuple[str, ...]:
     from deviceops.processing.v1 import system_status_pb2
 
-    def name(domain: system_status_pb2.Domain) -> str:
+    def name(domain: system_status_pb2.Domain.ValueType) -> str:
         return word(system_status_pb2.Domain.Name(domain), "DOMAIN_")
 
     return (

@@ -129,9 +129,7 @@ class OrderLoop:
             id=f"{loaded.model.id}@{self._device.id}",
             model_id=loaded.model.id,
             device_id=self._device.id,
-            components=tuple(
-                LoadedComponent(id=name, bytes=size, precision=loaded.precision) for name, size in sizes
-            ),
+            components=tuple(LoadedComponent(id=name, bytes=size, precision=loaded.precision) for name, size in sizes),
             load_time_s=self._loaded_at[loaded.model.id],
             last_use_time_s=time.time(),
         )
@@ -159,8 +157,4 @@ class OrderLoop:
 
 def failed(error: DeviceOpsError) -> Failed:
     """An error as the last report of an order."""
-    return Failed(
-        reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt()
-    )
-
-
+    return Failed(reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt())

@@ -23,7 +23,7 @@ def test_rpc_comments_name_only_reasons_that_exist() -> None:
     unknown: list[str] = []
     for rpc in rpcs():
         _, _, reasons = rpc.comment.partition("Fails with")
-        lists = re.findall(r"^[ -]*((?:[A-Z][A-Z_]+(?:, (?:or )?| or | and )?)+):", reasons, re.MULTILINE)
+        lists = re.findall(r"^[ -]*([A-Z_]{4,}(?:(?:, | or | and )[A-Z_]{4,})*):", reasons, re.MULTILINE)
         named = {name for words in lists for name in re.findall(r"[A-Z_]{4,}", words)}
         unknown += [f"{rpc.where}: {name}" for name in sorted(named - contract_reasons())]
     assert not unknown

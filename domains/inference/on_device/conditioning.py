@@ -19,9 +19,7 @@ class Conditioned:
     degradations: tuple[Degraded, ...]
 
 
-def condition(
-    loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache
-) -> Conditioned:
+def condition(loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache) -> Conditioned:
     """Encode the prompt, and the negative one where guidance above 1 asks for it."""
     guided = resolved.guidance_scale > 1
     texts = {"prompt": resolved.prompt} | ({"negative_prompt": resolved.negative_prompt} if guided else {})

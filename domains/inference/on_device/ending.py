@@ -18,9 +18,7 @@ def finished(job: Job) -> Finished:
 def failed(job: Job, error: DeviceOpsError) -> Failed:
     """Something broke."""
     _free(job)
-    return Failed(
-        reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt()
-    )
+    return Failed(reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt())
 
 
 def stopped(job: Job) -> Stopped:
@@ -28,9 +26,7 @@ def stopped(job: Job) -> Stopped:
     stage = job.stage
     freed = _free(job)
     asked = job.stop_asked_at or time.perf_counter()
-    return Stopped(
-        stage=stage, latency_s=time.perf_counter() - asked, freed_bytes=freed, receipt=job.meter.receipt()
-    )
+    return Stopped(stage=stage, latency_s=time.perf_counter() - asked, freed_bytes=freed, receipt=job.meter.receipt())
 
 
 def _free(job: Job) -> int:

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-_EDGE_PX = 384
-_BLOCK_PX = 24
+_EDGE_PX = 256
+_BLOCK_PX = 32
 
 
 class LatentColours:

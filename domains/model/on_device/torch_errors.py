@@ -42,7 +42,9 @@ def _says(error: Exception, text: str, texts: tuple[str, ...]) -> bool:
 def _device_full(device: torch.device, doing: str) -> ResourceExhausted:
     free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (None, None)
     room = "" if free is None else f" ({free} of {total} bytes free)"
-    message = f"{device} ran out of memory while {doing}{room}; ask for a smaller or for fewer pictures, or unload a model"
+    message = (
+        f"{device} ran out of memory while {doing}{room}; ask for a smaller or for fewer pictures, or unload a model"
+    )
     facts = {"device": device, "doing": doing, "free_bytes": free, "total_bytes": total}
     return ResourceExhausted(
         message, ErrorReason.DEVICE_OUT_OF_MEMORY, **{name: value for name, value in facts.items() if value is not None}

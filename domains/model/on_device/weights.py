@@ -48,7 +48,9 @@ def _sources(
             source = opened.enter_context(safe_open(path, framework="pt", device="cpu"))
         except FileNotFoundError as error:
             message = f"{component}/{path.name} is gone; restore it and scan again"
-            raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component, file=path.name) from error
+            raise FailedPrecondition(
+                message, ErrorReason.COMPONENT_MISSING, component=component, file=path.name
+            ) from error
         except (SafetensorError, OSError) as error:
             message = f"{component}/{path.name} is not a whole safetensors file: {error}; replace it"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file=path.name) from error

@@ -1,0 +1,129 @@
+"""Files from strangers: refused by name, never by running out of memory."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from domains.errors import ErrorReason, InvalidRequest
+from domains.imaging import MEDIA_TYPES, decode, encode, probe, read_manifest
+
+PIXELS = np.random.default_rng(5).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+FILES = {name: encode(PIXELS, name, manifest='{"seed": 1}') for name in MEDIA_TYPES}
+LIMIT = 10_000
+
+
+def saved(image: Image.Image, ending: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, ending, **options)
+    return file.getvalue()
+
+
+def refusal(data: bytes, max_pixels: int = LIMIT) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(data, max_pixels=max_pixels, field="generation.init_image")
+    assert caught.value.reason is ErrorReason.BAD_IMAGE
+    assert [violation.field for violation in caught.value.violations] == ["generation.init_image"]
+    return caught.value
+
+
+def bomb(side_px: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side_px, side_px, 8, 2, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(bytes(1 << 16))
+    chunks = [struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in (header, body)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + b"\0\0\0\0IEND\xaeB\x60\x82"
+
+
+def test_a_bomb_is_refused_before_memory_is_taken() -> None:
+    file = bomb(60_000)
+    tracemalloc.start()
+    error = refusal(file, 1 << 24)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "60000×60000" in error.message
+    assert error.facts == {"pixels": "3600000000", "max_pixels": str(1 << 24)}
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not(media_type: str) -> None:
+    assert decode(FILES[media_type], max_pixels=40 * 56).shape == (40, 56, 3)
+    refusal(FILES[media_type], 40 * 56 - 1)
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.7, 0.95])
+def test_a_file_cut_short_is_refused(media_type: str, kept: float) -> None:
+    whole = encode(PIXELS, media_type)
+    refusal(whole[: int(len(whole) * kept)])
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a" + bytes(40), b"<svg/>", b"RIFF\x04\0\0\0WAVE"])
+def test_other_files_are_refused(data: bytes) -> None:
+    refusal(data)
+
+
+def test_a_size_of_zero_is_refused() -> None:
+    assert "0×0" in refusal(bomb(0)).message
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+@given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6))
+@settings(max_examples=120, deadline=None)
+def test_damage_is_an_error_of_ours_or_a_picture(media_type: str, places: list[tuple[float, int]]) -> None:
+    damaged = bytearray(FILES[media_type])
+    for place, value in places:
+        damaged[int(place**4 * len(damaged))] = value  # mostly in the headers
+    for read in (probe, read_manifest, partial(decode, max_pixels=LIMIT)):
+        reasons: list[ErrorReason] = []
+        try:
+            read(bytes(damaged))
+        except InvalidRequest as error:
+            reasons.append(error.reason)
+        assert reasons in ([], [ErrorReason.BAD_IMAGE])
+
+
+def test_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turn by 90° clockwise to view
+    flat = np.zeros((16, 32, 3), np.uint8)
+    flat[:, :16] = 255  # white on the left, which belongs on top
+    seen = decode(saved(Image.fromarray(flat), "JPEG", exif=exif), max_pixels=LIMIT)
+    assert seen.shape == (32, 16, 3)
+    assert seen[:14].min() > 200
+    assert seen[18:].max() < 50
+
+
+def test_transparency_lies_over_white_unless_asked_for() -> None:
+    file = encode(np.full((3, 4, 4), (10, 20, 30, 0), np.uint8), "image/png")
+    assert (decode(file, max_pixels=LIMIT) == 255).all()
+    assert (decode(file, max_pixels=LIMIT, channels=1) == 255).all()
+    assert (decode(file, max_pixels=LIMIT, channels=4) == (10, 20, 30, 0)).all()
+
+
+def test_a_palette_with_a_transparent_colour_is_understood() -> None:
+    image = Image.fromarray(np.zeros((3, 4, 3), np.uint8)).convert("P", palette=Image.Palette.ADAPTIVE)
+    file = saved(image, "PNG", transparency=image.getpixel((0, 0)))
+    assert (decode(file, max_pixels=LIMIT) == 255).all()
+
+
+def test_sixteen_bits_become_eight() -> None:
+    ramp = np.arange(0, 65_536, 257, dtype=np.uint16).reshape(16, 16)
+    seen = decode(saved(Image.fromarray(ramp), "PNG"), max_pixels=LIMIT, channels=1)
+    np.testing.assert_array_equal(seen, np.arange(256).reshape(16, 16))
+
+
+def test_an_opaque_picture_gets_full_alpha() -> None:
+    assert (decode(FILES["image/png"], max_pixels=LIMIT, channels=4)[..., 3] == 255).all()
+
+
+def test_print_colours_become_screen_colours() -> None:
+    seen = decode(saved(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"), max_pixels=LIMIT)
+    assert seen.min() > 250

@@ -1,0 +1,126 @@
+"""All three formats: what goes in comes out, for us and for Pillow."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from domains.errors import InvalidRequest
+from domains.imaging import MEDIA_TYPES, decode, encode, probe, read_manifest
+
+LOSSY = [name for name, known in MEDIA_TYPES.items() if known.lossy]
+
+
+def gradient(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
+    """Smooth, so that a lossy format keeps it nearly as it is."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [y * 255 // height, x * 255 // width, 255 - y * 255 // height, 255 - x * 128 // width]
+    return np.stack(planes[:channels], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+@settings(max_examples=40, deadline=None)
+def test_any_manifest_comes_back(media_type: str, text: str) -> None:
+    assert read_manifest(encode(gradient(9, 7), media_type, manifest=text)) == text
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a_file_without_manifest_has_none(media_type: str) -> None:
+    assert read_manifest(encode(gradient(9, 7), media_type)) is None
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+def test_pillow_finds_the_manifest_as_user_comment(media_type: str) -> None:
+    with Image.open(io.BytesIO(encode(gradient(9, 7), media_type, manifest='{"seed": 1}'))) as image:
+        image.load()
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    assert comment == b'ASCII\0\0\0deviceops:{"seed": 1}'
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+def test_a_manifest_survives_a_program_that_rewrites_the_metadata(media_type: str) -> None:
+    with Image.open(io.BytesIO(encode(gradient(9, 7), media_type, manifest="лиса"))) as image:
+        exif, again = image.getexif(), io.BytesIO()
+        exif[ExifTags.Base.Artist] = "somebody"
+        image.save(again, image.format, exif=exif)
+    assert read_manifest(again.getvalue()) == "лиса"
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+def test_a_strangers_comment_is_no_manifest(media_type: str) -> None:
+    exif, file = Image.Exif(), io.BytesIO()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0steps: 20"
+    Image.new("RGB", (4, 4)).save(file, MEDIA_TYPES[media_type].extension[1:].replace("jpg", "jpeg"), exif=exif)
+    assert read_manifest(file.getvalue()) is None
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+@pytest.mark.parametrize("manifest", [None, "m"])
+def test_lossy_pixels_stay_near(media_type: str, manifest: str | None) -> None:
+    pixels = gradient(64, 96)
+    again = decode(encode(pixels, media_type, quality=95, manifest=manifest), max_pixels=10_000)
+    assert np.abs(again.astype(int) - pixels).mean() < 3
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+def test_less_quality_is_a_smaller_file(media_type: str) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    low, unsaid, high = (len(encode(pixels, media_type, quality=quality)) for quality in (10, None, 100))
+    assert low < unsaid < high
+
+
+@pytest.mark.parametrize("manifest", [None, "m", "mm"])
+def test_webp_keeps_alpha(manifest: str | None) -> None:
+    pixels = gradient(32, 48, 4)
+    again = decode(encode(pixels, "image/webp", manifest=manifest), max_pixels=10_000, channels=4)
+    np.testing.assert_allclose(again[..., 3], pixels[..., 3], atol=2)
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_grey_is_written(media_type: str) -> None:
+    pixels = gradient(32, 48, 1)[..., 0]
+    again = decode(encode(pixels, media_type, quality=None), max_pixels=10_000, channels=1)
+    np.testing.assert_allclose(again, pixels, atol=6)
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+@given(width=st.integers(1, 70), height=st.integers(1, 70), manifest=st.sampled_from([None, "m"]))
+@settings(max_examples=25, deadline=None)
+def test_probe_says_the_size(media_type: str, width: int, height: int, manifest: str | None) -> None:
+    header = probe(encode(gradient(height, width), media_type, manifest=manifest))
+    assert (header.media_type, header.width_px, header.height_px) == (media_type, width, height)
+
+
+def test_a_manifest_too_long_for_jpeg_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InvalidRequest, match="image/png or image/webp"):
+        encode(gradient(9, 7), "image/jpeg", manifest="x" * 66_000)
+    for media_type in ("image/png", "image/webp"):
+        assert read_manifest(encode(gradient(9, 7), media_type, manifest="x" * 66_000)) == "x" * 66_000
+
+
+@pytest.mark.parametrize(
+    ("pixels", "media_type", "quality", "field"),
+    [
+        (np.zeros((2, 2, 3), np.uint8), "image/gif", None, "media_type"),
+        (np.zeros((2, 2, 2), np.uint8), "image/png", None, "pixels"),
+        (np.zeros((2, 2, 3), np.float32), "image/png", None, "pixels"),
+        (np.zeros((0, 2, 3), np.uint8), "image/png", None, "pixels"),
+        (np.zeros((2, 2, 4), np.uint8), "image/jpeg", None, "pixels"),
+        (np.zeros((1, 16_384), np.uint8), "image/webp", None, "pixels"),
+        (np.zeros((2, 2, 3), np.uint8), "image/jpeg", 0, "quality"),
+        (np.zeros((2, 2, 3), np.uint8), "image/webp", 101, "quality"),
+        (np.zeros((2, 2, 3), np.uint8), "image/png", 90, "quality"),
+    ],
+)
+def test_what_cannot_be_written_is_named(
+    pixels: NDArray[Any], media_type: str, quality: int | None, field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        encode(pixels, media_type, quality=quality)
+    assert [violation.field for violation in caught.value.violations] == [field]
