@@ -1,12 +1,14 @@
 """Values of protobuf's own types, and small shared messages: to and from ours."""
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.inference.generation import OutputFormat
 from domains.processing.job import JobOptions
 from domains.processing.job_event import Failure
@@ -27,6 +29,9 @@ def to_precision(word: str) -> image_pb2.Precision.ValueType:
 
 
 MAX_LABELS = 32
+
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 def to_time(unix_s: float) -> Timestamp:
@@ -76,6 +81,31 @@ def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
         retryable=code.name in ("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
         fail_time=to_time(fail_time_s),
     )
+
+
+def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
+    """A refusal as findings: one for each violation, or one for the whole."""
+    severity, reason = error_pb2.SEVERITY_ERROR, to_reason(error.reason)
+    if isinstance(error, InvalidRequest):
+        return [
+            error_pb2.Finding(severity=severity, reason=reason, field=violation.field, message=violation.message)
+            for violation in error.violations
+        ]
+    return [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+
+
+def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """What two parts of a request say. What is wrong with either is told at once, under the first's reason."""
+    refused: list[InvalidRequest] = []
+    results: list[Any] = []
+    for read in (first, second):
+        try:
+            results.append(read())
+        except InvalidRequest as error:
+            refused.append(error)
+    if refused:
+        raise InvalidRequest([v for error in refused for v in error.violations], refused[0].reason)
+    return results[0], results[1]
 
 
 def to_degradation(degraded: Degraded) -> job_event_pb2.Degradation:
@@ -130,6 +160,9 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
         text = "a key has 1..63 characters, a value at most 255"
         wrong.append(Violation(field=f"{path}.labels", message=text))
+    if message.priority not in job_event_pb2.Priority.values():
+        text = f"there is no priority {message.priority}"
+        wrong.append(Violation(field=f"{path}.priority", message=text, allowed="1..4"))
     for field in ("session_id", "reservation_id"):
         if getattr(message, field):
             text = "this server has no sessions and reservations yet; leave it empty"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
 from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.inference.check import violations_of
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from server import convert
 
@@ -36,8 +37,18 @@ _HARMLESS: dict[str, Callable[[object], bool]] = {
 
 
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Generation:
-    """What was asked. Raises UNSUPPORTED_COMBINATION for fields that this server does not serve."""
-    _refuse_unserved(message, path)
+    """What was asked. Raises all that is wrong with it; UNSUPPORTED_COMBINATION if that is only fields that this server
+    does not serve."""
+    unserved = _unserved(message, path)
+    asked = _asked(message)
+    wrong = violations_of(asked)
+    if unserved or wrong:
+        reason = ErrorReason.INVALID_FIELD if wrong else ErrorReason.UNSUPPORTED_COMBINATION
+        raise InvalidRequest([*unserved, *wrong], reason)
+    return asked
+
+
+def _asked(message: generation_pb2.Generation) -> Generation:
     sampling = message.sampling
     previews = message.previews
     return Generation(
@@ -60,7 +71,7 @@ def from_generation(message: generation_pb2.Generation, path: str = "generation"
     )
 
 
-def _refuse_unserved(message: generation_pb2.Generation, path: str) -> None:
+def _unserved(message: generation_pb2.Generation, path: str) -> list[Violation]:
     named = [(f"{path}.{field.name}", field.name, value) for field, value in message.ListFields()]
     unserved = [where for where, name, value in named if name not in _SERVED and not _harmless(name, value)]
     unserved += [
@@ -70,10 +81,8 @@ def _refuse_unserved(message: generation_pb2.Generation, path: str) -> None:
     ]
     if message.output.preserve_metadata:
         unserved.append(f"{path}.output.preserve_metadata")
-    if unserved:
-        text = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
-        violations = [Violation(field=field, message=text) for field in unserved]
-        raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION)
+    text = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
+    return [Violation(field=field, message=text) for field in unserved]
 
 
 def _harmless(name: str, value: object) -> bool:

@@ -9,7 +9,6 @@ import grpc
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import capability_pb2, inference_service_pb2, resolved_generation_pb2
 from domains.device.devices import Devices
-from domains.imaging import MEDIA_TYPES
 from domains.inference import limits
 from domains.inference.schedulers import SCHEDULERS, Scheduler
 from domains.model.catalogue import Catalogue
@@ -58,9 +57,12 @@ class InferenceServicer:
         self, request: inference_service_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Submit and follow in one call."""
+        asked, options = convert.both(
+            lambda: from_generation(request.generation), lambda: convert.from_options(request.options)
+        )
         job = self._submissions.generate(
-            from_generation(request.generation),
-            convert.from_options(request.options),
+            asked,
+            options,
             request_id=request.request_id,
             detached=request.detached,
             must_be_loaded=request.generation.require_loaded_model,
@@ -84,7 +86,7 @@ class InferenceServicer:
             schedulers=[to_scheduler(scheduler) for scheduler in SCHEDULERS.values()],
             models=[self._model(model, request.include_known_prompts) for model in usable],
             limits=_limits(),
-            output_media_types=list(MEDIA_TYPES),
+            output_media_types=limits.MEDIA_TYPES,
             contract_version=CONTRACT_VERSION,
         )
         answer.etag = hashlib.sha256(answer.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -226,6 +226,16 @@ def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
     return message
 
 
+def in_list(message: job_pb2.Job) -> job_pb2.Job:
+    """The job as ListJobs tells it: of its spec only which arm is set, and no result."""
+    if arm := message.spec.WhichOneof("work"):
+        message.spec.ClearField(arm)
+        getattr(message.spec, arm).SetInParent()
+    if result := message.WhichOneof("result"):
+        message.ClearField(result)
+    return message
+
+
 def _expiry(job: Job, keep_for_s: float) -> Timestamp | None:
     if job.end_time_s is None:
         return None

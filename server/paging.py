@@ -7,6 +7,7 @@ from domains.errors import InvalidRequest, Violation
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+_TOKEN_BYTES = 8
 
 
 def size_of(asked: int) -> int:
@@ -19,7 +20,7 @@ def size_of(asked: int) -> int:
 
 def token_of(place: int | None) -> str:
     """The token for a place in the list; empty: no further page."""
-    return "" if place is None else base64.urlsafe_b64encode(place.to_bytes(8, "big")).decode()
+    return "" if place is None else base64.urlsafe_b64encode(place.to_bytes(_TOKEN_BYTES, "big")).decode()
 
 
 def place_of(token: str) -> int | None:
@@ -27,7 +28,10 @@ def place_of(token: str) -> int | None:
     if not token:
         return None
     try:
-        return int.from_bytes(base64.b64decode(token, altchars=b"-_", validate=True), "big")
+        place = base64.b64decode(token, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
+        place = b""
+    if len(place) != _TOKEN_BYTES or place[0] & 0x80:
         message = "is no token that this server gave; leave it empty for the first page"
-        raise InvalidRequest([Violation(field="page_token", message=message)]) from None
+        raise InvalidRequest([Violation(field="page_token", message=message)])
+    return int.from_bytes(place, "big")

@@ -6,13 +6,14 @@ from typing import Any
 import grpc
 
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
-from domains.errors import Aborted, InvalidRequest, NotSupported, Violation
+from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotSupported, Violation
 from domains.memory.blob_store import BlobStore
 from domains.processing.job import Job
 from domains.processing.submit import Submissions
 from server import convert, paging
 from server.generation_messages import from_generation
-from server.job_messages import KIND_OF, to_job, to_state
+from server.job_messages import KIND_OF, in_list, to_job, to_state
+from server.model import refuse_unserved
 from server.watch import follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,14 +45,26 @@ class ProcessingServicer:
         if request.continue_job_id:
             message = "jobs cannot be continued from a checkpoint yet; leave it empty"
             raise InvalidRequest([Violation(field="continue_job_id", message=message)])
+        if request.validate_only:
+            return processing_service_pb2.SubmitJobResponse(findings=self._findings(request))
         return processing_service_pb2.SubmitJobResponse(job=self._message(self._submit(request)))
+
+    def _findings(self, request: processing_service_pb2.SubmitJobRequest) -> list[error_pb2.Finding]:
+        """What would stop the job from being taken."""
+        try:
+            self._submit(request)
+        except DeviceOpsError as error:
+            return convert.to_findings(error)
+        return []
 
     def _submit(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
         options = convert.from_options(request.options)
         spec, request_id = request.spec, request.request_id
         match spec.WhichOneof("work"):
             case "generation":
-                asked = from_generation(spec.generation, "spec.generation")
+                asked, options = convert.both(
+                    lambda: from_generation(spec.generation), lambda: convert.from_options(request.options)
+                )
                 loaded = spec.generation.require_loaded_model
                 return self._submissions.generate(
                     asked, options, must_be_loaded=loaded, validate_only=request.validate_only, request_id=request_id
@@ -83,7 +96,7 @@ class ProcessingServicer:
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         jobs, following = self._jobs.page(place, size, lambda job: _accepts(request.filter, job))
         return processing_service_pb2.ListJobsResponse(
-            jobs=[self._message(job) for job in jobs], next_page_token=paging.token_of(following)
+            jobs=[in_list(self._message(job)) for job in jobs], next_page_token=paging.token_of(following)
         )
 
     def WatchJob(  # yields the bytes of its responses, see `register`
@@ -119,6 +132,11 @@ class ProcessingServicer:
         return processing_service_pb2.GetSystemStatusResponse(status=self._status())
 
 
+def _within_spec(violation: Violation) -> Violation:
+    inside = violation.field.startswith(("generation.", "model_load.", "model_scan."))
+    return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
+
+
 def _accepts(wanted: processing_service_pb2.JobFilter, job: Job) -> bool:
     """Every condition that is set must hold."""
     labels = {(label.key, label.value) for label in wanted.labels}
@@ -128,7 +146,7 @@ def _accepts(wanted: processing_service_pb2.JobFilter, job: Job) -> bool:
         and (not wanted.kinds or KIND_OF[type(job.work)] in wanted.kinds)
         and (not wanted.session_id or job.options.session_id == wanted.session_id)
         and labels <= set(job.options.labels)
-        and (not wanted.HasField("created_after") or created > wanted.created_after.ToNanoseconds())
+        and (not wanted.HasField("created_after") or created >= wanted.created_after.ToNanoseconds())
         and (not wanted.HasField("created_before") or created < wanted.created_before.ToNanoseconds())
         and (not wanted.device_id or job.device_id == wanted.device_id)
         and (not wanted.request_id or job.request_id == wanted.request_id)

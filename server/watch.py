@@ -21,10 +21,11 @@ HEARTBEAT_S = 10.0
 async def follow(jobs: Jobs, job_id: str, after: int = 0) -> AsyncIterator[bytes]:
     """A job's events after a sequence, as WatchJobResponse bytes, up to and with its last. A reader is only a position:
     one who is slow finds the newest progress when it comes back, and nobody waits for it."""
-    if after < 0:
-        message = f"{after} is below 0; give the sequence of the last event that you saw, or 0 for all"
-        raise InvalidRequest([Violation(field="after_sequence", message=message, allowed="0..")])
     live = jobs.live(job_id)
+    last = live.journal.last_sequence
+    if not 0 <= after <= last:
+        message = f"{after} is not within 0..{last}; give the sequence of the last event that you saw, or 0 for all"
+        raise InvalidRequest([Violation(field="after_sequence", message=message, allowed=f"0..{last}")])
     journal, position = live.journal, after
     state = _state_at(live.journal.after(0), after)
     while True:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 
 from domains.errors import InvalidRequest, Violation
-from domains.imaging import MEDIA_TYPES
 from domains.inference import limits
 from domains.inference.generation import Generation
 from domains.inference.schedulers import SCHEDULERS
@@ -75,8 +74,8 @@ def _sampling(asked: Generation) -> Iterator[Violation]:
 
 def _output(asked: Generation) -> Iterator[Violation]:
     output = asked.output
-    if output.media_type not in MEDIA_TYPES:
-        known = ", ".join(MEDIA_TYPES)
+    if output.media_type not in limits.MEDIA_TYPES:
+        known = ", ".join(limits.MEDIA_TYPES)
         message = f"cannot write {output.media_type[:64]!r}; known: {known}"
         yield Violation(field="generation.output.media_type", message=message, allowed=known)
     if output.quality is not None and output.media_type == "image/png":

@@ -14,5 +14,8 @@ ETA: Final = (0.0, 1.0)
 QUALITY: Final = (1, 100)
 PREVIEW_EVERY: Final = (0, 1000)
 PREVIEW_EDGE_PX: Final = (16, 512)
+MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
+"""The keys of `domains.imaging.MEDIA_TYPES` (a test says so), without the encoders behind them: the front process only
+needs the names, and OpenCV would add a third to its start."""
 DEFAULT_GUIDANCE: Final = 5.0
 """Where the request names none. Between the 3 and 7.5 at which the embedded model and SD 1.x are at their best."""

@@ -1,189 +1,130 @@
 """Reads a model in the diffusers layout: `model_index.json`, and one folder for each component."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.component_folder import ComponentFiles, read_component
 from domains.model.families import detect
 from domains.model.fingerprint import Fingerprints
-from domains.model.model import Component, Model, ModelState
-from domains.model.safetensors_header import Header, read_header
+from domains.model.json_file import MAX_BYTES, read_json
+from domains.model.model import Model, ModelState
+from domains.model.naming import display_name
+from domains.model.scheduler_names import of_class
 
 INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
-_MAX_JSON_BYTES = 1024 * 1024
 _MAX_PROMPTS = 4000
-_PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-_WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor")
+_MAX_EDGE_PX = 65536
+_DISPENSABLE = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts that published folders often name and lack, and that no family of ours needs to draw."""
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
-SCHEDULER_OF_CLASS = {
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_a",
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "UniPCMultistepScheduler": "unipc",
-}
-"""Our ids for the schedulers that models ship with. Others: the model has no default of its own."""
-
-_PRECISION = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
+Inside = Callable[[Path], Path]
+"""Gives the real path, or refuses one that leads out of the roots."""
 
 
 def read_folder(
     folder: Path,
     model_id: str,
-    inside: Callable[[Path], Path],
+    inside: Inside,
     fingerprints: Fingerprints,
     *,
     embedded: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Model:
-    """What the folder holds. A damaged or unusable model is a value too, with its state and the problem.
+    """What the folder holds. A damaged, unusable or unreadable model is a value too, with its state and the problem.
 
-    `inside` refuses a path that leads out of the roots. Raises what `inside` raises, and HashCancelled.
+    Raises what `inside` raises, and HashCancelled.
     """
-    parts: list[Component] = []
-    headers: dict[str, list[Header]] = {}
+    parts: dict[str, ComponentFiles] = {}
+    configs: dict[str, Mapping[str, Any]] = {}
     try:
-        index = read_json(inside(folder / INDEX))
-        for name in _component_names(index):
-            part, headers[name] = _component(folder, name, inside)
-            parts.append(part)
-        return _whole(folder, model_id, parts, headers, inside, fingerprints, embedded, cancelled)
+        _read_parts(folder, inside, parts)
+        configs = {name: _config(folder, name, inside) for name in ("unet", "vae", "scheduler") if name in parts}
+        family = _family(parts, configs)
+        files = [file for part in parts.values() for file in part.component.files if file.endswith(".safetensors")]
+        sha256 = fingerprints.of_model(folder, files, cancelled)
+        state, problem = ModelState.AVAILABLE, ""
     except DataLoss as error:
-        return _unusable(folder, model_id, parts, ModelState.CORRUPT, error, embedded)
+        family, sha256, state, problem = "", "", ModelState.CORRUPT, error.message
     except FailedPrecondition as error:
-        return _unusable(folder, model_id, parts, ModelState.INCOMPATIBLE, error, embedded)
-
-
-def _component_names(index: dict[str, Any]) -> list[str]:
-    """Parts that the index names and that the pipeline really has: `[library, class]` with neither null."""
-    return sorted(name for name, entry in index.items() if _is_component(name, entry))
-
-
-def _is_component(name: str, entry: object) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and None not in entry and name.isidentifier()
-
-
-def _component(folder: Path, name: str, inside: Callable[[Path], Path]) -> tuple[Component, list[Header]]:
-    place = inside(folder / name)
-    if not place.is_dir():
-        message = f"component {name} is missing: there is no folder {name}"
-        raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
-    files = sorted(inside(file) for file in place.iterdir() if file.is_file())
-    weights = [file for file in files if file.suffix == ".safetensors"]
-    if not weights and any(file.suffix in _PICKLES for file in files):
-        message = f"component {name} has only pickle files, which can run code; convert them to safetensors"
-        raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
-    if not weights and name not in _WEIGHTLESS:
-        message = f"component {name} has no safetensors file"
-        raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
-    headers = [read_header(file) for file in weights]
-    dtypes = _weight_dtypes(name, headers)
-    used = [file for file in files if file.suffix not in _PICKLES]
-    return (
-        Component(
-            id=name,
-            files=tuple(f"{name}/{file.name}" for file in used),
-            size_bytes=sum(file.stat().st_size for file in used),
-            parameter_count=sum(tensor.elements for header in headers for tensor in header.tensors),
-            precision=_PRECISION.get(dtypes.pop(), "") if len(dtypes) == 1 else ("mixed" if dtypes else ""),
-        ),
-        headers,
-    )
-
-
-def _weight_dtypes(name: str, headers: list[Header]) -> set[str]:
-    """Weights are floating point; only index buffers (CLIP's `position_ids`) are not."""
-    weights = [t for header in headers for t in header.tensors if not t.name.endswith("position_ids")]
-    for tensor in weights:
-        if tensor.dtype not in _PRECISION:
-            message = f"{name} has tensor {tensor.name!r} of dtype {tensor.dtype}; weights are {', '.join(_PRECISION)}"
-            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=name, tensor=tensor.name)
-    return {tensor.dtype for tensor in weights}
-
-
-def _whole(
-    folder: Path,
-    model_id: str,
-    parts: list[Component],
-    headers: dict[str, list[Header]],
-    inside: Callable[[Path], Path],
-    fingerprints: Fingerprints,
-    embedded: bool,
-    cancelled: Callable[[], bool],
-) -> Model:
-    names = {part.id for part in parts}
-    unet = _config(folder, "unet", "config.json", names, inside)
-    vae = _config(folder, "vae", "config.json", names, inside)
-    scheduler = _config(folder, "scheduler", "scheduler_config.json", names, inside)
-    keys = {tensor.name for header in headers.get("unet", []) for tensor in header.tensors}
-    family, problem = detect(names, unet, keys)
-    weights = [name for part in parts for name in part.files if name.endswith(".safetensors")]
-    edge = _native_edge(unet, vae)
+        family, sha256, state, problem = "", "", ModelState.INCOMPATIBLE, error.message
+    except OSError as error:
+        family, sha256, state = "", "", ModelState.INCOMPATIBLE
+        problem = f"{error.filename or folder} cannot be read: {error.strerror}"
+    components = tuple(part.component for part in parts.values())
+    edge = _native_edge_px(configs)
     return Model(
         id=model_id,
-        display_name=folder.name,
+        display_name=display_name(folder),
         family=family,
         folder=str(folder),
-        components=tuple(parts),
-        size_bytes=sum(part.size_bytes for part in parts),
-        sha256=fingerprints.of_model(folder, weights, cancelled),
-        state=ModelState.AVAILABLE if family else ModelState.INCOMPATIBLE,
+        components=components,
+        size_bytes=sum(component.size_bytes for component in components),
+        sha256=sha256,
+        state=state,
         problem=problem,
         native_width_px=edge,
         native_height_px=edge,
-        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
-        default_scheduler=SCHEDULER_OF_CLASS.get(str(scheduler.get("_class_name", "")), ""),
-        known_prompts=_known_prompts(folder, inside),
+        prediction_type=str(configs["scheduler"].get("prediction_type", "epsilon")) if family else "",
+        default_scheduler=of_class(str(configs["scheduler"].get("_class_name", ""))) if family else "",
+        known_prompts=_known_prompts(folder, inside) if family else (),
         embedded=embedded,
     )
 
 
-def _native_edge(unet: dict[str, Any], vae: dict[str, Any]) -> int:
-    """Latent size times the VAE's factor, 2 a downsampling."""
-    latent, blocks = unet.get("sample_size"), vae.get("block_out_channels")
-    return latent * 2 ** (len(blocks) - 1) if isinstance(latent, int) and isinstance(blocks, list) else 0
+def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) -> None:
+    """Into `parts`, so that what was read before a fault is still told."""
+    index = read_json(inside(folder / INDEX))
+    for name in sorted(name for name, entry in index.items() if _is_component(name, entry)):
+        try:
+            parts[name] = read_component(folder, name, inside)
+        except FailedPrecondition:
+            if name not in _DISPENSABLE:
+                raise
 
 
-def _config(folder: Path, name: str, file: str, names: set[str], inside: Callable[[Path], Path]) -> dict[str, Any]:
-    return read_json(inside(folder / name / file)) if name in names else {}
+def _is_component(name: str, entry: object) -> bool:
+    """Whether the pipeline really has it: `[library, class]` with neither null. An identifier is no path."""
+    return isinstance(entry, list) and len(entry) == 2 and None not in entry and name.isidentifier()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON object. Raises MODEL_CORRUPT."""
-    where = f"{path.parent.name}/{path.name}"
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise DataLoss(f"{where} is larger than {_MAX_JSON_BYTES} bytes", ErrorReason.MODEL_CORRUPT, file=where)
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        raise DataLoss(f"{where} is missing", ErrorReason.MODEL_CORRUPT, file=where) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataLoss(f"{where} is no JSON object: {error}", ErrorReason.MODEL_CORRUPT, file=where) from error
+def _config(folder: Path, name: str, inside: Inside) -> Mapping[str, Any]:
+    return read_json(inside(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")))
 
 
-def _known_prompts(folder: Path, inside: Callable[[Path], Path]) -> tuple[str, ...]:
+def _family(parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Raises MODEL_INCOMPATIBLE with the evidence."""
+    tensor_names = parts["unet"].tensor_names if "unet" in parts else set[str]()
+    family, problem = detect(set(parts), configs.get("unet", {}), tensor_names)
+    if not family:
+        raise FailedPrecondition(problem, ErrorReason.MODEL_INCOMPATIBLE)
+    predicts = configs["scheduler"].get("prediction_type", "epsilon")
+    if predicts not in _PREDICTIONS:
+        problem = f"scheduler_config.json has the prediction_type {str(predicts)[:64]!r}; known: {', '.join(_PREDICTIONS)}"
+        raise FailedPrecondition(problem, ErrorReason.MODEL_INCOMPATIBLE)
+    return family
+
+
+def _native_edge_px(configs: Mapping[str, Mapping[str, Any]]) -> int:
+    """Latent size times the VAE's factor, 2 a downsampling. 0: the files do not say, or nothing believable."""
+    latent = configs.get("unet", {}).get("sample_size")
+    blocks = configs.get("vae", {}).get("block_out_channels")
+    if not isinstance(latent, int) or not isinstance(blocks, list) or not 1 <= len(blocks) <= 8:
+        return 0
+    edge = latent * 2 ** (len(blocks) - 1)
+    return edge if 0 < edge <= _MAX_EDGE_PX else 0
+
+
+def _known_prompts(folder: Path, inside: Inside) -> tuple[str, ...]:
+    """One a line. A list that is too large, or that cannot be read, is no reason to refuse a model that draws."""
     file = folder / KNOWN_PROMPTS
-    if not file.is_file() or (path := inside(file)).stat().st_size > _MAX_JSON_BYTES:
+    try:
+        if not file.is_file() or (path := inside(file)).stat().st_size > MAX_BYTES:
+            return ()
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
         return ()
-    return tuple(line for line in path.read_text("utf-8", "replace").splitlines() if line)[:_MAX_PROMPTS]
-
-
-def _unusable(
-    folder: Path, model_id: str, parts: list[Component], state: ModelState, error: DeviceOpsError, embedded: bool
-) -> Model:
-    return Model(
-        id=model_id,
-        display_name=folder.name,
-        family="",
-        folder=str(folder),
-        components=tuple(parts),
-        size_bytes=sum(part.size_bytes for part in parts),
-        sha256="",
-        state=state,
-        problem=error.message,
-        embedded=embedded,
-    )
+    return tuple(line.strip() for line in lines if line.strip())[:_MAX_PROMPTS]

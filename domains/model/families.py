@@ -22,7 +22,7 @@ class FamilySigns(msgspec.Struct, frozen=True, kw_only=True):
     without: Sequence[str]
     """Beginnings of tensor names that it must not have."""
     config: Mapping[str, Any]
-    """Values that its config.json must have."""
+    """Values that its config.json must have; None: absent or null."""
 
 
 FAMILIES: Sequence[FamilySigns] = (
@@ -38,7 +38,13 @@ FAMILIES: Sequence[FamilySigns] = (
         ),
         # SDXL conditions on size and pooled text; SD 1.x upscalers and inpainters on more input channels.
         without=("add_embedding.", "class_embedding."),
-        config={"in_channels": 4, "out_channels": 4, "_class_name": "UNet2DConditionModel"},
+        config={
+            "_class_name": "UNet2DConditionModel",
+            "in_channels": 4,
+            "out_channels": 4,
+            "addition_embed_type": None,
+            "class_embed_type": None,
+        },
     ),
 )
 
@@ -55,11 +61,13 @@ def detect(components: set[str], config: Mapping[str, Any], keys: set[str]) -> t
 
 def _misses(signs: FamilySigns, components: set[str], config: Mapping[str, Any], keys: set[str]) -> list[str]:
     missing = [f"component {part} is missing" for part in signs.needs if part not in components]
+    if signs.denoiser not in components:
+        return missing
     values = [
-        f"{signs.denoiser}/config.json has {name}={config.get(name)!r}, not {value!r}"
+        f"{signs.denoiser}/config.json has {name}={config.get(name)!r:.64}, not {value!r}"
         for name, value in signs.config.items()
         if config.get(name) != value
     ]
-    absent = [f"{signs.denoiser} has no tensor {key}" for key in signs.keys if keys and key not in keys]
+    absent = [f"{signs.denoiser} has no tensor {key}" for key in signs.keys if key not in keys]
     extra = [f"{signs.denoiser} has {start}*" for start in signs.without if any(k.startswith(start) for k in keys)]
     return missing + values + absent + extra

@@ -1,19 +1,21 @@
 """The header of a safetensors file, read strictly and alone.
 
-Format (huggingface/safetensors): 8 bytes little-endian length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}` with an
-optional `__metadata__`, then the tensors. Everything a later read will trust is checked here, on the file's own size: nothing
-is allocated for what a damaged header claims.
+Format (huggingface/safetensors): 8 bytes little-endian length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}`
+with an optional `__metadata__`, then the tensors. Everything a later read will trust is checked here, on the file's own
+size: nothing is allocated for what a damaged header claims.
 """
 
+import json
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason
+from domains.model.roots import open_regular
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 """The format's own limit."""
@@ -61,26 +63,51 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_header(path: Path) -> Header:
     """Raises DataLoss (MODEL_CORRUPT) that names the file and what is wrong with it."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise _corrupt(path, f"has {size} bytes; a safetensors file begins with an 8-byte header length")
-        length = int.from_bytes(prefix, "little")
-        if length > MAX_HEADER_BYTES or length > size - 8:
-            raise _corrupt(path, f"claims a header of {length} bytes in a file of {size}")
-        text = file.read(length)
+    try:
+        with open_regular(path) as file:
+            return _read(path, file)
+    except OSError as error:
+        raise _corrupt(path, f"cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path, file: BinaryIO) -> Header:
+    size = os.fstat(file.fileno()).st_size
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise _corrupt(path, f"has {size} bytes; a safetensors file begins with an 8-byte header length")
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER_BYTES or length > size - 8:
+        raise _corrupt(path, f"claims a header of {length} bytes in a file of {size}")
+    text = file.read(length)
     return _checked(path, _parse(path, text), data_bytes=size - 8 - length, data_offset=8 + length)
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    if not text.startswith(b"{"):
+        raise _corrupt(path, "has a header that does not begin with '{'")
     try:
-        pairs = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _corrupt(path, f"has a header that is no JSON object: {error}") from error
+        pairs = json.loads(text.decode(), object_pairs_hook=_unrepeated, parse_constant=_no_constant)
+        # Escapes can spell half a character, which no message could carry.
+        "".join(pairs).encode()
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"has a header that is no plain JSON object: {error}") from error
     if len(pairs) > MAX_TENSORS:
         raise _corrupt(path, f"lists {len(pairs)} tensors; at most {MAX_TENSORS} are read")
     return pairs
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a key come twice and leaves open which one counts: two readers could see two models in one file."""
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise ValueError(f"the key {name[:64]!r} comes twice")
+        names.add(name)
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _checked(path: Path, pairs: dict[str, Any], data_bytes: int, data_offset: int) -> Header:

@@ -4,6 +4,7 @@ A *lane* is a place where jobs run: one for each device worker, and one for work
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
@@ -101,7 +102,9 @@ class Dispatcher:
         limit = job.options.queue_timeout_s
         if limit is not None and job.id not in self._deadlines and job.attempt == 0:
             loop = asyncio.get_running_loop()
-            self._deadlines[job.id] = loop.call_later(limit, self._queue_timeout, job.id, limit)
+            # A restart of the server gives it no new time.
+            left = max(0.0, job.create_time_s + limit - time.time())
+            self._deadlines[job.id] = loop.call_later(left, self._queue_timeout, job.id, limit)
 
     def _clear_deadline(self, job_id: str) -> None:
         if handle := self._deadlines.pop(job_id, None):
@@ -145,13 +148,14 @@ class Dispatcher:
             self._fail(job.id, Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
         finally:
             del lane.running[job.id]
-            ended = self._jobs.get(job.id)
-            log.info("job left its device", state=ended.state, stage=ended.stage)
+            log.info("job left its device")
             self.on_load(lane)
             self._pump()
 
     def _interrupted(self, job_id: str, message: str) -> None:
-        job = self._jobs.get(job_id)
+        job = self._unended(job_id)
+        if job is None:
+            return
         if job.state is JobState.CANCELLING:
             # It was to stop, and it has: its process is gone.
             self._jobs.record(job_id, self._tools.cancelled_by_death(self._jobs.live(job_id)))
@@ -163,6 +167,9 @@ class Dispatcher:
             self._jobs.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
 
     def _fail(self, job_id: str, failure: Failure) -> None:
-        job = self._jobs.get(job_id)
-        if not job.state.ended:
+        if job := self._unended(job_id):
             self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(job)))
+
+    def _unended(self, job_id: str) -> Job | None:
+        """None: it has ended, and may have been deleted since."""
+        return next((job for job in self._jobs.unfinished() if job.id == job_id), None)

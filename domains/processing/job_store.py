@@ -56,12 +56,12 @@ class JobStore:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
                 # A full disk may have rolled back by itself.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def add(self, job: Job, entry: Entry[JobEvent], ceiling: int) -> None:
         """Store a new job with its first event."""

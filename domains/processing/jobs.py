@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
+from domains.errors import (
+    AlreadyExists,
+    DeviceOpsError,
+    ErrorReason,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    Violation,
+)
 from domains.journal import Entry, Journal
 from domains.processing.job import Job, JobOptions, Work
 from domains.processing.job_event import (
@@ -38,7 +46,7 @@ from domains.progress import PreviewReady, Receipt, StageStarted
 _CEILING_STEP = 1000
 _ENDED_KEPT = 256
 """Ended jobs whose journals stay in memory; older ones are read from disk when asked for."""
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{0,128}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{0,64}")
 
 _log = structlog.get_logger()
 
@@ -78,6 +86,9 @@ class Jobs:
             elif job.state in (JobState.RUNNING, JobState.PAUSING):
                 message = "the server went away and was started again"
                 self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
+            else:
+                # Nothing of it changes, but whoever runs jobs has to hear that it waits.
+                self.on_change(job)
         return [live.job for live in self._live.values()]
 
     def submit(
@@ -86,7 +97,7 @@ class Jobs:
         """Store a job. The same `request_id` answers the same job; the second value says whether it is new."""
         if not _REQUEST_ID.fullmatch(request_id):
             field = Violation(
-                field="request_id", message="at most 128 visible ASCII characters", allowed="0..128 characters"
+                field="request_id", message="at most 64 visible ASCII characters", allowed="0..64 characters"
             )
             raise InvalidRequest([field])
         if request_id and (earlier := self._store.by_request(request_id)) is not None:
@@ -123,8 +134,8 @@ class Jobs:
         """The earlier job, unless the id is being used for something else."""
         asked = getattr(work, "asked", work)
         if getattr(earlier.work, "asked", earlier.work) != asked:
-            message = f"names job {earlier.id}, which was asked something else; use a new id for new work"
-            raise InvalidRequest([Violation(field="request_id", message=message)], job_id=earlier.id)
+            message = f"the request_id names job {earlier.id}, which was asked something else; use a new id for new work"
+            raise AlreadyExists(message, ErrorReason.ID_TAKEN, job_id=earlier.id)
         return self.get(earlier.id)
 
     def get(self, job_id: str) -> Job:

@@ -1,5 +1,6 @@
 """The commands, and the one place where an error becomes a line on stderr and an exit code."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,8 @@ for command in (
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` default to those of the process. Returns the exit code."""
+    # gRPC's own log repeats, in its words and in several lines, what we say in one.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app(args=None if arguments is None else list(arguments), prog_name="deviceops")
     except SystemExit as ended:

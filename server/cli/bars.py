@@ -105,7 +105,9 @@ def event_text(event: JobEvent) -> str:
             return f"queued behind {place}" if place else "queued"
         case "started":
             again = f", attempt {event.started.attempt}" if event.started.attempt > 1 else ""
-            return f"started on {event.started.device_id}{again}"
+            # A scan needs no device.
+            place = f" on {event.started.device_id}" if event.started.device_id else ""
+            return f"started{place}{again}"
         case "stage_started":
             return event.stage_started.stage
         case "degraded":

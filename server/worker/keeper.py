@@ -99,6 +99,7 @@ class WorkerKeeper:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            self.pid = self.start_time_s = None
         _log.warning("worker ended", device=self.name, pid=process.pid, problem=self.last_problem)
 
     async def _serve(self, channel: FrameChannel) -> None:

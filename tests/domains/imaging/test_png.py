@@ -43,7 +43,7 @@ def test_a_view_that_is_not_contiguous_is_written_as_seen() -> None:
 
 
 def test_a_repeating_drawing_is_packed_with_far_matches() -> None:
-    """A row that comes back eight rows later: a difference to the row above has needs twice the room."""
+    """A row that comes back eight rows later: a difference to the row above has needs half as much again."""
     rows = np.random.default_rng(7).integers(0, 256, (8, 64, 1), dtype=np.uint8)
     pixels = np.tile(np.repeat(rows, 12, axis=1), (64, 1, 3))
     assert len(encode(pixels, "image/png")) < pixels.size / 25

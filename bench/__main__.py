@@ -1,0 +1,15 @@
+"""`make bench`: every benchmark of the CPU set, one after the other; each prints its JSON. `--save` writes bench/results/."""
+
+import subprocess
+import sys
+
+CPU_SET = ("encode", "blob_read", "unary", "ttfp", "cancel", "serve_overhead", "engine_step")
+
+
+def main() -> int:
+    """How many missed their target."""
+    return sum(subprocess.run([sys.executable, "-m", f"bench.{name}", *sys.argv[1:]]).returncode != 0 for name in CPU_SET)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,25 @@
+"""Names for models: what people see, and the id that requests use."""
+
+import re
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+_MAX_ID = 100
+
+
+def display_name(folder: Path) -> str:
+    """The folder's name; in a download cache (`models--owner--name/snapshots/<revision>`) the model's own."""
+    cache = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and cache.startswith("models--"):
+        return cache.rsplit("--", 1)[-1]
+    return folder.name
+
+
+def free_id(folder: Path, taken: AbstractSet[str]) -> str:
+    """The display name as an id; numbered if it is taken."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", display_name(folder).lower())[:_MAX_ID].strip("-.") or "model"
+    number = 2
+    candidate = slug
+    while candidate in taken:
+        candidate, number = f"{slug}-{number}", number + 1
+    return candidate
