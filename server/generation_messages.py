@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
 from domains.errors import ErrorReason, InvalidRequest, Violation
-from domains.inference.check import violations_of
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
+from domains.processing.submit import violations_of
 from server import convert
 
 _SERVED = {

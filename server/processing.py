@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+import msgspec
 
+from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotSupported, Violation
 from domains.memory.blob_store import BlobStore
@@ -58,7 +60,14 @@ class ProcessingServicer:
         return []
 
     def _submit(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
-        options = convert.from_options(request.options)
+        try:
+            return self._take(request)
+        except InvalidRequest as error:
+            # The work lies one level deeper here than in the requests of the doors.
+            violations = [_within_spec(violation) for violation in error.violations]
+            raise InvalidRequest(violations, error.reason, **error.facts) from None
+
+    def _take(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
         spec, request_id = request.spec, request.request_id
         match spec.WhichOneof("work"):
             case "generation":
@@ -74,8 +83,11 @@ class ProcessingServicer:
                 raise InvalidRequest([Violation(field="validate_only", message=message)])
             case "model_load":
                 load = spec.model_load
+                refuse_unserved(load, "model_load")
+                options = convert.from_options(request.options)
                 return self._submissions.load(load.model_id, options, pin=load.pinned, request_id=request_id)
             case "model_scan":
+                options = convert.from_options(request.options)
                 return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
             case None:
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")

@@ -39,7 +39,7 @@ class Submissions:
         validate_only: bool = False,
     ) -> Job:
         """Make pictures."""
-        wrong = _violations_of(asked)
+        wrong = violations_of(asked)
         model = None
         try:
             model = self._catalogue.get(asked.model_id) if asked.model_id else self._catalogue.default()
@@ -82,7 +82,8 @@ class Submissions:
         return job
 
 
-def _violations_of(asked: Generation) -> tuple[Violation, ...]:
+def violations_of(asked: Generation) -> tuple[Violation, ...]:
+    """All that is wrong with it whatever the model; empty: nothing."""
     try:
         check(asked)
     except InvalidRequest as error:
