@@ -67,7 +67,8 @@ class Server:
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
-        self.devices = Devices()
+        names = find(settings.devices)
+        self.devices = Devices(expected=names)
         queue = JobQueue(settings.queue_capacity)
         tools = RunTools(self.catalogue, self.loaded, self.blobs)
         self.dispatcher = Dispatcher(self.jobs, queue, tools)
@@ -75,7 +76,7 @@ class Server:
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices)
         self.keepers = [
             WorkerKeeper(name, self.dispatcher, self.devices, self.loaded, settings.jobs_per_device)
-            for name in find(settings.devices)
+            for name in names
         ]
         self.health = Health()
         self.servicers = self._servicers()

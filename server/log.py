@@ -20,7 +20,9 @@ def configure(form: Literal["auto", "text", "json"], level: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if not text:
-        processors.append(structlog.processors.dict_tracebacks)
+        # No locals: they hold prompts, and whole requests.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors.append(structlog.processors.ExceptionRenderer(frames))
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

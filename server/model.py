@@ -10,6 +10,8 @@ from domains.errors import InvalidRequest, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
+from domains.processing.job import GenerateWork
+from domains.processing.job_state import JobState
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from server import convert, paging
@@ -115,7 +117,7 @@ class ModelServicer:
         self, request: model_service_pb2.ListLoadedModelsRequest, context: Context
     ) -> model_service_pb2.ListLoadedModelsResponse:
         """What is on the devices."""
-        every = [to_loaded(one) for one in self._loaded.list()]
+        every = [to_loaded(one, self._users(one)) for one in self._loaded.list()]
         chosen = [one for one in every if _accepts_loaded(request.filter, one)]
         return model_service_pb2.ListLoadedModelsResponse(loaded_models=chosen)
 
@@ -123,8 +125,19 @@ class ModelServicer:
         self, request: model_service_pb2.GetLoadedModelRequest, context: Context
     ) -> model_service_pb2.GetLoadedModelResponse:
         """One of them."""
-        loaded = to_loaded(self._loaded.get(request.loaded_model_id))
-        return model_service_pb2.GetLoadedModelResponse(loaded_model=loaded)
+        loaded = self._loaded.get(request.loaded_model_id)
+        return model_service_pb2.GetLoadedModelResponse(loaded_model=to_loaded(loaded, self._users(loaded)))
+
+    def _users(self, loaded: LoadedModel) -> list[str]:
+        """Jobs that run on it now."""
+        return [
+            job.id
+            for job in self._submissions.jobs.unfinished()
+            if job.device_id == loaded.device_id
+            and job.state in (JobState.RUNNING, JobState.CANCELLING)
+            and isinstance(job.work, GenerateWork)
+            and job.work.resolved.model_id == loaded.model_id
+        ]
 
 
 def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:

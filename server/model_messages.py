@@ -1,5 +1,7 @@
 """Models, loaded models and scan reports as messages."""
 
+from collections.abc import Sequence
+
 from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains.errors import ErrorReason
@@ -81,7 +83,7 @@ def _component(component: Component) -> model_pb2.ModelComponent:
     )
 
 
-def to_loaded(loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
+def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_pb2.LoadedModel:
     """A model on a device."""
     on_host = loaded.device_id == "cpu"
     total = sum(component.bytes for component in loaded.components)
@@ -94,7 +96,7 @@ def to_loaded(loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
         pinned=loaded.pinned,
         device_bytes=None if on_host else total,
         host_bytes=total if on_host else 0,
-        active_job_ids=loaded.jobs,
+        active_job_ids=job_ids,
         load_time=convert.to_time(loaded.load_time_s),
         last_use_time=convert.to_time(loaded.last_use_time_s),
     )

@@ -1,12 +1,17 @@
 """The schedulers we serve: one visible list, read by the capability list, by validation and by the samplers.
 
 The solvers themselves are diffusers' (`on_device/samplers.py` ties each id to its class and refuses to start without one).
-To add one: an entry here and one line there; the exactness test then covers it.
+To add one: an entry here, one line there, and its class names in `domains/model/scheduler_names.py`; the exactness test
+then covers it.
 """
 
 from collections.abc import Mapping
 
 import msgspec
+
+from domains.model.scheduler_names import classes_of, of_class
+
+__all__ = ["SCHEDULERS", "Scheduler", "of_class"]
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +27,11 @@ class Scheduler(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `eta` is read; the others ignore it."""
     stochastic: bool = False
     """Whether a step draws new noise (from the seed, so that the picture stays repeatable)."""
-    class_names: tuple[str, ...]
-    """`_class_name` values of a model's scheduler_config.json that this is the same solver as."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """`_class_name` values of a model's scheduler_config.json that this is the same solver as."""
+        return classes_of(self.id)
 
 
 SCHEDULERS: Mapping[str, Scheduler] = {
@@ -34,41 +42,31 @@ SCHEDULERS: Mapping[str, Scheduler] = {
             display_name="Euler",
             recommended_steps=25,
             karras=True,
-            class_names=("EulerDiscreteScheduler",),
         ),
         Scheduler(
             id="euler_a",
             display_name="Euler ancestral",
             recommended_steps=25,
             stochastic=True,
-            class_names=("EulerAncestralDiscreteScheduler",),
         ),
         Scheduler(
             id="ddim",
             display_name="DDIM",
             recommended_steps=25,
             eta=True,
-            class_names=("DDIMScheduler",),
         ),
         Scheduler(
             id="dpmpp_2m",
             display_name="DPM++ 2M",
             recommended_steps=20,
             karras=True,
-            class_names=("DPMSolverMultistepScheduler",),
         ),
         Scheduler(
             id="unipc",
             display_name="UniPC",
             recommended_steps=20,
             karras=True,
-            class_names=("UniPCMultistepScheduler",),
         ),
     )
 }
 """By id, in the order in which they are shown."""
-
-
-def of_class(class_name: str) -> str:
-    """Our id for a scheduler named as in scheduler_config.json; empty if we have none like it."""
-    return next((s.id for s in SCHEDULERS.values() if class_name in s.class_names), "")

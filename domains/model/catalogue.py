@@ -3,50 +3,35 @@
 import asyncio
 import difflib
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from domains.errors import ErrorReason, NotFound
+from domains.model.catalogue_store import CatalogueStore
 from domains.model.diffusers_folder import read_folder
-from domains.model.fingerprint import Fingerprints, HashCancelled
-from domains.model.model import Model, ModelState
+from domains.model.fingerprint import Fingerprints
+from domains.model.look import Look
+from domains.model.model import Model
 from domains.model.roots import Roots
-from domains.model.scan import Found, ScanReport, compare, scan
+from domains.model.scan import Found, ScanReport, compare, missing
 from domains.progress import Progressed
-from domains.storage import storage_errors
 
-EMBEDDED = Path(__file__).parent / "embedded"
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS fingerprints (file TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
-"""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Model).decode
+EMBEDDED = Path(__file__).resolve().parent / "embedded"
 
 
 class Catalogue:
     """One thread, except where a scan reads files."""
 
     def __init__(self, connection: sqlite3.Connection, roots: Roots, default_id: str) -> None:
-        self._db = connection
+        self._store = CatalogueStore(connection)
         self._roots = roots
         self._default_id = default_id
-        with storage_errors(EMBEDDED):
-            connection.executescript(_SCHEMA)
-        stored = [_decode(body) for (body,) in connection.execute("SELECT body FROM models")]
-        self._models = {model.id: model for model in stored if self._still_inside(model)}
-        self._fingerprints = Fingerprints(dict(connection.execute("SELECT file, sha256 FROM fingerprints")))
+        # Roots may have changed since a model was stored.
+        self._models = {model.id: model for model in self._store.models() if roots.holds(Path(model.folder))}
+        self._fingerprints = Fingerprints(self._store.hashes())
         self._scanning = asyncio.Lock()
-        for model in embedded_models(self._fingerprints):
-            self._models[model.id] = model
-
-    def _still_inside(self, model: Model) -> bool:
-        """Roots may have changed since it was stored."""
-        return any(root == Path(model.folder) or root in Path(model.folder).parents for root in self._roots.folders)
+        self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
 
     def list(self) -> list[Model]:
         """All, in the order of their ids."""
@@ -56,48 +41,46 @@ class Catalogue:
         """MODEL_NOT_FOUND names the nearest ones."""
         if model_id in self._models:
             return self._models[model_id]
-        near = difflib.get_close_matches(model_id[:128], self._models, n=3, cutoff=0.3) or list(self._models)[:3]
-        message = f"there is no model {model_id[:128]!r}; nearest: {', '.join(near)}; ScanModels looks for new ones"
-        raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=model_id[:128], nearest=", ".join(near))
+        shown = model_id[:128]
+        close = difflib.get_close_matches(shown, self._models, n=3, cutoff=0.3) or sorted(self._models)[:3]
+        near = ", ".join(close) or "none"
+        message = f"there is no model {shown!r}; nearest: {near}; ScanModels looks for new ones"
+        raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=shown, nearest=near)
 
     def default(self) -> Model:
-        """The model of a request that names none."""
+        """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one is not there."""
         return self.get(self._default_id)
 
-    async def rescan(self, tell: Callable[[Progressed], None], cancelled: Callable[[], bool]) -> ScanReport:
-        """Look again; what was found replaces what was known. One scan at a time."""
+    async def rescan(
+        self, tell: Callable[[Progressed], None], cancelled: Callable[[], bool], folders: Sequence[str] = ()
+    ) -> ScanReport:
+        """Look again; what was found replaces what was known. One scan at a time.
+
+        `folders`: look only there. Each must lie in a root, else PATH_OUTSIDE_ROOTS. Empty: all roots.
+        `tell` and `cancelled` are called on the scan's own thread. Cancelled, what was found by then is kept.
+        """
+        beginnings = [self._roots.inside(folder, "roots") for folder in folders] or self._roots.folders
         async with self._scanning:
             known = dict(self._models)
-            scanned = {name: model for name, model in known.items() if not model.embedded}
+            stop = threading.Event()
+            look = Look(self._roots, known, self._fingerprints, tell, lambda: stop.is_set() or cancelled())
             try:
-                found = await asyncio.to_thread(scan, self._roots, known, self._fingerprints, tell, cancelled)
-            except HashCancelled:
-                return ScanReport(cancelled=True)
-            self._take(found, scanned)
-            return compare(scanned, found.models, found.problems)
+                found = await asyncio.to_thread(look.run, beginnings)
+            finally:
+                # Whoever waited may be cancelled: the thread must not read on for nobody.
+                stop.set()
+            self._take(known, found)
+            return compare(known, found)
 
-    def _take(self, found: Found, known: dict[str, Model]) -> None:
-        now = {model.id: model for model in found.models}
-        gone = {
-            name: msgspec.structs.replace(model, state=ModelState.MISSING, problem="its folder is gone")
-            for name, model in known.items()
-            if name not in now
-        }
-        embedded = {name: model for name, model in self._models.items() if model.embedded}
-        self._models = gone | now | embedded
-        with storage_errors(EMBEDDED):
-            self._db.execute("BEGIN")
-            self._db.execute("DELETE FROM models")
-            rows = [(model.id, _encode(model)) for model in (gone | now).values()]
-            self._db.executemany("INSERT INTO models VALUES (?, ?)", rows)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO fingerprints VALUES (?, ?)", list(self._fingerprints.known.items())
-            )
-            self._db.execute("COMMIT")
+    def _take(self, known: dict[str, Model], found: Found) -> None:
+        models = known | missing(known, found) | {model.id: model for model in found.models}
+        self._fingerprints.forget_all_but([model.folder for model in models.values()])
+        scanned = [model for model in models.values() if not model.embedded]
+        self._store.replace(scanned, self._fingerprints.known)
+        self._models = models
 
 
 def embedded_models(fingerprints: Fingerprints) -> list[Model]:
-    """The models that come with the package."""
-    inside = Roots([EMBEDDED]).inside
+    """The models that come with the package. Its files are trusted wherever an installer has linked them to."""
     folders = sorted(folder for folder in EMBEDDED.iterdir() if (folder / "model_index.json").is_file())
-    return [read_folder(folder, folder.name, inside, fingerprints, embedded=True) for folder in folders]
+    return [read_folder(folder, folder.name, Path.resolve, fingerprints, embedded=True) for folder in folders]

@@ -38,7 +38,8 @@ def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> C
         message = f"component {name} is missing: there is no folder {name}"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
     files = _files(place, inside)
-    headers = _without_copies({file: read_header(place / file) for file in files if file.endswith(".safetensors")})
+    weights = [file for file in files if file.endswith(".safetensors")]
+    headers = _without_copies({file: read_header(inside(place / file)) for file in weights})
     if not headers and name not in _WEIGHTLESS:
         raise _no_weights(name, files)
     tensors = tuple(tensor for header in headers.values() for tensor in header.tensors)
@@ -54,7 +55,7 @@ def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> C
 
 
 def _files(place: Path, inside: Callable[[Path], Path]) -> list[str]:
-    """Names of its files. A symlink keeps its own name (download caches point to files named by hash) but may not lead out."""
+    """Names of its files. A symlink may not lead out, and keeps its name: caches link to files named by hash."""
     files = sorted(entry for entry in place.iterdir() if entry.is_file())
     for file in files:
         inside(file)
@@ -67,7 +68,7 @@ def _is_weights(file: str) -> bool:
 
 
 def _without_copies(headers: dict[str, Header]) -> dict[str, Header]:
-    """Leave out a file whose tensors are all in another: `model.fp16.safetensors` beside `model.safetensors`, the shorter name."""
+    """Leave out a file whose tensors are all in one with a shorter name: `x.fp16.safetensors` beside `x.safetensors`."""
     kept: dict[str, Header] = {}
     seen: set[str] = set()
     for file in sorted(headers, key=lambda file: (len(file), file)):

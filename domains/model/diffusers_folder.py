@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from msgspec.structs import replace
+
+from domains.errors import DataLoss, FailedPrecondition
 from domains.model.component_folder import ComponentFiles, read_component
 from domains.model.families import detect
 from domains.model.fingerprint import Fingerprints
@@ -38,41 +40,29 @@ def read_folder(
 
     Raises what `inside` raises, and HashCancelled.
     """
-    parts: dict[str, ComponentFiles] = {}
-    configs: dict[str, Mapping[str, Any]] = {}
-    try:
-        _read_parts(folder, inside, parts)
-        configs = {name: _config(folder, name, inside) for name in ("unet", "vae", "scheduler") if name in parts}
-        family = _family(parts, configs)
-        files = [file for part in parts.values() for file in part.component.files if file.endswith(".safetensors")]
-        sha256 = fingerprints.of_model(folder, files, cancelled)
-        state, problem = ModelState.AVAILABLE, ""
-    except DataLoss as error:
-        family, sha256, state, problem = "", "", ModelState.CORRUPT, error.message
-    except FailedPrecondition as error:
-        family, sha256, state, problem = "", "", ModelState.INCOMPATIBLE, error.message
-    except OSError as error:
-        family, sha256, state = "", "", ModelState.INCOMPATIBLE
-        problem = f"{error.filename or folder} cannot be read: {error.strerror}"
-    components = tuple(part.component for part in parts.values())
-    edge = _native_edge_px(configs)
-    return Model(
+    blank = Model(
         id=model_id,
         display_name=display_name(folder),
-        family=family,
+        family="",
         folder=str(folder),
-        components=components,
-        size_bytes=sum(component.size_bytes for component in components),
-        sha256=sha256,
-        state=state,
-        problem=problem,
-        native_width_px=edge,
-        native_height_px=edge,
-        prediction_type=str(configs["scheduler"].get("prediction_type", "epsilon")) if family else "",
-        default_scheduler=of_class(str(configs["scheduler"].get("_class_name", ""))) if family else "",
-        known_prompts=_known_prompts(folder, inside) if family else (),
+        components=(),
+        size_bytes=0,
+        sha256="",
+        state=ModelState.INCOMPATIBLE,
         embedded=embedded,
     )
+    parts: dict[str, ComponentFiles] = {}
+    try:
+        _read_parts(folder, inside, parts)
+        model = _whole(blank, parts, inside, fingerprints, cancelled)
+    except DataLoss as error:
+        model = replace(blank, state=ModelState.CORRUPT, problem=error.message)
+    except FailedPrecondition as error:
+        model = replace(blank, problem=error.message)
+    except OSError as error:
+        model = replace(blank, problem=f"{error.filename or folder} cannot be read: {error.strerror}")
+    components = tuple(part.component for part in parts.values())
+    return replace(model, components=components, size_bytes=sum(component.size_bytes for component in components))
 
 
 def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) -> None:
@@ -91,21 +81,47 @@ def _is_component(name: str, entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and None not in entry and name.isidentifier()
 
 
+def _whole(
+    blank: Model,
+    parts: Mapping[str, ComponentFiles],
+    inside: Inside,
+    fingerprints: Fingerprints,
+    cancelled: Callable[[], bool],
+) -> Model:
+    """The model, where all its parts could be read."""
+    folder = Path(blank.folder)
+    configs = {name: _config(folder, name, inside) for name in ("unet", "vae", "scheduler") if name in parts}
+    scheduler = configs.get("scheduler", {})
+    family, problem = _family(parts, configs)
+    files = [file for part in parts.values() for file in part.component.files if file.endswith(".safetensors")]
+    edge = _native_edge_px(configs)
+    return replace(
+        blank,
+        family=family,
+        sha256=fingerprints.of_model(folder, files, cancelled),
+        state=ModelState.AVAILABLE if family else ModelState.INCOMPATIBLE,
+        problem=problem,
+        native_width_px=edge,
+        native_height_px=edge,
+        prediction_type=scheduler.get("prediction_type", "epsilon") if family else "",
+        default_scheduler=of_class(str(scheduler.get("_class_name", ""))),
+        known_prompts=_known_prompts(folder, inside),
+    )
+
+
 def _config(folder: Path, name: str, inside: Inside) -> Mapping[str, Any]:
     return read_json(inside(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")))
 
 
-def _family(parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Raises MODEL_INCOMPATIBLE with the evidence."""
+def _family(parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """The family, or empty and why not."""
     tensor_names = parts["unet"].tensor_names if "unet" in parts else set[str]()
     family, problem = detect(set(parts), configs.get("unet", {}), tensor_names)
-    if not family:
-        raise FailedPrecondition(problem, ErrorReason.MODEL_INCOMPATIBLE)
-    predicts = configs["scheduler"].get("prediction_type", "epsilon")
-    if predicts not in _PREDICTIONS:
-        problem = f"scheduler_config.json has the prediction_type {str(predicts)[:64]!r}; known: {', '.join(_PREDICTIONS)}"
-        raise FailedPrecondition(problem, ErrorReason.MODEL_INCOMPATIBLE)
-    return family
+    predicts = configs.get("scheduler", {}).get("prediction_type", "epsilon")
+    if family and predicts not in _PREDICTIONS:
+        known = ", ".join(_PREDICTIONS)
+        return "", f"scheduler_config.json has the prediction_type {str(predicts)[:64]!r}; known: {known}"
+    return family, problem
 
 
 def _native_edge_px(configs: Mapping[str, Mapping[str, Any]]) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from domains.model.regular_file import open_regular
+
 _CHUNK = 4 * 1024 * 1024
 _CLOCK_GRAIN_S = 2.0
 """The coarsest clock of a file system in use (FAT). A file younger than this may change again without its time changing."""
@@ -71,7 +73,7 @@ class Fingerprints:
 
     def _hash(self, path: Path, cancelled: Callable[[], bool]) -> str:
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_regular(path.resolve()) as file:
             while chunk := file.read(_CHUNK):
                 if cancelled():
                     raise HashCancelled

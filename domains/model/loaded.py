@@ -35,7 +35,6 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     last_use_time_s: float
     state: LoadedState = LoadedState.READY
     pinned: bool = False
-    jobs: tuple[str, ...] = ()
 
 
 class LoadedModels:
@@ -44,9 +43,12 @@ class LoadedModels:
     def __init__(self) -> None:
         self._loaded: dict[str, LoadedModel] = {}
 
-    def put(self, loaded: LoadedModel) -> None:
-        """It is there now."""
-        self._loaded[loaded.id] = loaded
+    def put(self, loaded: LoadedModel, *, pin: bool = False) -> LoadedModel:
+        """It is there now. Once pinned, it stays so until it is unloaded."""
+        known = self._loaded.get(loaded.id)
+        kept = msgspec.structs.replace(loaded, pinned=pin or (known is not None and known.pinned))
+        self._loaded[loaded.id] = kept
+        return kept
 
     def remove(self, loaded_id: str) -> None:
         """It is gone."""
@@ -65,8 +67,8 @@ class LoadedModels:
         if loaded_id not in self._loaded:
             known = ", ".join(self._loaded) or "none"
             raise NotFound(
-                f"no model is loaded as {loaded_id!r}; loaded: {known}",
+                f"no model is loaded as {loaded_id[:128]!r}; loaded: {known}",
                 ErrorReason.LOADED_MODEL_NOT_FOUND,
-                loaded_model_id=loaded_id,
+                loaded_model_id=loaded_id[:128],
             )
         return self._loaded[loaded_id]

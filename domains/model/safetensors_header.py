@@ -15,16 +15,19 @@ from typing import Any, BinaryIO
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason
-from domains.model.roots import open_regular
+from domains.model.regular_file import open_regular
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024
 """The format's own limit."""
 MAX_TENSORS = 100_000
 _MAX_NAME = 512
 _MAX_RANK = 16
+_MAX_EDGE = 2**48
+"""Only an empty tensor can claim one as long without being refused for its bytes."""
 
 DTYPE_BITS = {
-    **{"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4},
+    **{"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8},
+    **{"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
     **{"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32},
     **{"I64": 64, "U64": 64, "F64": 64, "C64": 64},
 }
@@ -111,22 +114,32 @@ def _no_constant(name: str) -> None:
 
 
 def _checked(path: Path, pairs: dict[str, Any], data_bytes: int, data_offset: int) -> Header:
-    metadata = pairs.pop("__metadata__", {})
-    try:
-        tensors = [_tensor(path, name, msgspec.convert(entry, _Entry)) for name, entry in pairs.items()]
-        words = msgspec.convert(metadata, dict[str, str])
-    except msgspec.ValidationError as error:
-        raise _corrupt(path, f"has a malformed header entry: {error}") from error
+    metadata = _words(path, pairs.pop("__metadata__", {}))
+    tensors = [_tensor(path, name, _entry(path, name, value)) for name, value in pairs.items()]
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     for wrong in _layout_faults(tensors, data_bytes):
         raise _corrupt(path, wrong)
-    return Header(tensors=tuple(tensors), metadata=words, data_offset=data_offset)
+    return Header(tensors=tuple(tensors), metadata=metadata, data_offset=data_offset)
+
+
+def _words(path: Path, metadata: object) -> dict[str, str]:
+    try:
+        return msgspec.convert(metadata, dict[str, str])
+    except msgspec.ValidationError as error:
+        raise _corrupt(path, f"has malformed metadata: {error}") from error
+
+
+def _entry(path: Path, name: str, value: object) -> _Entry:
+    if len(name) > _MAX_NAME:
+        raise _corrupt(path, f"has a tensor name of {len(name)} characters")
+    try:
+        return msgspec.convert(value, _Entry)
+    except msgspec.ValidationError as error:
+        raise _corrupt(path, f"has a malformed entry for tensor {name!r}: {error}") from error
 
 
 def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
     begin, end = entry.data_offsets
-    if len(name) > _MAX_NAME:
-        raise _corrupt(path, f"has a tensor name of {len(name)} characters")
     if entry.dtype not in DTYPE_BITS:
         raise _corrupt(path, f"gives tensor {name!r} the unknown dtype {entry.dtype[:32]!r}")
     if len(entry.shape) > _MAX_RANK or any(edge < 0 for edge in entry.shape):
@@ -136,6 +149,8 @@ def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
         raise _corrupt(
             path, f"gives tensor {name!r} the bytes {begin}..{end}; {entry.dtype} {entry.shape} takes {bits // 8}"
         )
+    if any(edge >= _MAX_EDGE for edge in entry.shape):
+        raise _corrupt(path, f"gives the empty tensor {name!r} an impossible shape")
     return TensorEntry(name=name, dtype=entry.dtype, shape=tuple(entry.shape), begin=begin, end=end)
 
 

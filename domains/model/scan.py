@@ -1,21 +1,15 @@
-"""Looks for models under the roots."""
+"""What a scan for models found, and what that means against what was known."""
 
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from domains.errors import DeviceOpsError, ErrorReason
-from domains.model.diffusers_folder import INDEX, read_folder
-from domains.model.fingerprint import Fingerprints, HashCancelled
+from domains.errors import ErrorReason
 from domains.model.model import Model, ModelState
-from domains.model.roots import Roots
-from domains.progress import Progressed, Stage, Unit
 
-_MAX_DEPTH = 6
-_MAX_FOLDERS = 100_000
+MAX_PROBLEMS = 1000
+"""The rest is not told."""
 
 
 class ScanProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,92 +28,62 @@ class ScanReport(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     unchanged: int = 0
     problems: tuple[ScanProblem, ...] = ()
+    """At most 1000."""
     cancelled: bool = False
-    """It was stopped half-way; nothing was changed."""
+    """It was stopped half-way: what it had found by then counts, and nothing is called missing."""
+    files: int = 0
+    """Files of the models that were looked at."""
+    read_bytes: int = 0
+    """Bytes read to compute hashes; files that have not changed are not read again."""
+    duration_s: float = 0.0
+    roots: tuple[str, ...] = ()
+    """The folders that were looked through."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """All models under the roots."""
+    """What one look brought."""
 
     models: tuple[Model, ...]
     problems: tuple[ScanProblem, ...]
+    roots: tuple[str, ...]
+    """Where it began: models that lie elsewhere were not looked for."""
+    cancelled: bool
+    read_bytes: int
+    duration_s: float
 
 
-def scan(
-    roots: Roots,
-    known: Mapping[str, Model],
-    fingerprints: Fingerprints,
-    tell: Callable[[Progressed], None],
-    cancelled: Callable[[], bool],
-) -> Found:
-    """Read every model folder. Runs on a thread; raises HashCancelled."""
-    problems: list[ScanProblem] = []
-    folders = list(_model_folders(roots, problems))
-    id_of = {model.folder: model.id for model in known.values()}
-    taken = set(id_of.values())
-    models: list[Model] = []
-    for number, folder in enumerate(folders):
-        if cancelled():
-            raise HashCancelled
-        tell(Progressed(stage=Stage.SCANNING, completed=number, total=len(folders), unit=Unit.FILES))
-        model_id = id_of.get(str(folder)) or _free_id(folder, taken)
-        taken.add(model_id)
-        try:
-            models.append(read_folder(folder, model_id, roots.inside, fingerprints, cancelled=cancelled))
-        except DeviceOpsError as error:
-            problems.append(ScanProblem(path=str(folder), reason=error.reason, message=error.message))
-    tell(Progressed(stage=Stage.SCANNING, completed=len(folders), total=len(folders), unit=Unit.FILES))
-    broken = (model for model in models if model.state is ModelState.CORRUPT)
-    problems += [ScanProblem(path=m.folder, reason=ErrorReason.MODEL_CORRUPT, message=m.problem) for m in broken]
-    return Found(models=tuple(models), problems=tuple(problems))
+def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
+    """Scanned models that should have been found and were not, as they are to be known from now on."""
+    if found.cancelled:
+        return {}
+    there = {model.folder for model in found.models}
+    why = {problem.path: problem.message for problem in found.problems}
+    return {
+        name: msgspec.structs.replace(
+            model, state=ModelState.MISSING, problem=why.get(model.folder, f"{model.folder} holds no model any more")
+        )
+        for name, model in known.items()
+        if not model.embedded
+        and model.folder not in there
+        and any(Path(model.folder).is_relative_to(root) for root in found.roots)
+    }
 
 
-def _model_folders(roots: Roots, problems: list[ScanProblem]) -> Iterator[Path]:
-    """Folders with a model index, in a stable order; symlinks that lead out are refused and named."""
-    seen: set[Path] = set()
-    for root in roots.folders:
-        for place, names, files in os.walk(root, followlinks=True, onerror=None):
-            folder = Path(place)
-            real = folder.resolve()
-            depth = len(folder.relative_to(root).parts)
-            if real in seen or len(seen) > _MAX_FOLDERS:
-                names.clear()
-                continue
-            seen.add(real)
-            try:
-                roots.inside(folder, "folder")
-            except DeviceOpsError as error:
-                problems.append(ScanProblem(path=place, reason=error.reason, message=error.message))
-                names.clear()
-                continue
-            if INDEX in files:
-                names.clear()
-                yield real
-            elif depth >= _MAX_DEPTH:
-                names.clear()
-            names.sort()
-
-
-def _free_id(folder: Path, taken: set[str]) -> str:
-    """The folder's name as an id; numbered if two folders have the same."""
-    slug = re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-.") or "model"
-    number = 2
-    candidate = slug
-    while candidate in taken:
-        candidate, number = f"{slug}-{number}", number + 1
-    return candidate
-
-
-def compare(known: Mapping[str, Model], found: Sequence[Model], problems: Sequence[ScanProblem]) -> ScanReport:
-    """What is new, what differs, what is gone."""
-    now = {model.id: model for model in found}
+def compare(known: Mapping[str, Model], found: Found) -> ScanReport:
+    """What is new, what differs, what is gone. `known`: as it was before."""
+    now = {model.id: model for model in found.models}
     shared = [model_id for model_id in now if model_id in known]
     changed = [model_id for model_id in shared if now[model_id] != known[model_id]]
-    gone = [m.id for m in known.values() if m.id not in now and not m.embedded and m.state is not ModelState.MISSING]
+    gone = [name for name in missing(known, found) if known[name].state is not ModelState.MISSING]
     return ScanReport(
         added=tuple(sorted(set(now) - set(known))),
         changed=tuple(sorted(changed)),
         missing=tuple(sorted(gone)),
         unchanged=len(shared) - len(changed),
-        problems=tuple(problems),
+        problems=found.problems,
+        cancelled=found.cancelled,
+        files=sum(len(component.files) for model in found.models for component in model.components),
+        read_bytes=found.read_bytes,
+        duration_s=found.duration_s,
+        roots=found.roots,
     )

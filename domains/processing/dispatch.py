@@ -137,9 +137,7 @@ class Dispatcher:
         try:
             self._jobs.record(job.id, Started(device_id=lane.device_id, attempt=job.attempt + 1))
             log.info("job started", kind=job.kind, attempt=job.attempt + 1)
-            await JobRun(job, self._jobs, self._tools).run(lane.worker)
-        except WorkerGone as gone:
-            self._interrupted(job.id, str(gone))
+            await self._attempt(job, lane)
         except DeviceOpsError as error:
             self._fail(job.id, Failure.of(error))
         except Exception:
@@ -151,6 +149,12 @@ class Dispatcher:
             log.info("job left its device")
             self.on_load(lane)
             self._pump()
+
+    async def _attempt(self, job: Job, lane: Lane) -> None:
+        try:
+            await JobRun(job, self._jobs, self._tools).run(lane.worker)
+        except WorkerGone as gone:
+            self._interrupted(job.id, str(gone))
 
     def _interrupted(self, job_id: str, message: str) -> None:
         job = self._unended(job_id)

@@ -106,8 +106,8 @@ class JobRun:
                 task = asyncio.create_task(self._keep(report))
                 self._storing.add(task)
             case ModelLoaded():
-                self._loaded = report.loaded
-                self._tools.loaded.put(report.loaded)
+                pin = isinstance(self._job.work, LoadWork) and self._job.work.pin
+                self._loaded = self._tools.loaded.put(report.loaded, pin=pin)
             case ModelUnloaded():
                 self._tools.loaded.remove(f"{report.model_id}@{self._jobs.get(self._job.id).device_id}")
             case Finished():

@@ -73,7 +73,7 @@ class Submissions:
         if self.draining:
             raise FailedPrecondition("the server is shutting down and takes no new work", ErrorReason.DRAINING)
         for name in options.device_ids:
-            self._devices.get(name)
+            self._devices.check(name)
         if not (request_id and self.jobs.knows_request(request_id)):
             self._queue.check_room(_ASSUMED_JOB_S)
         if validate_only:

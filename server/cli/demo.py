@@ -96,7 +96,7 @@ def _sheet(out: Path, files: Sequence[Path]) -> Path:
     cells: list[tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]] = []
     for prompt, file in zip(PROMPTS, files, strict=True):
         with Image.open(file) as picture:
-            cells.append((prompt, np.asarray(picture.convert("RGB"))))
+            cells.append((prompt.split(" on a ")[0], np.asarray(picture.convert("RGB"))))
     sheet = out / "contact-sheet.png"
     try:
         sheet.write_bytes(encode(contact_sheet(cells, _COLUMNS, _CELL_PX), "image/png"))

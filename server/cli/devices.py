@@ -20,7 +20,9 @@ def devices(address: AddressOption = None, json: JsonOption = False) -> None:
     if json:
         return print_json(answer)
     heads = ("device", "name", "state", "backend", "memory", "aliases")
-    return print_table(heads, map(_row, answer.devices), "No devices yet; `deviceops status` tells what the server waits for.")
+    return print_table(
+        heads, map(_row, answer.devices), "No devices yet; `deviceops status` tells what the server waits for."
+    )
 
 
 def _row(device: Device) -> tuple[str, ...]:

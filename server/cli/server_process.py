@@ -51,6 +51,7 @@ def own_server() -> Generator[Connection]:
         try:
             address = _address_of(process, log)
             notice(f"No server at {DEFAULT_ADDRESS}: started one at {address} for this command alone.")
+            notice("Its device worker needs some seconds until the first job can start.")
             with Connection(address, is_alive=lambda: process.poll() is None) as connection:
                 yield connection
         finally:

@@ -3,6 +3,7 @@
 The pipe comes first: from then on nothing that prints can disturb it, and pings are answered while torch is imported.
 """
 
+import os
 import sys
 
 from server.stdio.peer import FramePeer
@@ -10,12 +11,16 @@ from server.stdio.pipe import protect_stdout
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
+_BEHIND_THE_FRONT = 5
+"""Niceness of a worker that computes on the CPU: the front answers in milliseconds although every core is busy."""
 
 
 def main() -> None:
     """Serve one device until the pipe ends."""
     in_fd, out_fd = protect_stdout()
     _die_with_parent()
+    if sys.argv[1] == "cpu" and sys.platform != "win32":
+        os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
     # torch takes seconds: only now.
     from server.worker.orders import OrderLoop

@@ -23,11 +23,6 @@ class EncodedPrompt:
 class Conditions(Protocol):
     """What steers the denoiser, made once a job by its family and opaque to everybody else."""
 
-    @property
-    def guidance(self) -> float:
-        """Scale of classifier-free guidance; 1: off."""
-        ...
-
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that this job alone holds."""
         ...

@@ -9,9 +9,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from domains.inference.on_device import attention
 from domains.inference.on_device.family import Conditions, EncodedPrompt, StepRows, as_pixels
 from domains.inference.on_device.latent_colours import LatentColours
+from domains.inference.on_device.transformer import KeysValues
+from domains.inference.on_device.unet import TextKeys, UNet
+from domains.inference.on_device.vae_decoder import VaeDecoder
 from domains.model.on_device import OnDeviceModel
 
 
@@ -20,14 +22,23 @@ class Sd1Conditions:
     """The text, as each cross-attention layer reads it."""
 
     guidance: float
-    states: Tensor
-    """(1 or 2, tokens, width): unconditional first, if there is guidance."""
-    keys: attention.TextKeys
+    keys: TextKeys
+    """Of one row; or of two, unconditional first, if there is guidance."""
+    guided: bool
 
     def tensors(self) -> Sequence[Tensor]:
         """See `Conditions`."""
-        own = [self.states] if self.states.shape[0] == 2 else []  # a single row is the prompt cache's
-        return [*own, *(tensor for pair in self.keys.values() for tensor in pair)]
+        return [tensor for layer in self.keys for pair in layer for tensor in pair]
+
+    def rows(self, images: int) -> TextKeys:
+        """Each row once an image: (u, c) → (u, u, c, c)."""
+        if images == 1:
+            return self.keys
+        return [[_repeated(pair, images) for pair in layer] for layer in self.keys]
+
+
+def _repeated(pair: KeysValues, images: int) -> KeysValues:
+    return pair[0].repeat_interleave(images, 0), pair[1].repeat_interleave(images, 0)
 
 
 class Sd1:
@@ -35,11 +46,12 @@ class Sd1:
 
     def __init__(self, loaded: OnDeviceModel) -> None:
         self._loaded = loaded
-        self._unet = cast(UNet2DConditionModel, loaded.modules["unet"])
-        self._vae = cast(AutoencoderKL, loaded.modules["vae"])
+        vae = cast(AutoencoderKL, loaded.modules["vae"])
+        self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]))
         self._text = cast(CLIPTextModel, loaded.modules["text_encoder"])
-        self._colours = LatentColours(self._vae)
-        attention.install(self._unet)
+        self._vae = vae
+        self._decoder = VaeDecoder(vae)
+        self._colours = LatentColours(vae)
 
     def encode(self, prompt: str) -> EncodedPrompt:
         words = self._loaded.tokenizer
@@ -51,8 +63,7 @@ class Sd1:
 
     def conditions(self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float) -> Conditions:
         states = positive.states if negative is None else torch.cat([negative.states, positive.states])
-        keys = attention.text_keys(self._unet, states)
-        return Sd1Conditions(guidance=1.0 if negative is None else guidance, states=states, keys=keys)
+        return Sd1Conditions(guidance=guidance, keys=self._unet.text_keys(states), guided=negative is not None)
 
     def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
         scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
@@ -62,23 +73,15 @@ class Sd1:
         return [self._denoise(rows, cast(Sd1Conditions, rows.conditions)) for rows in group]
 
     def _denoise(self, rows: StepRows, text: Sd1Conditions) -> Tensor:
-        images = rows.latents.shape[0]
-        guided = text.states.shape[0] == 2
-        latents = rows.latents.to(self._unet.dtype)
-        output = self._unet(
-            (torch.cat([latents, latents]) if guided else latents).contiguous(memory_format=torch.channels_last),
-            rows.timestep,
-            encoder_hidden_states=text.states,
-            cross_attention_kwargs={"text_keys": attention.repeated(text.keys, images)},
-            return_dict=False,
-        )[0].float()
-        if not guided:
+        latents = rows.latents.to(self._unet.dtype, memory_format=torch.channels_last)
+        output = self._unet(latents, rows.timestep, text.rows(rows.latents.shape[0])).float()
+        if not text.guided:
             return output
         without, with_text = output.chunk(2)
         return without + text.guidance * (with_text - without)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return as_pixels(self._vae.decode(self._unscaled(latents), return_dict=False)[0])[0]
+        return as_pixels(self._decoder(self._unscaled(latents)))[0]
 
     def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
         colours = self._colours.of(x0)

@@ -1904,7 +1904,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForString(82);
     private readonly pbc::RepeatedField<string> knownPrompts_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Names that it is known to draw, for models whose files list them, at most 5000. Only filled when the request asks.
+    /// Names that it is known to draw, for models whose files list them, at most 4,000. Only filled when the request asks.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

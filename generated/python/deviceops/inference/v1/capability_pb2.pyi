@@ -261,7 +261,7 @@ class GenerationModel(_message.Message):
 
     @_builtins.property
     def known_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names that it is known to draw, for models whose files list them, at most 5000. Only filled when the request asks."""
+        """Names that it is known to draw, for models whose files list them, at most 4,000. Only filled when the request asks."""
 
     def __init__(
         self,

@@ -1,0 +1,43 @@
+"""Diffusers' residual block, computed in place where nothing else looks, and without its division by one."""
+
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor
+
+from domains.errors import ErrorReason, FailedPrecondition
+
+
+class Resnet:
+    """x + conv(silu(norm(conv(silu(norm(x))) + time)))."""
+
+    def __init__(self, module: ResnetBlock2D) -> None:
+        _refuse_others(module)
+        self._module = module
+
+    @property
+    def time_projection(self):
+        """The linear layer that turns a time embedding into this block's shift; None in a VAE."""
+        return self._module.time_emb_proj
+
+    def __call__(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """x: (rows, channels, h, w); shift: (rows or 1, channels out, 1, 1)."""
+        module = self._module
+        hidden = module.conv1(F.silu(module.norm1(x), inplace=True))
+        if shift is not None:
+            hidden += shift
+        hidden = module.conv2(F.silu(module.norm2(hidden), inplace=True))
+        hidden += x if module.conv_shortcut is None else module.conv_shortcut(x)
+        return hidden
+
+
+def _refuse_others(module: ResnetBlock2D) -> None:
+    plain = (
+        module.output_scale_factor == 1
+        and module.upsample is None
+        and module.downsample is None
+        and (module.time_emb_proj is None or module.time_embedding_norm == "default")
+        and not getattr(module, "skip_time_act", False)
+    )
+    if not plain:
+        message = "the model's residual blocks are of a kind that Stable Diffusion 1.x does not have"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, part="ResnetBlock2D")

@@ -1,0 +1,115 @@
+"""Diffusers' spatial transformer, with one product for query, key and value, and text keys computed once a job.
+
+The text does not change between steps, so its keys and values in each cross-attention layer do not either. Pictures
+stay channels-last throughout: then tokens are a view of them, and a 1×1 convolution is a linear layer.
+
+With guidance both halves of the rows are equal until the text first enters. So rows come in once, and are doubled there.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+
+from domains.errors import ErrorReason, FailedPrecondition
+
+KeysValues = tuple[Tensor, Tensor]
+"""(rows, heads, tokens, head width), twice."""
+
+
+class Transformer:
+    """Attention of a picture to itself and to the text, at one resolution."""
+
+    def __init__(self, module: Transformer2DModel) -> None:
+        self._module = module
+        self._blocks = [_Block(block) for block in module.transformer_blocks]
+
+    def text_keys(self, states: Tensor) -> list[KeysValues]:
+        """What its layers read of text states (rows, tokens, width)."""
+        return [block.text_keys(states) for block in self._blocks]
+
+    def __call__(self, x: Tensor, text: Sequence[KeysValues]) -> Tensor:
+        """x: (rows, channels, h, w), channels last; its rows, or as many as the text has."""
+        height, width = x.shape[-2:]
+        tokens = self._module.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = _linear(self._module.proj_in, tokens)
+        for block, keys in zip(self._blocks, text, strict=True):
+            tokens = block(tokens, keys)
+        hidden = _linear(self._module.proj_out, tokens).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return hidden.add_(doubled(x, hidden.shape[0]))
+
+
+class _Block:
+    def __init__(self, block: BasicTransformerBlock) -> None:
+        _refuse_others(block)
+        self._block = block
+        self._self_weight = _joined(block.attn1)
+
+    def text_keys(self, states: Tensor) -> KeysValues:
+        layer = self._block.attn2
+        return _heads(layer, layer.to_k(states)).contiguous(), _heads(layer, layer.to_v(states)).contiguous()
+
+    def __call__(self, tokens: Tensor, text: KeysValues) -> Tensor:
+        block = self._block
+        query, key, value = F.linear(block.norm1(tokens), self._self_weight).chunk(3, dim=-1)
+        layer = block.attn1
+        tokens = _attended(layer, _heads(layer, query), _heads(layer, key), _heads(layer, value)).add_(tokens)
+        layer = block.attn2
+        keys, values = text
+        query = doubled(_heads(layer, layer.to_q(block.norm2(tokens))), keys.shape[0])
+        tokens = _attended(layer, query, keys, values).add_(doubled(tokens, keys.shape[0]))
+        hidden, gate = block.ff.net[0].proj(block.norm3(tokens)).chunk(2, dim=-1)
+        return block.ff.net[2](F.gelu(gate).mul_(hidden)).add_(tokens)
+
+
+def doubled(x: Tensor, rows: int) -> Tensor:
+    """x with `rows` rows: itself, or repeated as a whole (rows a, b → a, b, a, b)."""
+    if x.shape[0] == rows:
+        return x
+    repeats = (rows // x.shape[0], *(1 for _ in x.shape[1:]))
+    # `repeat` forgets the layout; along the first dimension `cat` keeps it.
+    return torch.cat([x] * repeats[0])
+
+
+def _attended(layer: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    found = F.scaled_dot_product_attention(query, key, value)
+    return layer.to_out[0](found.transpose(1, 2).flatten(2))
+
+
+def _heads(layer: Attention, states: Tensor) -> Tensor:
+    """(rows, tokens, width) → (rows, heads, tokens, head width)."""
+    return states.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+
+
+def _linear(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """A linear layer, or the 1×1 convolution that SD 1.x has in its place."""
+    weight, bias = layer.weight, layer.bias
+    return F.linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias)
+
+
+def _joined(layer: Attention) -> Tensor:
+    """The three weights in one; the layer keeps its names, as views, so the memory is there once."""
+    weights = [projection.weight for projection in (layer.to_q, layer.to_k, layer.to_v)]
+    joined = torch.cat([weight.data for weight in weights])
+    for weight, part in zip(weights, joined.chunk(3), strict=True):
+        weight.data = part
+    return joined
+
+
+def _refuse_others(block: BasicTransformerBlock) -> None:
+    layers = [layer for layer in (block.attn1, block.attn2) if layer is not None]
+    plain = (
+        len(layers) == 2
+        and getattr(block, "norm_type", "layer_norm") == "layer_norm"
+        and not block.only_cross_attention
+        and all(layer.to_q.bias is None and layer.rescale_output_factor == 1 for layer in layers)
+        and not any(layer.norm_q or layer.norm_cross or layer.group_norm for layer in layers)
+        and hasattr(block.ff.net[0], "proj")
+    )
+    if not plain:
+        message = "the model's attention blocks are of a kind that Stable Diffusion 1.x does not have"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, part="BasicTransformerBlock")

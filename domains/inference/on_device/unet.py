@@ -1,0 +1,129 @@
+"""The walk through a diffusers UNet, over its modules and weights but in our order of operations.
+
+What it saves against the module's own `forward`: text keys are computed once a job, time shifts in one product a step,
+the first layers once for both halves of guidance, and no layout is ever changed. Results differ by rounding only.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.resnet import Resnet
+from domains.inference.on_device.transformer import KeysValues, Transformer, doubled
+
+TextKeys = Sequence[Sequence[KeysValues]]
+"""For each transformer, in the order of the walk."""
+
+# Inputs that a UNet of another family has beside latents, time and text.
+_OTHER_INPUTS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim", "time_cond_proj_dim", "num_class_embeds")
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """One resolution on the way down or up, or the middle."""
+
+    resnets: Sequence[Resnet]
+    transformers: Sequence[Transformer]
+    """As many as resnets, one fewer in the middle, none where the level has no attention."""
+    resize: Any
+    """Diffusers' own down- or upsampler; None at the last level."""
+
+
+class UNet:
+    """Computes what `unet(latents, timestep, text)` computes."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        """Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit."""
+        _refuse_others(unet)
+        self._unet = unet
+        self._down = [_level(block, "downsamplers") for block in unet.down_blocks]
+        self._middle = _level(unet.mid_block, "")
+        self._up = [_level(block, "upsamplers") for block in unet.up_blocks]
+        levels = [*self._down, self._middle, *self._up]
+        self._transformers = [transformer for level in levels for transformer in level.transformers]
+        projections = [resnet.time_projection for level in levels for resnet in level.resnets]
+        self._time_weight = torch.cat([projection.weight.data for projection in projections])
+        self._time_bias = torch.cat([projection.bias.data for projection in projections])
+        self._time_widths = [projection.weight.shape[0] for projection in projections]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self._unet.dtype
+
+    def text_keys(self, states: Tensor) -> TextKeys:
+        """What the walk needs of text states (rows, tokens, width); for any number of steps."""
+        return [transformer.text_keys(states) for transformer in self._transformers]
+
+    def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys) -> Tensor:
+        """latents: (rows, channels, h, w), channels last. (rows of the text, channels, h, w)."""
+        shifts, keys = iter(self._shifts(timestep)), iter(text)
+        hidden = self._unet.conv_in(latents)
+        skips = [hidden]
+        for level in self._down:
+            hidden = self._descend(level, hidden, skips, shifts, keys)
+        hidden = self._cross(hidden, shifts, keys)
+        for level in self._up:
+            hidden = self._ascend(level, hidden, skips, shifts, keys)
+        return self._unet.conv_out(F.silu(self._unet.conv_norm_out(hidden), inplace=True))
+
+    def _descend(
+        self, level: _Level, hidden: Tensor, skips: list[Tensor], shifts: Iterator[Tensor], keys: Iterator[Any]
+    ) -> Tensor:
+        for index, resnet in enumerate(level.resnets):
+            hidden = resnet(hidden, next(shifts))
+            if level.transformers:
+                hidden = level.transformers[index](hidden, next(keys))
+            skips.append(hidden)
+        if level.resize is not None:
+            hidden = level.resize(hidden)
+            skips.append(hidden)
+        return hidden
+
+    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any]) -> Tensor:
+        first, *others = self._middle.resnets
+        hidden = first(hidden, next(shifts))
+        for transformer, resnet in zip(self._middle.transformers, others, strict=True):
+            hidden = resnet(transformer(hidden, next(keys)), next(shifts))
+        return hidden
+
+    def _ascend(
+        self, level: _Level, hidden: Tensor, skips: list[Tensor], shifts: Iterator[Tensor], keys: Iterator[Any]
+    ) -> Tensor:
+        for index, resnet in enumerate(level.resnets):
+            skip = doubled(skips.pop(), hidden.shape[0])
+            hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts))
+            if level.transformers:
+                hidden = level.transformers[index](hidden, next(keys))
+        if level.resize is None:
+            return hidden
+        # An odd size was rounded up on the way down: the skip knows what it was.
+        return level.resize(hidden, tuple(skips[-1].shape[-2:]))
+
+    def _shifts(self, timestep: Tensor) -> Sequence[Tensor]:
+        """Each resnet's (1, channels, 1, 1) shift at a 0-dim timestep."""
+        embedding = self._unet.time_embedding(self._unet.time_proj(timestep[None]).to(self.dtype))
+        projected = F.linear(F.silu(embedding), self._time_weight, self._time_bias)
+        return [shift[:, :, None, None] for shift in projected.split(self._time_widths, dim=1)]
+
+
+def _level(block: Any, resize: str) -> _Level:
+    samplers = getattr(block, resize, None) if resize else None
+    return _Level(
+        resnets=[Resnet(module) for module in block.resnets],
+        transformers=[Transformer(module) for module in getattr(block, "attentions", None) or ()],
+        resize=samplers[0] if samplers else None,
+    )
+
+
+def _refuse_others(unet: UNet2DConditionModel) -> None:
+    found = [name for name in _OTHER_INPUTS if getattr(unet.config, name, None) is not None]
+    if found or unet.mid_block is None or unet.config.center_input_sample:
+        message = f"the model's UNet asks for more than latents, time and text: {', '.join(found) or 'other blocks'}"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, part="unet", inputs=", ".join(found))

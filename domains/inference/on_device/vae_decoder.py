@@ -1,0 +1,34 @@
+"""The walk through a diffusers VAE decoder: its modules and weights, its blocks computed as in the UNet."""
+
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from domains.inference.on_device.resnet import Resnet
+
+
+class VaeDecoder:
+    """Latents to pictures, without the latents' scale."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        """Raises MODEL_INCOMPATIBLE for a decoder with other blocks."""
+        self._vae = vae
+        self._middle = [Resnet(module) for module in vae.decoder.mid_block.resnets]
+        self._levels = [
+            ([Resnet(module) for module in block.resnets], block.upsamplers[0] if block.upsamplers else None)
+            for block in vae.decoder.up_blocks
+        ]
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """(rows, channels, h, w), channels last → (rows, 3, 8h, 8w) in −1..1, about."""
+        decoder = self._vae.decoder
+        if self._vae.post_quant_conv is not None:
+            latents = self._vae.post_quant_conv(latents)
+        hidden = self._middle[0](decoder.conv_in(latents))
+        for attention, resnet in zip(decoder.mid_block.attentions, self._middle[1:], strict=True):
+            hidden = resnet(hidden if attention is None else attention(hidden))
+        for resnets, upsample in self._levels:
+            for resnet in resnets:
+                hidden = resnet(hidden)
+            hidden = hidden if upsample is None else upsample(hidden)
+        return decoder.conv_out(F.silu(decoder.conv_norm_out(hidden), inplace=True))

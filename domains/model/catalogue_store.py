@@ -1,0 +1,53 @@
+"""Keeps the catalogue in the state folder's database, so that ids and hashes outlive the process."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from domains.model.fingerprint import FileHash
+from domains.model.model import Model
+from domains.storage import storage_errors
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file_hashes (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Model).decode
+
+
+class CatalogueStore:
+    """Two tables of a connection that others use too. One thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._folder = Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent
+        with storage_errors(self._folder):
+            connection.executescript(_SCHEMA)
+
+    def models(self) -> Iterator[Model]:
+        """Those of the last scan."""
+        for (body,) in self._db.execute("SELECT body FROM models").fetchall():
+            try:
+                yield _decode(body)
+            except msgspec.DecodeError:
+                # Written by a version with other fields: the next scan finds the model again.
+                continue
+
+    def hashes(self) -> Iterator[FileHash]:
+        """Hashes of files, as far as they were computed."""
+        for path, state, sha256 in self._db.execute("SELECT path, state, sha256 FROM file_hashes").fetchall():
+            yield FileHash(path=path, state=state, sha256=sha256)
+
+    def replace(self, models: Iterable[Model], hashes: Iterable[FileHash]) -> None:
+        """All of both, at once or not at all. Raises STORAGE_FULL."""
+        with storage_errors(self._folder), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM models")
+            self._db.execute("DELETE FROM file_hashes")
+            self._db.executemany("INSERT INTO models VALUES (?, ?)", [(model.id, _encode(model)) for model in models])
+            rows = [(one.path, one.state, one.sha256) for one in hashes]
+            self._db.executemany("INSERT INTO file_hashes VALUES (?, ?, ?)", rows)

@@ -1,0 +1,72 @@
+"""The same generation twice: by diffusers' own pipeline, and by our engine's parts."""
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import begin, walk_together
+from domains.model.model import Model
+from domains.model.on_device import OnDeviceModel
+
+CLASSES = {
+    "euler": EulerDiscreteScheduler,
+    "euler_a": EulerAncestralDiscreteScheduler,
+    "ddim": DDIMScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
+
+
+def reference_pipeline(model: Model) -> StableDiffusionPipeline:
+    """Diffusers' own, in float32."""
+    pipe = StableDiffusionPipeline.from_pretrained(
+        model.folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def reference_latents(pipe: StableDiffusionPipeline, asked: ResolvedGeneration) -> Tensor:
+    """Its final latents; initial noise and step noise from one generator a picture, as ours."""
+    own = pipe.scheduler
+    pipe.scheduler = CLASSES[asked.scheduler].from_config(own.config, use_karras_sigmas=asked.karras_sigmas)
+    generators = [torch.Generator().manual_seed(seed) for seed in asked.seeds]
+    shape = (1, 4, asked.height_px // pipe.vae_scale_factor, asked.width_px // pipe.vae_scale_factor)
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    try:
+        return pipe(
+            [asked.prompt] * len(generators),
+            negative_prompt=[asked.negative_prompt] * len(generators),
+            height=asked.height_px,
+            width=asked.width_px,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance_scale,
+            eta=asked.eta,
+            latents=noise.to(pipe.device),
+            generator=generators,
+            output_type="latent",
+        ).images.cpu()
+    finally:
+        pipe.scheduler = own
+
+
+def final_latents(loaded: OnDeviceModel, asked: ResolvedGeneration) -> Tensor:
+    """Our engine's final latents."""
+    family = family_of(loaded)
+    with torch.inference_mode():
+        conditions = condition(loaded, family, asked, PromptCache()).conditions
+        trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device)
+        while not trajectory.done:
+            walk_together([trajectory])
+        return trajectory.latents.cpu()

@@ -1,0 +1,108 @@
+"""The commands against a real server."""
+
+import json
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+from PIL import Image
+
+from deviceops.inference.v1 import inference_service_pb2
+from deviceops.processing.v1 import processing_service_pb2
+from domains.imaging.media_types import MEDIA_TYPES
+from server.cli.app import run
+from tests.server.harness import RunningServer, running_server
+
+
+@pytest.fixture(autouse=True)
+def _address(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICEOPS_ADDRESS", server.address)
+
+
+def _jobs(capsys: pytest.CaptureFixture[str], *flags: str) -> processing_service_pb2.ListJobsResponse:
+    capsys.readouterr()
+    assert run(["jobs", "--json", *flags]) == 0
+    return json_format.Parse(capsys.readouterr().out, processing_service_pb2.ListJobsResponse())
+
+
+def test_generate_writes_a_picture_with_its_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "apple.png"
+    command = ["generate", "a red apple", "--out", str(file), "--steps", "4", "--seed", "11"]
+    assert run([*command, "--previews", str(tmp_path / "p"), "--preview-every", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(file)]
+    with Image.open(file) as picture:
+        assert picture.size == (256, 256)
+    manifest = MEDIA_TYPES["image/png"].read_manifest(file.read_bytes())
+    assert manifest is not None
+    assert "a red apple" in manifest
+    assert json.loads(manifest)
+    assert all(Image.open(preview).size for preview in (tmp_path / "p").iterdir())
+    assert sorted(tmp_path.iterdir()) == [file, tmp_path / "p"]
+
+
+def test_generate_json_is_one_message_a_line_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["generate", "an owl", "--out", str(tmp_path / "owl.webp"), "--steps", "2", "--count", "2", "--json"]
+    assert run(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    messages = [json_format.Parse(line, inference_service_pb2.GenerateResponse()) for line in lines]
+    assert messages[0].event.WhichOneof("kind") == "queued"
+    assert messages[-1].event.WhichOneof("kind") == "succeeded"
+    assert [image.index for image in messages[-1].result.images] == [0, 1]
+    assert {path.name for path in tmp_path.iterdir()} == {"owl-1.webp", "owl-2.webp"}
+
+
+def test_all_that_is_wrong_with_a_request_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["generate", "x", "--out", str(tmp_path / "x.png"), "--steps", "0", "--scheduler", "nope"]
+    assert run(command) == 1
+    told = capsys.readouterr()
+    assert "generation.sampling.steps" in told.err
+    assert "generation.sampling.scheduler" in told.err
+    assert not told.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_jobs_are_listed_and_filtered_and_watched_after_their_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["generate", "a rocket", "--out", str(tmp_path / "r.png"), "--steps", "2"]) == 0
+    (newest,) = _jobs(capsys, "--limit", "1").jobs
+    assert newest.id in {job.id for job in _jobs(capsys, "--state", "succeeded").jobs}
+    assert newest.id not in {job.id for job in _jobs(capsys, "--state", "failed", "--state", "queued").jobs}
+    assert run(["jobs"]) == 0
+    assert f"{newest.id}  generation" in capsys.readouterr().out
+    assert run(["watch", newest.id, "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    last = json_format.Parse(lines[-1], processing_service_pb2.WatchJobResponse())
+    assert last.event.WhichOneof("kind") == "succeeded"
+    assert run(["cancel", newest.id]) == 1
+    assert "ILLEGAL_STATE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["devices", "models", "status"])
+def test_lists_are_tables_for_people_and_one_object_for_programs(command: str, capsys: pytest.CaptureFixture[str]):
+    assert run([command]) == 0
+    table = capsys.readouterr().out
+    assert run([command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert {"devices": "cpu", "models": "emoji-sd", "status": "inference"}[command] in table
+
+
+def test_a_scan_tells_what_it_found(capsys: pytest.CaptureFixture[str]):
+    assert run(["models", "--scan"]) == 0
+    assert "Scan: " in capsys.readouterr().err
+
+
+def test_the_demo_makes_six_pictures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["demo", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [str(tmp_path / "contact-sheet.png")]
+    assert "Six pictures in" in told.err
+    with Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert min(sheet.size) > 2 * 256
+    pictures = [path for path in tmp_path.iterdir() if path.name != "contact-sheet.png"]
+    assert len({path.read_bytes() for path in pictures}) == 6
+
+
+def test_a_unix_socket_is_an_address_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    socket = tmp_path / "s"
+    with running_server("--device", "cpu", "--socket", str(socket)):
+        assert run(["status", "--address", f"unix:{socket}"]) == 0
+    assert f"unix:{socket}" in capsys.readouterr().out

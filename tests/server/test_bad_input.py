@@ -1,0 +1,249 @@
+"""Bad input: each a typed error that names the field and says what would be right, before anything is stored."""
+
+import math
+from collections.abc import Callable
+
+import grpc
+import pytest
+from deviceops.common.v1 import image_pb2, job_event_pb2, label_pb2
+from deviceops.device.v1 import device_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.memory.v1 import memory_service_pb2
+from deviceops.model.v1 import model_service_pb2, model_work_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+
+from tests.server import asking
+from tests.server.asking import Refusal
+from tests.server.harness import RunningServer
+
+G, S = generation_pb2.Generation, generation_pb2.Sampling
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def ask(server: RunningServer, generation: G, **also: object) -> Refusal:
+    """Through both doors: they refuse the same, each naming the field by its own path."""
+    request = inference_service_pb2.GenerateRequest(generation=generation, **also)  # pyright: ignore[reportArgumentType]
+    by_door = asking.refused(lambda: server.inference.Generate(request))
+    spec = job_pb2.JobSpec(generation=generation)
+    submission = processing_service_pb2.SubmitJobRequest(spec=spec, **also)  # pyright: ignore[reportArgumentType]
+    by_submission = asking.refused(lambda: server.processing.SubmitJob(submission))
+    assert (by_door.code, by_door.reason) == (by_submission.code, by_submission.reason)
+    assert [field.removeprefix("spec.") for field in by_submission.fields] == by_door.fields
+    assert all(field.startswith("spec.") for field in by_submission.fields if "generation" in field)
+    return by_door
+
+
+CASES = {
+    "no steps": (G(sampling=S(steps=0)), "generation.sampling.steps", "1..1000"),
+    "too many steps": (G(sampling=S(steps=100_000)), "generation.sampling.steps", "1..1000"),
+    "negative steps": (G(sampling=S(steps=-1)), "generation.sampling.steps", "1..1000"),
+    "width 7": (G(width_px=7, height_px=64), "generation.width_px", "64..4096"),
+    "width 100000": (G(width_px=100_000, height_px=64), "generation.width_px", "64..4096"),
+    "width 65": (G(width_px=65, height_px=64), "generation.width_px", "multiple of 8"),
+    "height alone": (G(height_px=64), "generation.width_px", "both"),
+    "too many pictures": (G(image_count=17), "generation.image_count", "1..16"),
+    "guidance NaN": (G(sampling=S(guidance_scale=math.nan)), "generation.sampling.guidance_scale", "0..50"),
+    "guidance inf": (G(sampling=S(guidance_scale=math.inf)), "generation.sampling.guidance_scale", "0..50"),
+    "guidance below 0": (G(sampling=S(guidance_scale=-1)), "generation.sampling.guidance_scale", "0..50"),
+    "eta NaN": (G(sampling=S(eta=math.nan)), "generation.sampling.eta", "0..1"),
+    "seed below 0": (G(sampling=S(seed=-1)), "generation.sampling.seed", "0.."),
+    "unknown scheduler": (G(sampling=S(scheduler="eulerr")), "generation.sampling.scheduler", "euler, "),
+    "long prompt": (G(prompt="x" * 40 * 1024), "generation.prompt", "32768"),
+    "long negative": (G(negative_prompt="ü" * 20 * 1024), "generation.negative_prompt", "32768"),
+    "PNG quality": (
+        G(output=image_pb2.OutputFormat(media_type="image/png", quality=50)),
+        "generation.output.quality",
+        "lossless",
+    ),
+    "default quality": (G(output=image_pb2.OutputFormat(quality=50)), "generation.output.quality", "lossless"),
+    "JPEG quality 0": (
+        G(output=image_pb2.OutputFormat(media_type="image/jpeg", quality=0)),
+        "generation.output.quality",
+        "1..100",
+    ),
+    "WebP quality 101": (
+        G(output=image_pb2.OutputFormat(media_type="image/webp", quality=101)),
+        "generation.output.quality",
+        "1..100",
+    ),
+    "unknown format": (G(output=image_pb2.OutputFormat(media_type="image/gif")), "generation.output.media_type", "image/png"),
+    "preview edge": (G(previews=generation_pb2.PreviewOptions(max_edge_px=5)), "generation.previews.max_edge_px", "16..512"),
+}
+
+
+@pytest.mark.parametrize(("generation", "field", "hint"), CASES.values(), ids=CASES.keys())
+def test_a_wrong_field_is_named_with_what_would_be_right(
+    server: RunningServer, generation: G, field: str, hint: str
+) -> None:
+    refusal = ask(server, generation)
+    assert (refusal.code, refusal.reason) == (INVALID, "INVALID_FIELD")
+    assert field in refusal.fields
+    texts = [v.description for v in refusal.bad_request.field_violations if v.field == field]
+    assert any(hint in text for text in texts), texts
+    assert len(refusal.message) < 4096
+
+
+def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
+    generation = G(
+        prompt="x" * 40_000,
+        width_px=7,
+        height_px=100_000,
+        image_count=99,
+        sampling=S(steps=0, guidance_scale=math.nan, scheduler="none", seed=-5),
+        output=image_pb2.OutputFormat(media_type="image/gif"),
+    )
+    options = job_event_pb2.JobOptions(labels=[label_pb2.Label(key="", value="x")], run_timeout=Duration(seconds=-1))
+    refusal = ask(server, generation, options=options)
+    assert set(refusal.fields) == {
+        "generation.prompt",
+        "generation.width_px",
+        "generation.height_px",
+        "generation.image_count",
+        "generation.sampling.steps",
+        "generation.sampling.guidance_scale",
+        "generation.sampling.scheduler",
+        "generation.sampling.seed",
+        "generation.output.media_type",
+        "options.labels",
+        "options.run_timeout",
+    }
+
+
+UNSERVED: dict[str, Callable[[G], object]] = {
+    "controls": lambda g: g.controls.add(),
+    "loras": lambda g: g.loras.add(),
+    "image_prompts": lambda g: g.image_prompts.add(),
+    "textual_inversions": lambda g: g.textual_inversions.add(),
+    "init_image": lambda g: g.init_image.SetInParent(),
+    "mask": lambda g: g.mask.SetInParent(),
+    "outpaint": lambda g: g.outpaint.SetInParent(),
+    "refiner": lambda g: g.refiner.SetInParent(),
+    "hires_pass": lambda g: g.hires_pass.SetInParent(),
+    "vae_model_id": lambda g: setattr(g, "vae_model_id", "x"),
+    "clip_skip": lambda g: setattr(g, "clip_skip", 2),
+    "safety_policy_id": lambda g: setattr(g, "safety_policy_id", "strict"),
+}
+
+
+@pytest.mark.parametrize("name", UNSERVED)
+def test_a_field_that_is_not_served_is_refused_by_name(server: RunningServer, name: str) -> None:
+    generation = G(prompt="a red apple")
+    UNSERVED[name](generation)
+    refusal = ask(server, generation)
+    assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
+    assert refusal.fields == [f"generation.{name}"]
+
+
+def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:
+    generation = G(sampling=S(steps=0), clip_skip=2)
+    generation.loras.add()
+    refusal = ask(server, generation)
+    assert refusal.reason == "INVALID_FIELD"
+    assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.loras"}
+
+
+def test_a_message_of_10_mb_is_refused_clearly_and_the_server_goes_on(server: RunningServer) -> None:
+    request = inference_service_pb2.GenerateRequest(generation=G(prompt="x" * 10_000_000))
+    refusal = asking.refused(lambda: server.inference.Generate(request))
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in refusal.message
+    assert server.status().limits.max_message_bytes == 4 * 1024 * 1024
+
+
+def test_an_unknown_model_is_told_with_the_nearest(server: RunningServer) -> None:
+    refusal = ask(server, G(prompt="x", model_id="emojisd"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert refusal.facts["model_id"] == "emojisd"
+    assert "emoji-sd" in refusal.facts["nearest"]
+    assert refusal.has(error_details_pb2.ResourceInfo())
+
+
+def test_what_is_wrong_with_the_request_is_told_before_the_missing_model(server: RunningServer) -> None:
+    refusal = ask(server, G(model_id="none", sampling=S(steps=0)))
+    assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["generation.sampling.steps"])
+
+
+@pytest.mark.parametrize("request_id", ["x" * 65, "with space", "zeile\n", "ü"])
+def test_a_bad_request_id_is_named(server: RunningServer, request_id: str) -> None:
+    refusal = ask(server, asking.picture(), request_id=request_id)
+    assert (refusal.code, refusal.fields) == (INVALID, ["request_id"])
+
+
+LABELS = {
+    "empty key": [label_pb2.Label(value="x")],
+    "long key": [label_pb2.Label(key="k" * 64)],
+    "long value": [label_pb2.Label(key="k", value="v" * 256)],
+    "twice": [label_pb2.Label(key="k", value="1"), label_pb2.Label(key="k", value="2")],
+    "too many": [label_pb2.Label(key=str(n)) for n in range(33)],
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+def test_bad_labels_are_named(server: RunningServer, labels: list[label_pb2.Label]) -> None:
+    refusal = ask(server, asking.picture(), options=job_event_pb2.JobOptions(labels=labels))
+    assert (refusal.code, set(refusal.fields)) == (INVALID, {"options.labels"})
+
+
+OPTIONS = {
+    "queue_timeout": job_event_pb2.JobOptions(queue_timeout=Duration()),
+    "run_timeout": job_event_pb2.JobOptions(run_timeout=Duration(seconds=-1)),
+    "keep_for": job_event_pb2.JobOptions(keep_for=Duration(seconds=10**10)),
+    "session_id": job_event_pb2.JobOptions(session_id="s"),
+    "reservation_id": job_event_pb2.JobOptions(reservation_id="r"),
+    "priority": job_event_pb2.JobOptions(priority=99),  # pyright: ignore[reportArgumentType]  # open enums take any number
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_bad_options_are_named(server: RunningServer, name: str) -> None:
+    refusal = ask(server, asking.picture(), options=OPTIONS[name])
+    assert (refusal.code, refusal.fields) == (INVALID, [f"options.{name}"])
+
+
+def test_an_unknown_device_is_told_with_those_there_are(server: RunningServer) -> None:
+    asking.watch(server, asking.submit(server))
+    options = job_event_pb2.JobOptions(devices=job_event_pb2.DeviceSelector(device_ids=["cuda:77"]))
+    refusal = ask(server, asking.picture(), options=options)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND")
+    assert refusal.facts == {"device_id": "cuda:77", "known": "cpu"}
+
+
+def test_unknown_ids_are_told_by_kind(server: RunningServer) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "JOB_NOT_FOUND": lambda: asking.job_of(server, "none"),
+        "BLOB_NOT_FOUND": lambda: server.memory.GetBlob(memory_service_pb2.GetBlobRequest(blob_id="none")),
+        "DEVICE_NOT_FOUND": lambda: server.device.GetDevice(device_service_pb2.GetDeviceRequest(device_id="none")),
+        "MODEL_NOT_FOUND": lambda: server.model.GetModel(model_service_pb2.GetModelRequest(model_id="none")),
+        "LOADED_MODEL_NOT_FOUND": lambda: server.model.GetLoadedModel(
+            model_service_pb2.GetLoadedModelRequest(loaded_model_id="none")
+        ),
+    }
+    for reason, call in calls.items():
+        refusal = asking.refused(call)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, reason)
+        assert "none" in refusal.facts.values()
+        assert refusal.info.domain == "deviceops"
+
+
+def test_a_model_load_asks_only_for_what_is_served(server: RunningServer) -> None:
+    load = model_work_pb2.ModelLoad(model_id="emoji-sd", warm_up=True, vae_model_id="other")
+    refusal = asking.refused(lambda: server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=load)))
+    assert set(refusal.fields) == {"model_load.warm_up", "model_load.vae_model_id"}
+    submission = processing_service_pb2.SubmitJobRequest(spec=job_pb2.JobSpec(model_load=load))
+    refusal = asking.refused(lambda: server.processing.SubmitJob(submission))
+    assert set(refusal.fields) == {"spec.model_load.warm_up", "spec.model_load.vae_model_id"}
+
+
+def test_nothing_of_a_refused_request_is_stored(server: RunningServer) -> None:
+    def newest() -> list[str]:
+        jobs = server.processing.ListJobs(processing_service_pb2.ListJobsRequest(page_size=1)).jobs
+        return [job.id for job in jobs]
+
+    before = newest()
+    ask(server, G(sampling=S(steps=0)), request_id="refused-once")
+    assert newest() == before
+    job_id = asking.submit(server, request_id="refused-once")
+    assert newest() == [job_id]
+    asking.watch(server, job_id)

@@ -1,0 +1,114 @@
+"""The pictures of a job: seeds, formats, repeatability."""
+
+import grpc
+import pytest
+from deviceops.common.v1 import image_pb2
+from deviceops.inference.v1 import generated_image_pb2
+from deviceops.memory.v1 import memory_service_pb2
+
+from tests.server import asking
+from tests.server.asking import picture
+from tests.server.harness import RunningServer
+
+SIGNATURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF"}
+
+
+def result_of(server: RunningServer, **asked: int) -> generated_image_pb2.GenerationResult:
+    return asking.watch(server, asking.submit(server, picture(**asked)))[-1].generation_result
+
+
+def test_several_pictures_have_consecutive_seeds_and_equal_single_runs(server: RunningServer) -> None:
+    together = result_of(server, seed=100, count=3, steps=3)
+    assert [image.seed for image in together.images] == [100, 101, 102]
+    assert list(together.resolved.seeds) == [100, 101, 102]
+    for image in together.images:
+        (alone,) = result_of(server, seed=image.seed, steps=3).images
+        assert pixels(server, alone) == pixels(server, image)
+    assert len({image.file.sha256 for image in together.images}) == 3
+
+
+def pixels(server: RunningServer, image: generated_image_pb2.GeneratedImage) -> bytes:
+    """The picture without its manifest, which tells the whole request it came from."""
+    data = asking.blob(server, image.file.blob_id)
+    at, parts = data.index(b"IDAT"), b""
+    while data[at : at + 4] == b"IDAT":
+        size = int.from_bytes(data[at - 4 : at], "big")
+        parts += data[at + 4 : at + 4 + size]
+        at += size + 12
+    return parts
+
+
+def test_the_same_request_gives_the_same_file(server: RunningServer) -> None:
+    first, second = (result_of(server, seed=9, steps=3).images[0] for _ in range(2))
+    assert first.file.sha256 == second.file.sha256
+
+
+def test_a_seed_that_was_not_given_is_drawn_and_told(server: RunningServer) -> None:
+    asked = picture()
+    asked.sampling.ClearField("seed")
+    drawn = [asking.watch(server, asking.submit(server, asked))[-1].generation_result for _ in range(2)]
+    assert drawn[0].images[0].seed != drawn[1].images[0].seed
+    assert [list(result.resolved.seeds) for result in drawn] == [[r.images[0].seed] for r in drawn]
+
+
+def test_the_result_repeats_every_choice(server: RunningServer) -> None:
+    asked = picture()
+    asked.sampling.Clear()
+    resolved = asking.watch(server, asking.submit(server, asked))[-1].generation_result.resolved
+    assert resolved.model_id == "emoji-sd"
+    assert len(resolved.model_sha256) == 64
+    assert resolved.scheduler
+    assert resolved.steps > 0
+    assert resolved.guidance_scale > 0
+    assert resolved.device_id == "cpu"
+    assert any(library.startswith("torch ") for library in resolved.libraries)
+
+
+@pytest.mark.parametrize("media_type", SIGNATURES)
+def test_each_format_is_what_it_says(server: RunningServer, media_type: str) -> None:
+    asked = picture()
+    asked.output.CopyFrom(image_pb2.OutputFormat(media_type=media_type))
+    (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
+    data = asking.blob(server, image.file.blob_id)
+    assert image.file.media_type == media_type
+    assert data.startswith(SIGNATURES[media_type])
+    assert b"a red apple" in data
+    assert (image.file.size.width_px, image.file.size.height_px) == (64, 64)
+
+
+def test_a_picture_can_go_without_its_manifest(server: RunningServer) -> None:
+    asked = picture()
+    asked.output.CopyFrom(image_pb2.OutputFormat(embed_manifest=False))
+    (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
+    assert b"a red apple" not in asking.blob(server, image.file.blob_id)
+
+
+def test_previews_are_small_pictures_of_the_steps_asked_for(server: RunningServer) -> None:
+    updates = asking.watch(server, asking.submit(server, picture(steps=6, previews=2)))
+    previews = [update.event.preview for update in updates if asking.kind(update) == "preview"]
+    assert previews
+    assert {preview.step for preview in previews} <= {2, 4, 6}
+    assert all(0 < len(preview.data) <= 256 * 1024 for preview in previews)
+    assert all(max(preview.size.width_px, preview.size.height_px) <= 64 for preview in previews)
+
+
+def test_a_blob_can_be_read_in_parts(server: RunningServer) -> None:
+    file = result_of(server).images[0].file
+    whole = asking.blob(server, file.blob_id)
+    request = memory_service_pb2.ReadBlobRequest(blob_id=file.blob_id, offset_bytes=100, length_bytes=50)
+    parts = list(server.memory.ReadBlob(request))
+    assert b"".join(part.data for part in parts) == whole[100:150]
+    assert parts[0].offset_bytes == 100
+    assert parts[0].total_bytes == len(whole)
+    blob = server.memory.GetBlob(memory_service_pb2.GetBlobRequest(blob_id=file.blob_id)).blob
+    assert (blob.sha256, blob.size_bytes, blob.media_type) == (file.sha256, len(whole), "image/png")
+
+
+def test_reading_outside_a_blob_names_every_field(server: RunningServer) -> None:
+    file = result_of(server).images[0].file
+    request = memory_service_pb2.ReadBlobRequest(
+        blob_id=file.blob_id, offset_bytes=file.size_bytes + 1, length_bytes=-1, chunk_bytes=7
+    )
+    refusal = asking.refused(lambda: server.memory.ReadBlob(request))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.fields == ["offset_bytes", "length_bytes", "chunk_bytes"]
