@@ -43,4 +43,8 @@ def test_an_invalid_request_names_every_violation() -> None:
 
 
 def test_facts_are_text_whatever_they_were() -> None:
-    assert errors.NotFound("no", job_id="job-1", count=3, ratio=0.5).facts == {"job_id": "job-1", "count": "3", "ratio": "0.5"}
+    assert errors.NotFound("no", job_id="job-1", count=3, ratio=0.5).facts == {
+        "job_id": "job-1",
+        "count": "3",
+        "ratio": "0.5",
+    }

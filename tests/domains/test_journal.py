@@ -16,7 +16,9 @@ def write(journal: Journal[int], value: int, slot: str = "") -> Entry[int]:
     return entry
 
 
-@given(st.lists(st.tuples(st.sampled_from(["", "progress", "preview"]), st.integers()), max_size=40), st.integers(0, 50))
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "progress", "preview"]), st.integers()), max_size=40), st.integers(0, 50)
+)
 def test_a_reader_sees_all_kept_entries_and_the_newest_of_each_slot(steps: list[Step], position: int) -> None:
     journal: Journal[int] = Journal()
     written = [(slot, write(journal, value, slot)) for slot, value in steps]
@@ -32,7 +34,9 @@ def test_sequences_rise_by_one_from_one(slots: list[str]) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "progress"]), st.integers()), max_size=30), st.integers(1, 5))
-def test_readers_who_come_at_any_time_see_rising_sequences_and_no_kept_entry_twice(steps: list[Step], every: int) -> None:
+def test_readers_who_come_at_any_time_see_rising_sequences_and_no_kept_entry_twice(
+    steps: list[Step], every: int
+) -> None:
     journal: Journal[int] = Journal()
     kept: list[int] = []
     seen: list[Entry[int]] = []

@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
 from deviceops.common.v1 import job_event_pb2
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
-
 from tests.server.harness import RunningServer
 
 CALL_S = 120.0
@@ -120,7 +120,11 @@ def until(call: Iterable[Any], wanted: Callable[[Any], bool]) -> Any:
 
 def denoising(update: Any) -> bool:
     """The job has done at least one step of many."""
-    return kind(update) == "progress" and update.event.progress.stage == "denoising" and update.event.progress.completed > 0
+    return (
+        kind(update) == "progress"
+        and update.event.progress.stage == "denoising"
+        and update.event.progress.completed > 0
+    )
 
 
 def wait_for_step(server: RunningServer, job_id: str) -> int:
@@ -182,7 +186,10 @@ class Refusal:
 def refused(call: Callable[[], Any]) -> Refusal:
     """The call must be refused; streams are read to the end."""
     with pytest.raises(grpc.RpcError) as told:
-        answer = call()
-        if hasattr(answer, "__next__"):
-            list(answer)
+        whole(call())
     return Refusal(told.value)
+
+
+def whole(answer: Any) -> Any:
+    """A stream's messages, or the answer itself."""
+    return list(answer) if hasattr(answer, "__next__") else answer

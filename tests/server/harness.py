@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+
 from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
 from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub

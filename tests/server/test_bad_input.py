@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+
 from deviceops.common.v1 import image_pb2, job_event_pb2, label_pb2
 from deviceops.device.v1 import device_service_pb2
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.model.v1 import model_service_pb2, model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2
-
 from tests.server import asking
 from tests.server.asking import Refusal
 from tests.server.harness import RunningServer
@@ -68,8 +68,16 @@ CASES = {
         "generation.output.quality",
         "1..100",
     ),
-    "unknown format": (G(output=image_pb2.OutputFormat(media_type="image/gif")), "generation.output.media_type", "image/png"),
-    "preview edge": (G(previews=generation_pb2.PreviewOptions(max_edge_px=5)), "generation.previews.max_edge_px", "16..512"),
+    "unknown format": (
+        G(output=image_pb2.OutputFormat(media_type="image/gif")),
+        "generation.output.media_type",
+        "image/png",
+    ),
+    "preview edge": (
+        G(previews=generation_pb2.PreviewOptions(max_edge_px=5)),
+        "generation.previews.max_edge_px",
+        "16..512",
+    ),
 }
 
 

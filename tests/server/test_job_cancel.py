@@ -2,8 +2,8 @@
 
 import grpc
 import pytest
-from deviceops.common.v1 import job_event_pb2
 
+from deviceops.common.v1 import job_event_pb2
 from tests.server import asking
 from tests.server.asking import LONG_STEPS, kind, kinds, picture
 from tests.server.harness import RunningServer, running_server

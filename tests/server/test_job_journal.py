@@ -2,9 +2,9 @@
 
 import grpc
 import pytest
+
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
-
 from tests.server import asking
 from tests.server.asking import ENDINGS, LONG_STEPS, kind, kinds, picture
 from tests.server.harness import RunningServer

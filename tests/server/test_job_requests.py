@@ -4,14 +4,14 @@ import base64
 
 import grpc
 import pytest
-from deviceops.common.v1 import error_pb2, job_event_pb2, label_pb2
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
-from deviceops.model.v1 import model_work_pb2
-from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 
+from deviceops.common.v1 import error_pb2, job_event_pb2, label_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.model.v1 import model_work_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from tests.server import asking
 from tests.server.asking import kind, kinds, picture
 from tests.server.harness import RunningServer, running_server
@@ -19,7 +19,9 @@ from tests.server.harness import RunningServer, running_server
 Filter = processing_service_pb2.JobFilter
 
 
-def listed(server: RunningServer, size: int = 0, token: str = "", **conditions: object) -> tuple[list[job_pb2.Job], str]:
+def listed(
+    server: RunningServer, size: int = 0, token: str = "", **conditions: object
+) -> tuple[list[job_pb2.Job], str]:
     wanted = Filter(**conditions)  # pyright: ignore[reportArgumentType]  # conditions by name
     request = processing_service_pb2.ListJobsRequest(page_size=size, page_token=token, filter=wanted)
     answer = server.processing.ListJobs(request)
@@ -46,7 +48,7 @@ def test_a_door_with_a_known_request_id_joins_the_job(server: RunningServer) -> 
     joined = asking.journal_of(server.inference.Generate(request))
     assert joined[0].event.job_id == job_id
     assert kind(joined[-1]) == "succeeded"
-    assert job_event_pb2.JOB_STATE_SUCCEEDED == asking.job_of(server, job_id).state
+    assert asking.job_of(server, job_id).state == job_event_pb2.JOB_STATE_SUCCEEDED
 
 
 def test_the_same_request_id_for_something_else_is_refused(server: RunningServer) -> None:
@@ -133,9 +135,7 @@ def test_a_spec_that_says_nothing_is_refused(server: RunningServer) -> None:
 def test_work_that_is_not_built_is_refused_by_name(server: RunningServer) -> None:
     spec = job_pb2.JobSpec()
     spec.batch.SetInParent()
-    refusal = asking.refused(
-        lambda: server.processing.SubmitJob(processing_service_pb2.SubmitJobRequest(spec=spec))
-    )
+    refusal = asking.refused(lambda: server.processing.SubmitJob(processing_service_pb2.SubmitJobRequest(spec=spec)))
     assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
     assert refusal.facts == {"field": "spec.batch"}
 

@@ -1,0 +1,125 @@
+"""Errors at the edge: one code for each reason, the standard details, and never the text of an unexpected exception."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from deviceops.processing.v1 import processing_service_pb2
+from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+from domains import errors
+from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from server import convert
+from server.errors import CODE_OF, ErrorInterceptor, code_of, status_of
+from server.register import register
+
+SECRET = "/home/somebody/secret-path"
+
+
+def test_every_reason_has_one_code_and_every_family_its_own() -> None:
+    assert set(CODE_OF) == set(DeviceOpsError.__subclasses__())
+    assert len(set(CODE_OF.values())) == len(CODE_OF)
+    for reason in ErrorReason:
+        assert code_of(reason) is CODE_OF[FAMILY_OF[reason]]
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+def test_every_reason_has_its_number_in_the_contract(reason: ErrorReason) -> None:
+    assert convert.to_reason(reason) > 0
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+def test_every_status_carries_reason_and_facts(reason: ErrorReason) -> None:
+    family = FAMILY_OF[reason]
+    error = (
+        InvalidRequest([Violation(field="a.b", message="is wrong")], reason, size_bytes=5)
+        if family is InvalidRequest
+        else family("what, limit, remedy", reason, size_bytes=5)
+    )
+    status = status_of(error)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (info.reason, info.domain, dict(info.metadata)) == (reason.value, "deviceops", {"size_bytes": "5"})
+    assert status.code == code_of(reason).value[0]
+
+
+DETAILS = [
+    (InvalidRequest([Violation(field="a", message="b")]), error_details_pb2.BadRequest()),
+    (errors.NotFound("no", job_id="job-1"), error_details_pb2.ResourceInfo()),
+    (errors.AlreadyExists("no", job_id="job-1"), error_details_pb2.ResourceInfo()),
+    (errors.FailedPrecondition("no", state="running"), error_details_pb2.PreconditionFailure()),
+    (errors.ResourceExhausted("no"), error_details_pb2.QuotaFailure()),
+    (errors.Unavailable("no", retry_after_s=1.5), error_details_pb2.RetryInfo()),
+]
+
+
+@pytest.mark.parametrize(("error", "detail"), DETAILS, ids=[type(detail).__name__ for _, detail in DETAILS])
+def test_the_standard_detail_of_a_family_comes_along(error: DeviceOpsError, detail: object) -> None:
+    descriptor = detail.DESCRIPTOR  # pyright: ignore[reportAttributeAccessIssue]  # a message
+    assert any(packed.Is(descriptor) for packed in status_of(error).details)
+
+
+def test_the_time_to_wait_is_told_to_the_nanosecond() -> None:
+    retry = error_details_pb2.RetryInfo()
+    assert any(packed.Unpack(retry) for packed in status_of(errors.Unavailable("no", retry_after_s=1.5)).details)
+    assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 500_000_000)
+
+
+class Broken:
+    """A servicer with bugs, and one refusal in mid-stream."""
+
+    async def GetJob(self, request: object, context: object) -> processing_service_pb2.GetJobResponse:
+        raise OSError(f"cannot open {SECRET}")
+
+    async def WatchJob(
+        self, request: object, context: object
+    ) -> AsyncIterator[processing_service_pb2.WatchJobResponse]:
+        yield processing_service_pb2.WatchJobResponse()
+        raise ValueError(SECRET)
+
+    async def CancelJob(self, request: object, context: object) -> processing_service_pb2.CancelJobResponse:
+        raise errors.NotFound("there is no job 'x'", ErrorReason.JOB_NOT_FOUND, job_id="x")
+
+
+@pytest.fixture
+async def broken() -> AsyncIterator[ProcessingServiceStub]:
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    register(server, processing_service_pb2.DESCRIPTOR.services_by_name["ProcessingService"], Broken())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield ProcessingServiceStub(channel)
+    await server.stop(None)
+
+
+async def test_the_text_of_an_unexpected_exception_is_never_sent(broken: ProcessingServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await broken.GetJob(processing_service_pb2.GetJobRequest())
+    assert told.value.code() is grpc.StatusCode.INTERNAL
+    assert SECRET not in str(told.value)
+    assert SECRET not in str(told.value.trailing_metadata())
+    assert "its log has the details" in str(told.value.details())
+
+
+async def test_nor_in_the_middle_of_a_stream(broken: ProcessingServiceStub) -> None:
+    stream = aiter(broken.WatchJob(processing_service_pb2.WatchJobRequest()))
+    await anext(stream)
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await anext(stream)
+    assert told.value.code() is grpc.StatusCode.INTERNAL
+    assert SECRET not in str(told.value)
+
+
+async def test_our_own_errors_pass_with_their_words(broken: ProcessingServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await broken.CancelJob(processing_service_pb2.CancelJobRequest())
+    assert told.value.code() is grpc.StatusCode.NOT_FOUND
+    assert told.value.details() == "there is no job 'x'"
+
+
+async def test_a_method_that_a_servicer_lacks_is_unimplemented(broken: ProcessingServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await broken.SubmitJob(processing_service_pb2.SubmitJobRequest())
+    assert told.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "SubmitJob" in str(told.value.details())

@@ -1,0 +1,76 @@
+"""What the contract has and this server does not yet."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from deviceops.postprocessing.v1 import postprocessing_service_pb2
+from tests.server import asking
+from tests.server.harness import RunningServer
+
+# This list only shrinks: whoever builds an RPC takes its name out, and nothing is ever added.
+UNIMPLEMENTED = {
+    "device.v1.DeviceService": "UpdateDevice RefreshDevices GetDeviceStatus WatchDeviceStatus CheckDeviceHealth"
+    " RecommendDeviceSettings BenchmarkDevice ResetDevice",
+    "memory.v1.MemoryService": "ListMemoryPools GetMemoryPool WatchMemoryPools SetMemoryBudget ReclaimMemory"
+    " QueryMemoryHistory CreateReservation ListReservations RenewReservation DeleteReservation RegisterBlob CreateBlob"
+    " UploadBlob WriteBlobChunk ListBlobs DeleteBlob TransferBlob",
+    "model.v1.ModelService": "RegisterModel UpdateModel ForgetModel InspectModel ValidateModel EstimateModel"
+    " WatchLoadedModels UpdateLoadedModel ReconcileModelCache ConvertModel BenchmarkModel",
+    "inference.v1.InferenceService": "PlanGeneration PreviewConditioning ReproduceImage",
+    "postprocessing.v1.PostprocessingService": "ListPostprocessors PlanPostprocessing Postprocess CheckSafety"
+    " CreateSafetyPolicy GetSafetyPolicy ListSafetyPolicies UpdateSafetyPolicy DeleteSafetyPolicy",
+    "processing.v1.ProcessingService": "PauseJob ResumeJob UpdateJob ListJobSteps OpenSession GetSession ListSessions"
+    " UpdateSession WatchSession PauseSession ResumeSession CancelSession CloseSession ListWorkflows GetWorkflow"
+    " RegisterWorkflow DeleteWorkflow GetQueue SetSystemMode DrainSystem WatchEvents QueryMetrics",
+}
+NAMES = sorted(f"deviceops.{service}.{name}" for service, names in UNIMPLEMENTED.items() for name in names.split())
+
+
+def services() -> list[ServiceDescriptor]:
+    """All six, from the generated code that the harness has imported."""
+    assert postprocessing_service_pb2.DESCRIPTOR, "imported for its entry in the pool"
+    pool = descriptor_pool.Default()
+    return [pool.FindServiceByName(f"deviceops.{name}") for name in UNIMPLEMENTED]
+
+
+METHODS = {method.full_name: method for service in services() for method in service.methods}
+
+
+def call(server: RunningServer, method: MethodDescriptor) -> Any:
+    """An empty request, and the whole answer."""
+    arity = "stream" if method.client_streaming else "unary"
+    shape = getattr(server.channel, f"{arity}_{'stream' if method.server_streaming else 'unary'}")
+    request = GetMessageClass(method.input_type)().SerializeToString()
+    service, _, name = method.full_name.rpartition(".")
+    answer = shape(f"/{service}/{name}")(iter([request]) if method.client_streaming else request, timeout=asking.CALL_S)
+    return list(answer) if method.server_streaming else answer
+
+
+def code_of(server: RunningServer, method: MethodDescriptor) -> grpc.StatusCode:
+    try:
+        call(server, method)
+    except grpc.RpcError as error:
+        return asking.Refusal(error).code
+    return grpc.StatusCode.OK
+
+
+def test_what_the_server_says_of_itself_is_this_list(server: RunningServer) -> None:
+    told = [name for domain in server.status().domains for name in domain.disabled_methods]
+    assert sorted(told) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_of_them_says_so(server: RunningServer, name: str) -> None:
+    assert code_of(server, METHODS[name]) is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(NAMES)))
+def test_all_others_answer(server: RunningServer, name: str) -> None:
+    refusal_or_answer = code_of(server, METHODS[name])
+    assert refusal_or_answer is not grpc.StatusCode.UNIMPLEMENTED
+    assert refusal_or_answer is not grpc.StatusCode.INTERNAL
