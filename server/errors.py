@@ -127,10 +127,17 @@ def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Calla
     return call
 
 
-def _guard_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+def _guard_stream(
+    behaviour: Callable[..., AsyncIterator[Any] | Awaitable[None]], method: str
+) -> Callable[..., AsyncIterator[Any]]:
     async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            async with aclosing(behaviour(request, context)) as messages:  # pyright: ignore[reportArgumentType]  # generators
+            messages = behaviour(request, context)
+            if isinstance(messages, Awaitable):
+                # A servicer that writes to the context itself (grpcio's health Watch).
+                await messages
+                return
+            async with aclosing(messages):  # pyright: ignore[reportArgumentType]  # generators
                 async for message in messages:
                     yield message
         except grpc.aio.AbortError:

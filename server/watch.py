@@ -37,7 +37,7 @@ async def follow(jobs: Jobs, job_id: str, after: int = 0) -> AsyncIterator[bytes
             return
         before = time.monotonic()
         if not await journal.more(position, HEARTBEAT_S):
-            yield heartbeat(live.job, journal.last_sequence, time.time(), time.monotonic() - before)
+            yield heartbeat(live.job, position, time.time(), time.monotonic() - before)
 
 
 def _state_at(entries: Sequence[Entry[JobEvent]], sequence: int) -> JobState:

@@ -32,6 +32,8 @@ class Lane:
         """None: the front process itself."""
         self.capacity = capacity
         self.running: dict[str, Job] = {}
+        self.closed = False
+        """Its worker is gone; it takes nothing more."""
 
     @property
     def device_id(self) -> str:
@@ -40,6 +42,8 @@ class Lane:
 
     def fits(self, job: Job) -> bool:
         """Whether this lane may run the job."""
+        if self.closed:
+            return False
         if self.worker is None or isinstance(job.work, ScanWork):
             return self.worker is None and isinstance(job.work, ScanWork)
         device = self.worker.device
@@ -154,6 +158,8 @@ class Dispatcher:
         try:
             await JobRun(job, self._jobs, self._tools).run(lane.worker)
         except WorkerGone as gone:
+            # Before the job waits again: it must not be given to the same dead worker.
+            lane.closed = True
             self._interrupted(job.id, str(gone))
 
     def _interrupted(self, job_id: str, message: str) -> None:

@@ -44,13 +44,17 @@ def test_every_status_carries_reason_and_facts(reason: ErrorReason) -> None:
     assert status.code == code_of(reason).value[0]
 
 
+def later() -> DeviceOpsError:
+    return errors.ResourceExhausted("no", retry_after_s=1.5)
+
+
 DETAILS = [
     (InvalidRequest([Violation(field="a", message="b")]), error_details_pb2.BadRequest()),
     (errors.NotFound("no", job_id="job-1"), error_details_pb2.ResourceInfo()),
     (errors.AlreadyExists("no", job_id="job-1"), error_details_pb2.ResourceInfo()),
     (errors.FailedPrecondition("no", state="running"), error_details_pb2.PreconditionFailure()),
     (errors.ResourceExhausted("no"), error_details_pb2.QuotaFailure()),
-    (errors.Unavailable("no", retry_after_s=1.5), error_details_pb2.RetryInfo()),
+    (later(), error_details_pb2.RetryInfo()),
 ]
 
 
@@ -62,7 +66,7 @@ def test_the_standard_detail_of_a_family_comes_along(error: DeviceOpsError, deta
 
 def test_the_time_to_wait_is_told_to_the_nanosecond() -> None:
     retry = error_details_pb2.RetryInfo()
-    assert any(packed.Unpack(retry) for packed in status_of(errors.Unavailable("no", retry_after_s=1.5)).details)
+    assert any(packed.Unpack(retry) for packed in status_of(later()).details)
     assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 500_000_000)
 
 

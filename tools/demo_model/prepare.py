@@ -1,8 +1,8 @@
 """Step 1: draw the icons, write the captions, learn the tokenizer.
 
-    npm install @iconify-json/fluent-emoji-flat@1.2.6
-    pip install resvg_py
-    python -m tools.demo_model.prepare --npm node_modules --out data
+npm install @iconify-json/fluent-emoji-flat@1.2.6
+pip install resvg_py
+python -m tools.demo_model.prepare --npm node_modules --out data
 """
 
 import argparse

@@ -47,7 +47,7 @@ class _Block:
     def __init__(self, block: BasicTransformerBlock) -> None:
         _refuse_others(block)
         self._block = block
-        self._self_weight = _joined(block.attn1)
+        self._self_weight = joined([layer.weight for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)])
 
     def text_keys(self, states: Tensor) -> KeysValues:
         layer = self._block.attn2
@@ -70,9 +70,8 @@ def doubled(x: Tensor, rows: int) -> Tensor:
     """x with `rows` rows: itself, or repeated as a whole (rows a, b → a, b, a, b)."""
     if x.shape[0] == rows:
         return x
-    repeats = (rows // x.shape[0], *(1 for _ in x.shape[1:]))
-    # `repeat` forgets the layout; along the first dimension `cat` keeps it.
-    return torch.cat([x] * repeats[0])
+    # `repeat` would forget the layout; along the first dimension `cat` keeps it.
+    return torch.cat([x] * (rows // x.shape[0]))
 
 
 def _attended(layer: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -91,13 +90,12 @@ def _linear(layer: nn.Module, tokens: Tensor) -> Tensor:
     return F.linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias)
 
 
-def _joined(layer: Attention) -> Tensor:
-    """The three weights in one; the layer keeps its names, as views, so the memory is there once."""
-    weights = [projection.weight for projection in (layer.to_q, layer.to_k, layer.to_v)]
-    joined = torch.cat([weight.data for weight in weights])
-    for weight, part in zip(weights, joined.chunk(3), strict=True):
-        weight.data = part
-    return joined
+def joined(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Parameters in one tensor, one below the other. They become views of it, so the memory is there once."""
+    whole = torch.cat([parameter.data for parameter in parameters])
+    for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
+        parameter.data = part
+    return whole
 
 
 def _refuse_others(block: BasicTransformerBlock) -> None:

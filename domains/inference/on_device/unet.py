@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.resnet import Resnet
-from domains.inference.on_device.transformer import KeysValues, Transformer, doubled
+from domains.inference.on_device.transformer import KeysValues, Transformer, doubled, joined
 
 TextKeys = Sequence[Sequence[KeysValues]]
 """For each transformer, in the order of the walk."""
@@ -48,8 +48,8 @@ class UNet:
         levels = [*self._down, self._middle, *self._up]
         self._transformers = [transformer for level in levels for transformer in level.transformers]
         projections = [resnet.time_projection for level in levels for resnet in level.resnets]
-        self._time_weight = torch.cat([projection.weight.data for projection in projections])
-        self._time_bias = torch.cat([projection.bias.data for projection in projections])
+        self._time_weight = joined([projection.weight for projection in projections])
+        self._time_bias = joined([projection.bias for projection in projections])
         self._time_widths = [projection.weight.shape[0] for projection in projections]
 
     @property

@@ -7448,7 +7448,8 @@ namespace DeviceOps.Api.Common.V1 {
     public const int SequenceFieldNumber = 2;
     private long sequence_;
     /// <summary>
-    /// Rises with every event of this job, starting at 1. Gaps are normal: progress and previews keep only their newest.
+    /// Rises with every event of this job, starting at 1. Gaps are normal: progress and previews keep only their newest. A heartbeat is no
+    /// entry of the journal: it repeats the sequence of the last event that was sent before it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

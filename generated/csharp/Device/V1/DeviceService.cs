@@ -45,12 +45,12 @@ namespace DeviceOps.Api.Device.V1 {
             "aWRhdGVfb25seRgFIAEoCBISCgpyZXF1ZXN0X2lkGAYgASgJEg0KBWNhdXNl",
             "GAcgASgJIngKFFVwZGF0ZURldmljZVJlc3BvbnNlEisKBmRldmljZRgBIAEo",
             "CzIbLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlEhkKEWZpbmlzaGluZ19q",
-            "b2JfaWRzGAIgAygJEhgKEHN0cmFuZGVkX2pvYl9pZHMYAyADKAkiZAoVUmVm",
-            "cmVzaERldmljZXNSZXF1ZXN0EjYKE3RpbWVvdXRfcGVyX2JhY2tlbmQYASAB",
-            "KAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLcHJvYmVfYWdhaW4Y",
-            "AiABKAgiegoURGV2aWNlQmFja2VuZEZhaWx1cmUSMwoHYmFja2VuZBgBIAEo",
-            "DjIiLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlQmFja2VuZBItCgdmYWls",
-            "dXJlGAIgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlIogCChZS",
+            "b2JfaWRzGAIgAygJEhgKEHN0cmFuZGVkX2pvYl9pZHMYAyADKAkiegoURGV2",
+            "aWNlQmFja2VuZEZhaWx1cmUSMwoHYmFja2VuZBgBIAEoDjIiLmRldmljZW9w",
+            "cy5kZXZpY2UudjEuRGV2aWNlQmFja2VuZBItCgdmYWlsdXJlGAIgASgLMhwu",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlImQKFVJlZnJlc2hEZXZpY2Vz",
+            "UmVxdWVzdBI2ChN0aW1lb3V0X3Blcl9iYWNrZW5kGAEgASgLMhkuZ29vZ2xl",
+            "LnByb3RvYnVmLkR1cmF0aW9uEhMKC3Byb2JlX2FnYWluGAIgASgIIogCChZS",
             "ZWZyZXNoRGV2aWNlc1Jlc3BvbnNlEiwKB2RldmljZXMYASADKAsyGy5kZXZp",
             "Y2VvcHMuZGV2aWNlLnYxLkRldmljZRIRCglhZGRlZF9pZHMYAiADKAkSEwoL",
             "Y2hhbmdlZF9pZHMYAyADKAkSEAoIbG9zdF9pZHMYBCADKAkSFAoMcmV0dXJu",
@@ -124,8 +124,8 @@ namespace DeviceOps.Api.Device.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.GetDeviceResponse), global::DeviceOps.Api.Device.V1.GetDeviceResponse.Parser, new[]{ "Device" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.UpdateDeviceRequest), global::DeviceOps.Api.Device.V1.UpdateDeviceRequest.Parser, new[]{ "DeviceId", "Settings", "UpdateMask", "Etag", "ValidateOnly", "RequestId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.UpdateDeviceResponse), global::DeviceOps.Api.Device.V1.UpdateDeviceResponse.Parser, new[]{ "Device", "FinishingJobIds", "StrandedJobIds" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.RefreshDevicesRequest), global::DeviceOps.Api.Device.V1.RefreshDevicesRequest.Parser, new[]{ "TimeoutPerBackend", "ProbeAgain" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceBackendFailure), global::DeviceOps.Api.Device.V1.DeviceBackendFailure.Parser, new[]{ "Backend", "Failure" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.RefreshDevicesRequest), global::DeviceOps.Api.Device.V1.RefreshDevicesRequest.Parser, new[]{ "TimeoutPerBackend", "ProbeAgain" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.RefreshDevicesResponse), global::DeviceOps.Api.Device.V1.RefreshDevicesResponse.Parser, new[]{ "Devices", "AddedIds", "ChangedIds", "LostIds", "ReturnedIds", "BackendFailures", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.GetDeviceStatusRequest), global::DeviceOps.Api.Device.V1.GetDeviceStatusRequest.Parser, new[]{ "DeviceId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.GetDeviceStatusResponse), global::DeviceOps.Api.Device.V1.GetDeviceStatusResponse.Parser, new[]{ "Status" }, null, null, null, null),
@@ -1703,259 +1703,6 @@ namespace DeviceOps.Api.Device.V1 {
   }
 
   /// <summary>
-  /// How to look for hardware.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class RefreshDevicesRequest : pb::IMessage<RefreshDevicesRequest>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<RefreshDevicesRequest> _parser = new pb::MessageParser<RefreshDevicesRequest>(() => new RefreshDevicesRequest());
-    private pb::UnknownFieldSet _unknownFields;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<RefreshDevicesRequest> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[6]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public RefreshDevicesRequest() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public RefreshDevicesRequest(RefreshDevicesRequest other) : this() {
-      timeoutPerBackend_ = other.timeoutPerBackend_ != null ? other.timeoutPerBackend_.Clone() : null;
-      probeAgain_ = other.probeAgain_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public RefreshDevicesRequest Clone() {
-      return new RefreshDevicesRequest(this);
-    }
-
-    /// <summary>Field number for the "timeout_per_backend" field.</summary>
-    public const int TimeoutPerBackendFieldNumber = 1;
-    private global::Google.Protobuf.WellKnownTypes.Duration timeoutPerBackend_;
-    /// <summary>
-    /// How long to wait for each backend, 0.1..60 s. Absent: 10 s.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::Google.Protobuf.WellKnownTypes.Duration TimeoutPerBackend {
-      get { return timeoutPerBackend_; }
-      set {
-        timeoutPerBackend_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "probe_again" field.</summary>
-    public const int ProbeAgainFieldNumber = 2;
-    private bool probeAgain_;
-    /// <summary>
-    /// Try out again what each device can do, also those that have not changed. Takes seconds a device, between two jobs. Empty: no.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool ProbeAgain {
-      get { return probeAgain_; }
-      set {
-        probeAgain_ = value;
-      }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as RefreshDevicesRequest);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(RefreshDevicesRequest other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (!object.Equals(TimeoutPerBackend, other.TimeoutPerBackend)) return false;
-      if (ProbeAgain != other.ProbeAgain) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (timeoutPerBackend_ != null) hash ^= TimeoutPerBackend.GetHashCode();
-      if (ProbeAgain != false) hash ^= ProbeAgain.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (timeoutPerBackend_ != null) {
-        output.WriteRawTag(10);
-        output.WriteMessage(TimeoutPerBackend);
-      }
-      if (ProbeAgain != false) {
-        output.WriteRawTag(16);
-        output.WriteBool(ProbeAgain);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (timeoutPerBackend_ != null) {
-        output.WriteRawTag(10);
-        output.WriteMessage(TimeoutPerBackend);
-      }
-      if (ProbeAgain != false) {
-        output.WriteRawTag(16);
-        output.WriteBool(ProbeAgain);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (timeoutPerBackend_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(TimeoutPerBackend);
-      }
-      if (ProbeAgain != false) {
-        size += 1 + 1;
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(RefreshDevicesRequest other) {
-      if (other == null) {
-        return;
-      }
-      if (other.timeoutPerBackend_ != null) {
-        if (timeoutPerBackend_ == null) {
-          TimeoutPerBackend = new global::Google.Protobuf.WellKnownTypes.Duration();
-        }
-        TimeoutPerBackend.MergeFrom(other.TimeoutPerBackend);
-      }
-      if (other.ProbeAgain != false) {
-        ProbeAgain = other.ProbeAgain;
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 10: {
-            if (timeoutPerBackend_ == null) {
-              TimeoutPerBackend = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(TimeoutPerBackend);
-            break;
-          }
-          case 16: {
-            ProbeAgain = input.ReadBool();
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 10: {
-            if (timeoutPerBackend_ == null) {
-              TimeoutPerBackend = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(TimeoutPerBackend);
-            break;
-          }
-          case 16: {
-            ProbeAgain = input.ReadBool();
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
   /// A backend that could not be asked.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -1973,7 +1720,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[7]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[6]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2199,6 +1946,259 @@ namespace DeviceOps.Api.Device.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// How to look for hardware.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RefreshDevicesRequest : pb::IMessage<RefreshDevicesRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RefreshDevicesRequest> _parser = new pb::MessageParser<RefreshDevicesRequest>(() => new RefreshDevicesRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RefreshDevicesRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[7]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RefreshDevicesRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RefreshDevicesRequest(RefreshDevicesRequest other) : this() {
+      timeoutPerBackend_ = other.timeoutPerBackend_ != null ? other.timeoutPerBackend_.Clone() : null;
+      probeAgain_ = other.probeAgain_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RefreshDevicesRequest Clone() {
+      return new RefreshDevicesRequest(this);
+    }
+
+    /// <summary>Field number for the "timeout_per_backend" field.</summary>
+    public const int TimeoutPerBackendFieldNumber = 1;
+    private global::Google.Protobuf.WellKnownTypes.Duration timeoutPerBackend_;
+    /// <summary>
+    /// How long to wait for each backend, 0.1..60 s. Absent: 10 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration TimeoutPerBackend {
+      get { return timeoutPerBackend_; }
+      set {
+        timeoutPerBackend_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "probe_again" field.</summary>
+    public const int ProbeAgainFieldNumber = 2;
+    private bool probeAgain_;
+    /// <summary>
+    /// Try out again what each device can do, also those that have not changed. Takes seconds a device, between two jobs. Empty: no.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool ProbeAgain {
+      get { return probeAgain_; }
+      set {
+        probeAgain_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RefreshDevicesRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RefreshDevicesRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(TimeoutPerBackend, other.TimeoutPerBackend)) return false;
+      if (ProbeAgain != other.ProbeAgain) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (timeoutPerBackend_ != null) hash ^= TimeoutPerBackend.GetHashCode();
+      if (ProbeAgain != false) hash ^= ProbeAgain.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (timeoutPerBackend_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(TimeoutPerBackend);
+      }
+      if (ProbeAgain != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(ProbeAgain);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (timeoutPerBackend_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(TimeoutPerBackend);
+      }
+      if (ProbeAgain != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(ProbeAgain);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (timeoutPerBackend_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(TimeoutPerBackend);
+      }
+      if (ProbeAgain != false) {
+        size += 1 + 1;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RefreshDevicesRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.timeoutPerBackend_ != null) {
+        if (timeoutPerBackend_ == null) {
+          TimeoutPerBackend = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        TimeoutPerBackend.MergeFrom(other.TimeoutPerBackend);
+      }
+      if (other.ProbeAgain != false) {
+        ProbeAgain = other.ProbeAgain;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (timeoutPerBackend_ == null) {
+              TimeoutPerBackend = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(TimeoutPerBackend);
+            break;
+          }
+          case 16: {
+            ProbeAgain = input.ReadBool();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (timeoutPerBackend_ == null) {
+              TimeoutPerBackend = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(TimeoutPerBackend);
+            break;
+          }
+          case 16: {
+            ProbeAgain = input.ReadBool();
             break;
           }
         }

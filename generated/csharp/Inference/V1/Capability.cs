@@ -55,7 +55,7 @@ namespace DeviceOps.Api.Inference.V1 {
             "dHMSEwoLbWluX2VkZ2VfcHgYASABKAUSEwoLbWF4X2VkZ2VfcHgYAiABKAUS",
             "GAoQZWRnZV9tdWx0aXBsZV9weBgDIAEoBRITCgttYXhfYXJlYV9weBgEIAEo",
             "AxIRCgltYXhfc3RlcHMYBSABKAUSFwoPbWF4X2ltYWdlX2NvdW50GAYgASgF",
-            "EhgKEG1heF9wcm9tcHRfYnl0ZXMYByABKAUSFAoMbWF4X2NvbnRyb2xzGAgg",
+            "EhgKEG1heF9wcm9tcHRfYnl0ZXMYByABKAMSFAoMbWF4X2NvbnRyb2xzGAgg",
             "ASgFEhEKCW1heF9sb3JhcxgJIAEoBRIYChBtYXhfaW5saW5lX2J5dGVzGAog",
             "ASgDQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
@@ -2407,13 +2407,13 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "max_prompt_bytes" field.</summary>
     public const int MaxPromptBytesFieldNumber = 7;
-    private int maxPromptBytes_;
+    private long maxPromptBytes_;
     /// <summary>
     /// Longest prompt, UTF-8.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int MaxPromptBytes {
+    public long MaxPromptBytes {
       get { return maxPromptBytes_; }
       set {
         maxPromptBytes_ = value;
@@ -2503,7 +2503,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MaxAreaPx != 0L) hash ^= MaxAreaPx.GetHashCode();
       if (MaxSteps != 0) hash ^= MaxSteps.GetHashCode();
       if (MaxImageCount != 0) hash ^= MaxImageCount.GetHashCode();
-      if (MaxPromptBytes != 0) hash ^= MaxPromptBytes.GetHashCode();
+      if (MaxPromptBytes != 0L) hash ^= MaxPromptBytes.GetHashCode();
       if (MaxControls != 0) hash ^= MaxControls.GetHashCode();
       if (MaxLoras != 0) hash ^= MaxLoras.GetHashCode();
       if (MaxInlineBytes != 0L) hash ^= MaxInlineBytes.GetHashCode();
@@ -2549,9 +2549,9 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(48);
         output.WriteInt32(MaxImageCount);
       }
-      if (MaxPromptBytes != 0) {
+      if (MaxPromptBytes != 0L) {
         output.WriteRawTag(56);
-        output.WriteInt32(MaxPromptBytes);
+        output.WriteInt64(MaxPromptBytes);
       }
       if (MaxControls != 0) {
         output.WriteRawTag(64);
@@ -2599,9 +2599,9 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(48);
         output.WriteInt32(MaxImageCount);
       }
-      if (MaxPromptBytes != 0) {
+      if (MaxPromptBytes != 0L) {
         output.WriteRawTag(56);
-        output.WriteInt32(MaxPromptBytes);
+        output.WriteInt64(MaxPromptBytes);
       }
       if (MaxControls != 0) {
         output.WriteRawTag(64);
@@ -2643,8 +2643,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MaxImageCount != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxImageCount);
       }
-      if (MaxPromptBytes != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxPromptBytes);
+      if (MaxPromptBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxPromptBytes);
       }
       if (MaxControls != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxControls);
@@ -2685,7 +2685,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.MaxImageCount != 0) {
         MaxImageCount = other.MaxImageCount;
       }
-      if (other.MaxPromptBytes != 0) {
+      if (other.MaxPromptBytes != 0L) {
         MaxPromptBytes = other.MaxPromptBytes;
       }
       if (other.MaxControls != 0) {
@@ -2741,7 +2741,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 56: {
-            MaxPromptBytes = input.ReadInt32();
+            MaxPromptBytes = input.ReadInt64();
             break;
           }
           case 64: {
@@ -2800,7 +2800,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 56: {
-            MaxPromptBytes = input.ReadInt32();
+            MaxPromptBytes = input.ReadInt64();
             break;
           }
           case 64: {

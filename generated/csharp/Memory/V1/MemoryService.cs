@@ -116,7 +116,7 @@ namespace DeviceOps.Api.Memory.V1 {
             "cml0ZUJsb2JDaHVua1Jlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2Vv",
             "cHMubWVtb3J5LnYxLkJsb2IinQEKD1JlYWRCbG9iUmVxdWVzdBIPCgdibG9i",
             "X2lkGAEgASgJEhQKDG9mZnNldF9ieXRlcxgCIAEoAxIUCgxsZW5ndGhfYnl0",
-            "ZXMYAyABKAMSEwoLY2h1bmtfYnl0ZXMYBCABKAUSIAoTZXhwZWN0ZWRfZ2Vu",
+            "ZXMYAyABKAMSEwoLY2h1bmtfYnl0ZXMYBCABKAMSIAoTZXhwZWN0ZWRfZ2Vu",
             "ZXJhdGlvbhgFIAEoA0gAiAEBQhYKFF9leHBlY3RlZF9nZW5lcmF0aW9uIoAB",
             "ChBSZWFkQmxvYlJlc3BvbnNlEhQKDG9mZnNldF9ieXRlcxgBIAEoAxIMCgRk",
             "YXRhGAIgASgMEhgKC3RvdGFsX2J5dGVzGAMgASgDSACIAQESEwoGY3JjMzJj",
@@ -8598,13 +8598,13 @@ namespace DeviceOps.Api.Memory.V1 {
 
     /// <summary>Field number for the "chunk_bytes" field.</summary>
     public const int ChunkBytesFieldNumber = 4;
-    private int chunkBytes_;
+    private long chunkBytes_;
     /// <summary>
     /// The largest chunk, 4096..1048576. 0: 1 MiB.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int ChunkBytes {
+    public long ChunkBytes {
       get { return chunkBytes_; }
       set {
         chunkBytes_ = value;
@@ -8671,7 +8671,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
       if (OffsetBytes != 0L) hash ^= OffsetBytes.GetHashCode();
       if (LengthBytes != 0L) hash ^= LengthBytes.GetHashCode();
-      if (ChunkBytes != 0) hash ^= ChunkBytes.GetHashCode();
+      if (ChunkBytes != 0L) hash ^= ChunkBytes.GetHashCode();
       if (HasExpectedGeneration) hash ^= ExpectedGeneration.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -8703,9 +8703,9 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(24);
         output.WriteInt64(LengthBytes);
       }
-      if (ChunkBytes != 0) {
+      if (ChunkBytes != 0L) {
         output.WriteRawTag(32);
-        output.WriteInt32(ChunkBytes);
+        output.WriteInt64(ChunkBytes);
       }
       if (HasExpectedGeneration) {
         output.WriteRawTag(40);
@@ -8733,9 +8733,9 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(24);
         output.WriteInt64(LengthBytes);
       }
-      if (ChunkBytes != 0) {
+      if (ChunkBytes != 0L) {
         output.WriteRawTag(32);
-        output.WriteInt32(ChunkBytes);
+        output.WriteInt64(ChunkBytes);
       }
       if (HasExpectedGeneration) {
         output.WriteRawTag(40);
@@ -8760,8 +8760,8 @@ namespace DeviceOps.Api.Memory.V1 {
       if (LengthBytes != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(LengthBytes);
       }
-      if (ChunkBytes != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(ChunkBytes);
+      if (ChunkBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(ChunkBytes);
       }
       if (HasExpectedGeneration) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(ExpectedGeneration);
@@ -8787,7 +8787,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (other.LengthBytes != 0L) {
         LengthBytes = other.LengthBytes;
       }
-      if (other.ChunkBytes != 0) {
+      if (other.ChunkBytes != 0L) {
         ChunkBytes = other.ChunkBytes;
       }
       if (other.HasExpectedGeneration) {
@@ -8825,7 +8825,7 @@ namespace DeviceOps.Api.Memory.V1 {
             break;
           }
           case 32: {
-            ChunkBytes = input.ReadInt32();
+            ChunkBytes = input.ReadInt64();
             break;
           }
           case 40: {
@@ -8864,7 +8864,7 @@ namespace DeviceOps.Api.Memory.V1 {
             break;
           }
           case 32: {
-            ChunkBytes = input.ReadInt32();
+            ChunkBytes = input.ReadInt64();
             break;
           }
           case 40: {

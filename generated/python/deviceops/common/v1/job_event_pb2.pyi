@@ -966,7 +966,9 @@ class JobEvent(_message.Message):
     job_id: _builtins.str
     """The job."""
     sequence: _builtins.int
-    """Rises with every event of this job, starting at 1. Gaps are normal: progress and previews keep only their newest."""
+    """Rises with every event of this job, starting at 1. Gaps are normal: progress and previews keep only their newest. A heartbeat is no
+    entry of the journal: it repeats the sequence of the last event that was sent before it.
+    """
     state: Global___JobState.ValueType
     """The state that the job has after this event."""
     @_builtins.property

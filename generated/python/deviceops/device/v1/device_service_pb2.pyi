@@ -210,34 +210,6 @@ class UpdateDeviceResponse(_message.Message):
 Global___UpdateDeviceResponse: _TypeAlias = UpdateDeviceResponse  # noqa: Y015
 
 @_typing.final
-class RefreshDevicesRequest(_message.Message):
-    """How to look for hardware."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TIMEOUT_PER_BACKEND_FIELD_NUMBER: _builtins.int
-    PROBE_AGAIN_FIELD_NUMBER: _builtins.int
-    probe_again: _builtins.bool
-    """Try out again what each device can do, also those that have not changed. Takes seconds a device, between two jobs. Empty: no."""
-    @_builtins.property
-    def timeout_per_backend(self) -> _duration_pb2.Duration:
-        """How long to wait for each backend, 0.1..60 s. Absent: 10 s."""
-
-    def __init__(
-        self,
-        *,
-        timeout_per_backend: _duration_pb2.Duration | None = ...,
-        probe_again: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout_per_backend", b"timeout_per_backend"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe_again", b"probe_again", "timeout_per_backend", b"timeout_per_backend"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RefreshDevicesRequest: _TypeAlias = RefreshDevicesRequest  # noqa: Y015
-
-@_typing.final
 class DeviceBackendFailure(_message.Message):
     """A backend that could not be asked."""
 
@@ -264,6 +236,34 @@ class DeviceBackendFailure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceBackendFailure: _TypeAlias = DeviceBackendFailure  # noqa: Y015
+
+@_typing.final
+class RefreshDevicesRequest(_message.Message):
+    """How to look for hardware."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_PER_BACKEND_FIELD_NUMBER: _builtins.int
+    PROBE_AGAIN_FIELD_NUMBER: _builtins.int
+    probe_again: _builtins.bool
+    """Try out again what each device can do, also those that have not changed. Takes seconds a device, between two jobs. Empty: no."""
+    @_builtins.property
+    def timeout_per_backend(self) -> _duration_pb2.Duration:
+        """How long to wait for each backend, 0.1..60 s. Absent: 10 s."""
+
+    def __init__(
+        self,
+        *,
+        timeout_per_backend: _duration_pb2.Duration | None = ...,
+        probe_again: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout_per_backend", b"timeout_per_backend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe_again", b"probe_again", "timeout_per_backend", b"timeout_per_backend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshDevicesRequest: _TypeAlias = RefreshDevicesRequest  # noqa: Y015
 
 @_typing.final
 class RefreshDevicesResponse(_message.Message):

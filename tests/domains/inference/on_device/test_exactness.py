@@ -1,0 +1,69 @@
+"""The engine against diffusers' own pipeline: the same latents, whatever we do in another order."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from domains.inference.schedulers import SCHEDULERS
+from domains.model.on_device import OnDeviceModel, load
+from tests.domains.inference.on_device.reference import CLASSES, final_latents, reference_latents, reference_pipeline
+from tests.domains.inference.on_device.requests import embedded_model, request
+from tests.domains.inference.on_device.tiny_model import write_tiny_model
+
+TOLERANCE = 1e-4
+WAYS: list[dict[str, Any]] = [
+    *({"scheduler": one.id} for one in SCHEDULERS.values()),
+    *({"scheduler": one.id, "karras_sigmas": True} for one in SCHEDULERS.values() if one.karras),
+    {"scheduler": "ddim", "eta": 0.7},
+]
+
+
+def named(way: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in way.values())
+
+
+@pytest.fixture(scope="module")
+def pipe() -> StableDiffusionPipeline:
+    return reference_pipeline(embedded_model())
+
+
+@pytest.mark.parametrize("way", WAYS, ids=named)
+def test_final_latents_equal_those_of_diffusers(
+    way: dict[str, Any], embedded: OnDeviceModel, pipe: StableDiffusionPipeline
+) -> None:
+    asked = request(
+        embedded_model(), prompt="owl on a blue background", negative_prompt="red", steps=4, guidance_scale=5.0, **way
+    )
+    gap = (final_latents(embedded, asked) - reference_latents(pipe, asked)).abs().max().item()
+    assert gap <= TOLERANCE
+
+
+SHAPES: list[dict[str, Any]] = [
+    {"guidance_scale": 1.0},
+    {"guidance_scale": 7.5, "seeds": (3, 9, 4)},
+    {"guidance_scale": 0.0, "seeds": (3, 9)},
+    {"guidance_scale": 3.0, "width_px": 72, "height_px": 56},
+    {"guidance_scale": 3.0, "prompt": "owl " * 200, "scheduler": "euler_a", "seeds": (1, 2)},
+    {"guidance_scale": 3.0, "prompt": "", "scheduler": "euler_a", "seeds": (1, 2)},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: ",".join(shape))
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_every_shape_of_request_equals_diffusers(prediction: str, shape: dict[str, Any], tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "tiny", prediction)
+    asked = request(model, **{"scheduler": "unipc", "steps": 5, "negative_prompt": "a red car", **shape})
+    gap = (final_latents(load(model, "cpu"), asked) - reference_latents(reference_pipeline(model), asked)).abs().max()
+    assert gap.item() <= TOLERANCE
+
+
+def test_the_reference_can_differ(embedded: OnDeviceModel, pipe: StableDiffusionPipeline) -> None:
+    asked = request(embedded_model(), steps=2)
+    other = request(embedded_model(), asked, seeds=(8,))
+    assert (final_latents(embedded, asked) - reference_latents(pipe, other)).abs().max().item() > 0.1
+
+
+def test_every_scheduler_has_a_reference() -> None:
+    assert set(CLASSES) == set(SCHEDULERS)

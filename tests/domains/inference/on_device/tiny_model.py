@@ -1,0 +1,77 @@
+"""A Stable Diffusion of random weights, small enough to run a step in milliseconds, in the diffusers layout."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from domains.model.diffusers_folder import read_folder
+from domains.model.fingerprint import Fingerprints
+from domains.model.model import Model
+from tests.domains.inference.on_device.requests import embedded_model
+
+
+def write_tiny_model(folder: Path, prediction_type: str = "epsilon") -> Model:
+    """Three UNet levels, one without attention; two VAE levels, so that a latent pixel is 2×2 pixels."""
+    torch.manual_seed(0)
+    words = Path(embedded_model().folder) / "tokenizer"
+    shutil.copytree(words, folder / "tokenizer")
+    for path in (folder / "tokenizer").iterdir():
+        path.chmod(0o644)
+    _unet().save_pretrained(folder / "unet")
+    _vae().save_pretrained(folder / "vae")
+    _text().save_pretrained(folder / "text_encoder")
+    EulerDiscreteScheduler(
+        prediction_type=prediction_type, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    ).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(_INDEX)
+    return tiny_model(folder)
+
+
+def tiny_model(folder: Path) -> Model:
+    """What a scan says of the folder."""
+    return read_folder(folder, folder.name, lambda path, *_: path, Fingerprints())
+
+
+_INDEX = """{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.36.0",
+"safety_checker": [null, null], "feature_extractor": [null, null], "requires_safety_checker": false,
+"scheduler": ["diffusers", "EulerDiscreteScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
+"tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+"vae": ["diffusers", "AutoencoderKL"]}"""
+
+
+def _unet() -> UNet2DConditionModel:
+    attention, plain = "CrossAttn{}Block2D", "{}Block2D"
+    shape: dict[str, Any] = {
+        "down_block_types": tuple(kind.format("Down") for kind in (attention, plain, attention)),
+        "up_block_types": tuple(kind.format("Up") for kind in (attention, plain, attention)),
+    }
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=2,
+        cross_attention_dim=24,
+        **shape,
+    )
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        sample_size=32,
+    )
+
+
+def _text() -> CLIPTextModel:
+    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return CLIPTextModel(
+        CLIPTextConfig(vocab_size=2014, bos_token_id=2012, eos_token_id=2013, pad_token_id=2013, **sizes)
+    )

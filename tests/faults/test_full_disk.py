@@ -1,0 +1,74 @@
+"""The disk under the state folder fills up: refused or failed with STORAGE_FULL, never dead, and fine again afterwards."""
+
+import os
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from deviceops.common.v1 import error_pb2
+from tests.server import asking
+from tests.server.asking import ENDINGS, kind, kinds, picture
+from tests.server.harness import RunningServer
+
+SIZE_BYTES = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(tmp_path)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@contextmanager
+def full(disk: Path) -> Generator[None]:
+    """Not one more byte fits."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (64 * 1024, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    yield
+    filler.unlink()
+
+
+@pytest.fixture
+def server(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = RunningServer(small_disk / "state", ["--device", "cpu"], {"DEVICEOPS_DRAIN_S": "1"})
+    yield running
+    running.close()
+
+
+def test_a_full_disk_refuses_new_work_fails_what_runs_and_kills_nothing(
+    server: RunningServer, small_disk: Path
+) -> None:
+    kept = asking.watch(server, asking.submit(server))[-1].generation_result.images[0]
+    job_id = asking.submit(server, picture(steps=60, seed=2, count=2))
+    asking.wait_for_step(server, job_id)
+    with full(small_disk):
+        # The job cannot store its pictures: it fails for that reason, and everybody who watches hears it.
+        seen = asking.watch(server, job_id)
+        assert [name for name in kinds(seen) if name in ENDINGS] == ["failed"]
+        failure = seen[-1].event.failed.failure
+        assert failure.reason == error_pb2.ERROR_REASON_STORAGE_FULL
+        assert failure.status_code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        refusals = [asking.refused(lambda: asking.submit(server)) for _ in range(3)]
+        assert {(refusal.code, refusal.reason) for refusal in refusals} == {
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
+        }
+        assert asking.blob(server, kept.file.blob_id), "what is there can be read"
+        assert server.status().workers[0].restart_count == 0
+    assert kind(asking.watch(server, asking.submit(server, picture(seed=3)))[-1]) == "succeeded"
+    assert server.process.poll() is None

@@ -1,0 +1,67 @@
+"""Two servers cannot have the same port, socket or state folder; the second says so in one line."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.harness import RunningServer, running_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    socket = tmp_path_factory.mktemp("socket") / "s"
+    with running_server("--device", "cpu", "--socket", str(socket)) as running:
+        yield running
+
+
+def serve(*flags: str) -> tuple[int, list[str]]:
+    """A server that is expected to give up; its exit code and what it said."""
+    command = [sys.executable, "-m", "server", "serve", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+    assert "serving on" not in done.stdout
+    return done.returncode, done.stderr.strip().splitlines()
+
+
+def test_the_same_port_is_refused(server: RunningServer, tmp_path: Path) -> None:
+    port = server.address.rpartition(":")[2]
+    code, lines = serve("--port", port, "--state", str(tmp_path))
+    assert code == 2
+    assert len(lines) == 1
+    assert port in lines[0]
+    assert "--port" in lines[0]
+
+
+def test_the_same_state_folder_is_refused(server: RunningServer) -> None:
+    code, lines = serve("--port", "0", "--state", str(server.state))
+    assert code == 2
+    assert len(lines) == 1
+    assert str(server.state) in lines[0]
+    assert "--state" in lines[0]
+    assert server.status().server_instance_id, "the first one is not disturbed"
+
+
+def test_a_socket_in_use_is_refused_and_stays_with_its_owner(server: RunningServer, tmp_path: Path) -> None:
+    socket = server.addresses[1].removeprefix("unix:")
+    code, lines = serve("--port", "0", "--state", str(tmp_path), "--socket", socket)
+    assert code == 2
+    assert socket in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--port", "99999"], ["--model-root", "/no/such/folder"], ["--jobs-per-device", "0"]], ids=" ".join
+)
+def test_settings_that_cannot_be_used_are_named(flags: list[str], tmp_path: Path) -> None:
+    code, lines = serve("--state", str(tmp_path), *flags)
+    assert code == 2
+    assert flags[0].removeprefix("--").replace("-", "_").removesuffix("_root") in "\n".join(lines)
+
+
+def test_the_state_folder_is_free_again_when_its_server_was_killed() -> None:
+    with running_server("--device", "cpu") as killed:
+        killed.kill()
+        killed.start()
+        assert killed.status().server_instance_id

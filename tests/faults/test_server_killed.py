@@ -1,0 +1,74 @@
+"""The server dies by SIGKILL and is started again on the same state folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from deviceops.common.v1 import job_event_pb2
+from tests.faults.processes import eventually, gone
+from tests.server import asking
+from tests.server.asking import ENDINGS, kind, kinds, picture
+from tests.server.harness import RunningServer, running_server
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    with running_server("--device", "cpu") as running:
+        yield running
+
+
+def test_jobs_in_every_state_come_through(server: RunningServer) -> None:
+    done = asking.submit(server, picture(seed=1), request_id="done")
+    before = asking.watch(server, done)
+    image = before[-1].generation_result.images[0]
+    picture_bytes = asking.blob(server, image.file.blob_id)
+    running = asking.submit(server, picture(steps=150, seed=2))
+    second = asking.submit(server, picture(steps=asking.LONG_STEPS, seed=3))
+    asking.wait_for_step(server, second)
+    queued = asking.submit(server, picture(seed=4))
+    last_seen = asking.wait_for_step(server, running)
+    worker = server.worker_pid
+    instance = server.status().server_instance_id
+
+    server.kill()
+    eventually(lambda: gone(worker))
+    server.start()
+
+    assert server.status().server_instance_id != instance
+    # What had ended is as it was, byte for byte.
+    assert asking.durable(asking.watch(server, done)) == asking.durable(before)
+    assert asking.blob(server, image.file.blob_id) == picture_bytes
+    assert asking.submit(server, picture(seed=1), request_id="done") == done
+    # What ran goes on above everything that anybody saw.
+    assert asking.job_of(server, running).state in (
+        job_event_pb2.JOB_STATE_INTERRUPTED,
+        job_event_pb2.JOB_STATE_RUNNING,
+    )
+    rest = asking.watch(server, running, last_seen)
+    assert all(update.event.sequence > last_seen for update in rest)
+    assert kind(rest[0]) == "interrupted"
+    assert [name for name in kinds(rest) if name in ENDINGS] == ["succeeded"]
+    assert kind(rest[-1]) == "succeeded"
+    # What waited runs.
+    asking.cancel(server, second)
+    assert kind(asking.watch(server, queued)[-1]) == "succeeded"
+    assert kind(asking.watch(server, second)[-1]) == "cancelled"
+    jobs = [job_id for job_id in (done, running, second, queued) if asking.job_of(server, job_id).id == job_id]
+    assert len(jobs) == 4
+
+
+def test_a_job_that_was_to_stop_is_not_started_again(server: RunningServer) -> None:
+    import os
+    import signal
+
+    job_id = asking.submit(server, picture(steps=asking.LONG_STEPS))
+    asking.wait_for_step(server, job_id)
+    worker = server.worker_pid
+    os.kill(worker, signal.SIGSTOP)
+    asking.cancel(server, job_id)
+    server.kill()
+    eventually(lambda: gone(worker))
+    server.start()
+    seen = asking.watch(server, job_id)
+    assert kind(seen[-1]) == "cancelled"
+    assert kinds(seen).count("started") == 1

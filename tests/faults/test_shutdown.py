@@ -1,0 +1,54 @@
+"""SIGTERM: health first, then the jobs, then the process, and nothing left behind."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.faults.processes import eventually, gone
+from tests.server import asking
+from tests.server.asking import ENDINGS, kind, kinds, picture
+from tests.server.harness import running_server
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
+    with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "100"}) as server:
+        job_id = asking.submit(server, picture(steps=100))
+        call = asking.follow(server, job_id)
+        asking.until(call, asking.denoising)
+        worker = server.worker_pid
+        health = health_pb2_grpc.HealthStub(server.channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=asking.CALL_S
+        )
+        assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.terminate()
+        assert next(health).status == NOT_SERVING
+        refusal = asking.refused(lambda: asking.submit(server))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DRAINING")
+        rest = asking.journal_of(call)
+        assert [name for name in kinds(rest) if name in ENDINGS] == ["succeeded"]
+        assert server.process.wait(60) == 0
+        eventually(lambda: gone(worker))
+
+
+def test_a_job_that_takes_longer_is_left_to_the_next_start() -> None:
+    with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "0.2"}) as server:
+        job_id = asking.submit(server, picture(steps=200))
+        last_seen = asking.wait_for_step(server, job_id)
+        door = asking.generate(server, picture(steps=60, seed=2))
+        attached = next(door).event.job_id
+        worker = server.worker_pid
+        assert server.stop() == 0
+        eventually(lambda: gone(worker))
+        server.start()
+        rest = asking.watch(server, job_id, last_seen)
+        assert [name for name in kinds(rest) if name in ENDINGS] == ["succeeded"]
+        assert all(update.event.sequence > last_seen for update in rest)
+        # A server that goes is not a caller that leaves.
+        assert kind(asking.watch(server, attached)[-1]) == "succeeded"
+
+
+def test_an_idle_server_goes_at_once() -> None:
+    with running_server("--device", "cpu") as server:
+        assert server.stop() == 0
+        assert "Traceback" not in server.log.read_text()
