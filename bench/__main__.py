@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark of the CPU set, one after the other; each prints its JSON. `--save` writes bench/results/."""
+"""`make bench`: the CPU set, one after the other; each prints its JSON. `--save` keeps it in bench/results/."""
 
 import subprocess
 import sys
@@ -8,7 +8,9 @@ CPU_SET = ("encode", "blob_read", "unary", "ttfp", "cancel", "serve_overhead", "
 
 def main() -> int:
     """How many missed their target."""
-    return sum(subprocess.run([sys.executable, "-m", f"bench.{name}", *sys.argv[1:]]).returncode != 0 for name in CPU_SET)
+    return sum(
+        subprocess.run([sys.executable, "-m", f"bench.{name}", *sys.argv[1:]]).returncode != 0 for name in CPU_SET
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import grpc
@@ -11,7 +11,7 @@ Echo = Callable[[bytes], bytes]
 
 
 @contextmanager
-def bare_echo(size_bytes: int) -> Iterator[str]:
+def bare_echo(size_bytes: int) -> Generator[str]:
     """Its address."""
     command = [sys.executable, "-m", "bench.bare_server", str(size_bytes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,6 @@
 """The peer of the transport benchmarks: a grpc.aio server that answers fixed bytes and does nothing else.
 
-    python -m bench.bare_server SIZE_BYTES      prints its port; `/bare/Echo` answers SIZE_BYTES bytes
+python -m bench.bare_server SIZE_BYTES      prints its port; `/bare/Echo` answers SIZE_BYTES bytes
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """Bytes a second of ReadBlob's chunks, from the file, against one unary answer of as many bytes from memory."""
 
 import grpc
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
-from deviceops.memory.v1 import memory_service_pb2
 
 from bench.bare import Echo, bare_echo, echo_stub
 from bench.measure import interleave, ratio, result, spread
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.memory.v1 import memory_service_pb2
 from tests.server.harness import RunningServer, running_server
 
 ROUNDS = 30

@@ -1,12 +1,12 @@
 """How long a cancelled job goes on: from the call of CancelJob to the event that proves it, in steps of that very job."""
 
+import itertools
 import statistics
 import time
 
+from bench.measure import Spread, result
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
-
-from bench.measure import Spread, result
 from tests.server.harness import RunningServer, running_server
 
 ROUNDS = 40
@@ -31,7 +31,7 @@ def steps_until_stopped(server: RunningServer) -> float:
             server.processing.CancelJob(processing_service_pb2.CancelJobRequest(job_id=event.job_id))
         if event.HasField("cancelled"):
             stopped = time.perf_counter()
-            pace = statistics.median(later - earlier for earlier, later in zip(times[1:], times[2:], strict=False))
+            pace = statistics.median(later - earlier for earlier, later in itertools.pairwise(times[1:]))
             return (stopped - asked) / pace
     raise AssertionError("the job was not cancelled")
 

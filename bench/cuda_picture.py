@@ -11,12 +11,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.measure import interleave, ratio, result, spread
+from bench.serve_overhead import GUIDANCE, MODEL, PROMPT, SEED, STEPS, difference, through_server
 from deviceops.device.v1 import device_pb2, device_service_pb2
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
-
-from bench.measure import interleave, ratio, result, spread
-from bench.serve_overhead import GUIDANCE, MODEL, PROMPT, SEED, STEPS, difference, through_server
 from tests.server.harness import RunningServer, running_server
 
 ROUNDS = 20
@@ -27,10 +26,10 @@ class OnCuda:
 
     def __init__(self) -> None:
         import torch
-        from diffusers import StableDiffusionPipeline
+        from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]  # its lazy export
 
         self._torch = torch
-        pipe = StableDiffusionPipeline.from_pretrained(str(MODEL), torch_dtype=torch.bfloat16)
+        pipe = StableDiffusionPipeline.from_pretrained(str(MODEL), dtype=torch.bfloat16)
         self._pipe = pipe.to("cuda")
         self._pipe.set_progress_bar_config(disable=True)
 
@@ -41,7 +40,7 @@ class OnCuda:
         generator = self._torch.Generator().manual_seed(SEED)
         made = self._pipe(PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generator)
         file = io.BytesIO()
-        made.images[0].save(file, "PNG")
+        made[0][0].save(file, "PNG")
         return file.getvalue()
 
 
@@ -107,7 +106,8 @@ def main() -> int:
         peer=f"diffusers {version('diffusers')} on the same device, bfloat16",
         conditions={"survived its worker's death": bool(kill["survived"])},
         details={
-            "device": f"{device.id} {device.display_name} {device.identity.pci_bus_id} {device.capabilities.total_memory_bytes}",
+            "device": f"{device.id} {device.display_name} {device.identity.pci_bus_id}",
+            "device bytes": device.capabilities.total_memory_bytes,
             "driver": f"{device.driver.version} CUDA {device.driver.runtime}",
             "precisions": [p.precision for p in device.capabilities.precisions if p.supported],
             "server seconds": spread(samples["server"]),

@@ -12,7 +12,6 @@ import io
 from importlib.metadata import version
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from bench.measure import interleave, ratio, result, spread
 from domains.inference.generation import ResolvedGeneration
@@ -52,7 +51,7 @@ class Theirs:
     """Diffusers as its documentation shows it."""
 
     def __init__(self) -> None:
-        self.pipe: StableDiffusionPipeline = reference_pipeline(embedded_model())
+        self.pipe = reference_pipeline(embedded_model())
 
     def picture(self) -> bytes:
         """One picture as PNG."""

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
-from deviceops.memory.v1 import memory_service_pb2
 from PIL import Image
 
 import domains.model
 from bench.measure import interleave, ratio, result, spread
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.memory.v1 import memory_service_pb2
 from tests.server.harness import RunningServer, running_server
 
 MODEL = Path(domains.model.__file__).parent / "embedded" / "emoji-sd"
@@ -40,18 +40,16 @@ class InProcess:
 
     def __init__(self) -> None:
         import torch
-        from diffusers import StableDiffusionPipeline
+        from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]  # its lazy export
 
         self._torch = torch
-        self._pipe = StableDiffusionPipeline.from_pretrained(str(MODEL), torch_dtype=torch.float32)
+        self._pipe = StableDiffusionPipeline.from_pretrained(str(MODEL), dtype=torch.float32)
         self._pipe.set_progress_bar_config(disable=True)
 
     def picture(self) -> bytes:
         """One picture as PNG."""
         generator = self._torch.Generator().manual_seed(SEED)
-        image = self._pipe(
-            PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generator
-        ).images[0]
+        image = self._pipe(PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generator)[0][0]
         file = io.BytesIO()
         image.save(file, "PNG")
         return file.getvalue()

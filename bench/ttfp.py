@@ -9,10 +9,9 @@ import time
 
 import grpc
 
+from bench.measure import Spread, result
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
-
-from bench.measure import Spread, result
 from tests.server.harness import running_server
 
 CALLS = 300
@@ -26,7 +25,7 @@ async def first_event_ms(inference: InferenceServiceStub) -> float:
     )
     begin = time.perf_counter()
     call = inference.Generate(inference_service_pb2.GenerateRequest(generation=generation))
-    responses = aiter(call)
+    responses = aiter(call)  # pyright: ignore[reportArgumentType]  # the stubs know only the sync shape
     first = await anext(responses)
     took = (time.perf_counter() - begin) * 1e3
     assert first.event.sequence == 1, "the first event is not the job's first"

@@ -7,10 +7,10 @@ import asyncio
 import time
 
 import grpc
-from deviceops.device.v1 import device_service_pb2
 
 from bench.bare import bare_echo
 from bench.measure import ratio, result, spread
+from deviceops.device.v1 import device_service_pb2
 from tests.server.harness import running_server
 
 IN_FLIGHT = 8

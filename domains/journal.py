@@ -33,7 +33,9 @@ class Journal(Generic[Value]):
     def __init__(self, kept: Sequence[Entry[Value]] = (), *, last_sequence: int = 0, closed: bool = False) -> None:
         self._kept = list(kept)
         self._newest: dict[str, Entry[Value]] = {}
-        self.last_sequence = max(last_sequence, self._kept[-1].sequence if self._kept else 0)
+        self._published = self._kept[-1].sequence if self._kept else 0
+        """The highest sequence that there is an entry for; `last_sequence` may have been promised further."""
+        self.last_sequence = max(last_sequence, self._published)
         self.closed = closed
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -43,7 +45,7 @@ class Journal(Generic[Value]):
 
     def publish(self, entry: Entry[Value], *, slot: str = "") -> None:
         """Show an entry to everyone; with a `slot` it replaces the slot's former one."""
-        self.last_sequence = entry.sequence
+        self.last_sequence = self._published = entry.sequence
         if slot:
             self._newest[slot] = entry
         else:
@@ -70,7 +72,7 @@ class Journal(Generic[Value]):
 
     async def more(self, sequence: int, timeout_s: float) -> bool:
         """Wait for something after `sequence`, or for the journal's end. False: neither came within `timeout_s`."""
-        if self.last_sequence > sequence or self.closed:
+        if self._published > sequence or self.closed:
             return True
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)

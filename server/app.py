@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Coroutine
@@ -75,8 +76,7 @@ class Server:
         self.dispatcher.on_load = self._note_load
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices)
         self.keepers = [
-            WorkerKeeper(name, self.dispatcher, self.devices, self.loaded, settings.jobs_per_device)
-            for name in names
+            WorkerKeeper(name, self.dispatcher, self.devices, self.loaded, settings.jobs_per_device) for name in names
         ]
         self.health = Health()
         self.servicers = self._servicers()
@@ -193,6 +193,14 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
+def _has_owner(address: str) -> bool:
+    """Whether somebody answers at a Unix socket; gRPC would take its path away from them."""
+    if not address.startswith("unix:"):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(address.removeprefix("unix:")) == 0
+
+
 def _listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
     """Open the ports. Raises ID_TAKEN for one that somebody else has."""
     addresses = [f"{settings.host}:{settings.port}"]
@@ -201,7 +209,7 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
     opened: list[str] = []
     for address in addresses:
         try:
-            port = server.add_insecure_port(address)
+            port = 0 if _has_owner(address) else server.add_insecure_port(address)
         except RuntimeError:
             port = 0
         if not port:

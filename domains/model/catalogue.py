@@ -59,7 +59,7 @@ class Catalogue:
         `folders`: look only there. Each must lie in a root, else PATH_OUTSIDE_ROOTS. Empty: all roots.
         `tell` and `cancelled` are called on the scan's own thread. Cancelled, what was found by then is kept.
         """
-        beginnings = [self._roots.inside(folder, "roots") for folder in folders] or self._roots.folders
+        beginnings = self.beginnings(folders)
         async with self._scanning:
             known = dict(self._models)
             stop = threading.Event()
@@ -71,6 +71,10 @@ class Catalogue:
                 stop.set()
             self._take(known, found)
             return compare(known, found)
+
+    def beginnings(self, folders: Sequence[str]) -> Sequence[Path]:
+        """Where a scan of these folders begins. Raises PATH_OUTSIDE_ROOTS; empty: all roots."""
+        return [self._roots.inside(folder, "roots") for folder in folders] or self._roots.folders
 
     def _take(self, known: dict[str, Model], found: Found) -> None:
         models = known | missing(known, found) | {model.id: model for model in found.models}

@@ -14,10 +14,9 @@ from domains.memory.blob_store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.job import GenerateWork, Job, LoadWork
+from domains.processing.job import GenerateWork, Job, LoadWork, ScanWork
 from domains.processing.job_event import (
     Cancelled,
-    Cancelling,
     Failed,
     Failure,
     GeneratedImage,
@@ -47,7 +46,8 @@ class RunTools:
     def cancelled_by_death(live: LiveJob) -> Cancelled:
         """The proof for a job that was to stop when its process died: nothing of it runs any more."""
         latency = time.monotonic() - live.cancel_time_s if live.cancel_time_s else 0.0
-        return Cancelled(stage=live.job.stage, latency_s=latency, cause="", receipt=empty_receipt(live.job))
+        receipt = empty_receipt(live.job)
+        return Cancelled(stage=live.job.stage, latency_s=latency, cause=live.cancel_cause, receipt=receipt)
 
 
 class JobRun:
@@ -148,8 +148,9 @@ class JobRun:
             loop.call_soon_threadsafe(self._jobs.record, self._job.id, self._pace.at(report))
 
         self._jobs.record(self._job.id, StageStarted(stage=Stage.SCANNING))
+        folders = self._job.work.roots if isinstance(self._job.work, ScanWork) else ()
         report = await self._tools.catalogue.rescan(
-            tell, lambda: self._jobs.live(self._job.id).cancel_time_s is not None
+            tell, lambda: self._jobs.live(self._job.id).cancel_time_s is not None, folders
         )
         wall = time.monotonic() - begin
         if self._jobs.live(self._job.id).cancel_time_s is not None:
@@ -180,11 +181,10 @@ class JobRun:
     def _cancelled(self, report: Stopped) -> Cancelled:
         live = self._jobs.live(self._job.id)
         latency = time.monotonic() - live.cancel_time_s if live.cancel_time_s else report.latency_s
-        causes = (entry.value.cause for entry in live.journal.after(0) if isinstance(entry.value, Cancelling))
         return Cancelled(
             stage=report.stage,
             latency_s=latency,
-            cause=next(causes, ""),
+            cause=live.cancel_cause,
             freed_bytes=report.freed_bytes,
             receipt=self._receipt(report.receipt),
             result=self._partial(),

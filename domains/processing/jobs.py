@@ -63,6 +63,12 @@ class LiveJob:
         self.cancel_time_s: float | None = None
         """When its cancellation was asked for, on `time.monotonic`."""
 
+    @property
+    def cancel_cause(self) -> str:
+        """What the caller gave as the reason for its cancellation; empty: none, or it was not asked for."""
+        causes = (entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Cancelling))
+        return next(causes, "")
+
 
 class Jobs:
     """The jobs of one state folder. One event loop; no thread may touch it."""
@@ -82,7 +88,8 @@ class Jobs:
             journal = Journal(self._store.events(job.id), last_sequence=ceiling)
             self._live[job.id] = LiveJob(job, journal, ceiling)
             if job.state is JobState.CANCELLING:
-                self.record(job.id, Cancelled(stage=job.stage, latency_s=0.0, cause="", receipt=empty_receipt(job)))
+                cause, receipt = self._live[job.id].cancel_cause, empty_receipt(job)
+                self.record(job.id, Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=receipt))
             elif job.state in (JobState.RUNNING, JobState.PAUSING):
                 message = "the server went away and was started again"
                 self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
@@ -134,7 +141,9 @@ class Jobs:
         """The earlier job, unless the id is being used for something else."""
         asked = getattr(work, "asked", work)
         if getattr(earlier.work, "asked", earlier.work) != asked:
-            message = f"the request_id names job {earlier.id}, which was asked something else; use a new id for new work"
+            message = (
+                f"the request_id names job {earlier.id}, which was asked something else; use a new id for new work"
+            )
             raise AlreadyExists(message, ErrorReason.ID_TAKEN, job_id=earlier.id)
         return self.get(earlier.id)
 

@@ -65,6 +65,7 @@ class Submissions:
 
     def scan(self, roots: tuple[str, ...], options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
         """Look for models."""
+        self._catalogue.beginnings(roots)
         return self._submit(ScanWork(roots=roots), options, request_id, detached)
 
     def _submit(

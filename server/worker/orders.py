@@ -3,6 +3,8 @@
 import time
 from collections import deque
 
+import msgspec
+
 from domains.device.on_device.probe import probe
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
@@ -33,6 +35,8 @@ class OrderLoop:
         self._call_of: dict[str, int] = {}
         self._job_of: dict[int, str] = {}
         self._loaded_at: dict[str, float] = {}
+        self._load_s: dict[str, float] = {}
+        """By job: how long loading its model took."""
 
     def run(self) -> None:
         """Until the pipe ends."""
@@ -76,7 +80,10 @@ class OrderLoop:
         try:
             match order:
                 case GenerateOrder():
+                    was_there = order.model.id in self._loaded_at
                     loaded, load_s = self._ensure(call_id, order.model)
+                    if not was_there:
+                        self._load_s[order.job_id] = load_s
                     self._call_of[order.job_id] = call_id
                     self._job_of[call_id] = order.job_id
                     self._steps.submit(order.job_id, loaded, order.resolved)
@@ -140,12 +147,21 @@ class OrderLoop:
         match report:
             case Finished() | Failed() | Stopped():
                 del self._call_of[job_id], self._job_of[call_id]
-                self._end(call_id, report)
+                self._end(call_id, self._with_load(job_id, report))
             case Progressed() | PreviewReady():
                 # The next one makes it worthless, so it never waits for a slow front.
                 self._peer.try_send(call_id, wire.encode(report))
             case _:
                 self._send(call_id, report)
+
+    def _with_load(self, job_id: str, last: Finished | Failed | Stopped) -> Finished | Failed | Stopped:
+        """The job that loaded its model paid for it: its receipt says so."""
+        load_s = self._load_s.pop(job_id, None)
+        if load_s is None:
+            return last
+        timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
+        receipt = msgspec.structs.replace(last.receipt, timings=(timing, *last.receipt.timings))
+        return msgspec.structs.replace(last, receipt=receipt)
 
     def _send(self, call_id: int, report: Report) -> None:
         self._peer.send(call_id, wire.encode(report))

@@ -92,6 +92,14 @@ async def test_silence_is_told_apart_from_news() -> None:
     assert await journal.more(0, 0.001)
 
 
+async def test_a_journal_taken_up_again_is_silent_until_something_new_happens() -> None:
+    journal = Journal([Entry(1, 0.0, 7)], last_sequence=1000)
+    assert not await journal.more(1, 0.001)
+    write(journal, 8)
+    assert await journal.more(1, 0.001)
+    assert [entry.sequence for entry in journal.after(1)] == [1001]
+
+
 async def test_a_reader_who_leaves_leaves_nothing_behind() -> None:
     journal: Journal[int] = Journal()
     waiting = asyncio.create_task(journal.more(0, 60))

@@ -57,6 +57,17 @@ def test_jobs_in_every_state_come_through(server: RunningServer) -> None:
     assert len(jobs) == 4
 
 
+def test_a_watcher_of_a_job_that_still_waits_stops_nobody(server: RunningServer) -> None:
+    """The server comes back with the job in its queue, and is watched before a worker is ready."""
+    job_id = asking.submit(server)
+    server.kill()
+    server.start()
+    call = asking.follow(server, job_id, after=0)
+    assert kind(next(call)) == "queued"
+    assert server.status().server_instance_id, "the server answers others meanwhile"
+    assert kind(asking.journal_of(call)[-1]) == "succeeded"
+
+
 def test_a_job_that_was_to_stop_is_not_started_again(server: RunningServer) -> None:
     import os
     import signal

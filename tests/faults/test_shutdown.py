@@ -1,5 +1,7 @@
 """SIGTERM: health first, then the jobs, then the process, and nothing left behind."""
 
+from typing import Any
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -17,9 +19,8 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
         call = asking.follow(server, job_id)
         asking.until(call, asking.denoising)
         worker = server.worker_pid
-        health = health_pb2_grpc.HealthStub(server.channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=asking.CALL_S
-        )
+        stub: Any = health_pb2_grpc.HealthStub(server.channel)
+        health = stub.Watch(health_pb2.HealthCheckRequest(), timeout=asking.CALL_S)
         assert next(health).status == health_pb2.HealthCheckResponse.SERVING
         server.process.terminate()
         assert next(health).status == NOT_SERVING
@@ -33,7 +34,7 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
 
 def test_a_job_that_takes_longer_is_left_to_the_next_start() -> None:
     with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "0.2"}) as server:
-        job_id = asking.submit(server, picture(steps=200))
+        job_id = asking.submit(server, picture(steps=60))
         last_seen = asking.wait_for_step(server, job_id)
         door = asking.generate(server, picture(steps=60, seed=2))
         attached = next(door).event.job_id

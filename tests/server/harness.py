@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
+def running_server(*flags: str, environment: Mapping[str, str] | None = None) -> Generator[RunningServer]:
     """A server on a fresh state folder; killed and swept at the end. `--drain` is short unless told otherwise."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"DEVICEOPS_DRAIN_S": "20", **(environment or {})}

@@ -1,6 +1,7 @@
 """Submitting, listing and deleting jobs."""
 
 import base64
+from typing import Any
 
 import grpc
 import pytest
@@ -19,10 +20,8 @@ from tests.server.harness import RunningServer, running_server
 Filter = processing_service_pb2.JobFilter
 
 
-def listed(
-    server: RunningServer, size: int = 0, token: str = "", **conditions: object
-) -> tuple[list[job_pb2.Job], str]:
-    wanted = Filter(**conditions)  # pyright: ignore[reportArgumentType]  # conditions by name
+def listed(server: RunningServer, size: int = 0, token: str = "", **conditions: Any) -> tuple[list[job_pb2.Job], str]:
+    wanted = Filter(**conditions)
     request = processing_service_pb2.ListJobsRequest(page_size=size, page_token=token, filter=wanted)
     answer = server.processing.ListJobs(request)
     return list(answer.jobs), answer.next_page_token
@@ -214,7 +213,7 @@ def test_a_list_tells_neither_content_nor_result(server: RunningServer, three: l
 
 
 def test_filters_narrow(server: RunningServer, three: list[str]) -> None:
-    def ids(**conditions: object) -> list[str]:
+    def ids(**conditions: Any) -> list[str]:
         return [job.id for job in listed(server, labels=LABEL, **conditions)[0]]
 
     assert ids(states=[job_event_pb2.JOB_STATE_CANCELLED]) == [three[2]]

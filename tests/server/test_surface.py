@@ -27,12 +27,12 @@ STATUS = health_pb2.HealthCheckResponse
 
 
 def health(server: RunningServer, service: str) -> int:
-    stub = health_pb2_grpc.HealthStub(server.channel)
+    stub: Any = health_pb2_grpc.HealthStub(server.channel)
     return stub.Check(health_pb2.HealthCheckRequest(service=service)).status
 
 
 def health_watch(server: RunningServer, service: str) -> Any:
-    stub = health_pb2_grpc.HealthStub(server.channel)
+    stub: Any = health_pb2_grpc.HealthStub(server.channel)
     return stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=asking.CALL_S)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -38,7 +39,7 @@ def learn(frequencies: Counter[str], merges: int) -> list[Pair]:
     while len(ranks) < merges:
         weights: Counter[Pair] = Counter()
         for pieces, weight in words.values():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in pairwise(pieces):
                 weights[pair] += weight  # pyright: ignore[reportArgumentType]  # a Counter of fractions works as well
         if not weights:
             break

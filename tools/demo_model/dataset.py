@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # the name that torch's own documentation uses
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -96,5 +97,9 @@ def _images(archive: Path, icons: Sequence[str]) -> Tensor:
     with zipfile.ZipFile(archive) as images:
         files = [images.read(f"{icon}.png") for icon in icons]
     with ThreadPoolExecutor(16) as pool:
-        arrays = list(pool.map(lambda file: np.asarray(Image.open(io.BytesIO(file)).convert("RGBA")), files))
+        arrays = list(pool.map(_pixels, files))
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def _pixels(file: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGBA"))

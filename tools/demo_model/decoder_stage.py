@@ -4,7 +4,6 @@ This takes away the mottling that sampled latents get from a decoder which has s
 """
 
 import copy
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,20 +47,18 @@ def polish_decoder(
     networks: Networks,
     latents: Tensor,
     data: Dataset,
-    seconds: float,
+    clock: Clock,
     *,
     batch: int,
     pool: int,
     dtype: torch.dtype,
-    steps: int | None = None,
 ) -> None:
-    """`seconds` hold the sampling too. `steps`: end after so many instead, for a trial run."""
-    began = time.time()
+    """For as long as the clock says, the sampling included. `batch`: pictures a step; `pool`: encodings to draw from."""
     samples = _sampled(networks, latents, data, dtype)
     encodings = _encoded(networks.vae, data, pool)
     _measure(networks.vae, samples, data)
     trainer = Trainer([networks.vae], 6e-4, dtype, 0.997, _decoder_parameters)
-    clock = Clock(seconds - (time.time() - began), steps)
+    clock.go_on()
     while (progress := clock.progress(trainer.steps)) < 1:
         loss = _loss(trainer.working[0], samples, encodings, data, batch // 2, dtype)
         trainer.step(loss, warm_cosine(trainer.steps, 50, progress))

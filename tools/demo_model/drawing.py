@@ -15,7 +15,8 @@ def write_images(icons: Mapping[str, Mapping[str, Any]], names: Iterable[str], a
     """One RGBA PNG of 256×256 for each name, in a ZIP."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as images:
         for name in names:
-            images.writestr(f"{name}.png", _png(name, icons[name]))
+            # With a fixed date, so that the same icons give the same file.
+            images.writestr(zipfile.ZipInfo(f"{name}.png"), _png(name, icons[name]))
 
 
 def svg_of(icon: Mapping[str, Any]) -> str:

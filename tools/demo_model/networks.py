@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -24,6 +27,42 @@ SCHEDULE: dict[str, Any] = {
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
     "steps_offset": 1,
+}
+
+_VAE: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [32, 48, 64, 96],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "norm_num_groups": 16,
+    "sample_size": 256,
+    "scaling_factor": LATENT_SCALE,
+}
+
+_TEXT: dict[str, Any] = {
+    "hidden_size": 192,
+    "intermediate_size": 576,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "projection_dim": 192,
+}
+
+_UNET: dict[str, Any] = {
+    "sample_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [64, 96, 128],
+    "layers_per_block": 2,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 3,
+    "cross_attention_dim": 192,
+    "attention_head_dim": 4,
+    "norm_num_groups": 32,
 }
 
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
@@ -52,55 +91,12 @@ class Networks:
 
 def new_networks(tokenizer: CLIPTokenizer) -> Networks:
     """Untrained, with random weights: 2.47 M, 1.51 M and 8.99 M parameters."""
-    vae, text = _new_vae(), _new_text_encoder(tokenizer)
-    return Networks(vae=vae, text=text, unet=_new_unet())
-
-
-def _new_vae() -> Any:
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 48, 64, 96),
-        layers_per_block=2,
-        latent_channels=4,
-        norm_num_groups=16,
-        sample_size=256,
-        scaling_factor=LATENT_SCALE,
-    )
-
-
-def _new_text_encoder(tokenizer: CLIPTokenizer) -> Any:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=576,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=77,
-        hidden_act="quick_gelu",
-        projection_dim=192,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return CLIPTextModel(config)
-
-
-def _new_unet() -> Any:
-    return UNet2DConditionModel(
-        sample_size=32,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(64, 96, 128),
-        layers_per_block=2,
-        down_block_types=("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3,
-        cross_attention_dim=192,
-        attention_head_dim=4,
-        norm_num_groups=32,
-    )
+    vae = AutoencoderKL(**_VAE)
+    marks: dict[str, Any] = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **_TEXT, **marks))
+    return Networks(vae=vae, text=text, unet=UNet2DConditionModel(**_UNET))
 
 
 def read_networks(folder: Path) -> Networks:
@@ -114,16 +110,16 @@ def read_networks(folder: Path) -> Networks:
 def save_networks(folder: Path, networks: Networks, tokenizer: CLIPTokenizer, tokenizer_folder: Path) -> None:
     """A whole diffusers folder with float16 weights."""
     scheduler = DPMSolverMultistepScheduler(**SCHEDULE, algorithm_type="dpmsolver++", solver_order=2)
-    StableDiffusionPipeline(
-        vae=_stored(networks.vae),
-        text_encoder=_stored(networks.text),
-        tokenizer=tokenizer,
-        unet=_stored(networks.unet),
-        scheduler=scheduler,
-        safety_checker=None,  # pyright: ignore[reportArgumentType]  # diffusers says that it may be absent
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]  # as above
-        requires_safety_checker=False,
-    ).save_pretrained(folder, safe_serialization=True)
+    parts: dict[str, Any] = {
+        "vae": _stored(networks.vae),
+        "text_encoder": _stored(networks.text),
+        "tokenizer": tokenizer,
+        "unet": _stored(networks.unet),
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder, safe_serialization=True)
     weights = folder / "text_encoder" / "model.safetensors"
     write_text_weights(weights, load_file(weights))
     for name in _TOKENIZER_FILES:

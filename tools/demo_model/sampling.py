@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from tools.demo_model.dataset import Dataset
@@ -16,7 +16,7 @@ def sample(
     unet: Any, text: Any, tokens: Tensor, empty: Tensor, guidance: float, steps: int, generator: torch.Generator
 ) -> Tensor:
     """n×77 tokens → n×4×32×32 latents, by DPM++ 2M."""
-    scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
+    scheduler: Any = DPMSolverMultistepScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps, device=tokens.device)
     latents = torch.randn(len(tokens), 4, 32, 32, generator=generator, device=tokens.device)
     nothing = text(empty[None]).last_hidden_state.expand(len(tokens), -1, -1)

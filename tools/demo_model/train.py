@@ -20,7 +20,7 @@ from tools.demo_model.decoder_stage import polish_decoder
 from tools.demo_model.networks import LATENT_SCALE, Networks, new_networks, read_networks, save_networks
 from tools.demo_model.sampling import score
 from tools.demo_model.trainer import Clock, log
-from tools.demo_model.unet_stage import train_unet
+from tools.demo_model.unet_stage import UnetRecipe, train_unet
 from tools.demo_model.vae_stage import latents_of, normalise, report_vae, train_vae
 
 
@@ -65,13 +65,14 @@ def _train(
     latents = latents_of(vae, data) * LATENT_SCALE
     log("latents", tuple(latents.shape), f"mean {latents.mean():.3f} std {latents.std():.3f}")
     if wish.unet:
-        options = {"rate": wish.lr, "batch": wish.batch, "dtype": dtype, "final": wish.final, "compiled": wish.compile}
-        train_unet(networks, latents, data, Clock(wish.unet, wish.steps), **options)
+        clock = Clock(wish.unet, wish.steps)
+        recipe = UnetRecipe(rate=wish.lr, batch=wish.batch, final=wish.final, compiled=wish.compile)
+        train_unet(networks, latents, data, clock, recipe, dtype)
     networks.unet.eval()
     networks.text.eval()
     if wish.polish:
-        options = {"batch": wish.vae_batch, "pool": wish.pool, "dtype": dtype, "steps": wish.steps}
-        polish_decoder(networks, latents, data, wish.polish, **options)
+        clock = Clock(wish.polish, wish.steps)
+        polish_decoder(networks, latents, data, clock, batch=wish.vae_batch, pool=wish.pool, dtype=dtype)
         report_vae(vae, data)
     save_networks(wish.out, networks, tokenizer, words)
     log("saved", wish.out)

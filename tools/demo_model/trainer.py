@@ -89,13 +89,17 @@ class Clock:
         """Seconds since the start, or since the first step."""
         return time.time() - self._began
 
+    def go_on(self) -> None:
+        """What was spent so far is off the stage's time; its steps begin now."""
+        self._seconds -= self.spent()
+        self._began = time.time()
+
     def progress(self, step: int) -> float:
         """0..1; at 1 the stage is over."""
         if step == 1 and self._first:
             self._first = False
             log("first step", f"{self.spent():.1f} s")
-            self._seconds -= self.spent()
-            self._began = time.time()
+            self.go_on()
         if self._steps is not None:
             return step / self._steps
         return 1.0 if self._seconds <= 0 else self.spent() / self._seconds

@@ -1,9 +1,10 @@
 """Trains the UNet and the text encoder together, on the VAE's latents."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from tools.demo_model.dataset import Dataset
@@ -16,28 +17,35 @@ PURE_NOISE_FROM = 940
 """From this timestep on half of the inputs are pure noise, as sampling begins."""
 
 
+@dataclass(frozen=True)
+class UnetRecipe:
+    """How one sitting goes."""
+
+    rate: float
+    batch: int
+    final: bool
+    """Whether the rate falls to zero."""
+    compiled: bool
+
+
 def train_unet(
     networks: Networks,
     latents: Tensor,
     data: Dataset,
     clock: Clock,
-    *,
-    rate: float,
-    batch: int,
+    recipe: UnetRecipe,
     dtype: torch.dtype,
-    final: bool,
-    compiled: bool,
 ) -> None:
-    """For as long as the clock says. `final`: the rate falls to zero."""
+    """For as long as the clock says. `latents`: scaled, as `vae_stage.latents_of` orders them."""
     alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(data.device)
-    trainer = Trainer([networks.unet, networks.text], rate, dtype, 0.9995)
+    trainer = Trainer([networks.unet, networks.text], recipe.rate, dtype, 0.9995)
     unet, text = trainer.working
-    denoise: Any = torch.compile(unet) if compiled else unet
+    denoise: Any = torch.compile(unet) if recipe.compiled else unet
     latents = latents.half() if data.device.type == "cuda" else latents
     total = torch.zeros((), device=data.device)
     while (progress := clock.progress(trainer.steps)) < 1:
-        loss = _loss(denoise, text, latents, data, alphas, batch, dtype)
-        trainer.step(loss, min(1, (trainer.steps + 1) / 300) * (1 - progress if final else 1.0))
+        loss = _loss(denoise, text, latents, data, alphas, recipe.batch, dtype)
+        trainer.step(loss, min(1, (trainer.steps + 1) / 300) * (1 - progress if recipe.final else 1.0))
         total += loss.detach()
         if trainer.steps % 500 == 0:
             pace = f"{trainer.steps / clock.spent():.2f} it/s, progress {progress:.2f}"

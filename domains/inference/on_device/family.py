@@ -65,6 +65,10 @@ class Family(Protocol):
         """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8."""
         ...
 
+    def prepare_previews(self) -> None:
+        """Whatever the first preview of this model would have to do first."""
+        ...
+
     def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
         """What clean latents (images, channels, h/8, w/8) look like, roughly and cheaply: (images, *size, 3), uint8."""
         ...

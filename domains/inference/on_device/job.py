@@ -107,6 +107,8 @@ class Job:
         for degraded in found.degradations:
             self.meter.degradations.append(degraded)
             self._tell(degraded)
+        if self._previews.asked:
+            self.family.prepare_previews()
         config = self.loaded.scheduler_config
         self.trajectory = begin(self.family, self.resolved, config, found.conditions, self.loaded.device)
         self._enter(Stage.DENOISING)

@@ -28,9 +28,14 @@ class PreviewWriter:
         self.size = max(1, round(resolved.height_px * scale)), max(1, round(resolved.width_px * scale))
         """(height, width) in pixels."""
 
+    @property
+    def asked(self) -> bool:
+        """Whether there are to be any."""
+        return self._every > 0
+
     def wanted(self, step: int) -> bool:
         """Whether to take a preview after this step, counted from 1."""
-        return self._every > 0 and step % self._every == 0
+        return self.asked and step % self._every == 0
 
     def write(self, step: int, pixels: Tensor) -> None:
         """Begin to encode (pictures, height, width, 3); older previews that nobody fetched are dropped."""

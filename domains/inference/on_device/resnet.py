@@ -1,5 +1,7 @@
 """Diffusers' residual block, computed in place where nothing else looks, and without its division by one."""
 
+from typing import Any
+
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
@@ -12,10 +14,10 @@ class Resnet:
 
     def __init__(self, module: ResnetBlock2D) -> None:
         _refuse_others(module)
-        self._module = module
+        self._module: Any = module  # diffusers types its layers as possibly absent
 
     @property
-    def time_projection(self):
+    def time_projection(self) -> Any:
         """The linear layer that turns a time embedding into this block's shift; None in a VAE."""
         return self._module.time_emb_proj
 
@@ -30,7 +32,7 @@ class Resnet:
         return hidden
 
 
-def _refuse_others(module: ResnetBlock2D) -> None:
+def _refuse_others(module: Any) -> None:
     plain = (
         module.output_scale_factor == 1
         and module.upsample is None

@@ -9,14 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
@@ -52,15 +49,17 @@ class _EulerAncestral(EulerAncestralDiscreteScheduler):
 
     def step_with(self, output: Tensor, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Algorithm 2 of Karras et al. 2022 with k-diffusion's ancestral split of the next noise level."""
-        sigma, following = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]
+        index = self.step_index
+        sigma, following = self.sigmas[index], self.sigmas[index + 1]
         up = (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5
         down = (following**2 - up**2) ** 0.5
         x0 = self._x0(output, latents, sigma)
-        self._step_index += 1
+        self._step_index = index + 1
         return latents + (latents - x0) / sigma * (down - sigma) + noise * up, x0
 
     def _x0(self, output: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
-        match self.config.prediction_type:
+        config: Any = self.config
+        match config.prediction_type:
             case "epsilon":
                 return latents - sigma * output
             case "v_prediction":

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -46,12 +46,12 @@ class Sd1:
 
     def __init__(self, loaded: OnDeviceModel) -> None:
         self._loaded = loaded
-        vae = cast(AutoencoderKL, loaded.modules["vae"])
+        vae: Any = loaded.modules["vae"]
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]))
         self._text = cast(CLIPTextModel, loaded.modules["text_encoder"])
         self._vae = vae
         self._decoder = VaeDecoder(vae)
-        self._colours = LatentColours(vae)
+        self._colours = LatentColours(self._encoded, self._decoded, loaded.device)
 
     def encode(self, prompt: str) -> EncodedPrompt:
         words = self._loaded.tokenizer
@@ -81,15 +81,21 @@ class Sd1:
         return without + text.guidance * (with_text - without)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return as_pixels(self._decoder(self._unscaled(latents)))[0]
+        return as_pixels(self._decoded(latents))[0]
+
+    def prepare_previews(self) -> None:
+        self._colours.fit()
 
     def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
         colours = self._colours.of(x0)
         return as_pixels(torch.nn.functional.interpolate(colours, size, mode="bilinear", align_corners=False))
 
-    def _unscaled(self, latents: Tensor) -> Tensor:
-        """What the VAE's decoder reads: in its dtype, without the factor that made the latents' variance about 1."""
-        config = self._vae.config
-        shift = getattr(config, "shift_factor", None) or 0.0
-        unscaled = latents / config.scaling_factor + shift
-        return unscaled.to(self._vae.dtype).contiguous(memory_format=torch.channels_last)
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Scaled latents → pictures in −1..1. The scale is what made the latents' variance about 1."""
+        unscaled = latents / self._vae.config.scaling_factor
+        return self._decoder(unscaled.to(self._vae.dtype, memory_format=torch.channels_last))
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        """Pictures in −1..1 → scaled latents, without the encoder's own noise."""
+        inputs = pictures.to(self._vae.dtype, memory_format=torch.channels_last)
+        return self._vae.encode(inputs).latent_dist.mean * self._vae.config.scaling_factor

@@ -1,7 +1,7 @@
 """Advances a set of generations on one device, a unit of work at a time, each in its turn."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -102,7 +102,7 @@ class StepLoop:
                 with self._answering(job):
                     job.poll()
                     if job.done:
-                        self._end(job, finished)
+                        self._end(job, finished if job.stop_asked_at is None else stopped)
         self._note_peak()
         return bool(self._turns)
 
@@ -144,7 +144,7 @@ class StepLoop:
             wait(files, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
 
     @contextmanager
-    def _answering(self, *jobs: Job) -> Iterator[None]:
+    def _answering(self, *jobs: Job) -> Generator[None]:
         """The one place that ends jobs for an error."""
         try:
             yield
@@ -185,5 +185,4 @@ def _same(there: OnDeviceModel, model: Model, precision: str) -> OnDeviceModel:
     if there.model.sha256 == model.sha256 and precision in ("", there.precision):
         return there
     message = f"model {model.id} is loaded already, with other weights or as {there.precision}; unload it first"
-    facts = {"model_id": model.id, "loaded_precision": there.precision, "precision": precision}
-    raise FailedPrecondition(message, **facts)
+    raise FailedPrecondition(message, model_id=model.id, loaded_precision=there.precision, precision=precision)

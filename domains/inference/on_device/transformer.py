@@ -7,11 +7,10 @@ With guidance both halves of the rows are equal until the text first enters. So 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
@@ -25,8 +24,9 @@ class Transformer:
     """Attention of a picture to itself and to the text, at one resolution."""
 
     def __init__(self, module: Transformer2DModel) -> None:
-        self._module = module
-        self._blocks = [_Block(block) for block in module.transformer_blocks]
+        """Raises MODEL_INCOMPATIBLE for blocks of another kind."""
+        self._module: Any = module
+        self._blocks = [_Block(block) for block in self._module.transformer_blocks]
 
     def text_keys(self, states: Tensor) -> list[KeysValues]:
         """What its layers read of text states (rows, tokens, width)."""
@@ -44,7 +44,9 @@ class Transformer:
 
 
 class _Block:
-    def __init__(self, block: BasicTransformerBlock) -> None:
+    """A diffusers BasicTransformerBlock; `Any`, as diffusers types its parts as possibly absent."""
+
+    def __init__(self, block: Any) -> None:
         _refuse_others(block)
         self._block = block
         self._self_weight = joined([layer.weight for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)])
@@ -74,23 +76,23 @@ def doubled(x: Tensor, rows: int) -> Tensor:
     return torch.cat([x] * (rows // x.shape[0]))
 
 
-def _attended(layer: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     found = F.scaled_dot_product_attention(query, key, value)
     return layer.to_out[0](found.transpose(1, 2).flatten(2))
 
 
-def _heads(layer: Attention, states: Tensor) -> Tensor:
+def _heads(layer: Any, states: Tensor) -> Tensor:
     """(rows, tokens, width) → (rows, heads, tokens, head width)."""
     return states.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
 
 
-def _linear(layer: nn.Module, tokens: Tensor) -> Tensor:
+def _linear(layer: Any, tokens: Tensor) -> Tensor:
     """A linear layer, or the 1×1 convolution that SD 1.x has in its place."""
     weight, bias = layer.weight, layer.bias
     return F.linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias)
 
 
-def joined(parameters: Sequence[nn.Parameter]) -> Tensor:
+def joined(parameters: Sequence[Tensor]) -> Tensor:
     """Parameters in one tensor, one below the other. They become views of it, so the memory is there once."""
     whole = torch.cat([parameter.data for parameter in parameters])
     for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
@@ -98,7 +100,7 @@ def joined(parameters: Sequence[nn.Parameter]) -> Tensor:
     return whole
 
 
-def _refuse_others(block: BasicTransformerBlock) -> None:
+def _refuse_others(block: Any) -> None:
     layers = [layer for layer in (block.attn1, block.attn2) if layer is not None]
     plain = (
         len(layers) == 2

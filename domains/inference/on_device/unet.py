@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
@@ -41,10 +41,10 @@ class UNet:
     def __init__(self, unet: UNet2DConditionModel) -> None:
         """Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit."""
         _refuse_others(unet)
-        self._unet = unet
-        self._down = [_level(block, "downsamplers") for block in unet.down_blocks]
-        self._middle = _level(unet.mid_block, "")
-        self._up = [_level(block, "upsamplers") for block in unet.up_blocks]
+        self._unet: Any = unet  # diffusers types its parts as possibly absent
+        self._down = [_level(block, "downsamplers") for block in self._unet.down_blocks]
+        self._middle = _level(self._unet.mid_block, "")
+        self._up = [_level(block, "upsamplers") for block in self._unet.up_blocks]
         levels = [*self._down, self._middle, *self._up]
         self._transformers = [transformer for level in levels for transformer in level.transformers]
         projections = [resnet.time_projection for level in levels for resnet in level.resnets]
@@ -122,7 +122,7 @@ def _level(block: Any, resize: str) -> _Level:
     )
 
 
-def _refuse_others(unet: UNet2DConditionModel) -> None:
+def _refuse_others(unet: Any) -> None:
     found = [name for name in _OTHER_INPUTS if getattr(unet.config, name, None) is not None]
     if found or unet.mid_block is None or unet.config.center_input_sample:
         message = f"the model's UNet asks for more than latents, time and text: {', '.join(found) or 'other blocks'}"

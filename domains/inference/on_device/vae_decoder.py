@@ -1,7 +1,9 @@
 """The walk through a diffusers VAE decoder: its modules and weights, its blocks computed as in the UNet."""
 
+from typing import Any
+
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from domains.inference.on_device.resnet import Resnet
@@ -12,11 +14,11 @@ class VaeDecoder:
 
     def __init__(self, vae: AutoencoderKL) -> None:
         """Raises MODEL_INCOMPATIBLE for a decoder with other blocks."""
-        self._vae = vae
-        self._middle = [Resnet(module) for module in vae.decoder.mid_block.resnets]
+        self._vae: Any = vae
+        self._middle = [Resnet(module) for module in self._vae.decoder.mid_block.resnets]
         self._levels = [
             ([Resnet(module) for module in block.resnets], block.upsamplers[0] if block.upsamplers else None)
-            for block in vae.decoder.up_blocks
+            for block in self._vae.decoder.up_blocks
         ]
 
     def __call__(self, latents: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -16,11 +17,11 @@ Builder = Callable[[Mapping[str, Any]], nn.Module]
 
 
 def _unet(config: Mapping[str, Any]) -> nn.Module:
-    return UNet2DConditionModel.from_config(dict(config))
+    return cast(nn.Module, UNet2DConditionModel.from_config(dict(config)))
 
 
 def _vae(config: Mapping[str, Any]) -> nn.Module:
-    return AutoencoderKL.from_config(dict(config))
+    return cast(nn.Module, AutoencoderKL.from_config(dict(config)))
 
 
 def _clip_text(config: Mapping[str, Any]) -> nn.Module:

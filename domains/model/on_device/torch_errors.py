@@ -1,6 +1,7 @@
 """Torch's errors in our words. The only place that reads their texts."""
 
 import logging
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ def _device_full(device: torch.device, doing: str) -> ResourceExhausted:
     message = (
         f"{device} ran out of memory while {doing}{room}; ask for a smaller or for fewer pictures, or unload a model"
     )
-    facts = {"device": device, "doing": doing, "free_bytes": free, "total_bytes": total}
-    return ResourceExhausted(
-        message, ErrorReason.DEVICE_OUT_OF_MEMORY, **{name: value for name, value in facts.items() if value is not None}
-    )
+    facts: dict[str, Any] = {"device": device, "doing": doing}
+    if free is not None:
+        facts |= {"free_bytes": free, "total_bytes": total}
+    return ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY, **facts)

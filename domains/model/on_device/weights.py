@@ -103,10 +103,8 @@ def _moved(value: torch.Tensor, place: torch.device, dtype: torch.dtype) -> torc
 def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
     owner_name, _, leaf = name.rpartition(".")
     owner = module.get_submodule(owner_name)
-    if leaf in owner._parameters:
-        owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    else:
-        owner._buffers[leaf] = value
+    is_parameter = isinstance(getattr(owner, leaf), nn.Parameter)
+    setattr(owner, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value)
 
 
 def _fill_positions(module: nn.Module, place: torch.device) -> None:

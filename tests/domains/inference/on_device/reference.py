@@ -1,14 +1,14 @@
 """The same generation twice: by diffusers' own pipeline, and by our engine's parts."""
 
+from typing import Any
+
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    UniPCMultistepScheduler,
-)
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
@@ -28,8 +28,8 @@ CLASSES = {
 }
 
 
-def reference_pipeline(model: Model) -> StableDiffusionPipeline:
-    """Diffusers' own, in float32."""
+def reference_pipeline(model: Model) -> Any:
+    """Diffusers' own, in float32; `Any`, as what it returns depends on its arguments."""
     pipe = StableDiffusionPipeline.from_pretrained(
         model.folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
     )
@@ -37,7 +37,7 @@ def reference_pipeline(model: Model) -> StableDiffusionPipeline:
     return pipe
 
 
-def reference_latents(pipe: StableDiffusionPipeline, asked: ResolvedGeneration) -> Tensor:
+def reference_latents(pipe: Any, asked: ResolvedGeneration) -> Tensor:
     """Its final latents; initial noise and step noise from one generator a picture, as ours."""
     own = pipe.scheduler
     pipe.scheduler = CLASSES[asked.scheduler].from_config(own.config, use_karras_sigmas=asked.karras_sigmas)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import StableDiffusionPipeline
 
 from domains.inference.schedulers import SCHEDULERS
 from domains.model.on_device import OnDeviceModel, load
@@ -25,14 +24,12 @@ def named(way: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def pipe() -> StableDiffusionPipeline:
+def pipe() -> Any:
     return reference_pipeline(embedded_model())
 
 
 @pytest.mark.parametrize("way", WAYS, ids=named)
-def test_final_latents_equal_those_of_diffusers(
-    way: dict[str, Any], embedded: OnDeviceModel, pipe: StableDiffusionPipeline
-) -> None:
+def test_final_latents_equal_those_of_diffusers(way: dict[str, Any], embedded: OnDeviceModel, pipe: Any) -> None:
     asked = request(
         embedded_model(), prompt="owl on a blue background", negative_prompt="red", steps=4, guidance_scale=5.0, **way
     )
@@ -54,12 +51,14 @@ SHAPES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_every_shape_of_request_equals_diffusers(prediction: str, shape: dict[str, Any], tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny", prediction)
-    asked = request(model, **{"scheduler": "unipc", "steps": 5, "negative_prompt": "a red car", **shape})
-    gap = (final_latents(load(model, "cpu"), asked) - reference_latents(reference_pipeline(model), asked)).abs().max()
-    assert gap.item() <= TOLERANCE
+    asked = request(model, None, **({"scheduler": "unipc", "steps": 5, "negative_prompt": "a red car"} | shape))
+    theirs = reference_latents(reference_pipeline(model), asked)
+    gap = (final_latents(load(model, "cpu"), asked) - theirs).abs().max()
+    # Random weights do not denoise: latents grow to 60, and rounding with them.
+    assert gap <= 1e-5 * theirs.abs().max()
 
 
-def test_the_reference_can_differ(embedded: OnDeviceModel, pipe: StableDiffusionPipeline) -> None:
+def test_the_reference_can_differ(embedded: OnDeviceModel, pipe: Any) -> None:
     asked = request(embedded_model(), steps=2)
     other = request(embedded_model(), asked, seeds=(8,))
     assert (final_latents(embedded, asked) - reference_latents(pipe, other)).abs().max().item() > 0.1

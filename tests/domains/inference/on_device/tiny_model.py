@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from domains.model.diffusers_folder import read_folder
@@ -25,7 +27,11 @@ def write_tiny_model(folder: Path, prediction_type: str = "epsilon") -> Model:
     _vae().save_pretrained(folder / "vae")
     _text().save_pretrained(folder / "text_encoder")
     EulerDiscreteScheduler(
-        prediction_type=prediction_type, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        prediction_type=prediction_type,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
     ).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(_INDEX)
     return tiny_model(folder)
@@ -33,7 +39,7 @@ def write_tiny_model(folder: Path, prediction_type: str = "epsilon") -> Model:
 
 def tiny_model(folder: Path) -> Model:
     """What a scan says of the folder."""
-    return read_folder(folder, folder.name, lambda path, *_: path, Fingerprints())
+    return read_folder(folder, folder.name, lambda path: path, Fingerprints())
 
 
 _INDEX = """{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.36.0",
@@ -61,17 +67,23 @@ def _unet() -> UNet2DConditionModel:
 
 
 def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=8,
-        sample_size=32,
-    )
+    shape: dict[str, Any] = {
+        "block_out_channels": (16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
+    return AutoencoderKL(norm_num_groups=8, sample_size=32, **shape)
 
 
 def _text() -> CLIPTextModel:
-    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return CLIPTextModel(
-        CLIPTextConfig(vocab_size=2014, bos_token_id=2012, eos_token_id=2013, pad_token_id=2013, **sizes)
+    config = CLIPTextConfig(
+        vocab_size=2014,
+        bos_token_id=2012,
+        eos_token_id=2013,
+        pad_token_id=2013,
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
     )
+    return CLIPTextModel(config)

@@ -1,0 +1,49 @@
+"""Drives a step loop and keeps what it reports."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from domains.inference.on_device import OnDeviceModel, StepLoop
+from domains.inference.outcome import Failed, Finished, ImageReady, Report, Stopped
+from domains.model.model import Model
+
+LAST = (Finished, Failed, Stopped)
+
+
+class Recorder:
+    """A step loop on the CPU with a model, and all its reports by job."""
+
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        self.reports: dict[str, list[Report]] = defaultdict(list)
+        self.order: list[str] = []
+        """Jobs in the order in which they ended."""
+        self.on_report: Callable[[str, Report], None] = lambda job_id, report: None
+        self.loop = StepLoop(device, self._take)
+        self.loaded: OnDeviceModel = self.loop.load(model)
+
+    def _take(self, job_id: str, report: Report) -> None:
+        self.reports[job_id].append(report)
+        if isinstance(report, LAST):
+            self.order.append(job_id)
+        self.on_report(job_id, report)
+
+    def run(self) -> None:
+        """Tick until nothing is left."""
+        while self.loop.tick():
+            pass
+
+    def last(self, job_id: str) -> Report:
+        """The job's end; exactly one, and nothing after it."""
+        reports = self.reports[job_id]
+        ends = [report for report in reports if isinstance(report, LAST)]
+        assert len(ends) == 1, f"{job_id} ended {len(ends)} times"
+        assert reports[-1] is ends[0], f"{job_id} went on after its end"
+        return ends[0]
+
+    def of(self, job_id: str, kind: type[Report]) -> list[Report]:
+        """The job's reports of a kind."""
+        return [report for report in self.reports[job_id] if isinstance(report, kind)]
+
+    def files(self, job_id: str) -> list[bytes]:
+        """The job's pictures."""
+        return [report.data for report in self.reports[job_id] if isinstance(report, ImageReady)]

@@ -1,0 +1,38 @@
+"""The cache keeps what was used last, and counts honestly."""
+
+import torch
+
+from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.prompt_cache import PromptCache
+
+
+def encoded() -> EncodedPrompt:
+    return EncodedPrompt(states=torch.zeros(1), tokens=2, tokens_read=2)
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache = PromptCache(2)
+    assert [cache.get(("m", text), encoded)[1] for text in ("a", "b", "a", "c", "a", "b")] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_a_prompt_is_not_taken_from_another_model() -> None:
+    cache = PromptCache()
+    first, _ = cache.get(("m", "owl"), encoded)
+    other, hit = cache.get(("n", "owl"), encoded)
+    assert not hit
+    assert other is not first
+
+
+def test_forgetting_a_model_keeps_the_others() -> None:
+    cache = PromptCache()
+    for model in ("m", "n"):
+        cache.get((model, "owl"), encoded)
+    cache.forget("m")
+    assert [cache.get((model, "owl"), encoded)[1] for model in ("m", "n")] == [False, True]

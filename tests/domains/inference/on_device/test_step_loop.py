@@ -1,0 +1,168 @@
+"""What a step loop promises of the jobs that it finishes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from domains import imaging
+from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
+from domains.inference import manifest
+from domains.inference.generation import OutputFormat, Previews
+from domains.inference.outcome import Finished, ImageReady
+from domains.model.model import Model
+from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
+from tests.domains.inference.on_device.recorder import Recorder
+from tests.domains.inference.on_device.requests import request
+
+
+@pytest.fixture
+def loop(tiny: Model) -> Iterator[Recorder]:
+    recorder = Recorder(tiny)
+    yield recorder
+    recorder.loop.close()
+
+
+def test_a_job_tells_stages_steps_pictures_and_its_end_in_order(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=3, seeds=(4, 9)))
+    loop.run()
+    stages = [report.stage for report in loop.reports["a"] if isinstance(report, StageStarted)]
+    assert stages == [Stage.CONDITIONING, Stage.DENOISING, Stage.DECODING, Stage.ENCODING]
+    steps = [r.completed for r in loop.reports["a"] if isinstance(r, Progressed) and r.stage is Stage.DENOISING]
+    assert steps == [0, 1, 2, 3]
+    images = [report for report in loop.reports["a"] if isinstance(report, ImageReady)]
+    assert [(image.index, image.seed) for image in images] == [(0, 4), (1, 9)]
+    assert isinstance(loop.last("a"), Finished)
+
+
+def test_a_receipt_measures_every_stage(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=3))
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, Finished)
+    assert end.receipt.steps_executed == 3
+    assert [timing.stage for timing in end.receipt.timings] == ["conditioning", "denoising", "decoding", "encoding"]
+    assert all(timing.wall_s > 0 for timing in end.receipt.timings)
+    assert end.receipt.peak_device_bytes is None  # a CPU's tensors share the process's heap
+    assert (end.receipt.peak_host_bytes or 0) > loop.loaded.size_bytes
+
+
+def test_a_file_carries_the_manifest_that_makes_it_again(loop: Recorder, tiny: Model) -> None:
+    asked = request(tiny, steps=2, seeds=(4, 9))
+    loop.loop.submit("a", loop.loaded, asked)
+    loop.run()
+    said = imaging.read_manifest(loop.files("a")[1])
+    assert said is not None
+    told = manifest.parse(said)
+    assert (told.request, told.seed, told.image_index) == (asked, 9, 1)
+
+
+@pytest.mark.parametrize("media_type", list(imaging.MEDIA_TYPES))
+def test_the_file_is_of_the_type_and_size_asked_for(loop: Recorder, tiny: Model, media_type: str) -> None:
+    output = OutputFormat(media_type=media_type, embed_manifest=False)
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=1, width_px=40, height_px=24, output=output))
+    loop.run()
+    header = imaging.probe(loop.files("a")[0])
+    assert (header.media_type, header.width_px, header.height_px) == (media_type, 40, 24)
+    assert imaging.read_manifest(loop.files("a")[0]) is None
+
+
+def test_the_same_request_gives_the_same_bytes_alone_and_in_a_crowd(loop: Recorder, tiny: Model) -> None:
+    asked = request(tiny, steps=4, scheduler="euler_a", seeds=(4, 9))
+    loop.loop.submit("alone", loop.loaded, asked)
+    loop.run()
+    for number in range(3):
+        loop.loop.submit(f"other {number}", loop.loaded, request(tiny, steps=3, seeds=(number,), width_px=64))
+    loop.loop.submit("crowd", loop.loaded, asked)
+    loop.run()
+    assert loop.files("alone") == loop.files("crowd")
+
+
+def test_a_seed_gives_the_same_picture_whatever_its_neighbours_in_the_job(loop: Recorder, tiny: Model) -> None:
+    for name, seeds in {"both": (4, 9), "second": (9,)}.items():
+        loop.loop.submit(name, loop.loaded, request(tiny, steps=4, scheduler="euler_a", seeds=seeds))
+    loop.run()
+    both, second = (imaging.decode(loop.files(name)[-1], max_pixels=1 << 20) for name in ("both", "second"))
+    assert np.abs(both.astype(int) - second.astype(int)).max() <= 1
+    first = imaging.decode(loop.files("both")[0], max_pixels=1 << 20)
+    assert np.abs(first.astype(int) - second.astype(int)).max() > 10
+
+
+def test_a_short_job_does_not_wait_for_a_long_one(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("long", loop.loaded, request(tiny, steps=40))
+    loop.loop.submit("short", loop.loaded, request(tiny, steps=2))
+    loop.run()
+    assert loop.order == ["short", "long"]
+
+
+def test_prompts_are_encoded_once(loop: Recorder, tiny: Model) -> None:
+    for name, prompt in {"first": "owl", "same": "owl", "other": "red apple"}.items():
+        loop.loop.submit(name, loop.loaded, request(tiny, steps=1, prompt=prompt))
+        loop.run()
+    hits = {name: end.receipt.cache_hits for name in loop.order if isinstance(end := loop.last(name), Finished)}
+    assert hits == {"first": 0, "same": 2, "other": 1}
+
+
+def test_without_guidance_the_negative_prompt_is_not_encoded(loop: Recorder, tiny: Model) -> None:
+    asked = request(tiny, steps=1, guidance_scale=1.0, negative_prompt="blue")
+    loop.loop.submit("without", loop.loaded, asked)
+    loop.run()
+    loop.loop.submit("with", loop.loaded, request(tiny, asked, guidance_scale=2.0))
+    loop.run()
+    end = loop.last("with")
+    assert isinstance(end, Finished)
+    assert end.receipt.cache_hits == 1
+
+
+def test_a_prompt_that_is_too_long_says_what_was_cut(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=1, prompt="owl " * 100))
+    loop.run()
+    (told,) = loop.of("a", Degraded)
+    assert isinstance(told, Degraded)
+    assert told.kind == "prompt_truncated"
+    assert "77" in told.detail
+    end = loop.last("a")
+    assert isinstance(end, Finished)
+    assert end.receipt.degradations == (told,)
+
+
+def test_previews_come_as_often_and_as_large_as_asked(loop: Recorder, tiny: Model) -> None:
+    asked = request(tiny, steps=6, width_px=96, height_px=48, previews=Previews(every_steps=2, max_edge_px=32))
+    loop.loop.submit("a", loop.loaded, asked)
+    loop.run()
+    previews = [report for report in loop.reports["a"] if isinstance(report, PreviewReady)]
+    assert {preview.step for preview in previews} <= {2, 4}  # the newest is kept; after the last comes the picture
+    assert previews
+    for preview in previews:
+        header = imaging.probe(preview.data)
+        assert (header.media_type, header.width_px, header.height_px) == ("image/jpeg", 32, 16)
+
+
+def test_an_id_that_runs_is_refused_and_free_again_afterwards(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
+    with pytest.raises(AlreadyExists):
+        loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
+    loop.run()
+    loop.reports.clear()
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
+    loop.run()
+    assert isinstance(loop.last("a"), Finished)
+
+
+def test_a_model_in_use_cannot_be_unloaded_and_gives_its_bytes_back_afterwards(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
+    with pytest.raises(FailedPrecondition, match="in use by a"):
+        loop.loop.unload(tiny.id)
+    loop.run()
+    assert loop.loop.unload(tiny.id) == loop.loaded.size_bytes
+    with pytest.raises(NotFound):
+        loop.loop.unload(tiny.id)
+    with pytest.raises(FailedPrecondition) as refused:
+        loop.loop.submit("b", loop.loaded, request(tiny))
+    assert refused.value.reason is ErrorReason.MODEL_NOT_LOADED
+
+
+def test_a_loaded_model_is_answered_again_but_not_in_another_precision(loop: Recorder, tiny: Model) -> None:
+    assert loop.loop.load(tiny) is loop.loaded
+    with pytest.raises(DeviceOpsError, match="unload it first"):
+        loop.loop.load(tiny, "bfloat16")

@@ -1,0 +1,161 @@
+"""Cancellation: soon, at any stage, with proof, and with nothing left behind."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from domains.inference.on_device.trajectory import Trajectory
+from domains.inference.outcome import Finished, Report, Stopped
+from domains.model.model import Model
+from domains.progress import Progressed, Stage, StageStarted, Unit
+from tests.domains.inference.on_device.recorder import Recorder
+from tests.domains.inference.on_device.requests import request
+
+STEP = Progressed(stage=Stage.DENOISING, completed=2, total=5, unit=Unit.STEPS)
+LAST_STEP = Progressed(stage=Stage.DENOISING, completed=5, total=5, unit=Unit.STEPS)
+PICTURE = Progressed(stage=Stage.DECODING, completed=1, total=2, unit=Unit.IMAGES)
+
+
+@pytest.fixture
+def loop(tiny: Model) -> Iterator[Recorder]:
+    recorder = Recorder(tiny)
+    yield recorder
+    recorder.loop.close()
+
+
+@pytest.mark.parametrize(
+    ("after", "stage", "steps"),
+    [
+        (StageStarted(stage=Stage.DENOISING), Stage.DENOISING, 0),
+        (STEP, Stage.DENOISING, 2),
+        (LAST_STEP, Stage.DECODING, 5),
+        (PICTURE, Stage.DECODING, 5),
+        (StageStarted(stage=Stage.ENCODING), Stage.ENCODING, 5),
+    ],
+    ids=["before the first step", "between steps", "before decode", "between pictures", "while files are written"],
+)
+def test_a_cancelled_job_does_no_more_work(
+    loop: Recorder, tiny: Model, after: Report, stage: Stage, steps: int
+) -> None:
+    def cancel(job_id: str, report: Report) -> None:
+        if report == after:
+            assert loop.loop.cancel(job_id)
+
+    loop.on_report = cancel
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=5, seeds=(1, 2)))
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, Stopped)
+    assert (end.stage, end.receipt.steps_executed) == (stage, steps)
+    assert end.latency_s >= 0
+
+
+def test_a_job_cancelled_before_its_first_turn_is_never_conditioned(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny))
+    assert loop.loop.cancel("a")
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, Stopped)
+    assert end.stage is Stage.QUEUED
+    assert loop.reports["a"] == [end]
+
+
+def test_cancelling_gives_the_latents_back(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=5, seeds=(1, 2)))
+    for _ in range(3):
+        loop.loop.tick()
+    assert _trajectories() == 1
+    loop.loop.cancel("a")
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, Stopped)
+    pictures, channels, edge, float32 = 2, 4, 16, 4
+    assert (end.freed_bytes or 0) >= pictures * channels * edge * edge * float32
+    assert _trajectories() == 0
+
+
+def test_nobody_is_cancelled_under_an_id_that_ended(loop: Recorder, tiny: Model) -> None:
+    assert not loop.loop.cancel("a")
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
+    loop.run()
+    assert not loop.loop.cancel("a")
+    assert isinstance(loop.last("a"), Finished)
+
+
+def test_a_neighbour_goes_on(loop: Recorder, tiny: Model) -> None:
+    for name in ("a", "b"):
+        loop.loop.submit(name, loop.loaded, request(tiny, steps=3))
+    loop.loop.tick()
+    loop.loop.cancel("a")
+    loop.run()
+    assert isinstance(loop.last("a"), Stopped)
+    assert isinstance(loop.last("b"), Finished)
+
+
+def test_closing_ends_every_job_as_stopped(tiny: Model) -> None:
+    recorder = Recorder(tiny)
+    for name in ("a", "b"):
+        recorder.loop.submit(name, recorder.loaded, request(tiny))
+    recorder.loop.tick()
+    recorder.loop.close()
+    assert all(isinstance(recorder.last(name), Stopped) for name in ("a", "b"))
+
+
+def _trajectories() -> int:
+    gc.collect()
+    return sum(isinstance(thing, Trajectory) for thing in gc.get_objects())
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Jobs come, are cancelled and run in any order; each ends once, as what happened to it."""
+
+    model: Model
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorder = Recorder(self.model)
+        self.submitted: list[str] = []
+        self.cancelled: set[str] = set()
+
+    @rule(steps=st.integers(1, 3), pictures=st.integers(1, 2), scheduler=st.sampled_from(["euler", "nonsense"]))
+    def submit(self, steps: int, pictures: int, scheduler: str) -> None:
+        name = f"{scheduler} {len(self.submitted)}"
+        self.submitted.append(name)
+        asked = request(
+            self.model, steps=steps, seeds=tuple(range(pictures)), scheduler=scheduler, width_px=16, height_px=16
+        )
+        self.recorder.loop.submit(name, self.recorder.loaded, asked)
+
+    @rule(pick=st.integers(0, 99))
+    def cancel(self, pick: int) -> None:
+        if self.submitted and self.recorder.loop.cancel(name := self.submitted[pick % len(self.submitted)]):
+            self.cancelled.add(name)
+
+    @rule(ticks=st.integers(1, 6))
+    def tick(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.recorder.loop.tick()
+
+    @invariant()
+    def ended_jobs_ended_once(self) -> None:
+        for name in self.recorder.order:
+            self.recorder.last(name)
+
+    def teardown(self) -> None:
+        self.recorder.run()
+        for name in self.submitted:
+            kind = type(self.recorder.last(name)).__name__
+            expected = "Stopped" if name in self.cancelled else "Failed" if "nonsense" in name else "Finished"
+            assert kind == expected, name
+        self.recorder.loop.close()
+
+
+def test_any_order_of_orders_ends_every_job_once(tiny: Model) -> None:
+    machine = type("AnyOrderOfTiny", (AnyOrder,), {"model": tiny})
+    case = machine.TestCase
+    case.settings = settings(max_examples=8, stateful_step_count=15, deadline=None, derandomize=True)
+    case().runTest()

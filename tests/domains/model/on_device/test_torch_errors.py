@@ -1,0 +1,52 @@
+"""Torch's errors in our words."""
+
+import logging
+
+import pytest
+import torch
+
+from domains.errors import DataLoss, ErrorReason
+from domains.model.on_device import translate
+
+CPU = torch.device("cpu")
+
+
+def test_the_hosts_memory_running_out_is_known_by_the_real_error() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    told = translate(raised.value, CPU, "denoising")
+    assert told.reason is ErrorReason.HOST_OUT_OF_MEMORY
+    assert told.facts == {"device": "cpu", "doing": "denoising"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "Could not allocate tensor with 17179869184 bytes. There is not enough GPU video memory available!"
+        ),
+    ],
+    ids=["CUDA", "DirectML"],
+)
+def test_a_devices_memory_running_out_is_known(error: Exception) -> None:
+    assert translate(error, CPU, "decoding").reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+
+
+def test_a_drivers_error_asks_for_a_new_worker() -> None:
+    told = translate(RuntimeError("CUDA error: an illegal memory access was encountered"), CPU, "denoising")
+    assert told.reason is ErrorReason.DRIVER_ERROR
+    assert "illegal" not in told.message
+
+
+def test_our_own_errors_pass_unchanged() -> None:
+    ours = DataLoss("unet lacks a tensor")
+    assert translate(ours, CPU, "loading") is ours
+
+
+def test_an_unexpected_error_keeps_its_text_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        told = translate(KeyError("secret"), CPU, "loading")
+    assert told.reason is ErrorReason.INVARIANT_BROKEN
+    assert "secret" not in told.message
+    assert "secret" in caplog.text
