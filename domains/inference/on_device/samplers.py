@@ -13,10 +13,10 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.inference.on_device.unipc import UniPC
 from domains.inference.schedulers import SCHEDULERS
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -42,6 +42,10 @@ def _multistep(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor
 
 def _ancestral(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, noise: Tensor | None, eta: float):
     return scheduler.step_with(output, latents, noise)
+
+
+def _unipc(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, noise: Tensor | None, eta: float):
+    return scheduler.step_with(output, timestep, latents)
 
 
 class _EulerAncestral(EulerAncestralDiscreteScheduler):
@@ -85,7 +89,7 @@ _SOLVERS: Mapping[str, _Solver] = {
         step=_multistep,
         options={"algorithm_type": "dpmsolver++", "solver_order": 2},
     ),
-    "unipc": _Solver(scheduler=UniPCMultistepScheduler, step=_multistep, options={"predict_x0": True}),
+    "unipc": _Solver(scheduler=UniPC, step=_unipc, options={"predict_x0": True}),
 }
 
 
@@ -128,9 +132,14 @@ class Sampler:
         """Walk step `index`: the next latents, and the estimate of the clean ones. In order, each once."""
         return self._solver.step(self._scheduler, output, self.timesteps[index], latents, noise, self._eta)
 
+    @property
+    def _held_sample(self) -> Tensor | None:
+        return getattr(self._scheduler, "held_sample", None)
+
     def tensors(self) -> list[Tensor]:
         """The device tensors that it remembers."""
-        held = [*getattr(self._scheduler, "model_outputs", ()), getattr(self._scheduler, "last_sample", None)]
+        names = ("model_outputs", "held_outputs")  # diffusers' multistep solvers', and our UniPC's
+        held = [*(tensor for name in names for tensor in getattr(self._scheduler, name, ())), self._held_sample]
         return [tensor for tensor in held if isinstance(tensor, Tensor)]
 
 

@@ -30,8 +30,10 @@ def pipe() -> Any:
 
 @pytest.mark.parametrize("way", WAYS, ids=named)
 def test_final_latents_equal_those_of_diffusers(way: dict[str, Any], embedded: OnDeviceModel, pipe: Any) -> None:
+    # Karras' spacing takes few steps in great leaps, which magnify rounding.
+    steps = 8 if "karras_sigmas" in way else 4
     asked = request(
-        embedded_model(), prompt="owl on a blue background", negative_prompt="red", steps=4, guidance_scale=5.0, **way
+        embedded_model(), None, prompt="owl on a blue background", negative_prompt="red", steps=steps, **way
     )
     gap = (final_latents(embedded, asked) - reference_latents(pipe, asked)).abs().max().item()
     assert gap <= TOLERANCE

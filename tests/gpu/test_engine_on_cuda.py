@@ -1,0 +1,116 @@
+"""The engine on a CUDA device. Run with `-m gpu`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from domains.inference.generation import Previews
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import begin, walk_together
+from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.schedulers import SCHEDULERS
+from domains.model.model import Model
+from domains.model.on_device import load
+from domains.progress import PreviewReady
+from tests.domains.inference.on_device.recorder import Recorder
+from tests.domains.inference.on_device.reference import final_latents, reference_latents, reference_pipeline
+from tests.domains.inference.on_device.requests import embedded_model, request
+from tests.domains.inference.on_device.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.gpu
+
+WAYS = [(one.id, karras) for one in SCHEDULERS.values() for karras in (False, True)[: 1 + one.karras]]
+
+
+@pytest.fixture(autouse=True)
+def no_tf32() -> Iterator[None]:
+    """TF32 keeps 10 bits of a product: the kernels' choice would hide every other difference."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Model:
+    return write_tiny_model(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(("scheduler", "karras"), WAYS)
+def test_final_latents_equal_those_of_diffusers(scheduler: str, karras: bool) -> None:
+    asked = request(embedded_model(), scheduler=scheduler, karras_sigmas=karras, steps=8, negative_prompt="red")
+    theirs = reference_latents(reference_pipeline(embedded_model()).to("cuda"), asked)
+    ours = final_latents(load(embedded_model(), "cuda", "float32"), asked)
+    assert (ours - theirs).abs().max().item() <= 1e-3
+
+
+@pytest.mark.parametrize(("scheduler", "karras"), WAYS)
+def test_nothing_in_a_step_waits_for_the_device(scheduler: str, karras: bool) -> None:
+    loaded = load(embedded_model(), "cuda")
+    family = family_of(loaded)
+    asked = request(embedded_model(), scheduler=scheduler, karras_sigmas=karras, steps=6, seeds=(1, 2))
+    with torch.inference_mode():
+        conditions = condition(loaded, family, asked, PromptCache()).conditions
+        trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device)
+        walk_together([trajectory])  # the first step may set up libraries
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            while not trajectory.done:
+                walk_together([trajectory])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert trajectory.latents.isfinite().all()
+
+
+def test_jobs_finish_with_previews_device_time_and_peak() -> None:
+    recorder = Recorder(embedded_model(), "cuda")
+    for name in ("a", "b"):
+        asked = request(embedded_model(), steps=12, seeds=(1, 2), previews=Previews(every_steps=4))
+        recorder.loop.submit(name, recorder.loaded, asked)
+    recorder.run()
+    for name in ("a", "b"):
+        end = recorder.last(name)
+        assert isinstance(end, Finished)
+        assert end.receipt.steps_executed == 12
+        assert (end.receipt.peak_device_bytes or 0) > recorder.loaded.size_bytes
+        timings = {timing.stage.value: timing.device_s for timing in end.receipt.timings}
+        assert (timings["denoising"] or 0) > 0
+        assert (timings["decoding"] or 0) > 0
+        assert recorder.of(name, PreviewReady)
+    assert recorder.files("a") == recorder.files("b")
+    recorder.loop.close()
+
+
+def test_cancelling_gives_memory_back_and_unloading_the_rest(tiny: Model) -> None:
+    before = torch.cuda.memory_allocated()
+    recorder = Recorder(tiny, "cuda")
+    recorder.loop.submit("a", recorder.loaded, request(tiny, steps=500, seeds=(1, 2)))
+    for _ in range(6):
+        recorder.loop.tick()
+    recorder.loop.cancel("a")
+    recorder.run()
+    end = recorder.last("a")
+    assert isinstance(end, Stopped)
+    assert (end.freed_bytes or 0) > 0
+    size = recorder.loaded.size_bytes
+    del recorder.loaded
+    assert (recorder.loop.unload(tiny.id) or 0) >= size
+    recorder.loop.close()
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_a_picture_too_large_is_out_of_device_memory_and_the_next_job_works(tiny: Model) -> None:
+    recorder = Recorder(tiny, "cuda")
+    recorder.loop.submit("large", recorder.loaded, request(tiny, steps=1, width_px=1 << 16, height_px=1 << 16))
+    recorder.run()
+    end = recorder.last("large")
+    assert isinstance(end, Failed)
+    assert end.reason == "DEVICE_OUT_OF_MEMORY"
+    recorder.loop.submit("next", recorder.loaded, request(tiny, steps=2))
+    recorder.run()
+    assert isinstance(recorder.last("next"), Finished)
+    recorder.loop.close()
