@@ -59,7 +59,8 @@ class JobRun:
         self._tools = tools
         self._pace = Pace()
         self._images: dict[int, GeneratedImage] = self._images_of_earlier_attempts()
-        self._storing: set[asyncio.Task[None]] = set()
+        self._storing: list[asyncio.Task[None]] = []
+        """Pictures on their way to the disk, in their order."""
         self._loaded: LoadedModel | None = None
         self._libraries: tuple[str, ...] = ()
 
@@ -103,8 +104,8 @@ class JobRun:
             case StageStarted() | PreviewReady() | Degraded():
                 self._jobs.record(self._job.id, report)
             case ImageReady():
-                task = asyncio.create_task(self._keep(report))
-                self._storing.add(task)
+                before = self._storing[-1] if self._storing else None
+                self._storing.append(asyncio.create_task(self._keep(report, before)))
             case ModelLoaded():
                 pin = isinstance(self._job.work, LoadWork) and self._job.work.pin
                 self._loaded = self._tools.loaded.put(report.loaded, pin=pin)
@@ -122,12 +123,14 @@ class JobRun:
                 await self._stored()
                 self._jobs.record(self._job.id, self._cancelled(report))
 
-    async def _keep(self, image: ImageReady) -> None:
-        """Store a picture and tell of it, once, whichever attempt made it."""
+    async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
+        """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""
         if image.index in self._images:
             return
         blobs = self._tools.blobs
         sha256 = await asyncio.to_thread(blobs.files.write, image.data)
+        if before is not None:
+            await asyncio.wait([before])
         blob = blobs.adopt(sha256, len(image.data), image.media_type, self._job.id)
         kept = GeneratedImage(
             index=image.index, seed=image.seed, width_px=image.width_px, height_px=image.height_px, blob=blob

@@ -86,7 +86,12 @@ def test_jobs_finish_with_previews_device_time_and_peak() -> None:
 
 
 def test_cancelling_gives_memory_back_and_unloading_the_rest(tiny: Model) -> None:
-    before = torch.cuda.memory_allocated()
+    held = [_cancelled_and_unloaded(tiny) for _ in range(2)]
+    assert held[0] == held[1]  # the first round pays for the libraries' workspaces
+
+
+def _cancelled_and_unloaded(tiny: Model) -> int:
+    """Bytes that stay allocated after a cancelled job and its model are gone."""
     recorder = Recorder(tiny, "cuda")
     recorder.loop.submit("a", recorder.loaded, request(tiny, steps=500, seeds=(1, 2)))
     for _ in range(6):
@@ -100,7 +105,7 @@ def test_cancelling_gives_memory_back_and_unloading_the_rest(tiny: Model) -> Non
     del recorder.loaded
     assert (recorder.loop.unload(tiny.id) or 0) >= size
     recorder.loop.close()
-    assert torch.cuda.memory_allocated() == before
+    return torch.cuda.memory_allocated()
 
 
 def test_a_picture_too_large_is_out_of_device_memory_and_the_next_job_works(tiny: Model) -> None:

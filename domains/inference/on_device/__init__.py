@@ -13,7 +13,7 @@ For the worker process:
 Everything is called from one thread, the one that ticks; `report` is called in it too, during `tick` and `close`.
 `load` blocks, calls `progress` and `cancelled` between tensors, raises `LoadCancelled` or a DeviceOpsError, and answers
 the model that is there already where it is. A tick is one denoising step, one decoded picture, or a wait of at most
-20 ms if all that is left is in the encoders or on the device.
+20 ms if all that is left is in the encoders, or until the device is done with one more unit.
 
 Of each job submitted, `report` tells stages, progress, previews and pictures, then exactly one of `Finished`, `Failed`,
 `Stopped`, and nothing after it.

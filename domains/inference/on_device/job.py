@@ -4,10 +4,8 @@
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.fence import Fence, mark, to_host
+from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.preview_writer import PreviewWriter
@@ -25,16 +24,6 @@ from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import Report
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Progressed, Stage, StageStarted, Unit
-
-AHEAD = 2
-"""Units of a job that may be enqueued and not yet done: enough to keep a device busy, few enough to stop soon."""
-
-
-@dataclass(frozen=True, eq=False)
-class _InFlight:
-    fence: Fence
-    deliver: Callable[[], None]
-    """Called once, after the fence is passed."""
 
 
 class Job:
@@ -61,7 +50,7 @@ class Job:
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
         self._tell = tell
-        self._in_flight: deque[_InFlight] = deque()
+        self._in_flight = InFlight()
         self._previews = PreviewWriter(resolved, files)
         self._pictures = Pictures(resolved, files)
 
@@ -81,9 +70,9 @@ class Job:
             case Stage.QUEUED:
                 return True
             case Stage.DENOISING:
-                return len(self._in_flight) < AHEAD and not self.walking.done
+                return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
-                return len(self._in_flight) < AHEAD and self._pictures.next_to_decode is not None
+                return not self._in_flight.full and self._pictures.next_to_decode is not None
             case _:
                 return False
 
@@ -114,7 +103,7 @@ class Job:
         self._enter(Stage.DENOISING)
         self._progress(Stage.DENOISING, 0, self.trajectory.sampler.steps, Unit.STEPS)
 
-    def stepped(self, began: "torch.cuda.Event | None") -> None:
+    def stepped(self, began: torch.cuda.Event | None) -> None:
         """A step of its trajectory was enqueued, from `began` on."""
         trajectory = self.walking
         step, steps = trajectory.index, trajectory.sampler.steps
@@ -131,7 +120,7 @@ class Job:
             if preview is not None:
                 self._previews.write(step, preview)
 
-        self._in_flight.append(_InFlight(fence, deliver))
+        self._in_flight.add(fence, deliver)
 
     def decode(self) -> None:
         """Enqueue the next picture's decoding."""
@@ -148,12 +137,11 @@ class Job:
             self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
             self._pictures.write(index, pixels.numpy())
 
-        self._in_flight.append(_InFlight(fence, deliver))
+        self._in_flight.add(fence, deliver)
 
     def poll(self) -> None:
         """Tell what has ended; enter the next stage when this one has."""
-        while self._in_flight and self._in_flight[0].fence.passed():
-            self._in_flight.popleft().deliver()
+        self._in_flight.deliver_passed()
         if not self._in_flight:
             self._move_on()
         for preview in self._previews.ready():
@@ -164,20 +152,15 @@ class Job:
 
     def wait_for_device(self) -> bool:
         """Wait for the oldest unit in flight; False if there is none."""
-        if self._in_flight:
-            self._in_flight[0].fence.wait()
-            return True
-        return False
+        return self._in_flight.wait_for_oldest()
 
-    def waiting_for(self) -> list["Future[bytes]"]:
+    def waiting_for(self) -> list[Future[bytes]]:
         """Files being encoded."""
         return self._pictures.being_written()
 
     def release(self) -> None:
         """Let go of everything, once the device is done with it. Nothing is told any more."""
-        for unit in self._in_flight:
-            unit.fence.wait()
-        self._in_flight.clear()
+        self._in_flight.drop()
         self._previews.drop()
         self._pictures.drop()
         self.trajectory = None

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 
 import torch
 
-from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, NotFound
+from domains.errors import AlreadyExists, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.ending import failed, finished, stopped
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.family import Family
 from domains.inference.on_device.fence import mark
 from domains.inference.on_device.job import Job
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.trajectory import walk_together
 from domains.inference.outcome import Report
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel, load, translate
+from domains.model.on_device import OnDeviceModel, translate
 
 _WAIT_S = 0.02
 """Longest wait for a file in one tick, so that orders that came in meanwhile are looked at."""
@@ -33,7 +32,7 @@ class StepLoop:
         self._report = report
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
-        self._models: dict[str, tuple[OnDeviceModel, Family]] = {}
+        self._models = ResidentModels(self.device)
         self._turns: deque[Job] = deque()
 
     def load(
@@ -48,35 +47,22 @@ class StepLoop:
         Raises LoadCancelled and what `domains.model.on_device.load` raises; ILLEGAL_STATE if the same id is there with
         other weights or in another precision.
         """
-        if model.id in self._models:
-            return _same(self._models[model.id][0], model, precision)
-        loaded = load(model, str(self.device), precision, progress, cancelled)
-        self._models[model.id] = loaded, family_of(loaded)
-        return loaded
+        return self._models.load(model, precision, progress, cancelled)
 
     def unload(self, model_id: str) -> int | None:
-        """Drop a model: the bytes given back, None where that cannot be measured. ILLEGAL_STATE while a job uses it."""
-        if model_id not in self._models:
-            message = f"model {model_id} is not on {self.device}"
-            raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self.device)
+        """Drop a model: the bytes given back. LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""
         if users := [job.id for job in self._turns if job.loaded.model.id == model_id]:
             message = f"model {model_id} is in use by {', '.join(users)}; cancel them or wait"
             raise FailedPrecondition(message, model_id=model_id, jobs=", ".join(users))
-        before = self._allocated()
-        size = self._models.pop(model_id)[0].size_bytes
         self._prompts.forget(model_id)
-        self._trim()
-        after = self._allocated()
-        return size if before is None or after is None else before - after
+        return self._models.unload(model_id)
 
     def submit(self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration) -> None:
-        """Let a generation join; it takes its first turn in a later `tick`. AlreadyExists if the id runs."""
+        """Let a generation join; it takes its first turn in a later `tick`. AlreadyExists if the id
+        runs, MODEL_NOT_LOADED if the model is not here."""
         if self._find(job_id) is not None:
             raise AlreadyExists(f"job {job_id} is running on {self.device}", job_id=job_id)
-        if loaded.model.id not in self._models:
-            message = f"model {loaded.model.id} is not on {self.device}; load it first"
-            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=loaded.model.id)
-        family = self._models[loaded.model.id][1]
+        family = self._models.family(loaded)
 
         def tell(event: Report) -> None:
             self._report(job_id, event)
@@ -112,7 +98,7 @@ class StepLoop:
             job.ask_to_stop()
         self._stop_asked()
         self._files.shutdown(wait=True, cancel_futures=True)
-        for model_id in list(self._models):
+        for model_id in self._models.ids():
             self.unload(model_id)
 
     def _next_group(self) -> tuple[Job, ...]:
@@ -164,13 +150,6 @@ class StepLoop:
     def _find(self, job_id: str) -> Job | None:
         return next((job for job in self._turns if job.id == job_id), None)
 
-    def _allocated(self) -> int | None:
-        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None
-
-    def _trim(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def _note_peak(self) -> None:
         """Each tick's high-water mark goes to the jobs that lived in it."""
         if self.device.type != "cuda":
@@ -179,10 +158,3 @@ class StepLoop:
         torch.cuda.reset_peak_memory_stats(self.device)
         for job in self._turns:
             job.meter.device_peak(peak)
-
-
-def _same(there: OnDeviceModel, model: Model, precision: str) -> OnDeviceModel:
-    if there.model.sha256 == model.sha256 and precision in ("", there.precision):
-        return there
-    message = f"model {model.id} is loaded already, with other weights or as {there.precision}; unload it first"
-    raise FailedPrecondition(message, model_id=model.id, loaded_precision=there.precision, precision=precision)

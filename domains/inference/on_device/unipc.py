@@ -32,12 +32,13 @@ class UniPC(UniPCMultistepScheduler):
         clean = self.held_outputs[-1]
         return _sum(following, inputs), latents if clean is None else clean
 
-    def _coefficients(
-        self, known: list[bool], timestep: Tensor
-    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    def _coefficients(self, known: list[bool], timestep: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Weights of the inputs in: the next latents, the corrected latents, the outputs to remember."""
         # (inputs, 1): diffusers wants a dimension of channels.
-        basis = [vector[:, None] if here else None for vector, here in zip(torch.eye(len(known), dtype=torch.float64), known, strict=True)]
+        basis = [
+            vector[:, None] if here else None
+            for vector, here in zip(torch.eye(len(known), dtype=torch.float64), known, strict=True)
+        ]
         self.last_sample = basis[2]
         self.model_outputs = basis[3:]
         following = self.step(basis[1], timestep, basis[0], return_dict=False)[0]

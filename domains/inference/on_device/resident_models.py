@@ -1,0 +1,63 @@
+"""The models that one device holds."""
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.family import Family
+from domains.model.model import Model
+from domains.model.on_device import OnDeviceModel, load
+
+
+class ResidentModels:
+    """By id; each with its family's view of it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._models: dict[str, tuple[OnDeviceModel, Family]] = {}
+
+    def ids(self) -> list[str]:
+        """Of all models that are here."""
+        return list(self._models)
+
+    def load(
+        self, model: Model, precision: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
+    ) -> OnDeviceModel:
+        """See `StepLoop.load`."""
+        if model.id in self._models:
+            return _same(self._models[model.id][0], model, precision)
+        loaded = load(model, str(self._device), precision, progress, cancelled)
+        self._models[model.id] = loaded, family_of(loaded)
+        return loaded
+
+    def family(self, loaded: OnDeviceModel) -> Family:
+        """How to compute with it. MODEL_NOT_LOADED if it is not here (any more)."""
+        found, family = self._models.get(loaded.model.id, (None, None))
+        if family is None or found is not loaded:
+            message = f"model {loaded.model.id} is not on {self._device}; load it first"
+            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=loaded.model.id)
+        return family
+
+    def unload(self, model_id: str) -> int:
+        """Drop a model: the allocator's difference on CUDA, elsewhere the size of its tensors."""
+        if model_id not in self._models:
+            message = f"model {model_id} is not on {self._device}"
+            raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self._device)
+        on_cuda = self._device.type == "cuda"
+        before = torch.cuda.memory_allocated(self._device) if on_cuda else 0
+        size = self._models.pop(model_id)[0].size_bytes
+        gc.collect()  # a family and its parts refer to each other
+        if not on_cuda:
+            return size
+        torch.cuda.empty_cache()
+        return before - torch.cuda.memory_allocated(self._device)
+
+
+def _same(there: OnDeviceModel, model: Model, precision: str) -> OnDeviceModel:
+    if there.model.sha256 == model.sha256 and precision in ("", there.precision):
+        return there
+    message = f"model {model.id} is loaded already, with other weights or as {there.precision}; unload it first"
+    raise FailedPrecondition(message, model_id=model.id, loaded_precision=there.precision, precision=precision)
