@@ -58,6 +58,21 @@ def open_database(folder: Path) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def transaction(connection: sqlite3.Connection, folder: Path) -> Generator[sqlite3.Connection]:
+    """All of it or nothing."""
+    with storage_errors(folder):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            # A full disk may have rolled back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
 async def keep_checkpointed(folder: Path, every_s: float) -> None:
     """Move the write-ahead log into the database file now and then, off the event loop."""
     while True:

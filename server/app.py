@@ -226,7 +226,7 @@ async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
         app = Server(settings, database, begin_s)
         transport = app.transport()
         app.view.addresses = _listen(transport, settings)
-        app.blobs.sweep()
+        app.blobs.sweep(app.jobs.knows)
         app.jobs.recover()
         app.spawn(storage.keep_checkpointed(settings.state, _CHECKPOINT_S))
         app.spawn(app.expire())

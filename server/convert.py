@@ -163,6 +163,9 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if message.priority not in job_event_pb2.Priority.values():
         text = f"there is no priority {message.priority}"
         wrong.append(Violation(field=f"{path}.priority", message=text, allowed="1..4"))
+    if message.devices.strategy:
+        text = "this server places jobs by its own choice yet; leave it empty, or name the device"
+        wrong.append(Violation(field=f"{path}.devices.strategy", message=text))
     for field in ("session_id", "reservation_id"):
         if getattr(message, field):
             text = "this server has no sessions and reservations yet; leave it empty"

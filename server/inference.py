@@ -21,7 +21,7 @@ from server.watch import door
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-CONTRACT_VERSION = "v1"
+CONTRACT_VERSION = "1.0.0"
 INLINE_BYTES = 256 * 1024
 """Most bytes that travel inside a message; more is a blob."""
 

@@ -61,6 +61,9 @@ class ModelServicer:
         self, request: model_service_pb2.ScanModelsRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Look for models and follow the job."""
+        if request.model_scan.recompute_sha256:
+            message = "this server hashes changed files only yet; leave it empty"
+            raise InvalidRequest([Violation(field="model_scan.recompute_sha256", message=message)])
         job = self._submissions.scan(
             tuple(request.model_scan.roots),
             convert.from_options(request.options),

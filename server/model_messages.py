@@ -120,6 +120,11 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
         added_model_ids=report.added,
         changed_model_ids=report.changed,
         missing_model_ids=report.missing,
+        unchanged_count=report.unchanged,
+        scanned_file_count=report.files,
+        read_bytes=report.read_bytes,
+        duration=convert.to_duration(report.duration_s),
+        roots=report.roots,
         failures=[
             model_work_pb2.ModelScanFailure(
                 path=problem.path,

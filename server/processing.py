@@ -86,6 +86,8 @@ class ProcessingServicer:
                 refuse_unserved(load, "model_load")
                 options = convert.from_options(request.options)
                 return self._submissions.load(load.model_id, options, pin=load.pinned, request_id=request_id)
+            case "model_scan" if spec.model_scan.recompute_sha256:
+                raise InvalidRequest([_UNSERVED_RECOMPUTE])
             case "model_scan":
                 options = convert.from_options(request.options)
                 return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
@@ -147,6 +149,11 @@ class ProcessingServicer:
 def _within_spec(violation: Violation) -> Violation:
     inside = violation.field.startswith(("generation.", "model_load.", "model_scan."))
     return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
+
+
+_UNSERVED_RECOMPUTE = Violation(
+    field="spec.model_scan.recompute_sha256", message="this server hashes changed files only yet; leave it empty"
+)
 
 
 def _accepts(wanted: processing_service_pb2.JobFilter, job: Job) -> bool:

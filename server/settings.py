@@ -43,8 +43,6 @@ class Settings(BaseSettings):
     """How long SIGTERM waits for running jobs before it leaves them to the next start."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
     """Largest request accepted."""
-    max_watchers: Annotated[int, Field(ge=1)] = 10_000
-    """Streams at once."""
     log_format: Literal["auto", "text", "json"] = "auto"
     """`auto`: text for a terminal, JSON lines otherwise."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -5,18 +5,19 @@ open reads to the end all the same. A file is written beside its place and renam
 blob under a good name; what it may leave (a file that no row names) is swept at the next start.
 """
 
+import asyncio
 import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason, NotFound
 from domains.memory.blob import Blob, blob_id
-from domains.storage import storage_errors
+from domains.storage import storage_errors, transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -24,6 +25,11 @@ CREATE TABLE IF NOT EXISTS blob_owners (
   blob_id TEXT NOT NULL REFERENCES blobs (id), owner_id TEXT NOT NULL, PRIMARY KEY (owner_id, blob_id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blob_owners_by_blob ON blob_owners (blob_id);
+"""
+
+_ONLY_OF = """
+SELECT body FROM blobs WHERE id IN (SELECT blob_id FROM blob_owners WHERE owner_id = ?)
+  AND NOT EXISTS (SELECT 1 FROM blob_owners WHERE blob_id = blobs.id AND owner_id <> ?)
 """
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -77,16 +83,24 @@ class BlobStore:
         with storage_errors(folder):
             connection.executescript(_SCHEMA)
 
+    async def keep(self, data: bytes, media_type: str, owner_id: str) -> Blob:
+        """Write a content, off the event loop, and give it an owner."""
+        while True:
+            sha256 = await asyncio.to_thread(self.files.write, data)
+            # The last owner of the same bytes may have let go of the file since `write` found it there.
+            if self.files.path(sha256).is_file():
+                return self.adopt(sha256, len(data), media_type, owner_id)
+
     def adopt(self, sha256: str, size_bytes: int, media_type: str, owner_id: str) -> Blob:
         """Give a stored content its row, and an owner that needs it."""
         known = self._row(blob_id(sha256))
         blob = known or Blob(
             id=blob_id(sha256), sha256=sha256, size_bytes=size_bytes, media_type=media_type, create_time_s=time.time()
         )
-        with storage_errors(self.files.folder):
+        with transaction(self._db, self.files.folder) as db:
             if known is None:
-                self._db.execute("INSERT INTO blobs (id, body) VALUES (?, ?)", (blob.id, _encode(blob)))
-            self._db.execute("INSERT OR IGNORE INTO blob_owners (blob_id, owner_id) VALUES (?, ?)", (blob.id, owner_id))
+                db.execute("INSERT INTO blobs (id, body) VALUES (?, ?)", (blob.id, _encode(blob)))
+            db.execute("INSERT OR IGNORE INTO blob_owners (blob_id, owner_id) VALUES (?, ?)", (blob.id, owner_id))
         return blob
 
     def get(self, name: str) -> Blob:
@@ -113,20 +127,21 @@ class BlobStore:
 
     def release(self, owner_id: str) -> int:
         """The owner needs its blobs no longer; those that nobody needs are removed. Answers the bytes of these."""
-        freed = 0
-        mine = [row[0] for row in self._db.execute("SELECT blob_id FROM blob_owners WHERE owner_id = ?", (owner_id,))]
-        with storage_errors(self.files.folder):
-            self._db.execute("DELETE FROM blob_owners WHERE owner_id = ?", (owner_id,))
-            for name in mine:
-                if not self._db.execute("SELECT 1 FROM blob_owners WHERE blob_id = ?", (name,)).fetchone():
-                    blob = self.get(name)
-                    self._db.execute("DELETE FROM blobs WHERE id = ?", (name,))
-                    self.files.path(blob.sha256).unlink(missing_ok=True)
-                    freed += blob.size_bytes
-        return freed
+        with transaction(self._db, self.files.folder) as db:
+            gone = [_decode(body) for (body,) in db.execute(_ONLY_OF, (owner_id, owner_id))]
+            db.execute("DELETE FROM blob_owners WHERE owner_id = ?", (owner_id,))
+            db.executemany("DELETE FROM blobs WHERE id = ?", [(blob.id,) for blob in gone])
+        # After the rows: a crash in between leaves a file that the next start sweeps, never a row without its file.
+        for blob in gone:
+            self.files.path(blob.sha256).unlink(missing_ok=True)
+        return sum(blob.size_bytes for blob in gone)
 
-    def sweep(self) -> int:
-        """At start: remove files that a crash left without a row; how many there were."""
+    def sweep(self, is_owner: Callable[[str], bool]) -> int:
+        """At start: let go for owners that are no more, and remove files that a crash left without a row. How many."""
+        owners = [owner for (owner,) in self._db.execute("SELECT DISTINCT owner_id FROM blob_owners")]
+        for owner in owners:
+            if not is_owner(owner):
+                self.release(owner)
         rows = self._db.execute("SELECT body FROM blobs")
         return self.files.sweep(_decode(body).sha256 for (body,) in rows)
 

@@ -127,11 +127,9 @@ class JobRun:
         """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""
         if image.index in self._images:
             return
-        blobs = self._tools.blobs
-        sha256 = await asyncio.to_thread(blobs.files.write, image.data)
+        blob = await self._tools.blobs.keep(image.data, image.media_type, self._job.id)
         if before is not None:
             await asyncio.wait([before])
-        blob = blobs.adopt(sha256, len(image.data), image.media_type, self._job.id)
         kept = GeneratedImage(
             index=image.index, seed=image.seed, width_px=image.width_px, height_px=image.height_px, blob=blob
         )

@@ -1,8 +1,7 @@
 """Jobs and their journals on disk: one row a job and one row a durable event."""
 
 import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from domains.journal import Entry
 from domains.processing.job import Job
 from domains.processing.job_event import JobEvent
-from domains.storage import storage_errors
+from domains.storage import storage_errors, transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -50,18 +49,8 @@ class JobStore:
         with storage_errors(folder):
             connection.executescript(_SCHEMA)
 
-    @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        with storage_errors(self._folder):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled back by itself.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._connection, self._folder)
 
     def add(self, job: Job, entry: Entry[JobEvent], ceiling: int) -> None:
         """Store a new job with its first event."""

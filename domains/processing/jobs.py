@@ -133,6 +133,10 @@ class Jobs:
             last_sequence=1,
         )
 
+    def knows(self, job_id: str) -> bool:
+        """Whether there is such a job, running or ended."""
+        return job_id in self._live or self._store.get(job_id) is not None
+
     def knows_request(self, request_id: str) -> bool:
         """Whether a job was submitted with this id."""
         return self._store.by_request(request_id) is not None

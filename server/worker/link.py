@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from domains.device.device import Device
+from domains.errors import InternalError
 from domains.processing.worker import Order, Report, UnloadOrder, WorkerGone
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
@@ -44,8 +45,10 @@ class WorkerLink:
                     call.cancel()
                 async for payload in call:
                     yield wire.decode_report(payload.data)
-                if call.status is None or call.status.code is not Code.OK:
+                if call.status is None or call.status.code is Code.UNAVAILABLE:
                     raise WorkerGone(call.status.message if call.status else "its call broke off")
+                if call.status.code is not Code.OK:
+                    raise InternalError(f"the worker refused an order: {call.status.message}")
         finally:
             del self._calls[key]
             self._stop_when_open.discard(key)

@@ -35,13 +35,11 @@ class UniPC(UniPCMultistepScheduler):
     def _coefficients(self, known: list[bool], timestep: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Weights of the inputs in: the next latents, the corrected latents, the outputs to remember."""
         # (inputs, 1): diffusers wants a dimension of channels.
-        basis = [
-            vector[:, None] if here else None
-            for vector, here in zip(torch.eye(len(known), dtype=torch.float64), known, strict=True)
-        ]
-        self.last_sample = basis[2]
-        self.model_outputs = basis[3:]
-        following = self.step(basis[1], timestep, basis[0], return_dict=False)[0]
+        latents, output, *others = torch.eye(len(known), dtype=torch.float64).unsqueeze(-1)
+        remembered = [vector if here else None for vector, here in zip(others, known[2:], strict=True)]
+        self.last_sample: Any = remembered[0]
+        self.model_outputs: list[Any] = remembered[1:]
+        following = self.step(output, timestep, latents, return_dict=False)[0]
         return following, self.last_sample, list(self.model_outputs)
 
 
