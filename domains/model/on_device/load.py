@@ -38,10 +38,9 @@ def load(
     MODEL_INCOMPATIBLE (no such family), NOT_SUPPORTED_ON_DEVICE (precision), and what `translate` says of torch's errors.
     """
     place = torch.device(device)
-    dtype = _dtype(place, precision)
     modules: dict[str, nn.Module] = {}
     try:
-        return _load(model, place, dtype, modules, progress, cancelled)
+        return _load(model, place, _dtype(place, precision), modules, progress, cancelled)
     except Exception as error:
         # The error's traceback would keep half a model alive for as long as somebody holds the error.
         for module in modules.values():
@@ -112,7 +111,8 @@ def _dtype(place: torch.device, precision: str) -> torch.dtype:
     if not precision:
         if place.type != "cuda":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older devices emulate bfloat16, slowly.
+        return torch.bfloat16 if torch.cuda.get_device_capability(place) >= (8, 0) else torch.float16
     if precision in PRECISIONS:
         return PRECISIONS[precision]
     message = f"{precision!r} is no precision this worker computes in; known: {', '.join(PRECISIONS)}"
