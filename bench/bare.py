@@ -1,4 +1,4 @@
-"""Starts the bare peer (`bare_server`) and calls it."""
+"""Starts the small servers that transport benchmarks measure, and calls the bare one."""
 
 import subprocess
 import sys
@@ -11,15 +11,22 @@ Echo = Callable[[bytes], bytes]
 
 
 @contextmanager
-def bare_echo(size_bytes: int) -> Generator[str]:
-    """Its address."""
-    command = [sys.executable, "-m", "bench.bare_server", str(size_bytes)]
+def started(module: str, size_bytes: int) -> Generator[list[str]]:
+    """Run `python -m MODULE SIZE`; the words of the line that it prints when it serves."""
+    command = [sys.executable, "-m", module, str(size_bytes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield f"127.0.0.1:{process.stdout.readline().strip()}"
+            yield process.stdout.readline().split()
         finally:
             process.kill()
+
+
+@contextmanager
+def bare_echo(size_bytes: int) -> Generator[str]:
+    """The address of the bare peer (`bare_server`)."""
+    with started("bench.bare_server", size_bytes) as (port,):
+        yield f"127.0.0.1:{port}"
 
 
 def echo_stub(channel: grpc.Channel) -> Echo:

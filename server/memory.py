@@ -15,9 +15,6 @@ from server import convert
 
 CHUNK_BYTES = 1024 * 1024
 MIN_CHUNK_BYTES = 4 * 1024
-_INLINE_READ_BYTES = 4 * 1024 * 1024
-"""Files up to this size are in the page cache right after they were written; reading them costs less than a thread."""
-
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -33,28 +30,51 @@ class MemoryServicer:
         """What is known of a blob."""
         return memory_service_pb2.GetBlobResponse(blob=to_blob(self._blobs.get(request.blob_id)))
 
-    async def ReadBlob(
-        self, request: memory_service_pb2.ReadBlobRequest, context: Context
-    ) -> AsyncIterator[memory_service_pb2.ReadBlobResponse]:
+    async def ReadBlob(self, request: memory_service_pb2.ReadBlobRequest, context: Context) -> AsyncIterator[bytes]:
         """A blob's bytes in chunks; the blob stays readable to the end even if it is deleted meanwhile."""
         chunk = request.chunk_bytes or CHUNK_BYTES
         blob, descriptor = self._blobs.open(request.blob_id)
+        ahead: asyncio.Task[bytes] | None = None
         try:
             begin, end = _extent(request, blob, chunk)
-            total: int | None = blob.size_bytes
-            for offset in range(begin, max(end, begin + 1), chunk):
-                size = min(chunk, end - offset)
-                data = await _read(descriptor, size, offset, blob.size_bytes)
-                yield memory_service_pb2.ReadBlobResponse(offset_bytes=offset, data=data, total_bytes=total)
-                total = None
+            offsets = range(begin, max(end, begin + 1), chunk)
+            ahead = _read_ahead(descriptor, begin, end, chunk, blob.size_bytes)
+            for offset in offsets:
+                message = await ahead
+                if (following := offset + chunk) < end:
+                    ahead = _read_ahead(descriptor, following, end, chunk, None)
+                yield message
         finally:
+            if ahead is not None:
+                # Its thread may still read from the descriptor.
+                await asyncio.wait([ahead])
             os.close(descriptor)
 
 
-async def _read(descriptor: int, size: int, offset: int, file_bytes: int) -> bytes:
-    if file_bytes <= _INLINE_READ_BYTES:
-        return os.pread(descriptor, size, offset)
-    return await asyncio.to_thread(os.pread, descriptor, size, offset)
+def _read_ahead(descriptor: int, offset: int, end: int, chunk: int, total: int | None) -> asyncio.Task[bytes]:
+    """Read and serialise the chunk at `offset` on a thread, while the one before it is sent."""
+    size = min(chunk, end - offset)
+    return asyncio.create_task(asyncio.to_thread(lambda: _response(offset, total, os.pread(descriptor, size, offset))))
+
+
+_DATA_TAG = memory_service_pb2.ReadBlobResponse.DATA_FIELD_NUMBER << 3 | 2
+"""What stands before the field `data` on the wire: its number and the wire type of bytes."""
+
+
+def _response(offset: int, total: int | None, data: bytes) -> bytes:
+    """A ReadBlobResponse, serialised by hand so that the chunk is copied once: fields may come in any order."""
+    head = memory_service_pb2.ReadBlobResponse(offset_bytes=offset, total_bytes=total).SerializeToString()
+    return b"".join((head, bytes((_DATA_TAG,)), _varint(len(data)), data))
+
+
+def _varint(number: int) -> bytes:
+    """Protobuf's variable-length integer."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def _extent(request: memory_service_pb2.ReadBlobRequest, blob: Blob, chunk: int) -> tuple[int, int]:
