@@ -22,7 +22,7 @@ class FamilySigns(msgspec.Struct, frozen=True, kw_only=True):
     without: Sequence[str]
     """Beginnings of tensor names that it must not have."""
     config: Mapping[str, Any]
-    """Values that its config.json must have; None: absent or null."""
+    """Values that its config.json must have; None: absent, null or false."""
 
 
 FAMILIES: Sequence[FamilySigns] = (
@@ -44,6 +44,8 @@ FAMILIES: Sequence[FamilySigns] = (
             "out_channels": 4,
             "addition_embed_type": None,
             "class_embed_type": None,
+            # Stable Diffusion 2.x has linear layers there, and another text encoder.
+            "use_linear_projection": None,
         },
     ),
 )
@@ -66,7 +68,7 @@ def _misses(signs: FamilySigns, components: set[str], config: Mapping[str, Any],
     values = [
         f"{signs.denoiser}/config.json has {name}={config.get(name)!r:.64}, not {value!r}"
         for name, value in signs.config.items()
-        if config.get(name) != value
+        if (config.get(name) or None if value is None else config.get(name)) != value
     ]
     absent = [f"{signs.denoiser} has no tensor {key}" for key in signs.keys if key not in keys]
     extra = [f"{signs.denoiser} has {start}*" for start in signs.without if any(k.startswith(start) for k in keys)]

@@ -47,7 +47,13 @@ def model_folders(roots: Roots, beginnings: Sequence[Path], complain: Complain) 
 
 
 def _new_place(place: Path, roots: Roots, seen: set[Path], complain: Complain) -> Path | None:
-    """Where the folder really lies; None if it was seen before or lies outside."""
+    """Where the folder really lies; None if it was seen before, lies outside, or cannot be named in the contract."""
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode("utf-8", "backslashreplace")
+        complain(Path(shown), ErrorReason.INVALID_FIELD, f"{shown} has a name that is not UTF-8; rename the folder")
+        return None
     try:
         real = roots.inside(place, "folder")
     except DeviceOpsError as error:

@@ -70,6 +70,10 @@ def _inpainting(folder: Path) -> None:
     write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 9})
 
 
+def _sd2(folder: Path) -> None:
+    write_json(folder / "unet" / "config.json", {**UNET, "use_linear_projection": True})
+
+
 def _empty_unet(folder: Path) -> None:
     write_weights(folder / WEIGHTS, ("something.else",))
 
@@ -101,6 +105,7 @@ def _nothing_in_the_index(folder: Path) -> None:
 INCOMPATIBLE: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (_sdxl, ("sd1", "addition_embed_type='text_time'", "add_embedding.")),
     (_inpainting, ("in_channels=9",)),
+    (_sd2, ("use_linear_projection=True",)),
     (_empty_unet, ("no tensor conv_in.weight",)),
     (_without_vae, ("component vae is missing",)),
     (_odd_prediction, ("prediction_type", "v_prediction")),

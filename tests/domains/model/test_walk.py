@@ -93,3 +93,12 @@ def test_only_below_the_beginnings(root: Path) -> None:
     one = model(root / "a" / "one")
     model(root / "b" / "two")
     assert walk(root, beginnings=[root / "a"])[0] == [one]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes only on Linux")
+def test_a_name_that_is_no_utf8_is_named_and_the_rest_is_found(root: Path) -> None:
+    good = model(root / "good")
+    model(Path(os.fsdecode(os.fsencode(root) + b"/bad\xff")))
+    found, problems = walk(root)
+    assert found == [good]
+    assert [("bad" in str(path), reason) for path, reason, *_ in problems] == [(True, ErrorReason.INVALID_FIELD)]
