@@ -21,6 +21,9 @@ from domains.processing.worker import Worker, WorkerGone
 MAX_ATTEMPTS = 3
 """A job that takes its worker down this often ends FAILED: it is probably the cause."""
 
+_ANSWER_FIRST_S = 0.002
+"""A new job starts this much later, so that whoever submitted it has its first event before a CPU worker takes the cores."""
+
 _log = structlog.get_logger()
 
 
@@ -93,7 +96,7 @@ class Dispatcher:
             case JobState.QUEUED | JobState.INTERRUPTED:
                 self._queue.add(job)
                 self._set_deadline(job)
-                self._pump()
+                asyncio.get_running_loop().call_later(_ANSWER_FIRST_S, self._pump)
             case JobState.CANCELLING:
                 self._stop(job.id)
             case _ if job.state.ended:
