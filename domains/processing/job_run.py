@@ -75,7 +75,6 @@ class JobRun:
             async with asyncio.timeout(limit):
                 await self._follow(worker, self._order())
         except TimeoutError:
-            worker.stop(self._job.id)
             message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
             raise DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit) from None
 

@@ -130,10 +130,6 @@ class JobStore:
         )
         return [(number, _decode_job(body)) for number, body in rows]
 
-    def counts(self) -> dict[str, int]:
-        """How many jobs are in each state."""
-        return dict(self._connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
-
     def _one(self, query: str, key: str) -> Job | None:
         row = self._connection.execute(query, (key,)).fetchone()
         return _decode_job(row[0]) if row else None
