@@ -64,8 +64,10 @@ def to_device(view: DeviceView, jobs_per_device: int) -> device_pb2.Device:
             compute_capability=device.compute_capability,
             compute_units=device.compute_units,
             precisions=[
-                device_pb2.PrecisionSupport(precision=value, supported=word in device.precisions)
-                for word, value in convert.PRECISIONS.items()
+                device_pb2.PrecisionSupport(
+                    precision=convert.to_precision(tried.precision), supported=tried.supported, detail=tried.detail
+                )
+                for tried in device.precision_support
             ],
             tasks=["text_to_image"],
             max_concurrent_jobs=jobs_per_device,

@@ -11,6 +11,7 @@ class DeviceKind(StrEnum):
     CPU = "cpu"
     DISCRETE_GPU = "discrete_gpu"
     INTEGRATED_GPU = "integrated_gpu"
+    SIMULATED = "simulated"
 
 
 class Backend(StrEnum):
@@ -18,23 +19,39 @@ class Backend(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+    DIRECTML = "directml"
+    SIMULATED = "simulated"
 
 
 class DeviceState(StrEnum):
-    """Whether it takes work."""
+    """What can be expected of it. Where several apply, the later one is told."""
 
     STARTING = "starting"
     AVAILABLE = "available"
     BUSY = "busy"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+    DISABLED = "disabled"
     RECOVERING = "recovering"
+    QUARANTINED = "quarantined"
     LOST = "lost"
+
+
+class PrecisionSupport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether it computes in one precision, found by trying."""
+
+    precision: str
+    """In torch's words: `bfloat16`."""
+    supported: bool
+    detail: str = ""
+    """What went wrong. Empty if supported."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """One device as its worker found it. What could not be measured is absent."""
 
     id: str
-    """`cpu`, or `gpu-` and the first 8 hex digits of the driver's UUID: the same after every restart."""
+    """`cpu`, `sim-0`, or `gpu-` and the first 8 hex digits of the driver's UUID: the same after every restart."""
     aliases: tuple[str, ...]
     """Other names that requests may use: `cuda:0`, `0`. Never returned as the id."""
     display_name: str
@@ -43,18 +60,38 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     backend_index: int
     """The ordinal inside the backend."""
     vendor: str
-    total_memory_bytes: int
-    precisions: tuple[str, ...]
-    """Those that a small product on the device computed right, in torch's words."""
+    total_memory_bytes: int | None
+    precision_support: tuple[PrecisionSupport, ...]
+    """Each that was tried with a small product on the device."""
+    features: tuple[str, ...] = ()
+    """What else was found by trying: `pinned_memory`, `flash_attention`, `compile`."""
     compute_units: int | None = None
     """Cores of a CPU, multiprocessors of a GPU."""
+    max_clock_mhz: int | None = None
+    allocation_alignment_bytes: int | None = None
+    """Memory is handed out in multiples of this."""
+    architecture: str = ""
+    """As the vendor names it: `hopper`, `x86_64`."""
     compute_capability: str = ""
+    driver_name: str = ""
     driver_version: str = ""
     runtime_version: str = ""
-    """CUDA's, where there is one."""
+    """`CUDA 13.0`, `DirectML 1.15`."""
+    firmware_version: str = ""
     pci_bus_id: str = ""
+    pci_vendor_id: int | None = None
+    pci_device_id: int | None = None
+    adapter_luid: int | None = None
+    """DXGI's, high part in the upper 32 bits. Only on Windows."""
     uuid: str = ""
     worker_pid: int = 0
     """The process that owns it."""
     libraries: tuple[str, ...] = ()
     """Versions of what computes there: `torch 2.14.1`."""
+    probe_time_s: float = 0.0
+    """Unix time at which the worker found all this out."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that it computes right."""
+        return tuple(tried.precision for tried in self.precision_support if tried.supported)

@@ -9,7 +9,7 @@ import psutil
 import torch
 import transformers
 
-from domains.device.device import Backend, Device, DeviceKind
+from domains.device.device import Backend, Device, DeviceKind, PrecisionSupport
 from domains.errors import ErrorReason, InternalError
 
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
@@ -19,14 +19,14 @@ def probe(name: str) -> Device:
     """The device by its torch name (`cpu`, `cuda:0`). Raises DRIVER_ERROR if torch cannot use it."""
     device = torch.device(name)
     try:
-        precisions = tuple(_word(dtype) for dtype in _PRECISIONS if _computes(device, dtype))
+        tried = tuple(_try(device, dtype) for dtype in _PRECISIONS)
     except RuntimeError as error:
         raise InternalError(
             f"torch {torch.__version__} cannot use {name}: {str(error).splitlines()[0]}",
             ErrorReason.DRIVER_ERROR,
             device=name,
         ) from error
-    return _cuda(device, precisions) if device.type == "cuda" else _cpu(precisions)
+    return _cuda(device, tried) if device.type == "cuda" else _cpu(tried)
 
 
 def libraries() -> tuple[str, ...]:
@@ -42,21 +42,23 @@ def _word(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _computes(device: torch.device, dtype: torch.dtype) -> bool:
+def _try(device: torch.device, dtype: torch.dtype) -> PrecisionSupport:
     """Whether a small matrix product in this precision comes out right."""
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.rand(16, 16, generator=generator) for _ in range(2))
     try:
         product = (left.to(device, dtype) @ right.to(device, dtype)).float().cpu()
-    except RuntimeError:
+    except RuntimeError as error:
         if dtype is torch.float32:
             raise
-        return False
+        return PrecisionSupport(precision=_word(dtype), supported=False, detail=str(error).splitlines()[0])
     # bfloat16 keeps 8 bits of mantissa; the sums here are about 4.
-    return bool(torch.allclose(product, left @ right, atol=0.15))
+    right_result = torch.allclose(product, left @ right, atol=0.15)
+    detail = "" if right_result else "a small matrix product came out wrong"
+    return PrecisionSupport(precision=_word(dtype), supported=right_result, detail=detail)
 
 
-def _cpu(precisions: tuple[str, ...]) -> Device:
+def _cpu(tried: tuple[PrecisionSupport, ...]) -> Device:
     return Device(
         id="cpu",
         aliases=("cpu:0",),
@@ -66,7 +68,7 @@ def _cpu(precisions: tuple[str, ...]) -> Device:
         backend_index=0,
         vendor=_cpu_field("vendor_id"),
         total_memory_bytes=psutil.virtual_memory().total,
-        precisions=precisions,
+        precision_support=tried,
         compute_units=psutil.cpu_count(logical=False) or os.cpu_count(),
         worker_pid=os.getpid(),
         libraries=libraries(),
@@ -84,7 +86,7 @@ def _cpu_field(name: str) -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
 
 
-def _cuda(device: torch.device, precisions: tuple[str, ...]) -> Device:
+def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
     facts = torch.cuda.get_device_properties(device)
     uuid = str(getattr(facts, "uuid", ""))
     index = device.index or 0
@@ -99,7 +101,7 @@ def _cuda(device: torch.device, precisions: tuple[str, ...]) -> Device:
         backend_index=index,
         vendor="NVIDIA",
         total_memory_bytes=facts.total_memory,
-        precisions=precisions,
+        precision_support=tried,
         compute_units=facts.multi_processor_count,
         compute_capability=f"{facts.major}.{facts.minor}",
         driver_version=_driver_version(),
