@@ -29,14 +29,22 @@ class Settings(BaseSettings):
     """Folder of the jobs, their journals and the blobs. One server at a time."""
     model_roots: list[Path] = []
     """Folders to look for models in. Nothing outside them is read; the embedded model needs none."""
+    blob_roots: list[Path] = []
+    """Folders whose files other processes may hand over as blobs (RegisterBlob); `/dev/shm` for shared memory on Linux."""
     default_model: str = "emoji-sd"
     """The model of a request that names none."""
     devices: list[str] = ["auto"]
-    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda:0` …"""
+    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda:0`, `sim`, `sim:3` …"""
+    sim_script: Path | None = None
+    """What the simulated devices are and do (TOML); read again whenever it changes. None: healthy ones."""
     jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
     """Jobs that a device works on in turns."""
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 300
+    """A device that tells nothing of its work for this long hangs: its worker is ended and its jobs run again."""
+    recheck_s: Annotated[float, Field(gt=0)] = 10
+    """How long after its quarantine a device is checked again; doubled after each failed check, up to 5 minutes."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
     drain_s: Annotated[float, Field(ge=0)] = 30
@@ -47,12 +55,12 @@ class Settings(BaseSettings):
     """`auto`: text for a terminal, JSON lines otherwise."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("model_roots")
+    @field_validator("model_roots", "blob_roots")
     @classmethod
     def _roots_are_folders(cls, roots: list[Path]) -> list[Path]:
         for root in roots:
             if not root.is_dir():
-                raise ValueError(f"model root {root} is no folder")
+                raise ValueError(f"root {root} is no folder")
         return [root.resolve() for root in roots]
 
     @classmethod

@@ -15,7 +15,8 @@ from domains.processing.job_event import Failed, Failure, Interrupted, Started
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_run import JobRun, RunTools
 from domains.processing.job_state import JobState
-from domains.processing.jobs import Jobs, empty_receipt
+from domains.processing.jobs import Jobs
+from domains.processing.live_job import empty_receipt
 from domains.processing.worker import Worker, WorkerGone
 
 MAX_ATTEMPTS = 3

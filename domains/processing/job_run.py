@@ -28,7 +28,8 @@ from domains.processing.job_event import (
     ScanResult,
     Succeeded,
 )
-from domains.processing.jobs import Jobs, LiveJob, empty_receipt
+from domains.processing.jobs import Jobs
+from domains.processing.live_job import LiveJob, empty_receipt
 from domains.processing.pace import Pace
 from domains.processing.worker import GenerateOrder, LoadOrder, ModelLoaded, ModelUnloaded, Order, Report, Worker
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted, StageTiming

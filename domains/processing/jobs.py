@@ -1,8 +1,4 @@
-"""Every job there is: submitting, looking up, journalling. The only writer of job states.
-
-An event is durable before anybody sees it; the newest-only ones (progress, previews) are seen and not stored. Sequences go
-on above everything a watcher may have seen, also after a crash: `_CEILING_STEP` numbers at a time are promised on disk.
-"""
+"""Every job there is: submitting, looking up, cancelling, forgetting. `job_recorder` writes what happens to them."""
 
 import re
 import time
@@ -10,40 +6,30 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-import msgspec
 import structlog
 
 from domains.errors import (
     AlreadyExists,
-    DeviceOpsError,
     ErrorReason,
     FailedPrecondition,
     InvalidRequest,
     NotFound,
     Violation,
 )
-from domains.journal import Entry, Journal
+from domains.journal import Journal
 from domains.processing.job import Job, JobOptions, Work
 from domains.processing.job_event import (
-    END_STATE,
-    NEWEST_ONLY,
-    STATE_AFTER,
     Cancelled,
     Cancelling,
-    Failed,
-    Failure,
     Interrupted,
     JobEvent,
-    JobReceipt,
-    Moved,
-    Queued,
     Started,
 )
+from domains.processing.job_recorder import JobRecorder
 from domains.processing.job_state import JobState, check_move
 from domains.processing.job_store import JobStore
-from domains.progress import PreviewReady, Receipt, StageStarted
+from domains.processing.live_job import LiveJob, empty_receipt
 
-_CEILING_STEP = 1000
 _ENDED_KEPT = 256
 """Ended jobs whose journals stay in memory; older ones are read from disk when asked for."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{0,64}")
@@ -51,31 +37,12 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{0,64}")
 _log = structlog.get_logger()
 
 
-class LiveJob:
-    """A job in memory, with its journal."""
-
-    __slots__ = ("cancel_time_s", "ceiling", "job", "journal")
-
-    def __init__(self, job: Job, journal: Journal[JobEvent], ceiling: int) -> None:
-        self.job = job
-        self.journal = journal
-        self.ceiling = ceiling
-        self.cancel_time_s: float | None = None
-        """When its cancellation was asked for, on `time.monotonic`."""
-
-    @property
-    def cancel_cause(self) -> str:
-        """What the caller gave as the reason for its cancellation; empty: none, or it was not asked for."""
-        causes = (entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Cancelling))
-        return next(causes, "")
-
-
 class Jobs:
     """The jobs of one state folder. One event loop; no thread may touch it."""
 
     def __init__(self, store: JobStore, keep_s: float) -> None:
         self._store = store
-        self._keep_s = keep_s
+        self._recorder = JobRecorder(store, keep_s)
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
         self.on_change: Callable[[Job], None] = lambda job: None
@@ -84,9 +51,7 @@ class Jobs:
     def recover(self) -> list[Job]:
         """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
         for job in self._store.unfinished():
-            ceiling = self._store.ceiling(job.id)
-            journal = Journal(self._store.events(job.id), last_sequence=ceiling)
-            self._live[job.id] = LiveJob(job, journal, ceiling)
+            self._live[job.id] = self._recorder.take_up(job)
             if job.state is JobState.CANCELLING:
                 cause, receipt = self._live[job.id].cancel_cause, empty_receipt(job)
                 self.record(job.id, Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=receipt))
@@ -110,12 +75,8 @@ class Jobs:
         if request_id and (earlier := self._store.by_request(request_id)) is not None:
             return self._same_request(earlier, work), False
         job = self.draft(work, options, request_id=request_id, detached=detached)
-        journal: Journal[JobEvent] = Journal()
         ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
-        first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
-        self._store.add(job, first, _CEILING_STEP)
-        self._live[job.id] = LiveJob(job, journal, _CEILING_STEP)
-        journal.publish(first)
+        self._live[job.id] = self._recorder.begin(job, ahead)
         self.on_change(job)
         return job, True
 
@@ -174,51 +135,16 @@ class Jobs:
         live = self._live.get(job_id)
         if live is None:
             raise FailedPrecondition(f"job {job_id} has ended", ErrorReason.ILLEGAL_STATE, job_id=job_id)
-        state = STATE_AFTER.get(type(event), live.job.state)
-        if state is not live.job.state:
-            check_move(job_id, live.job.state, state)
-        entry = live.journal.next(event)
-        self._make_room(live, entry.sequence)
-        slot = NEWEST_ONLY.get(type(event), "")
-        job = _after(live.job, event, entry, state)
-        if not slot:
-            job, entry = self._store_or_fail(live, job, entry)
-        live.job = job
-        live.journal.publish(entry, slot=slot)
-        if job.state.ended:
+        self._recorder.record(live, event)
+        if live.job.state.ended:
             self._end(live)
-        if state is not JobState.RUNNING or isinstance(event, Started):
-            self.on_change(job)
-        return job
-
-    def _store_or_fail(self, live: LiveJob, job: Job, entry: Entry[JobEvent]) -> tuple[Job, Entry[JobEvent]]:
-        """Make it durable. An end that cannot be stored (a full disk) is told all the same, as the failure that it is."""
-        try:
-            self._store.record(_stored(job), entry, self._expiry(job))
-        except DeviceOpsError as error:
-            if not job.state.ended:
-                raise
-            _log.error("the end of a job could not be stored", job_id=job.id, reason=error.reason)
-            if isinstance(entry.value, Failed):
-                return job, entry
-            failed = Failed(failure=Failure.of(error), receipt=getattr(entry.value, "receipt", empty_receipt(job)))
-            entry = Entry(entry.sequence, entry.time_s, failed)
-            job = _after(live.job, failed, entry, JobState.FAILED)
-        return job, entry
-
-    def _expiry(self, job: Job) -> float | None:
-        if job.end_time_s is None:
-            return None
-        return job.end_time_s + (self._keep_s if job.options.keep_for_s is None else job.options.keep_for_s)
+        if live.job.state is not JobState.RUNNING or isinstance(event, Started):
+            self.on_change(live.job)
+        return live.job
 
     def expired(self, limit: int = 100) -> list[str]:
         """Ended jobs that have been kept long enough; the caller deletes them."""
         return self._store.expired(time.time(), limit)
-
-    def _make_room(self, live: LiveJob, sequence: int) -> None:
-        if sequence > live.ceiling:
-            live.ceiling = sequence + _CEILING_STEP
-            self._store.raise_ceiling(live.job.id, live.ceiling)
 
     def _end(self, live: LiveJob) -> None:
         live.journal.close()
@@ -272,44 +198,3 @@ class Jobs:
     def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return [live.job for live in self._live.values()]
-
-
-def _after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -> Job:
-    """The job as it is after an event."""
-    changes: dict[str, object] = {"last_sequence": entry.sequence, "state": state}
-    match event:
-        case Started():
-            changes |= {"device_id": event.device_id, "attempt": event.attempt}
-            changes |= {} if job.start_time_s else {"start_time_s": entry.time_s}
-        case StageStarted():
-            changes |= {"stage": event.stage}
-        case Moved():
-            changes |= {"progress": event, "stage": event.at.stage}
-        case Interrupted():
-            changes |= {"progress": None}
-        case PreviewReady():
-            pass
-        case _ if type(event) in END_STATE:
-            changes |= {"end_time_s": entry.time_s}
-            changes |= {name: getattr(event, name, None) for name in ("failure", "receipt", "result")}
-        case _:
-            pass
-    return msgspec.structs.replace(job, **changes)
-
-
-def _stored(job: Job) -> Job:
-    """What of a job goes to disk: progress is news, not state."""
-    return job if job.progress is None else msgspec.structs.replace(job, progress=None)
-
-
-def empty_receipt(job: Job) -> JobReceipt:
-    """The receipt of a job that ended without a word from a worker."""
-    now = time.time()
-    start = job.start_time_s or now
-    return JobReceipt(
-        work=Receipt(),
-        queue_s=max(0.0, start - job.create_time_s),
-        run_s=max(0.0, now - start),
-        attempts=job.attempt,
-        device_id=job.device_id,
-    )

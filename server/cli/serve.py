@@ -23,7 +23,14 @@ def serve(
     ] = None,
     default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="`auto`, `cpu`, `cuda:0` …; may be repeated. [default: auto]")
+        list[str] | None,
+        typer.Option(help="`auto`, `cpu`, `cuda:0`, `sim`, `sim:3` …; may be repeated. [default: auto]"),
+    ] = None,
+    sim_script: Annotated[
+        Path | None, typer.Option(help="TOML file of what the simulated devices are and do. [default: healthy ones]")
+    ] = None,
+    blob_root: Annotated[
+        list[Path] | None, typer.Option(help="Folder whose files may be handed over as blobs; may be repeated.")
     ] = None,
     jobs_per_device: Annotated[
         int | None, typer.Option(help="Jobs that a device works on in turns. [default: 2]")
@@ -46,7 +53,9 @@ def serve(
         "state": state,
         "model_roots": model_root,
         "default_model": default_model,
+        "blob_roots": blob_root,
         "devices": device,
+        "sim_script": sim_script,
         "jobs_per_device": jobs_per_device,
         "log_format": log_format,
         "log_level": log_level,

@@ -28,7 +28,8 @@ from domains.processing.job_event import (
 )
 from domains.processing.job_state import NEXT, JobState
 from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs, empty_receipt
+from domains.processing.jobs import Jobs
+from domains.processing.live_job import empty_receipt
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
 from domains.storage import open_database
 from tests.domains.memory.scratch import scratch_folder

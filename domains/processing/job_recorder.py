@@ -1,0 +1,79 @@
+"""Writes events into jobs' journals: durable before anybody sees them, one sequence that goes on above all that was seen.
+
+The newest-only events (progress, previews) are seen and not stored. So that a restart goes on above their sequences too,
+`_CEILING_STEP` numbers at a time are promised on disk.
+"""
+
+import structlog
+
+from domains.errors import DeviceOpsError
+from domains.journal import Entry, Journal
+from domains.processing.job import Job
+from domains.processing.job_event import NEWEST_ONLY, STATE_AFTER, Failed, Failure, JobEvent, Queued
+from domains.processing.job_state import JobState, check_move
+from domains.processing.job_store import JobStore
+from domains.processing.live_job import LiveJob, after, empty_receipt, stored
+
+_CEILING_STEP = 1000
+
+_log = structlog.get_logger()
+
+
+class JobRecorder:
+    """The only writer of journals. One event loop."""
+
+    def __init__(self, store: JobStore, keep_s: float) -> None:
+        self._store = store
+        self._keep_s = keep_s
+
+    def begin(self, job: Job, ahead: int) -> LiveJob:
+        """Store a new job with its first event; `ahead` jobs wait before it."""
+        journal: Journal[JobEvent] = Journal()
+        first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
+        self._store.add(job, first, _CEILING_STEP)
+        journal.publish(first)
+        return LiveJob(job, journal, _CEILING_STEP)
+
+    def take_up(self, job: Job) -> LiveJob:
+        """An unfinished job that an earlier process left, with its journal."""
+        ceiling = self._store.ceiling(job.id)
+        return LiveJob(job, Journal(self._store.events(job.id), last_sequence=ceiling), ceiling)
+
+    def record(self, live: LiveJob, event: JobEvent) -> None:
+        """Add an event, and bring the job to the state that follows."""
+        state = STATE_AFTER.get(type(event), live.job.state)
+        if state is not live.job.state:
+            check_move(live.job.id, live.job.state, state)
+        entry = live.journal.next(event)
+        self._make_room(live, entry.sequence)
+        slot = NEWEST_ONLY.get(type(event), "")
+        job = after(live.job, event, entry, state)
+        if not slot:
+            job, entry = self._store_or_fail(job, entry)
+        live.job = job
+        live.journal.publish(entry, slot=slot)
+
+    def _store_or_fail(self, job: Job, entry: Entry[JobEvent]) -> tuple[Job, Entry[JobEvent]]:
+        """Make it durable. An end that cannot be stored (a full disk) is told all the same, as the failure that it is."""
+        try:
+            self._store.record(stored(job), entry, self._expiry(job))
+        except DeviceOpsError as error:
+            if not job.state.ended:
+                raise
+            _log.error("the end of a job could not be stored", job_id=job.id, reason=error.reason)
+            if isinstance(entry.value, Failed):
+                return job, entry
+            failed = Failed(failure=Failure.of(error), receipt=getattr(entry.value, "receipt", empty_receipt(job)))
+            entry = Entry(entry.sequence, entry.time_s, failed)
+            job = after(job, failed, entry, JobState.FAILED)
+        return job, entry
+
+    def _expiry(self, job: Job) -> float | None:
+        if job.end_time_s is None:
+            return None
+        return job.end_time_s + (self._keep_s if job.options.keep_for_s is None else job.options.keep_for_s)
+
+    def _make_room(self, live: LiveJob, sequence: int) -> None:
+        if sequence > live.ceiling:
+            live.ceiling = sequence + _CEILING_STEP
+            self._store.raise_ceiling(live.job.id, live.ceiling)

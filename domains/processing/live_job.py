@@ -1,0 +1,79 @@
+"""A job in memory: its value, its journal, and how an event changes it."""
+
+import time
+
+import msgspec
+
+from domains.journal import Entry, Journal
+from domains.processing.job import Job
+from domains.processing.job_event import (
+    END_STATE,
+    Cancelling,
+    Interrupted,
+    JobEvent,
+    JobReceipt,
+    Moved,
+    Started,
+)
+from domains.processing.job_state import JobState
+from domains.progress import PreviewReady, Receipt, StageStarted
+
+
+class LiveJob:
+    """A job in memory, with its journal."""
+
+    __slots__ = ("cancel_time_s", "ceiling", "job", "journal")
+
+    def __init__(self, job: Job, journal: Journal[JobEvent], ceiling: int) -> None:
+        self.job = job
+        self.journal = journal
+        self.ceiling = ceiling
+        self.cancel_time_s: float | None = None
+        """When its cancellation was asked for, on `time.monotonic`."""
+
+    @property
+    def cancel_cause(self) -> str:
+        """What the caller gave as the reason for its cancellation; empty: none, or it was not asked for."""
+        causes = (entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Cancelling))
+        return next(causes, "")
+
+
+def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -> Job:
+    """The job as it is after an event."""
+    changes: dict[str, object] = {"last_sequence": entry.sequence, "state": state}
+    match event:
+        case Started():
+            changes |= {"device_id": event.device_id, "attempt": event.attempt}
+            changes |= {} if job.start_time_s else {"start_time_s": entry.time_s}
+        case StageStarted():
+            changes |= {"stage": event.stage}
+        case Moved():
+            changes |= {"progress": event, "stage": event.at.stage}
+        case Interrupted():
+            changes |= {"progress": None}
+        case PreviewReady():
+            pass
+        case _ if type(event) in END_STATE:
+            changes |= {"end_time_s": entry.time_s}
+            changes |= {name: getattr(event, name, None) for name in ("failure", "receipt", "result")}
+        case _:
+            pass
+    return msgspec.structs.replace(job, **changes)
+
+
+def stored(job: Job) -> Job:
+    """What of a job goes to disk: progress is news, not state."""
+    return job if job.progress is None else msgspec.structs.replace(job, progress=None)
+
+
+def empty_receipt(job: Job) -> JobReceipt:
+    """The receipt of a job that ended without a word from a worker."""
+    now = time.time()
+    start = job.start_time_s or now
+    return JobReceipt(
+        work=Receipt(),
+        queue_s=max(0.0, start - job.create_time_s),
+        run_s=max(0.0, now - start),
+        attempts=job.attempt,
+        device_id=job.device_id,
+    )
