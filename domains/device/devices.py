@@ -1,42 +1,58 @@
 """The devices of this machine and how each is doing."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
+from domains.device.benchmark import BenchmarkReport
 from domains.device.device import Device, DeviceState
-from domains.errors import ErrorReason, NotFound, Unavailable
+from domains.device.record import (
+    QUARANTINE_AFTER,
+    TAKES_WORK,
+    Condition,
+    DeviceFigures,
+    DeviceReach,
+    DeviceView,
+    Health,
+    first_view,
+    next_view,
+)
+from domains.device.settings import DeviceSettings
+from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, Unavailable
+from domains.events import EventDomain, EventLog, Severity
+from domains.failure import Failure
 
-
-class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
-    """A device and its present state."""
-
-    device: Device
-    state: DeviceState
-    running: int
-    """Jobs that run on it."""
-    etag: str
+_SEVERITY = {
+    DeviceState.DEGRADED: Severity.WARNING,
+    DeviceState.RECOVERING: Severity.WARNING,
+    DeviceState.QUARANTINED: Severity.ERROR,
+    DeviceState.LOST: Severity.ERROR,
+}
+_KINDS = {
+    DeviceState.LOST: "device.lost",
+    DeviceState.QUARANTINED: "device.quarantined",
+}
 
 
 class Devices:
-    """What the workers told. Filled as each worker says hello; a lost worker's device stays listed, with its state."""
+    """The only place that changes what is known of a device. Whoever learns something calls it."""
 
-    def __init__(self, expected: Sequence[str] = ()) -> None:
+    def __init__(self, events: EventLog, expected: Sequence[str] = ()) -> None:
         """`expected`: devices whose workers are being started; requests may name them already."""
+        self._events = events
         self._expected = set(expected)
         self._views: dict[str, DeviceView] = {}
-        self._changes = 0
-
-    def put(self, device: Device, state: DeviceState, running: int) -> None:
-        """Note how a device is now."""
-        known = self._views.get(device.id)
-        if known and (known.device, known.state, known.running) == (device, state, running):
-            return
-        self._changes += 1
-        self._views[device.id] = DeviceView(device=device, state=state, running=running, etag=f"{self._changes:x}")
+        self._fault: dict[str, int] = {}
+        """By device: the event of the fault that it has not recovered from."""
+        self.listeners: list[Callable[[DeviceView, DeviceView | None], None]] = []
+        """Called after each change, with the view before it (None: a new device)."""
+        self._changed = asyncio.Event()
 
     def list(self) -> list[DeviceView]:
-        """All devices, accelerators first."""
+        """All devices, lost ones too; accelerators first, the CPU last."""
         return sorted(self._views.values(), key=lambda view: (view.device.backend == "cpu", view.device.id))
 
     def check(self, name: str) -> None:
@@ -46,13 +62,197 @@ class Devices:
 
     def get(self, name: str) -> DeviceView:
         """By id or alias; DEVICE_NOT_FOUND names those there are."""
-        for view in self._views.values():
-            if name == view.device.id or name in view.device.aliases:
-                return view
+        view = self.find(name)
+        if view is not None:
+            return view
         if name in self._expected:
             message = f"the worker of device {name!r} is still starting; try again in a few seconds"
             raise Unavailable(message, ErrorReason.STARTING, device_id=name)
+        self.check_known()
         known = ", ".join(view.device.id for view in self.list()) or "none yet"
-        raise NotFound(
-            f"there is no device {name!r}; known: {known}", ErrorReason.DEVICE_NOT_FOUND, device_id=name, known=known
+        shown = name[:128]
+        message = f"there is no device {shown!r}; known: {known}"
+        raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=shown, known=known)
+
+    def is_expected(self, name: str) -> bool:
+        """Whether a worker is being started for a device of this name, which nobody has seen yet."""
+        return name in self._expected
+
+    def check_known(self) -> None:
+        """STARTING until the first look at the hardware is over."""
+        if self._expected and not self._views:
+            raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
+
+    def find(self, name: str) -> DeviceView | None:
+        """By id or alias; None: there is no such device (yet)."""
+        if name in self._views:
+            return self._views[name]
+        # A device that is there goes before a lost one that had the same alias.
+        present = sorted(self._views.values(), key=lambda view: view.state is DeviceState.LOST)
+        return next((view for view in present if name in view.device.aliases), None)
+
+    def takes_work(self, device_id: str) -> bool:
+        """Whether new work may start on it."""
+        view = self._views.get(device_id)
+        return view is not None and view.state in TAKES_WORK
+
+    def described(
+        self, name: str, device: Device, reach: DeviceReach, *, ready: bool, settings: DeviceSettings | None = None
+    ) -> DeviceView:
+        """A device was found: by its worker (`ready`), or by the front alone."""
+        self._expected.discard(name)
+        view = self._views.get(device.id)
+        if view is None:
+            condition = Condition(worker_ready=ready, worker_was_ready=ready, settings=settings or DeviceSettings())
+            view = first_view(name, device, condition, reach)
+            self._put(view, None)
+            return view
+        was_ready = view.condition.worker_was_ready or ready
+        return self._change(device.id, device=device, reach=reach, worker_ready=ready, worker_was_ready=was_ready)
+
+    def worker_gone(self, device_id: str, problem: DeviceOpsError | None) -> None:
+        """Its worker process ended. `problem`: why, where it was not meant to; it counts as an error."""
+        if device_id in self._views:
+            self._change(device_id, worker_ready=False, running=0, failure=problem and Failure.of(problem))
+            if problem is not None:
+                self.failed(device_id, problem)
+
+    def running(self, device_id: str, count: int) -> None:
+        """How many jobs run on it now."""
+        if device_id in self._views:
+            self._change(device_id, running=count)
+
+    def lost(self, device_id: str, why: str) -> int:
+        """It is not there any more; answers the event's number."""
+        problem = _lost(device_id, why)
+        self._change(device_id, present=False, worker_ready=False, running=0, failure=Failure.of(problem))
+        return self.fault(device_id)
+
+    def returned(self, device_id: str) -> None:
+        """It is there again; its worker has still to start. What counted against it is forgotten."""
+        fault = self.fault(device_id)
+        view = self._views[device_id]
+        self._tell(view, "device.returned", "it is there again", cause=fault)
+        health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
+        self._change(device_id, present=True, worker_was_ready=True, health=health)
+
+    def resetting(self, device_id: str, value: bool) -> None:
+        """Whether a reset is on its way."""
+        self._change(device_id, resetting=value)
+
+    def too_hot(self, device_id: str, value: bool) -> None:
+        """Whether it is above its ceiling."""
+        self._change(device_id, too_hot=value)
+
+    def set_settings(self, device_id: str, settings: DeviceSettings, cause: str = "") -> DeviceView:
+        """Somebody chose."""
+        before = self._views[device_id]
+        view = self._change(device_id, settings=settings)
+        if view is not before:
+            self._tell(view, "device.settings_changed", cause or "UpdateDevice")
+        return view
+
+    def measured(self, report: BenchmarkReport, figures: DeviceFigures) -> None:
+        """A benchmark measured: capabilities and advice use it from now on."""
+        view = self._views[report.device_id]
+        self._put(next_view(view, figures=figures, benchmark=report), view)
+
+    def succeeded(self, device_id: str) -> None:
+        """A job or a check went well."""
+        view = self._views.get(device_id)
+        if view is not None and view.health.consecutive and not view.health.quarantined:
+            self._change(device_id, health=msgspec.structs.replace(view.health, consecutive=0))
+
+    def failed(self, device_id: str, error: DeviceOpsError) -> None:
+        """The device, its driver or its worker failed; repeated failures degrade it, then quarantine it."""
+        view = self._views.get(device_id)
+        if view is None:
+            return
+        consecutive = view.health.consecutive + 1
+        health = Health(
+            error_count=view.health.error_count + 1,
+            consecutive=consecutive,
+            last_failure=Failure.of(error),
+            last_failure_time_s=time.time(),
+            quarantined=view.health.quarantined or consecutive >= QUARANTINE_AFTER,
         )
+        self._change(device_id, health=health, failure=Failure.of(error))
+
+    def quarantine(self, device_id: str, error: DeviceOpsError) -> None:
+        """A check failed: no work until one passes."""
+        self.failed(device_id, error)
+        health = msgspec.structs.replace(self._views[device_id].health, quarantined=True)
+        self._change(device_id, health=health, failure=Failure.of(error))
+
+    def passed(self, device_id: str) -> None:
+        """A check passed: whatever counted against it is forgotten."""
+        view = self._views[device_id]
+        health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
+        self._change(device_id, health=health)
+
+    def fault(self, device_id: str) -> int:
+        """The event of the fault that the device has not recovered from: the cause of what follows. 0: none."""
+        return self._fault.get(device_id, 0)
+
+    async def until(self, device_id: str, accept: Callable[[DeviceView], bool]) -> DeviceView:
+        """Wait until a device is as wanted."""
+        while (view := self._views.get(device_id)) is None or not accept(view):
+            await self._changed.wait()
+        return view
+
+    def _change(
+        self,
+        device_id: str,
+        *,
+        device: Device | None = None,
+        reach: DeviceReach | None = None,
+        failure: Failure | None = None,
+        **changes: Any,
+    ) -> DeviceView:
+        before = self._views[device_id]
+        condition = msgspec.structs.replace(before.condition, **changes)
+        view = next_view(before, condition=condition, device=device, reach=reach)
+        if view is not before:
+            self._put(view, before, failure)
+        return view
+
+    def _put(self, view: DeviceView, before: DeviceView | None, failure: Failure | None = None) -> None:
+        self._views[view.device.id] = view
+        self._announce(view, before, failure)
+        for listener in self.listeners:
+            listener(view, before)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _announce(self, view: DeviceView, before: DeviceView | None, failure: Failure | None) -> None:
+        """The event of a change of state. A fault is the cause of what follows, until the device works again."""
+        device_id = view.device.id
+        if before is None:
+            self._tell(view, "device.appeared", view.state_reason)
+        elif view.state is not before.state:
+            kind = _KINDS.get(view.state, "device.state_changed")
+            message = f"{before.state} → {view.state}" + (f": {view.state_reason}" if view.state_reason else "")
+            sequence = self._tell(view, kind, message, cause=self.fault(device_id), failure=failure)
+            if view.state in (DeviceState.LOST, DeviceState.RECOVERING, DeviceState.QUARANTINED):
+                self._fault[device_id] = sequence
+            elif view.state in TAKES_WORK:
+                self._fault.pop(device_id, None)
+
+    def _tell(
+        self, view: DeviceView, kind: str, message: str, *, cause: int = 0, failure: Failure | None = None
+    ) -> int:
+        severity = _SEVERITY.get(view.state, Severity.INFO)
+        return self._events.tell(
+            EventDomain.DEVICE,
+            kind,
+            view.device.id,
+            message,
+            severity=severity,
+            cause=cause,
+            failure=failure,
+            snapshot=view,
+        )
+
+
+def _lost(device_id: str, why: str) -> DeviceOpsError:
+    return Aborted(f"device {device_id} is not there any more: {why}", ErrorReason.DEVICE_LOST, device_id=device_id)

@@ -1,15 +1,20 @@
 """Finds out what a device is and can do, by asking it."""
 
 import os
-import platform
-from pathlib import Path
+import time
 
 import diffusers
 import psutil
 import torch
 import transformers
 
+from domains.device.adapter import Adapter, bare_uuid
+from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind, PrecisionSupport
+from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
+from domains.device.nvml import NvmlTelemetry
+from domains.device.on_device import cuda_driver
+from domains.device.on_device.features import allocation_alignment, features
 from domains.errors import ErrorReason, InternalError
 
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,39 +64,33 @@ def _try(device: torch.device, dtype: torch.dtype) -> PrecisionSupport:
 
 
 def _cpu(tried: tuple[PrecisionSupport, ...]) -> Device:
+    device = torch.device("cpu")
     return Device(
         id="cpu",
         aliases=("cpu:0",),
-        display_name=_cpu_name(),
+        display_name=cpu_name(),
         kind=DeviceKind.CPU,
         backend=Backend.CPU,
         backend_index=0,
-        vendor=_cpu_field("vendor_id"),
-        total_memory_bytes=psutil.virtual_memory().total,
+        vendor=cpu_vendor(),
+        architecture=cpu_architecture(),
+        total_memory_bytes=host_memory().total_bytes,
         precision_support=tried,
+        features=features(device),
         compute_units=psutil.cpu_count(logical=False) or os.cpu_count(),
+        max_clock_mhz=cpu_max_clock_mhz(),
+        allocation_alignment_bytes=allocation_alignment(device),
         worker_pid=os.getpid(),
         libraries=libraries(),
+        probe_time_s=time.time(),
     )
-
-
-def _cpu_name() -> str:
-    return _cpu_field("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_field(name: str) -> str:
-    """A field of /proc/cpuinfo; empty where there is none."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
 
 
 def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
     facts = torch.cuda.get_device_properties(device)
-    uuid = str(getattr(facts, "uuid", ""))
     index = device.index or 0
-    pci = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
-    domain, bus, slot = pci
+    uuid, place = _identity(facts, index)
+    adapter = _adapter(uuid, place)
     return Device(
         id=f"gpu-{uuid[:8]}" if uuid else f"gpu-{index}",
         aliases=(f"cuda:{index}", str(index)),
@@ -100,26 +99,55 @@ def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
         backend=Backend.CUDA,
         backend_index=index,
         vendor="NVIDIA",
+        architecture=adapter.architecture,
         total_memory_bytes=facts.total_memory,
         precision_support=tried,
+        features=features(device),
         compute_units=facts.multi_processor_count,
+        max_clock_mhz=adapter.max_clock_mhz,
+        allocation_alignment_bytes=allocation_alignment(device),
         compute_capability=f"{facts.major}.{facts.minor}",
-        driver_version=_driver_version(),
-        runtime_version=torch.version.cuda or "",
-        pci_bus_id="" if bus is None else f"{domain or 0:04x}:{bus:02x}:{slot or 0:02x}.0",
-        uuid=uuid,
+        driver_name="nvidia",
+        driver_version=adapter.driver_version,
+        runtime_version=f"CUDA {torch.version.cuda}" if torch.version.cuda else "",
+        firmware_version=adapter.firmware_version,
+        pci_bus_id=place or adapter.pci_bus_id,
+        pci_vendor_id=adapter.pci_vendor_id,
+        pci_device_id=adapter.pci_device_id,
+        uuid=_vendor_uuid(adapter, uuid),
         worker_pid=os.getpid(),
         libraries=libraries(),
+        probe_time_s=time.time(),
     )
 
 
-def _driver_version() -> str:
-    """From NVML; empty where it cannot be asked."""
-    import pynvml
+def _identity(facts: object, index: int) -> tuple[str, str]:
+    """UUID without prefix and PCI bus id: as torch tells, else (torch 2.4) as the driver does."""
+    uuid = bare_uuid(str(getattr(facts, "uuid", "")))
+    domain, bus, slot = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+    place = "" if bus is None else f"{domain or 0:04x}:{bus:02x}:{slot or 0:02x}.0"
+    if uuid and place:
+        return uuid, place
+    driver_uuid, driver_place = cuda_driver.identity(index)
+    return uuid or driver_uuid, place or driver_place
 
+
+def _vendor_uuid(adapter: Adapter, uuid: str) -> str:
+    """As NVIDIA writes it. One other than its adapter's is that of a part (MIG)."""
+    if not uuid or bare_uuid(adapter.uuid) == uuid:
+        return adapter.uuid
+    return f"MIG-{uuid}" if adapter.uuid else f"GPU-{uuid}"
+
+
+def _adapter(uuid: str, place: str) -> Adapter:
+    """What NVML knows of this GPU; nothing where it cannot be asked. A part of a GPU (MIG) is found by its place."""
+    telemetry = NvmlTelemetry()
     try:
-        pynvml.nvmlInit()
-        version = pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError:
-        return ""
-    return version if isinstance(version, str) else version.decode()
+        listed = telemetry.inventory()
+    except InternalError:
+        listed = ()
+    finally:
+        telemetry.close()
+    same = [one for one in listed if uuid and bare_uuid(one.uuid) == uuid]
+    near = [one for one in listed if place and one.pci_bus_id == place]
+    return next(iter(same or near), Adapter(uuid="", name="", index=0))

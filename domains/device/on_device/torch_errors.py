@@ -12,6 +12,7 @@ _log = logging.getLogger(__name__)
 _HOST_TEXTS = ("DefaultCPUAllocator", "can't allocate memory", "Cannot allocate memory")
 # DirectML has no exception type of its own for this; these are its texts.
 _DEVICE_TEXTS = ("CUDA out of memory", "Could not allocate tensor", "not enough GPU video memory")
+_LACKING_TEXTS = ("not implemented for", "not supported", "does not support", "Could not run")
 _DRIVER_TEXTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
@@ -34,6 +35,13 @@ def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsEr
         return InternalError(message, ErrorReason.DRIVER_ERROR, device=device, doing=doing)
     message = f"an error of ours while {doing}; the worker's log has the details"
     return InternalError(message, ErrorReason.INVARIANT_BROKEN, device=device, doing=doing)
+
+
+def lacking(error: Exception) -> bool:
+    """Whether torch says that the device, or this build, has no such operation. False: it tried, and failed."""
+    if _says(error, str(error), (*_DEVICE_TEXTS, *_HOST_TEXTS, *_DRIVER_TEXTS)):
+        return False
+    return isinstance(error, NotImplementedError) or _says(error, str(error), _LACKING_TEXTS)
 
 
 def _says(error: Exception, text: str, texts: tuple[str, ...]) -> bool:

@@ -11,8 +11,8 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
+from domains.device.on_device.torch_errors import translate
 from domains.model.on_device.load import LoadCancelled, load
 from domains.model.on_device.on_device_model import OnDeviceModel
-from domains.model.on_device.torch_errors import translate
 
 __all__ = ["LoadCancelled", "OnDeviceModel", "load", "translate"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
 from domains.model.model import Model
 from domains.model.on_device.components import BUILDERS, build, read_config, tokenizer
 from domains.model.on_device.on_device_model import OnDeviceModel
-from domains.model.on_device.torch_errors import translate
 from domains.model.on_device.weights import fill
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,0 +1,139 @@
+"""Samples for whoever watches: taken once for all watchers, at the shortest interval that one of them asked for.
+
+There is no sampling task. Time is divided into ticks of the shortest asked interval, from when the first watcher came; the
+first watcher whose turn comes in a tick takes the sample, and the others of that tick share it. So nothing is sampled when
+nobody watches, and a device that nobody asked about is left alone. Turns are counted from a watcher's begin, never from
+the message before: delays do not add up.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from domains.device.status import DeviceStatus
+
+SHORTEST_S, LONGEST_S = 0.1, 60.0
+_SAME_S = 1e-6
+"""Times closer than this are the same: floating point."""
+
+
+class Clock(Protocol):
+    """Time that a test may turn by hand."""
+
+    def now(self) -> float:
+        """Seconds from whenever."""
+        ...
+
+    async def until(self, when: float) -> None:
+        """Wait until `now() >= when`."""
+        ...
+
+
+class LoopClock:
+    """The real one."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    async def until(self, when: float) -> None:
+        """Sleep."""
+        await asyncio.sleep(max(0.0, when - time.monotonic()))
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample of each device that a watcher asked about."""
+
+    statuses: tuple[DeviceStatus, ...]
+    skipped_count: int
+    """Turns that passed since the round before while the watcher was busy."""
+
+
+class StatusFeed:
+    """One event loop."""
+
+    def __init__(
+        self,
+        ids: Callable[[], Sequence[str]],
+        status: Callable[[str], Awaitable[DeviceStatus]],
+        clock: Clock | None = None,
+    ) -> None:
+        """`ids`: all devices there are; `status`: measures one of them."""
+        self._ids = ids
+        self._status = status
+        self._clock = clock or LoopClock()
+        self._asked: dict[object, float] = {}
+        """By watcher: its interval."""
+        self._tick_s = LONGEST_S
+        self._anchor = 0.0
+        """Where the ticks are counted from."""
+        self._newest: dict[str, tuple[float, asyncio.Task[DeviceStatus]]] = {}
+        """By device: when its newest sample was begun, and the sample."""
+
+    @property
+    def watchers(self) -> int:
+        """How many watch."""
+        return len(self._asked)
+
+    async def watch(self, ids: Sequence[str], interval_s: float) -> AsyncGenerator[Round]:
+        """Rounds of these devices (none: of all there are), the first at once, until the watcher closes it.
+
+        A watcher that comes back late gets the newest round, and is told how many it missed.
+        """
+        me = object()
+        begin = self._clock.now()
+        self._join(me, interval_s, begin)
+        turn, skipped = 0, 0
+        try:
+            while True:
+                statuses = await self._round(ids or self._ids())
+                yield Round(statuses=statuses, skipped_count=skipped)
+                now = self._clock.now()
+                # Turns whose time has passed entirely are missed; the one that runs now is still to be had.
+                passed = math.floor((now - begin) / interval_s + _SAME_S)
+                skipped = max(0, passed - turn - 1)
+                turn += skipped + 1
+                await self._clock.until(self._on_tick(begin + turn * interval_s, now))
+        finally:
+            self._leave(me)
+
+    def _join(self, watcher: object, interval_s: float, now: float) -> None:
+        if not self._asked:
+            self._anchor = now
+        self._asked[watcher] = interval_s
+        self._tick_s = min(self._asked.values())
+
+    def _leave(self, watcher: object) -> None:
+        self._asked.pop(watcher, None)
+        self._tick_s = min(self._asked.values(), default=LONGEST_S)
+        if not self._asked:
+            self._newest.clear()
+
+    def _on_tick(self, due: float, now: float) -> float:
+        """The tick nearest to `due`, so that watchers of one interval share their samples."""
+        if due <= now:
+            return due
+        tick = self._anchor + round((due - self._anchor) / self._tick_s) * self._tick_s
+        return tick if tick > now + _SAME_S else tick + self._tick_s
+
+    async def _round(self, ids: Sequence[str]) -> tuple[DeviceStatus, ...]:
+        samples = [self._sample(device_id) for device_id in ids]
+        # Another watcher may share a sample: leaving must not cancel it.
+        return tuple([await asyncio.shield(sample) for sample in samples])
+
+    def _sample(self, device_id: str) -> asyncio.Task[DeviceStatus]:
+        """The sample of this tick, taken if nobody has yet."""
+        now = self._clock.now()
+        tick = self._anchor + math.floor((now - self._anchor) / self._tick_s + _SAME_S) * self._tick_s
+        begun, sample = self._newest.get(device_id, (-math.inf, None))
+        if sample is None or (sample.done() and begun < tick - _SAME_S):
+            sample = asyncio.ensure_future(self._measure(device_id))
+            self._newest[device_id] = now, sample
+        return sample
+
+    async def _measure(self, device_id: str) -> DeviceStatus:
+        return await self._status(device_id)

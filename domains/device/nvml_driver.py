@@ -1,0 +1,122 @@
+"""NVML, call by call: each answers, or has no answer for this GPU, this driver or this user.
+
+A call that this GPU or driver does not know is not made again: it would say the same until the driver is started anew.
+"""
+
+import threading
+from types import ModuleType
+from typing import Any
+
+import pynvml
+import structlog
+
+from domains.errors import ErrorReason, InternalError
+
+_log = structlog.get_logger()
+
+
+class Nvml:
+    """The library, opened when first needed and kept open. Thread-safe."""
+
+    def __init__(self, driver: ModuleType = pynvml) -> None:
+        """`driver`: a module with pynvml's functions and constants."""
+        self.names: Any = driver
+        self.error: type[Exception] = driver.NVMLError
+        self._lock = threading.Lock()
+        self._open = False
+        self._handles: dict[str, Any] = {}
+        self._unknown: set[tuple[str, str]] = set()
+        self._lost = self._codes("GPU_IS_LOST")
+        self._gone = self._codes("GPU_IS_LOST", "NOT_FOUND", "GPU_NOT_FOUND")
+        self._never = self._codes("NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "ARGUMENT_VERSION_MISMATCH", "DEPRECATED")
+        self._absent = self._codes("LIBRARY_NOT_FOUND", "DRIVER_NOT_LOADED")
+        self.refused = self._codes("NO_PERMISSION")
+
+    def _codes(self, *names: str) -> frozenset[int]:
+        found = (getattr(self.names, f"NVML_ERROR_{name}", None) for name in names)
+        return frozenset(code for code in found if code is not None)
+
+    def open(self) -> bool:
+        """Whether there is a driver to ask. Raises DRIVER_ERROR for one that is there and fails."""
+        with self._lock:
+            if self._open:
+                return True
+            try:
+                self.names.nvmlInit()
+            except self.error as error:
+                if code(error) in self._absent:
+                    return False
+                raise InternalError(
+                    f"NVIDIA's driver cannot be asked: {error}; is its library of the same version as the kernel module?",
+                    ErrorReason.DRIVER_ERROR,
+                ) from error
+            self._open = True
+            return True
+
+    def close(self) -> None:
+        """Let go of the driver; the next call opens it anew and sees what appeared and vanished meanwhile."""
+        with self._lock:
+            self._handles.clear()
+            self._unknown.clear()
+            if self._open:
+                self._open = False
+                try:
+                    self.names.nvmlShutdown()
+                except self.error as error:
+                    _log.info("the NVIDIA driver did not close cleanly", error=str(error))
+
+    def handle(self, uuid: str, pci_bus_id: str) -> Any:
+        """The GPU by its UUID, else by its place on the bus. Raises NVML's own error."""
+        key = uuid or pci_bus_id
+        if key not in self._handles:
+            self._handles[key] = self._find(uuid, pci_bus_id)
+        return self._handles[key]
+
+    def _find(self, uuid: str, pci_bus_id: str) -> Any:
+        tries = [(self.names.nvmlDeviceGetHandleByUUID, uuid)] if uuid else []
+        if pci_bus_id:
+            tries.append((self.names.nvmlDeviceGetHandleByPciBusId, pci_bus_id))
+        problem: Exception = self.error(getattr(self.names, "NVML_ERROR_INVALID_ARGUMENT", 2))
+        for find, name in tries:
+            try:
+                # Older bindings hand the name to C as it is.
+                return find(name.encode())
+            except self.error as error:
+                problem = error
+        raise problem
+
+    def ask(self, key: str, name: str, *arguments: Any) -> Any:
+        """The answer of `nvml<name>`, None if there is none. Raises NVML's error only if the GPU is gone.
+
+        `key` names the GPU, so that what it does not know is not asked again.
+        """
+        call = getattr(self.names, f"nvml{name}", None)
+        if call is None or (key, f"{name}{arguments[1:]}") in self._unknown:
+            return None
+        try:
+            return call(*arguments)
+        except self.error as error:
+            # NOT_FOUND is about the figure here, not about the GPU.
+            if code(error) in self._lost:
+                raise
+            if code(error) in self._never:
+                self._unknown.add((key, f"{name}{arguments[1:]}"))
+            return None
+
+    def is_gone(self, error: Exception) -> bool:
+        """Whether it says that the GPU is not there (any more)."""
+        return code(error) in self._gone
+
+    def constant(self, name: str) -> int | None:
+        """`NVML_<name>`; None where the binding is too old to have it."""
+        return getattr(self.names, f"NVML_{name}", None)
+
+
+def code(error: Exception) -> int:
+    """NVML's number for it."""
+    return int(getattr(error, "value", -1))
+
+
+def text(answer: Any) -> str:
+    """A string of the driver; empty: none. Older bindings answer bytes."""
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer or "")

@@ -1,0 +1,61 @@
+"""One try of one thing on a device: what each check is given, and what it says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from domains.device.health import Verdict
+from domains.measurement import Measurement
+
+
+class Stopped(Exception):
+    """The check was asked to end, and did so between two pieces."""
+
+
+def unchanged(result: Tensor) -> Tensor:
+    """What comes back from a device that is not made to fail."""
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """Where to try, and who may interfere."""
+
+    device: torch.device
+    stop: Callable[[], bool] = lambda: False
+    corrupt: Callable[[Tensor], Tensor] = unchanged
+    """Applied to each tensor that comes back before it is compared: the simulated device makes wrong results with it.
+
+    Copies are uint8, memory patterns int64, computed results floats.
+    """
+
+    def look_up(self) -> None:
+        """Between two pieces of work. Raises Stopped."""
+        if self.stop():
+            raise Stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a check found."""
+
+    verdict: Verdict
+    message: str
+    measurements: tuple[Measurement, ...] = field(default=())
+
+
+def seconds(name: str, value: float) -> Measurement:
+    """A time."""
+    return Measurement(name=name, value=value, unit="s")
+
+
+def size(name: str, value: int) -> Measurement:
+    """An amount of memory, in bytes."""
+    return Measurement(name=name, value=float(value), unit="By")
+
+
+def rate(name: str, size_bytes: int, duration_s: float) -> Measurement:
+    """Bytes a second."""
+    return Measurement(name=name, value=size_bytes / duration_s, unit="By/s")

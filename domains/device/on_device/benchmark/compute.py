@@ -1,0 +1,50 @@
+"""Matrix product, convolution and attention, in each precision that the device has."""
+
+from functools import partial
+
+import torch
+
+from domains.device.benchmark import Suite
+from domains.device.on_device.benchmark.figure import Figure, Work, runs
+from domains.device.on_device.free_memory import free_bytes
+from domains.device.on_device.operations import PRECISIONS, Operation, attention, can, conv2d, matmul
+
+_LARGE = (matmul(4096), conv2d(8, 320, 64), attention(2, 16, 4096, 64))
+_LARGE_NEED_BYTES = 4 * 2**30
+"""Attention that keeps all its weights, 32 x 4096 x 4096 float32 and their softmax, where no fused kernel serves."""
+_SMALL = (matmul(512), conv2d(1, 64, 48), attention(1, 8, 384, 64))
+_TINY = (matmul(64), conv2d(1, 8, 16), attention(1, 2, 64, 32))
+"""To find out which precisions there are."""
+
+
+def figures(device: torch.device) -> list[Figure]:
+    """FLOP a second, an addition and a multiplication counted as two."""
+    large = device.type == "cuda" and free_bytes(device) > 2 * _LARGE_NEED_BYTES
+    return [
+        Figure(
+            suite=Suite.COMPUTE,
+            name=f"{operation.name}_{precision}",
+            unit="{flop}/s",
+            workload=f"{operation.workload} {precision}{_tf32(device, operation, precision)}",
+            take=runs(partial(_work, device, operation, dtype), amount=operation.flop),
+        )
+        for operation, tiny in zip(_LARGE if large else _SMALL, _TINY, strict=True)
+        for precision, dtype in PRECISIONS.items()
+        if can(device, tiny, precision)
+    ]
+
+
+def _tf32(device: torch.device, operation: Operation, precision: str) -> str:
+    """CUDA's kernels may keep 10 bits of a float32 product where torch lets them, which is by default in convolutions."""
+    if device.type != "cuda" or precision != "float32":
+        return ""
+    settings = torch.backends.cudnn if operation.name == "conv2d" else torch.backends.cuda.matmul
+    try:
+        return ", TF32 allowed" if settings.allow_tf32 else ""
+    except RuntimeError:  # newer torch refuses this question once its newer setting was used
+        return ", TF32 perhaps allowed"
+
+
+def _work(device: torch.device, operation: Operation, dtype: torch.dtype) -> Work:
+    inputs = [one.to(device) for one in operation.inputs(dtype)]
+    return lambda: operation.compute(*inputs)

@@ -1,0 +1,92 @@
+"""Steady load: how speed and temperature drift, and whether the same input keeps giving the same result."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from domains.device.benchmark import Suite
+from domains.device.on_device.attempt import Attempt, Stopped
+from domains.device.on_device.benchmark.figure import Figure, Watch
+from domains.device.on_device.steady_load import SteadyLoad, steady_load
+
+_LOAD_S = {"cuda": 10.0}
+_LOAD_ON_HOST_S = 1.0
+
+
+def figures(device: torch.device) -> list[Figure]:
+    """All from one load."""
+    load = _Load(device=device)
+    return [
+        load.figure("iteration", "s", "steady matmul float32"),
+        load.figure("drift", "1", "iterations of the last third against the median of the first"),
+        load.figure("differing_results", "1", "results that are not bitwise the first one"),
+        load.figure("temperature_rise", "Cel", "after the load against before", _no_temperature(device)),
+    ]
+
+
+def _no_temperature(device: torch.device) -> str:
+    return "the driver does not tell the temperature" if temperature(device) is None else ""
+
+
+def temperature(device: torch.device) -> float | None:
+    """In degrees Celsius; None where it cannot be told."""
+    if device.type != "cuda":
+        return None
+    try:
+        return float(torch.cuda.temperature(device))
+    except Exception:  # NVML's own errors are no RuntimeErrors, and its package may be missing
+        return None
+
+
+@dataclass
+class _Load:
+    """Runs once, for the figure that asks first."""
+
+    device: torch.device
+    seen: SteadyLoad | None = None
+    temperatures: list[float | None] = field(default_factory=list[float | None])
+
+    def figure(self, name: str, unit: str, workload: str, missing: str = "") -> Figure:
+        return Figure(
+            suite=Suite.STABILITY,
+            name=name,
+            unit=unit,
+            workload=workload,
+            take=lambda watch: self._samples(name, watch),
+            missing=missing,
+        )
+
+    def _samples(self, name: str, watch: Watch) -> Sequence[float]:
+        seen = self._run(watch)
+        if seen is None:
+            return ()
+        if name == "temperature_rise":
+            return self._rise()
+        if name == "differing_results":
+            return (float(len(seen.differing)),)
+        return seen.times_s if name == "iteration" else _drift(seen)
+
+    def _run(self, watch: Watch) -> SteadyLoad | None:
+        if self.seen is None:
+            longest = _LOAD_S.get(self.device.type, _LOAD_ON_HOST_S)
+            duration = min(longest, watch.until_s - time.perf_counter())
+            before = temperature(self.device)
+            try:
+                self.seen = steady_load(Attempt(device=self.device, stop=watch.stop), duration)
+            except Stopped:
+                return None
+            self.temperatures = [before, temperature(self.device)]
+        return self.seen
+
+    def _rise(self) -> Sequence[float]:
+        before, after = self.temperatures
+        return () if before is None or after is None else (after - before,)
+
+
+def _drift(seen: SteadyLoad) -> Sequence[float]:
+    third = max(len(seen.times_s) // 3, 1)
+    first = statistics.median(seen.times_s[:third])
+    return [took / first for took in seen.times_s[-third:]]

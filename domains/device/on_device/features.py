@@ -1,0 +1,95 @@
+"""What a device can do besides arithmetic, found by trying each once. All together well under a second."""
+
+import importlib.util
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from functools import reduce
+from math import gcd
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+_BUILD_S = 20.0
+
+
+def features(device: torch.device) -> tuple[str, ...]:
+    """Names for `DeviceCapabilities.features`."""
+    tried = {
+        "pinned_memory": _pinned_memory,
+        "flash_attention": _flash_attention,
+        "compile": _compile,
+        "peer_copy": _peer_copy,
+    }
+    return tuple(name for name, works in tried.items() if works(device))
+
+
+def _pinned_memory(device: torch.device) -> bool:
+    """Whether the host can give pages that this device copies from by itself."""
+    if device.type != "cuda":
+        return False
+    try:
+        return torch.ones(1024).pin_memory().to(device, non_blocking=True).sum().item() == 1024
+    except RuntimeError:
+        return False
+
+
+def _flash_attention(device: torch.device) -> bool:
+    """Whether torch's own flash kernel runs here and computes the same as plain attention."""
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    generator = torch.Generator().manual_seed(1)
+    query, key, value = (torch.rand(1, 2, 16, 64, generator=generator).to(device, dtype) for _ in range(3))
+    try:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            flash = scaled_dot_product_attention(query, key, value)
+        with sdpa_kernel(SDPBackend.MATH):
+            plain = scaled_dot_product_attention(query, key, value)
+    except RuntimeError:
+        return False
+    return torch.allclose(flash.float(), plain.float(), atol=0.01)
+
+
+def _compile(device: torch.device) -> bool:
+    """Whether what torch.compile builds with is there and builds: compiling a function itself takes many seconds."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return False
+    names = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++", "clang++", "c++")
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    return compiler is not None and _builds(compiler)
+
+
+def _builds(compiler: str) -> bool:
+    """A Python extension of no content. What most often is missing are Python's header files."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.c"
+        source.write_text("#include <Python.h>\nint empty(void) { return 0; }\n")
+        command = [compiler, "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}", str(source)]
+        try:
+            done = subprocess.run([*command, "-o", f"{source}.so"], capture_output=True, timeout=_BUILD_S, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+    return done.returncode == 0
+
+
+def _peer_copy(device: torch.device) -> bool:
+    """Whether this GPU reads the memory of another one of this machine by itself."""
+    if device.type != "cuda":
+        return False
+    own = device.index or 0
+    others = (other for other in range(torch.cuda.device_count()) if other != own)
+    return any(torch.cuda.can_device_access_peer(own, other) for other in others)
+
+
+def allocation_alignment(device: torch.device) -> int | None:
+    """Memory comes in multiples of this: what one byte takes of a GPU's allocator, how a CPU's pieces lie."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        byte = torch.empty(1, dtype=torch.uint8, device=device)
+        taken = torch.cuda.memory_allocated(device) - before
+        del byte
+        return taken or None
+    pieces = [torch.empty(size, dtype=torch.uint8) for size in range(1, 256, 4)]
+    return reduce(gcd, (piece.data_ptr() for piece in pieces)) or None

@@ -1,0 +1,121 @@
+"""Patterns through the free memory: bits that stick, and two addresses that are one."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from domains.device.health import Verdict
+from domains.device.on_device.attempt import Attempt, Found, rate, seconds, size
+from domains.device.on_device.free_memory import free_bytes, give_back, wait_for
+from domains.errors import ErrorReason, ResourceExhausted
+
+_WORD_BYTES = 8
+_PIECE_BYTES = 256 * 2**20
+_SHARE = 0.9
+"""Of the free memory; the rest is for the comparison, and for others on the device."""
+_HOST_LIMIT_BYTES = 256 * 2**20
+"""A device in host memory is tried only this far: the operating system owns the rest."""
+_PATTERNS = {"0x00": 0x00, "0xFF": 0xFF, "0x55": 0x55, "0xAA": 0xAA}
+ADDRESS = "address"
+"""Each word holds its own number, so that a word which answers for two is found."""
+
+
+def memory_patterns(attempt: Attempt, limit_bytes: int | None = None) -> Found:
+    """Write each pattern everywhere, then read it everywhere. `limit_bytes`: try no more.
+
+    Raises DEVICE_OUT_OF_MEMORY if there is not even one piece.
+    """
+    give_back(attempt.device)
+    free = free_bytes(attempt.device)
+    begin = time.perf_counter()
+    pieces: list[Tensor] = []
+    try:
+        pieces = _take(attempt, _wanted(attempt.device, free, limit_bytes))
+        tried = sum(piece.numel() for piece in pieces) * _WORD_BYTES
+        wrong = next(filter(None, (_try(attempt, pieces, name) for name in (*_PATTERNS, ADDRESS))), "")
+    finally:
+        pieces.clear()
+        give_back(attempt.device)
+    took = time.perf_counter() - begin
+    moved = tried * 2 * (len(_PATTERNS) + 1)
+    measurements = (size("tested_bytes", tried), size("free_bytes", free), seconds("patterns", took))
+    if wrong:
+        return Found(verdict=Verdict.UNHEALTHY, message=wrong, measurements=measurements)
+    message = f"{tried} of {free} free bytes held each of {len(_PATTERNS) + 1} patterns, as expected"
+    return Found(
+        verdict=Verdict.HEALTHY, message=message, measurements=(*measurements, rate("pattern_traffic", moved, took))
+    )
+
+
+def _wanted(device: torch.device, free: int, limit_bytes: int | None) -> int:
+    limits = [int(free * _SHARE)]
+    if device.type != "cuda":
+        limits.append(_HOST_LIMIT_BYTES)
+    if limit_bytes is not None:
+        limits.append(limit_bytes)
+    return max(min(limits), _WORD_BYTES)
+
+
+def _take(attempt: Attempt, wanted_bytes: int) -> list[Tensor]:
+    """Pieces of memory, all held at once. Others may take some meanwhile; then there are fewer."""
+    pieces: list[Tensor] = []
+    for offset in range(0, wanted_bytes, _PIECE_BYTES):
+        attempt.look_up()
+        words = min(_PIECE_BYTES, wanted_bytes - offset) // _WORD_BYTES
+        try:
+            pieces.append(torch.empty(words, dtype=torch.int64, device=attempt.device))
+        except torch.cuda.OutOfMemoryError as error:
+            if not pieces:
+                message = f"needed {words * _WORD_BYTES} bytes; {free_bytes(attempt.device)} are available"
+                raise ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY) from error
+            # Room for the comparison.
+            pieces.pop()
+            break
+    return pieces
+
+
+def _try(attempt: Attempt, pieces: list[Tensor], name: str) -> str:
+    """What is wrong; empty if nothing is. All is written before anything is read."""
+    first = 0
+    for piece in pieces:
+        attempt.look_up()
+        _write(piece, name, first)
+        first += piece.numel()
+    wait_for(attempt.device)
+    first = 0
+    for piece in pieces:
+        attempt.look_up()
+        if wrong := _read(attempt.corrupt(piece), name, first):
+            return wrong
+        first += piece.numel()
+    return ""
+
+
+def _write(piece: Tensor, name: str, first: int) -> None:
+    if name == ADDRESS:
+        torch.arange(first, first + piece.numel(), out=piece)
+    else:
+        piece.fill_(_word(name))
+
+
+def _read(piece: Tensor, name: str, first: int) -> str:
+    differs = piece != (_address(piece, first) if name == ADDRESS else _word(name))
+    if not bool(differs.any()):
+        return ""
+    place = int(differs.to(torch.uint8).argmax())
+    expected = first + place if name == ADDRESS else _word(name)
+    found = int(piece[place])
+    return (
+        f"pattern {name}: {int(differs.sum())} words differ, the first at byte {(first + place) * _WORD_BYTES}: "
+        f"found 0x{found & (2**64 - 1):016x}, expected 0x{expected & (2**64 - 1):016x}"
+    )
+
+
+def _address(piece: Tensor, first: int) -> Tensor:
+    return torch.arange(first, first + piece.numel(), dtype=torch.int64, device=piece.device)
+
+
+def _word(name: str) -> int:
+    """Eight times the byte, as a signed number."""
+    return int.from_bytes(bytes([_PATTERNS[name]]) * _WORD_BYTES, "little", signed=True)

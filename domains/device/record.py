@@ -1,0 +1,177 @@
+"""What is known of one device, and the state that follows from it."""
+
+import time
+
+import msgspec
+
+from domains.device.benchmark import BenchmarkReport
+from domains.device.device import Device, DeviceState
+from domains.device.settings import DeviceSettings
+from domains.failure import Failure
+
+
+class DeviceFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What BenchmarkDevice measured; absent: not yet."""
+
+    memory_bandwidth_bytes_per_s: float | None = None
+    relative_speed: float | None = None
+    """Of a denoising step against this host's CPU."""
+
+
+class DeviceReach(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be measured and chosen on a device."""
+
+    telemetry: tuple[str, ...] = ()
+    """Names of the figures of a DeviceSample that can be measured."""
+    controls: tuple[str, ...] = ()
+    """Names of the DeviceSettings that can be changed."""
+    capacity: int = 1
+    """How many jobs may run on it at once."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Errors of device, driver and worker; requests that were at fault themselves are not counted."""
+
+    error_count: int = 0
+    """Since the server started."""
+    consecutive: int = 0
+    """Since the last job or check that went well."""
+    last_failure: Failure | None = None
+    last_failure_time_s: float = 0.0
+    quarantined: bool = False
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the state follows from."""
+
+    settings: DeviceSettings = DeviceSettings()
+    health: Health = Health()
+    present: bool = True
+    worker_ready: bool = False
+    worker_was_ready: bool = False
+    resetting: bool = False
+    too_hot: bool = False
+    running: int = 0
+    """Jobs that run on it."""
+
+    def state(self) -> tuple[DeviceState, str]:
+        """The state, the worst that applies, with its reason for people."""
+        last = self.health.last_failure.message if self.health.last_failure else ""
+        table = (
+            (not self.present, DeviceState.LOST, "the device is not there any more"),
+            (self.health.quarantined, DeviceState.QUARANTINED, f"failed repeatedly: {last}"),
+            (self.resetting, DeviceState.RECOVERING, "it is being reset"),
+            (
+                self.worker_was_ready and not self.worker_ready and self.settings.enabled,
+                DeviceState.RECOVERING,
+                "its worker process is being started again",
+            ),
+            (not self.settings.enabled, DeviceState.DISABLED, "switched off by UpdateDevice or the configuration"),
+            (self.settings.draining, DeviceState.DRAINING, ""),
+            (not self.worker_ready, DeviceState.STARTING, "its worker process is starting"),
+            (self.too_hot, DeviceState.DEGRADED, "it is hotter than its max_temperature_celsius"),
+            (self.health.consecutive >= DEGRADE_AFTER, DeviceState.DEGRADED, f"had errors lately: {last}"),
+            (self.running > 0, DeviceState.BUSY, ""),
+        )
+        return next(((state, reason) for applies, state, reason in table if applies), (DeviceState.AVAILABLE, ""))
+
+
+DEGRADE_AFTER = 2
+"""Errors in a row after which a device takes work after the others."""
+QUARANTINE_AFTER = 4
+"""Errors in a row after which it takes none: more than the attempts of one job, which may itself be the cause."""
+
+TAKES_WORK = frozenset({DeviceState.AVAILABLE, DeviceState.BUSY, DeviceState.DEGRADED})
+
+
+class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
+    """A device at one moment."""
+
+    name: str
+    """What its worker is started with: `cuda:0`, `cpu`, `sim-0`."""
+    device: Device
+    condition: Condition
+    state: DeviceState
+    state_reason: str
+    state_time_s: float
+    discover_time_s: float
+    update_time_s: float
+    """When anything but the state last changed."""
+    etag: str
+    """Changes with driver, capabilities and settings, not with the state."""
+    figures: DeviceFigures = DeviceFigures()
+    reach: DeviceReach = DeviceReach()
+    benchmark: BenchmarkReport | None = None
+    """The newest."""
+
+    @property
+    def running(self) -> int:
+        """Jobs that run on it."""
+        return self.condition.running
+
+    @property
+    def settings(self) -> DeviceSettings:
+        """What was chosen for it."""
+        return self.condition.settings
+
+    @property
+    def health(self) -> Health:
+        """Its errors."""
+        return self.condition.health
+
+
+def first_view(name: str, device: Device, condition: Condition, reach: DeviceReach) -> DeviceView:
+    """A device that was not seen before."""
+    now = time.time()
+    state, reason = condition.state()
+    return DeviceView(
+        name=name,
+        device=device,
+        condition=condition,
+        state=state,
+        state_reason=reason,
+        state_time_s=now,
+        discover_time_s=now,
+        update_time_s=now,
+        etag="1",
+        reach=reach,
+    )
+
+
+def next_view(
+    view: DeviceView,
+    *,
+    condition: Condition | None = None,
+    device: Device | None = None,
+    figures: DeviceFigures | None = None,
+    reach: DeviceReach | None = None,
+    benchmark: BenchmarkReport | None = None,
+) -> DeviceView:
+    """The device after a change; the same value if nothing changed."""
+    now = time.time()
+    device, condition = device or view.device, condition or view.condition
+    figures, reach = figures or view.figures, reach or view.reach
+    lasting = _lasting(device), condition.settings, figures, reach
+    changed = lasting != (_lasting(view.device), view.settings, view.figures, view.reach)
+    benchmark = benchmark or view.benchmark
+    if not changed and (condition, device, benchmark) == (view.condition, view.device, view.benchmark):
+        return view
+    state, reason = condition.state()
+    return msgspec.structs.replace(
+        view,
+        device=device,
+        condition=condition,
+        figures=figures,
+        reach=reach,
+        benchmark=benchmark,
+        state=state,
+        state_reason=reason,
+        state_time_s=view.state_time_s if state is view.state else now,
+        update_time_s=now if changed else view.update_time_s,
+        etag=f"{int(view.etag, 16) + 1:x}" if changed else view.etag,
+    )
+
+
+def _lasting(device: Device) -> Device:
+    """What of a device does not change when its worker is started again."""
+    return msgspec.structs.replace(device, worker_pid=0, probe_time_s=0.0)

@@ -1,0 +1,100 @@
+"""What a caller may choose about a device. Settings last until the server stops."""
+
+from collections.abc import Collection, Iterator, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from domains.errors import ErrorReason, InvalidRequest, NotSupported, Violation
+
+MAX_TEMPERATURE_CELSIUS = (40.0, 110.0)
+"""The range that the contract names."""
+
+
+class DeviceGoal(StrEnum):
+    """What to favour where the server has a choice."""
+
+    BALANCED = "balanced"
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+    MEMORY = "memory"
+    POWER = "power"
+
+
+class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of one device. The names are those of the contract, so a mask can name them."""
+
+    enabled: bool = True
+    """Whether it takes work at all."""
+    draining: bool = False
+    """Whether it only finishes what runs."""
+    goal: DeviceGoal = DeviceGoal.BALANCED
+    power_limit_watts: float | None = None
+    """None: the driver's default."""
+    max_concurrent_jobs: int | None = None
+    """None: one at a time."""
+    max_temperature_celsius: float | None = None
+    """Above this it is DEGRADED, until it is 5 degrees cooler. None: the driver's own limit alone."""
+
+
+def changed(
+    settings: DeviceSettings,
+    new: DeviceSettings,
+    mask: Sequence[str],
+    controls: Collection[str],
+    power_range: tuple[float, float] | None,
+    capacity: int,
+) -> DeviceSettings:
+    """`settings` with those of `new` that the mask names; one that is named and None there goes back to its default.
+
+    `controls`: names that can be changed on this device. `power_range`: lowest and highest limit in watts that the driver
+    takes; None: it does not tell. `capacity`: how many jobs may run at once. All violations are told at once
+    (INVALID_FIELD), then NOT_SUPPORTED_ON_DEVICE names what cannot be changed here.
+    """
+    if violations := [*_bad_mask(mask), *_bad_values(new, mask, power_range, capacity)]:
+        raise InvalidRequest(violations)
+    if fixed := [name for name in dict.fromkeys(mask) if name not in controls]:
+        raise _not_here(fixed, controls)
+    return msgspec.structs.replace(settings, **{name: getattr(new, name) for name in mask})
+
+
+def _bad_mask(mask: Sequence[str]) -> Iterator[Violation]:
+    names = DeviceSettings.__struct_fields__
+    allowed = ", ".join(names)
+    if not mask:
+        message = "it is empty: name the settings to change"
+        yield Violation(field="update_mask", message=message, allowed=allowed)
+    for name in dict.fromkeys(mask):
+        if name not in names:
+            message = f"{name!r} is no setting: name each one to change, {allowed}"
+            yield Violation(field="update_mask", message=message, allowed=allowed)
+
+
+def _bad_values(
+    new: DeviceSettings, mask: Sequence[str], power_range: tuple[float, float] | None, capacity: int
+) -> Iterator[Violation]:
+    ranges = {
+        "power_limit_watts": power_range,
+        "max_concurrent_jobs": (1, capacity),
+        "max_temperature_celsius": MAX_TEMPERATURE_CELSIUS,
+    }
+    for name, limits in ranges.items():
+        value = getattr(new, name)
+        if name not in mask or value is None or limits is None:
+            continue
+        low, high = limits
+        # Asked this way round, so that NaN is outside.
+        if not low <= value <= high:
+            allowed = f"{low:g}..{high:g}"
+            message = f"{value:g} is outside {allowed}"
+            yield Violation(field=f"settings.{name}", message=message, allowed=allowed)
+
+
+def _not_here(fixed: Sequence[str], controls: Collection[str]) -> NotSupported:
+    can = ", ".join(sorted(controls)) or "none"
+    return NotSupported(
+        f"{', '.join(fixed)} cannot be changed on this device; settings that can: {can}",
+        ErrorReason.NOT_SUPPORTED_ON_DEVICE,
+        settings=",".join(fixed),
+        controls=can,
+    )

@@ -1,0 +1,23 @@
+"""What a simulated device says that it is."""
+
+import msgspec
+
+from domains.device.device import Backend, Device, DeviceKind
+from domains.device.simulated.script import SimDevice
+
+
+def describe(sim_device: SimDevice, probed_cpu: Device) -> Device:
+    """The script's device, with what was found by trying on the CPU that does its work."""
+    return msgspec.structs.replace(
+        probed_cpu,
+        id=sim_device.id,
+        aliases=(f"sim:{sim_device.index}",),
+        display_name=sim_device.name,
+        kind=DeviceKind.SIMULATED,
+        backend=Backend.SIMULATED,
+        backend_index=sim_device.index,
+        vendor="",
+        total_memory_bytes=sim_device.memory_bytes,
+        max_clock_mhz=None,
+        driver_name="simulated",
+    )

@@ -1,0 +1,86 @@
+"""What simulated devices are and do. `script_file` reads it from a file."""
+
+from typing import Annotated
+
+import msgspec
+
+from domains.device.simulated.faults import Fault
+from domains.errors import InvalidRequest, Violation
+
+MAX_DEVICES = 64
+MAX_FAULTS = 64
+"""Of one device."""
+
+_Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+_Celsius = Annotated[float, msgspec.Meta(ge=-50, le=200)]
+_Watts = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
+_Id = Annotated[str, msgspec.Meta(pattern="^sim-(0|[1-9][0-9]{0,3})\\Z")]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+_Speed = Annotated[float, msgspec.Meta(ge=0.0001, le=1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+
+
+class Temperature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How warm it gets."""
+
+    idle_celsius: _Celsius = 35.0
+    loaded_celsius: _Celsius = 70.0
+    heating_s: _Seconds = 30.0
+    """From a change of the load until 95 % of the way is made. 0: at once."""
+
+
+class Power(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What it draws, and the limits that it takes."""
+
+    idle_watts: _Watts = 20.0
+    loaded_watts: _Watts = 200.0
+    least_limit_watts: _Watts = 100.0
+    most_limit_watts: _Watts = 250.0
+
+
+class SimDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One simulated device."""
+
+    id: _Id
+    """`sim-0`."""
+    name: _Name = "Simulated device"
+    """For people."""
+    present: bool = True
+    """False: it is pulled out."""
+    memory_bytes: _Bytes = 8 * 2**30
+    """All of it, what the runtime takes included."""
+    runtime_bytes: _Bytes = 256 * 2**20
+    """What a driver's context would take of it as soon as a worker lives."""
+    speed: _Speed = 1.0
+    """Against the host's CPU: at 0.5 each unit of work takes twice as long."""
+    temperature: Temperature = Temperature()
+    power: Power = Power()
+    faults: Annotated[tuple[Fault, ...], msgspec.Meta(max_length=MAX_FAULTS)] = ()
+
+    @property
+    def index(self) -> int:
+        """The number in its id."""
+        return int(self.id.removeprefix("sim-"))
+
+
+class SimScript(msgspec.Struct, frozen=True, kw_only=True):
+    """All simulated devices."""
+
+    devices: tuple[SimDevice, ...]
+
+    def device(self, device_id: str) -> SimDevice | None:
+        """By id, whether present or not; None: the script has no such device."""
+        return next((device for device in self.devices if device.id == device_id), None)
+
+    @property
+    def present(self) -> tuple[SimDevice, ...]:
+        """Those that are plugged in."""
+        return tuple(device for device in self.devices if device.present)
+
+
+def default_script(count: int = 1) -> SimScript:
+    """Healthy devices `sim-0`, `sim-1` …, for `--device sim:COUNT`. INVALID_FIELD outside 1..64."""
+    if not 1 <= count <= MAX_DEVICES:
+        message = f"{count} simulated devices were asked for; choose 1..{MAX_DEVICES}"
+        raise InvalidRequest([Violation(field="device", message=message, allowed=f"1..{MAX_DEVICES}")])
+    return SimScript(devices=tuple(SimDevice(id=f"sim-{index}", name=f"Simulated {index}") for index in range(count)))

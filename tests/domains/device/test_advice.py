@@ -1,0 +1,142 @@
+"""Advice for a device."""
+
+from typing import Any
+
+import pytest
+
+from domains.device.advice import AdviceFigures, DeviceAdvice, advise
+from domains.device.benchmark import BenchmarkResult, Suite
+from domains.device.device import Backend, Device, DeviceKind
+from domains.device.effects import MeasuredRun
+from domains.device.settings import DeviceGoal, DeviceSettings, changed
+from domains.errors import InvalidRequest
+from domains.measurement import Measurement
+
+GIB = 2**30
+
+
+def device(*features: str) -> Device:
+    return Device(
+        id="gpu-1",
+        aliases=(),
+        display_name="a device",
+        kind=DeviceKind.DISCRETE_GPU,
+        backend=Backend.CUDA,
+        backend_index=0,
+        vendor="",
+        total_memory_bytes=8 * GIB,
+        precision_support=(),
+        features=features,
+    )
+
+
+def figures(**known: Any) -> AdviceFigures:
+    whole: dict[str, Any] = {
+        "tasks": ("text_to_image",),
+        "controls": DeviceSettings.__struct_fields__,
+        "max_concurrent_jobs": 4,
+    }
+    return AdviceFigures(**whole | known)
+
+
+def ask(
+    goal: DeviceGoal,
+    model_bytes: int | None = 4 * GIB,
+    settings: DeviceSettings | None = None,
+    features: tuple[str, ...] = (),
+    **known: Any,
+) -> DeviceAdvice:
+    return advise(device(*features), figures(**known), goal, "", model_bytes, settings or DeviceSettings())
+
+
+def uses(advice: DeviceAdvice) -> dict[str, bool]:
+    return {option.option: option.use for option in advice.options}
+
+
+@pytest.mark.parametrize("goal", list(DeviceGoal))
+def test_changed_fields_are_the_mask_that_makes_the_settings_so(goal: DeviceGoal) -> None:
+    before = DeviceSettings(power_limit_watts=300.0, max_concurrent_jobs=2)
+    advice = ask(goal, settings=before)
+    if advice.changed_fields:
+        after = changed(before, advice.settings, advice.changed_fields, before.__struct_fields__, None, 4)
+        assert after == advice.settings
+    else:
+        assert advice.settings == before
+
+
+def test_following_the_advice_leaves_nothing_to_change() -> None:
+    for goal in DeviceGoal:
+        assert ask(goal, settings=ask(goal).settings).changed_fields == ()
+
+
+def test_throughput_fills_the_device_and_latency_leaves_it_to_one() -> None:
+    assert ask(DeviceGoal.THROUGHPUT).settings.max_concurrent_jobs == 4
+    assert ask(DeviceGoal.LATENCY, settings=DeviceSettings(max_concurrent_jobs=4)).settings.max_concurrent_jobs == 1
+
+
+def test_what_the_device_cannot_change_is_not_advised() -> None:
+    advice = ask(DeviceGoal.THROUGHPUT, controls=("enabled", "goal"))
+    assert advice.changed_fields == ("goal",)
+
+
+def test_a_model_larger_than_the_memory_is_offloaded_whatever_the_goal() -> None:
+    for goal in DeviceGoal:
+        assert uses(ask(goal, 9 * GIB))["offload"]
+    advice = ask(DeviceGoal.BALANCED, 9 * GIB)
+    assert str(9 * GIB) in advice.options[0].reason
+    assert str(8 * GIB) in advice.options[0].reason
+
+
+def test_little_room_beside_the_model_tiles_the_decoder() -> None:
+    assert not uses(ask(DeviceGoal.BALANCED, 4 * GIB))["vae_tiling"]
+    assert uses(ask(DeviceGoal.BALANCED, 7 * GIB))["vae_tiling"]
+    assert uses(ask(DeviceGoal.MEMORY, 4 * GIB))["vae_tiling"]
+
+
+def test_a_measured_peak_outweighs_the_rule() -> None:
+    runs = (MeasuredRun(seconds=1.0, peak_device_bytes=int(7.5 * GIB)),)
+    advice = ask(DeviceGoal.BALANCED, 7 * GIB, runs=runs)
+    assert not uses(advice)["vae_tiling"]
+    assert advice.sample_count == 1
+
+
+def test_without_measurements_no_effect_is_promised() -> None:
+    for goal in DeviceGoal:
+        advice = ask(goal, 9 * GIB, features=("compile",))
+        assert advice.expected_effects == ()
+        assert advice.sample_count == 0
+
+
+def test_compiling_follows_what_was_measured() -> None:
+    runs = tuple(MeasuredRun(seconds=s, options=o) for s, o in ((1.0, ()), (1.0, ()), (0.5, ("compile",))))
+    advice = ask(DeviceGoal.LATENCY, features=("compile",), runs=runs)
+    assert uses(advice)["compile"]
+    assert advice.expected_effects == (Measurement(name="time_ratio_with_compile", value=0.5, unit="1"),)
+    assert advice.sample_count == 3
+    assert not uses(ask(DeviceGoal.LATENCY, runs=runs))["compile"]  # it has not the feature
+
+
+def test_offloading_costs_what_the_benchmark_says() -> None:
+    median = Measurement(name="host_to_device_pinned", value=1.0 * GIB, unit="By/s")
+    copy = BenchmarkResult(suite=Suite.TRANSFER, median=median, samples=(GIB,), sample_count=5, workload="")
+    advice = ask(DeviceGoal.BALANCED, 9 * GIB, benchmark=(copy,))
+    assert advice.expected_effects == (Measurement(name="offload_copy_of_the_model", value=9.0, unit="s"),)
+    assert advice.sample_count == 5
+
+
+def test_a_power_limit_is_advised_from_measured_energy_only() -> None:
+    assert ask(DeviceGoal.POWER).settings.power_limit_watts is None
+    runs = tuple(
+        MeasuredRun(seconds=1.0, energy_joules=joules, power_limit_watts=watts)
+        for watts, joules in ((None, 500.0), (300.0, 350.0), (200.0, 400.0))
+    )
+    advice = ask(DeviceGoal.POWER, runs=runs)
+    assert advice.settings.power_limit_watts == 300.0
+    assert advice.sample_count == 3
+
+
+def test_a_task_that_the_device_has_not_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        advise(device(), figures(), DeviceGoal.BALANCED, "singing", None, DeviceSettings())
+    assert refused.value.violations[0].field == "task"
+    assert refused.value.violations[0].allowed == "text_to_image"

@@ -1,0 +1,141 @@
+"""The processor: real load, memory within the container's limit, and nothing where nothing can be read."""
+
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from domains.device.cgroup import HostMemory, host_memory
+from domains.device.cpu_telemetry import CpuTelemetry
+from domains.device.host_cpu import cpu_name, cpu_vendor
+from domains.device.rapl import Rapl
+from domains.device.telemetry import ALWAYS
+from domains.errors import NotSupported
+from tests.domains.device.fake_nvml import cpu_device
+
+DEVICE = cpu_device()
+GIB = 1 << 30
+
+
+class Hand:
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def burn(telemetry: CpuTelemetry, seconds: float) -> float:
+    """The load after this thread computed for a while."""
+    telemetry.sample(DEVICE)
+    busy = psutil.Process().cpu_times().user
+    while psutil.Process().cpu_times().user - busy < seconds:
+        sum(range(20_000))
+    load = telemetry.sample(DEVICE).utilization_ratio
+    assert load is not None
+    return load
+
+
+def test_computing_raises_the_load() -> None:
+    assert burn(CpuTelemetry(), 0.3) >= 0.8 / (psutil.cpu_count() or 1)
+
+
+def test_two_samples_at_once_share_the_span_before_them() -> None:
+    telemetry = CpuTelemetry()
+    burn(telemetry, 0.15)
+    again = telemetry.sample(DEVICE).utilization_ratio
+    assert again is not None
+    assert again >= 0.6 / (psutil.cpu_count() or 1)
+
+
+def test_before_any_time_has_passed_there_is_no_load() -> None:
+    assert CpuTelemetry(clock=Hand()).sample(DEVICE).utilization_ratio is None
+
+
+def test_samples_may_be_taken_from_several_threads() -> None:
+    telemetry = CpuTelemetry()
+    loads: list[float | None] = []
+
+    def take() -> None:
+        loads.extend(telemetry.sample(DEVICE).utilization_ratio for _ in range(50))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 200
+    assert all(load is None or 0 <= load <= 1 for load in loads)
+
+
+def test_memory_is_that_of_the_machine_where_nothing_limits_it(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    assert host_memory(tmp_path, tmp_path / "cgroup").total_bytes == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize("inner", ["pod/box", "pod"])
+def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path, inner: str) -> None:
+    (tmp_path / "cgroup").write_text("0::/pod/box\n")
+    (tmp_path / "pod/box").mkdir(parents=True)
+    for folder in ("pod", "pod/box"):
+        limit = str(GIB) if folder == inner else "max"
+        (tmp_path / folder / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / folder / "memory.current").write_text(f"{GIB // 2}\n")
+        (tmp_path / folder / "memory.stat").write_text(f"anon 1\ninactive_file {GIB // 8}\n")
+    found = host_memory(tmp_path, tmp_path / "cgroup")
+    assert found == HostMemory(total_bytes=GIB, used_bytes=GIB // 2 - GIB // 8)
+
+
+def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("5:cpu,cpuacct:/\n4:memory:/host/path/not/here\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{GIB}\n")
+    (tmp_path / "memory/memory.usage_in_bytes").write_text("4096\n")
+    (tmp_path / "memory/memory.stat").write_text("total_inactive_file 96\n")
+    assert host_memory(tmp_path, tmp_path / "cgroup") == HostMemory(total_bytes=GIB, used_bytes=4000)
+
+
+def test_a_limit_above_the_machine_is_none(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    for name, content in {"max": str(1 << 62), "current": "1", "stat": ""}.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert host_memory(tmp_path, tmp_path / "cgroup").total_bytes == psutil.virtual_memory().total
+
+
+def test_power_is_the_energy_since_the_reading_before(tmp_path: Path) -> None:
+    clock = Hand()
+    for name, energy in {"intel-rapl:0": 1_000_000, "intel-rapl:1": 9_000_000, "intel-rapl:0:0": 5}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{energy}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
+    rapl = Rapl(tmp_path, clock)
+    assert rapl.watts() is None
+    clock.at += 2
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("41000000")
+    # This counter has come to its end and begun anew: 9 J to 10 J, then 3 J.
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("3000000")
+    assert rapl.watts() == pytest.approx((40 + 4) / 2)
+
+
+def test_power_is_absent_without_counters(tmp_path: Path) -> None:
+    clock = Hand()
+    rapl = Rapl(tmp_path, clock)
+    clock.at += 1
+    assert rapl.watts() is None
+
+
+def test_a_processor_has_no_power_control_and_a_ceiling_only_with_a_thermometer() -> None:
+    telemetry = CpuTelemetry()
+    hot = telemetry.sample(DEVICE).temperature_celsius is not None
+    assert telemetry.controls(DEVICE) == ALWAYS + ("max_temperature_celsius",) * hot
+    assert telemetry.power_range(DEVICE) is None
+    with pytest.raises(NotSupported):
+        telemetry.set_power_limit(DEVICE, 50)
+
+
+def test_the_processor_has_a_name() -> None:
+    assert cpu_name()
+    assert cpu_vendor() != "AuthenticAMD"

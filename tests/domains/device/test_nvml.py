@@ -1,0 +1,229 @@
+"""NVML: each figure by itself; a GPU that vanishes is named; a driver that hangs blocks nobody."""
+
+import asyncio
+import time
+
+import pynvml
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domains.device.device import Backend
+from domains.device.nvml import NvmlTelemetry, throttle_reasons
+from domains.device.patient import PatientTelemetry
+from domains.device.sample import DeviceSample, ThrottleReason
+from domains.device.telemetry import ALWAYS, DeviceGone, TelemetryByBackend
+from domains.errors import ErrorReason, InternalError, InvalidRequest, NotSupported
+from tests.domains.device.fake_nvml import UUID, FakeGpu, FakeNvml, cpu_device, cuda_device
+
+NO = {
+    "not supported": -pynvml.NVML_ERROR_NOT_SUPPORTED,
+    "no permission": -pynvml.NVML_ERROR_NO_PERMISSION,
+    "unknown": -pynvml.NVML_ERROR_UNKNOWN,
+    "not found": -pynvml.NVML_ERROR_NOT_FOUND,
+}
+FIGURES = {
+    "UtilizationRates": {"utilization_ratio", "memory_activity_ratio"},
+    "MemoryInfo": {"used_memory_bytes", "total_memory_bytes"},
+    "Temperature": {"temperature_celsius"},
+    "MemoryTemperature": {"memory_temperature_celsius"},
+    "PowerUsage": {"power_watts"},
+    "ClockInfo": {"clock_mhz", "memory_clock_mhz"},
+    "FanSpeed": {"fan_ratio"},
+}
+DEVICE = cuda_device()
+
+
+def test_every_figure_is_told_in_the_units_of_the_contract() -> None:
+    sample = NvmlTelemetry(FakeNvml(FakeGpu())).sample(DEVICE)
+    assert sample == DeviceSample(
+        time_s=sample.time_s,
+        utilization_ratio=0.75,
+        memory_activity_ratio=0.2,
+        used_memory_bytes=8 << 30,
+        total_memory_bytes=80 << 30,
+        temperature_celsius=55,
+        memory_temperature_celsius=61,
+        power_watts=345.6,
+        power_limit_watts=650,
+        clock_mhz=1980,
+        memory_clock_mhz=1980,
+        fan_ratio=0.3,
+        throttle_reasons=(ThrottleReason.POWER_LIMIT,),
+    )
+    assert abs(sample.time_s - time.time()) < 5
+
+
+@pytest.mark.parametrize("why", NO)
+@pytest.mark.parametrize("question", FIGURES)
+def test_a_figure_that_cannot_be_had_leaves_the_others(question: str, why: str) -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    every = set(telemetry.sample(DEVICE).telemetry)
+    gpu.answers[question] = NO[why]
+    assert set(telemetry.sample(DEVICE).telemetry) == every - FIGURES[question]
+
+
+def test_the_limit_that_was_set_is_told_where_the_one_in_force_cannot_be_had() -> None:
+    gpu = FakeGpu()
+    gpu.answers["EnforcedPowerLimit"] = NO["not supported"]
+    driver = FakeNvml(gpu)
+    assert NvmlTelemetry(driver).sample(DEVICE).power_limit_watts == 700
+    driver.nvmlDeviceGetPowerManagementLimit = driver.nvmlDeviceGetEnforcedPowerLimit
+    assert NvmlTelemetry(driver).sample(DEVICE).power_limit_watts is None
+
+
+def test_what_is_not_supported_is_asked_once_and_what_is_forbidden_again() -> None:
+    gpu = FakeGpu()
+    gpu.answers |= {"FanSpeed": NO["not supported"], "PowerUsage": NO["no permission"]}
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    for _ in range(3):
+        telemetry.sample(DEVICE)
+    assert (gpu.asked.count("FanSpeed"), gpu.asked.count("PowerUsage")) == (1, 3)
+
+
+def test_a_binding_without_a_function_has_no_such_figure() -> None:
+    driver = FakeNvml(FakeGpu())
+    delattr(driver, "nvmlDeviceGetFanSpeed")
+    assert NvmlTelemetry(driver).sample(DEVICE).fan_ratio is None
+
+
+def test_a_gpu_is_found_by_its_place_where_its_uuid_is_a_part_of_it() -> None:
+    part = cuda_device(uuid="MIG-99999999-0000-1111-2222-333344445555")
+    assert NvmlTelemetry(FakeNvml(FakeGpu())).sample(part).utilization_ratio == 0.75
+
+
+def test_a_gpu_that_vanishes_is_gone_and_comes_back_after_the_driver_is_opened_anew() -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    telemetry.sample(DEVICE)
+    gpu.present = False
+    for _ in range(2):
+        with pytest.raises(DeviceGone, match="gpu-1a2b3c4d") as caught:
+            telemetry.sample(DEVICE)
+        assert caught.value.reason is ErrorReason.DEVICE_LOST
+    assert telemetry.inventory() == ()
+    telemetry.close()
+    with pytest.raises(DeviceGone):
+        telemetry.sample(DEVICE)
+    gpu.present = True
+    telemetry.close()
+    assert telemetry.sample(DEVICE).utilization_ratio == 0.75
+    assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
+
+
+def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:
+    (adapter,) = NvmlTelemetry(FakeNvml(FakeGpu())).inventory()
+    assert (adapter.device_id, adapter.pci_bus_id) == ("gpu-1a2b3c4d", "0000:65:00.0")
+    assert (adapter.pci_vendor_id, adapter.pci_device_id) == (0x10DE, 0x2330)
+    assert (adapter.architecture, adapter.cuda_version, adapter.driver_version) == ("hopper", "13.1", "580.159.03")
+    assert (adapter.firmware_version, adapter.max_clock_mhz) == ("96.00.61", 1980)
+
+
+def test_without_a_driver_there_are_no_gpus_and_no_figures() -> None:
+    driver = FakeNvml()
+    driver.init_error = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    telemetry = NvmlTelemetry(driver)
+    assert telemetry.inventory() == ()
+    assert telemetry.sample(DEVICE).telemetry == ()
+    assert telemetry.controls(DEVICE) == ALWAYS
+
+
+def test_a_driver_that_fails_is_told_and_tried_again() -> None:
+    driver = FakeNvml(FakeGpu())
+    driver.init_error = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
+    telemetry = NvmlTelemetry(driver)
+    with pytest.raises(InternalError) as caught:
+        telemetry.inventory()
+    assert caught.value.reason is ErrorReason.DRIVER_ERROR
+    assert telemetry.sample(DEVICE).telemetry == ()
+    driver.init_error = 0
+    assert len(telemetry.inventory()) == 1
+
+
+def test_power_is_controlled_only_where_the_driver_lets_us() -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    assert telemetry.controls(DEVICE) == (*ALWAYS, "power_limit_watts", "max_temperature_celsius")
+    assert gpu.limit_mw == 700_000
+    gpu.may_set = False
+    assert "power_limit_watts" not in telemetry.controls(DEVICE)
+    gpu.may_set = True
+    gpu.answers["PowerManagementLimitConstraints"] = [700_000, 700_000]
+    assert "power_limit_watts" not in telemetry.controls(DEVICE)
+    assert telemetry.power_range(DEVICE) is None
+
+
+def test_the_power_limit_is_set_and_goes_back_to_the_drivers_default() -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    telemetry.set_power_limit(DEVICE, 300.5)
+    assert gpu.limit_mw == 300_500
+    telemetry.set_power_limit(DEVICE, None)
+    assert gpu.limit_mw == 700_000
+
+
+@pytest.mark.parametrize("watts", [0.0, -5.0, 199.9, 700.1, float("nan"), float("inf")])
+def test_a_power_limit_outside_the_range_is_refused_and_the_old_one_holds(watts: float) -> None:
+    gpu = FakeGpu()
+    with pytest.raises(InvalidRequest) as caught:
+        NvmlTelemetry(FakeNvml(gpu)).set_power_limit(DEVICE, watts)
+    assert caught.value.violations[0].allowed == "200..700"
+    assert gpu.limit_mw == 700_000
+
+
+def test_missing_rights_are_named() -> None:
+    gpu = FakeGpu()
+    gpu.may_set = False
+    with pytest.raises(InternalError, match="administrator rights") as caught:
+        NvmlTelemetry(FakeNvml(gpu)).set_power_limit(DEVICE, 300)
+    assert caught.value.reason is ErrorReason.DRIVER_ERROR
+
+
+def test_a_gpu_without_power_control_says_so() -> None:
+    gpu = FakeGpu()
+    gpu.answers["PowerManagementLimitConstraints"] = NO["not supported"]
+    with pytest.raises(NotSupported) as caught:
+        NvmlTelemetry(FakeNvml(gpu)).set_power_limit(DEVICE, 300)
+    assert caught.value.reason is ErrorReason.NOT_SUPPORTED_ON_DEVICE
+
+
+@given(st.integers(min_value=0, max_value=(1 << 64) - 1))
+def test_any_bits_are_reasons_each_once(bits: int) -> None:
+    reasons = throttle_reasons(bits)
+    assert len(set(reasons)) == len(reasons)
+    assert bool(reasons) == bool(bits)
+
+
+async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -> None:
+    driver = FakeNvml(FakeGpu())
+    both = TelemetryByBackend({Backend.CUDA: NvmlTelemetry(driver)})
+    telemetry = PatientTelemetry(both, limit_s=0.1)
+    driver.hang.clear()
+    begin = time.perf_counter()
+    assert (await telemetry.sample(DEVICE)).telemetry == ()
+    first = time.perf_counter() - begin
+    assert telemetry.hangs(DEVICE.id)
+    begin = time.perf_counter()
+    assert (await telemetry.sample(DEVICE)).telemetry == ()
+    assert time.perf_counter() - begin < 0.05 < 0.1 <= first + 0.01
+    await telemetry.sample(cpu_device())
+    assert not telemetry.hangs("cpu")
+    with pytest.raises(InternalError, match="has not answered"):
+        await telemetry.set_power_limit(DEVICE, 300)
+    driver.hang.set()
+    for _ in range(200_000):
+        if not telemetry.hangs(DEVICE.id):
+            break
+        await asyncio.sleep(0)
+    assert (await telemetry.sample(DEVICE)).utilization_ratio == 0.75
+    telemetry.close()
+
+
+async def test_a_gone_gpu_is_gone_through_the_thread_too() -> None:
+    gpu = FakeGpu()
+    gpu.present = False
+    telemetry = PatientTelemetry(NvmlTelemetry(FakeNvml(gpu)))
+    with pytest.raises(DeviceGone):
+        await telemetry.sample(DEVICE)
+    telemetry.close()

@@ -1,0 +1,44 @@
+"""What a worker finds out about its device, by trying."""
+
+import platform
+import time
+from types import SimpleNamespace
+
+import psutil
+import torch
+
+from domains.device.on_device import cuda_driver
+from domains.device.on_device.features import allocation_alignment, features
+from domains.device.on_device.probe import _identity, probe  # pyright: ignore[reportPrivateUsage]  # no GPU needed
+
+UUID = "1a2b3c4d-0000-1111-2222-333344445555"
+
+
+def test_the_processor_is_described_by_what_is_really_there() -> None:
+    device = probe("cpu")
+    assert device.compute_units == psutil.cpu_count(logical=False)
+    assert device.architecture.lower() in (platform.machine().lower(), "x86_64", "aarch64")
+    assert 0 < (device.total_memory_bytes or 0) <= psutil.virtual_memory().total
+    assert "float32" in device.precisions
+    assert (device.driver_name, device.pci_bus_id, device.uuid) == ("", "", "")
+    assert abs(device.probe_time_s - time.time()) < 10
+
+
+def test_memory_of_the_processor_lies_at_multiples_of_the_alignment() -> None:
+    alignment = allocation_alignment(torch.device("cpu"))
+    assert alignment
+    assert alignment & (alignment - 1) == 0
+    assert all(torch.empty(size, dtype=torch.uint8).data_ptr() % alignment == 0 for size in range(1, 100))
+
+
+def test_a_processor_pins_nothing_and_copies_from_no_peer() -> None:
+    assert not {"pinned_memory", "peer_copy"} & set(features(torch.device("cpu")))
+
+
+def test_a_gpu_is_named_by_torch_where_torch_can() -> None:
+    facts = SimpleNamespace(uuid=UUID, pci_domain_id=0, pci_bus_id=0x65, pci_device_id=0)
+    assert _identity(facts, 0) == (UUID, "0000:65:00.0")
+
+
+def test_an_older_torch_leaves_the_naming_to_the_driver() -> None:
+    assert _identity(SimpleNamespace(), 0) == cuda_driver.identity(0)
