@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domains.errors import DataLoss, ErrorReason, NotFound
-from domains.memory.blob import Blob, blob_id
-from domains.memory.blob_store import BlobStore
+from domains.memory.blobs.blob import Blob, blob_id
+from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
 from tests.domains.memory.scratch import scratch_folder
 

@@ -1,0 +1,1 @@
+"""Memory as the allocator of a worker's device tells it."""

@@ -1,0 +1,150 @@
+"""Blobs in a worker: bytes in tensors on its device, or in host memory that is page-locked for it.
+
+For one thread at a time. A blob's tensor may be used by others as long as the blob is there (`view`).
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import psutil
+import torch
+
+from domains.device.on_device.free_memory import free_bytes, wait_for
+from domains.device.on_device.torch_errors import translate
+from domains.errors import (
+    DeviceOpsError,
+    ErrorReason,
+    InvalidRequest,
+    NotFound,
+    NotSupported,
+    ResourceExhausted,
+    Violation,
+)
+from domains.memory.blobs.blob import BlobTier
+from domains.memory.measure import MemoryOwner, OwnerKind
+
+_PIECE_BYTES = 1024 * 1024
+_OUT_OF_MEMORY = (ErrorReason.DEVICE_OUT_OF_MEMORY, ErrorReason.HOST_OUT_OF_MEMORY)
+
+
+class _Held:
+    """The memory of one blob."""
+
+    def __init__(self, whole: torch.Tensor, size: int, alignment: int, tier: BlobTier) -> None:
+        self.tier = tier
+        self.taken_bytes = whole.numel()
+        """With what the alignment cost."""
+        begin = -whole.data_ptr() % alignment if size else 0
+        self.bytes = whole[begin : begin + size]
+
+
+class DeviceBlobs:
+    """The blobs of one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._held: dict[str, _Held] = {}
+
+    def allocate(self, blob_id: str, tier: BlobTier, size: int, alignment: int = 0) -> None:
+        """Take `size` bytes now, that start at a multiple of `alignment` (a power of two; 0: what the allocator gives).
+
+        Raises NOT_SUPPORTED_ON_DEVICE, or out of memory with need and room.
+        """
+        if blob_id in self._held:
+            raise AssertionError(f"blob {blob_id} has memory already")
+        if tier is BlobTier.PINNED_HOST and self.device.type != "cuda":
+            message = f"{self.device} cannot page-lock host memory; use the tier HOST"
+            raise NotSupported(message, device_id=self.device, tier=tier)
+        spare = alignment - 1 if alignment > 1 else 0
+        self._held[blob_id] = _Held(self._take(tier, size + spare), size, max(1, alignment), tier)
+
+    def _take(self, tier: BlobTier, size: int) -> torch.Tensor:
+        pinned = tier is BlobTier.PINNED_HOST
+        room = psutil.virtual_memory().available if pinned else free_bytes(self.device)
+        if size > room:
+            raise self._no_room(tier, size, room)
+        try:
+            if pinned:
+                return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            return torch.empty(size, dtype=torch.uint8, device=self.device)
+        except (RuntimeError, MemoryError) as error:
+            told = translate(error, self.device, f"taking {size} bytes for a blob")
+            raise self._no_room(tier, size, room) if told.reason in _OUT_OF_MEMORY else told from error
+
+    def _no_room(self, tier: BlobTier, needed: int, available: int) -> ResourceExhausted:
+        pinned = tier is BlobTier.PINNED_HOST
+        where = "page-locked host memory" if pinned else f"the memory of {self.device}"
+        return ResourceExhausted(
+            f"{needed} bytes of {where} are needed and {available} are available; delete blobs or unload a model",
+            ErrorReason.HOST_OUT_OF_MEMORY if pinned else ErrorReason.DEVICE_OUT_OF_MEMORY,
+            needed_bytes=needed,
+            available_bytes=available,
+            device_id=self.device,
+        )
+
+    def view(self, blob_id: str) -> torch.Tensor:
+        """The bytes where they lie: uint8[size], not a copy."""
+        held = self._held.get(blob_id)
+        if held is None:
+            message = f"there is no blob {blob_id!r} on {self.device}"
+            raise NotFound(message, ErrorReason.BLOB_NOT_FOUND, blob_id=blob_id)
+        return held.bytes
+
+    def write(self, blob_id: str, offset: int, data: bytes) -> None:
+        """A piece inside the blob; it is there when this returns."""
+        part = self._part(blob_id, offset, len(data))
+        if data:
+            part.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            self._wait()
+
+    def read(self, blob_id: str, offset: int, size: int) -> bytes:
+        """A piece inside the blob, copied to the host."""
+        part = self._part(blob_id, offset, size)
+        try:
+            return part.cpu().numpy().tobytes()
+        except RuntimeError as error:
+            raise self._told(error) from error
+
+    def sha256(self, blob_id: str) -> str:
+        """Of the whole content, read back in pieces."""
+        digest = hashlib.sha256()
+        size = self.view(blob_id).numel()
+        for offset in range(0, size, _PIECE_BYTES):
+            digest.update(self.read(blob_id, offset, min(_PIECE_BYTES, size - offset)))
+        return digest.hexdigest()
+
+    def free(self, blob_id: str) -> None:
+        """Give the memory back to the allocator. Of an unknown blob: nothing."""
+        self._held.pop(blob_id, None)
+
+    def live_bytes(self, tier: BlobTier = BlobTier.DEVICE) -> int:
+        """What all blobs of a tier take, with their alignment."""
+        return sum(held.taken_bytes for held in self._held.values() if held.tier is tier)
+
+    def owners(self, tier: BlobTier = BlobTier.DEVICE) -> tuple[MemoryOwner, ...]:
+        """Who holds that; the session is known to the server only."""
+        return tuple(
+            MemoryOwner(kind=OwnerKind.BLOB, id=blob_id, live_bytes=held.taken_bytes)
+            for blob_id, held in self._held.items()
+            if held.tier is tier
+        )
+
+    def sizes(self) -> Mapping[str, int]:
+        """Of each blob, without its alignment."""
+        return {blob_id: held.bytes.numel() for blob_id, held in self._held.items()}
+
+    def _part(self, blob_id: str, offset: int, size: int) -> torch.Tensor:
+        view = self.view(blob_id)
+        if offset < 0 or size < 0 or offset + size > view.numel():
+            message = f"{size} bytes at {offset} are not inside the blob's {view.numel()}"
+            raise InvalidRequest([Violation(field="offset_bytes", message=message, allowed=f"0..{view.numel()}")])
+        return view[offset : offset + size]
+
+    def _wait(self) -> None:
+        try:
+            wait_for(self.device)
+        except RuntimeError as error:
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> DeviceOpsError:
+        return translate(error, self.device, "copying a blob")

@@ -1,0 +1,64 @@
+"""What the driver and the C library tell of memory, asked below torch."""
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pynvml
+import torch
+
+from domains.device.on_device.cuda_driver import identity
+
+
+def device_used_bytes(device: torch.device) -> int | None:
+    """In use by all processes, without bringing up a context in this one. None: the driver does not tell."""
+    try:
+        _bring_up()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(_handle(device)).used)
+    except pynvml.NVMLError:
+        return None
+
+
+def process_bytes(device: torch.device) -> int | None:
+    """In use by this process, its context included.
+
+    None: the driver does not tell (Windows, some virtual machines), or counts under a number that a container hides.
+    """
+    try:
+        _bring_up()
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(device))
+    except pynvml.NVMLError:
+        return None
+    own = [process.usedGpuMemory for process in running if process.pid == os.getpid()]
+    return int(own[0]) if own and own[0] else None
+
+
+def trim_heap() -> bool:
+    """Make the C library give its free memory back to the operating system. False: this one has no such call."""
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
+@functools.cache
+def _bring_up() -> None:
+    """Once in a process, since it takes milliseconds; the driver cleans up after the process. A failure is not kept."""
+    pynvml.nvmlInit()
+
+
+def _handle(device: torch.device) -> Any:
+    """NVML numbers devices in its own way, so the device is found by its UUID."""
+    number = device.index or 0
+    uuid = _uuid(number)
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else pynvml.nvmlDeviceGetHandleByIndex(number)
+
+
+@functools.cache
+def _uuid(number: int) -> str:
+    """As NVML writes it; empty where the driver does not tell."""
+    uuid, _ = identity(number)
+    return f"GPU-{uuid}" if uuid else ""

@@ -1,0 +1,183 @@
+"""What a pool went through: samples over a day, in bounded memory.
+
+Every measurement goes into three rings of equal steps (1 s, 10 s, 1 min); a step keeps the worst of what fell into it.
+A question is answered from the finest ring that still reaches back far enough.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from domains.measurement import LatencySummary
+from domains.memory.measure import MemoryMeasure
+from domains.memory.pools.leaks import WINDOW_S, LeakWatch, OwnerKey
+from domains.memory.pools.pressure import Pressure
+
+MAX_SAMPLES = 1000
+_RINGS = ((1, 3660), (10, 2200), (60, 1450))
+"""Step in s and number of steps: an hour, six hours, a day, each and a little more."""
+
+
+class PoolSample(msgspec.Struct, kw_only=True):
+    """The use of a pool over one step: the worst of what was measured. Absent: nothing was."""
+
+    time_s: float
+    """Unix time at which the step began."""
+    used_bytes: int | None = None
+    held_bytes: int | None = None
+    live_bytes: int | None = None
+    reserved_bytes: int = 0
+    pressure: Pressure | None = None
+    allocations: int | None = None
+    """That the allocator counted in this step."""
+    failures: int = 0
+    """Allocations that failed in this step."""
+
+    def fold(self, other: "PoolSample") -> None:
+        """Take the worst of both."""
+        self.used_bytes = _worst(self.used_bytes, other.used_bytes)
+        self.held_bytes = _worst(self.held_bytes, other.held_bytes)
+        self.live_bytes = _worst(self.live_bytes, other.live_bytes)
+        self.reserved_bytes = max(self.reserved_bytes, other.reserved_bytes)
+        worse = _worst(self.pressure, other.pressure)
+        self.pressure = None if worse is None else Pressure(worse)
+        if other.allocations is not None:
+            self.allocations = (self.allocations or 0) + other.allocations
+        self.failures += other.failures
+
+
+def _worst(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
+
+
+class HistoryView(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of a history."""
+
+    samples: tuple[PoolSample, ...]
+    """Oldest first, one a step without gaps, at most 1000."""
+    step_s: float
+    allocation_count: int | None
+    """None: the allocator does not count."""
+    allocation_failure_count: int
+    mean_allocation_bytes: int | None
+    allocation_latency: LatencySummary | None
+    """Of the allocations that were timed here. None: there were none."""
+
+
+class _Ring:
+    """Equal steps; the oldest falls out."""
+
+    def __init__(self, step_s: int, length: int) -> None:
+        self.step_s = step_s
+        self.steps: deque[PoolSample] = deque(maxlen=length)
+
+    def add(self, sample: PoolSample) -> None:
+        begin = math.floor(sample.time_s / self.step_s) * self.step_s
+        # A clock that was set back writes into the newest step.
+        if not self.steps or begin > self.steps[-1].time_s:
+            self.steps.append(PoolSample(time_s=begin))
+        self.steps[-1].fold(sample)
+
+    def reaches(self, start_s: float) -> bool:
+        """Whether nothing since then has fallen out."""
+        return len(self.steps) < (self.steps.maxlen or 0) or self.steps[0].time_s <= start_s
+
+
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """An allocation that was made and timed here."""
+
+    time_s: float
+    took_s: float
+    size_bytes: int
+
+
+class PoolHistory:
+    """One pool's. Nothing is kept for longer than a day."""
+
+    def __init__(self, leak_window_s: float = WINDOW_S) -> None:
+        self._rings = [_Ring(step, length) for step, length in _RINGS]
+        self._allocations: deque[Allocation] = deque(maxlen=10_000)
+        self._counted: int | None = None
+        self._failed = 0
+        self.leaks = LeakWatch(leak_window_s)
+
+    def add(
+        self,
+        measure: MemoryMeasure,
+        reserved_bytes: int,
+        pressure: Pressure | None,
+        work: Mapping[OwnerKey, float] | None = None,
+    ) -> None:
+        """A measurement came in. `work`: how much each owner has to do now; missing: as much as ever."""
+        sample = PoolSample(
+            time_s=measure.time_s,
+            used_bytes=measure.used_bytes,
+            held_bytes=measure.held_bytes,
+            live_bytes=measure.live_bytes,
+            reserved_bytes=reserved_bytes,
+            pressure=pressure,
+            allocations=self._new_allocations(measure.allocation_count),
+            failures=_rise(self._failed, measure.allocation_failure_count),
+        )
+        self._counted, self._failed = measure.allocation_count, measure.allocation_failure_count
+        for ring in self._rings:
+            ring.add(sample)
+        self.leaks.add(measure.time_s, measure.owners, work)
+
+    def allocated(self, allocation: Allocation) -> None:
+        """An allocation was made and timed here (a blob)."""
+        self._allocations.append(allocation)
+
+    def query(self, start_s: float | None, end_s: float, step_s: float | None = None) -> HistoryView:
+        """From start to end, in steps of about this length: longer where there would be more than 1000.
+
+        No start: an hour before the end. Before the first sample: at the first.
+        """
+        start_s = end_s - 3600 if start_s is None else start_s
+        oldest = self._rings[-1].steps[0].time_s if self._rings[-1].steps else end_s
+        ring = next((ring for ring in self._rings if ring.reaches(start_s)), self._rings[-1])
+        found = [step for step in ring.steps if start_s - ring.step_s < step.time_s <= end_s]
+        begin = max(start_s, found[0].time_s if found else oldest)
+        length = _step(max(0.0, end_s - begin), step_s, ring.step_s)
+        samples = _folded(found, begin, end_s, length)
+        counts = [sample.allocations for sample in samples if sample.allocations is not None]
+        timed = [each for each in self._allocations if start_s <= each.time_s <= end_s]
+        return HistoryView(
+            samples=samples,
+            step_s=length,
+            allocation_count=sum(counts) if counts else None,
+            allocation_failure_count=sum(sample.failures for sample in samples),
+            mean_allocation_bytes=sum(each.size_bytes for each in timed) // len(timed) if timed else None,
+            allocation_latency=LatencySummary.of([each.took_s for each in timed]),
+        )
+
+    def _new_allocations(self, count: int | None) -> int | None:
+        if count is None:
+            return None
+        # The first count says what happened before anybody looked.
+        return 0 if self._counted is None else _rise(self._counted, count)
+
+
+def _rise(before: int, now: int) -> int:
+    """A count that fell began again, with its worker."""
+    return now - before if now >= before else now
+
+
+def _step(span_s: float, asked_s: float | None, finest_s: int) -> float:
+    """Whole multiples of the ring's step, so that no step falls between two."""
+    wanted = max(asked_s or 0.0, (span_s + 1) / MAX_SAMPLES, finest_s)
+    return float(math.ceil(wanted / finest_s) * finest_s)
+
+
+def _folded(found: Sequence[PoolSample], begin_s: float, end_s: float, step_s: float) -> tuple[PoolSample, ...]:
+    if not found:
+        return ()
+    count = min(MAX_SAMPLES, math.floor((end_s - begin_s) / step_s) + 1)
+    samples = [PoolSample(time_s=begin_s + place * step_s) for place in range(count)]
+    for step in found:
+        samples[min(count - 1, max(0, math.floor((step.time_s - begin_s) / step_s)))].fold(step)
+    return tuple(samples)

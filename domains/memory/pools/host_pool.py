@@ -1,0 +1,82 @@
+"""The host's memory: what this process and its workers hold of it, and what all together use."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import psutil
+
+from domains.device.cgroup import host_memory
+from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
+from domains.memory.pools.pool import HOST, PoolKind
+
+Owners = Callable[[], Sequence[MemoryOwner]]
+
+
+def _none() -> Sequence[int]:
+    return ()
+
+
+def _nobody() -> Sequence[MemoryOwner]:
+    return ()
+
+
+class HostPool:
+    """The source of the pool `host`. In a container the limit of its control group is the total."""
+
+    pool_id = HOST
+    kind = PoolKind.HOST
+    device_id = ""
+
+    def __init__(
+        self,
+        worker_pids: Callable[[], Sequence[int]] = _none,
+        owners: Owners = _nobody,
+        pinned_bytes: Callable[[], int | None] = lambda: None,
+        aliases: tuple[str, ...] = ("cpu",),
+    ) -> None:
+        """`owners`: models, jobs, blobs and caches in host memory. `pinned_bytes`: page-locked ones, where known."""
+        self._worker_pids = worker_pids
+        self._owners = owners
+        self._pinned_bytes = pinned_bytes
+        self.aliases = aliases
+
+    async def measure(self) -> MemoryMeasure:
+        """Now. Pages that several of the processes share count for each of them."""
+        machine = host_memory()
+        held = sum(_resident(pid) for pid in {os.getpid(), *self._worker_pids()})
+        return MemoryMeasure(
+            time_s=time.time(),
+            total_bytes=machine.total_bytes,
+            used_bytes=machine.used_bytes,
+            held_bytes=held,
+            live_bytes=held,
+            pinned_bytes=self._pinned_bytes(),
+            owners=attributed(self._owners(), held),
+        )
+
+
+def _resident(pid: int) -> int:
+    """Resident set of a process; 0 if it has ended."""
+    try:
+        return psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return 0
+
+
+def attributed(owners: Sequence[MemoryOwner], live_bytes: int) -> tuple[MemoryOwner, ...]:
+    """The owners, and the runtime for the rest, so that they add up to the live bytes; the largest first.
+
+    Where the owners claim more than is resident (pages that were never touched, or are swapped out), each is told the
+    same share of its claim.
+    """
+    claimed = sum(owner.live_bytes for owner in owners)
+    if claimed > live_bytes:
+        owners = [
+            msgspec.structs.replace(owner, live_bytes=owner.live_bytes * live_bytes // claimed) for owner in owners
+        ]
+        claimed = sum(owner.live_bytes for owner in owners)
+    runtime = MemoryOwner(kind=OwnerKind.RUNTIME, live_bytes=live_bytes - claimed)
+    everybody = [*owners, runtime] if runtime.live_bytes else owners
+    return tuple(sorted(everybody, key=lambda owner: -owner.live_bytes))

@@ -1,0 +1,125 @@
+"""Owners whose memory keeps growing although their work does not.
+
+Time is cut into windows. An owner grows in a window if the least that it held there is more than the least in the window
+before; so memory that rises and falls again within a window is no growth. A run of such windows counts only where it has
+come above the most that the owner ever held before the run: a sawtooth of any length climbs only where it has been. Work
+that grows ends the run, since it explains the memory.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from domains.memory.measure import MemoryOwner, OwnerKind
+
+WINDOW_S = 60.0
+LEAST_WINDOWS = 4
+LEAST_GROWTH_BYTES = 1024 * 1024
+"""A window that adds less is steady: measurements of a process tremble."""
+MAX_OWNERS = 4096
+"""So many are followed at most, the largest first."""
+
+OwnerKey = tuple[OwnerKind, str]
+
+
+class LeakSuspect(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner that seems to leak."""
+
+    owner: MemoryOwner
+    """With what it holds now."""
+    growth_bytes_per_s: float
+    growing_s: float
+    """For how long, without falling back."""
+    windows: int
+    """How many in a row."""
+
+
+class _Track:
+    """One owner."""
+
+    def __init__(self, owner: MemoryOwner, time_s: float) -> None:
+        self.owner = owner
+        self.floor = self.top = owner.live_bytes
+        """The least and the most in the present window."""
+        self.last_floor: int | None = None
+        self.peak = owner.live_bytes
+        """The most ever."""
+        self.work = self.last_work = 0.0
+        self._begin(time_s)
+
+    def _begin(self, time_s: float) -> None:
+        """The run of growing windows begins anew."""
+        self.run = 0
+        self.begin_s = self.end_s = time_s
+        self.begin_bytes = self.floor
+        self.peak_before = self.peak
+        self.above = 0
+        """How far the last window of the run came above the peak before it."""
+
+    def see(self, owner: MemoryOwner, work: float) -> None:
+        """What it holds at a moment."""
+        self.owner = owner
+        self.floor = min(self.floor, owner.live_bytes)
+        self.top = max(self.top, owner.live_bytes)
+        self.peak = max(self.peak, owner.live_bytes)
+        self.work = max(self.work, work)
+
+    def close(self, time_s: float, least_growth: int) -> None:
+        """The window ends."""
+        grown = self.last_floor is not None and self.floor - self.last_floor >= least_growth
+        if grown and self.work <= self.last_work:
+            self.run += 1
+            self.end_s = time_s
+            self.above = self.top - self.peak_before
+        else:
+            self._begin(time_s)
+        self.last_floor, self.last_work = self.floor, self.work
+        self.floor = self.top = self.owner.live_bytes
+        self.work = 0.0
+
+
+class LeakWatch:
+    """The owners of one pool."""
+
+    def __init__(self, window_s: float = WINDOW_S, least_growth_bytes: int = LEAST_GROWTH_BYTES) -> None:
+        self._window_s = window_s
+        self._least_growth = least_growth_bytes
+        self._tracks: dict[OwnerKey, _Track] = {}
+        self._window_end_s: float | None = None
+        self._time_s = 0.0
+
+    def add(self, time_s: float, owners: Sequence[MemoryOwner], work: Mapping[OwnerKey, float] | None = None) -> None:
+        """Who held what at a moment. `work`: how much each had to do then; missing: no more than before."""
+        if self._window_end_s is None:
+            self._window_end_s = time_s + self._window_s
+        self._time_s = time_s
+        if time_s >= self._window_end_s:
+            for track in self._tracks.values():
+                track.close(time_s, self._least_growth)
+            self._window_end_s = time_s + self._window_s
+        followed = sorted(owners, key=lambda owner: -owner.live_bytes)[:MAX_OWNERS]
+        tracks: dict[OwnerKey, _Track] = {}
+        for owner in followed:
+            key = (owner.kind, owner.id)
+            track = tracks[key] = self._tracks.get(key) or _Track(owner, time_s)
+            track.see(owner, (work or {}).get(key, 0.0))
+        self._tracks = tracks
+
+    def suspects(self) -> list[LeakSuspect]:
+        """Those that seem to leak now, the fastest first."""
+        found = [_suspect(track, self._time_s) for track in self._tracks.values() if self._leaks(track)]
+        return sorted(found, key=lambda suspect: -suspect.growth_bytes_per_s)
+
+    def _leaks(self, track: _Track) -> bool:
+        fell_back = track.last_floor is not None and track.owner.live_bytes < track.last_floor
+        return track.run >= LEAST_WINDOWS and track.above >= self._least_growth and not fell_back
+
+
+def _suspect(track: _Track, now_s: float) -> LeakSuspect:
+    grown = (track.last_floor or 0) - track.begin_bytes
+    return LeakSuspect(
+        owner=track.owner,
+        growth_bytes_per_s=grown / (track.end_s - track.begin_s),
+        growing_s=now_s - track.begin_s,
+        windows=track.run,
+    )

@@ -1,0 +1,117 @@
+"""What is known of one pool: its source, its budget, its newest measurement and where that leads."""
+
+import asyncio
+import time
+from collections import deque
+
+import msgspec
+
+from domains.memory.measure import MemoryMeasure
+from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.gauge import Gauge
+from domains.memory.pools.history import PoolHistory
+from domains.memory.pools.pool import PoolSource, PoolView, Room, room_of
+from domains.memory.pools.pressure import Pressure, PressureChange, pressure_after, time_to_critical, use_ratio
+
+TREND_S = 300.0
+"""The last minutes that tell whether the use rises."""
+_TREND_STEP_S = 1.0
+
+
+class PoolState:
+    """One pool."""
+
+    def __init__(self, source: PoolSource, gauge: Gauge, configured: MemoryBudget, leak_window_s: float) -> None:
+        self.source = source
+        self.gauge = gauge
+        self.configured = configured
+        """The budget that holds until somebody sets another."""
+        self.budget = configured
+        self._budget_changes = 0
+        self.history = PoolHistory(leak_window_s)
+        self.measure: MemoryMeasure | None = None
+        """The newest."""
+        self._held: MemoryMeasure | None = None
+        """The newest that saw what is held here."""
+        self.pressure: Pressure | None = None
+        self._peak_live_bytes: int | None = None
+        self._trend: deque[tuple[float, float]] = deque()
+        self.changing = asyncio.Lock()
+        """Held while a budget changes or memory is reclaimed: one at a time."""
+
+    @property
+    def etag(self) -> str:
+        """Changes with the budget only."""
+        return f"{self._budget_changes:x}"
+
+    def note(self, measure: MemoryMeasure) -> PressureChange | None:
+        """A measurement came in; what it does to the pressure."""
+        self.measure = measure
+        if measure.held_bytes is not None:
+            self._held = measure
+        if measure.live_bytes is not None:
+            self._peak_live_bytes = max(self._peak_live_bytes or 0, measure.live_bytes)
+        return self._grade(measure)
+
+    @property
+    def room(self) -> Room:
+        """What new work could have if nothing were promised, as last measured."""
+        return self.room_under(self.budget)
+
+    def room_under(self, budget: MemoryBudget) -> Room:
+        """The same under another budget.
+
+        While a busy worker does not tell what is held, it counts as last seen, the cache too: a limit holds all the time.
+        """
+        return room_of(self._with_held(self.measure or MemoryMeasure(time_s=0)), budget)
+
+    def _with_held(self, measure: MemoryMeasure) -> MemoryMeasure:
+        if measure.held_bytes is not None or self._held is None:
+            return measure
+        return msgspec.structs.replace(measure, held_bytes=self._held.held_bytes)
+
+    def set_budget(self, budget: MemoryBudget) -> PressureChange | None:
+        """Another budget holds from now on; what it does to the pressure."""
+        self.budget = budget
+        self._budget_changes += 1
+        # The trend was measured against the old one.
+        self._trend.clear()
+        return self._grade(self.measure) if self.measure else None
+
+    def _grade(self, measure: MemoryMeasure) -> PressureChange | None:
+        previous, ratio = self.pressure, use_ratio(measure, self.budget)
+        if ratio is None:
+            self.pressure = None
+            return None
+        self._follow(measure.time_s, ratio)
+        self.pressure = pressure_after(previous, ratio, self.budget)
+        # A pool that is first seen with plenty of room is no news.
+        if previous is self.pressure or (previous is None and self.pressure is Pressure.LOW):
+            return None
+        return PressureChange(
+            pool_id=self.source.pool_id, previous=previous, current=self.pressure, time_s=measure.time_s
+        )
+
+    def _follow(self, time_s: float, ratio: float) -> None:
+        if not self._trend or time_s - self._trend[-1][0] >= _TREND_STEP_S:
+            self._trend.append((time_s, ratio))
+        while self._trend[0][0] < time_s - TREND_S:
+            self._trend.popleft()
+
+    def view(self, measure: MemoryMeasure | None, promised_bytes: int) -> PoolView:
+        """The pool as this measurement has it. None: it could not be measured."""
+        free = self.room.free_bytes if measure else None
+        graded = measure is not None and use_ratio(measure, self.budget) is not None
+        return PoolView(
+            id=self.source.pool_id,
+            kind=self.source.kind,
+            device_id=self.source.device_id,
+            measure=measure or MemoryMeasure(time_s=time.time()),
+            reserved_bytes=promised_bytes,
+            available_bytes=None if free is None else max(0, free - promised_bytes),
+            peak_live_bytes=self._peak_live_bytes,
+            pressure=self.pressure if graded else None,
+            time_to_critical_s=time_to_critical(tuple(self._trend), self.budget) if graded else None,
+            budget=self.budget,
+            etag=self.etag,
+        )

@@ -1,0 +1,256 @@
+"""A blob goes when it is deleted or expired, never while somebody reads or needs it; against a model, restarts included."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
+from domains.memory.blobs.listing import BlobFilter
+from domains.memory.blobs.store import BlobStore
+from tests.domains.memory.blobs import content, files, opened, uploaded
+from tests.domains.memory.scratch import scratch_folder
+
+
+async def test_a_delete_waits_for_the_reader(blobs: BlobStore) -> None:
+    blob = await uploaded(blobs, b"bytes")
+    async with blobs.reading(blob.id) as reader:
+        assert blobs.get(blob.id).reader_count == 1
+        assert blobs.delete(blob.id).deferred
+        assert blobs.delete(blob.id).deferred
+        assert blobs.get(blob.id).state is BlobState.DELETING
+        with pytest.raises(FailedPrecondition) as told:
+            await content(blobs, blob.id)
+        assert told.value.reason is ErrorReason.ILLEGAL_STATE
+        assert await reader.read(0, 5, bytes) == b"bytes"
+    with pytest.raises(NotFound):
+        blobs.get(blob.id)
+    assert files(blobs) == []
+
+
+async def test_only_if_unused_refuses_instead(blobs: BlobStore) -> None:
+    blob = await uploaded(blobs, b"bytes")
+    blobs.hold(blob.id, "job-7")
+    with pytest.raises(FailedPrecondition) as told:
+        blobs.delete(blob.id, only_if_unused=True)
+    assert told.value.reason is ErrorReason.BLOB_IN_USE
+    assert told.value.facts["holder_ids"] == "job-7"
+    assert blobs.get(blob.id).state is BlobState.READY
+    blobs.let_go(blob.id, "job-7")
+    assert not blobs.delete(blob.id, only_if_unused=True).deferred
+
+
+async def test_what_a_job_made_is_needed_until_the_job_is_deleted(blobs: BlobStore) -> None:
+    blob = await blobs.keep(b"picture", "image/png", "job-1")
+    deleted = blobs.delete(blob.id)
+    assert (deleted.deferred, deleted.holder_ids) == (True, ("job-1",))
+    assert files(blobs) == [blob.sha256]
+    assert blobs.release("job-1") == 7
+    assert files(blobs) == []
+
+
+async def test_a_job_that_makes_it_again_saves_it(blobs: BlobStore) -> None:
+    blob = await blobs.keep(b"picture", "image/png", "job-1")
+    blobs.delete(blob.id)
+    assert (await blobs.keep(b"picture", "image/png", "job-2")).state is BlobState.READY
+    blobs.release("job-1")
+    assert await content(blobs, blob.id) == b"picture"
+
+
+async def test_a_reader_keeps_the_picture_of_a_deleted_job(blobs: BlobStore) -> None:
+    blob = await blobs.keep(b"picture", "image/png", "job-1")
+    async with blobs.reading(blob.id) as reader:
+        assert blobs.release("job-1") == 0
+        assert await reader.read(0, 7, bytes) == b"picture"
+    assert blobs.all() == []
+    assert files(blobs) == []
+
+
+async def test_a_user_is_waited_for_and_an_upload_outlives_its_users(blobs: BlobStore) -> None:
+    blob = await uploaded(blobs, b"mask")
+    blobs.hold(blob.id, "job-1")
+    assert blobs.get(blob.id).reader_count == 1
+    assert blobs.release("job-1") == 0
+    assert await content(blobs, blob.id) == b"mask"
+
+
+async def test_expired_blobs_are_collected_unfinished_ones_too(blobs: BlobStore) -> None:
+    ready = await uploaded(blobs, b"ready")
+    half = await blobs.create(BlobSpec(size_bytes=9, keep_for_s=60))
+    forever_used = await uploaded(blobs, b"used")
+    blobs.hold(forever_used.id, "job")
+    assert blobs.collect() == 0
+    assert blobs.collect(half.create_time_s + 61) == 1
+    assert {blob.id for blob in blobs.all()} == {ready.id, forever_used.id}
+    assert blobs.collect(ready.create_time_s + 2 * 86400) == 1
+    assert files(blobs) == [forever_used.id]
+
+
+async def test_a_chunk_puts_the_end_off(blobs: BlobStore) -> None:
+    blob = await blobs.create(BlobSpec(size_bytes=2, keep_for_s=60))
+    later = await blobs.write_chunk(blob.id, 0, b"a")
+    assert (later.expire_time_s or 0) > (blob.expire_time_s or 0)
+
+
+async def test_a_blob_that_is_deleted_while_it_is_written_goes_with_its_writer(blobs: BlobStore) -> None:
+    blob = await blobs.create(BlobSpec(size_bytes=4))
+    with blobs.writing(blob.id) as writer:
+        await writer.write(0, b"ab")
+        assert blobs.delete(blob.id).deferred
+        with pytest.raises(FailedPrecondition):
+            await writer.write(2, b"cd")
+    assert blobs.all() == []
+    assert files(blobs) == []
+
+
+async def test_a_file_without_a_row_and_a_row_without_a_file_are_put_right_at_the_start(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        half = await store.create(BlobSpec(size_bytes=4))
+        store.files.remove(half.id)
+        store.files.reserve("b-stray", 10)
+    with opened(tmp_path) as store:
+        assert store.sweep(lambda owner: True) == 1
+        assert store.all() == []
+        assert files(store) == []
+
+
+async def test_lists_are_newest_first_in_pages_with_the_sum_of_all(blobs: BlobStore) -> None:
+    made = [await uploaded(blobs, b"x" * size) for size in range(1, 6)]
+    first = blobs.page(BlobFilter(), None, 2)
+    assert [blob.id for blob in first.blobs] == [made[4].id, made[3].id]
+    blobs.delete(made[4].id)
+    await uploaded(blobs, b"newer")
+    second = blobs.page(BlobFilter(), first.next_place, 2)
+    assert [blob.id for blob in second.blobs] == [made[2].id, made[1].id]
+    last = blobs.page(BlobFilter(), second.next_place, 2)
+    assert ([blob.id for blob in last.blobs], last.next_place) == ([made[0].id], None)
+    assert last.total_bytes == 1 + 2 + 3 + 4 + 5
+
+
+async def test_a_filter_takes_what_fits_all_of_it(blobs: BlobStore) -> None:
+    picture = await blobs.create(BlobSpec(size_bytes=0, media_type="image/png", labels=(("a", "1"), ("b", "2"))))
+    host = await blobs.create(BlobSpec(size_bytes=1, tier=BlobTier.HOST, media_type="imagery"))
+
+    def ids(wanted: BlobFilter) -> list[str]:
+        return [blob.id for blob in blobs.page(wanted, None, 9).blobs]
+
+    assert ids(BlobFilter(media_type="image/*")) == [picture.id]
+    assert ids(BlobFilter(labels=(("b", "2"),))) == [picture.id]
+    assert ids(BlobFilter(labels=(("b", "3"),))) == []
+    assert ids(BlobFilter(tiers=(BlobTier.HOST,), states=(BlobState.WRITING,))) == [host.id]
+    assert ids(BlobFilter(sha256=picture.sha256)) == [picture.id]
+
+
+class Model:
+    """What a blob should be."""
+
+    def __init__(self, blob: Blob, data: bytes) -> None:
+        self.blob = blob
+        self.data = data
+        self.written = 0
+        self.holders: set[str] = set()
+        self.deleting = False
+
+
+class Blobs(RuleBasedStateMachine):
+    """Uploads, users, deletes, expiry and restarts in any order: what is needed is there, what is not wanted is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch = scratch_folder()
+        self.folder = self.scratch.__enter__()
+        self.runner = asyncio.Runner()
+        self.models: dict[str, Model] = {}
+        self.readers: dict[str, object] = {}
+        self.clock_s = 0.0
+        self.open()
+
+    def open(self) -> None:
+        self.opening = opened(self.folder)
+        self.store = self.opening.__enter__()
+
+    @rule(data=st.binary(max_size=20), tier=st.sampled_from([BlobTier.DISK, BlobTier.HOST]))
+    def create(self, data: bytes, tier: BlobTier) -> None:
+        blob = self.runner.run(self.store.create(BlobSpec(size_bytes=len(data), tier=tier, keep_for_s=1e6)))
+        self.models[blob.id] = Model(blob, data)
+
+    @precondition(lambda self: self.models)
+    @rule(choice=st.data(), size=st.integers(1, 8), back=st.integers(0, 3))
+    def write(self, choice: st.DataObject, size: int, back: int) -> None:
+        name = choice.draw(st.sampled_from(sorted(self.models)))
+        model = self.models[name]
+        if model.deleting or model.written == len(model.data):
+            return
+        begin = max(0, model.written - back)
+        end = min(len(model.data), model.written + size)
+        blob = self.runner.run(self.store.write_chunk(name, begin, model.data[begin:end]))
+        model.written = end
+        assert blob.written_bytes == end
+
+    @precondition(lambda self: self.models)
+    @rule(choice=st.data(), owner=st.sampled_from("xy"))
+    def hold(self, choice: st.DataObject, owner: str) -> None:
+        name = choice.draw(st.sampled_from(sorted(self.models)))
+        model = self.models[name]
+        if not model.deleting and model.written == len(model.data):
+            self.store.hold(name, owner)
+            model.holders.add(owner)
+
+    @rule(owner=st.sampled_from("xy"))
+    def release(self, owner: str) -> None:
+        self.store.release(owner)
+        for name, model in list(self.models.items()):
+            model.holders.discard(owner)
+            if model.deleting and not model.holders:
+                del self.models[name]
+
+    @precondition(lambda self: self.models)
+    @rule(choice=st.data())
+    def delete(self, choice: st.DataObject) -> None:
+        name = choice.draw(st.sampled_from(sorted(self.models)))
+        deleted = self.store.delete(name)
+        assert deleted.deferred == bool(self.models[name].holders)
+        self.models[name].deleting = True
+        if not deleted.deferred:
+            del self.models[name]
+
+    @rule()
+    def expire_all(self) -> None:
+        self.store.collect(1e12)
+        self.models = {name: model for name, model in self.models.items() if model.holders}
+
+    @rule(keep=st.sets(st.sampled_from("xy")))
+    def restart(self, keep: set[str]) -> None:
+        self.opening.__exit__(None, None, None)
+        self.open()
+        assert self.store.sweep(lambda owner: owner in keep) == 0
+        for name, model in list(self.models.items()):
+            model.holders &= keep
+            if model.blob.tier is BlobTier.HOST or (model.deleting and not model.holders):
+                del self.models[name]
+
+    @invariant()
+    def the_store_is_as_the_model(self) -> None:
+        assert {blob.id for blob in self.store.all()} == set(self.models)
+        on_disk = [name for name, model in self.models.items() if model.blob.tier is BlobTier.DISK]
+        assert files(self.store) == sorted(on_disk)
+        for name, model in self.models.items():
+            blob = self.store.get(name)
+            whole = model.written == len(model.data)
+            expected = BlobState.DELETING if model.deleting else BlobState.READY if whole else BlobState.WRITING
+            assert (blob.state, blob.written_bytes, blob.reader_count) == (expected, model.written, len(model.holders))
+            if expected is BlobState.READY:
+                assert self.runner.run(content(self.store, name)) == model.data
+
+    def teardown(self) -> None:
+        self.opening.__exit__(None, None, None)
+        self.runner.close()
+        self.scratch.__exit__(None, None, None)
+
+
+TestBlobs = Blobs.TestCase
+TestBlobs.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)

@@ -1,0 +1,156 @@
+"""Blobs in a worker's memory: the worker's side on torch's CPU, and the store's side over it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from domains.errors import (
+    Aborted,
+    ErrorReason,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    NotSupported,
+    ResourceExhausted,
+)
+from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
+from domains.memory.on_device.device_blobs import DeviceBlobs
+from tests.domains.memory.blobs import MIB, content, opened, sha, some_bytes, uploaded
+
+CPU = torch.device("cpu")
+
+
+class Worker:
+    """What the worker's pipe does, without the pipe; it can be told to lose its device."""
+
+    def __init__(self) -> None:
+        self.blobs = DeviceBlobs(CPU)
+        self.broken = False
+
+    async def allocate(self, blob_id: str, device_id: str, tier: BlobTier, size: int, alignment: int) -> None:
+        self.blobs.allocate(blob_id, tier, size, alignment)
+
+    async def write(self, blob_id: str, offset: int, data: bytes) -> None:
+        self.blobs.write(blob_id, offset, data)
+
+    async def read(self, blob_id: str, offset: int, size: int) -> bytes:
+        return self.blobs.read(blob_id, offset, size)
+
+    async def sha256(self, blob_id: str) -> str:
+        return self.blobs.sha256(blob_id)
+
+    async def free(self, blob_id: str) -> None:
+        if self.broken:
+            raise InternalError("the driver does not answer", ErrorReason.DRIVER_ERROR)
+        self.blobs.free(blob_id)
+
+
+def test_bytes_come_back_as_they_were_written() -> None:
+    held = DeviceBlobs(CPU)
+    held.allocate("b", BlobTier.DEVICE, 10)
+    held.write("b", 0, b"01234")
+    held.write("b", 5, b"56789")
+    assert held.read("b", 3, 4) == b"3456"
+    assert held.sha256("b") == sha(b"0123456789")
+    assert held.view("b").tolist() == list(b"0123456789")
+
+
+@pytest.mark.parametrize("alignment", [1, 256, 4096, 2 * MIB])
+def test_memory_begins_where_it_was_asked_to(alignment: int) -> None:
+    held = DeviceBlobs(CPU)
+    held.allocate("b", BlobTier.DEVICE, 100, alignment)
+    assert held.view("b").data_ptr() % alignment == 0
+    assert held.view("b").numel() == 100
+    held.allocate("empty", BlobTier.DEVICE, 0, alignment)
+    assert held.read("empty", 0, 0) == b""
+
+
+@pytest.mark.parametrize(("offset", "size"), [(-1, 1), (0, 11), (10, 1), (5, -1)])
+def test_no_byte_outside_the_blob_is_touched(offset: int, size: int) -> None:
+    held = DeviceBlobs(CPU)
+    held.allocate("b", BlobTier.DEVICE, 10)
+    with pytest.raises(InvalidRequest):
+        held.read("b", offset, size)
+    with pytest.raises(NotFound):
+        held.read("other", 0, 0)
+
+
+def test_too_little_memory_tells_need_and_room() -> None:
+    with pytest.raises(ResourceExhausted) as told:
+        DeviceBlobs(CPU).allocate("b", BlobTier.DEVICE, 1 << 60)
+    assert told.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert told.value.facts["needed_bytes"] == str(1 << 60)
+    assert int(told.value.facts["available_bytes"]) > 0
+
+
+def test_only_cuda_page_locks() -> None:
+    with pytest.raises(NotSupported) as told:
+        DeviceBlobs(CPU).allocate("b", BlobTier.PINNED_HOST, 10)
+    assert told.value.reason is ErrorReason.NOT_SUPPORTED_ON_DEVICE
+
+
+def test_every_byte_has_an_owner() -> None:
+    held = DeviceBlobs(CPU)
+    held.allocate("a", BlobTier.DEVICE, 10)
+    held.allocate("b", BlobTier.DEVICE, 20, 64)
+    assert {owner.id: owner.live_bytes for owner in held.owners()} == {"a": 10, "b": 20 + 63}
+    assert held.live_bytes() == sum(owner.live_bytes for owner in held.owners())
+    held.free("a")
+    held.free("a")
+    assert held.live_bytes() == 83
+    assert held.sizes() == {"b": 20}
+
+
+async def test_a_blob_on_a_device_is_written_hashed_read_and_freed(tmp_path: Path) -> None:
+    worker = Worker()
+    with opened(tmp_path, device_memory=worker) as store:
+        data = some_bytes(MIB + 3)
+        blob = await uploaded(store, data, BlobTier.DEVICE, "cpu")
+        assert (blob.state, blob.sha256, blob.device_id) == (BlobState.READY, sha(data), "cpu")
+        assert await content(store, blob.id) == data
+        store.delete(blob.id)
+        await store.freed()
+        assert worker.blobs.live_bytes() == 0
+
+
+async def test_a_lost_device_takes_its_blobs_with_it(tmp_path: Path) -> None:
+    worker = Worker()
+    with opened(tmp_path, device_memory=worker) as store:
+        ready = await uploaded(store, b"ready", BlobTier.DEVICE, "cpu")
+        half = await store.create(BlobSpec(size_bytes=4, tier=BlobTier.DEVICE, device_id="cpu"))
+        elsewhere = await uploaded(store, b"else", BlobTier.HOST)
+        store.device_lost("cpu")
+        for blob in (ready, half):
+            assert store.get(blob.id).state is BlobState.LOST
+        with pytest.raises(Aborted) as told:
+            await content(store, ready.id)
+        assert told.value.reason is ErrorReason.DEVICE_LOST
+        with pytest.raises(Aborted):
+            await store.write_chunk(half.id, 0, b"ab")
+        assert await content(store, elsewhere.id) == b"else"
+        store.delete(ready.id)
+        await store.freed()
+
+
+async def test_memory_that_could_not_be_freed_is_told_and_freed_later(tmp_path: Path) -> None:
+    worker = Worker()
+    with opened(tmp_path, device_memory=worker) as store:
+        blob = await uploaded(store, b"bytes", BlobTier.DEVICE, "cpu")
+        worker.broken = True
+        store.delete(blob.id)
+        await store.freed()
+        assert list(store.unfreed) == [blob.id]
+        worker.broken = False
+        store.collect()
+        await store.freed()
+        assert store.unfreed == {}
+        assert worker.blobs.live_bytes() == 0
+
+
+async def test_an_allocation_that_fails_leaves_no_blob(tmp_path: Path) -> None:
+    with opened(tmp_path, device_memory=Worker()) as store:
+        with pytest.raises(ResourceExhausted):
+            await store.create(BlobSpec(size_bytes=1 << 60, tier=BlobTier.DEVICE, device_id="cpu"))
+        await store.freed()
+        assert store.all() == []

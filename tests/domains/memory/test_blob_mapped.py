@@ -1,0 +1,334 @@
+"""A file of another process becomes a blob without a copy; whatever happens to the file is told and kills nobody."""
+
+import mmap
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domains.errors import (
+    AlreadyExists,
+    DataLoss,
+    DeviceOpsError,
+    ErrorReason,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+)
+from domains.memory.blobs.blob import BlobState, BlobTier, MappedFile, SharedMemorySegment
+from domains.memory.blobs.mapped import pages
+from domains.memory.blobs.registration_request import Registration
+from domains.memory.blobs.roots import BlobRoots
+from domains.memory.blobs.store import BlobStore
+from tests.domains.memory.blobs import MIB, content, opened, sha, some_bytes
+
+
+@pytest.fixture
+def shared(tmp_path: Path, blobs: BlobStore) -> Path:
+    """The folder whose files may be mapped."""
+    return tmp_path / "shared"
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def of(path: Path, offset: int = 0, **more: object) -> Registration:
+    backing = MappedFile(path=str(path), offset_bytes=offset)
+    return Registration(backing=backing, **more)  # pyright: ignore[reportArgumentType]  # fields by name
+
+
+def touch(path: Path) -> None:
+    """A later modification time, whatever the clock's grain."""
+    told = path.stat()
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns + 1_000_000))
+
+
+async def refused(work: object) -> DeviceOpsError:
+    with pytest.raises(DeviceOpsError) as told:
+        await work  # pyright: ignore[reportGeneralTypeIssues]  # a coroutine
+    return told.value
+
+
+async def test_a_file_is_mapped_hashed_and_read(blobs: BlobStore, shared: Path) -> None:
+    data = some_bytes(MIB + 5)
+    path = written(shared / "weights", b"skip" + data + b"rest")
+    blob = await blobs.register(of(path, 4, blob_id="weights", size_bytes=len(data)))
+    assert (blob.id, blob.tier, blob.state, blob.generation) == ("weights", BlobTier.MAPPED, BlobState.READY, 1)
+    assert blob.sha256 == sha(data)
+    assert await content(blobs, "weights") == data
+    blobs.delete("weights")
+    assert path.exists()
+
+
+async def test_without_a_size_it_goes_to_the_end_of_the_file(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"0123456789")
+    assert (await blobs.register(of(path, 3))).size_bytes == 7
+    assert (await blobs.register(of(path, 10))).size_bytes == 0
+    assert (await refused(blobs.register(of(path, 11)))).reason is ErrorReason.ILLEGAL_STATE
+    assert (await refused(blobs.register(of(path, 3, size_bytes=8)))).reason is ErrorReason.ILLEGAL_STATE
+
+
+async def test_a_given_hash_is_checked_or_believed(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"bytes")
+    error = await refused(blobs.register(of(path, sha256=sha(b"other"))))
+    assert error.reason is ErrorReason.BLOB_CORRUPT
+    believed = await blobs.register(of(path, blob_id="believed", sha256=sha(b"other"), verify=False))
+    assert (await refused(content(blobs, believed.id))).reason is ErrorReason.BLOB_CORRUPT
+    assert blobs.get(believed.id).state is BlobState.CORRUPT
+
+
+async def test_a_path_outside_the_roots_is_refused_however_it_is_written(
+    blobs: BlobStore, shared: Path, tmp_path: Path
+) -> None:
+    secret = written(tmp_path / "secret", b"secret")
+    (shared / "link").symlink_to(secret)
+    (shared / "folder").symlink_to(tmp_path)
+    for path in (secret, shared / "link", shared / "folder" / "secret", shared / ".." / "secret"):
+        error = await refused(blobs.register(of(path)))
+        assert isinstance(error, PermissionDenied)
+        assert error.reason is ErrorReason.PATH_OUTSIDE_ROOTS
+
+
+@pytest.mark.parametrize("path", ["", "relative", "/with\0nul", "~"])
+async def test_what_is_no_absolute_path_is_invalid(blobs: BlobStore, path: str) -> None:
+    error = await refused(blobs.register(Registration(backing=MappedFile(path=path))))
+    assert isinstance(error, InvalidRequest)
+
+
+@given(path=st.text(max_size=30))
+async def test_no_path_leads_out_or_fails_without_a_type(tmp_path_factory: pytest.TempPathFactory, path: str) -> None:
+    root = tmp_path_factory.getbasetemp()
+    try:
+        real = BlobRoots([root]).inside(f"{root}/{path}", "file.path")
+    except (InvalidRequest, PermissionDenied):
+        return
+    assert real.is_relative_to(root.resolve())
+
+
+async def test_what_is_no_regular_file_is_refused_and_blocks_nobody(blobs: BlobStore, shared: Path) -> None:
+    os.mkfifo(shared / "pipe")
+    assert isinstance(await refused(blobs.register(of(shared / "pipe"))), InvalidRequest)
+    assert isinstance(await refused(blobs.register(of(shared))), InvalidRequest)
+    error = await refused(blobs.register(of(shared / "nothing")))
+    assert error.reason is ErrorReason.ILLEGAL_STATE
+
+
+async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:
+    asked = Registration(backing=SharedMemorySegment(name="Local\\x"), size_bytes=1)
+    error = await refused(blobs.register(asked))
+    assert isinstance(error, InvalidRequest)
+    assert "/dev/shm" in str(error)
+
+
+@pytest.mark.parametrize("harm", ["shrunk", "gone", "replaced", "a link"])
+async def test_a_file_that_is_no_longer_there_whole_is_lost(blobs: BlobStore, shared: Path, harm: str) -> None:
+    path = written(shared / "file", b"bytes")
+    await blobs.register(of(path, blob_id="blob"))
+    if harm == "shrunk":
+        os.truncate(path, 4)
+    else:
+        path.unlink()
+    if harm == "replaced":
+        path.write_bytes(b"bytes")
+        touch(path)
+        os.link(path, shared / "second")
+        path.unlink()
+        written(path, b"bytes")
+    if harm == "a link":
+        path.symlink_to(written(shared / "other", b"bytes"))
+    assert (await refused(content(blobs, "blob"))).reason is ErrorReason.ILLEGAL_STATE
+    assert blobs.look("blob").state is BlobState.LOST
+
+
+async def test_a_look_notices_a_lost_file_without_a_read(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"bytes")
+    await blobs.register(of(path, blob_id="blob"))
+    path.unlink()
+    assert blobs.look("blob").state is BlobState.LOST
+
+
+async def test_a_file_that_shrinks_during_a_read_ends_the_read_and_kills_nobody(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", bytes(3 * MIB))
+    await blobs.register(of(path, blob_id="blob"))
+
+    async def read_while_it_shrinks() -> None:
+        async with blobs.reading("blob") as reader:
+            assert await reader.read(0, MIB, len) == MIB
+            os.truncate(path, MIB + 1)
+            await reader.read(MIB, MIB, len)
+
+    with pytest.raises(FailedPrecondition) as told:
+        await read_while_it_shrinks()
+    assert told.value.reason is ErrorReason.ILLEGAL_STATE
+    assert blobs.get("blob").state is BlobState.LOST
+
+
+async def test_bytes_that_were_written_after_hashing_are_corrupt(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"bytes")
+    await blobs.register(of(path, blob_id="blob"))
+    path.write_bytes(b"other")
+    touch(path)
+    with pytest.raises(DataLoss) as told:
+        async with blobs.reading("blob"):
+            pass
+    assert told.value.reason is ErrorReason.BLOB_CORRUPT
+    assert blobs.get("blob").state is BlobState.CORRUPT
+
+
+async def test_a_newer_file_with_the_same_bytes_is_as_good(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"bytes")
+    await blobs.register(of(path, blob_id="blob"))
+    touch(path)
+    assert await content(blobs, "blob") == b"bytes"
+
+
+async def test_a_write_that_moves_no_time_is_found_by_a_read_of_the_whole(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", bytes(MIB + 1))
+    await blobs.register(of(path, blob_id="blob"))
+    told = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"x")
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    assert (await refused(content(blobs, "blob"))).reason is ErrorReason.BLOB_CORRUPT
+
+
+async def test_the_same_registration_changes_nothing_and_other_content_is_a_generation_more(
+    blobs: BlobStore, shared: Path
+) -> None:
+    path = written(shared / "file", b"one")
+    first = await blobs.register(of(path, blob_id="blob"))
+    assert await blobs.register(of(path, blob_id="blob")) == first
+    path.write_bytes(b"two")
+    touch(path)
+    second = await blobs.register(of(path, blob_id="blob"))
+    assert (second.generation, second.sha256) == (2, sha(b"two"))
+    assert (await blobs.register(of(path, blob_id="blob", generation=7))).generation == 7
+    assert await content(blobs, "blob") == b"two"
+
+
+async def test_other_content_without_a_higher_generation_is_refused(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"one")
+    await blobs.register(of(path, blob_id="blob", generation=3))
+    path.write_bytes(b"two")
+    touch(path)
+    for generation in (1, 3):
+        error = await refused(blobs.register(of(path, blob_id="blob", generation=generation)))
+        assert isinstance(error, AlreadyExists)
+    assert blobs.get("blob").generation == 3
+
+
+async def test_a_generation_that_is_read_is_not_replaced(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"one")
+    await blobs.register(of(path, blob_id="blob"))
+    async with blobs.reading("blob"):
+        error = await refused(blobs.register(of(path, blob_id="blob", generation=2)))
+        assert error.reason is ErrorReason.BLOB_IN_USE
+    assert (await blobs.register(of(path, blob_id="blob", generation=2))).generation == 2
+
+
+async def test_a_lost_blob_is_registered_again(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"one")
+    await blobs.register(of(path, blob_id="blob"))
+    path.unlink()
+    assert blobs.look("blob").state is BlobState.LOST
+    written(path, b"one again")
+    again = await blobs.register(of(path, blob_id="blob"))
+    assert (again.state, again.generation) == (BlobState.READY, 2)
+
+
+async def test_an_id_of_another_kind_of_blob_is_taken_and_the_servers_own_prefix_refused(
+    blobs: BlobStore, shared: Path
+) -> None:
+    path = written(shared / "file", b"one")
+    for name in ("b-mine", "UPPER", "a" * 64, "slash/"):
+        assert isinstance(await refused(blobs.register(of(path, blob_id=name))), InvalidRequest)
+
+
+async def test_registrations_end_with_the_server(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        await store.register(of(written(tmp_path / "shared" / "file", b"one"), blob_id="blob"))
+    with opened(tmp_path) as store, pytest.raises(NotFound):
+        store.get("blob")
+
+
+_WRITER = """
+import mmap, os, sys
+path, size = sys.argv[1], int(sys.argv[2])
+descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+os.ftruncate(descriptor, size)
+with mmap.mmap(descriptor, size) as memory:
+    for offset in range(0, size, 65536):
+        memory[offset : offset + 8] = offset.to_bytes(8, "little")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def owned_by_another_process(path: Path, size: int) -> Generator[None]:
+    """The file is written through a mapping by a process that lives until this is left."""
+    command = [sys.executable, "-c", _WRITER, str(path), str(size)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdin is not None
+        assert owner.stdout is not None
+        try:
+            assert owner.stdout.readline() == b"written\n"
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            owner.stdin.close()
+
+
+def copied_bytes_of(path: Path) -> int:
+    """How many bytes of a mapping are copies of its pages (anonymous memory), by the kernel's account."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0] and not line.split()[0].endswith(":"):
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Anonymous:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs /dev/shm and /proc")
+async def test_the_pages_of_another_process_are_used_without_a_second_copy(tmp_path: Path) -> None:
+    size = 64 * MIB
+    path = Path("/dev/shm") / f"deviceops-test-{os.getpid()}-{time.monotonic_ns()}"
+    (tmp_path / "shared").symlink_to("/dev/shm")
+    with owned_by_another_process(path, size), opened(tmp_path) as store:
+        before = resident_bytes()
+        await store.register(of(path, blob_id="weights"))
+        async with store.reading("weights") as reader:
+            for offset in range(0, size, MIB):
+                assert await reader.read(offset, MIB, lambda data: data[:8]) == offset.to_bytes(8, "little")
+        assert resident_bytes() - before < size // 4
+        with pages(path, 65536, size - 65536, BlobRoots([Path("/dev/shm")])) as view:
+            last = bytes(view[-65536:-65528])
+            touched = bytes(view[:: mmap.PAGESIZE])
+            copied = copied_bytes_of(path)
+        assert last == (size - 65536).to_bytes(8, "little")
+        assert len(touched) == (size - 65536) // mmap.PAGESIZE
+        assert copied == 0
+
+
+def test_pages_are_those_of_the_file_at_any_offset(tmp_path: Path) -> None:
+    path = written(tmp_path / "file", b"0123456789")
+    with pages(path, 3, 4, BlobRoots([tmp_path])) as view:
+        assert bytes(view) == b"3456"
+        assert view.readonly
+    with pytest.raises(EOFError), pages(path, 3, 8, BlobRoots([tmp_path])):
+        pass

@@ -1,0 +1,210 @@
+"""History: samples match what happened, memory stays bounded, and only what leaks is called a leak."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
+from domains.memory.pools.advice import advice
+from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.history import MAX_SAMPLES, Allocation, PoolHistory
+from domains.memory.pools.leaks import LeakWatch
+from domains.memory.pools.pool import PoolKind, PoolView
+from domains.memory.pools.pressure import Pressure
+
+MIB = 1024 * 1024
+BEGIN = 600_000.0
+
+
+def measure(time_s: float, live: int = 0, **fields: int) -> MemoryMeasure:
+    return MemoryMeasure(time_s=time_s, used_bytes=live + 5, held_bytes=live, live_bytes=live, **fields)  # pyright: ignore[reportArgumentType]  # counts only
+
+
+def test_samples_match_the_load() -> None:
+    history = PoolHistory()
+    for second in range(100):
+        history.add(measure(BEGIN + second, second * 10), second, Pressure.LOW)
+    view = history.query(None, BEGIN + 99, 1)
+    assert view.step_s == 1
+    assert [(s.time_s, s.live_bytes, s.used_bytes, s.reserved_bytes) for s in view.samples] == [
+        (BEGIN + second, second * 10, second * 10 + 5, second) for second in range(100)
+    ]
+
+
+def test_a_longer_step_keeps_the_worst() -> None:
+    history = PoolHistory()
+    for second, live in enumerate([1, 9, 2, 3, 4, 8]):
+        history.add(measure(BEGIN + second, live), live, Pressure.WARNING if live == 9 else Pressure.LOW)
+    view = history.query(BEGIN, BEGIN + 5, 3)
+    assert [(s.live_bytes, s.reserved_bytes, s.pressure) for s in view.samples] == [
+        (9, 9, Pressure.WARNING),
+        (8, 8, Pressure.LOW),
+    ]
+
+
+def test_what_was_not_measured_is_absent_in_its_step() -> None:
+    history = PoolHistory()
+    history.add(measure(BEGIN, 3), 0, Pressure.LOW)
+    history.add(measure(BEGIN + 3, 4), 0, Pressure.LOW)
+    assert [s.live_bytes for s in history.query(None, BEGIN + 3).samples] == [3, None, None, 4]
+
+
+def test_an_empty_history_has_no_samples() -> None:
+    view = PoolHistory().query(None, BEGIN)
+    assert (view.samples, view.allocation_count, view.allocation_latency) == ((), None, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 2000), st.integers(1, 400), st.floats(0, 100_000), st.one_of(st.none(), st.floats(1, 100_000)))
+def test_never_more_than_a_thousand_samples(count: int, every: int, back: float, step: float | None) -> None:
+    history = PoolHistory()
+    for number in range(count):
+        history.add(measure(BEGIN + number * every, number), 0, None)
+    end = BEGIN + (count - 1) * every
+    view = history.query(end - back, end, step)
+    assert len(view.samples) <= MAX_SAMPLES
+    assert view.samples[-1].time_s <= end
+    assert max(s.live_bytes for s in view.samples if s.live_bytes is not None) == count - 1
+    assert all(
+        later.time_s - earlier.time_s == pytest.approx(view.step_s)
+        for earlier, later in zip(view.samples, view.samples[1:], strict=False)
+    )
+
+
+def test_a_day_and_more_stays_bounded_and_the_peak_of_the_day_is_found() -> None:
+    history = PoolHistory()
+    day = 24 * 3600
+    for second in range(0, 2 * day, 7):
+        history.add(measure(BEGIN + second, 999 if 0 <= second - (day + 7000) < 7 else 5), 0, None)
+    view = history.query(BEGIN, BEGIN + 2 * day)
+    assert len(view.samples) <= MAX_SAMPLES
+    assert view.samples[0].time_s >= BEGIN + day - 700
+    assert max(s.live_bytes or 0 for s in view.samples) == 999
+
+
+def test_the_last_hour_is_told_as_finely_as_a_thousand_samples_allow() -> None:
+    history = PoolHistory()
+    for second in range(3 * 3600):
+        history.add(measure(BEGIN + second, second), 0, None)
+    view = history.query(None, BEGIN + 3 * 3600 - 1)
+    assert view.step_s == 4
+    assert len(view.samples) == 901
+
+
+def test_allocations_are_counted_over_a_workers_restart() -> None:
+    history = PoolHistory()
+    for second, (count, failed) in enumerate([(100, 2), (110, 2), (115, 3), (4, 1)]):
+        history.add(measure(BEGIN + second, allocation_count=count, allocation_failure_count=failed), 0, None)
+    view = history.query(BEGIN, BEGIN + 3)
+    assert view.allocation_count == 10 + 5 + 4
+    assert view.allocation_failure_count == 2 + 1 + 1
+
+
+def test_timed_allocations_are_summed_up() -> None:
+    history = PoolHistory()
+    history.add(measure(BEGIN), 0, None)
+    for place in range(4):
+        history.allocated(Allocation(time_s=BEGIN + place, took_s=0.1 * place, size_bytes=100 * place))
+    view = history.query(BEGIN, BEGIN + 2)
+    assert view.mean_allocation_bytes == 100
+    assert view.allocation_latency is not None
+    assert view.allocation_latency.sample_count == 3
+
+
+def owner(live: int, name: str = "m-1", kind: OwnerKind = OwnerKind.LOADED_MODEL) -> MemoryOwner:
+    return MemoryOwner(kind=kind, id=name, live_bytes=live)
+
+
+def watch(levels: list[int], *, window_s: float = 10, every_s: float = 1, work: list[int] | None = None) -> LeakWatch:
+    leaks = LeakWatch(window_s=window_s, least_growth_bytes=10)
+    for place, live in enumerate(levels):
+        busy = {(OwnerKind.LOADED_MODEL, "m-1"): float(work[place])} if work else None
+        leaks.add(place * every_s, [owner(live), owner(500, "steady")], busy)
+    return leaks
+
+
+def test_the_leaking_owner_is_named_and_the_steady_one_is_not() -> None:
+    (suspect,) = watch([1000 + 3 * second for second in range(61)]).suspects()
+    assert suspect.owner == owner(1180)
+    assert suspect.growth_bytes_per_s == pytest.approx(3, rel=0.1)
+    assert suspect.windows >= 4
+    assert suspect.growing_s == pytest.approx(50, abs=11)
+
+
+def test_a_leak_below_a_jagged_use_is_named() -> None:
+    (suspect,) = watch([1000 + 3 * second + (second % 5) * 100 for second in range(61)]).suspects()
+    assert suspect.windows >= 4
+
+
+def test_three_windows_are_not_enough() -> None:
+    assert not watch([1000 + 3 * second for second in range(40)]).suspects()
+
+
+def test_memory_that_grows_with_its_work_is_no_leak() -> None:
+    levels = [1000 + 3 * second for second in range(100)]
+    assert not watch(levels, work=[1 + second // 10 for second in range(100)]).suspects()
+    assert watch(levels, work=[1] * 100).suspects()
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(-4, 4), min_size=200, max_size=200))
+def test_a_steady_owner_that_trembles_is_never_named(live: int, noise: list[int]) -> None:
+    leaks = LeakWatch(window_s=10, least_growth_bytes=10)
+    for second, by in enumerate(noise):
+        leaks.add(float(second), [owner(live + 10 + by)])
+        assert not leaks.suspects()
+
+
+@settings(deadline=None)
+@given(st.integers(2, 200), st.integers(1, 50), st.integers(0, 400))
+def test_a_sawtooth_is_never_named_after_its_first_tooth(period: int, slope: int, offset: int) -> None:
+    leaks = LeakWatch(window_s=10, least_growth_bytes=10)
+    for second in range(800):
+        leaks.add(float(second), [owner(1000 + slope * ((second + offset) % period))])
+        # Within the very first tooth nobody can know that it will fall back.
+        if second > 2 * period or period <= 30:
+            assert not leaks.suspects()
+
+
+def view(**fields: int) -> PoolView:
+    measured = MemoryMeasure(
+        time_s=0,
+        total_bytes=1000,
+        used_bytes=850,
+        held_bytes=800,
+        cached_bytes=fields.get("cached", 0),
+        fragmentation_ratio=fields.get("fragmented", 0) / 100,
+        owners=(MemoryOwner(kind=OwnerKind.LOADED_MODEL, id="m", live_bytes=fields.get("idle", 0), reclaimable=True),),
+    )
+    return PoolView(
+        id="sim-0",
+        kind=PoolKind.DEVICE,
+        device_id="sim-0",
+        measure=measured,
+        reserved_bytes=0,
+        available_bytes=0,
+        peak_live_bytes=None,
+        pressure=Pressure(fields.get("pressure", 2)),
+        time_to_critical_s=None,
+        budget=MemoryBudget(),
+        etag="0",
+    )
+
+
+def test_advice_follows_the_measurements_most_helpful_first() -> None:
+    empty = PoolHistory().query(None, BEGIN)
+    told = advice(view(cached=200, idle=300, fragmented=60), empty, [])
+    assert [each.expected_freed_bytes for each in told] == [300, 200, None]
+    assert all("ReclaimMemory" in each.action for each in told)
+
+
+def test_a_pool_with_plenty_needs_no_advice() -> None:
+    assert advice(view(cached=200, idle=300, pressure=1), PoolHistory().query(None, BEGIN), []) == []
+
+
+def test_failed_allocations_and_leaks_are_worth_a_word() -> None:
+    history = PoolHistory()
+    history.add(measure(BEGIN, allocation_failure_count=3), 0, None)
+    suspects = watch([1000 + 3 * MIB * second for second in range(61)]).suspects()
+    told = advice(view(pressure=1), history.query(BEGIN, BEGIN), suspects)
+    assert any("m-1" in each.reason for each in told)
+    assert any(each.reason.startswith("3 allocations") for each in told)

@@ -1,0 +1,454 @@
+"""The ledger never promises more than there is, whoever asks when; waits end in order, reservations by themselves."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
+from domains.memory.pools.admission import Admission
+from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.ledger import Granted
+from domains.memory.pools.reservation import Priority, Reservation, ReservationAsk, ReservationState, ReservationWanted
+from tests.domains.memory.scripted_pool import Bench
+
+REFUSALS = (
+    ErrorReason.DEVICE_OUT_OF_MEMORY,
+    ErrorReason.BUDGET_EXCEEDED,
+    ErrorReason.RESERVATION_EXPIRED,
+    ErrorReason.RESERVATION_NOT_FOUND,
+)
+EVERY = ReservationWanted(states=tuple(ReservationState))
+
+
+def ask(size: int, priority: Priority = Priority.NORMAL, **fields: Any) -> ReservationAsk:
+    return ReservationAsk(pool_id="sim-0", size_bytes=size, priority=priority, **fields)
+
+
+async def settle() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def held(bench: Bench, size: int, priority: Priority = Priority.NORMAL, **fields: Any) -> Reservation:
+    return (await bench.ledger.create(ask(size, priority, **fields))).reservation
+
+
+def waiting(bench: Bench, size: int, priority: Priority = Priority.NORMAL, wait_s: float = 60) -> asyncio.Task[Granted]:
+    return asyncio.create_task(bench.ledger.create(ask(size, priority, wait_s=wait_s)))
+
+
+def states(bench: Bench) -> dict[int, ReservationState]:
+    return {each.size_bytes: each.state for each in bench.ledger.list(EVERY)}
+
+
+Actions = st.lists(
+    st.tuples(
+        st.sampled_from(["create", "wait", "delete", "commit", "renew", "settle", "turn", "measure"]),
+        st.integers(1, 700),
+        st.sampled_from(list(Priority)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(Actions, Actions)
+def test_two_clients_are_never_promised_more_than_there_is(
+    one: list[tuple[str, int, Priority]], two: list[tuple[str, int, Priority]]
+) -> None:
+    asyncio.run(race(one, two))
+
+
+async def race(*clients: list[tuple[str, int, Priority]]) -> None:
+    bench = Bench(headroom_bytes=50, limit_bytes=900)
+    walkers = [asyncio.create_task(walk(bench, name, actions)) for name, actions in zip("ab", clients, strict=True)]
+    await asyncio.gather(*walkers)
+
+
+@contextmanager
+def allowed_refusals() -> Generator[None]:
+    try:
+        yield
+    except DeviceOpsError as error:
+        if error.reason not in REFUSALS:
+            raise
+
+
+async def walk(bench: Bench, name: str, actions: list[tuple[str, int, Priority]]) -> None:
+    mine: list[Reservation] = []
+    waits: list[asyncio.Task[Granted]] = []
+    try:
+        for action, size, priority in actions:
+            with allowed_refusals():
+                await step(bench, name, mine, waits, action, size, priority)
+            not_oversold(bench)
+            await asyncio.sleep(0)
+            not_oversold(bench)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        not_oversold(bench)
+
+
+async def step(
+    bench: Bench,
+    name: str,
+    mine: list[Reservation],
+    waits: list[asyncio.Task[Granted]],
+    action: str,
+    size: int,
+    priority: Priority,
+) -> None:
+    match action:
+        case "create":
+            mine.append(await held(bench, size, priority))
+        case "wait":
+            waits.append(waiting(bench, size, priority))
+        case "delete" if mine:
+            bench.ledger.delete(mine.pop().id)
+        case "commit" if mine:
+            reservation = mine.pop()
+            consumer = f"job-{name}{reservation.sequence}-1"
+            with bench.ledger.commit(reservation.id, consumer):
+                # The allocation, with everybody else let in between.
+                await asyncio.sleep(0)
+                bench.source.jobs[consumer] = reservation.size_bytes
+                await asyncio.sleep(0)
+        case "renew" if mine:
+            mine[-1] = await bench.ledger.renew(mine[-1].id, size_bytes=size)
+        case "settle":
+            for job in [job for job in bench.source.jobs if job.startswith(f"job-{name}")]:
+                del bench.source.jobs[job]
+        case "turn":
+            bench.clock.turn(size / 10)
+        case _:
+            await bench.pools.measure("sim-0")
+
+
+def not_oversold(bench: Bench) -> None:
+    kept = sum(each.size_bytes for each in bench.ledger.list(ReservationWanted()))
+    assert kept + bench.source.live <= 900
+    assert kept + bench.source.live <= 1000 - 50
+
+
+async def test_the_refusal_names_who_lacks_what() -> None:
+    bench = Bench(1000, limit_bytes=800)
+    bench.source.others = 100
+    with pytest.raises(DeviceOpsError) as caught:
+        await held(bench, 850)
+    assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
+    await held(bench, 500)
+    with pytest.raises(DeviceOpsError) as caught:
+        await held(bench, 500)
+    assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert caught.value.facts == {"memory_pool_id": "sim-0", "need_bytes": "500", "available_bytes": "300"}
+    assert caught.value.retry_after_s == 60
+
+
+async def test_waiters_are_served_by_priority_then_in_their_order() -> None:
+    bench = Bench(100)
+    everything = await held(bench, 100)
+    order = [
+        waiting(bench, 60, Priority.NORMAL),
+        waiting(bench, 50, Priority.NORMAL),
+        waiting(bench, 70, Priority.HIGH),
+    ]
+    await settle()
+    bench.ledger.delete(everything.id)
+    await settle()
+    assert [wait.done() for wait in order] == [False, False, True]
+    bench.ledger.delete((await order[2]).reservation.id)
+    await settle()
+    assert [wait.done() for wait in order] == [True, False, True]
+    order[1].cancel()
+    await asyncio.gather(order[1], return_exceptions=True)
+
+
+async def test_nobody_overtakes_those_who_wait_as_urgently() -> None:
+    bench = Bench(100)
+    await held(bench, 60)
+    wait = waiting(bench, 90)
+    await settle()
+    with pytest.raises(DeviceOpsError):
+        await held(bench, 10)
+    assert (await held(bench, 10, Priority.HIGH)).state is ReservationState.HELD
+    wait.cancel()
+    await asyncio.gather(wait, return_exceptions=True)
+    await held(bench, 30)
+
+
+async def test_a_wait_ends_in_time_with_the_refusal() -> None:
+    bench = Bench(100)
+    await held(bench, 100, live_s=600)
+    wait = waiting(bench, 50, wait_s=30)
+    await settle()
+    bench.clock.turn(29)
+    await settle()
+    assert not wait.done()
+    bench.clock.turn(1)
+    with pytest.raises(DeviceOpsError) as caught:
+        await wait
+    assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+
+
+async def test_an_expiry_ends_it_and_wakes_who_waits() -> None:
+    bench = Bench(100)
+    await held(bench, 80, live_s=10)
+    wait = waiting(bench, 50)
+    await settle()
+    bench.clock.turn(9.9)
+    await settle()
+    assert not wait.done()
+    bench.clock.turn(0.1)
+    assert (await wait).reservation.state is ReservationState.HELD
+    assert states(bench)[80] is ReservationState.EXPIRED
+
+
+async def test_memory_that_others_give_back_wakes_who_waits() -> None:
+    bench = Bench(100)
+    bench.source.others = 80
+    wait = waiting(bench, 50)
+    await settle()
+    bench.source.others = 10
+    await bench.pools.measure("sim-0")
+    assert (await wait).reservation.size_bytes == 50
+
+
+async def test_what_can_never_fit_is_not_waited_for() -> None:
+    bench = Bench(100)
+    with pytest.raises(DeviceOpsError):
+        await bench.ledger.create(ask(101, wait_s=600))
+    await held(bench, 100)
+    wait = waiting(bench, 90)
+    await settle()
+    bench.pools.set_budget("sim-0", MemoryBudget(limit_bytes=80))
+    with pytest.raises(DeviceOpsError):
+        await wait
+
+
+async def test_a_caller_that_leaves_while_it_is_granted_keeps_nothing() -> None:
+    bench = Bench(100)
+    first = await held(bench, 100)
+    wait = waiting(bench, 100)
+    await settle()
+    bench.ledger.delete(first.id)
+    wait.cancel()
+    await asyncio.gather(wait, return_exceptions=True)
+    assert bench.pools.books.promised_bytes("sim-0") == 0
+    assert bench.ledger.list(EVERY) == []
+
+
+async def test_critical_ends_low_ones_but_only_if_that_is_enough() -> None:
+    bench = Bench(100)
+    await held(bench, 30, Priority.LOW)
+    await held(bench, 31, Priority.LOW)
+    await held(bench, 32, Priority.NORMAL)
+    with pytest.raises(DeviceOpsError):
+        await held(bench, 69, Priority.CRITICAL)
+    with pytest.raises(DeviceOpsError):
+        await held(bench, 20, Priority.HIGH)
+    assert set(states(bench).values()) == {ReservationState.HELD}
+    await held(bench, 33, Priority.CRITICAL)
+    # The newest of the LOW ones, and no more than needed.
+    assert states(bench) == {
+        30: ReservationState.HELD,
+        31: ReservationState.PREEMPTED,
+        32: ReservationState.HELD,
+        33: ReservationState.HELD,
+    }
+
+
+async def test_what_critical_frees_goes_to_nobody_else() -> None:
+    bench = Bench(100)
+    await held(bench, 100, Priority.LOW)
+    wait = waiting(bench, 60, Priority.HIGH)
+    await settle()
+    await held(bench, 70, Priority.CRITICAL)
+    await settle()
+    assert not wait.done()
+    assert bench.pools.books.promised_bytes("sim-0") == 70
+    wait.cancel()
+    await asyncio.gather(wait, return_exceptions=True)
+
+
+async def test_a_lost_device_ends_reservations_and_waits() -> None:
+    bench = Bench(100)
+    await held(bench, 80)
+    wait = waiting(bench, 50)
+    await settle()
+    bench.pools.remove("sim-0")
+    with pytest.raises(DeviceOpsError) as caught:
+        await wait
+    assert caught.value.reason is ErrorReason.DEVICE_LOST
+    assert states(bench) == {80: ReservationState.LOST}
+    with pytest.raises(DeviceOpsError) as caught:
+        await held(bench, 1)
+    assert caught.value.reason is ErrorReason.MEMORY_POOL_NOT_FOUND
+
+
+async def test_renewing_puts_off_the_end_and_changes_size_all_or_nothing() -> None:
+    bench = Bench(100)
+    first = await held(bench, 40, live_s=10)
+    await held(bench, 30, live_s=600)
+    bench.clock.turn(9)
+    longer = await bench.ledger.renew(first.id, 10, 60)
+    assert (longer.expire_time_s, longer.size_bytes) == (19, 60)
+    assert longer.etag != first.etag
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.renew(first.id, 100, 71)
+    assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert longer in bench.ledger.list(ReservationWanted())
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.renew(first.id, etag=first.etag)
+    assert caught.value.reason is ErrorReason.ETAG_MISMATCH
+    bench.clock.turn(10)
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.renew(first.id)
+    assert caught.value.reason is ErrorReason.RESERVATION_EXPIRED
+
+
+async def test_a_second_release_finds_nothing() -> None:
+    bench = Bench(100)
+    first = await held(bench, 40)
+    assert bench.ledger.delete(first.id) == 40
+    with pytest.raises(DeviceOpsError) as caught:
+        bench.ledger.delete(first.id)
+    assert caught.value.reason is ErrorReason.RESERVATION_NOT_FOUND
+
+
+async def test_an_ended_one_is_listed_for_an_hour_and_releases_nothing() -> None:
+    bench = Bench(100)
+    first, second = await held(bench, 40, live_s=1), await held(bench, 50, live_s=1)
+    bench.clock.turn(1)
+    assert bench.ledger.delete(first.id) == 0
+    bench.clock.turn(3599)
+    assert [each.id for each in bench.ledger.list(EVERY)] == [second.id]
+    bench.clock.turn(1)
+    assert bench.ledger.list(EVERY) == []
+
+
+async def test_a_used_up_one_is_its_consumers() -> None:
+    bench = Bench(100)
+    first = await held(bench, 40)
+    bench.ledger.commit(first.id, "job-1")
+    (used,) = bench.ledger.list(EVERY)
+    assert (used.state, used.consumer_id) == (ReservationState.COMMITTED, "job-1")
+    for call in (lambda: bench.ledger.delete(first.id), lambda: bench.ledger.commit(first.id, "job-2")):
+        with pytest.raises(DeviceOpsError) as caught:
+            call()
+        assert caught.value.reason is ErrorReason.ILLEGAL_STATE
+
+
+async def test_between_claim_and_measurement_the_bytes_are_nobody_elses() -> None:
+    bench = Bench(100)
+    claim = bench.ledger.commit((await held(bench, 60)).id, "job-1")
+    bench.source.jobs["job-1"] = 25
+    view = await bench.pools.view("sim-0")
+    assert (view.reserved_bytes, view.available_bytes) == (35, 40)
+    bench.source.jobs["job-1"] = 60
+    claim.close()
+    # Until it is measured, the books go on promising what was claimed.
+    assert bench.pools.books.promised_bytes("sim-0") == 35
+    view = await bench.pools.view("sim-0")
+    assert (view.reserved_bytes, view.available_bytes) == (0, 40)
+
+
+async def test_a_limit_holds_while_a_busy_worker_does_not_tell_what_it_holds() -> None:
+    bench = Bench(1000, limit_bytes=100)
+    bench.source.models["m"] = 40
+    await bench.pools.measure("sim-0")
+    bench.source.silent = True
+    with bench.ledger.commit((await held(bench, 50)).id, "job-1"):
+        bench.source.jobs["job-1"] = 50
+    await bench.pools.measure("sim-0")
+    with pytest.raises(DeviceOpsError) as caught:
+        await held(bench, 20)
+    assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
+    assert (await held(bench, 10)).size_bytes == 10
+
+
+async def test_where_nobody_can_tell_what_is_held_claims_end_all_the_same() -> None:
+    bench = Bench(1000, limit_bytes=100)
+    bench.source.silent = True
+    bench.ledger.commit((await held(bench, 100)).id, "job-1").close()
+    assert (await held(bench, 100)).size_bytes == 100
+
+
+async def test_admission_obeys_budget_and_reservations() -> None:
+    bench = Bench(1000, limit_bytes=100)
+    admission = Admission(bench.pools, bench.ledger)
+    first = await held(bench, 60)
+    with pytest.raises(DeviceOpsError) as caught:
+        await admission.admit("sim:0", 41)
+    assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
+    with pytest.raises(DeviceOpsError):
+        await admission.admit("sim-0", 101, first.id)
+    (still,) = bench.ledger.list(ReservationWanted())
+    assert still == first
+    with await admission.admit("sim-0", 90, first.id, "job-1"):
+        assert bench.pools.books.promised_bytes("sim-0") == 90
+    with pytest.raises(DeviceOpsError) as caught:
+        await admission.admit("sim-0", 1, first.id)
+    assert caught.value.reason is ErrorReason.ILLEGAL_STATE
+
+
+async def test_what_a_claim_does_not_need_is_free_at_once() -> None:
+    bench = Bench(100)
+    admission = Admission(bench.pools, bench.ledger)
+    first = await held(bench, 100)
+    await admission.admit("sim-0", 30, first.id)
+    assert (await held(bench, 70)).state is ReservationState.HELD
+
+
+async def test_a_pool_that_cannot_be_measured_promises_nothing_and_forbids_nothing() -> None:
+    bench = Bench(None)
+    with pytest.raises(DeviceOpsError) as caught:
+        await held(bench, 1)
+    assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    await Admission(bench.pools, bench.ledger).admit("sim-0", 2**60)
+
+
+async def test_the_same_request_is_the_same_reservation() -> None:
+    bench = Bench(100)
+    both = await asyncio.gather(bench.ledger.create(ask(60), "r-1"), bench.ledger.create(ask(60), "r-1"))
+    assert both[0] == both[1]
+    assert bench.pools.books.promised_bytes("sim-0") == 60
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.create(ask(61), "r-1")
+    assert caught.value.reason is ErrorReason.ID_TAKEN
+    bench.clock.turn(60)
+    assert (await bench.ledger.create(ask(60), "r-1")).reservation.state is ReservationState.EXPIRED
+
+
+async def test_a_failed_request_may_be_repeated() -> None:
+    bench = Bench(100)
+    first = await held(bench, 100)
+    with pytest.raises(DeviceOpsError):
+        await bench.ledger.create(ask(60), "r-1")
+    bench.ledger.delete(first.id)
+    assert (await bench.ledger.create(ask(60), "r-1")).reservation.size_bytes == 60
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"size_bytes": 0}, {"size_bytes"}),
+        ({"size_bytes": -5}, {"size_bytes"}),
+        ({"size_bytes": 2**63}, {"size_bytes"}),
+        ({"live_s": 0.9, "wait_s": -1.0}, {"time_to_live", "wait_timeout"}),
+        ({"live_s": 3601.0, "wait_s": 601.0, "purpose": "x" * 256}, {"time_to_live", "wait_timeout", "purpose"}),
+        ({"labels": (("a", ""), ("a", ""))}, {"labels"}),
+        ({"labels": (("", ""),)}, {"labels"}),
+    ],
+)
+def test_impossible_requests_are_refused_all_at_once(fields: dict[str, Any], named: set[str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ReservationAsk(pool_id="sim-0", size_bytes=fields.pop("size_bytes", 1), **fields)
+    assert {violation.field for violation in caught.value.violations} == named

@@ -1,0 +1,251 @@
+"""Pools: measured when asked, named as asked, graded once a change, and budgets that are obeyed."""
+
+import asyncio
+
+import pytest
+
+from domains.errors import DeviceOpsError, ErrorReason, Unavailable
+from domains.memory.measure import MemoryMeasure
+from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.budgets import Budgets
+from domains.memory.pools.ledger import Ledger
+from domains.memory.pools.pool import PoolKind
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.pressure import Pressure, PressureChange
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reservation import Priority, ReservationAsk, ReservationState, ReservationWanted
+from tests.domains.memory.scripted_pool import Bench, ScriptedPool, ScriptedReclaimer
+
+
+class BudgetBench(Bench):
+    """With models to evict."""
+
+    def __init__(self, total: int = 1000) -> None:
+        super().__init__(total, idle_after_s=300)
+        self.reclaimer = ScriptedReclaimer(self.source)
+        self.reclaiming = Reclaiming(self.pools, self.reclaimer)
+        self.ledger = Ledger(self.pools, self.reclaiming.evict, clock=self.clock, call_later=self.clock.call_later)
+        self.budgets = Budgets(self.pools, self.ledger, self.reclaiming)
+
+
+async def test_pools_are_found_by_id_and_alias_and_listed_devices_first() -> None:
+    pools = Pools()
+    host = ScriptedPool(pool_id="host", kind=PoolKind.HOST)
+    host.aliases = ()
+    pools.add(host)
+    pools.add(ScriptedPool())
+    assert [view.id for view in await pools.list()] == ["sim-0", "host"]
+    assert [view.id for view in await pools.list([PoolKind.HOST])] == ["host"]
+    assert (await pools.view("cpu")).id == "host"
+    assert (await pools.view("sim:0")).device_id == "sim-0"
+    with pytest.raises(DeviceOpsError) as caught:
+        await pools.view("gpu-1")
+    assert caught.value.reason is ErrorReason.MEMORY_POOL_NOT_FOUND
+    assert caught.value.facts["known"] == "sim-0, host"
+
+
+async def test_a_pool_whose_worker_starts_is_not_unknown() -> None:
+    pools = Pools()
+    pools.is_starting = "gpu-1".__eq__
+    with pytest.raises(DeviceOpsError) as caught:
+        await pools.view("gpu-1")
+    assert caught.value.reason is ErrorReason.STARTING
+
+
+async def test_a_view_adds_books_to_what_is_measured() -> None:
+    bench = Bench(1000, headroom_bytes=100, limit_bytes=700)
+    bench.source.others, bench.source.cached = 250, 50
+    bench.source.models["m"] = 200
+    await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=150))
+    view = await bench.pools.view("sim-0")
+    assert view.measure.used_bytes == 500
+    assert view.reserved_bytes == 150
+    # Pool: 1000 - 100 - (500 - 50) = 450. Budget: 700 - 200 = 500. The smaller, less the promise.
+    assert view.available_bytes == 300
+    assert view.pressure is Pressure.LOW
+
+
+async def test_the_peak_stays_when_use_falls() -> None:
+    bench = Bench()
+    bench.source.models["m"] = 200
+    await bench.pools.view("sim-0")
+    bench.source.models.clear()
+    assert (await bench.pools.view("sim-0")).peak_live_bytes == 200
+
+
+async def test_what_cannot_be_measured_is_absent_not_zero() -> None:
+    bench = Bench()
+    await bench.pools.view("sim-0")
+    bench.source.error = Unavailable("wedged", ErrorReason.WORKER_RESTARTING)
+    view = await bench.pools.view("sim-0")
+    assert (view.measure.used_bytes, view.available_bytes, view.pressure) == (None, None, None)
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=1))
+    assert caught.value.reason is ErrorReason.WORKER_RESTARTING
+
+
+async def test_filling_step_by_step_tells_each_change_once() -> None:
+    bench = Bench()
+    told: list[PressureChange] = []
+    bench.pools.on_pressure = told.append
+    for used in [*range(0, 1001, 10), *range(1000, -1, -10)]:
+        bench.source.others = used
+        await bench.pools.measure("sim-0")
+    assert [change.current for change in told] == [
+        Pressure.WARNING,
+        Pressure.CRITICAL,
+        Pressure.EMERGENCY,
+        Pressure.CRITICAL,
+        Pressure.WARNING,
+        Pressure.LOW,
+    ]
+    assert bench.pools.changes.after(0) == told
+
+
+async def test_a_rise_tells_when_it_is_critical() -> None:
+    bench = Bench()
+    for second in range(20):
+        bench.source.time_s, bench.source.others = 1000.0 + second, 500 + 10 * second
+        await bench.pools.measure("sim-0")
+    view = await bench.pools.view("sim-0")
+    assert view.time_to_critical_s == pytest.approx(21, abs=0.5)
+
+
+class SlowPool(ScriptedPool):
+    """Measures when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def measure(self) -> MemoryMeasure:
+        before = await super().measure()
+        await self.go.wait()
+        return before
+
+
+async def test_a_measurement_that_began_earlier_does_not_count() -> None:
+    pools, slow = Pools(), SlowPool()
+    pools.add(slow)
+    first = asyncio.create_task(pools.measure("sim-0"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    slow.others = 700
+    later = [asyncio.create_task(pools.measure("sim-0")) for _ in range(3)]
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert (await first).used_bytes == 0
+    assert [(await each).used_bytes for each in later] == [700] * 3
+    assert slow.measured == 2
+
+
+async def test_sampling_feeds_the_history_until_it_is_stopped() -> None:
+    bench = Bench()
+    sampled = asyncio.Event()
+    bench.pools.on_measured.append(lambda _: sampled.set() if bench.source.measured >= 3 else None)
+    task = asyncio.create_task(bench.pools.keep_sampled(0.001))
+    await asyncio.wait_for(sampled.wait(), 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    history = bench.pools.get("sim-0").history.query(None, 1000)
+    assert [sample.used_bytes for sample in history.samples] == [0]
+
+
+async def test_a_budget_that_fits_asks_nothing_of_anybody() -> None:
+    bench = BudgetBench()
+    before = await bench.pools.view("sim-0")
+    change = await bench.budgets.set("sim:0", MemoryBudget(limit_bytes=500), etag=before.etag)
+    assert change.impact.excess_bytes == 0
+    assert change.view.budget.limit_bytes == 500
+    assert change.view.etag != before.etag
+    again = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=500))
+    assert again.view.etag == change.view.etag
+
+
+async def test_a_late_caller_hears_that_somebody_was_faster() -> None:
+    bench = BudgetBench()
+    before = await bench.pools.view("sim-0")
+    await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=500))
+    for validate_only in (True, False):
+        with pytest.raises(DeviceOpsError) as caught:
+            await bench.budgets.set("sim-0", MemoryBudget(), etag=before.etag, validate_only=validate_only)
+        assert caught.value.reason is ErrorReason.ETAG_MISMATCH
+
+
+async def crowded() -> BudgetBench:
+    """A pinned model, two idle ones, a busy one, and two reservations."""
+    bench = BudgetBench()
+    bench.reclaimer.load("pinned", 100, 9000, pinned=True)
+    bench.reclaimer.load("old", 100, 2000)
+    bench.reclaimer.load("young", 100, 500)
+    bench.reclaimer.load("fresh", 100, 10)
+    bench.reclaimer.load("busy", 100, 0, in_use=True)
+    for size, priority in ((50, Priority.LOW), (60, Priority.HIGH)):
+        await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=size, priority=priority))
+    return bench
+
+
+async def test_validate_only_tells_and_does_nothing() -> None:
+    bench = await crowded()
+    before = await bench.pools.view("sim-0")
+    bench.budgets.stranded = lambda pool_id, ceiling: [f"{pool_id} {ceiling}"]
+    change = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=370), validate_only=True)
+    assert change.impact.excess_bytes == 240
+    assert change.impact.evicted_ids == ("old", "young")
+    assert len(change.impact.preempted_ids) == 1
+    assert change.impact.stranded_ids == ("sim-0 370",)
+    assert change.impact.reclaimable_bytes == 250
+    assert change.view == before
+    assert bench.reclaimer.calls == []
+
+
+async def test_what_a_budget_asks_is_done_and_no_more() -> None:
+    bench = await crowded()
+    change = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=370))
+    assert bench.reclaimer.calls == ["unload old", "unload young", "empty_caches"]
+    assert change.view.measure.held_bytes == 300
+    assert change.view.reserved_bytes == 60
+    ended = bench.ledger.list(ReservationWanted(states=(ReservationState.PREEMPTED,)))
+    assert [(each.id,) for each in ended] == [change.impact.preempted_ids]
+    assert ended[0].priority is Priority.LOW
+
+
+async def test_a_budget_below_what_must_stay_is_refused_and_nothing_changes() -> None:
+    bench = await crowded()
+    before = await bench.pools.view("sim-0")
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=299))
+    assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
+    assert caught.value.facts["excess_bytes"] == "311"
+    assert caught.value.facts["reclaimable_bytes"] == "310"
+    assert await bench.pools.view("sim-0") == before
+    told = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=299), validate_only=True)
+    assert told.impact.reclaimable_bytes < told.impact.excess_bytes
+
+
+async def test_a_model_that_cannot_be_unloaded_leaves_the_old_budget_and_every_reservation() -> None:
+    bench = await crowded()
+    bench.reclaimer.failures["unload old"] = [DeviceOpsError("stuck", ErrorReason.DRIVER_ERROR)]
+    with pytest.raises(DeviceOpsError):
+        await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=370))
+    view = await bench.pools.view("sim-0")
+    assert view.budget.limit_bytes is None
+    assert view.reserved_bytes == 110
+
+
+async def test_headroom_takes_the_ground_from_reservations_only() -> None:
+    bench = await crowded()
+    change = await bench.budgets.set("sim-0", MemoryBudget(headroom_bytes=420))
+    assert len(change.impact.preempted_ids) == 1
+    assert change.impact.excess_bytes == 0
+    assert bench.reclaimer.calls == []
+
+
+async def test_eviction_makes_room_only_where_it_is_allowed_and_enough() -> None:
+    bench = await crowded()
+    for size, evict in ((500, False), (600, True)):
+        with pytest.raises(DeviceOpsError):
+            await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=size, allow_eviction=evict))
+    assert bench.reclaimer.calls == []
+    granted = await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=450, allow_eviction=True))
+    assert granted.evicted_ids == ("old",)

@@ -1,0 +1,165 @@
+"""Clean-ups: the mildest first, the longest unused first, and a report that says what really happened."""
+
+import asyncio
+
+import pytest
+
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Unavailable
+from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.pressure import Pressure
+from domains.memory.pools.reclaim import ReclaimAsk, ReclaimLevel, ReclaimReport
+from domains.memory.pools.reclaiming import Reclaiming
+from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
+
+
+class ReclaimBench(Bench):
+    """A pool of 1000 with caches, models and jobs."""
+
+    def __init__(self, **budget: int) -> None:
+        super().__init__(1000, **budget)
+        self.reclaimer = ScriptedReclaimer(self.source)
+        self.reclaiming = Reclaiming(self.pools, self.reclaimer)
+        self.source.cached = 50
+        self.reclaimer.load("young", 100, 400)
+        self.reclaimer.load("old", 100, 4000)
+        self.reclaimer.load("pinned", 100, 9000, pinned=True)
+        self.reclaimer.load("busy", 100, 9000, in_use=True)
+        self.source.jobs.update({"job-4": 60, "job-1": 70})
+
+    async def reclaim(self, **fields: object) -> ReclaimReport:
+        return await self.reclaiming.reclaim("sim:0", ReclaimAsk(**fields))  # pyright: ignore[reportArgumentType]  # by name
+
+
+def done(report: ReclaimReport) -> list[tuple[str, str, int | None]]:
+    return [(step.action, step.owner.id, step.freed_bytes) for step in report.steps]
+
+
+async def test_it_stops_as_soon_as_the_target_is_met() -> None:
+    bench = ReclaimBench()
+    report = await bench.reclaim(free_bytes=120)
+    assert done(report) == [("empty_cache", "allocator", 50), ("unload", "old", 100)]
+    assert report.target_met
+    assert report.after is not None
+    assert (report.before.measure.used_bytes, report.after.measure.used_bytes) == (580, 430)
+
+
+async def test_pinned_used_and_kept_models_stay() -> None:
+    bench = ReclaimBench()
+    report = await bench.reclaim(keep_ids=("old",))
+    assert done(report) == [("empty_cache", "allocator", 50), ("unload", "young", 100)]
+    assert set(bench.source.models) == {"old", "pinned", "busy"}
+
+
+async def test_a_target_out_of_reach_is_not_called_met() -> None:
+    bench = ReclaimBench()
+    report = await bench.reclaim(free_bytes=251)
+    assert not report.target_met
+    assert len(report.steps) == 3
+
+
+async def test_a_ratio_is_a_target_too() -> None:
+    bench = ReclaimBench()
+    report = await bench.reclaim(used_ratio=0.53)
+    assert done(report) == [("empty_cache", "allocator", 50)]
+    assert report.target_met
+
+
+async def test_emergency_interrupts_the_least_urgent_job_first() -> None:
+    bench = ReclaimBench()
+    report = await bench.reclaim(free_bytes=300, max_level=ReclaimLevel.EMERGENCY)
+    assert [step.action for step in report.steps] == ["empty_cache", "unload", "unload", "compact", "interrupt"]
+    assert bench.source.jobs == {"job-4": 60}
+
+
+async def test_a_plan_promises_what_the_books_say_and_does_nothing() -> None:
+    bench = ReclaimBench()
+    ask = ReclaimAsk(free_bytes=120, max_level=ReclaimLevel.EMERGENCY)
+    report = await bench.reclaiming.reclaim("sim-0", ask, validate_only=True)
+    assert done(report) == [("empty_cache", "allocator", 50), ("unload", "old", 100)]
+    assert (report.target_met, report.after, bench.reclaimer.calls) == (True, None, [])
+    far = await bench.reclaiming.reclaim("sim-0", ReclaimAsk(free_bytes=900), validate_only=True)
+    assert not far.target_met
+
+
+async def test_a_failed_step_is_tried_once_more() -> None:
+    bench = ReclaimBench()
+    bench.reclaimer.failures["unload old"] = [DeviceOpsError("busy", ErrorReason.DRIVER_ERROR)]
+    report = await bench.reclaim(free_bytes=150)
+    assert [step.failure for step in report.steps] == [None, None]
+    assert bench.reclaimer.calls.count("unload old") == 2
+
+
+async def test_a_step_that_fails_twice_is_listed_and_the_next_one_taken() -> None:
+    bench = ReclaimBench()
+    bench.reclaimer.failures["unload old"] = [RuntimeError("secret text")] * 2
+    report = await bench.reclaim(free_bytes=150)
+    _, failed, after = report.steps
+    assert failed.failure is not None
+    assert (failed.failure.reason, failed.freed_bytes) == (ErrorReason.INVARIANT_BROKEN, 0)
+    assert "secret" not in failed.failure.message
+    assert (after.owner.id, after.failure, report.target_met) == ("young", None, True)
+
+
+async def test_a_restarting_worker_fails_the_call_not_each_step() -> None:
+    bench = ReclaimBench()
+    bench.reclaimer.failures["empty_caches"] = [Unavailable("again soon", ErrorReason.WORKER_RESTARTING)]
+    with pytest.raises(Unavailable):
+        await bench.reclaim(free_bytes=10)
+
+
+class StuckReclaimer(ScriptedReclaimer):
+    """Never comes back from unloading."""
+
+    async def unload(self, loaded_model_id: str) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_it_ends_when_its_time_is_over() -> None:
+    bench = ReclaimBench()
+    stuck = StuckReclaimer(bench.source)
+    stuck.idle = bench.reclaimer.idle
+    report = await Reclaiming(bench.pools, stuck).reclaim("sim-0", ReclaimAsk(max_s=0.1))
+    assert report.steps[-1].failure is not None
+    assert report.steps[-1].failure.reason is ErrorReason.RUN_TIMEOUT
+    assert len(report.steps) == 2
+    assert not report.target_met
+
+
+async def test_caches_go_by_themselves_from_warning_and_idle_models_from_critical() -> None:
+    bench = ReclaimBench()
+    told: asyncio.Queue[ReclaimReport] = asyncio.Queue()
+    bench.reclaiming.on_reclaimed = told.put_nowait
+    bench.source.others = 240
+    await bench.pools.measure("sim-0")
+    report = await asyncio.wait_for(told.get(), 5)
+    assert done(report) == [("empty_cache", "allocator", 50)]
+    bench.source.others = 400
+    await bench.pools.measure("sim-0")
+    report = await asyncio.wait_for(told.get(), 5)
+    assert done(report) == [("unload", "old", 100)]
+    assert (await bench.pools.view("sim-0")).pressure is Pressure.WARNING
+
+
+async def test_a_budget_may_forbid_it() -> None:
+    bench = ReclaimBench()
+    bench.pools.set_budget("sim-0", MemoryBudget(automatic_reclaim=False))
+    bench.source.others = 400
+    await bench.pools.measure("sim-0")
+    await asyncio.sleep(0)
+    assert bench.reclaimer.calls == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"free_bytes": -1}, {"free_bytes"}),
+        ({"used_ratio": 1.1}, {"used_ratio"}),
+        ({"used_ratio": float("nan")}, {"used_ratio"}),
+        ({"max_s": 0.05}, {"max_duration"}),
+        ({"max_s": 601.0, "free_bytes": -(2**63)}, {"max_duration", "free_bytes"}),
+    ],
+)
+def test_impossible_requests_are_refused_all_at_once(fields: dict[str, float], named: set[str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ReclaimAsk(**fields)  # pyright: ignore[reportArgumentType]  # wrong on purpose
+    assert {violation.field for violation in caught.value.violations} == named
