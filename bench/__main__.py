@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-CPU_SET = ("encode", "blob_read", "unary", "ttfp", "cancel", "serve_overhead", "engine_step")
+CPU_SET = (
+    "encode",
+    "blob_read",
+    "unary",
+    "ttfp",
+    "cancel",
+    "serve_overhead",
+    "engine_step",
+    "cached_reads",
+    "loop_lag",
+    "watch_cost",
+    "shared_memory",
+)
 
 
 def main() -> int:

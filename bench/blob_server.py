@@ -1,4 +1,4 @@
-"""The real MemoryServicer over a real blob store that holds one blob of random bytes; nothing else, so it starts at once.
+"""The real methods of blobs over a real blob store that holds one blob of random bytes; nothing else, so it starts at once.
 
 python -m bench.blob_server SIZE_BYTES      prints its port and the blob's id
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 
 from deviceops.memory.v1 import memory_service_pb2
-from domains.memory.blob_store import BlobStore
+from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
+from server.blobs import BlobMethods
 from server.errors import ErrorInterceptor
-from server.memory import MemoryServicer
 from server.register import register
 
 
@@ -26,7 +26,7 @@ async def serve(size: int) -> None:
         blob = await store.keep(os.urandom(size), "application/octet-stream", "bench")
         server = grpc.aio.server(interceptors=[ErrorInterceptor()])
         service = memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"]
-        register(server, service, MemoryServicer(store))
+        register(server, service, BlobMethods(store))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         print(port, blob.id, flush=True)

@@ -18,6 +18,11 @@ class Stage(StrEnum):
     DECODING = "decoding"
     ENCODING = "encoding"
     SCANNING = "scanning"
+    MEASURING = "measuring"
+    DRAINING = "draining"
+    RESETTING = "resetting"
+    COPYING = "copying"
+    VERIFYING = "verifying"
 
 
 class Unit(StrEnum):

@@ -1,9 +1,8 @@
-"""Builds the server and takes it down again. The only module that constructs; the stop order is read in `serve`."""
+"""Builds the server and takes it down again. The only module that constructs; the stop order is read in `serving`."""
 
 import asyncio
 import contextlib
 import signal
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Coroutine
@@ -21,35 +20,38 @@ from deviceops.model.v1 import model_service_pb2
 from deviceops.postprocessing.v1 import postprocessing_service_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from domains import storage
-from domains.device.device import DeviceState
-from domains.device.devices import Devices
-from domains.device.find import find
-from domains.errors import AlreadyExists
-from domains.memory.blob_store import BlobStore
+from domains.events import EventLog
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
-from domains.processing.dispatch import Dispatcher, Lane
+from domains.processing.dispatch import Dispatcher
+from domains.processing.job import ResetWork, ScanWork, TransferWork
+from domains.processing.job_admission import JobAdmission, weights_of
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_run import RunTools
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
+from domains.processing.reset_run import ResetRuns
+from domains.processing.scan_run import ScanRuns
 from domains.processing.submit import Submissions
+from domains.processing.transfer_run import TransferRuns
 from domains.processing.unload import Unloading
-from domains.processing.worker import Worker
 from server import log, reflection
+from server.announce import Announcer
 from server.device import DeviceServicer
+from server.device_parts import DeviceParts
 from server.errors import ErrorInterceptor
 from server.health import Health
 from server.inference import InferenceServicer
+from server.listen import listen, options
 from server.memory import MemoryServicer
+from server.memory_parts import MemoryParts
 from server.model import ModelServicer
 from server.postprocessing import PostprocessingServicer
 from server.processing import ProcessingServicer
 from server.register import missing, register
 from server.settings import Settings
 from server.status import DEPENDS, SystemView
-from server.worker.keeper import WorkerKeeper
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
@@ -64,41 +66,66 @@ class Server:
 
     def __init__(self, settings: Settings, database: sqlite3.Connection, begin_s: float) -> None:
         self.settings = settings
-        self.blobs = BlobStore(database, settings.state / "blobs")
+        self.events = EventLog(database, settings.state)
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
-        names = find(settings.devices)
-        self.devices = Devices(expected=names)
+        self.memory = MemoryParts(
+            settings, database, self.jobs, self.loaded, lambda job: weights_of(job, self.catalogue)[1]
+        )
+        self.blobs = self.memory.blobs
         queue = JobQueue(settings.queue_capacity)
-        tools = RunTools(self.catalogue, self.loaded, self.blobs)
-        self.dispatcher = Dispatcher(self.jobs, queue, tools)
-        self.dispatcher.on_load = self._note_load
-        self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices)
-        self.keepers = [
-            WorkerKeeper(name, self.dispatcher, self.devices, self.loaded, settings.jobs_per_device) for name in names
-        ]
+        self.devices = DeviceParts(settings, self.events)
+        tools = RunTools(
+            self.catalogue, self.loaded, self.blobs, self.devices.devices, stall_timeout_s=settings.stall_timeout_s
+        )
+        self.dispatcher = Dispatcher(self.jobs, queue, tools, self.devices.devices)
+        self.devices.wire(self.dispatcher, self.loaded)
+        unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
+        self.memory.wire(self.devices, self.dispatcher, unloading)
+        admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
+        self.dispatcher.claimed = admission.claimed
+        self.dispatcher.held_back = self.memory.is_nearly_full
+        tools.front_work = {
+            ScanWork: ScanRuns(self.jobs, self.catalogue).run,
+            TransferWork: TransferRuns(self.jobs, self.blobs).run,
+            ResetWork: ResetRuns(self.jobs, self.devices.devices, self.dispatcher, self.loaded, self.devices.care).run,
+        }
+        self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
+        self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
         self.health = Health()
-        self.servicers = self._servicers()
-        unbuilt = {domain: missing(service, servicer) for domain, (service, servicer) in self.servicers.items()}
-        self.view = SystemView(settings, unbuilt, begin_s)
-        self.view.keepers = self.keepers
-        for keeper in self.keepers:
-            keeper.on_change = self._worker_changed
+        self.view = SystemView(settings, begin_s)
+        self.servicers = self._servicers(unloading)
+        self.view.unbuilt = {
+            domain: missing(service, servicer) for domain, (service, servicer) in self.servicers.items()
+        }
+        self.view.keepers = self.devices.fleet.keepers
+        self.devices.fleet.on_change = self._worker_changed
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _servicers(self) -> dict[int, tuple[ServiceDescriptor, object]]:
+    def _servicers(self, unloading: Unloading) -> dict[int, tuple[ServiceDescriptor, object]]:
         """The six services, each with the domain that it speaks for."""
-        pb, settings = system_status_pb2, self.settings
-        unloading = Unloading(self.loaded, self._worker_of)
-        processing = ProcessingServicer(self.submissions, self.blobs, self.status, settings.keep_jobs_s)
+        pb, settings, parts = system_status_pb2, self.settings, self.devices
+        processing = ProcessingServicer(
+            self.submissions, self.blobs, self.status, settings.keep_jobs_s, self.events, self.view.instance_id
+        )
         inference = InferenceServicer(
-            self.submissions, self.catalogue, self.loaded, self.devices, settings.jobs_per_device
+            self.submissions, self.catalogue, self.loaded, parts.devices, settings.jobs_per_device
         )
         model = ModelServicer(self.submissions, self.catalogue, self.loaded, unloading)
+        device = DeviceServicer(
+            parts.devices,
+            parts.statuses,
+            parts.control,
+            parts.care,
+            parts.refresh,
+            parts.advisor(self.catalogue),
+            self.submissions,
+        )
+        memory = MemoryServicer(self.memory, parts.devices, self.submissions)
         return {
-            pb.DOMAIN_DEVICE: (_service(device_service_pb2), DeviceServicer(self.devices, settings.jobs_per_device)),
-            pb.DOMAIN_MEMORY: (_service(memory_service_pb2), MemoryServicer(self.blobs)),
+            pb.DOMAIN_DEVICE: (_service(device_service_pb2), device),
+            pb.DOMAIN_MEMORY: (_service(memory_service_pb2), memory),
             pb.DOMAIN_MODEL: (_service(model_service_pb2), model),
             pb.DOMAIN_INFERENCE: (_service(inference_service_pb2), inference),
             pb.DOMAIN_POSTPROCESSING: (_service(postprocessing_service_pb2), PostprocessingServicer()),
@@ -108,15 +135,6 @@ class Server:
     def status(self) -> system_status_pb2.SystemStatus:
         """How everything is now."""
         return self.view.status()
-
-    def _worker_of(self, device_id: str) -> Worker | None:
-        links = (keeper.link for keeper in self.keepers if keeper.link)
-        return next((link for link in links if link.device.id == device_id), None)
-
-    def _note_load(self, lane: Lane) -> None:
-        if lane.worker is not None and self._worker_of(lane.device_id) is not None:
-            state = DeviceState.BUSY if lane.running else DeviceState.AVAILABLE
-            self.devices.put(lane.worker.device, state, len(lane.running))
 
     def _worker_changed(self) -> None:
         self.view.worker_changed()
@@ -138,7 +156,7 @@ class Server:
 
     def transport(self) -> grpc.aio.Server:
         """A gRPC server with everything on it, its ports not yet open."""
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_options(self.settings))
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options(self.settings))
         names: list[str] = []
         for domain in DEPENDS:
             service, servicer = self.servicers[domain]
@@ -149,17 +167,29 @@ class Server:
         server.add_generic_rpc_handlers(reflection.handlers(names))
         return server
 
+    def begin(self) -> None:
+        """Take up what the last process left, start the workers and all that runs beside the calls."""
+        self.announcer.started()
+        self.blobs.sweep(self.jobs.knows)
+        self.jobs.recover()
+        self.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))
+        self.spawn(self.expire())
+        for work in (*self.devices.begin(), *self.memory.begin()):
+            self.spawn(work)
+
     async def expire(self) -> None:
-        """Forget jobs that were kept long enough, with their blobs."""
+        """Forget jobs that were kept long enough, with their blobs, and blobs whose time has come."""
         while True:
             for job_id in self.jobs.expired():
                 self.jobs.delete(job_id)
                 self.blobs.release(job_id)
+            self.blobs.collect()
             await asyncio.sleep(_EXPIRY_S)
 
     async def drain(self) -> None:
         """Take no more work, and let what runs come to its end if that is soon."""
-        self.submissions.draining = self.view.draining = True
+        self.submissions.draining = self.memory.draining = self.view.draining = True
+        self.announcer.draining()
         await self.tell_health()
         self.dispatcher.stop_taking()
         with contextlib.suppress(TimeoutError):
@@ -167,6 +197,7 @@ class Server:
 
     async def end_tasks(self) -> None:
         """End the workers and everything else that runs beside."""
+        await self.devices.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -180,58 +211,14 @@ def _service(module: object) -> ServiceDescriptor:
     return service
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        # A second server on the same port must fail, not share it.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # .NET clients ping through long loads; the default answers them with GOAWAY.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
-
-
-def _has_owner(address: str) -> bool:
-    """Whether somebody answers at a Unix socket; gRPC would take its path away from them."""
-    if not address.startswith("unix:"):
-        return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(address.removeprefix("unix:")) == 0
-
-
-def _listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
-    """Open the ports. Raises ID_TAKEN for one that somebody else has."""
-    addresses = [f"{settings.host}:{settings.port}"]
-    if settings.socket:
-        addresses.append(f"unix:{settings.socket.resolve()}")
-    opened: list[str] = []
-    for address in addresses:
-        try:
-            port = 0 if _has_owner(address) else server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if not port:
-            message = f"cannot listen on {address}: another program has it; stop that one or choose another --port"
-            raise AlreadyExists(message, address=address)
-        opened.append(address if address.startswith("unix:") else f"{settings.host}:{port}")
-    return opened
-
-
 @asynccontextmanager
 async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
     """A running server. Its parts stop in the reverse order of the lines below."""
     with storage.owned(settings.state), contextlib.closing(storage.open_database(settings.state)) as database:
         app = Server(settings, database, begin_s)
         transport = app.transport()
-        app.view.addresses = _listen(transport, settings)
-        app.blobs.sweep(app.jobs.knows)
-        app.jobs.recover()
-        app.spawn(storage.keep_checkpointed(settings.state, _CHECKPOINT_S))
-        app.spawn(app.expire())
-        for keeper in app.keepers:
-            app.spawn(keeper.keep())
+        app.view.addresses = listen(transport, settings)
+        app.begin()
         await transport.start()
         app.view.served()
         await app.tell_health()

@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from domains.failure import Failure
 from domains.inference.generation import OutputFormat
 from domains.processing.job import JobOptions
-from domains.processing.job_event import Failure
 from domains.progress import Degraded
 from server.errors import code_of
 
@@ -135,6 +135,7 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
     """What is the same for every kind of job."""
     message = job_event_pb2.JobOptions(
         session_id=options.session_id,
+        reservation_id=options.reservation_id,
         priority=job_event_pb2.Priority.ValueType(options.priority),
         devices=job_event_pb2.DeviceSelector(device_ids=options.device_ids) if options.device_ids else None,
         labels=[label_pb2.Label(key=key, value=value) for key, value in options.labels],
@@ -166,10 +167,9 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if message.devices.strategy:
         text = "this server places jobs by its own choice yet; leave it empty, or name the device"
         wrong.append(Violation(field=f"{path}.devices.strategy", message=text))
-    for field in ("session_id", "reservation_id"):
-        if getattr(message, field):
-            text = "this server has no sessions and reservations yet; leave it empty"
-            wrong.append(Violation(field=f"{path}.{field}", message=text))
+    if message.session_id:
+        text = "this server has no sessions yet; leave it empty"
+        wrong.append(Violation(field=f"{path}.session_id", message=text))
     if wrong:
         raise InvalidRequest(wrong)
     return JobOptions(
@@ -179,4 +179,5 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
         run_timeout_s=spans["run_timeout"],
         keep_for_s=spans["keep_for"],
         labels=labels,
+        reservation_id=message.reservation_id,
     )

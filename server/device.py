@@ -1,77 +1,180 @@
-"""DeviceService: the devices there are, as far as it is built."""
+"""DeviceService: hardware, its health and its control."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from deviceops.device.v1 import device_pb2, device_service_pb2
-from domains.device.devices import Devices, DeviceView
+from deviceops.device.v1 import device_health_pb2, device_pb2, device_service_pb2
+from domains.answers import Answers
+from domains.device.device import DeviceState
+from domains.device.devices import Devices
+from domains.device.health import HealthDepth, HealthReport
+from domains.device.record import DeviceView
+from domains.device.refresh import Refreshed
+from domains.errors import InvalidRequest, Violation
+from domains.processing.device_advice import DeviceAdvisor
+from domains.processing.device_care import DEFAULT_TIMEOUT_S, DeviceCare
+from domains.processing.device_control import DeviceChange, DeviceControl
+from domains.processing.submit import Submissions
 from server import convert
+from server.device_messages import DEPTHS, GOALS, from_settings, to_advice, to_device, to_health_report
+from server.device_status import DeviceStatusMethods, StatusSource
+from server.device_work import from_benchmark, from_reset
+from server.watch import door
 
+MAX_CAUSE = 255
 Context = grpc.aio.ServicerContext[Any, Any]
+Refresh = Callable[[float, bool], Awaitable[Refreshed]]
+"""Look for hardware: seconds for each backend, and whether to try again what each can do."""
 
 
-class DeviceServicer:
-    """What the workers told of their devices."""
+class DeviceServicer(DeviceStatusMethods):
+    """Devices."""
 
-    def __init__(self, devices: Devices, jobs_per_device: int) -> None:
+    def __init__(
+        self,
+        devices: Devices,
+        statuses: StatusSource,
+        control: DeviceControl,
+        care: DeviceCare,
+        refresh: Refresh,
+        advisor: DeviceAdvisor,
+        submissions: Submissions,
+    ) -> None:
+        super().__init__(statuses)
         self._devices = devices
-        self._jobs_per_device = jobs_per_device
+        self._control = control
+        self._care = care
+        self._refresh = refresh
+        self._advisor = advisor
+        self._submissions = submissions
+        self._changes: Answers[DeviceChange] = Answers()
+        self._reports: Answers[HealthReport] = Answers()
 
     async def ListDevices(
         self, request: device_service_pb2.ListDevicesRequest, context: Context
     ) -> device_service_pb2.ListDevicesResponse:
         """All devices that the filter lets through."""
-        devices = [to_device(view, self._jobs_per_device) for view in self._devices.list()]
-        chosen = [device for device in devices if _accepts(request.filter, device)]
+        self._devices.check_known()
+        chosen = [to_device(view) for view in self._devices.list() if _accepts(request.filter, view)]
         return device_service_pb2.ListDevicesResponse(devices=chosen)
 
     async def GetDevice(
         self, request: device_service_pb2.GetDeviceRequest, context: Context
     ) -> device_service_pb2.GetDeviceResponse:
         """One device by id or alias."""
-        view = self._devices.get(request.device_id)
-        return device_service_pb2.GetDeviceResponse(device=to_device(view, self._jobs_per_device))
+        return device_service_pb2.GetDeviceResponse(device=to_device(self._devices.get(request.device_id)))
 
+    async def UpdateDevice(
+        self, request: device_service_pb2.UpdateDeviceRequest, context: Context
+    ) -> device_service_pb2.UpdateDeviceResponse:
+        """Change settings."""
+        if len(request.cause) > MAX_CAUSE:
+            text = f"at most {MAX_CAUSE} characters"
+            raise InvalidRequest([Violation(field="cause", message=text, allowed=f"0..{MAX_CAUSE} characters")])
+        done = await self._changes.once(
+            request.request_id,
+            request.SerializeToString(deterministic=True),
+            lambda: self._control.update(
+                request.device_id,
+                from_settings(request.settings),
+                list(request.update_mask.paths),
+                etag=request.etag,
+                validate_only=request.validate_only,
+                cause=request.cause,
+            ),
+        )
+        return device_service_pb2.UpdateDeviceResponse(
+            device=to_device(done.view), finishing_job_ids=done.finishing, stranded_job_ids=done.stranded
+        )
 
-def _accepts(wanted: device_pb2.DeviceFilter, device: device_pb2.Device) -> bool:
-    return (
-        (not wanted.kinds or device.kind in wanted.kinds)
-        and (not wanted.backends or device.backend in wanted.backends)
-        and (not wanted.states or device.state in wanted.states)
-    )
-
-
-def to_device(view: DeviceView, jobs_per_device: int) -> device_pb2.Device:
-    """A device as the contract tells it; what was not measured stays absent."""
-    device = view.device
-    return device_pb2.Device(
-        id=device.id,
-        aliases=device.aliases,
-        display_name=device.display_name,
-        kind=device_pb2.DeviceKind.Value(f"DEVICE_KIND_{device.kind.name}"),
-        backend=device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{device.backend.name}"),
-        state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}"),
-        identity=device_pb2.DeviceIdentity(
-            vendor=device.vendor,
-            pci_bus_id=device.pci_bus_id,
-            vendor_uuid=device.uuid,
-            backend_index=device.backend_index,
-        ),
-        driver=device_pb2.DeviceDriver(version=device.driver_version, runtime=device.runtime_version, supported=True),
-        capabilities=device_pb2.DeviceCapabilities(
-            total_memory_bytes=device.total_memory_bytes,
-            compute_capability=device.compute_capability,
-            compute_units=device.compute_units,
-            precisions=[
-                device_pb2.PrecisionSupport(
-                    precision=convert.to_precision(tried.precision), supported=tried.supported, detail=tried.detail
+    async def RefreshDevices(
+        self, request: device_service_pb2.RefreshDevicesRequest, context: Context
+    ) -> device_service_pb2.RefreshDevicesResponse:
+        """Look for hardware again."""
+        limit = _span(request, "timeout_per_backend", 10.0, 0.1, 60.0)
+        found = await self._refresh(limit, request.probe_again)
+        return device_service_pb2.RefreshDevicesResponse(
+            devices=[to_device(view) for view in self._devices.list()],
+            added_ids=found.added,
+            changed_ids=found.changed,
+            lost_ids=found.lost,
+            returned_ids=found.returned,
+            backend_failures=[
+                device_service_pb2.DeviceBackendFailure(
+                    backend=device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{one.backend.name}"),
+                    failure=convert.to_failure(one.failure, one.time_s),
                 )
-                for tried in device.precision_support
+                for one in found.failures
             ],
-            tasks=["text_to_image"],
-            max_concurrent_jobs=jobs_per_device,
-        ),
-        settings=device_pb2.DeviceSettings(enabled=True, max_concurrent_jobs=jobs_per_device),
-        etag=view.etag,
+            duration=convert.to_duration(found.duration_s),
+        )
+
+    async def CheckDeviceHealth(
+        self, request: device_service_pb2.CheckDeviceHealthRequest, context: Context
+    ) -> device_service_pb2.CheckDeviceHealthResponse:
+        """Try whether a device computes right."""
+        if request.depth not in DEPTHS:
+            allowed = ", ".join(depth.name for depth in HealthDepth)
+            raise InvalidRequest([Violation(field="depth", message="there is no such depth", allowed=allowed)])
+        depth = DEPTHS[device_health_pb2.DeviceHealthDepth.ValueType(request.depth)]
+        limit = _span(request, "timeout", DEFAULT_TIMEOUT_S[depth], 1.0, 600.0)
+        report = await self._reports.once(
+            request.request_id,
+            request.SerializeToString(deterministic=True),
+            lambda: self._care.check(request.device_id, depth, limit),
+        )
+        return device_service_pb2.CheckDeviceHealthResponse(report=to_health_report(report))
+
+    async def RecommendDeviceSettings(
+        self, request: device_service_pb2.RecommendDeviceSettingsRequest, context: Context
+    ) -> device_service_pb2.RecommendDeviceSettingsResponse:
+        """Advice, without effect."""
+        if request.goal not in GOALS:
+            raise InvalidRequest([Violation(field="goal", message="there is no such goal")])
+        goal = GOALS[device_pb2.DeviceGoal.ValueType(request.goal)]
+        advice = self._advisor.advise(request.device_id, goal, request.task, request.model_id)
+        return device_service_pb2.RecommendDeviceSettingsResponse(advice=to_advice(advice))
+
+    def BenchmarkDevice(  # yields the bytes of its responses, see `register`
+        self, request: device_service_pb2.BenchmarkDeviceRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Measure a device and follow the job."""
+        work, options = convert.both(
+            lambda: from_benchmark(request.device_benchmark), lambda: convert.from_options(request.options)
+        )
+        job = self._submissions.benchmark(work, options, request_id=request.request_id, detached=request.detached)
+        return door(self._submissions, job.id, context, detached=request.detached)
+
+    def ResetDevice(  # yields the bytes of its responses, see `register`
+        self, request: device_service_pb2.ResetDeviceRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Bring a device back to a clean state and follow the job."""
+        work, options = convert.both(
+            lambda: from_reset(request.device_reset), lambda: convert.from_options(request.options)
+        )
+        job = self._submissions.reset(work, options, request_id=request.request_id, detached=request.detached)
+        return door(self._submissions, job.id, context, detached=request.detached)
+
+
+def _accepts(wanted: device_pb2.DeviceFilter, view: DeviceView) -> bool:
+    kind = device_pb2.DeviceKind.Value(f"DEVICE_KIND_{view.device.kind.name}")
+    backend = device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{view.device.backend.name}")
+    state = device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}")
+    return (
+        (not wanted.kinds or kind in wanted.kinds)
+        and (not wanted.backends or backend in wanted.backends)
+        and (state in wanted.states if wanted.states else view.state is not DeviceState.LOST)
     )
+
+
+def _span(request: Any, field: str, default: float, low: float, high: float) -> float:
+    """A duration of the request, within its range."""
+    if not request.HasField(field):
+        return default
+    seconds = convert.from_duration(getattr(request, field))
+    if not low <= seconds <= high:
+        text = f"{seconds:g} s is not within {low:g}..{high:g} s"
+        raise InvalidRequest([Violation(field=field, message=text, allowed=f"{low:g} s..{high:g} s")])
+    return seconds

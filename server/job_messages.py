@@ -13,10 +13,21 @@ from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from domains.inference.generation import ResolvedGeneration
 from domains.journal import Entry
 from domains.processing import job_event as events
-from domains.processing.job import GenerateWork, Job, LoadWork, ScanWork
+from domains.processing.job import (
+    BenchmarkWork,
+    GenerateWork,
+    Job,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+)
 from domains.processing.job_state import JobState
 from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
 from server import convert
+from server.blob_messages import to_transfer, to_transfer_report
+from server.device_messages import to_benchmark_report, to_reset_report
+from server.device_work import to_benchmark, to_reset
 from server.generation_messages import to_generation, to_resolved
 from server.model_messages import to_loaded, to_scan_report
 
@@ -173,7 +184,7 @@ def _generation_result(job: Job, result: events.GenerationResult) -> generated_i
     )
 
 
-def _put_result(update: Update, job: Job, result: events.JobResult | None) -> None:
+def _put_result(update: Update | job_pb2.Job, job: Job, result: events.JobResult | None) -> None:
     match result:
         case events.GenerationResult():
             update.generation_result.CopyFrom(_generation_result(job, result))
@@ -181,6 +192,12 @@ def _put_result(update: Update, job: Job, result: events.JobResult | None) -> No
             update.loaded_model.CopyFrom(to_loaded(result.loaded))
         case events.ScanResult():
             update.model_scan_report.CopyFrom(to_scan_report(result.report))
+        case events.BenchmarkResult():
+            update.device_benchmark_report.CopyFrom(to_benchmark_report(result.report))
+        case events.ResetResult():
+            update.device_reset_report.CopyFrom(to_reset_report(result))
+        case events.TransferResult():
+            update.blob_transfer_report.CopyFrom(to_transfer_report(result.report))
         case None:
             pass
 
@@ -189,6 +206,9 @@ KIND_OF: dict[type[msgspec.Struct], job_pb2.JobKind.ValueType] = {
     GenerateWork: job_pb2.JOB_KIND_GENERATION,
     LoadWork: job_pb2.JOB_KIND_MODEL_LOAD,
     ScanWork: job_pb2.JOB_KIND_MODEL_SCAN,
+    BenchmarkWork: job_pb2.JOB_KIND_DEVICE_BENCHMARK,
+    ResetWork: job_pb2.JOB_KIND_DEVICE_RESET,
+    TransferWork: job_pb2.JOB_KIND_BLOB_TRANSFER,
 }
 
 
@@ -214,15 +234,7 @@ def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
         request_id=job.request_id,
         detached=job.detached,
     )
-    match job.result:
-        case events.GenerationResult():
-            message.generation_result.CopyFrom(_generation_result(job, job.result))
-        case events.LoadResult():
-            message.loaded_model.CopyFrom(to_loaded(job.result.loaded))
-        case events.ScanResult():
-            message.model_scan_report.CopyFrom(to_scan_report(job.result.report))
-        case None:
-            pass
+    _put_result(message, job, job.result)
     return message
 
 
@@ -252,4 +264,10 @@ def _spec(job: Job) -> job_pb2.JobSpec:
             spec.model_load.SetInParent()
         case ScanWork():
             spec.model_scan.SetInParent()
+        case BenchmarkWork():
+            spec.device_benchmark.CopyFrom(to_benchmark(job.work))
+        case ResetWork():
+            spec.device_reset.CopyFrom(to_reset(job.work))
+        case TransferWork():
+            spec.blob_transfer.CopyFrom(to_transfer(job.work.request))
     return spec

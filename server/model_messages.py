@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains.errors import ErrorReason
+from domains.failure import Failure
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanReport
-from domains.processing.job_event import Failure
 from server import convert
 
 _STATES = {

@@ -9,19 +9,23 @@ import msgspec
 from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotSupported, Violation
-from domains.memory.blob_store import BlobStore
+from domains.events import EventLog
+from domains.memory.blobs.store import BlobStore
 from domains.processing.job import Job
 from domains.processing.submit import Submissions
 from server import convert, paging
+from server.blob_messages import from_transfer
+from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation
 from server.job_messages import KIND_OF, in_list, to_job, to_state
 from server.model import refuse_unserved
+from server.system_events import SystemEventMethods
 from server.watch import follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer:
+class ProcessingServicer(SystemEventMethods):
     """Jobs and the system."""
 
     def __init__(
@@ -30,7 +34,10 @@ class ProcessingServicer:
         blobs: BlobStore,
         status: Callable[[], system_status_pb2.SystemStatus],
         keep_jobs_s: float,
+        events: EventLog,
+        instance_id: str,
     ) -> None:
+        super().__init__(events, instance_id)
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs
@@ -91,6 +98,16 @@ class ProcessingServicer:
             case "model_scan":
                 options = convert.from_options(request.options)
                 return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
+            case "device_benchmark":
+                work, options = from_benchmark(spec.device_benchmark), convert.from_options(request.options)
+                return self._submissions.benchmark(work, options, request_id=request_id)
+            case "device_reset":
+                reset, options = from_reset(spec.device_reset), convert.from_options(request.options)
+                return self._submissions.reset(reset, options, request_id=request_id)
+            case "blob_transfer":
+                options = convert.from_options(request.options)
+                transfer = from_transfer(spec.blob_transfer, self._submissions.device_id)
+                return self._submissions.transfer(transfer, options, request_id=request_id)
             case None:
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
                 raise InvalidRequest([violation])
@@ -147,7 +164,7 @@ class ProcessingServicer:
 
 
 def _within_spec(violation: Violation) -> Violation:
-    inside = violation.field.startswith(("generation.", "model_load.", "model_scan."))
+    inside = violation.field.partition(".")[0] in job_pb2.JobSpec.DESCRIPTOR.fields_by_name
     return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
 
 

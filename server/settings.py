@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """A device that tells nothing of its work for this long hangs: its worker is ended and its jobs run again."""
     recheck_s: Annotated[float, Field(gt=0)] = 10
     """How long after its quarantine a device is checked again; doubled after each failed check, up to 5 minutes."""
+    leak_window_s: Annotated[float, Field(ge=1)] = 60
+    """An owner whose memory grows in four such windows in a row, without more work, is told as a leak suspect."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
     drain_s: Annotated[float, Field(ge=0)] = 30

@@ -10,11 +10,12 @@ import psutil
 
 from deviceops.processing.v1 import system_status_pb2 as pb
 from domains.errors import ErrorReason
-from domains.processing.job_event import Failure
+from domains.failure import Failure
 from server import convert
+from server.blob_pieces import CHUNK_BYTES
 from server.inference import CONTRACT_VERSION, INLINE_BYTES
-from server.memory import CHUNK_BYTES
 from server.settings import Settings
+from server.version import SERVER_VERSION
 from server.worker.keeper import KeeperState, WorkerKeeper
 
 DEPENDS: dict[int, list[pb.Domain.ValueType]] = {
@@ -41,9 +42,9 @@ _WORKER_STATES = {
 class SystemView:
     """Gathers the status when asked."""
 
-    def __init__(self, settings: Settings, unbuilt: dict[int, list[str]], begin_s: float) -> None:
+    def __init__(self, settings: Settings, begin_s: float) -> None:
         self._settings = settings
-        self._unbuilt = unbuilt
+        self.unbuilt: dict[int, list[str]] = {}
         """Per domain, the methods that answer UNIMPLEMENTED."""
         self._begin_s = begin_s
         """Start of the process on the monotonic clock."""
@@ -87,7 +88,7 @@ class SystemView:
             mode=pb.SYSTEM_MODE_DRAINING if self.draining else pb.SYSTEM_MODE_NORMAL,
             domains=[self._domain(domain) for domain in DEPENDS],
             workers=[_worker(keeper) for keeper in self.keepers],
-            server_version=importlib.metadata.version("deviceops"),
+            server_version=SERVER_VERSION,
             contract_version=CONTRACT_VERSION,
             libraries=[f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "protobuf", "msgspec")],
             platform=platform.platform(),
@@ -115,7 +116,7 @@ class SystemView:
             waits_for=self._waits_for(domain),
             detail=self._detail(domain),
             init_duration=None if took is None else convert.to_duration(took),
-            disabled_methods=self._unbuilt.get(domain, []),
+            disabled_methods=self.unbuilt.get(domain, []),
         )
 
     def _waits_for(self, domain: int) -> list[pb.Domain.ValueType]:

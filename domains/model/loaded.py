@@ -1,5 +1,6 @@
 """What is loaded where, as the workers tell it."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
@@ -42,21 +43,31 @@ class LoadedModels:
 
     def __init__(self) -> None:
         self._loaded: dict[str, LoadedModel] = {}
+        self.listeners: list[Callable[[LoadedModel, bool], None]] = []
+        """Called when a model was loaded (True) or is gone (False)."""
 
     def put(self, loaded: LoadedModel, *, pin: bool = False) -> LoadedModel:
         """It is there now. Once pinned, it stays so until it is unloaded."""
         known = self._loaded.get(loaded.id)
         kept = msgspec.structs.replace(loaded, pinned=pin or (known is not None and known.pinned))
         self._loaded[loaded.id] = kept
+        if known is None:
+            self._tell(kept, True)
         return kept
 
     def remove(self, loaded_id: str) -> None:
         """It is gone."""
-        self._loaded.pop(loaded_id, None)
+        if gone := self._loaded.pop(loaded_id, None):
+            self._tell(gone, False)
 
     def remove_device(self, device_id: str) -> None:
         """The device's worker is gone, and all that it held."""
-        self._loaded = {name: one for name, one in self._loaded.items() if one.device_id != device_id}
+        for one in [one for one in self._loaded.values() if one.device_id == device_id]:
+            self.remove(one.id)
+
+    def _tell(self, one: LoadedModel, there: bool) -> None:
+        for listener in self.listeners:
+            listener(one, there)
 
     def list(self) -> list[LoadedModel]:
         """In the order of their ids."""

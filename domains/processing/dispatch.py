@@ -1,23 +1,33 @@
-"""Takes jobs from the queue to the devices, and what the devices tell back into the journals.
-
-A *lane* is a place where jobs run: one for each device worker, and one for work of the front process (scans).
-"""
+"""Takes jobs from the queue to the lanes, and what becomes of each attempt to the books of jobs and devices."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import structlog
 
-from domains.errors import DeviceOpsError, ErrorReason
-from domains.processing.job import Job, ScanWork
-from domains.processing.job_event import Failed, Failure, Interrupted, Started
+from domains.device.device import DeviceState
+from domains.device.devices import Devices
+from domains.device.status import Workload
+from domains.device.workload import WorkloadMeter
+from domains.errors import DeviceOpsError, ErrorReason, InternalError
+from domains.failure import Failure
+from domains.processing.job import Job, ResetWork, ScanWork, TransferWork
+from domains.processing.job_event import Failed, Interrupted, Started
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_run import JobRun, RunTools
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.lane import Lane, Turn, needs_all
 from domains.processing.live_job import empty_receipt
-from domains.processing.worker import Worker, WorkerGone
+from domains.processing.worker import Worker, WorkerGone, WorkerStalled
+
+_TRANSFERS = 4
+"""Blobs that are copied at the same time."""
+_RESETS = 16
+"""Devices that are reset at the same time."""
 
 MAX_ATTEMPTS = 3
 """A job that takes its worker down this often ends FAILED: it is probably the cause."""
@@ -28,55 +38,93 @@ _ANSWER_FIRST_S = 0.002
 _log = structlog.get_logger()
 
 
-class Lane:
-    """A place where jobs run."""
-
-    def __init__(self, worker: Worker | None, capacity: int) -> None:
-        self.worker = worker
-        """None: the front process itself."""
-        self.capacity = capacity
-        self.running: dict[str, Job] = {}
-        self.closed = False
-        """Its worker is gone; it takes nothing more."""
-
-    @property
-    def device_id(self) -> str:
-        """Empty for the front process."""
-        return self.worker.device.id if self.worker else ""
-
-    def fits(self, job: Job) -> bool:
-        """Whether this lane may run the job."""
-        if self.closed:
-            return False
-        if self.worker is None or isinstance(job.work, ScanWork):
-            return self.worker is None and isinstance(job.work, ScanWork)
-        device = self.worker.device
-        return not job.options.device_ids or bool({device.id, *device.aliases} & set(job.options.device_ids))
-
-
 class Dispatcher:
     """Runs queued jobs. `Jobs` tells it of every change; it never polls."""
 
-    def __init__(self, jobs: Jobs, queue: JobQueue, tools: RunTools) -> None:
+    def __init__(self, jobs: Jobs, queue: JobQueue, tools: RunTools, devices: Devices) -> None:
         self._jobs = jobs
         self._queue = queue
         self._tools = tools
-        self._lanes: list[Lane] = [Lane(None, capacity=1)]
+        self._devices = devices
+        self._lanes: list[Lane] = [
+            Lane(lambda: 1, only=(ScanWork,)),
+            Lane(lambda: _TRANSFERS, only=(TransferWork,)),
+            Lane(lambda: _RESETS, only=(ResetWork,)),
+        ]
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
-        self.on_load: Callable[[Lane], None] = lambda lane: None
-        """Called when a lane runs more or fewer jobs."""
+        self._excused: Counter[str] = Counter()
+        """Attempts by job that count for nothing."""
+        self.meter = WorkloadMeter()
+        self.claimed: Callable[[Job, str], AbstractAsyncContextManager[None]] = lambda job, device_id: nullcontext()
+        """Holds the memory that an attempt needs on a device."""
+        self.held_back: Callable[[str], bool] = lambda device_id: False
+        """Whether a device that is at work is to start no more: its memory is nearly full."""
         self._taking = True
-        jobs.on_change = self._changed
+        jobs.listeners.append(self._changed)
 
     def add_lane(self, lane: Lane) -> None:
         """A worker is ready."""
         self._lanes.append(lane)
-        self._pump()
+        self.pump()
+
+    def lane_of(self, device_id: str) -> Lane | None:
+        """The lane of a device whose worker is ready; None: there is none."""
+        return next(
+            (lane for lane in self._lanes if lane.worker and lane.device_id == device_id and not lane.closed), None
+        )
+
+    async def ready_lane(self, device_id: str) -> Lane:
+        """The device's lane, once its worker is ready."""
+        while (lane := self.lane_of(device_id)) is None:
+            await self._devices.until(device_id, lambda view: self.lane_of(device_id) is not None)
+        return lane
+
+    @asynccontextmanager
+    async def turn(self, lane: Lane, *, alone: bool) -> AsyncGenerator[Worker]:
+        """Room on a device's lane, ahead of all jobs that wait. Raises `WorkerGone` if the worker ends first."""
+        assert lane.worker is not None
+        turn = Turn(alone=alone)
+        lane.turns.append(turn)
+        self.pump()
+        try:
+            await turn.granted
+            if lane.closed:
+                raise WorkerGone("it ended while somebody waited for it")
+            yield lane.worker
+        finally:
+            lane.granted.discard(turn)
+            lane.note_change()
+            if turn in lane.turns:
+                lane.turns.remove(turn)
+            self.pump()
+
+    def workload(self, device_id: str) -> Workload:
+        """What a device has to do, and how fast it does it."""
+        lane = self.lane_of(device_id)
+        queued = sum(lane.fits(job) for job in self._queue.waiting()) if lane else 0
+        return self.meter.workload(device_id, queued, lane.capacity if lane else 1)
+
+    def waiting_for(self, accepts: Callable[[str], bool]) -> list[Job]:
+        """Jobs that wait and can run on no device but those that are accepted, by id."""
+        others = [lane for lane in self._lanes if lane.worker is None or not accepts(lane.device_id)]
+        return [job for job in self._queue.waiting() if not any(lane.fits(job) for lane in others)]
+
+    def stranded_without(self, device_id: str) -> tuple[str, ...]:
+        """Ids of the jobs that wait and that no other device will take."""
+        others = [
+            lane for lane in self._lanes if lane.device_id != device_id and self._devices.takes_work(lane.device_id)
+        ]
+        fronts = [lane for lane in self._lanes if lane.worker is None]
+        return tuple(job.id for job in self._queue.waiting() if not any(lane.fits(job) for lane in (*others, *fronts)))
 
     def remove_lane(self, lane: Lane) -> None:
         """A worker is gone. Its jobs hear of it from their own orders."""
+        lane.closed = True
         self._lanes.remove(lane)
+        for turn in lane.turns:
+            if not turn.granted.done():
+                turn.granted.set_result(None)
 
     def stop_taking(self) -> None:
         """Start no more jobs; those that wait stay queued, on disk."""
@@ -97,12 +145,13 @@ class Dispatcher:
             case JobState.QUEUED | JobState.INTERRUPTED:
                 self._queue.add(job)
                 self._set_deadline(job)
-                asyncio.get_running_loop().call_later(_ANSWER_FIRST_S, self._pump)
+                asyncio.get_running_loop().call_later(_ANSWER_FIRST_S, self.pump)
             case JobState.CANCELLING:
                 self._stop(job.id)
             case _ if job.state.ended:
                 self._queue.drop(job.id)
                 self._clear_deadline(job.id)
+                self._excused.pop(job.id, None)
             case _:
                 pass
 
@@ -128,16 +177,38 @@ class Dispatcher:
             if job_id in lane.running and lane.worker:
                 lane.worker.stop(job_id)
 
-    def _pump(self) -> None:
-        """Start what can start."""
-        for lane in self._lanes:
-            while self._taking and len(lane.running) < lane.capacity and (job := self._queue.take(lane.fits)):
-                lane.running[job.id] = job
-                self._clear_deadline(job.id)
-                task = asyncio.get_running_loop().create_task(self._run(job, lane), name=job.id)
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-                self.on_load(lane)
+    def pump_soon(self) -> None:
+        """Start what can start, once whoever tells of a change has told it to all."""
+        asyncio.get_running_loop().call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Start what can start. Devices that had errors come last."""
+        for lane in sorted(self._lanes, key=self._is_degraded):
+            lane.grant_turns()
+            while self._taking and lane.room and not lane.turns and (job := self._next_for(lane)):
+                self._start(job, lane)
+
+    def _next_for(self, lane: Lane) -> Job | None:
+        if lane.worker is not None and not self._devices.takes_work(lane.device_id):
+            return None
+        if lane.occupied and self.held_back(lane.device_id):
+            return None
+        job = self._queue.next(lane.fits)
+        # One that needs the device alone is next: nobody overtakes it until the device is free.
+        return None if job is None or (needs_all(job) and lane.occupied) else job
+
+    def _is_degraded(self, lane: Lane) -> bool:
+        view = self._devices.find(lane.device_id)
+        return view is not None and view.state is DeviceState.DEGRADED
+
+    def _start(self, job: Job, lane: Lane) -> None:
+        self._queue.take(job)
+        lane.running[job.id] = job
+        self._clear_deadline(job.id)
+        task = asyncio.get_running_loop().create_task(self._run(job, lane), name=job.id)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._devices.running(lane.device_id, len(lane.running))
 
     async def _run(self, job: Job, lane: Lane) -> None:
         """One attempt. Whatever happens, the journal gets a word of it."""
@@ -145,6 +216,7 @@ class Dispatcher:
         try:
             self._jobs.record(job.id, Started(device_id=lane.device_id, attempt=job.attempt + 1))
             log.info("job started", kind=job.kind, attempt=job.attempt + 1)
+            self.meter.started(lane.device_id, job.id)
             await self._attempt(job, lane)
         except DeviceOpsError as error:
             self._fail(job.id, Failure.of(error))
@@ -154,36 +226,78 @@ class Dispatcher:
             self._fail(job.id, Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
         finally:
             del lane.running[job.id]
+            lane.note_change()
             log.info("job left its device")
-            self.on_load(lane)
-            self._pump()
+            self._left(job.id, lane)
+            self.pump()
+
+    def _left(self, job_id: str, lane: Lane) -> None:
+        """What the end of an attempt says of the device."""
+        device_id = lane.device_id
+        self._tools.interrupting.pop(job_id, None)
+        if not device_id:
+            return
+        self._devices.running(device_id, len(lane.running))
+        job = self._jobs.find(job_id)
+        failure = job.failure if job else None
+        self.meter.ended(device_id, job_id, failed=failure is not None)
+        if failure is not None and failure.reason is ErrorReason.DRIVER_ERROR and lane.worker is not None:
+            # A driver error may poison its process for good: only a new one is trusted.
+            self._devices.failed(device_id, InternalError(failure.message, failure.reason))
+            lane.worker.end(f"its driver failed: {failure.message}")
+        elif job is not None and job.state is JobState.SUCCEEDED:
+            self._devices.succeeded(device_id)
 
     async def _attempt(self, job: Job, lane: Lane) -> None:
         try:
-            await JobRun(job, self._jobs, self._tools).run(lane.worker)
+            async with self.claimed(job, lane.device_id):
+                await JobRun(job, self._jobs, self._tools).run(lane.worker)
         except WorkerGone as gone:
+            if isinstance(gone, WorkerStalled):
+                self._devices.failed(lane.device_id, InternalError(str(gone), ErrorReason.DRIVER_ERROR))
             # Before the job waits again: it must not be given to the same dead worker.
             lane.closed = True
-            self._interrupted(job.id, str(gone))
+            # And the device's fault first, which is the cause of what becomes of the job.
+            await self._devices.until(lane.device_id, lambda view: not view.condition.worker_ready)
+            self._interrupted(job.id, str(gone), lane.device_id)
 
-    def _interrupted(self, job_id: str, message: str) -> None:
+    def _interrupted(self, job_id: str, message: str, device_id: str) -> None:
         job = self._unended(job_id)
         if job is None:
             return
         if job.state is JobState.CANCELLING:
             # It was to stop, and it has: its process is gone.
             self._jobs.record(job_id, self._tools.cancelled_by_death(self._jobs.live(job_id)))
-        elif job.attempt >= MAX_ATTEMPTS:
+        elif job.attempt - self._excused.get(job_id, 0) >= MAX_ATTEMPTS:
             text = f"its worker process died {job.attempt} times while running this job: {message}"
             facts = {"attempts": str(job.attempt)}
             self._fail(job_id, Failure(reason=ErrorReason.DEVICE_LOST, message=text, facts=facts))
         else:
-            self._jobs.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
+            view = self._devices.find(device_id)
+            lost = view is not None and view.state is DeviceState.LOST
+            reason = ErrorReason.DEVICE_LOST if lost else ErrorReason.WORKER_RESTARTING
+            self._jobs.record(job_id, Interrupted(reason=reason, message=message))
+
+    async def interrupt(self, job_id: str, reason: ErrorReason, message: str) -> None:
+        """Take a running job off its device at its next safe point; it waits again, and this attempt does not count."""
+        lane = next((lane for lane in self._lanes if job_id in lane.running), None)
+        if lane is None or lane.worker is None:
+            return
+        self.excuse(job_id)
+        self._tools.interrupting[job_id] = Interrupted(reason=reason, message=message)
+        lane.worker.stop(job_id)
+        while job_id in lane.running:
+            await lane.changed.wait()
+
+    def excuse(self, job_id: str) -> None:
+        """This attempt was ended by a wish of ours, and does not count against the job."""
+        self._excused[job_id] += 1
 
     def _fail(self, job_id: str, failure: Failure) -> None:
         if job := self._unended(job_id):
-            self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(job)))
+            self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(job), result=job.result))
 
     def _unended(self, job_id: str) -> Job | None:
         """None: it has ended, and may have been deleted since."""
-        return next((job for job in self._jobs.unfinished() if job.id == job_id), None)
+        job = self._jobs.find(job_id)
+        return None if job is None or job.state.ended else job

@@ -2,8 +2,11 @@
 
 import msgspec
 
+from domains.device.benchmark import Suite
+from domains.failure import Failure
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.processing.job_event import Failure, JobReceipt, JobResult, Moved
+from domains.memory.blobs.transfer_request import TransferRequest
+from domains.processing.job_event import JobReceipt, JobResult, Moved
 from domains.processing.job_state import JobState
 from domains.progress import Stage
 
@@ -30,7 +33,31 @@ class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
     """Empty: all configured roots."""
 
 
-Work = GenerateWork | LoadWork | ScanWork
+class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_device"):
+    """Measure a device."""
+
+    device_id: str
+    suites: tuple[Suite, ...]
+    max_duration_s: float = 60.0
+
+
+class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
+    """Bring a device back to a clean state."""
+
+    device_id: str
+    process: bool = True
+    """End its worker process; else only what it holds."""
+    drain_timeout_s: float = 30.0
+    force: bool = False
+
+
+class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob"):
+    """Copy or move a blob's bytes."""
+
+    request: TransferRequest
+
+
+Work = GenerateWork | LoadWork | ScanWork | BenchmarkWork | ResetWork | TransferWork
 """What a job can be asked to do."""
 
 
@@ -46,6 +73,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Absent: as long as it takes."""
     run_timeout_s: float | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    reservation_id: str = ""
+    """Memory that was kept for it. Empty: it takes what is free."""
     keep_for_s: float | None = None
     """How long it is kept after its end. Absent: the server's setting."""
 

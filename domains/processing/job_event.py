@@ -2,29 +2,17 @@
 
 import msgspec
 
-from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from domains.device.benchmark import BenchmarkReport
+from domains.device.record import DeviceView
+from domains.errors import ErrorReason
+from domains.failure import Failure
 from domains.inference.generation import ResolvedGeneration
-from domains.memory.blob import Blob
+from domains.memory.blobs.blob import Blob
+from domains.memory.blobs.transfer_request import TransferReport
 from domains.model.loaded import LoadedModel
 from domains.model.scan import ScanReport
 from domains.processing.job_state import JobState
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a job ended, in the words of the error tree."""
-
-    reason: ErrorReason
-    message: str
-    facts: dict[str, str] = {}
-    violations: tuple[Violation, ...] = ()
-    actions_taken: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, error: DeviceOpsError) -> "Failure":
-        """The failure that an error amounts to."""
-        violations = error.violations if isinstance(error, InvalidRequest) else ()
-        return cls(reason=error.reason, message=error.message, facts=dict(error.facts), violations=violations)
 
 
 class JobReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +61,38 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     report: ScanReport
 
 
-JobResult = GenerationResult | LoadResult | ScanResult
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark"):
+    """What a benchmark measured."""
+
+    report: BenchmarkReport
+
+
+class ResetReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reset did."""
+
+    process: bool
+    """The worker process was ended; else only what it held."""
+    device_id: str
+    freed_bytes: int | None
+    ended_loaded_model_ids: tuple[str, ...]
+    interrupted_job_ids: tuple[str, ...]
+    duration_s: float
+
+
+class ResetResult(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):
+    """What a reset did, and the device as it was then."""
+
+    report: ResetReport
+    view: DeviceView
+
+
+class TransferResult(msgspec.Struct, frozen=True, kw_only=True, tag="transfer"):
+    """What a transfer copied."""
+
+    report: TransferReport
+
+
+JobResult = GenerationResult | LoadResult | ScanResult | BenchmarkResult | ResetResult | TransferResult
 
 
 class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):

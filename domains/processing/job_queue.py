@@ -38,17 +38,21 @@ class JobQueue:
         """It waits no longer (cancelled)."""
         self._waiting.pop(job_id, None)
 
-    def take(self, fits: Callable[[Job], bool]) -> Job | None:
-        """The next of those that fit, removed from the queue."""
+    def next(self, fits: Callable[[Job], bool]) -> Job | None:
+        """The next of those that fit; it goes on waiting."""
         candidates = (job for job in self._waiting.values() if fits(job))
-        best = min(candidates, key=self._rank, default=None)
-        if best is None:
-            return None
-        del self._waiting[best.id]
-        self._served[best.options.session_id] += 1
+        return min(candidates, key=self._rank, default=None)
+
+    def take(self, job: Job) -> None:
+        """It waits no longer: it starts."""
+        del self._waiting[job.id]
+        self._served[job.options.session_id] += 1
         if not self._waiting:
             self._served.clear()
-        return best
+
+    def waiting(self) -> list[Job]:
+        """All of them, in the order in which they would start on a lane that takes any."""
+        return sorted(self._waiting.values(), key=self._rank)
 
     def _rank(self, job: Job) -> tuple[int, int, float]:
         return -job.options.priority, self._served[job.options.session_id], job.create_time_s

@@ -2,46 +2,72 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 
 import msgspec
 
+from domains.device.benchmark import BenchmarkReport, relative_speed, step_s
+from domains.device.devices import Devices
+from domains.device.record import DeviceFigures
 from domains.errors import DeadlineExceeded, ErrorReason
+from domains.failure import Failure
 from domains.inference.outcome import Failed as WorkFailed
 from domains.inference.outcome import Finished, ImageReady, Stopped
-from domains.memory.blob_store import BlobStore
+from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.job import GenerateWork, Job, LoadWork, ScanWork
+from domains.processing.job import BenchmarkWork, GenerateWork, Job, LoadWork
 from domains.processing.job_event import (
+    BenchmarkResult,
     Cancelled,
     Failed,
-    Failure,
     GeneratedImage,
     GenerationResult,
+    Interrupted,
     JobReceipt,
     JobResult,
     LoadResult,
     OutputReady,
-    ScanResult,
     Succeeded,
 )
+from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.live_job import LiveJob, empty_receipt
 from domains.processing.pace import Pace
-from domains.processing.worker import GenerateOrder, LoadOrder, ModelLoaded, ModelUnloaded, Order, Report, Worker
-from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted, StageTiming
+from domains.processing.worker import (
+    Benchmarked,
+    BenchmarkOrder,
+    GenerateOrder,
+    LoadOrder,
+    ModelLoaded,
+    ModelUnloaded,
+    Order,
+    Report,
+    Worker,
+    WorkerStalled,
+)
+from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageStarted
+
+FrontWork = dict[type, Callable[[Job], Coroutine[None, None, None]]]
 
 
 class RunTools:
     """What every attempt needs."""
 
-    def __init__(self, catalogue: Catalogue, loaded: LoadedModels, blobs: BlobStore) -> None:
+    def __init__(
+        self, catalogue: Catalogue, loaded: LoadedModels, blobs: BlobStore, devices: Devices, stall_timeout_s: float
+    ) -> None:
         self.catalogue = catalogue
         self.loaded = loaded
         self.blobs = blobs
+        self.devices = devices
+        self.stall_timeout_s = stall_timeout_s
+        self.interrupting: dict[str, Interrupted] = {}
+        """Jobs that were asked to stop, to go on later."""
+        self.front_work: FrontWork = {}
+        """What the front process does by itself, by the kind of work."""
 
     @staticmethod
     def cancelled_by_death(live: LiveJob) -> Cancelled:
@@ -64,11 +90,12 @@ class JobRun:
         """Pictures on their way to the disk, in their order."""
         self._loaded: LoadedModel | None = None
         self._libraries: tuple[str, ...] = ()
+        self._benchmark: BenchmarkReport | None = None
 
     async def run(self, worker: Worker | None) -> None:
         """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure."""
         if worker is None:
-            await self._scan()
+            await self._tools.front_work[type(self._job.work)](self._job)
             return
         self._libraries = worker.device.libraries
         limit = self._job.options.run_timeout_s
@@ -76,6 +103,7 @@ class JobRun:
             async with asyncio.timeout(limit):
                 await self._follow(worker, self._order())
         except TimeoutError:
+            await self._stored()
             message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
             raise DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit) from None
 
@@ -87,14 +115,26 @@ class JobRun:
                 return GenerateOrder(job_id=self._job.id, model=_for_worker(model), resolved=work.resolved)
             case LoadWork():
                 return LoadOrder(job_id=self._job.id, model=_for_worker(self._tools.catalogue.get(work.model_id)))
+            case BenchmarkWork():
+                return BenchmarkOrder(job_id=self._job.id, suites=work.suites, max_duration_s=work.max_duration_s)
             case _:
                 raise AssertionError(f"{self._job.kind} is no work for a device")
 
     async def _follow(self, worker: Worker, order: Order) -> None:
         reports: AsyncIterator[Report] = worker.carry_out(order)
         async with aclosing(reports):  # pyright: ignore[reportArgumentType]  # an async generator by contract of Worker
-            async for report in reports:
+            while (report := await self._next(reports, worker)) is not None:
                 await self._take(report)
+
+    async def _next(self, reports: AsyncIterator[Report], worker: Worker) -> Report | None:
+        """The next report; None: there are no more. A worker that tells nothing for too long hangs, and is ended."""
+        limit = self._tools.stall_timeout_s
+        try:
+            return await asyncio.wait_for(anext(reports, None), limit)
+        except TimeoutError:
+            why = f"the device told nothing of its work for {limit:g} s"
+            worker.end(why)
+            raise WorkerStalled(why) from None
 
     async def _take(self, report: Report) -> None:
         """One report."""
@@ -109,6 +149,8 @@ class JobRun:
             case ModelLoaded():
                 pin = isinstance(self._job.work, LoadWork) and self._job.work.pin
                 self._loaded = self._tools.loaded.put(report.loaded, pin=pin)
+            case Benchmarked():
+                self._benchmark = report.report
             case ModelUnloaded():
                 self._tools.loaded.remove(f"{report.model_id}@{self._jobs.get(self._job.id).device_id}")
             case Finished():
@@ -121,7 +163,14 @@ class JobRun:
                 self._jobs.record(self._job.id, Failed(failure=failure, receipt=receipt, result=self._partial()))
             case Stopped():
                 await self._stored()
-                self._jobs.record(self._job.id, self._cancelled(report))
+                self._jobs.record(self._job.id, self._interruption() or self._cancelled(report))
+            case _:
+                pass
+
+    def _interruption(self) -> Interrupted | None:
+        """The event, if it was stopped to go on later. A caller's cancellation goes before."""
+        event = self._tools.interrupting.pop(self._job.id, None)
+        return event if self._jobs.get(self._job.id).state is JobState.RUNNING else None
 
     async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
         """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""
@@ -140,27 +189,6 @@ class JobRun:
         """All pictures are on disk; the first failure to store one is the job's."""
         await asyncio.gather(*self._storing)
 
-    async def _scan(self) -> None:
-        """Front work: look for models."""
-        begin = time.monotonic()
-        loop = asyncio.get_running_loop()
-
-        def tell(report: Progressed) -> None:
-            loop.call_soon_threadsafe(self._jobs.record, self._job.id, self._pace.at(report))
-
-        self._jobs.record(self._job.id, StageStarted(stage=Stage.SCANNING))
-        folders = self._job.work.roots if isinstance(self._job.work, ScanWork) else ()
-        report = await self._tools.catalogue.rescan(
-            tell, lambda: self._jobs.live(self._job.id).cancel_time_s is not None, folders
-        )
-        wall = time.monotonic() - begin
-        if self._jobs.live(self._job.id).cancel_time_s is not None:
-            stopped = Stopped(stage=Stage.SCANNING, latency_s=0.0, freed_bytes=None, receipt=Receipt())
-            self._jobs.record(self._job.id, self._cancelled(stopped))
-            return
-        receipt = self._receipt(Receipt(timings=(StageTiming(stage=Stage.SCANNING, wall_s=wall),)))
-        self._jobs.record(self._job.id, Succeeded(result=ScanResult(report=report), receipt=receipt))
-
     def _result(self) -> JobResult:
         if isinstance(self._job.work, GenerateWork):
             images = tuple(self._images[index] for index in sorted(self._images))
@@ -170,8 +198,29 @@ class JobRun:
                 precision=self._loaded.components[0].precision if self._loaded else "",
                 libraries=self._libraries,
             )
+        if isinstance(self._job.work, BenchmarkWork):
+            assert self._benchmark is not None, "a worker ends a benchmark with its report before Finished"
+            self._note_figures(self._benchmark)
+            return BenchmarkResult(report=self._benchmark)
         assert self._loaded is not None, "a worker ends a load with ModelLoaded before Finished"
         return LoadResult(loaded=self._loaded)
+
+    def _note_figures(self, report: BenchmarkReport) -> None:
+        """What advice and capabilities use from now on."""
+        found = {result.median.name: result.median.value for result in report.results}
+        before = self._tools.devices.get(report.device_id).figures
+        figures = DeviceFigures(
+            memory_bandwidth_bytes_per_s=found.get("device_copy", before.memory_bandwidth_bytes_per_s),
+            relative_speed=self._against_cpu(report) or before.relative_speed,
+        )
+        self._tools.devices.measured(report, figures)
+
+    def _against_cpu(self, report: BenchmarkReport) -> float | None:
+        """Absent until the CPU was measured too."""
+        cpu = self._tools.devices.find("cpu")
+        own = report if report.device_id == "cpu" else cpu and cpu.benchmark
+        reference = step_s(own) if own else None
+        return relative_speed(report, reference) if reference else None
 
     def _partial(self) -> JobResult | None:
         return self._result() if self._images else None

@@ -45,7 +45,7 @@ class Jobs:
         self._recorder = JobRecorder(store, keep_s)
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
-        self.on_change: Callable[[Job], None] = lambda job: None
+        self.listeners: list[Callable[[Job], None]] = []
         """Called after every change of a job's state; whoever runs jobs listens here."""
 
     def recover(self) -> list[Job]:
@@ -60,7 +60,7 @@ class Jobs:
                 self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
             else:
                 # Nothing of it changes, but whoever runs jobs has to hear that it waits.
-                self.on_change(job)
+                self._changed(job)
         return [live.job for live in self._live.values()]
 
     def submit(
@@ -77,7 +77,7 @@ class Jobs:
         job = self.draft(work, options, request_id=request_id, detached=detached)
         ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
         self._live[job.id] = self._recorder.begin(job, ahead)
-        self.on_change(job)
+        self._changed(job)
         return job, True
 
     @staticmethod
@@ -116,6 +116,11 @@ class Jobs:
         """The job as it stands now; NOT_FOUND otherwise."""
         return self.live(job_id).job
 
+    def find(self, job_id: str) -> Job | None:
+        """The job as it stands now; None: there is none (any more)."""
+        found = self._live.get(job_id) or self._ended.get(job_id)
+        return found.job if found else self._store.get(job_id)
+
     def live(self, job_id: str) -> LiveJob:
         """The job with its journal, from memory or from disk."""
         found = self._live.get(job_id) or self._ended.get(job_id)
@@ -139,12 +144,16 @@ class Jobs:
         if live.job.state.ended:
             self._end(live)
         if live.job.state is not JobState.RUNNING or isinstance(event, Started):
-            self.on_change(live.job)
+            self._changed(live.job)
         return live.job
 
     def expired(self, limit: int = 100) -> list[str]:
         """Ended jobs that have been kept long enough; the caller deletes them."""
         return self._store.expired(time.time(), limit)
+
+    def _changed(self, job: Job) -> None:
+        for listener in self.listeners:
+            listener(job)
 
     def _end(self, live: LiveJob) -> None:
         live.journal.close()

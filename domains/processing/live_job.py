@@ -5,14 +5,17 @@ import time
 import msgspec
 
 from domains.journal import Entry, Journal
-from domains.processing.job import Job
+from domains.processing.job import GenerateWork, Job
 from domains.processing.job_event import (
     END_STATE,
     Cancelling,
+    GeneratedImage,
+    GenerationResult,
     Interrupted,
     JobEvent,
     JobReceipt,
     Moved,
+    OutputReady,
     Started,
 )
 from domains.processing.job_state import JobState
@@ -53,12 +56,23 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {"progress": None}
         case PreviewReady():
             pass
+        case OutputReady():
+            changes |= {"result": _with(job, event.image)}
         case _ if type(event) in END_STATE:
             changes |= {"end_time_s": entry.time_s}
-            changes |= {name: getattr(event, name, None) for name in ("failure", "receipt", "result")}
+            changes |= {name: getattr(event, name, None) for name in ("failure", "receipt")}
+            changes |= {"result": getattr(event, "result", None) or job.result}
         case _:
             pass
     return msgspec.structs.replace(job, **changes)
+
+
+def _with(job: Job, image: GeneratedImage) -> GenerationResult:
+    """What a running generation has made so far."""
+    assert isinstance(job.work, GenerateWork), "only generations have pictures"
+    images = job.result.images if isinstance(job.result, GenerationResult) else ()
+    made = tuple(sorted((*images, image), key=lambda one: one.index))
+    return GenerationResult(images=made, resolved=job.work.resolved)
 
 
 def stored(job: Job) -> Job:

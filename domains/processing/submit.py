@@ -1,13 +1,29 @@
 """The way into the queue: everything that can stop a job from starting is found here, before it is stored."""
 
+import msgspec
+
+from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
+from domains.device.record import DeviceView
+from domains.errors import Aborted, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
 from domains.inference.check import check
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
+from domains.memory.blobs.store import BlobStore
+from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
-from domains.processing.job import GenerateWork, Job, JobOptions, LoadWork, ScanWork, Work
+from domains.processing.job import (
+    BenchmarkWork,
+    GenerateWork,
+    Job,
+    JobOptions,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    Work,
+)
 from domains.processing.job_queue import JobQueue
 from domains.processing.jobs import Jobs
 
@@ -19,8 +35,15 @@ class Submissions:
     """Checks, resolves and stores work."""
 
     def __init__(
-        self, jobs: Jobs, queue: JobQueue, catalogue: Catalogue, loaded: LoadedModels, devices: Devices
+        self,
+        jobs: Jobs,
+        queue: JobQueue,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        devices: Devices,
+        blobs: BlobStore,
     ) -> None:
+        self._blobs = blobs
         self.jobs = jobs
         self._queue = queue
         self._catalogue = catalogue
@@ -68,6 +91,49 @@ class Submissions:
         self._catalogue.beginnings(roots)
         return self._submit(ScanWork(roots=roots), options, request_id, detached)
 
+    def benchmark(
+        self, work: BenchmarkWork, options: JobOptions, *, request_id: str = "", detached: bool = True
+    ) -> Job:
+        """Measure a device."""
+        _names_its_device(options)
+        view = self._there(work.device_id)
+        if not view.settings.enabled:
+            message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
+            raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
+        work = msgspec.structs.replace(work, device_id=view.device.id)
+        return self._submit(work, options, request_id, detached)
+
+    def reset(self, work: ResetWork, options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
+        """Bring a device back to a clean state. ILLEGAL_STATE while another reset of it is on its way."""
+        _names_its_device(options)
+        work = msgspec.structs.replace(work, device_id=self._there(work.device_id).device.id)
+        if not (request_id and self.jobs.knows_request(request_id)):
+            for job in self.jobs.unfinished():
+                if isinstance(job.work, ResetWork) and job.work.device_id == work.device_id:
+                    message = f"device {work.device_id} is being reset already, by job {job.id}; wait for it"
+                    raise FailedPrecondition(message, device_id=work.device_id, job_id=job.id)
+        return self._submit(work, options, request_id, detached)
+
+    def transfer(
+        self, request: TransferRequest, options: JobOptions, *, request_id: str = "", detached: bool = True
+    ) -> Job:
+        """Copy or move a blob's bytes."""
+        _names_its_device(options)
+        if not (request_id and self.jobs.knows_request(request_id)):
+            check_transfer(self._blobs, request)
+        request = msgspec.structs.replace(request, reservation_id=options.reservation_id)
+        return self._submit(TransferWork(request=request), options, request_id, detached)
+
+    def device_id(self, name: str) -> str:
+        """The id of a device by id or alias; DEVICE_NOT_FOUND. Empty stays empty."""
+        return self._devices.get(name).device.id if name else ""
+
+    def _there(self, name: str) -> DeviceView:
+        view = self._devices.get(name)
+        if view.state is DeviceState.LOST:
+            raise Aborted(f"device {view.device.id} is not there", ErrorReason.DEVICE_LOST, device_id=view.device.id)
+        return view
+
     def _submit(
         self, work: Work, options: JobOptions, request_id: str, detached: bool, validate_only: bool = False
     ) -> Job:
@@ -81,6 +147,12 @@ class Submissions:
             return self.jobs.draft(work, options, detached=detached)
         job, _ = self.jobs.submit(work, options, request_id=request_id, detached=detached)
         return job
+
+
+def _names_its_device(options: JobOptions) -> None:
+    if options.device_ids:
+        message = "must be empty: the work names its device"
+        raise InvalidRequest([Violation(field="options.devices", message=message)])
 
 
 def violations_of(asked: Generation) -> tuple[Violation, ...]:

@@ -1,14 +1,13 @@
 """Takes models off devices."""
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 
 import msgspec
 
-from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, Unavailable
-from domains.inference.outcome import Failed
+from domains.errors import ErrorReason, Unavailable
 from domains.model.loaded import LoadedModel, LoadedModels
-from domains.processing.worker import ModelUnloaded, UnloadOrder, Worker
+from domains.processing.ask import ask
+from domains.processing.worker import ModelUnloaded, UnloadOrder, Worker, order_id
 
 
 class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,23 +46,10 @@ class Unloading:
                 ErrorReason.WORKER_RESTARTING,
                 device_id=one.device_id,
             )
-        freed: int | None = None
-        async with aclosing(worker.carry_out(UnloadOrder(model_id=one.model_id))) as reports:  # pyright: ignore[reportArgumentType]  # a generator
-            async for report in reports:
-                match report:
-                    case ModelUnloaded():
-                        freed = report.freed_bytes
-                        self._loaded.remove(one.id)
-                    case Failed():
-                        raise _as_error(report)
-                    case _:
-                        pass
+        order = UnloadOrder(job_id=order_id("unload"), model_id=one.model_id)
+        freed = (await ask(worker, order, ModelUnloaded)).freed_bytes
+        self._loaded.remove(one.id)
         return freed
-
-
-def _as_error(report: Failed) -> DeviceOpsError:
-    """What the worker refused, for the caller of a unary call."""
-    return FailedPrecondition(report.message, ErrorReason(report.reason), **report.facts)
 
 
 def _total(parts: list[int | None]) -> int | None:

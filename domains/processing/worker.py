@@ -1,16 +1,26 @@
 """What the queue needs of a device worker. `server.worker.link` is the real one: a process at the other end of a pipe."""
 
+import uuid
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 import msgspec
 
+from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
+from domains.device.health import HealthCheck, HealthDepth
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
+from domains.memory.blobs.blob import BlobTier
+from domains.memory.measure import MemoryMeasure
 from domains.model.loaded import LoadedModel
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, StageStarted
+
+
+def order_id(kind: str) -> str:
+    """A name for an order that belongs to no job."""
+    return f"{kind}-{uuid.uuid4().hex[:12]}"
 
 
 class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -31,10 +41,103 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 class UnloadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
     """Give back what this model holds on the device."""
 
+    job_id: str
     model_id: str
 
 
-Order = GenerateOrder | LoadOrder | UnloadOrder
+class CheckOrder(msgspec.Struct, frozen=True, kw_only=True, tag="check"):
+    """Try whether the device computes right."""
+
+    job_id: str
+    depth: HealthDepth
+
+
+class BenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark"):
+    """Measure the device."""
+
+    job_id: str
+    suites: tuple[Suite, ...]
+    max_duration_s: float
+
+
+class EmptyOrder(msgspec.Struct, frozen=True, kw_only=True, tag="empty"):
+    """Give back what caches and the allocator keep for later."""
+
+    job_id: str
+    models: bool = False
+    """Every model too."""
+    compact: bool = False
+    """Move what remains together."""
+
+
+class MeasureOrder(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
+    """Tell how the device's memory is used."""
+
+    job_id: str
+
+
+class ProbeOrder(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+    """Try again what the device can do."""
+
+    job_id: str
+
+
+class AllocateBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="allocate_blob"):
+    """Take memory for a blob."""
+
+    job_id: str
+    blob_id: str
+    size_bytes: int
+    tier: BlobTier
+    """DEVICE or PINNED_HOST."""
+    alignment_bytes: int
+
+
+class WriteBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="write_blob"):
+    """Put bytes into a blob."""
+
+    job_id: str
+    blob_id: str
+    offset_bytes: int
+    data: bytes
+
+
+class ReadBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_blob"):
+    """Send bytes of a blob."""
+
+    job_id: str
+    blob_id: str
+    offset_bytes: int
+    size_bytes: int
+
+
+class HashBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="hash_blob"):
+    """Tell the SHA-256 of a blob as it lies there."""
+
+    job_id: str
+    blob_id: str
+
+
+class FreeBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="free_blob"):
+    """Give a blob's memory back."""
+
+    job_id: str
+    blob_id: str
+
+
+BlobOrder = AllocateBlobOrder | WriteBlobOrder | ReadBlobOrder | HashBlobOrder | FreeBlobOrder
+
+Order = (
+    GenerateOrder
+    | LoadOrder
+    | UnloadOrder
+    | CheckOrder
+    | BenchmarkOrder
+    | EmptyOrder
+    | MeasureOrder
+    | ProbeOrder
+    | BlobOrder
+)
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded"):
@@ -51,8 +154,64 @@ class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unload
     """What the allocator gave back; absent where that cannot be measured."""
 
 
+class Checked(msgspec.Struct, frozen=True, kw_only=True, tag="checked"):
+    """One check of the device is done."""
+
+    check: HealthCheck
+
+
+class Benchmarked(msgspec.Struct, frozen=True, kw_only=True, tag="benchmarked"):
+    """The device was measured."""
+
+    report: BenchmarkReport
+
+
+class Emptied(msgspec.Struct, frozen=True, kw_only=True, tag="emptied"):
+    """What was given back."""
+
+    freed_bytes: int | None
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="measured"):
+    """How the device's memory is used."""
+
+    measure: MemoryMeasure
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True, tag="described"):
+    """What the device is and can do."""
+
+    device: Device
+
+
+class BlobBytes(msgspec.Struct, frozen=True, kw_only=True, tag="blob_bytes"):
+    """Bytes of a blob."""
+
+    data: bytes
+
+
+class BlobHash(msgspec.Struct, frozen=True, kw_only=True, tag="blob_hash"):
+    """SHA-256 of a blob, 64 hex digits."""
+
+    sha256: str
+
+
+class FaultStruck(msgspec.Struct, frozen=True, kw_only=True, tag="fault_struck"):
+    """A scripted fault of a simulated device is about to take effect."""
+
+    fault_index: int
+
+
 Report = (
     StageStarted
+    | Checked
+    | Benchmarked
+    | Emptied
+    | Measured
+    | Described
+    | BlobBytes
+    | BlobHash
+    | FaultStruck
     | Progressed
     | PreviewReady
     | Degraded
@@ -70,6 +229,10 @@ class WorkerGone(Exception):
     """The worker process ended, or its pipe broke, in mid-order. Not an answer to a caller: the job runs again."""
 
 
+class WorkerStalled(WorkerGone):
+    """The worker told nothing for too long and was ended."""
+
+
 class Worker(Protocol):
     """A process that owns one device."""
 
@@ -78,10 +241,19 @@ class Worker(Protocol):
         """The device, as the worker found it."""
         ...
 
+    @property
+    def quiet_s(self) -> float:
+        """How long it has told nothing of any order."""
+        ...
+
     def carry_out(self, order: Order) -> AsyncIterator[Report]:
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
         ...
 
     def stop(self, job_id: str) -> None:
         """Ask the worker to end a job's order at the next safe point; it answers `Stopped`."""
+        ...
+
+    def end(self, why: str) -> None:
+        """End the process now; another is started. Every order on its way raises `WorkerGone`."""
         ...

@@ -6,13 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Protocol
 
 import structlog
 
-from domains.device.device import DeviceState
-from domains.device.devices import Devices
-from domains.model.loaded import LoadedModels
-from domains.processing.dispatch import Dispatcher, Lane
+from domains.errors import DeviceOpsError, ErrorReason, InternalError
+from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
 from server.stdio.channel import STREAM_LIMIT_BYTES, FrameChannel
 from server.worker.link import WorkerLink
@@ -25,7 +24,13 @@ _LONGEST_PAUSE_S = 60.0
 # How long OpenMP's idle threads spin before they sleep. For ever is fastest alone, but two torch processes that spin on the
 # same cores slow each other thirtyfold; never costs a third alone. Measured with the embedded model on 2 cores, seconds a
 # picture alone and beside another: endless 2.10 and over 25, 20000 turns 2.10 and 16.5, 3000 turns 2.13 and 5.8, none 2.85.
-_THREADS = {"GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0", "PYTHONUNBUFFERED": "1"}
+_ENVIRONMENT = {
+    "GOMP_SPINCOUNT": "3000",
+    "KMP_BLOCKTIME": "0",
+    "PYTHONUNBUFFERED": "1",
+    # GPUs are counted as NVML counts them, so that `cuda:1` is the same one here and there.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+}
 
 _log = structlog.get_logger()
 
@@ -39,27 +44,67 @@ class KeeperState(StrEnum):
     STOPPED = "stopped"
 
 
-class WorkerKeeper:
-    """Keeps one device's worker alive."""
+class Household(Protocol):
+    """What is around a worker. `server.worker.fleet` is the real one."""
 
-    def __init__(
-        self, name: str, dispatcher: Dispatcher, devices: Devices, loaded: LoadedModels, jobs_per_device: int
-    ) -> None:
+    async def prepare(self, name: str, link: WorkerLink) -> None:
+        """Tell the worker what it needs to know before its first order."""
+        ...
+
+    async def arrived(self, name: str, lane: Lane) -> None:
+        """A worker is ready."""
+        ...
+
+    def struck(self, device_id: str, fault_index: int) -> None:
+        """A worker of a simulated device tells that a scripted fault takes effect."""
+        ...
+
+    def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
+        """A worker is gone; `problem`: why, where nobody had meant it."""
+        ...
+
+
+class WorkerKeeper:
+    """Keeps one device's worker alive, unless it is suspended."""
+
+    def __init__(self, name: str, household: Household, capacity: Callable[[str], int]) -> None:
+        """`capacity`: how many jobs a device, by id, may work on in turns."""
         self.name = name
-        """The device as torch calls it: `cpu`, `cuda:0`."""
+        """The device as its backend calls it: `cpu`, `cuda:0`, `sim-0`."""
         self.state = KeeperState.STARTING
         self.restarts = 0
         self.pid: int | None = None
         self.start_time_s: float | None = None
+        self.ready_s: float | None = None
+        """When the worker became ready, on the monotonic clock."""
         self.last_problem = ""
         self.link: WorkerLink | None = None
+        self.device_id = ""
+        """Empty until the worker has described itself once."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when the worker becomes ready or is lost."""
-        self._dispatcher = dispatcher
-        self._devices = devices
-        self._loaded = loaded
-        self._capacity = jobs_per_device
+        self._household = household
+        self._capacity = capacity
         self._process: asyncio.subprocess.Process | None = None
+        self._meant_to_end = ""
+        """Why somebody ended this life of the worker; empty: nobody has."""
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+
+    def suspend(self) -> None:
+        """End the worker, and start it no more until `resume`."""
+        self._wanted.clear()
+        self.end("its device is not there")
+
+    def resume(self) -> None:
+        """Start it again."""
+        self._wanted.set()
+
+    def end(self, why: str) -> None:
+        """Kill this life of the worker: even one that hangs in a driver ends."""
+        self._meant_to_end = self._meant_to_end or why
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def keep(self) -> None:
         """Run until cancelled; ends the worker then."""
@@ -67,12 +112,14 @@ class WorkerKeeper:
         try:
             while True:
                 await asyncio.sleep(pause_s)
+                await self._wanted.wait()
                 begin_s = time.monotonic()
+                self._meant_to_end = ""
                 await self._live()
-                young = time.monotonic() - begin_s < _SHORT_LIFE_S
+                young = time.monotonic() - begin_s < _SHORT_LIFE_S and not self._meant_to_end
                 pause_s = min(max(pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if young and self.restarts else 0.0
                 self.restarts += 1
-                self._set(KeeperState.RESTARTING)
+                self._set(KeeperState.RESTARTING if self._wanted.is_set() else KeeperState.STOPPED)
         finally:
             self._set(KeeperState.STOPPED)
 
@@ -86,42 +133,46 @@ class WorkerKeeper:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=STREAM_LIMIT_BYTES,
-            env={**os.environ, **_THREADS},
+            env={**os.environ, **_ENVIRONMENT},
         )
         self._process, self.pid, self.start_time_s = process, process.pid, time.time()
         assert process.stdout is not None
         assert process.stdin is not None
         try:
             async with FrameChannel(process.stdout, process.stdin) as channel:
-                await self._serve(channel)
-                self.last_problem = f"{(await channel.closed).detail}, exit status {await process.wait()}"
+                await self._serve(channel, process)
         except WorkerGone as gone:
-            self.last_problem = str(gone)
+            self.last_problem = self._meant_to_end or str(gone)
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            self.pid = self.start_time_s = None
+            self.pid = self.start_time_s = self.ready_s = None
         _log.warning("worker ended", device=self.name, pid=process.pid, problem=self.last_problem)
 
-    async def _serve(self, channel: FrameChannel) -> None:
+    async def _serve(self, channel: FrameChannel, process: asyncio.subprocess.Process) -> None:
         """Give the dispatcher a lane for as long as the pipe holds."""
-        link = await WorkerLink.greet(channel)
-        lane = Lane(link, self._capacity)
+        link = WorkerLink(channel, self.end, lambda index: self._household.struck(self.name, index))
+        await self._household.prepare(self.name, link)
+        await link.greet()
+        self.device_id = link.device.id
+        lane = Lane(lambda: self._capacity(link.device.id), link)
         self.link = link
+        self.ready_s = time.monotonic()
         self._set(KeeperState.READY)
         _log.info("worker ready", device=link.device.id, name=link.device.display_name, pid=self.pid)
-        self._dispatcher.add_lane(lane)
+        await self._household.arrived(self.name, lane)
+        problem: DeviceOpsError | None = None
         try:
-            await asyncio.shield(channel.closed)
+            end = await asyncio.shield(channel.closed)
+            self.last_problem = self._meant_to_end or f"{end.detail}, exit status {await process.wait()}"
+            if not self._meant_to_end:
+                message = f"the worker process of {link.device.id} ended by itself: {self.last_problem}"
+                problem = InternalError(message, ErrorReason.DRIVER_ERROR, device_id=link.device.id)
         finally:
             self.link = None
-            self._dispatcher.remove_lane(lane)
-            self._loaded.remove_device(link.device.id)
-            self._devices.put(link.device, DeviceState.RECOVERING, 0)
+            self._household.left(lane, problem)
 
     def _set(self, state: KeeperState) -> None:
         self.state = state
-        if self.link is not None:
-            self._devices.put(self.link.device, DeviceState.AVAILABLE, 0)
         self.on_change()

@@ -1,10 +1,11 @@
 """The front's end of one worker: orders become calls, their messages become reports."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from domains.device.device import Device
 from domains.errors import InternalError
-from domains.processing.worker import Order, Report, UnloadOrder, WorkerGone
+from domains.processing.worker import FaultStruck, Order, Report, WorkerGone
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
 from server.stdio.ending import Code
@@ -14,9 +15,13 @@ from server.worker import wire
 class WorkerLink:
     """A worker that has described its device. Implements `domains.processing.worker.Worker`."""
 
-    def __init__(self, channel: FrameChannel, device: Device) -> None:
+    def __init__(self, channel: FrameChannel, end: Callable[[str], None], struck: Callable[[int], None]) -> None:
+        """`end` kills the process; `struck` hears of a simulated device's faults before they take effect."""
         self._channel = channel
-        self._device = device
+        self._end = end
+        self._struck = struck
+        self._device: Device | None = None
+        self._last_word_s = time.monotonic()
         self._calls: dict[str, Call | None] = {}
         """By job; None: the call is being opened."""
         self._stop_when_open: set[str] = set()
@@ -24,19 +29,37 @@ class WorkerLink:
     @property
     def device(self) -> Device:
         """As the worker found it."""
+        assert self._device is not None, "nobody has a link before its worker has described its device"
         return self._device
 
-    @classmethod
-    async def greet(cls, channel: FrameChannel) -> "WorkerLink":
+    @property
+    def quiet_s(self) -> float:
+        """How long it has told nothing of any order."""
+        return time.monotonic() - self._last_word_s
+
+    def end(self, why: str) -> None:
+        """Kill the process."""
+        self._end(why)
+
+    async def greet(self) -> None:
         """Wait until the worker has torch and has tried its device. Raises `WorkerGone`."""
-        async with await channel.open(wire.DESCRIBE, b"") as call:
+        async with await self._channel.open(wire.DESCRIBE, b"") as call:
             async for payload in call:
-                return cls(channel, wire.decode_device(payload.data))
+                self._device = wire.decode_device(payload.data)
+                return
             raise WorkerGone(call.status.message if call.status else "it said nothing of its device")
+
+    async def say(self, method: str, message: bytes) -> None:
+        """A call whose only answer is its end."""
+        async with await self._channel.open(method, message) as call:
+            async for _ in call:
+                pass
+            if call.status is None or call.status.code is not Code.OK:
+                raise WorkerGone(call.status.message if call.status else "its call broke off")
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
-        key = f"unload {order.model_id}" if isinstance(order, UnloadOrder) else order.job_id
+        key = order.job_id
         self._calls[key] = None
         try:
             async with await self._channel.open(wire.CARRY_OUT, wire.encode(order)) as call:
@@ -44,7 +67,12 @@ class WorkerLink:
                 if key in self._stop_when_open:
                     call.cancel()
                 async for payload in call:
-                    yield wire.decode_report(payload.data)
+                    self._last_word_s = time.monotonic()
+                    report = wire.decode_report(payload.data)
+                    if isinstance(report, FaultStruck):
+                        self._struck(report.fault_index)
+                    else:
+                        yield report
                 if call.status is None or call.status.code is Code.UNAVAILABLE:
                     raise WorkerGone(call.status.message if call.status else "its call broke off")
                 if call.status.code is not Code.OK:

@@ -5,18 +5,34 @@ from collections import deque
 
 import msgspec
 
+from domains.device.device import Device
 from domains.device.on_device.probe import probe
+from domains.device.simulated.describe import describe
+from domains.device.simulated.fault_book import SimSetup
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
+from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.outcome import Failed, Finished, Stopped
+from domains.memory.on_device import allocator
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Model
-from domains.processing.worker import GenerateOrder, LoadOrder, ModelLoaded, ModelUnloaded, Order, Report, UnloadOrder
+from domains.processing.worker import (
+    EmptyOrder,
+    FaultStruck,
+    GenerateOrder,
+    LoadOrder,
+    ModelLoaded,
+    ModelUnloaded,
+    Order,
+    Report,
+    UnloadOrder,
+)
 from domains.progress import PreviewReady, Progressed, Receipt, Stage, StageStarted, StageTiming, Unit
 from server.stdio.command import Cancelled, Command, Ended, Message, Opened
 from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
+from server.worker.device_orders import DeviceOrders
 
 _LOAD_REPORT_S = 0.1
 """Loading tells of its bytes at most this often."""
@@ -25,14 +41,23 @@ _LOAD_REPORT_S = 0.1
 class OrderLoop:
     """One thread does everything here; the pipe has its own reader."""
 
-    def __init__(self, peer: FramePeer, device: str) -> None:
+    def __init__(self, peer: FramePeer, name: str) -> None:
+        """`name`: `cpu`, `cuda:0`, `sim-0`. A simulated device waits for its script first."""
         self._peer = peer
-        self._steps = StepLoop(device, self._report)
-        self._device = probe(device)
         self._commands: deque[Command] = deque()
-        """Taken from the pipe while a load looked for its own cancellation."""
+        """Taken from the pipe while somebody looked for something else."""
         self._methods: dict[int, str] = {}
+        self._simulated = SimulatedHardware(self._first_setup(), self._struck) if name.startswith("sim-") else None
+        self._cpu: Device | None = None
+        """What a simulated device computes on."""
+        self._torch_name = "cpu" if self._simulated else name
+        runtime_bytes = allocator.start(self._torch_name)
+        self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated)
+        self._device = self._probe()
+        self._device_orders = DeviceOrders(self._steps, self._device, self._probe, runtime_bytes)
         self._call_of: dict[str, int] = {}
+        self._present_call = 0
+        """The call of the order that is being taken."""
         self._job_of: dict[int, str] = {}
         self._loaded_at: dict[str, float] = {}
         self._load_s: dict[str, float] = {}
@@ -54,6 +79,32 @@ class OrderLoop:
     def _next(self, *, wait: bool) -> Command | None:
         return self._commands.popleft() if self._commands else self._peer.next(None if wait else 0)
 
+    def _probe(self) -> Device:
+        if self._simulated is None:
+            return probe(self._torch_name)
+        self._cpu = self._cpu or probe(self._torch_name)
+        return describe(self._simulated.device, self._cpu)
+
+    def _first_setup(self) -> SimSetup:
+        """The first thing that a simulated device's worker is told."""
+        while True:
+            match self._peer.next(None):
+                case Opened() as command:
+                    self._methods[command.call_id] = command.method
+                case Message() as command if self._methods.get(command.call_id) == wire.SETUP:
+                    del self._methods[command.call_id]
+                    self._peer.close(command.call_id)
+                    return wire.decode_setup(command.data)
+                case Ended():
+                    raise SystemExit(0)
+                case other:
+                    raise AssertionError(f"{other} came before the script of a simulated device")
+
+    def _struck(self, fault_index: int, job_id: str) -> None:
+        """Told before the fault takes effect, through the pipe: this process may die next."""
+        call_id = self._call_of.get(job_id, self._present_call)
+        self._peer.send(call_id, wire.encode(FaultStruck(fault_index=fault_index)))
+
     def _take(self, command: Command) -> None:
         match command:
             case Opened():
@@ -72,7 +123,12 @@ class OrderLoop:
                 self._peer.send(call_id, wire.encode(self._device))
                 self._peer.close(call_id)
             case wire.CARRY_OUT:
+                self._present_call = call_id
                 self._carry_out(call_id, wire.decode_order(data))
+            case wire.SETUP if self._simulated:
+                self._simulated.set_up(wire.decode_setup(data))
+                self._device = self._probe()
+                self._peer.close(call_id)
             case _:
                 self._peer.close(call_id, Code.UNIMPLEMENTED, f"no method {method}")
 
@@ -96,10 +152,34 @@ class OrderLoop:
                     self._loaded_at.pop(order.model_id, None)
                     self._send(call_id, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
                     self._end(call_id, Finished(receipt=Receipt()))
+                case _:
+                    self._about_device(call_id, order)
         except LoadCancelled:
             self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=Receipt()))
         except DeviceOpsError as error:
             self._end(call_id, failed(error))
+
+    def _about_device(self, call_id: int, order: Order) -> None:
+        """An order about the device itself: at once, between two steps of the jobs."""
+
+        def cancelled() -> bool:
+            return self._cancelled(call_id)
+
+        def tell(report: Report) -> None:
+            self._peer.try_send(call_id, wire.encode(report))
+
+        begin = time.monotonic()
+        for report in self._device_orders.carry_out(order, cancelled, tell):
+            self._send(call_id, report)
+        if isinstance(order, EmptyOrder) and order.models:
+            there = self._steps.model_bytes()
+            self._loaded_at = {model_id: at for model_id, at in self._loaded_at.items() if model_id in there}
+        if cancelled():
+            latency_s = time.monotonic() - begin
+            self._end(call_id, Stopped(stage=Stage.MEASURING, latency_s=latency_s, freed_bytes=None, receipt=Receipt()))
+        else:
+            timing = StageTiming(stage=Stage.MEASURING, wall_s=time.monotonic() - begin)
+            self._end(call_id, Finished(receipt=Receipt(timings=(timing,))))
 
     def _ensure(self, call_id: int, model: Model) -> tuple[OnDeviceModel, float]:
         """The model on the device, loading it if it is not there, and how long that took."""

@@ -19,7 +19,7 @@ def main() -> None:
     """Serve one device until the pipe ends."""
     in_fd, out_fd = protect_stdout()
     _die_with_parent()
-    if sys.argv[1] == "cpu" and sys.platform != "win32":
+    if not sys.argv[1].startswith("cuda") and sys.platform != "win32":
         os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
     # torch takes seconds: only now.

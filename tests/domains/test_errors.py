@@ -4,7 +4,7 @@ import pytest
 
 from domains import errors
 from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation
-from domains.processing.job_event import Failure
+from domains.failure import Failure
 
 FAMILIES = set(DeviceOpsError.__subclasses__())
 FAMILY_LIST = list(DeviceOpsError.__subclasses__())

@@ -15,6 +15,8 @@ Everything is called from one thread, the one that ticks; `report` is called in 
 the model that is there already where it is. A tick is one denoising step, one decoded picture, or a wait of at most
 20 ms if all that is left is in the encoders, or until the device is done with one more unit.
 
+`StepLoop(…, hardware=…)` puts something between the engine and its device: see `hardware` and `simulated`.
+
 Of each job submitted, `report` tells stages, progress, previews and pictures, then exactly one of `Finished`, `Failed`,
 `Stopped`, and nothing after it.
 

@@ -36,7 +36,6 @@ def _free(job: Job) -> int:
         before = torch.cuda.memory_allocated(device)
         job.release()
         return before - torch.cuda.memory_allocated(device)
-    # Views share a storage: each storage counts once.
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in job.tensors()}
+    held = job.held_bytes()
     job.release()
-    return sum(storages.values())
+    return held

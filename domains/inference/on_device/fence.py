@@ -1,14 +1,31 @@
 """Knowing when a device has done what was enqueued, without stopping it."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
+class Fence(Protocol):
+    """A stretch of enqueued work."""
+
+    def passed(self) -> bool:
+        """Whether the device is past it. Never waits."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until it is passed, or at least for a while; what was enqueued later goes on."""
+        ...
+
+    def device_s(self) -> float | None:
+        """Time on the device, once passed; None where it cannot be measured."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class Fence:
-    """A stretch of enqueued work. On a CPU it is done when it is made."""
+class EventFence:
+    """See `Fence`. On a CPU it is done when it is made."""
 
     begin: torch.cuda.Event | None = None
     end: torch.cuda.Event | None = None

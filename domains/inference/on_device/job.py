@@ -14,7 +14,8 @@ from domains.errors import ErrorReason, InternalError
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.family import Family
-from domains.inference.on_device.fence import Fence, mark, to_host
+from domains.inference.on_device.fence import to_host
+from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.pictures import Pictures
@@ -37,6 +38,7 @@ class Job:
         resolved: ResolvedGeneration,
         prompts: PromptCache,
         files: Executor,
+        hardware: Hardware,
         tell: Callable[[Report], None],
     ) -> None:
         self.id = job_id
@@ -49,6 +51,7 @@ class Job:
         """`time.perf_counter()` when somebody asked for the end; None: nobody did."""
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
+        self._hardware = hardware
         self._tell = tell
         self._in_flight = InFlight()
         self._previews = PreviewWriter(resolved, files)
@@ -103,13 +106,13 @@ class Job:
         self._enter(Stage.DENOISING)
         self._progress(Stage.DENOISING, 0, self.trajectory.sampler.steps, Unit.STEPS)
 
-    def stepped(self, began: torch.cuda.Event | None) -> None:
+    def stepped(self, began: Mark) -> None:
         """A step of its trajectory was enqueued, from `began` on."""
         trajectory = self.walking
         step, steps = trajectory.index, trajectory.sampler.steps
         finite = to_host(torch.isfinite(trajectory.latents).all())
         preview = self._preview(step, trajectory.x0) if step < steps else None
-        fence = Fence(began, mark(self.loaded.device))
+        fence = self._hardware.fence(began)
 
         def deliver() -> None:
             if not finite.item():
@@ -127,10 +130,10 @@ class Job:
         index = self._pictures.next_to_decode
         if index is None:
             return
-        began = mark(self.loaded.device)
+        began = self._hardware.mark()
         pixels = to_host(self.family.decode(self.walking.latents[index : index + 1]))
         self._pictures.enqueued(index)
-        fence = Fence(began, mark(self.loaded.device))
+        fence = self._hardware.fence(began)
 
         def deliver() -> None:
             self.meter.device_was_busy(Stage.DECODING, fence.device_s())
@@ -168,6 +171,11 @@ class Job:
     def tensors(self) -> list[Tensor]:
         """The device tensors that it holds."""
         return [] if self.trajectory is None else self.trajectory.tensors()
+
+    def held_bytes(self) -> int:
+        """What they hold. Views share a storage: each storage counts once."""
+        storages = (tensor.untyped_storage() for tensor in self.tensors())
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def _move_on(self) -> None:
         if self.stage is Stage.DENOISING and self.walking.done:

@@ -26,6 +26,14 @@ class PromptCache:
                 self._kept.popitem(last=False)
         return self._kept[key], hit
 
+    def held_bytes(self) -> int:
+        """All encodings together."""
+        return sum(encoded.states.nbytes for encoded in self._kept.values())
+
+    def clear(self) -> None:
+        """Drop all encodings."""
+        self._kept.clear()
+
     def forget(self, model_id: str) -> None:
         """Drop all encodings of a model."""
         for key in [key for key in self._kept if key[0] == model_id]:

@@ -8,6 +8,7 @@ import torch
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.family import Family
+from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, load
 
@@ -15,13 +16,18 @@ from domains.model.on_device import OnDeviceModel, load
 class ResidentModels:
     """By id; each with its family's view of it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, hardware: Hardware) -> None:
         self._device = device
+        self._hardware = hardware
         self._models: dict[str, tuple[OnDeviceModel, Family]] = {}
 
     def ids(self) -> list[str]:
         """Of all models that are here."""
         return list(self._models)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each, by id."""
+        return {model_id: loaded.size_bytes for model_id, (loaded, _) in self._models.items()}
 
     def load(
         self, model: Model, precision: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
@@ -29,9 +35,30 @@ class ResidentModels:
         """See `StepLoop.load`."""
         if model.id in self._models:
             return _same(self._models[model.id][0], model, precision)
-        loaded = load(model, str(self._device), precision, progress, cancelled)
-        self._models[model.id] = loaded, family_of(loaded)
+        try:
+            loaded = load(model, str(self._device), precision, self._watched(model.id, progress, cancelled), cancelled)
+            family = family_of(loaded)
+            # The files' bytes were counted while it came in; on the device they may be wider.
+            self._hardware.hold(model_owner(model.id), loaded.size_bytes)
+        except BaseException:
+            self._hardware.free(model_owner(model.id))
+            raise
+        self._models[model.id] = loaded, family
         return loaded
+
+    def _watched(
+        self, model_id: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
+    ) -> Callable[[int, int], None]:
+        """`progress`, with the hardware told first of each piece."""
+        before = 0
+
+        def told(completed: int, total: int) -> None:
+            nonlocal before
+            piece, before = completed - before, completed
+            self._hardware.load_piece(model_id, piece, cancelled)
+            progress(completed, total)
+
+        return told
 
     def family(self, loaded: OnDeviceModel) -> Family:
         """How to compute with it. MODEL_NOT_LOADED if it is not here (any more)."""
@@ -49,6 +76,7 @@ class ResidentModels:
         on_cuda = self._device.type == "cuda"
         before = torch.cuda.memory_allocated(self._device) if on_cuda else 0
         size = self._models.pop(model_id)[0].size_bytes
+        self._hardware.free(model_owner(model_id))
         gc.collect()  # a family and its parts refer to each other
         if not on_cuda:
             return size

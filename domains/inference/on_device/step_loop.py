@@ -10,7 +10,7 @@ import torch
 from domains.errors import AlreadyExists, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.ending import failed, finished, stopped
-from domains.inference.on_device.fence import mark
+from domains.inference.on_device.hardware import Hardware, RealHardware
 from domains.inference.on_device.job import Job
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
@@ -26,13 +26,21 @@ _WAIT_S = 0.02
 class StepLoop:
     """See the package's docstring. Used from one thread."""
 
-    def __init__(self, device: str, report: Callable[[str, Report], None], *, encoders: int = 2) -> None:
-        """`encoders`: threads that write image files beside the loop."""
+    def __init__(
+        self,
+        device: str,
+        report: Callable[[str, Report], None],
+        *,
+        hardware: Hardware | None = None,
+        encoders: int = 2,
+    ) -> None:
+        """`encoders`: threads that write image files beside the loop. `hardware` None: the device is what it is."""
         self.device = torch.device(device)
+        self.hardware: Hardware = hardware or RealHardware(self.device)
         self._report = report
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
-        self._models = ResidentModels(self.device)
+        self._models = ResidentModels(self.device, self.hardware)
         self._turns: deque[Job] = deque()
 
     def load(
@@ -55,7 +63,30 @@ class StepLoop:
             message = f"model {model_id} is in use by {', '.join(users)}; cancel them or wait"
             raise FailedPrecondition(message, model_id=model_id, jobs=", ".join(users))
         self._prompts.forget(model_id)
+        self._hold_prompts()
         return self._models.unload(model_id)
+
+    def unload_all(self) -> int:
+        """Drop every model that no job uses: the bytes given back."""
+        used = {job.loaded.model.id for job in self._turns}
+        return sum(self.unload(model_id) or 0 for model_id in self._models.ids() if model_id not in used)
+
+    def forget_prompts(self) -> None:
+        """Drop all encoded prompts that are kept for later."""
+        self._prompts.clear()
+        self._hold_prompts()
+
+    def model_bytes(self) -> dict[str, int]:
+        """What each loaded model holds, by id."""
+        return self._models.sizes()
+
+    def job_bytes(self) -> dict[str, int]:
+        """What each running job's tensors hold, by id."""
+        return {job.id: job.held_bytes() for job in self._turns}
+
+    def prompt_bytes(self) -> int:
+        """What the encoded prompts hold that are kept for later."""
+        return self._prompts.held_bytes()
 
     def submit(self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration) -> None:
         """Let a generation join; it takes its first turn in a later `tick`. AlreadyExists if the id
@@ -67,7 +98,7 @@ class StepLoop:
         def tell(event: Report) -> None:
             self._report(job_id, event)
 
-        self._turns.append(Job(job_id, loaded, family, resolved, self._prompts, self._files, tell))
+        self._turns.append(Job(job_id, loaded, family, resolved, self._prompts, self._files, self.hardware, tell))
 
     def cancel(self, job_id: str) -> bool:
         """Ask a job to end before its next unit of work; False if there is no such job."""
@@ -113,14 +144,25 @@ class StepLoop:
         first = group[0]
         with self._answering(*group):
             if first.denoising:
-                began = mark(self.device)
-                walk_together([job.walking for job in group])
-                for job in group:
-                    job.stepped(began)
+                self._step(group)
             elif first.trajectory is None:
                 first.condition()
+                self._hold_prompts()
             else:
                 first.decode()
+
+    def _step(self, group: tuple[Job, ...]) -> None:
+        hardware = self.hardware
+        began = hardware.mark()
+        for job in group:
+            hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
+        walk_together([job.walking for job in group])
+        for job in group:
+            hardware.after_step(job.id, job.walking.index, job.walking.latents)
+            job.stepped(began)
+
+    def _hold_prompts(self) -> None:
+        self.hardware.hold("prompts", self._prompts.held_bytes())
 
     def _wait(self) -> None:
         """Nothing can be enqueued: until the device or an encoder is done with something, or not for long."""
@@ -145,7 +187,9 @@ class StepLoop:
     def _end(self, job: Job, last: Callable[[Job], Report]) -> None:
         """Take a job out, and tell its last report."""
         self._turns.remove(job)
-        self._report(job.id, last(job))
+        report = last(job)
+        self.hardware.after_job(job.id)
+        self._report(job.id, report)
 
     def _find(self, job_id: str) -> Job | None:
         return next((job for job in self._turns if job.id == job_id), None)

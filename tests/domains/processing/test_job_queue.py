@@ -24,7 +24,8 @@ def job(name: str, *, session: str = "", priority: int = 2, age: float = 0.0) ->
 
 def taken(queue: JobQueue) -> list[str]:
     order: list[str] = []
-    while (one := queue.take(lambda _: True)) is not None:
+    while (one := queue.next(lambda _: True)) is not None:
+        queue.take(one)
         order.append(one.id)
     return order
 
@@ -55,8 +56,10 @@ def test_one_that_was_interrupted_keeps_its_age() -> None:
 
 def test_only_what_fits_is_taken_and_the_rest_keeps_waiting() -> None:
     queue = filled(job("x"), job("y"))
-    assert queue.take(lambda one: one.id == "y") == job("y")
-    assert queue.take(lambda one: one.id == "y") is None
+    found = queue.next(lambda one: one.id == "y")
+    assert found == job("y")
+    queue.take(found)
+    assert queue.next(lambda one: one.id == "y") is None
     assert len(queue) == 1
 
 
@@ -89,7 +92,8 @@ def test_no_session_is_ever_two_turns_behind_another_that_it_could_have_kept_up_
     queue = filled(*jobs)
     waiting = {name: sessions.count(name) for name in set(sessions)}
     served = dict.fromkeys(waiting, 0)
-    while (one := queue.take(lambda _: True)) is not None:
+    while (one := queue.next(lambda _: True)) is not None:
+        queue.take(one)
         waiting[one.options.session_id] -= 1
         served[one.options.session_id] += 1
         assert all(max(served.values()) - served[name] <= 1 for name in waiting if waiting[name])

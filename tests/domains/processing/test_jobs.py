@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
+from domains.failure import Failure
 from domains.journal import Entry
 from domains.model.scan import ScanReport
 from domains.processing.job import Job, JobOptions, LoadWork, ScanWork
@@ -18,7 +19,6 @@ from domains.processing.job_event import (
     STATE_AFTER,
     Cancelled,
     Failed,
-    Failure,
     Interrupted,
     JobEvent,
     Moved,
@@ -72,7 +72,7 @@ class Walk(RuleBasedStateMachine):
     def open(self) -> None:
         self.connection = open_database(self.folder)
         self.jobs = Jobs(JobStore(self.connection, self.folder), keep_s=3600)
-        self.jobs.on_change = lambda job: self.told.append(job.id)
+        self.jobs.listeners.append(lambda job: self.told.append(job.id))
 
     def note(self, job_id: str) -> None:
         """Look at the journal as a watcher would, and check what is new against what was known."""

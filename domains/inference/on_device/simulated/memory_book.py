@@ -1,0 +1,81 @@
+"""The scripted memory of a simulated device: who holds what, and that it is never more than there is."""
+
+import msgspec
+
+from domains.device.simulated.script import SimDevice
+from domains.errors import ErrorReason, ResourceExhausted
+from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
+
+
+class MemoryBook:
+    """By owner, in bytes."""
+
+    def __init__(self, device: SimDevice) -> None:
+        self.device = device
+        """As the script says now."""
+        self._held: dict[str, int] = {}
+        self._leaked = 0
+        self._allocations = 0
+        self._refusals = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """What can still be taken."""
+        taken = self.device.runtime_bytes + self._leaked + sum(self._held.values())
+        return max(0, self.device.memory_bytes - taken)
+
+    def held(self, owner: str) -> int:
+        """What an owner holds."""
+        return self._held.get(owner, 0)
+
+    def hold(self, owner: str, size_bytes: int) -> None:
+        """It holds so much from now on. DEVICE_OUT_OF_MEMORY if the growth has no room; nothing changed then."""
+        growth = size_bytes - self.held(owner)
+        if growth > 0:
+            if growth > self.room_bytes:
+                raise self.refusal(owner, growth, self.room_bytes)
+            self._allocations += 1
+        self._held[owner] = size_bytes
+
+    def free(self, owner: str) -> None:
+        """It holds nothing any more."""
+        self._held.pop(owner, None)
+
+    def leak(self, size_bytes: int) -> None:
+        """Memory that nobody owns, and nobody gives back; what has no room is not lost."""
+        self._leaked += min(size_bytes, self.room_bytes)
+
+    def refusal(self, owner: str, needed: int, available: int) -> ResourceExhausted:
+        """The error for memory that is not there; it is counted."""
+        self._refusals += 1
+        return ResourceExhausted(
+            f"{self.device.id} has {available} of the {needed} bytes that {owner} needs; unload a model, or ask for less",
+            ErrorReason.DEVICE_OUT_OF_MEMORY,
+            device_id=self.device.id,
+            needed_bytes=needed,
+            available_bytes=available,
+            total_bytes=self.device.memory_bytes,
+        )
+
+    def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
+        """What the device's driver and allocator would tell. The owners add up."""
+        own = (
+            MemoryOwner(kind=OwnerKind.RUNTIME, live_bytes=self.device.runtime_bytes),
+            MemoryOwner(kind=OwnerKind.UNATTRIBUTED, live_bytes=self._leaked),
+        )
+        owners = tuple(owner for owner in (*measure.owners, *own) if owner.live_bytes)
+        live = sum(owner.live_bytes for owner in owners)
+        return msgspec.structs.replace(
+            measure,
+            total_bytes=self.device.memory_bytes,
+            used_bytes=live,
+            held_bytes=live,
+            live_bytes=live,
+            cached_bytes=0,
+            pinned_bytes=0,
+            largest_free_block_bytes=max(0, self.device.memory_bytes - live),
+            fragmentation_ratio=None,
+            allocation_count=self._allocations,
+            allocation_failure_count=self._refusals,
+            owners=owners,
+        )

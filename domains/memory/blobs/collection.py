@@ -1,0 +1,124 @@
+"""When a blob goes: deleted, expired, or left by the last who needed it; never while somebody reads or needs it.
+
+The row goes first, in one transaction, then the bytes. A crash in between leaves bytes that no row names, which the next
+start sweeps; never a row without its bytes. What a job made is needed until the job is deleted.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from domains.errors import ErrorReason, FailedPrecondition
+from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
+from domains.memory.blobs.files import BlobFiles, file_name
+from domains.memory.blobs.readers import OpenBlobs
+from domains.memory.blobs.rows import BlobRows
+from domains.memory.blobs.tiers import ReadableBytes
+
+
+class DeletedBlob(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a delete."""
+
+    deferred: bool
+    """The bytes are still there, for those who read or need them."""
+    holder_ids: tuple[str, ...] = ()
+    """Jobs and loaded models that it waits for."""
+
+
+class Collection:
+    """Takes blobs away."""
+
+    def __init__(
+        self,
+        rows: BlobRows,
+        open_blobs: OpenBlobs,
+        tiers: Mapping[BlobTier, ReadableBytes],
+        on_gone: Callable[[str], None],
+    ) -> None:
+        """`on_gone` hears the id of each blob that is taken away."""
+        self._on_gone = on_gone
+        self._rows = rows
+        self._open = open_blobs
+        self._tiers = tiers
+
+    def is_needed(self, name: str) -> bool:
+        """Whether anybody reads, writes, made or uses it."""
+        return self._open.is_open(name) or bool(self._rows.needers(name))
+
+    def delete(self, blob: Blob, *, only_if_unused: bool) -> DeletedBlob:
+        """At once, or with the last who needs it."""
+        if not self.is_needed(blob.id):
+            self.remove([blob])
+            return DeletedBlob(deferred=False)
+        holders = tuple(sorted(self._rows.needers(blob.id)))
+        if only_if_unused:
+            readers = self._open.readers(blob.id)
+            message = f"blob {blob.id} is in use by {len(holders)} jobs or loaded models and {readers} open reads"
+            facts = {"blob_id": blob.id, "holder_ids": ",".join(holders), "readers": readers}
+            raise FailedPrecondition(message, ErrorReason.BLOB_IN_USE, **facts)
+        if blob.state is not BlobState.DELETING:
+            self._rows.put(msgspec.structs.replace(blob, state=BlobState.DELETING))
+        return DeletedBlob(deferred=True, holder_ids=holders)
+
+    def remove(self, blobs: list[Blob]) -> None:
+        """Rows, then bytes."""
+        if not blobs:
+            return
+        self._rows.remove(blob.id for blob in blobs)
+        self._free(blobs)
+
+    def settle(self, name: str) -> None:
+        """Somebody has left the blob: it goes now if it only waited for that."""
+        blob = self._rows.get(name)
+        if blob is not None and self._goes_unneeded(blob) and not self.is_needed(name):
+            self.remove([blob])
+
+    def release(self, owner_id: str) -> int:
+        """The owner needs nothing any more. Answers the bytes of the blobs that went with it."""
+        touched = self._rows.makers.blobs(owner_id) | self._rows.holders.blobs(owner_id)
+        gone = [blob for name in touched if (blob := self._rows.get(name)) and self._goes_with(blob, owner_id)]
+        self._rows.release(owner_id, [blob.id for blob in gone])
+        self._free(gone)
+        return sum(blob.size_bytes for blob in gone)
+
+    def _goes_with(self, blob: Blob, owner_id: str) -> bool:
+        alone = self._rows.needers(blob.id) == {owner_id} and not self._open.is_open(blob.id)
+        return alone and self._goes_unneeded(blob)
+
+    @staticmethod
+    def _goes_unneeded(blob: Blob) -> bool:
+        """Of a job's blob that nobody asked to keep longer, the job was the only reason to be."""
+        return blob.state is BlobState.DELETING or (blob.origin is BlobOrigin.JOB and blob.expire_time_s is None)
+
+    def collect(self, now_s: float | None = None) -> int:
+        """Remove what has expired, and what nobody needs any more (after a read of a deleted job's picture). How many."""
+        now = time.time() if now_s is None else now_s
+        gone = [blob for blob in self._rows.all() if self._is_over(blob, now) and not self.is_needed(blob.id)]
+        self.remove(gone)
+        return len(gone)
+
+    def _is_over(self, blob: Blob, now_s: float) -> bool:
+        expired = blob.expire_time_s is not None and blob.expire_time_s <= now_s
+        return expired or self._goes_unneeded(blob)
+
+    def sweep(self, files: BlobFiles, is_owner: Callable[[str], bool]) -> int:
+        """At start, before anything is read: put right what a crash left. How many files no row named."""
+        for owner_id in self._rows.makers.owners() | self._rows.holders.owners():
+            if not is_owner(owner_id):
+                self.release(owner_id)
+        self.remove([blob for blob in self._rows.all() if _is_broken(blob, files)])
+        self.collect()
+        return files.sweep(file_name(blob) for blob in self._rows.all())
+
+    def _free(self, blobs: list[Blob]) -> None:
+        for blob in blobs:
+            self._tiers[blob.tier].free(blob)
+            self._open.forget(blob.id)
+            self._on_gone(blob.id)
+
+
+def _is_broken(blob: Blob, files: BlobFiles) -> bool:
+    """An unfinished transfer, whose job runs anew; or an upload without its file, which nobody can go on with."""
+    unfinished = blob.state is BlobState.WRITING
+    return unfinished and (blob.origin is BlobOrigin.TRANSFER or files.size(blob.id) != blob.size_bytes)

@@ -1,0 +1,122 @@
+"""Blobs in the memory of a device, or page-locked for it: a worker holds them, the store only knows their names."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotSupported
+from domains.memory.blobs.blob import Blob, BlobTier
+
+Result = TypeVar("Result")
+
+
+class DeviceBlobMemory(Protocol):
+    """The workers' side. Raises what the worker raised; DEVICE_LOST where it is gone."""
+
+    async def allocate(self, blob_id: str, device_id: str, tier: BlobTier, size: int, alignment: int) -> None:
+        """Take the memory now; NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY or HOST_OUT_OF_MEMORY otherwise."""
+        ...
+
+    async def write(self, blob_id: str, offset: int, data: bytes) -> None:
+        """A piece inside the blob."""
+        ...
+
+    async def read(self, blob_id: str, offset: int, size: int) -> bytes:
+        """A piece inside the blob."""
+        ...
+
+    async def sha256(self, blob_id: str) -> str:
+        """Of the whole content as it lies there."""
+        ...
+
+    async def free(self, blob_id: str) -> None:
+        """Give the memory back. Of an unknown blob: nothing."""
+        ...
+
+
+class DeviceBytes:
+    """The tiers DEVICE and PINNED_HOST."""
+
+    def __init__(self) -> None:
+        self.memory: DeviceBlobMemory | None = None
+        """Where the workers can be asked; None: no device holds blobs."""
+        self.unfreed: dict[str, str] = {}
+        """Blobs whose memory could not be given back yet, with what was said; tried again by `retry`."""
+        self._freeing: dict[str, asyncio.Task[None]] = {}
+
+    async def allocate(self, blob: Blob, alignment: int) -> None:
+        """On its device."""
+        if self.memory is None:
+            message = f"no device of this server holds blobs in the tier {blob.tier}; use HOST or DISK"
+            raise NotSupported(message, device_id=blob.device_id, tier=blob.tier)
+        await self.memory.allocate(blob.id, blob.device_id, blob.tier, blob.size_bytes, alignment)
+
+    async def write(self, blob: Blob, offset: int, data: bytes) -> None:
+        """A piece."""
+        await self._memory(blob).write(blob.id, offset, data)
+
+    async def sha256(self, blob: Blob) -> str:
+        """Reckoned where it lies."""
+        return await self._memory(blob).sha256(blob.id)
+
+    async def open(self, blob: Blob) -> "DeviceContent":
+        """To read it."""
+        return DeviceContent(self._memory(blob), blob)
+
+    def free(self, blob: Blob) -> None:
+        """Soon, beside the calls: the worker must be asked. What fails is kept in `unfreed`."""
+        self._free(blob.id)
+
+    def _free(self, blob_id: str) -> None:
+        if self.memory is not None and blob_id not in self._freeing:
+            task = asyncio.get_running_loop().create_task(self._ask_to_free(self.memory, blob_id))
+            self._freeing[blob_id] = task
+            task.add_done_callback(lambda _: self._freeing.pop(blob_id, None))
+
+    async def _ask_to_free(self, memory: DeviceBlobMemory, blob_id: str) -> None:
+        try:
+            await memory.free(blob_id)
+        except DeviceOpsError as error:
+            self.unfreed[blob_id] = str(error)
+        else:
+            self.unfreed.pop(blob_id, None)
+
+    def retry(self) -> None:
+        """Ask again for what could not be freed."""
+        for blob_id in list(self.unfreed):
+            self._free(blob_id)
+
+    async def freed(self) -> None:
+        """Wait for all that is being freed."""
+        await asyncio.gather(*self._freeing.values())
+
+    def lost(self, blob_ids: set[str]) -> None:
+        """Their worker is gone, and all memory with it."""
+        for blob_id in blob_ids & self.unfreed.keys():
+            del self.unfreed[blob_id]
+
+    def _memory(self, blob: Blob) -> DeviceBlobMemory:
+        if self.memory is None:
+            raise device_lost(blob)
+        return self.memory
+
+
+class DeviceContent:
+    """The memory of one blob on a device."""
+
+    def __init__(self, memory: DeviceBlobMemory, blob: Blob) -> None:
+        self._memory = memory
+        self._blob_id = blob.id
+
+    async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
+        """A piece, copied to the host by the worker."""
+        return then(await self._memory.read(self._blob_id, offset, size))
+
+    def close(self) -> None:
+        """The worker keeps nothing open."""
+
+
+def device_lost(blob: Blob) -> Aborted:
+    """The error for a blob whose device went away with it."""
+    message = f"device {blob.device_id} was lost, and blob {blob.id} with it; make it again"
+    return Aborted(message, ErrorReason.DEVICE_LOST, device_id=blob.device_id, blob_id=blob.id)

@@ -1,0 +1,178 @@
+"""The files of blobs on disk.
+
+What a job made is named by its hash: written beside its place and renamed into it, so that a crash leaves no half content
+under a good name. An upload is named by its blob's id and takes all its room at once. A crash may leave files that no row
+names; they are swept at the next start.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from domains.errors import DataLoss, ErrorReason, ResourceExhausted
+from domains.memory.blobs.blob import Blob, BlobOrigin
+from domains.storage import storage_errors
+
+Result = TypeVar("Result")
+
+
+class BlobFiles:
+    """The files of one folder. Safe to call from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, name: str) -> Path:
+        """Where the file with this name lies: a sha256, or the id of an upload."""
+        return self.folder / name[:2] / name
+
+    def write(self, data: bytes) -> str:
+        """Store a content and answer its sha256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.path(sha256)
+        with storage_errors(self.folder):
+            if path.is_file() and path.stat().st_size == len(data):
+                return sha256
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            beside = path.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
+            try:
+                beside.write_bytes(data)
+                beside.rename(path)
+            except OSError:
+                beside.unlink(missing_ok=True)
+                raise
+        return sha256
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file with room for so many bytes, taken now. Raises STORAGE_FULL and leaves nothing."""
+        path = self.path(name)
+        with storage_errors(self.folder):
+            available = shutil.disk_usage(self.folder).free
+            if size_bytes > available:
+                raise _no_room(self.folder, size_bytes, available)
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                _allocate(descriptor, size_bytes)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+
+    def write_at(self, name: str, offset: int, data: bytes) -> None:
+        """Write a piece of a reserved file."""
+        with storage_errors(self.folder):
+            descriptor = os.open(self.path(name), os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                view = memoryview(data)
+                while view:
+                    written = os.pwrite(descriptor, view, offset)
+                    offset, view = offset + written, view[written:]
+            finally:
+                os.close(descriptor)
+
+    def size(self, name: str) -> int | None:
+        """Of a file; None: it is not there."""
+        try:
+            return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """Where it is there."""
+        self.path(name).unlink(missing_ok=True)
+
+    def sweep(self, wanted: Iterable[str]) -> int:
+        """Remove every file that is not wanted (names); how many there were."""
+        keep = set(wanted)
+        stray = [file for file in self.folder.glob("*/*") if file.name not in keep]
+        for file in stray:
+            file.unlink(missing_ok=True)
+        return len(stray)
+
+
+def file_name(blob: Blob) -> str:
+    """What the file of a blob on disk is called."""
+    return blob.sha256 if blob.origin is BlobOrigin.JOB else blob.id
+
+
+def _allocate(descriptor: int, size_bytes: int) -> None:
+    """Room for all bytes where the system can promise it; else only the length."""
+    if size_bytes and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    else:
+        os.ftruncate(descriptor, size_bytes)
+
+
+def _no_room(folder: Path, needed: int, available: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"{needed} bytes are needed and {available} are free under {folder}; free space there, then retry",
+        ErrorReason.STORAGE_FULL,
+        needed_bytes=needed,
+        available_bytes=available,
+    )
+
+
+class DiskContent:
+    """The file of one blob, open for reading. A file of another size than was stored is BLOB_CORRUPT."""
+
+    def __init__(self, files: BlobFiles, blob: Blob) -> None:
+        self._blob = blob
+        try:
+            self.descriptor = os.open(files.path(file_name(blob)), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._corrupt(f"the file of blob {blob.id} is gone", 0) from None
+        size = os.fstat(self.descriptor).st_size
+        if size != blob.size_bytes:
+            self.close()
+            raise self._corrupt(f"the file of blob {blob.id} has {size} bytes, {blob.size_bytes} were stored", size)
+
+    def _corrupt(self, message: str, size: int) -> DataLoss:
+        return DataLoss(message, ErrorReason.BLOB_CORRUPT, blob_id=self._blob.id, size_bytes=size)
+
+    async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
+        """A piece, handed to `then` on the thread that read it."""
+        return await asyncio.to_thread(self._read, offset, size, then)
+
+    def _read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
+        data = os.pread(self.descriptor, size, offset)
+        if len(data) != size:
+            raise self._corrupt(
+                f"the file of blob {self._blob.id} was cut off at {offset + len(data)} bytes", len(data)
+            )
+        return then(data)
+
+    def close(self) -> None:
+        """Once."""
+        os.close(self.descriptor)
+
+
+class DiskBytes:
+    """The tier DISK."""
+
+    def __init__(self, files: BlobFiles) -> None:
+        self._files = files
+
+    async def allocate(self, blob: Blob, alignment: int) -> None:
+        """Take all its room on the disk."""
+        await asyncio.to_thread(self._files.reserve, blob.id, blob.size_bytes)
+
+    async def write(self, blob: Blob, offset: int, data: bytes) -> None:
+        """A piece."""
+        await asyncio.to_thread(self._files.write_at, blob.id, offset, data)
+
+    async def open(self, blob: Blob) -> DiskContent:
+        """To read it; the caller closes."""
+        return DiskContent(self._files, blob)
+
+    def free(self, blob: Blob) -> None:
+        """Remove the file."""
+        self._files.remove(file_name(blob))

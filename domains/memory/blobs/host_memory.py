@@ -1,0 +1,85 @@
+"""Blobs in host memory: anonymous pages of this process, gone with it, given back to the system with the blob."""
+
+import asyncio
+import ctypes
+import mmap
+from collections.abc import Callable
+from typing import TypeVar
+
+import psutil
+
+from domains.errors import ErrorReason, ResourceExhausted
+from domains.memory.blobs.blob import Blob
+
+Result = TypeVar("Result")
+
+
+class HostBytes:
+    """The tier HOST."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, memoryview] = {}
+
+    async def allocate(self, blob: Blob, alignment: int) -> None:
+        """Map pages for it. HOST_OUT_OF_MEMORY where the system has too few; their contents come with the writes."""
+        available = psutil.virtual_memory().available
+        if blob.size_bytes > available:
+            raise _no_room(blob.size_bytes, available)
+        try:
+            self._memory[blob.id] = aligned_pages(blob.size_bytes, alignment or 1)
+        except (OSError, MemoryError, OverflowError) as error:
+            raise _no_room(blob.size_bytes, available) from error
+
+    async def write(self, blob: Blob, offset: int, data: bytes) -> None:
+        """A piece."""
+        await asyncio.to_thread(self._write, self._memory[blob.id], offset, data)
+
+    @staticmethod
+    def _write(memory: memoryview, offset: int, data: bytes) -> None:
+        memory[offset : offset + len(data)] = data
+
+    async def open(self, blob: Blob) -> "HostContent":
+        """To read it."""
+        return HostContent(self._memory[blob.id])
+
+    def free(self, blob: Blob) -> None:
+        """The pages go when the last read of them has ended."""
+        self._memory.pop(blob.id, None)
+
+
+class HostContent:
+    """The pages of one blob."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
+        """A piece, copied."""
+        memory = self._memory
+        return await asyncio.to_thread(lambda: then(bytes(memory[offset : offset + size])))
+
+    def close(self) -> None:
+        """Let go of the pages."""
+        self._memory = memoryview(b"")
+
+
+def aligned_pages(size: int, alignment: int) -> memoryview:
+    """Zeroed anonymous memory, `size` bytes, that starts at a multiple of `alignment` (a power of two)."""
+    spare = alignment if alignment > mmap.PAGESIZE else 0
+    pages = mmap.mmap(-1, max(1, size + spare))
+    start = -address_of(pages) % alignment
+    return memoryview(pages)[start : start + size]
+
+
+def address_of(memory: mmap.mmap | memoryview) -> int:
+    """Where writable memory begins."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _no_room(needed: int, available: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"{needed} bytes of host memory are needed and {available} are available; delete blobs or use the tier DISK",
+        ErrorReason.HOST_OUT_OF_MEMORY,
+        needed_bytes=needed,
+        available_bytes=available,
+    )

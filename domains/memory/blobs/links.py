@@ -1,0 +1,44 @@
+"""Who needs which blob: pairs of blob and owner, both ways."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+
+class BlobLinks:
+    """A set of pairs, looked up by either side."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        """`pairs`: (blob id, owner id)."""
+        self._by_blob: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_owner: defaultdict[str, set[str]] = defaultdict(set)
+        for blob_id, owner_id in pairs:
+            self.add(blob_id, owner_id)
+
+    def add(self, blob_id: str, owner_id: str) -> None:
+        """Twice is once."""
+        self._by_blob[blob_id].add(owner_id)
+        self._by_owner[owner_id].add(blob_id)
+
+    def remove(self, blob_id: str, owner_id: str) -> None:
+        """Where there is such a pair."""
+        _discard(self._by_blob, blob_id, owner_id)
+        _discard(self._by_owner, owner_id, blob_id)
+
+    def owners(self, blob_id: str | None = None) -> set[str]:
+        """Of one blob, or all there are."""
+        return set(self._by_owner) if blob_id is None else set(self._by_blob.get(blob_id, ()))
+
+    def blobs(self, owner_id: str) -> set[str]:
+        """What an owner needs."""
+        return set(self._by_owner.get(owner_id, ()))
+
+    def count(self, blob_id: str) -> int:
+        """How many need it."""
+        return len(self._by_blob.get(blob_id, ()))
+
+
+def _discard(table: defaultdict[str, set[str]], key: str, value: str) -> None:
+    values = table.get(key, set())
+    values.discard(value)
+    if not values:
+        table.pop(key, None)

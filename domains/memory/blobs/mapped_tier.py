@@ -1,0 +1,128 @@
+"""The tier MAPPED: what was noted of each file or shared memory at registration, and the checks at each use."""
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from domains.errors import InvalidRequest, Violation
+from domains.memory.blobs.blob import Blob, MappedFile
+from domains.memory.blobs.mapped import FileStamp, MappedContent, changed, hash_of, lost, open_file, stamp_of
+from domains.memory.blobs.roots import BlobRoots
+from domains.memory.blobs.tiers import Content
+
+Result = TypeVar("Result")
+
+
+class SharedView(Protocol):
+    """A read-only view of named shared memory."""
+
+    size_bytes: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A piece inside the view."""
+        ...
+
+    def close(self) -> None:
+        """Once."""
+        ...
+
+
+def open_shared_memory(name: str) -> SharedView:
+    """The view of a section. INVALID_FIELD where the system knows no named shared memory."""
+    if sys.platform == "win32":
+        from domains.memory.blobs.mapped_windows import SharedMemoryView
+
+        return SharedMemoryView(name)
+    message = "named shared memory exists only on Windows; here, map a file under /dev/shm and register it as `file`"
+    raise InvalidRequest([Violation(field="shared_memory", message=message)])
+
+
+class SharedContent:
+    """A stretch of shared memory, open for reading."""
+
+    def __init__(self, view: SharedView, offset_bytes: int) -> None:
+        self._view = view
+        self._begin = offset_bytes
+
+    async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
+        """A piece, copied."""
+        return await asyncio.to_thread(lambda: then(self._view.read(self._begin + offset, size)))
+
+    def close(self) -> None:
+        """The view stays, as long as its blob."""
+
+
+class MappedBytes:
+    """The stamps of all mapped files, and the views of shared memory. No file is held open between uses."""
+
+    def __init__(self, roots: BlobRoots) -> None:
+        self.roots = roots
+        self._stamps: dict[str, FileStamp] = {}
+        self._views: dict[str, SharedView] = {}
+
+    def note(self, blob_id: str, seen: FileStamp | SharedView) -> None:
+        """How the file was when its blob was registered or last hashed; or the view of its shared memory."""
+        if isinstance(seen, FileStamp):
+            self._stamps[blob_id] = seen
+        else:
+            self._views[blob_id] = seen
+
+    def stamp(self, blob_id: str) -> FileStamp | None:
+        """As noted."""
+        return self._stamps.get(blob_id)
+
+    def free(self, blob: Blob) -> None:
+        """Forget it; the file is nobody's business here."""
+        self._stamps.pop(blob.id, None)
+        if view := self._views.pop(blob.id, None):
+            view.close()
+
+    def check(self, blob: Blob) -> None:
+        """Whether it is still there, whole. Raises `ContentLost`."""
+        if isinstance(blob.backing, MappedFile):
+            descriptor, _ = self._open_file(blob, blob.backing)
+            os.close(descriptor)
+
+    async def open(self, blob: Blob) -> Content:
+        """To read it. A file that was written since it was hashed is hashed again first: BLOB_CORRUPT if it differs."""
+        if isinstance(blob.backing, MappedFile):
+            return await self._content(blob, blob.backing)
+        return SharedContent(self._views[blob.id], blob.backing.offset_bytes if blob.backing else 0)
+
+    async def _content(self, blob: Blob, backing: MappedFile) -> MappedContent:
+        descriptor, stamp = self._open_file(blob, backing)
+        try:
+            if blob.sha256 and stamp != self._stamps[blob.id]:
+                found = await asyncio.to_thread(hash_of, descriptor, backing.offset_bytes, blob.size_bytes)
+                if found is None:
+                    raise lost(blob, f"{backing.path} has shrunk")
+                if found != blob.sha256:
+                    raise changed(blob)
+                self._stamps[blob.id] = stamp
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return MappedContent(descriptor, blob, backing.offset_bytes)
+
+    def _open_file(self, blob: Blob, backing: MappedFile) -> tuple[int, FileStamp]:
+        """A descriptor and how the file is now."""
+        try:
+            descriptor = open_file(Path(backing.path), self.roots)
+        except OSError as error:
+            raise lost(blob, f"{backing.path} cannot be opened ({os.strerror(error.errno or errno.EIO)})") from error
+        except InvalidRequest:
+            raise lost(blob, f"{backing.path} is no regular file now") from None
+        stamp, known = stamp_of(descriptor), self._stamps[blob.id]
+        why = ""
+        if stamp[:2] != known[:2]:
+            why = f"{backing.path} is another file now"
+        elif stamp.size_bytes < backing.offset_bytes + blob.size_bytes:
+            why = f"{backing.path} has only {stamp.size_bytes} bytes now"
+        if why:
+            os.close(descriptor)
+            raise lost(blob, why)
+        return descriptor, stamp

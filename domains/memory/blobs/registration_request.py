@@ -1,0 +1,57 @@
+"""What RegisterBlob is asked to map, and what is wrong with that at first sight."""
+
+import re
+
+import msgspec
+
+from domains.errors import InvalidRequest, Violation
+from domains.memory.blobs.blob import MappedFile, SharedMemorySegment
+from domains.memory.blobs.creation import is_sha256
+
+_ID = re.compile(r"(?!b-)[a-z0-9_.-]{1,63}")
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """What to map."""
+
+    backing: MappedFile | SharedMemorySegment
+    blob_id: str = ""
+    """Empty: the server chooses."""
+    size_bytes: int | None = None
+    """None: to the end of the file."""
+    media_type: str = ""
+    sha256: str = ""
+    generation: int = 0
+    """0: as its content says."""
+    verify: bool = True
+    """Hash the content now."""
+    keep_for_s: float | None = None
+    """None: until deleted."""
+    session_id: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def check_registration(asked: Registration) -> None:
+    """INVALID_FIELD with all that is wrong."""
+    wrong: list[Violation] = []
+
+    def refuse(field: str, message: str, allowed: str = "") -> None:
+        wrong.append(Violation(field=field, message=message, allowed=allowed))
+
+    if asked.blob_id and not _ID.fullmatch(asked.blob_id):
+        refuse("blob_id", "is not 1..63 characters of a-z 0-9 - _ . that do not begin with b-")
+    kind = "file" if isinstance(asked.backing, MappedFile) else "shared_memory"
+    if asked.backing.offset_bytes < 0:
+        refuse(f"{kind}.offset_bytes", f"{asked.backing.offset_bytes} is negative", "0..")
+    if asked.size_bytes is not None and asked.size_bytes < 0:
+        refuse("size_bytes", f"{asked.size_bytes} is negative", "0..")
+    if asked.size_bytes is None and kind == "shared_memory":
+        refuse("size_bytes", "shared memory does not tell its size; say it")
+    if asked.sha256 and not is_sha256(asked.sha256):
+        refuse("sha256", "is no SHA-256: 64 lower-case hex digits")
+    if asked.generation < 0:
+        refuse("generation", f"{asked.generation} is negative", "1..")
+    if asked.keep_for_s is not None and not 0 < asked.keep_for_s < 10 * 365 * 86400:
+        refuse("keep_for", "is not a positive time below ten years")
+    if wrong:
+        raise InvalidRequest(wrong)

@@ -1,0 +1,192 @@
+"""The rows of all blobs: in memory to be asked, and for those on disk in the database, which is the durable truth.
+
+Only the tier DISK outlives the server, so only its rows are written down; all others live in memory. A job *makes* a blob
+and owns it until the job is deleted; a job or a loaded model *holds* a blob that it uses.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from domains.memory.blobs.blob import Blob, BlobOrigin, BlobTier
+from domains.memory.blobs.links import BlobLinks
+from domains.storage import storage_errors, transaction
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blob_owners (
+  blob_id TEXT NOT NULL REFERENCES blobs (id), owner_id TEXT NOT NULL, PRIMARY KEY (owner_id, blob_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blob_owners_by_blob ON blob_owners (blob_id);
+CREATE TABLE IF NOT EXISTS blob_holders (
+  blob_id TEXT NOT NULL REFERENCES blobs (id), owner_id TEXT NOT NULL, PRIMARY KEY (owner_id, blob_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blob_holders_by_blob ON blob_holders (blob_id);
+CREATE TABLE IF NOT EXISTS blob_requests (
+  request_id TEXT PRIMARY KEY, digest TEXT NOT NULL, blob_id TEXT NOT NULL REFERENCES blobs (id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blob_requests_by_blob ON blob_requests (blob_id);
+"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Blob).decode
+
+
+class AnsweredRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that made a blob: the same one again gets the same blob."""
+
+    request_id: str
+    digest: str
+    """Of all that the request said."""
+    blob_id: str
+
+
+class BlobRows:
+    """Every blob there is. One thread; what a method has written down is durable when it returns."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self._db = connection
+        self._folder = folder
+        with storage_errors(folder):
+            connection.executescript(_SCHEMA)
+        self._blobs: dict[str, Blob] = {}
+        self._requests: dict[str, AnsweredRequest] = {}
+        self._requests_of = BlobLinks()
+        self._contents = BlobLinks()
+        """Which blobs have which sha256."""
+        self._last_place = 0
+        self.client_count = self.client_bytes = 0
+        """Blobs that clients made, and the memory or disk that these take (a mapped one takes none)."""
+        self._load()
+
+    def _load(self) -> None:
+        read = self._db.execute
+        blobs = sorted((_decode(body) for (body,) in read("SELECT body FROM blobs")), key=_oldest_first)
+        for blob in blobs:
+            self._note(blob if blob.place else self._placed(blob))
+        self.makers = BlobLinks(read("SELECT blob_id, owner_id FROM blob_owners"))
+        self.holders = BlobLinks(read("SELECT blob_id, owner_id FROM blob_holders"))
+        for request_id, digest, name in read("SELECT request_id, digest, blob_id FROM blob_requests"):
+            self._answered(AnsweredRequest(request_id=request_id, digest=digest, blob_id=name))
+
+    def get(self, name: str) -> Blob | None:
+        """By id."""
+        return self._blobs.get(name)
+
+    def all(self) -> list[Blob]:
+        """Oldest first."""
+        return list(self._blobs.values())
+
+    def with_content(self, sha256: str) -> list[Blob]:
+        """Those whose bytes have this hash."""
+        return [self._blobs[name] for name in sorted(self._contents.blobs(sha256))]
+
+    def request(self, request_id: str) -> AnsweredRequest | None:
+        """What this id was used for, as long as its blob is there."""
+        return self._requests.get(request_id)
+
+    def needers(self, name: str) -> set[str]:
+        """Jobs and loaded models that made or use it."""
+        return self.makers.owners(name) | self.holders.owners(name)
+
+    def put(self, blob: Blob, *, maker: str = "", request: AnsweredRequest | None = None) -> Blob:
+        """Write a row, new or changed; with its maker, and the request that it answers."""
+        blob = blob if blob.place else self._placed(blob)
+        if blob.tier is BlobTier.DISK:
+            with transaction(self._db, self._folder) as db:
+                upsert = (
+                    "INSERT INTO blobs (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+                )
+                db.execute(upsert, (blob.id, _encode(blob)))
+                if maker:
+                    db.execute("INSERT OR IGNORE INTO blob_owners (blob_id, owner_id) VALUES (?, ?)", (blob.id, maker))
+                if request:
+                    row = (request.request_id, request.digest, blob.id)
+                    db.execute(
+                        "INSERT OR REPLACE INTO blob_requests (request_id, digest, blob_id) VALUES (?, ?, ?)", row
+                    )
+        self._note(blob)
+        if maker:
+            self.makers.add(blob.id, maker)
+        if request:
+            self._answered(request)
+        return blob
+
+    def hold(self, blob: Blob, owner_id: str) -> None:
+        """The owner uses the blob."""
+        if blob.tier is BlobTier.DISK:
+            with transaction(self._db, self._folder) as db:
+                row = (blob.id, owner_id)
+                db.execute("INSERT OR IGNORE INTO blob_holders (blob_id, owner_id) VALUES (?, ?)", row)
+        self.holders.add(blob.id, owner_id)
+
+    def unhold(self, name: str, owner_id: str) -> None:
+        """The owner no longer uses the blob."""
+        with transaction(self._db, self._folder) as db:
+            db.execute("DELETE FROM blob_holders WHERE blob_id = ? AND owner_id = ?", (name, owner_id))
+        self.holders.remove(name, owner_id)
+
+    def release(self, owner_id: str, remove: Iterable[str]) -> None:
+        """The owner needs nothing any more; and blobs that go with it. All or nothing."""
+        names = list(remove)
+        with transaction(self._db, self._folder) as db:
+            db.execute("DELETE FROM blob_owners WHERE owner_id = ?", (owner_id,))
+            db.execute("DELETE FROM blob_holders WHERE owner_id = ?", (owner_id,))
+            self._delete(db, names)
+        for links in (self.makers, self.holders):
+            for name in links.blobs(owner_id):
+                links.remove(name, owner_id)
+        self._forget(names)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Take rows away with all that names them."""
+        gone = list(names)
+        if any(self._blobs[name].tier is BlobTier.DISK for name in gone):
+            with transaction(self._db, self._folder) as db:
+                self._delete(db, gone)
+        self._forget(gone)
+
+    @staticmethod
+    def _delete(db: sqlite3.Connection, names: list[str]) -> None:
+        rows = [(name,) for name in names]
+        for table in ("blob_owners", "blob_holders", "blob_requests"):
+            db.executemany(f"DELETE FROM {table} WHERE blob_id = ?", rows)
+        db.executemany("DELETE FROM blobs WHERE id = ?", rows)
+
+    def _note(self, blob: Blob) -> None:
+        self._count(self._blobs.get(blob.id), -1)
+        self._count(blob, 1)
+        self._last_place = max(self._last_place, blob.place)
+        for sha256 in self._contents.owners(blob.id):
+            self._contents.remove(blob.id, sha256)
+        if blob.sha256:
+            self._contents.add(blob.id, blob.sha256)
+        self._blobs[blob.id] = blob
+
+    def _forget(self, names: list[str]) -> None:
+        for name in names:
+            self._count(self._blobs.pop(name, None), -1)
+            for request_id in self._requests_of.owners(name):
+                del self._requests[request_id]
+            for links in (self.makers, self.holders, self._requests_of, self._contents):
+                for owner_id in links.owners(name):
+                    links.remove(name, owner_id)
+
+    def _answered(self, request: AnsweredRequest) -> None:
+        self._requests[request.request_id] = request
+        self._requests_of.add(request.blob_id, request.request_id)
+
+    def _count(self, blob: Blob | None, step: int) -> None:
+        if blob is not None and blob.origin is not BlobOrigin.JOB:
+            self.client_count += step
+            self.client_bytes += step * (0 if blob.tier is BlobTier.MAPPED else blob.size_bytes)
+
+    def _placed(self, blob: Blob) -> Blob:
+        place = max(self._last_place + 1, int(blob.create_time_s * 1e6))
+        return msgspec.structs.replace(blob, place=place)
+
+
+def _oldest_first(blob: Blob) -> tuple[float, str]:
+    return blob.place or blob.create_time_s * 1e6, blob.id

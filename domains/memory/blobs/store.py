@@ -1,0 +1,272 @@
+"""All blobs of one server: the door to the files beside this one.
+
+rows           what there is; on disk, durable            creation       new blobs; `quotas` and who else may refuse
+files          the tier DISK                              uploads        bytes into a blob, chunk by chunk
+host_memory    the tier HOST                              registration   RegisterBlob; `mapped` says how files are read
+device_memory  the tiers DEVICE and PINNED_HOST           collection     when a blob goes
+mapped_tier    the tier MAPPED                            readers        who has it open
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from domains.errors import NotFound
+from domains.memory.blobs.access import BlobAccess, BlobReader, check_readable
+from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobOrigin, BlobSpec, BlobState, BlobTier, blob_id
+from domains.memory.blobs.collection import Collection, DeletedBlob
+from domains.memory.blobs.creation import Creation, new_id
+from domains.memory.blobs.device_memory import DeviceBlobMemory, DeviceBytes
+from domains.memory.blobs.files import BlobFiles, DiskBytes, DiskContent
+from domains.memory.blobs.host_memory import HostBytes
+from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
+from domains.memory.blobs.mapped import ContentLost
+from domains.memory.blobs.mapped_tier import MappedBytes
+from domains.memory.blobs.quotas import BlobAdmission, BlobLimits, NoSessions, Quotas
+from domains.memory.blobs.readers import OpenBlobs
+from domains.memory.blobs.registration import Registrations
+from domains.memory.blobs.registration_request import Registration
+from domains.memory.blobs.requests import Requests
+from domains.memory.blobs.roots import BlobRoots
+from domains.memory.blobs.rows import BlobRows
+from domains.memory.blobs.tiers import ReadableBytes, TierBytes
+from domains.memory.blobs.uploads import BlobWriter, expiry
+
+Result = TypeVar("Result")
+
+
+class BlobStore:
+    """The blobs of one state folder, for one thread with an event loop."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        folder: Path,
+        *,
+        roots: BlobRoots | None = None,
+        limits: BlobLimits | None = None,
+        admission: BlobAdmission | None = None,
+        device_memory: DeviceBlobMemory | None = None,
+    ) -> None:
+        self.files = BlobFiles(folder)
+        self._rows = BlobRows(connection, folder)
+        self._devices = DeviceBytes()
+        self._devices.memory = device_memory
+        self._mapped = MappedBytes(roots or BlobRoots())
+        self._writable: dict[BlobTier, TierBytes] = {
+            BlobTier.DISK: DiskBytes(self.files),
+            BlobTier.HOST: HostBytes(),
+            **dict.fromkeys(DEVICE_TIERS, self._devices),
+        }
+        self._tiers: dict[BlobTier, ReadableBytes] = {**self._writable, BlobTier.MAPPED: self._mapped}
+        quotas, asked = Quotas(self._rows, limits or BlobLimits()), admission or NoSessions()
+        opened = OpenBlobs()
+        self._collection = Collection(self._rows, opened, self._tiers, self._forget)
+        self._access = BlobAccess(self._rows, opened, self._collection, self._tiers, self._writable)
+        self._creation = Creation(self._rows, self._writable, quotas, asked)
+        self._registrations = Registrations(self._rows, self._mapped, quotas, asked, self._collection.is_needed)
+        self._limits = quotas.limits
+        self._requests = Requests(self._rows)
+
+    def _forget(self, name: str) -> None:
+        """A blob is gone."""
+        self._access.hashes.forget(name)
+
+    # What jobs make.
+
+    async def keep(self, data: bytes, media_type: str, owner_id: str) -> Blob:
+        """Write a content, off the event loop, and give it an owner."""
+        while True:
+            sha256 = await asyncio.to_thread(self.files.write, data)
+            # The last owner of the same bytes may have let go of the file since `write` found it there.
+            if self.files.path(sha256).is_file():
+                return self.adopt(sha256, len(data), media_type, owner_id)
+
+    def adopt(self, sha256: str, size_bytes: int, media_type: str, owner_id: str) -> Blob:
+        """Give a stored content its row, and an owner that needs it until it is released."""
+        blob = self._rows.get(blob_id(sha256)) or Blob(
+            id=blob_id(sha256),
+            sha256=sha256,
+            size_bytes=size_bytes,
+            media_type=media_type,
+            create_time_s=time.time(),
+            origin_job_id=owner_id,
+        )
+        # Made again while it was being deleted, or after its file was damaged: it is as good as new.
+        return self._rows.put(msgspec.structs.replace(blob, state=BlobState.READY), maker=owner_id)
+
+    def release(self, owner_id: str) -> int:
+        """The owner needs nothing any more; what nobody else needs goes, or will with its readers. The bytes that went."""
+        return self._collection.release(owner_id)
+
+    # What jobs and loaded models use.
+
+    def hold(self, name: str, owner_id: str) -> Blob:
+        """The owner uses the blob, until `let_go` or `release`. Raises what makes it unreadable."""
+        blob = self.look(name)
+        check_readable(blob)
+        self._rows.hold(blob, owner_id)
+        return blob
+
+    def let_go(self, name: str, owner_id: str) -> None:
+        """The owner uses the blob no longer."""
+        self._rows.unhold(name, owner_id)
+        self._collection.settle(name)
+
+    # What clients make.
+
+    async def create(self, spec: BlobSpec, request_id: str = "") -> Blob:
+        """A new blob: WRITING, or READY where it was filled or is empty. With a `request_id` the same one again."""
+        return await self._create("create", spec, request_id)
+
+    async def begin_upload(self, spec: BlobSpec, request_id: str = "") -> Blob:
+        """`create`, or the READY blob that has the announced bytes in that tier already."""
+        return await self._create("upload", spec, request_id)
+
+    async def _create(self, method: str, spec: BlobSpec, request_id: str) -> Blob:
+        async with self._requests.once(method, spec, request_id) as asking:
+            if asking.answer is not None:
+                return self.get(asking.answer.id)
+            present = self._present(spec) if method == "upload" else None
+            if present is not None:
+                return self._rows.put(present, request=asking.answered(present.id))
+            name = new_id()
+            blob = await self._creation.make(spec, BlobOrigin.UPLOAD, name, asking.answered(name))
+            return self.get(blob.id)
+
+    def _present(self, spec: BlobSpec) -> Blob | None:
+        """A blob with the announced bytes, kept as long as was asked."""
+        if not spec.sha256 or spec.fill_byte is not None:
+            return None
+        there = (spec.tier, spec.device_id, spec.size_bytes, BlobState.READY)
+        for blob in self._rows.with_content(spec.sha256):
+            if (blob.tier, blob.device_id, blob.size_bytes, blob.state) == there:
+                return _kept_longer(blob, self._limits.keep_for_s if spec.keep_for_s is None else spec.keep_for_s)
+        return None
+
+    async def create_for_transfer(self, spec: BlobSpec) -> Blob:
+        """The destination of a transfer; its job is what it is answered to."""
+        return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id())
+
+    async def register(self, asked: Registration, request_id: str = "") -> Blob:
+        """Make a blob of what another process owns."""
+        async with self._requests.once("register", asked, request_id) as asking:
+            if asking.answer is not None:
+                return self.get(asking.answer.id)
+            name = asked.blob_id or new_id()
+            return self.get((await self._registrations.register(asked, name, asking.answered(name))).id)
+
+    # What everybody can do.
+
+    def get(self, name: str) -> Blob:
+        """By id, as it was last seen; BLOB_NOT_FOUND otherwise."""
+        return self._access.get(name)
+
+    def look(self, name: str) -> Blob:
+        """`get`, after a look whether a mapped blob's file is still there: it is LOST otherwise."""
+        blob = self.get(name)
+        if blob.tier is BlobTier.MAPPED and blob.state is BlobState.READY:
+            try:
+                self._mapped.check(blob)
+            except ContentLost:
+                self._access.mark(name, BlobState.LOST)
+        return self.get(name)
+
+    def all(self) -> list[Blob]:
+        """Every blob, as it was last seen, the oldest first."""
+        return [self._access.live(blob) for blob in self._rows.all()]
+
+    def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
+        """The newest first, from a place on."""
+        page = page_of(self._rows.all(), wanted, place, size)
+        return msgspec.structs.replace(page, blobs=tuple(self.look(blob.id) for blob in page.blobs))
+
+    def open(self, name: str) -> tuple[Blob, int]:
+        """A blob on disk and a descriptor, which the caller closes. A file of another size is BLOB_CORRUPT."""
+        blob = self.get(name)
+        return blob, DiskContent(self.files, blob).descriptor
+
+    def reading(self, name: str) -> AbstractAsyncContextManager[BlobReader]:
+        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read."""
+        return self._access.reading(name)
+
+    def writing(self, name: str) -> AbstractContextManager[BlobWriter]:
+        """Be the one writer of a blob that is WRITING; ILLEGAL_STATE otherwise."""
+        return self._access.writing(name)
+
+    async def write_chunk(self, name: str, offset: int, data: bytes, crc32c: int | None = None) -> Blob:
+        """One chunk. The last one again, whose answer was lost, finds the blob READY and gets the same answer."""
+        return await self._access.write_chunk(name, offset, data, crc32c)
+
+    async def sha256_of(self, name: str, begin: int, end: int) -> str:
+        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written."""
+        blob = self.get(name)
+        if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes):
+            return await self._devices.sha256(blob)
+        return await self._access.sha256_of(name, begin, end)
+
+    def delete(self, name: str, *, only_if_unused: bool = False) -> DeletedBlob:
+        """At once, or when nobody reads or needs it any more; BLOB_IN_USE instead with `only_if_unused`."""
+        return self._collection.delete(self._stored(name), only_if_unused=only_if_unused)
+
+    def discard(self, name: str) -> None:
+        """`delete` of what may be gone already."""
+        with suppress(NotFound):
+            self.delete(name)
+
+    # What the server does now and then.
+
+    def collect(self, now_s: float | None = None) -> int:
+        """Remove what has expired and is not needed; free again what could not be freed. How many blobs went."""
+        self._devices.retry()
+        return self._collection.collect(now_s)
+
+    def sweep(self, is_owner: Callable[[str], bool]) -> int:
+        """At start: let go for owners that are no more, and put right what a crash left. How many files no row named."""
+        return self._collection.sweep(self.files, is_owner)
+
+    def pay_with(self, admission: BlobAdmission) -> None:
+        """From now on sessions, budgets and reservations may refuse a blob."""
+        self._creation.admission = self._registrations.admission = admission
+
+    def use_devices(self, memory: DeviceBlobMemory) -> None:
+        """From now on the workers hold blobs."""
+        self._devices.memory = memory
+
+    def device_lost(self, device_id: str) -> None:
+        """A worker has died: what it held is LOST."""
+        for blob in self._rows.all():
+            if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
+                self._access.hashes.forget(blob.id)
+                self._devices.unfreed.pop(blob.id, None)
+                if blob.state is not BlobState.DELETING:
+                    self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST))
+
+    @property
+    def unfreed(self) -> dict[str, str]:
+        """Blobs on devices whose memory could not be given back yet, and what was said."""
+        return dict(self._devices.unfreed)
+
+    async def freed(self) -> None:
+        """Wait until the workers have given back what was deleted."""
+        await self._devices.freed()
+
+    def _stored(self, name: str) -> Blob:
+        self.get(name)
+        stored = self._rows.get(name)
+        assert stored is not None, "get has found it"
+        return stored
+
+
+def _kept_longer(blob: Blob, keep_for_s: float) -> Blob:
+    """Kept at least so long from now, also if it is a job's and the job goes earlier."""
+    if blob.expire_time_s is None and blob.origin is not BlobOrigin.JOB:
+        return blob
+    until = max(blob.expire_time_s or 0.0, expiry(keep_for_s) or 0.0)
+    return msgspec.structs.replace(blob, expire_time_s=until)

@@ -1,0 +1,44 @@
+"""Who may take memory for a blob: the pool's room, its budget, and reservations."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from domains.errors import ErrorReason, NotFound
+from domains.memory.blobs.blob import Blob, BlobSpec, BlobTier
+from domains.memory.pools.admission import Admission
+from domains.memory.pools.pool import DISK, HOST
+
+
+class BlobPayments:
+    """`domains.memory.blobs.quotas.BlobAdmission`."""
+
+    def __init__(self, admission: Admission, check_device: Callable[[str], None]) -> None:
+        """`check_device` raises DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST or DEVICE_RECOVERING."""
+        self._admission = admission
+        self._check_device = check_device
+
+    def check_session(self, session_id: str) -> None:
+        """Always refuses: none is open."""
+        message = f"there is no session {session_id!r}; leave it empty"
+        raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id)
+
+    @asynccontextmanager
+    async def admit(self, blob: Blob, spec: BlobSpec) -> AsyncGenerator[None]:
+        """Hold a claim on the bytes while they are taken."""
+        if blob.device_id:
+            self._check_device(blob.device_id)
+        claim = await self._admission.admit(_pool(blob), blob.size_bytes, spec.reservation_id, blob.id)
+        try:
+            yield
+        finally:
+            claim.close()
+
+
+def _pool(blob: Blob) -> str:
+    match blob.tier:
+        case BlobTier.DISK | BlobTier.MAPPED:
+            return DISK
+        case BlobTier.HOST | BlobTier.PINNED_HOST:
+            return HOST
+        case BlobTier.DEVICE:
+            return blob.device_id

@@ -1,0 +1,80 @@
+"""What somebody chooses about a device, and what follows from it at once."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from domains.device.device import DeviceState
+from domains.device.devices import Devices
+from domains.device.patient import PatientTelemetry
+from domains.device.record import DeviceView, next_view
+from domains.device.settings import DeviceSettings, changed
+from domains.errors import Aborted, ErrorReason
+from domains.processing.dispatch import Dispatcher
+
+
+class DeviceChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The device after a change, and the jobs that it concerns."""
+
+    view: DeviceView
+    finishing: tuple[str, ...] = ()
+    """Run there and are let end, after draining or disabling."""
+    stranded: tuple[str, ...] = ()
+    """Wait, and have no device now."""
+
+
+class DeviceControl:
+    """Applies settings: all of them or none."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        dispatcher: Dispatcher,
+        telemetry: PatientTelemetry,
+        enable: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """`enable`: starts the worker of a device that has none."""
+        self._devices = devices
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._enable = enable
+
+    async def update(
+        self, name: str, new: DeviceSettings, mask: Sequence[str], *, etag: str, validate_only: bool, cause: str
+    ) -> DeviceChange:
+        """Change the settings that the mask names.
+
+        Raises INVALID_FIELD, ETAG_MISMATCH, NOT_SUPPORTED_ON_DEVICE, DEVICE_LOST; DRIVER_ERROR where the driver refused,
+        with the old settings still in force.
+        """
+        view = self._devices.get(name)
+        device_id = view.device.id
+        if etag and etag != view.etag:
+            message = f"device {device_id} has changed since its etag was read; read it again"
+            raise Aborted(message, ErrorReason.ETAG_MISMATCH, device_id=device_id, etag=view.etag)
+        power = None if validate_only else await self._telemetry.power_range(view.device)
+        span = (power.least_watts, power.most_watts) if power else None
+        settings = changed(view.settings, new, mask, view.reach.controls, span, view.reach.capacity)
+        if view.state is DeviceState.LOST:
+            raise Aborted(f"device {device_id} is not there", ErrorReason.DEVICE_LOST, device_id=device_id)
+        if validate_only:
+            condition = msgspec.structs.replace(view.condition, settings=settings)
+            return self._impact(next_view(view, condition=condition))
+        if settings.power_limit_watts != view.settings.power_limit_watts:
+            # Before anything else changes: the driver may refuse.
+            await self._telemetry.set_power_limit(view.device, settings.power_limit_watts)
+        if settings.enabled and not view.settings.enabled:
+            await self._enable(device_id)
+        changed_view = self._devices.set_settings(device_id, settings, cause)
+        self._dispatcher.pump()
+        return self._impact(changed_view)
+
+    def _impact(self, view: DeviceView) -> DeviceChange:
+        if view.settings.enabled and not view.settings.draining:
+            return DeviceChange(view=view)
+        lane = self._dispatcher.lane_of(view.device.id)
+        return DeviceChange(
+            view=view,
+            finishing=tuple(lane.running) if lane else (),
+            stranded=self._dispatcher.stranded_without(view.device.id),
+        )

@@ -1,0 +1,84 @@
+"""How each device is now: what its driver tells, and what this server knows of it. Answers while its worker hangs."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from domains.device.device import DeviceState
+from domains.device.devices import Devices
+from domains.device.patient import PatientTelemetry
+from domains.device.record import DeviceView
+from domains.device.sample import DeviceSample
+from domains.device.status import DeviceStatus
+from domains.device.telemetry import DeviceGone
+from domains.processing.dispatch import Dispatcher
+
+_COOLER_CELSIUS = 5.0
+"""So much below its ceiling a device must be before it counts as cool again."""
+
+Uptime = Callable[[str], tuple[float | None, int]]
+"""By device: seconds since its worker was ready (None: none runs), and how often it was started again."""
+
+
+class DeviceStatuses:
+    """Measures devices for whoever asks."""
+
+    def __init__(self, devices: Devices, telemetry: PatientTelemetry, dispatcher: Dispatcher, uptime: Uptime) -> None:
+        self._devices = devices
+        self._telemetry = telemetry
+        self._dispatcher = dispatcher
+        self._uptime = uptime
+
+    def ids(self) -> Sequence[str]:
+        """All devices, lost ones too. STARTING before the first look is finished."""
+        self._devices.check_known()
+        return [view.device.id for view in self._devices.list()]
+
+    def resolve(self, name: str) -> str:
+        """The id of a device by id or alias. DEVICE_NOT_FOUND, STARTING."""
+        return self._devices.get(name).device.id
+
+    async def status(self, device_id: str) -> DeviceStatus:
+        """One device, measured now. A lost one has no measurements."""
+        sample = await self.sample(self._devices.get(device_id))
+        view, health = self._devices.get(device_id), self._devices.get(device_id).health
+        uptime_s, restarts = self._uptime(device_id)
+        return DeviceStatus(
+            device_id=device_id,
+            state=view.state,
+            sample=sample,
+            error_count=health.error_count,
+            consecutive_error_count=health.consecutive,
+            last_failure=health.last_failure,
+            last_failure_time_s=health.last_failure_time_s,
+            worker_uptime_s=uptime_s,
+            worker_restart_count=restarts,
+            workload=self._dispatcher.workload(device_id),
+        )
+
+    async def sample(self, view: DeviceView) -> DeviceSample:
+        """What the driver tells now; nothing of a device that is not there."""
+        if view.state is DeviceState.LOST:
+            return DeviceSample(time_s=time.time())
+        try:
+            sample = await self._telemetry.sample(view.device)
+        except DeviceGone:
+            return DeviceSample(time_s=time.time())
+        self._judge_heat(view, sample)
+        return sample
+
+    async def keep_judging(self, every_s: float) -> None:
+        """Look now and then at the devices that have a ceiling of temperature."""
+        while True:
+            for view in self._devices.list():
+                if view.settings.max_temperature_celsius is not None:
+                    await self.sample(view)
+            await asyncio.sleep(every_s)
+
+    def _judge_heat(self, view: DeviceView, sample: DeviceSample) -> None:
+        ceiling, now = view.settings.max_temperature_celsius, sample.temperature_celsius
+        hot = view.condition.too_hot
+        above = None if ceiling is None or now is None else now - ceiling
+        too_hot = above is not None and above > (-_COOLER_CELSIUS if hot else 0.0)
+        if too_hot is not hot:
+            self._devices.too_hot(view.device.id, too_hot)

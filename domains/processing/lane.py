@@ -1,0 +1,86 @@
+"""A lane: a place where jobs run. One for each device worker, and some for work of the front process itself."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from domains.processing.job import BenchmarkWork, Job, ResetWork, ScanWork, TransferWork
+from domains.processing.worker import Worker
+
+_FRONT_WORK = (ScanWork, ResetWork, TransferWork)
+
+
+class Turn:
+    """Somebody waits for room on a lane, ahead of all jobs."""
+
+    def __init__(self, *, alone: bool) -> None:
+        self.alone = alone
+        """Nothing else may run beside it."""
+        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Lane:
+    """What runs in one place, and what may."""
+
+    def __init__(
+        self, capacity: Callable[[], int], worker: Worker | None = None, only: tuple[type, ...] = _FRONT_WORK
+    ) -> None:
+        """`only`: the work that a lane of the front takes; a device's takes all but the front's."""
+        self.worker = worker
+        """None: the front process itself."""
+        self.running: dict[str, Job] = {}
+        self.closed = False
+        """Its worker is gone; it takes nothing more."""
+        self.turns: deque[Turn] = deque()
+        self.granted: set[Turn] = set()
+        self.changed = asyncio.Event()
+        """Set when a job or a turn has ended; renewed each time."""
+        self._capacity = capacity
+        self._only = only
+
+    @property
+    def device_id(self) -> str:
+        """Empty for the front process."""
+        return self.worker.device.id if self.worker else ""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs and turns may run at once."""
+        return self._capacity()
+
+    @property
+    def occupied(self) -> int:
+        """Jobs and turns that run."""
+        return len(self.running) + len(self.granted)
+
+    @property
+    def room(self) -> bool:
+        """Whether one more may run."""
+        alone = any(turn.alone for turn in self.granted) or any(map(needs_all, self.running.values()))
+        return not self.closed and not alone and self.occupied < self.capacity
+
+    def fits(self, job: Job) -> bool:
+        """Whether this lane may ever run the job."""
+        if self.worker is None or isinstance(job.work, _FRONT_WORK):
+            return self.worker is None and isinstance(job.work, self._only)
+        device = self.worker.device
+        wanted = (job.work.device_id,) if isinstance(job.work, BenchmarkWork) else job.options.device_ids
+        return not wanted or bool({device.id, *device.aliases} & set(wanted))
+
+    def note_change(self) -> None:
+        """Wake those who wait for the lane to become free."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def grant_turns(self) -> None:
+        """Let those who wait ahead of the jobs begin, in their order."""
+        while self.turns and self.room and not (self.turns[0].alone and self.occupied):
+            turn = self.turns.popleft()
+            if not turn.granted.done():
+                self.granted.add(turn)
+                turn.granted.set_result(None)
+
+
+def needs_all(job: Job) -> bool:
+    """Whether the job has its device to itself."""
+    return isinstance(job.work, BenchmarkWork)

@@ -1,0 +1,105 @@
+"""Gives memory back: what the pools' clean-up can really take, through the workers."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from domains.device.devices import Devices
+from domains.errors import ErrorReason
+from domains.memory.pools.pool import HOST
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.reclaim import IdleModel, RunningJob
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.ask import ask
+from domains.processing.dispatch import Dispatcher
+from domains.processing.job import GenerateWork, Job
+from domains.processing.job_state import JobState
+from domains.processing.jobs import Jobs
+from domains.processing.unload import Unloading
+from domains.processing.worker import Emptied, EmptyOrder, Worker, order_id
+
+
+def pool_of(device_id: str) -> str:
+    """The pool that a device computes in: its own, or the host's for the CPU."""
+    return HOST if device_id == "cpu" else device_id
+
+
+class MemoryCare:
+    """The clean-up's hands: `domains.memory.pools.reclaim.Reclaimer`."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        devices: Devices,
+        loaded: LoadedModels,
+        dispatcher: Dispatcher,
+        unloading: Unloading,
+        worker_of: Callable[[str], Worker | None],
+        pools: Pools,
+    ) -> None:
+        self._jobs = jobs
+        self._devices = devices
+        self._loaded = loaded
+        self._dispatcher = dispatcher
+        self._unloading = unloading
+        self._worker_of = worker_of
+        self._pools = pools
+
+    async def empty_caches(self, pool_id: str) -> None:
+        """Give back what allocators and caches keep for later."""
+        for worker in self._workers(pool_id):
+            await ask(worker, EmptyOrder(job_id=order_id("empty")), Emptied)
+
+    async def compact(self, pool_id: str) -> None:
+        """Move what remains together, between two jobs."""
+        for worker in self._workers(pool_id):
+            await ask(worker, EmptyOrder(job_id=order_id("compact"), compact=True), Emptied)
+
+    async def unload(self, loaded_model_id: str) -> None:
+        """Take a model off its device; ILLEGAL_STATE while a job uses it."""
+        await self._unloading.unload([self._loaded.get(loaded_model_id)])
+
+    async def interrupt(self, job_id: str) -> None:
+        """Take the job off its device, to go on when there is room."""
+        await self._dispatcher.interrupt(
+            job_id, ErrorReason.PREEMPTED, "its memory was needed; it goes on when there is room"
+        )
+
+    def idle_models(self, pool_id: str) -> Sequence[IdleModel]:
+        """The models loaded there, pinned and used ones marked."""
+        now, running = time.time(), self._running()
+        return [
+            IdleModel(
+                id=one.id,
+                bytes=sum(part.bytes for part in one.components),
+                idle_s=max(0.0, now - one.last_use_time_s),
+                pinned=one.pinned,
+                in_use=any(_uses(job, one) for job in running),
+            )
+            for one in self._loaded.list()
+            if pool_of(one.device_id) == pool_id
+        ]
+
+    def running_jobs(self, pool_id: str) -> Sequence[RunningJob]:
+        """The jobs that hold memory there, with what was measured last."""
+        measure = self._pools.get(pool_id).measure
+        held = {owner.id: owner.live_bytes for owner in measure.owners} if measure else {}
+        return [
+            RunningJob(id=job.id, bytes=held.get(job.id, 0), priority=job.options.priority)
+            for job in self._running()
+            if pool_of(job.device_id) == pool_id
+        ]
+
+    def _running(self) -> list[Job]:
+        return [job for job in self._jobs.unfinished() if job.state is JobState.RUNNING]
+
+    def _workers(self, pool_id: str) -> list[Worker]:
+        found = (self._worker_of(view.device.id) for view in self._devices.list() if pool_of(view.device.id) == pool_id)
+        return [worker for worker in found if worker is not None]
+
+
+def _uses(job: Job, one: LoadedModel) -> bool:
+    return (
+        job.device_id == one.device_id
+        and isinstance(job.work, GenerateWork)
+        and job.work.resolved.model_id == one.model_id
+    )

@@ -1,0 +1,87 @@
+"""Blobs on devices, through the workers that hold them. The store's `DeviceBlobMemory`."""
+
+from collections.abc import Callable
+
+from domains.device.devices import Devices
+from domains.errors import Aborted, ErrorReason, Unavailable
+from domains.memory.blobs.blob import BlobTier
+from domains.processing.ask import ask, reports_of
+from domains.processing.worker import (
+    AllocateBlobOrder,
+    BlobBytes,
+    BlobHash,
+    FreeBlobOrder,
+    HashBlobOrder,
+    Order,
+    ReadBlobOrder,
+    Worker,
+    WriteBlobOrder,
+    order_id,
+)
+
+
+class WorkerBlobs:
+    """Knows which device holds which blob. A worker's end takes its blobs with it: `forget`."""
+
+    def __init__(self, devices: Devices, worker_of: Callable[[str], Worker | None]) -> None:
+        self._devices = devices
+        self._worker_of = worker_of
+        self._places: dict[str, str] = {}
+        """Device by blob."""
+
+    async def allocate(self, blob_id: str, device_id: str, tier: BlobTier, size: int, alignment: int) -> None:
+        """Take the memory; `device_id` may be an alias."""
+        device_id = self._devices.get(device_id).device.id
+        order = AllocateBlobOrder(
+            job_id=order_id("blob"),
+            blob_id=blob_id,
+            size_bytes=size,
+            tier=tier,
+            alignment_bytes=alignment,
+        )
+        await _done(self._worker(device_id), order)
+        self._places[blob_id] = device_id
+
+    async def write(self, blob_id: str, offset: int, data: bytes) -> None:
+        """A piece inside the blob."""
+        order = WriteBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, data=data)
+        await _done(self._holder(blob_id), order)
+
+    async def read(self, blob_id: str, offset: int, size: int) -> bytes:
+        """A piece inside the blob."""
+        order = ReadBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, size_bytes=size)
+        return (await ask(self._holder(blob_id), order, BlobBytes)).data
+
+    async def sha256(self, blob_id: str) -> str:
+        """Reckoned by the worker, of the bytes as they lie there."""
+        return (
+            await ask(self._holder(blob_id), HashBlobOrder(job_id=order_id("blob"), blob_id=blob_id), BlobHash)
+        ).sha256
+
+    async def free(self, blob_id: str) -> None:
+        """Give the memory back. Of an unknown blob: nothing."""
+        if blob_id in self._places:
+            await _done(self._holder(blob_id), FreeBlobOrder(job_id=order_id("blob"), blob_id=blob_id))
+            del self._places[blob_id]
+
+    def forget(self, device_id: str) -> None:
+        """The device's worker has ended."""
+        self._places = {blob: place for blob, place in self._places.items() if place != device_id}
+
+    def _holder(self, blob_id: str) -> Worker:
+        if blob_id not in self._places:
+            message = f"the device that held blob {blob_id} was lost or reset, and the blob with it; make it again"
+            raise Aborted(message, ErrorReason.DEVICE_LOST, blob_id=blob_id)
+        return self._worker(self._places[blob_id])
+
+    def _worker(self, device_id: str) -> Worker:
+        worker = self._worker_of(device_id)
+        if worker is None:
+            message = f"the worker of {device_id} is being started; try again in a few seconds"
+            raise Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=device_id)
+        return worker
+
+
+async def _done(worker: Worker, order: Order) -> None:
+    async for _ in reports_of(worker, order):
+        pass

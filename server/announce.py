@@ -1,0 +1,70 @@
+"""Tells the log of changes what happens to jobs, loaded models and pools; devices tell it themselves."""
+
+from domains.device.devices import Devices
+from domains.events import EventDomain, EventLog, Severity
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.pressure import Pressure, PressureChange
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.job import Job
+from domains.processing.job_state import JobState
+from domains.processing.jobs import Jobs
+
+_SEVERITY = {JobState.FAILED: Severity.ERROR, JobState.INTERRUPTED: Severity.WARNING}
+_AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Announcer:
+    """Listens, and tells."""
+
+    def __init__(self, events: EventLog, devices: Devices, jobs: Jobs, loaded: LoadedModels, pools: Pools) -> None:
+        self._events = events
+        self._devices = devices
+        self._pools = pools
+        self._told: dict[str, JobState] = {}
+        """By unfinished job: the state that was told last."""
+        jobs.listeners.append(self._job)
+        loaded.listeners.append(self._model)
+        pools.on_pressure = self._pressure
+
+    def started(self) -> None:
+        """The server is there."""
+        self._events.tell(EventDomain.PROCESSING, "system.started")
+
+    def draining(self) -> None:
+        """The server shuts down."""
+        self._events.tell(EventDomain.PROCESSING, "system.draining", message="takes no more work")
+
+    def _job(self, job: Job) -> None:
+        before = self._told.get(job.id)
+        if before is job.state:
+            return
+        self._told[job.id] = job.state
+        if job.state.ended:
+            del self._told[job.id]
+        # What a fault of its device did to a job names the fault.
+        cause = self._devices.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
+        self._events.tell(
+            EventDomain.PROCESSING,
+            "job.state_changed",
+            job.id,
+            f"{before} → {job.state}" if before else str(job.state),
+            severity=_SEVERITY.get(job.state, Severity.INFO),
+            cause=cause,
+            failure=job.failure,
+            snapshot=job,
+        )
+
+    def _model(self, one: LoadedModel, there: bool) -> None:
+        kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
+        cause = 0 if there else self._devices.fault(one.device_id)
+        self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
+
+    def _pressure(self, change: PressureChange) -> None:
+        rising = change.current > (change.previous or Pressure.LOW)
+        self._events.tell(
+            EventDomain.MEMORY,
+            "memory.pressure_changed",
+            change.pool_id,
+            f"{change.previous} → {change.current}",
+            severity=Severity.WARNING if rising else Severity.INFO,
+        )

@@ -1,0 +1,144 @@
+"""MemoryService: the blob plane."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from deviceops.memory.v1 import blob_pb2, memory_service_pb2
+from domains.device.devices import Devices
+from domains.errors import ErrorReason, InvalidRequest, NotFound, Violation
+from domains.memory.blobs.blob import Blob, BlobState
+from domains.memory.blobs.store import BlobStore
+from domains.memory.blobs.uploads import BlobWriter
+from server import paging
+from server.blob_messages import from_filter, from_registration, from_spec, to_blob
+from server.blob_pieces import extent_of, read_ahead
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class BlobMethods:
+    """Blobs to make, write, read, list and delete."""
+
+    def __init__(self, blobs: BlobStore, devices: Devices | None = None) -> None:
+        """`devices`: None where no device can be named."""
+        self._blobs = blobs
+        self._devices_of_blobs = devices
+
+    async def RegisterBlob(
+        self, request: memory_service_pb2.RegisterBlobRequest, context: Context
+    ) -> memory_service_pb2.RegisterBlobResponse:
+        """Map what the caller owns."""
+        blob = await self._blobs.register(from_registration(request), request.request_id)
+        return memory_service_pb2.RegisterBlobResponse(blob=to_blob(blob))
+
+    async def CreateBlob(
+        self, request: memory_service_pb2.CreateBlobRequest, context: Context
+    ) -> memory_service_pb2.CreateBlobResponse:
+        """A new blob, with its memory."""
+        blob = await self._blobs.create(from_spec(request.blob_spec, self._device_id), request.request_id)
+        return memory_service_pb2.CreateBlobResponse(blob=to_blob(blob))
+
+    async def UploadBlob(
+        self, requests: AsyncIterator[memory_service_pb2.UploadBlobRequest], context: Context
+    ) -> memory_service_pb2.UploadBlobResponse:
+        """A blob in one stream; what arrived stays where the stream breaks."""
+        name, complete = await self._begin(await anext(aiter(requests), None))
+        if not complete:
+            with self._blobs.writing(name) as writer:
+                await _write_all(writer, requests)
+        return memory_service_pb2.UploadBlobResponse(blob=to_blob(self._blobs.get(name)))
+
+    async def _begin(self, first: memory_service_pb2.UploadBlobRequest | None) -> tuple[str, bool]:
+        """The blob that the first message means, and whether it has all its bytes by an earlier upload."""
+        match first and first.WhichOneof("part"):
+            case "blob_spec" if first:
+                spec = from_spec(first.blob_spec, self._device_id)
+                blob = await self._blobs.begin_upload(spec, first.request_id)
+                return blob.id, blob.state is BlobState.READY
+            case "blob_id" if first:
+                return first.blob_id, False
+            case _:
+                message = "the first message says which blob: set `blob_spec` or `blob_id`"
+                raise InvalidRequest([Violation(field="part", message=message)])
+
+    async def WriteBlobChunk(
+        self, request: memory_service_pb2.WriteBlobChunkRequest, context: Context
+    ) -> memory_service_pb2.WriteBlobChunkResponse:
+        """One chunk."""
+        chunk = request.chunk
+        blob = await self._blobs.write_chunk(request.blob_id, chunk.offset_bytes, chunk.data, _crc32c(chunk))
+        return memory_service_pb2.WriteBlobChunkResponse(blob=to_blob(blob))
+
+    async def ReadBlob(self, request: memory_service_pb2.ReadBlobRequest, context: Context) -> AsyncIterator[bytes]:
+        """A blob's bytes in chunks, each read while the one before it is sent (yields serialised responses)."""
+        async with self._blobs.reading(request.blob_id) as reader:
+            begin, end, chunk = extent_of(request, reader.blob)
+            ahead = read_ahead(reader, begin, end, chunk, reader.blob.size_bytes)
+            try:
+                for following in range(begin + chunk, end, chunk):
+                    message = await ahead
+                    ahead = read_ahead(reader, following, end, chunk, None)
+                    yield message
+                yield await ahead
+            finally:
+                # Its thread may still read from what is closed next.
+                await asyncio.wait([ahead])
+
+    async def GetBlob(
+        self, request: memory_service_pb2.GetBlobRequest, context: Context
+    ) -> memory_service_pb2.GetBlobResponse:
+        """What is known of a blob."""
+        return memory_service_pb2.GetBlobResponse(blob=to_blob(self._blobs.look(request.blob_id)))
+
+    async def ListBlobs(
+        self, request: memory_service_pb2.ListBlobsRequest, context: Context
+    ) -> memory_service_pb2.ListBlobsResponse:
+        """Blobs, the newest first."""
+        place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
+        page = self._blobs.page(from_filter(request.filter, self._device_id), place, size)
+        return memory_service_pb2.ListBlobsResponse(
+            blobs=[to_blob(blob) for blob in page.blobs],
+            next_page_token=paging.token_of(page.next_place),
+            total_bytes=page.total_bytes,
+        )
+
+    async def DeleteBlob(
+        self, request: memory_service_pb2.DeleteBlobRequest, context: Context
+    ) -> memory_service_pb2.DeleteBlobResponse:
+        """At once, or with the last who needs it."""
+        deleted = self._blobs.delete(request.blob_id, only_if_unused=request.only_if_unused)
+        return memory_service_pb2.DeleteBlobResponse(deferred=deleted.deferred, holder_ids=deleted.holder_ids)
+
+    def _device_id(self, name: str) -> str:
+        """The id of a device by id or alias; empty stays empty."""
+        if name and self._devices_of_blobs is None:
+            message = f"there is no device {name!r}: this server has none"
+            raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=name)
+        return self._devices_of_blobs.get(name).device.id if name and self._devices_of_blobs else ""
+
+
+async def _write_all(writer: BlobWriter, requests: AsyncIterator[memory_service_pb2.UploadBlobRequest]) -> None:
+    """Chunks to the end of the stream, which must be the end of the blob."""
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            message = "after the first message only chunks may follow"
+            raise InvalidRequest([Violation(field="part", message=message)])
+        await writer.write(request.chunk.offset_bytes, request.chunk.data, _crc32c(request.chunk))
+    blob = writer.blob
+    if blob.state is BlobState.WRITING and not blob.missing_bytes:
+        blob = await writer.finish()
+    _check_whole(blob)
+
+
+def _check_whole(blob: Blob) -> None:
+    if blob.missing_bytes:
+        message = f"the stream ended after {blob.written_bytes} of {blob.size_bytes} bytes; go on with `blob_id`"
+        violation = Violation(field="chunk", message=message)
+        raise InvalidRequest([violation], blob_id=blob.id, written_bytes=blob.written_bytes)
+
+
+def _crc32c(chunk: blob_pb2.BlobChunk) -> int | None:
+    return chunk.crc32c if chunk.HasField("crc32c") else None

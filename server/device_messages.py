@@ -1,0 +1,221 @@
+"""Devices, their health and their figures as messages."""
+
+import platform
+
+from deviceops.common.v1 import measurement_pb2
+from deviceops.device.v1 import device_advice_pb2, device_health_pb2, device_pb2, device_work_pb2
+from domains.device.advice import DeviceAdvice
+from domains.device.benchmark import BenchmarkReport, Suite
+from domains.device.device import Device
+from domains.device.health import HealthCheck, HealthDepth, HealthReport
+from domains.device.record import DeviceView
+from domains.device.settings import DeviceGoal, DeviceSettings
+from domains.failure import Failure
+from domains.measurement import Measurement
+from domains.processing.job_event import ResetResult
+from server import convert
+from server.version import SERVER_VERSION
+
+TASKS = ("text_to_image",)
+"""What every family that is built can be asked for."""
+
+SUITES = {device_work_pb2.DeviceBenchmarkSuite.Value(f"DEVICE_BENCHMARK_SUITE_{suite.name}"): suite for suite in Suite}
+DEPTHS = {
+    device_health_pb2.DEVICE_HEALTH_DEPTH_UNSPECIFIED: HealthDepth.QUICK,
+    device_health_pb2.DEVICE_HEALTH_DEPTH_QUICK: HealthDepth.QUICK,
+    device_health_pb2.DEVICE_HEALTH_DEPTH_FULL: HealthDepth.FULL,
+}
+GOALS = {
+    device_pb2.DEVICE_GOAL_UNSPECIFIED: DeviceGoal.BALANCED,
+    **{device_pb2.DeviceGoal.Value(f"DEVICE_GOAL_{goal.name}"): goal for goal in DeviceGoal},
+}
+
+
+def to_device(view: DeviceView) -> device_pb2.Device:
+    """A device as the contract tells it; what was not measured stays absent."""
+    device, health = view.device, view.health
+    failing = view.state.name in ("DEGRADED", "RECOVERING", "QUARANTINED", "LOST")
+    return device_pb2.Device(
+        id=device.id,
+        aliases=device.aliases,
+        display_name=device.display_name,
+        kind=device_pb2.DeviceKind.Value(f"DEVICE_KIND_{device.kind.name}"),
+        backend=device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{device.backend.name}"),
+        state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}"),
+        state_reason=view.state_reason,
+        state_time=convert.to_time(view.state_time_s),
+        state_failure=convert.to_failure(health.last_failure, health.last_failure_time_s)
+        if failing and health.last_failure
+        else None,
+        identity=_identity(device),
+        driver=device_pb2.DeviceDriver(
+            name=device.driver_name,
+            version=device.driver_version,
+            runtime=device.runtime_version,
+            firmware_version=device.firmware_version,
+            supported=True,
+        ),
+        capabilities=_capabilities(view) if device.probe_time_s else None,
+        settings=to_settings(view.settings),
+        discover_time=convert.to_time(view.discover_time_s),
+        update_time=convert.to_time(view.update_time_s),
+        etag=view.etag,
+    )
+
+
+def _identity(device: Device) -> device_pb2.DeviceIdentity:
+    return device_pb2.DeviceIdentity(
+        vendor=device.vendor,
+        architecture=device.architecture,
+        pci_bus_id=device.pci_bus_id,
+        adapter_luid=device.adapter_luid,
+        vendor_uuid=device.uuid,
+        backend_index=device.backend_index,
+        pci_vendor_id=device.pci_vendor_id,
+        pci_device_id=device.pci_device_id,
+    )
+
+
+def _capabilities(view: DeviceView) -> device_pb2.DeviceCapabilities:
+    device = view.device
+    return device_pb2.DeviceCapabilities(
+        total_memory_bytes=device.total_memory_bytes,
+        memory_bandwidth_bytes_per_second=view.figures.memory_bandwidth_bytes_per_s,
+        compute_capability=device.compute_capability,
+        compute_units=device.compute_units,
+        max_clock_mhz=device.max_clock_mhz,
+        precisions=[
+            device_pb2.PrecisionSupport(
+                precision=convert.to_precision(tried.precision), supported=tried.supported, detail=tried.detail
+            )
+            for tried in device.precision_support
+        ],
+        tasks=TASKS,
+        max_concurrent_jobs=view.reach.capacity,
+        allocation_alignment_bytes=device.allocation_alignment_bytes,
+        features=device.features,
+        telemetry=view.reach.telemetry,
+        controls=view.reach.controls,
+        relative_speed=view.figures.relative_speed,
+        probe_time=convert.to_time(device.probe_time_s),
+    )
+
+
+def to_settings(settings: DeviceSettings) -> device_pb2.DeviceSettings:
+    """What was chosen for a device."""
+    return device_pb2.DeviceSettings(
+        enabled=settings.enabled,
+        draining=settings.draining,
+        goal=device_pb2.DeviceGoal.Value(f"DEVICE_GOAL_{settings.goal.name}"),
+        power_limit_watts=settings.power_limit_watts,
+        max_concurrent_jobs=settings.max_concurrent_jobs,
+        max_temperature_celsius=settings.max_temperature_celsius,
+    )
+
+
+def from_settings(message: device_pb2.DeviceSettings) -> DeviceSettings:
+    """What somebody chooses; the mask says which of it counts."""
+
+    def given(name: str) -> bool:
+        return message.HasField(name)  # pyright: ignore[reportArgumentType]  # the names below are fields
+
+    return DeviceSettings(
+        enabled=message.enabled,
+        draining=message.draining,
+        goal=GOALS.get(message.goal, DeviceGoal.BALANCED),
+        power_limit_watts=message.power_limit_watts if given("power_limit_watts") else None,
+        max_concurrent_jobs=message.max_concurrent_jobs if given("max_concurrent_jobs") else None,
+        max_temperature_celsius=message.max_temperature_celsius if given("max_temperature_celsius") else None,
+    )
+
+
+def to_measurement(measurement: Measurement) -> measurement_pb2.Measurement:
+    """One figure."""
+    return measurement_pb2.Measurement(name=measurement.name, value=measurement.value, unit=measurement.unit)
+
+
+def to_health_report(report: HealthReport) -> device_health_pb2.DeviceHealthReport:
+    """What a health check has found."""
+    return device_health_pb2.DeviceHealthReport(
+        device_id=report.device_id,
+        verdict=_verdict(report.verdict.name),
+        checks=[_check(check, report.check_time_s) for check in report.checks],
+        recommendations=report.recommendations,
+        check_time=convert.to_time(report.check_time_s),
+        queue_time=convert.to_duration(report.queue_s),
+        duration=convert.to_duration(report.duration_s),
+    )
+
+
+def _check(check: HealthCheck, time_s: float) -> device_health_pb2.DeviceHealthCheck:
+    failure = None
+    if check.failure_reason is not None:
+        failure = convert.to_failure(Failure(reason=check.failure_reason, message=check.message), time_s)
+    return device_health_pb2.DeviceHealthCheck(
+        name=check.name,
+        verdict=_verdict(check.verdict.name),
+        message=check.message,
+        duration=convert.to_duration(check.duration_s),
+        measurements=[to_measurement(one) for one in check.measurements],
+        failure=failure,
+    )
+
+
+def _verdict(name: str) -> device_health_pb2.DeviceHealthVerdict.ValueType:
+    return device_health_pb2.DeviceHealthVerdict.Value(f"DEVICE_HEALTH_VERDICT_{name}")
+
+
+def to_benchmark_report(report: BenchmarkReport) -> device_work_pb2.DeviceBenchmarkReport:
+    """What a benchmark has measured."""
+    return device_work_pb2.DeviceBenchmarkReport(
+        device_id=report.device_id,
+        environment=measurement_pb2.MeasurementEnvironment(
+            device_name=report.device_name,
+            driver_version=report.driver_version,
+            libraries=report.libraries,
+            platform=platform.platform(),
+            server_version=SERVER_VERSION,
+        ),
+        results=[
+            device_work_pb2.DeviceBenchmarkResult(
+                suite=device_work_pb2.DeviceBenchmarkSuite.Value(f"DEVICE_BENCHMARK_SUITE_{result.suite.name}"),
+                median=to_measurement(result.median),
+                samples=result.samples,
+                sample_count=result.sample_count,
+                workload=result.workload,
+            )
+            for result in report.results
+        ],
+        warnings=report.warnings,
+        start_time=convert.to_time(report.start_time_s),
+        duration=convert.to_duration(report.duration_s),
+    )
+
+
+def to_reset_report(result: ResetResult) -> device_work_pb2.DeviceResetReport:
+    """What a reset has done."""
+    report = result.report
+    level = device_work_pb2.DEVICE_RESET_LEVEL_PROCESS if report.process else device_work_pb2.DEVICE_RESET_LEVEL_CONTENT
+    return device_work_pb2.DeviceResetReport(
+        device=to_device(result.view),
+        level=level,
+        freed_bytes=report.freed_bytes,
+        ended_loaded_model_ids=report.ended_loaded_model_ids,
+        interrupted_job_ids=report.interrupted_job_ids,
+        duration=convert.to_duration(report.duration_s),
+    )
+
+
+def to_advice(advice: DeviceAdvice) -> device_advice_pb2.DeviceAdvice:
+    """Settings that would serve a goal."""
+    return device_advice_pb2.DeviceAdvice(
+        settings=to_settings(advice.settings),
+        changed_fields=advice.changed_fields,
+        options=[
+            device_advice_pb2.DeviceOptionAdvice(option=one.option, use=one.use, reason=one.reason)
+            for one in advice.options
+        ],
+        expected_effects=[to_measurement(one) for one in advice.expected_effects],
+        sample_count=advice.sample_count,
+        rationale=advice.rationale,
+    )

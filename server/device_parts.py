@@ -1,0 +1,149 @@
+"""Everything about devices, constructed and wired."""
+
+from collections.abc import Coroutine
+
+from domains.device.cpu_telemetry import CpuTelemetry
+from domains.device.device import Backend, Device, DeviceState
+from domains.device.devices import Devices
+from domains.device.inventory import AUTO, CudaInventory, host_processor
+from domains.device.nvml import NvmlTelemetry
+from domains.device.patient import PatientTelemetry
+from domains.device.record import DeviceReach, DeviceView
+from domains.device.refresh import Refreshed
+from domains.device.settings import DeviceSettings
+from domains.device.telemetry import ALWAYS, TelemetryByBackend
+from domains.errors import DeviceOpsError
+from domains.events import EventDomain, EventLog
+from domains.model.catalogue import Catalogue
+from domains.model.loaded import LoadedModels
+from domains.processing.device_advice import DeviceAdvisor
+from domains.processing.device_care import DeviceCare
+from domains.processing.device_control import DeviceControl
+from domains.processing.device_statuses import DeviceStatuses
+from domains.processing.dispatch import Dispatcher
+from domains.processing.hot_plug import HotPlug, Inventory
+from server.device_messages import TASKS
+from server.settings import Settings
+from server.simulated import Simulation
+from server.worker.fleet import Fleet
+
+_LOOK_S = 5.0
+_HEAT_S = 2.0
+
+
+class DeviceParts:
+    """The devices, their workers, and who looks after them."""
+
+    fleet: Fleet
+    statuses: DeviceStatuses
+    care: DeviceCare
+    control: DeviceControl
+    hot_plug: HotPlug
+
+    def __init__(self, settings: Settings, events: EventLog) -> None:
+        self._settings = settings
+        self._events = events
+        self.simulation = Simulation(settings.devices, settings.sim_script)
+        self._nvml = NvmlTelemetry()
+        backends = {
+            Backend.CPU: CpuTelemetry(),
+            Backend.CUDA: self._nvml,
+            Backend.SIMULATED: self.simulation.telemetry,
+        }
+        self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
+        self._inventories, self._names = self._wanted()
+        self.devices = Devices(events, expected=list(self._names))
+        self._begun: list[Coroutine[None, None, None]] = []
+
+    def _wanted(self) -> tuple[list[Inventory], dict[str, str]]:
+        """The backends to look at, and the workers to start at once: device ids by name, empty where not known yet."""
+        wanted = self._settings.devices
+        named = [name for name in wanted if name != AUTO and not name.startswith("sim")]
+        inventories: list[Inventory] = []
+        names = {name: "cpu" if name == "cpu" else "" for name in dict.fromkeys(named)}
+        cuda = CudaInventory(self._nvml, None if AUTO in wanted else named)
+        if AUTO in wanted or any(name.startswith("cuda") for name in named):
+            try:
+                names |= cuda.look_now()
+                inventories.append(cuda)
+            except DeviceOpsError:
+                # RefreshDevices tells what is wrong with the driver.
+                inventories.append(cuda)
+        if self.simulation.wanted:
+            names |= self.simulation.look_now()
+            inventories.append(self.simulation)
+        if AUTO in wanted and not names:
+            names = {"cpu": "cpu"}
+        return inventories, names
+
+    def wire(self, dispatcher: Dispatcher, loaded: LoadedModels) -> None:
+        """With what runs jobs."""
+        settings = self._settings
+        self.fleet = Fleet(
+            self.devices, dispatcher, loaded, self._reach, self.simulation.prepare, settings.jobs_per_device
+        )
+        self.fleet.on_fault = self.simulation.struck
+        self.fleet.look_again = lambda: self.fleet.spawn(self._look_again())
+        self.simulation.tell_workers(self.fleet)
+        self.simulation.on_told = self._tell_script
+        self.statuses = DeviceStatuses(self.devices, self.telemetry, dispatcher, self.fleet.uptime)
+        self.care = DeviceCare(self.devices, dispatcher, self.statuses.sample, settings.recheck_s)
+        self.control = DeviceControl(self.devices, dispatcher, self.telemetry, self._enable)
+        self.hot_plug = HotPlug(self._inventories, self.devices, self.fleet, dispatcher)
+        self.devices.listeners.append(lambda view, before: self._changed(dispatcher, view, before))
+
+    def advisor(self, catalogue: Catalogue) -> DeviceAdvisor:
+        """Advice needs to know the models."""
+        return DeviceAdvisor(self.devices, catalogue, TASKS)
+
+    def begin(self) -> list[Coroutine[None, None, None]]:
+        """Start the workers; answers what is to run beside the calls."""
+        for name, device_id in self._names.items():
+            self.hot_plug.began(device_id)
+            self.fleet.start(name, device_id)
+        if "cpu" not in self._names:
+            reach = DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device)
+            # No worker computes on it unless somebody enables it: it would take half a gigabyte for nothing.
+            off = DeviceSettings(enabled=False)
+            self.devices.described("cpu", host_processor(), reach, ready=False, settings=off)
+        looking = [self.hot_plug.keep_looking(_LOOK_S)] if self._inventories else []
+        return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.keep_watching()]
+
+    async def refresh(self, timeout_s: float, probe_again: bool) -> Refreshed:
+        """Look for hardware."""
+        self.devices.check_known()
+        return await self.hot_plug.look(timeout_s, probe_again=probe_again)
+
+    async def close(self) -> None:
+        """End the workers."""
+        await self.fleet.close()
+        self.telemetry.close()
+
+    async def _enable(self, device_id: str) -> None:
+        """A device that has no worker gets one."""
+        self.fleet.start(self.devices.get(device_id).name, device_id)
+
+    async def _reach(self, device: Device) -> DeviceReach:
+        """What can be measured and chosen there, asked once for each life of its worker."""
+        sample = await self.telemetry.sample(device)
+        try:
+            controls = await self.telemetry.controls(device)
+        except DeviceOpsError:
+            controls = ALWAYS
+        return DeviceReach(telemetry=sample.telemetry, controls=controls, capacity=self._settings.jobs_per_device)
+
+    def _tell_script(self, device_id: str) -> None:
+        view = self.devices.find(device_id)
+        self._events.tell(EventDomain.DEVICE, "device.script_changed", device_id, snapshot=view)
+
+    async def _look_again(self) -> None:
+        """A simulated device appeared, vanished or came back."""
+        await self.hot_plug.look(_LOOK_S)
+
+    def _changed(self, dispatcher: Dispatcher, view: DeviceView, before: DeviceView | None) -> None:
+        if view.state is DeviceState.QUARANTINED and (before is None or before.state is not view.state):
+            self.fleet.spawn(self.care.bring_back(view.device.id))
+        if view.device.backend is Backend.SIMULATED:
+            self.simulation.telemetry.load(view.device.id, view.running)
+        if before is not None and view.state is not before.state:
+            dispatcher.pump_soon()

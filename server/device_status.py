@@ -1,0 +1,143 @@
+"""How devices are now: GetDeviceStatus and WatchDeviceStatus."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import grpc
+
+from deviceops.common.v1 import measurement_pb2
+from deviceops.device.v1 import device_pb2, device_service_pb2, device_status_pb2
+from domains.device.feed import LONGEST_S, SHORTEST_S, Clock, StatusFeed
+from domains.device.status import DeviceStatus, Workload
+from domains.errors import InvalidRequest, Violation
+from domains.measurement import LatencySummary
+from server import convert
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DEFAULT_INTERVAL_S = 1.0
+
+_FIGURES = (
+    "utilization_ratio",
+    "memory_activity_ratio",
+    "used_memory_bytes",
+    "total_memory_bytes",
+    "temperature_celsius",
+    "memory_temperature_celsius",
+    "power_watts",
+    "power_limit_watts",
+    "clock_mhz",
+    "memory_clock_mhz",
+    "fan_ratio",
+)
+"""The same names in DeviceSample and in the contract's DeviceStatus."""
+
+
+class StatusSource(Protocol):
+    """Who knows the devices and measures them."""
+
+    def ids(self) -> Sequence[str]:
+        """All devices, lost ones too. STARTING before the first look is finished."""
+        ...
+
+    def resolve(self, name: str) -> str:
+        """The id of a device by id or alias. DEVICE_NOT_FOUND, STARTING."""
+        ...
+
+    async def status(self, device_id: str) -> DeviceStatus:
+        """Measures one now. A lost one has no measurements; it does not raise."""
+        ...
+
+
+class DeviceStatusMethods:
+    """The two methods; the servicer inherits them, or hands its calls on."""
+
+    def __init__(self, source: StatusSource, clock: Clock | None = None) -> None:
+        self._source = source
+        self.feed = StatusFeed(source.ids, source.status, clock)
+
+    async def GetDeviceStatus(
+        self, request: device_service_pb2.GetDeviceStatusRequest, context: Context
+    ) -> device_service_pb2.GetDeviceStatusResponse:
+        """One device, measured now."""
+        status = await self._source.status(self._source.resolve(request.device_id))
+        return device_service_pb2.GetDeviceStatusResponse(status=to_status(status))
+
+    async def WatchDeviceStatus(
+        self, request: device_service_pb2.WatchDeviceStatusRequest, context: Context
+    ) -> AsyncIterator[device_service_pb2.WatchDeviceStatusResponse]:
+        """Again and again, the newest only."""
+        interval_s = _interval(request)
+        ids = tuple(dict.fromkeys(self._source.resolve(name) for name in request.device_ids))
+        async with aclosing(self.feed.watch(ids, interval_s)) as rounds:
+            async for each in rounds:
+                yield device_service_pb2.WatchDeviceStatusResponse(
+                    statuses=map(to_status, each.statuses), skipped_count=each.skipped_count
+                )
+
+
+def _interval(request: device_service_pb2.WatchDeviceStatusRequest) -> float:
+    if not request.HasField("interval"):
+        return DEFAULT_INTERVAL_S
+    seconds = convert.from_duration(request.interval)
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        allowed = f"{SHORTEST_S:g}..{LONGEST_S:g} s"
+        message = (
+            f"{seconds:g} s is outside {allowed}; choose one within, or leave it away for {DEFAULT_INTERVAL_S:g} s"
+        )
+        raise InvalidRequest([Violation(field="interval", message=message, allowed=allowed)])
+    return seconds
+
+
+def to_status(status: DeviceStatus) -> device_status_pb2.DeviceStatus:
+    """As the contract tells it; what was not measured stays absent."""
+    sample, failure, uptime = status.sample, status.last_failure, status.worker_uptime_s
+    message = device_status_pb2.DeviceStatus(
+        device_id=status.device_id,
+        state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{status.state.name}"),
+        sample_time=convert.to_time(sample.time_s),
+        throttle_reasons=[
+            device_status_pb2.DeviceThrottleReason.Value(f"DEVICE_THROTTLE_REASON_{reason.name}")
+            for reason in sample.throttle_reasons
+        ],
+        error_count=status.error_count,
+        consecutive_error_count=status.consecutive_error_count,
+        last_failure=None if failure is None else convert.to_failure(failure, status.last_failure_time_s),
+        worker_uptime=None if uptime is None else convert.to_duration(uptime),
+        worker_restart_count=status.worker_restart_count,
+        workload=to_workload(status.workload),
+    )
+    for name in _FIGURES:
+        value = getattr(sample, name)
+        if value is not None:
+            setattr(message, name, value)
+    return message
+
+
+def to_workload(workload: Workload) -> device_status_pb2.DeviceWorkload:
+    """What it has to do."""
+    idle_s = workload.estimated_idle_s
+    return device_status_pb2.DeviceWorkload(
+        running_count=len(workload.running_job_ids),
+        queued_count=workload.queued_count,
+        running_job_ids=workload.running_job_ids,
+        estimated_idle_in=None if idle_s is None else convert.to_duration(idle_s),
+        jobs_per_second=workload.jobs_per_s,
+        error_ratio=workload.error_ratio,
+        run_time=None if workload.run_time is None else to_latency(workload.run_time),
+    )
+
+
+def to_latency(summary: LatencySummary) -> measurement_pb2.LatencySummary:
+    """How long many things took."""
+    p95, p99 = summary.p95_s, summary.p99_s
+    return measurement_pb2.LatencySummary(
+        sample_count=summary.sample_count,
+        mean=convert.to_duration(summary.mean_s),
+        shortest=convert.to_duration(summary.shortest_s),
+        p50=convert.to_duration(summary.p50_s),
+        p95=None if p95 is None else convert.to_duration(p95),
+        p99=None if p99 is None else convert.to_duration(p99),
+        longest=convert.to_duration(summary.longest_s),
+    )

@@ -1,0 +1,61 @@
+"""The log of changes as messages. An event is turned into bytes once, however many follow."""
+
+from typing import Any
+
+from deviceops.common.v1 import error_pb2
+from deviceops.processing.v1 import processing_service_pb2, system_event_pb2, system_status_pb2
+from domains.device.record import DeviceView
+from domains.events import EventDomain, Severity, SystemEvent
+from domains.model.loaded import LoadedModel
+from domains.processing.job import Job
+from server import convert
+from server.device_messages import to_device
+from server.job_messages import in_list, to_job
+from server.model_messages import to_loaded
+
+DOMAINS = {domain: system_status_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in EventDomain}
+SEVERITIES = {severity: error_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity}
+
+
+def to_event(event: SystemEvent) -> system_event_pb2.SystemEvent:
+    """One change; made once."""
+    if not isinstance(event.rendered, system_event_pb2.SystemEvent):
+        event.rendered = _render(event)
+    return event.rendered
+
+
+def _render(event: SystemEvent) -> system_event_pb2.SystemEvent:
+    return system_event_pb2.SystemEvent(
+        sequence=event.sequence,
+        cause_sequence=event.cause_sequence,
+        event_time=convert.to_time(event.time_s),
+        domain=DOMAINS[event.domain],
+        severity=SEVERITIES[event.severity],
+        kind=event.kind,
+        resource_id=event.resource_id,
+        message=event.message,
+        failure=convert.to_failure(event.failure, event.time_s) if event.failure else None,
+        **_snapshot(event.snapshot),
+    )
+
+
+def _snapshot(value: object) -> dict[str, Any]:
+    """The arm of the snapshot that fits the domain's value."""
+    match value:
+        case DeviceView():
+            return {"device": to_device(value)}
+        case Job():
+            return {"job": in_list(to_job(value, 0.0))}
+        case LoadedModel():
+            return {"loaded_model": to_loaded(value, [])}
+        case _:
+            return {}
+
+
+def accepts(wanted: processing_service_pb2.SystemEventFilter, event: SystemEvent) -> bool:
+    """Every condition that is set must hold; the chain of causes is the caller's."""
+    return (
+        (not wanted.domains or DOMAINS[event.domain] in wanted.domains)
+        and SEVERITIES[event.severity] >= wanted.min_severity
+        and (not wanted.kinds or any(event.kind == kind or event.kind.startswith(f"{kind}.") for kind in wanted.kinds))
+    )

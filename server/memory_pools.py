@@ -1,0 +1,124 @@
+"""MemoryService: pools, budgets, clean-ups and histories."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from deviceops.memory.v1 import memory_service_pb2 as messages
+from domains.answers import Answers
+from domains.errors import InvalidRequest, Violation
+from domains.memory.pools.advice import advice
+from domains.memory.pools.budgets import BudgetChange, Budgets
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.reclaim import ReclaimReport
+from domains.memory.pools.reclaiming import Reclaiming
+from server import convert
+from server.memory_messages import from_budget, from_kinds, from_reclaim, to_history, to_impact, to_pool, to_report
+from server.memory_watch import watch_pools
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class PoolMethods:
+    """What is used by whom, what may be used, and how to free some."""
+
+    def __init__(self, pools: Pools, budgets: Budgets, reclaiming: Reclaiming) -> None:
+        self._pools = pools
+        self._budgets = budgets
+        self._reclaiming = reclaiming
+        self._budget_answers: Answers[BudgetChange] = Answers()
+        self._reclaim_answers: Answers[ReclaimReport] = Answers()
+
+    async def ListMemoryPools(
+        self, request: messages.ListMemoryPoolsRequest, context: Context
+    ) -> messages.ListMemoryPoolsResponse:
+        """All pools of the asked kinds, measured now."""
+        views = await self._pools.list(from_kinds(request.kinds))
+        pools = [to_pool(view, include_owners=request.include_owners) for view in views]
+        return messages.ListMemoryPoolsResponse(memory_pools=pools)
+
+    async def GetMemoryPool(
+        self, request: messages.GetMemoryPoolRequest, context: Context
+    ) -> messages.GetMemoryPoolResponse:
+        """One pool, measured now."""
+        view = await self._pools.view(request.memory_pool_id)
+        return messages.GetMemoryPoolResponse(memory_pool=to_pool(view, include_owners=request.include_owners))
+
+    def WatchMemoryPools(
+        self, request: messages.WatchMemoryPoolsRequest, context: Context
+    ) -> AsyncIterator[messages.WatchMemoryPoolsResponse]:
+        """Samples again and again, and each change of pressure, until the caller leaves."""
+        return watch_pools(self._pools, request)
+
+    async def SetMemoryBudget(
+        self, request: messages.SetMemoryBudgetRequest, context: Context
+    ) -> messages.SetMemoryBudgetResponse:
+        """Another budget, or with `validate_only` what it would ask of others."""
+        configured = self._pools.get(request.memory_pool_id).configured
+        budget = from_budget(request.memory_budget, configured) if request.HasField("memory_budget") else None
+        change = await self._budget_answers.once(
+            request.request_id,
+            _asked(request),
+            lambda: self._budgets.set(
+                request.memory_pool_id, budget, etag=request.etag, validate_only=request.validate_only
+            ),
+        )
+        return messages.SetMemoryBudgetResponse(
+            memory_pool=to_pool(change.view, include_owners=False), impact=to_impact(change.impact)
+        )
+
+    async def ReclaimMemory(
+        self, request: messages.ReclaimMemoryRequest, context: Context
+    ) -> messages.ReclaimMemoryResponse:
+        """Free memory, or with `validate_only` tell how."""
+        ask = from_reclaim(request)
+        report = await self._reclaim_answers.once(
+            request.request_id,
+            _asked(request),
+            lambda: self._reclaiming.reclaim(request.memory_pool_id, ask, validate_only=request.validate_only),
+        )
+        return messages.ReclaimMemoryResponse(report=to_report(report))
+
+    async def QueryMemoryHistory(
+        self, request: messages.QueryMemoryHistoryRequest, context: Context
+    ) -> messages.QueryMemoryHistoryResponse:
+        """How the use went, who seems to leak, and what would help."""
+        state = self._pools.get(request.memory_pool_id)
+        start_s, end_s, step_s = _span(request)
+        view = await self._pools.view(request.memory_pool_id)
+        history = state.history.query(start_s, end_s, step_s)
+        suspects = state.history.leaks.suspects()
+        told = to_history(view.id, history, suspects, advice(view, history, suspects))
+        return messages.QueryMemoryHistoryResponse(history=told)
+
+
+def _asked(request: Message) -> bytes:
+    """What was asked, without the id: equal for equal requests."""
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.ClearField("request_id")
+    return copy.SerializeToString(deterministic=True)
+
+
+def _span(request: messages.QueryMemoryHistoryRequest) -> tuple[float | None, float, float | None]:
+    """Start, end and step in s; refuses what cannot be meant, all at once."""
+    now = time.time()
+    end = min(now, _unix(request.end_time)) if request.HasField("end_time") else now
+    start = _unix(request.start_time) if request.HasField("start_time") else None
+    step = convert.from_duration(request.step) if request.HasField("step") else None
+    wrong: list[Violation] = []
+    if start is not None and start > end:
+        wrong.append(Violation(field="end_time", message="is before the start", allowed="from start_time to now"))
+    if step is not None and step < 1:
+        wrong.append(Violation(field="step", message=f"{step} s is less than 1 s", allowed="1 s.."))
+    if wrong:
+        raise InvalidRequest(wrong)
+    return start, end, step
+
+
+def _unix(stamp: Timestamp) -> float:
+    return stamp.seconds + stamp.nanos / 1e9

@@ -1,0 +1,93 @@
+"""MemoryService: reservations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from deviceops.memory.v1 import memory_service_pb2 as messages
+from domains.errors import ErrorReason, NotFound
+from domains.memory.pools.ledger import Ledger
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.reservation import DEFAULT_LIVE_S
+from server import convert, paging
+from server.memory_messages import from_create, from_filter, to_reservation
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def no_session(session_id: str) -> None:
+    """Refuses every session: none is open."""
+    message = f"there is no session {session_id!r}; open one with OpenSession, or leave it empty"
+    raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id)
+
+
+class ReservationMethods:
+    """Capacity that is promised before work."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        pools: Pools,
+        check_session: Callable[[str], None] = no_session,
+        check_open: Callable[[str], None] = lambda device_id: None,
+    ) -> None:
+        """`check_session` raises SESSION_NOT_FOUND. `check_open` is given the pool's device (or nothing) and raises
+        DRAINING, DEVICE_DISABLED or DEVICE_LOST where new work is not taken."""
+        self._ledger = ledger
+        self._reservable_pools = pools
+        self._check_session = check_session
+        self._check_open = check_open
+
+    async def CreateReservation(
+        self, request: messages.CreateReservationRequest, context: Context
+    ) -> messages.CreateReservationResponse:
+        """Keep bytes free."""
+        ask = from_create(request)
+        source = self._reservable_pools.get(ask.pool_id).source
+        if ask.session_id:
+            self._check_session(ask.session_id)
+        self._check_open(source.device_id)
+        granted = await self._ledger.create(ask, request.request_id)
+        return messages.CreateReservationResponse(
+            reservation=to_reservation(granted.reservation), evicted_loaded_model_ids=granted.evicted_ids
+        )
+
+    async def ListReservations(
+        self, request: messages.ListReservationsRequest, context: Context
+    ) -> messages.ListReservationsResponse:
+        """Reservations that fit the filter, the newest first."""
+        size, before = paging.size_of(request.page_size), paging.place_of(request.page_token)
+        wanted = from_filter(request.filter, tuple(map(self._pool_id, request.filter.memory_pool_ids)))
+        fitting = [each for each in self._ledger.list(wanted) if before is None or each.sequence < before]
+        page = fitting[:size]
+        more = page[-1].sequence if len(fitting) > size else None
+        return messages.ListReservationsResponse(
+            reservations=[to_reservation(each) for each in page], next_page_token=paging.token_of(more)
+        )
+
+    async def RenewReservation(
+        self, request: messages.RenewReservationRequest, context: Context
+    ) -> messages.RenewReservationResponse:
+        """Put off its end, or change its size."""
+        renewed = await self._ledger.renew(
+            request.reservation_id,
+            convert.from_duration(request.time_to_live) if request.HasField("time_to_live") else DEFAULT_LIVE_S,
+            request.size_bytes if request.HasField("size_bytes") else None,
+            request.etag,
+        )
+        return messages.RenewReservationResponse(reservation=to_reservation(renewed))
+
+    async def DeleteReservation(
+        self, request: messages.DeleteReservationRequest, context: Context
+    ) -> messages.DeleteReservationResponse:
+        """Give it back."""
+        released = self._ledger.delete(request.reservation_id, request.etag)
+        return messages.DeleteReservationResponse(released_bytes=released)
+
+    def _pool_id(self, name: str) -> str:
+        try:
+            return self._reservable_pools.get(name).source.pool_id
+        except NotFound:
+            # A filter by a pool that is gone fits nothing, or what ended there.
+            return name

@@ -1,0 +1,57 @@
+"""WatchEvents: follow every change of state."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from deviceops.processing.v1 import processing_service_pb2 as pb
+from domains.errors import InvalidRequest, Violation
+from domains.events import EventLog, chain_filter
+from server.event_messages import accepts, to_event
+
+MAX_FILTER_ENTRIES = 1000
+
+
+class SystemEventMethods:
+    """The log of changes, from any place in it."""
+
+    def __init__(self, events: EventLog, instance_id: str) -> None:
+        self._events = events
+        self._instance_id = instance_id
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """The first message at once; then each event that the filter lets through. A reader is only a position."""
+        log, wanted = self._events, request.filter
+        last = log.last_sequence
+        position = request.after_sequence if request.HasField("after_sequence") else last
+        _check(request, position, last)
+        in_chain = chain_filter(frozenset(wanted.resource_ids))
+        yield self._response(last, missed=log.missed(position))
+        while True:
+            for event in log.after(position):
+                position = event.sequence
+                # Asked of every event, so that a chain of causes is seen whole.
+                if in_chain(event) and accepts(wanted, event):
+                    yield self._response(log.last_sequence, event=to_event(event))
+            await log.more(position)
+
+    def _response(self, last: int, *, missed: bool = False, event: Any = None) -> pb.WatchEventsResponse:
+        return pb.WatchEventsResponse(
+            event=event, last_sequence=last, events_missed=missed, server_instance_id=self._instance_id
+        )
+
+
+def _check(request: pb.WatchEventsRequest, position: int, last: int) -> None:
+    wrong: list[Violation] = []
+    if not 0 <= position <= last:
+        text = f"{position} is not within 0..{last}; give the sequence of the last event that you saw"
+        wrong.append(Violation(field="after_sequence", message=text, allowed=f"0..{last}"))
+    for name in ("domains", "resource_ids", "kinds"):
+        if len(getattr(request.filter, name)) > MAX_FILTER_ENTRIES:
+            text = f"at most {MAX_FILTER_ENTRIES} entries"
+            wrong.append(Violation(field=f"filter.{name}", message=text, allowed=f"0..{MAX_FILTER_ENTRIES}"))
+    if wrong:
+        raise InvalidRequest(wrong)

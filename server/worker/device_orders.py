@@ -1,0 +1,124 @@
+"""Orders about the device itself: check, measure, empty, probe, and the blobs that it holds."""
+
+from collections.abc import Callable, Iterator
+
+from domains.device.device import Device
+from domains.device.on_device import benchmark, health_check
+from domains.errors import DeviceOpsError
+from domains.inference.on_device import StepLoop
+from domains.memory.blobs.blob import BlobTier
+from domains.memory.measure import MemoryOwner, OwnerKind
+from domains.memory.on_device import allocator
+from domains.memory.on_device.device_blobs import DeviceBlobs
+from domains.processing.worker import (
+    AllocateBlobOrder,
+    Benchmarked,
+    BenchmarkOrder,
+    BlobBytes,
+    BlobHash,
+    Checked,
+    CheckOrder,
+    Described,
+    Emptied,
+    EmptyOrder,
+    FreeBlobOrder,
+    HashBlobOrder,
+    Measured,
+    MeasureOrder,
+    Order,
+    ProbeOrder,
+    ReadBlobOrder,
+    Report,
+    WriteBlobOrder,
+)
+from domains.progress import Progressed, Stage, StageStarted, Unit
+
+Stop = Callable[[], bool]
+Tell = Callable[[Report], None]
+
+
+class DeviceOrders:
+    """One thread: the one that ticks the step loop, between two ticks."""
+
+    def __init__(self, steps: StepLoop, about: Device, probe: Callable[[], Device], runtime_bytes: int | None) -> None:
+        """`about`: the device as it was probed; `probe` does it again. `runtime_bytes`: see `allocator.start`."""
+        self._steps = steps
+        self._about = about
+        self._probe = probe
+        self._runtime_bytes = runtime_bytes
+        self._device = steps.device
+        self._blobs = DeviceBlobs(steps.device)
+
+    def carry_out(self, order: Order, stop: Stop, tell: Tell) -> Iterator[Report]:
+        """The reports of an order; `stop` is looked at between pieces of work, `tell` takes what may be dropped."""
+        match order:
+            case CheckOrder():
+                corrupt = self._steps.hardware.corrupt
+                for check in health_check.run_checks(self._device, order.depth, stop, corrupt):
+                    yield Checked(check=check)
+            case BenchmarkOrder():
+                yield from self._benchmark(order, stop, tell)
+            case EmptyOrder():
+                yield Emptied(freed_bytes=self._empty(order))
+            case MeasureOrder():
+                measure = allocator.measure(self._device, self._owners(), self._runtime_bytes)
+                yield Measured(measure=self._steps.hardware.measured(measure))
+            case ProbeOrder():
+                self._about = self._probe()
+                yield Described(device=self._about)
+            case AllocateBlobOrder():
+                self._allocate(order)
+            case WriteBlobOrder():
+                self._blobs.write(order.blob_id, order.offset_bytes, order.data)
+            case ReadBlobOrder():
+                yield BlobBytes(data=self._blobs.read(order.blob_id, order.offset_bytes, order.size_bytes))
+            case HashBlobOrder():
+                yield BlobHash(sha256=self._blobs.sha256(order.blob_id))
+            case FreeBlobOrder():
+                self._blobs.free(order.blob_id)
+                self._steps.hardware.free(f"blob {order.blob_id}")
+            case _:
+                raise AssertionError(f"{type(order).__name__} is no order about the device")
+
+    def _allocate(self, order: AllocateBlobOrder) -> None:
+        owner = f"blob {order.blob_id}"
+        if order.tier is BlobTier.DEVICE:
+            self._steps.hardware.hold(owner, order.size_bytes)
+        try:
+            self._blobs.allocate(order.blob_id, order.tier, order.size_bytes, order.alignment_bytes)
+        except DeviceOpsError:
+            self._steps.hardware.free(owner)
+            raise
+
+    def _benchmark(self, order: BenchmarkOrder, stop: Stop, tell: Tell) -> Iterator[Report]:
+        yield StageStarted(stage=Stage.MEASURING)
+
+        def progress(completed: int, total: int, name: str) -> None:
+            tell(Progressed(stage=Stage.MEASURING, completed=completed, total=total, unit=Unit.STEPS))
+
+        report = benchmark.run(self._device, order.suites, order.max_duration_s, stop, progress, about=self._about)
+        yield Benchmarked(report=report)
+
+    def _empty(self, order: EmptyOrder) -> int | None:
+        before = allocator.measure(self._device, ()).held_bytes
+        model_bytes = self._steps.unload_all() if order.models else 0
+        self._steps.forget_prompts()
+        if order.compact:
+            allocator.compact(self._device)
+        allocator.empty_caches(self._device)
+        after = allocator.measure(self._device, ()).held_bytes
+        # Where the allocator cannot tell, the tensors that are gone still can.
+        return before - after if before is not None and after is not None else model_bytes
+
+    def _owners(self) -> list[MemoryOwner]:
+        """Whose tensors lie on the device."""
+        models = [
+            MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=model_id, live_bytes=size)
+            for model_id, size in self._steps.model_bytes().items()
+        ]
+        jobs = [
+            MemoryOwner(kind=OwnerKind.JOB, id=job_id, live_bytes=size)
+            for job_id, size in self._steps.job_bytes().items()
+        ]
+        cache = MemoryOwner(kind=OwnerKind.CACHE, id="prompts", live_bytes=self._steps.prompt_bytes())
+        return [*models, *jobs, cache, *self._blobs.owners()]

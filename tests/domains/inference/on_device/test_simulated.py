@@ -1,0 +1,403 @@
+"""The engine on simulated hardware: scripted memory, time and faults."""
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from domains.device.health import HealthDepth, Verdict
+from domains.device.on_device.health_check import run_checks
+from domains.device.simulated.fault_book import FaultBook
+from domains.device.simulated.faults import (
+    Crash,
+    DriverError,
+    Fault,
+    HungStep,
+    Leak,
+    NotFinite,
+    OutOfMemory,
+    SlowLoad,
+    WrongResult,
+)
+from domains.device.simulated.script import SimDevice
+from domains.errors import DeviceOpsError, ErrorReason, ResourceExhausted
+from domains.inference.on_device import LoadCancelled, StepLoop
+from domains.inference.on_device.simulated import SimulatedHardware
+from domains.inference.on_device.simulated.device_clock import DeviceClock
+from domains.inference.outcome import Failed, Finished, ImageReady, Report, Stopped
+from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
+from domains.model.model import Model
+from domains.progress import Progressed, Stage
+from tests.domains.inference.on_device.requests import request
+
+ROOM = 64 * 2**20
+RUNTIME = 2**20
+
+
+@dataclass
+class Sim:
+    """A step loop on a simulated device, and the front's book of faults."""
+
+    device: SimDevice
+    reports: list[tuple[str, Report]] = field(default_factory=list[tuple[str, Report]])
+    struck: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    on_report: Callable[[str, Report], None] = lambda job_id, report: None
+
+    def __post_init__(self) -> None:
+        self.book = FaultBook()
+        self.restart()
+
+    def restart(self) -> None:
+        """The worker's next life."""
+        self.hardware = SimulatedHardware(self.book.setup(self.device), self._struck)
+        self.loop = StepLoop("cpu", self._take, hardware=self.hardware)
+
+    def _struck(self, index: int, job_id: str) -> None:
+        self.struck.append((index, job_id))
+        self.book.struck(self.device, index)
+
+    def _take(self, job_id: str, report: Report) -> None:
+        self.reports.append((job_id, report))
+        self.on_report(job_id, report)
+
+    def run(self, model: Model, job_id: str, steps: int = 3) -> Report:
+        """A job, to its last report."""
+        self.loop.submit(job_id, self.loop.load(model), request(model, steps=steps))
+        while self.loop.tick():
+            pass
+        return self.reports[-1][1]
+
+    def file(self, job_id: str) -> bytes:
+        return next(report.data for name, report in self.reports if name == job_id and isinstance(report, ImageReady))
+
+    def measure(self) -> MemoryMeasure:
+        """As `server.worker.device_orders` asks."""
+        models = [
+            MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=name, live_bytes=size)
+            for name, size in self.loop.model_bytes().items()
+        ]
+        jobs = [
+            MemoryOwner(kind=OwnerKind.JOB, id=name, live_bytes=size) for name, size in self.loop.job_bytes().items()
+        ]
+        cache = MemoryOwner(kind=OwnerKind.CACHE, id="prompts", live_bytes=self.loop.prompt_bytes())
+        return self.hardware.measured(MemoryMeasure(time_s=1.0, owners=(*models, *jobs, cache)))
+
+
+Simulate = Callable[..., Sim]
+
+
+@pytest.fixture
+def simulate() -> Iterator[Simulate]:
+    made: list[Sim] = []
+
+    def make(*faults: Fault, memory: int = ROOM, speed: float = 1.0) -> Sim:
+        device = SimDevice(id="sim-0", memory_bytes=memory, runtime_bytes=RUNTIME, speed=speed, faults=faults)
+        made.append(Sim(device))
+        return made[-1]
+
+    yield make
+    for sim in made:
+        sim.loop.close()
+
+
+def test_without_faults_the_pictures_are_those_of_the_cpu(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate()
+    assert isinstance(sim.run(tiny, "a"), Finished)
+    real: list[Report] = []
+    loop = StepLoop("cpu", lambda _, report: real.append(report))
+    loop.submit("a", loop.load(tiny), request(tiny, steps=3))
+    while loop.tick():
+        pass
+    loop.close()
+    assert sim.file("a") == next(report.data for report in real if isinstance(report, ImageReady))
+
+
+def test_out_of_memory_at_a_step_ends_that_job_and_the_next_one_works(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(OutOfMemory(at_step=2, times=1))
+    sim.loop.load(tiny)
+    before = sim.measure()
+    end = sim.run(tiny, "a")
+    assert isinstance(end, Failed)
+    assert end.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert int(end.facts["needed_bytes"]) > int(end.facts["available_bytes"])
+    assert end.receipt.steps_executed == 1
+    assert sim.struck == [(0, "a")]
+    sim.loop.forget_prompts()
+    assert sim.measure().live_bytes == before.live_bytes
+    assert isinstance(sim.run(tiny, "b"), Finished)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OutOfMemory(at_step=2, times=1), ErrorReason.DEVICE_OUT_OF_MEMORY),
+        (DriverError(at_step=2, times=1), ErrorReason.DRIVER_ERROR),
+        (NotFinite(at_step=2, times=1), ErrorReason.NUMERIC_FAILURE),
+    ],
+)
+def test_a_fault_at_a_step_is_typed_and_leaves_the_job_beside_alone(
+    simulate: Simulate, tiny: Model, fault: Fault, reason: ErrorReason
+) -> None:
+    sim = simulate(fault)
+    loaded = sim.loop.load(tiny)
+    for name in ("hit", "beside"):
+        sim.loop.submit(name, loaded, request(tiny, steps=4))
+    while sim.loop.tick():
+        pass
+    last = dict(sim.reports)
+    hit = last["hit"]
+    assert isinstance(hit, Failed)
+    assert hit.reason == reason
+    assert isinstance(last["beside"], Finished)
+
+
+def test_a_fault_strikes_as_often_as_scripted_across_restarts(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(DriverError(at_step=1, times=2))
+    assert isinstance(sim.run(tiny, "a"), Failed)
+    sim.loop.close()
+    sim.restart()
+    assert isinstance(sim.run(tiny, "b"), Failed)
+    assert isinstance(sim.run(tiny, "c"), Finished)
+    sim.loop.close()
+    sim.restart()
+    assert isinstance(sim.run(tiny, "d"), Finished)
+
+
+def test_a_fault_with_times_zero_strikes_every_time(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(DriverError(at_step=1, times=0))
+    assert [type(sim.run(tiny, name)) for name in "abc"] == [Failed] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OutOfMemory(at_step=0, times=1), ErrorReason.DEVICE_OUT_OF_MEMORY),
+        (DriverError(at_step=0, times=1), ErrorReason.DRIVER_ERROR),
+    ],
+)
+def test_step_zero_is_the_load_of_a_model(simulate: Simulate, tiny: Model, fault: Fault, reason: ErrorReason) -> None:
+    sim = simulate(fault)
+    with pytest.raises(DeviceOpsError) as failed:
+        sim.loop.load(tiny)
+    assert failed.value.reason is reason
+    assert sim.measure().live_bytes == RUNTIME
+    assert sim.loop.load(tiny).size_bytes > 0
+
+
+def test_a_model_that_does_not_fit_is_refused_and_leaves_nothing(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(memory=RUNTIME + 100_000)
+    with pytest.raises(ResourceExhausted) as refused:
+        sim.loop.load(tiny)
+    facts = refused.value.facts
+    assert refused.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert int(facts["needed_bytes"]) > int(facts["available_bytes"])
+    measure = sim.measure()
+    assert (measure.live_bytes, measure.allocation_failure_count) == (RUNTIME, 1)
+
+
+def test_latents_that_do_not_fit_end_their_job(simulate: Simulate, tiny: Model) -> None:
+    size = simulate().loop.load(tiny).size_bytes
+    sim = simulate(memory=RUNTIME + size + 600_000)
+    assert isinstance(sim.run(tiny, "small"), Finished)
+    loaded = sim.loop.load(tiny)
+    sim.loop.submit("large", loaded, request(tiny, steps=1, width_px=512, height_px=512))
+    while sim.loop.tick():
+        pass
+    end = sim.reports[-1][1]
+    assert isinstance(end, Failed)
+    assert end.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert isinstance(sim.run(tiny, "again"), Finished)
+
+
+def test_memory_adds_up_while_a_job_runs(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate()
+    seen: list[MemoryMeasure] = []
+
+    def look(job_id: str, report: Report) -> None:
+        if isinstance(report, Progressed) and report.stage is Stage.DENOISING and report.completed == 2:
+            seen.append(sim.measure())
+
+    sim.on_report = look
+    sim.run(tiny, "a")
+    (measure,) = seen
+    assert measure.live_bytes == measure.used_bytes == sum(owner.live_bytes for owner in measure.owners)
+    held = {owner.kind: owner.live_bytes for owner in measure.owners}
+    assert held[OwnerKind.LOADED_MODEL] == sim.loop.load(tiny).size_bytes
+    assert held[OwnerKind.RUNTIME] == RUNTIME
+    assert held[OwnerKind.JOB] > 0
+    assert held[OwnerKind.CACHE] > 0
+    assert measure.total_bytes == ROOM
+    assert measure.largest_free_block_bytes == ROOM - (measure.live_bytes or 0)
+
+
+def test_blobs_hold_scripted_memory_too(simulate: Simulate) -> None:
+    sim = simulate()
+    sim.hardware.hold("blob a", ROOM // 2)
+    with pytest.raises(ResourceExhausted):
+        sim.hardware.hold("blob b", ROOM // 2)
+    sim.hardware.hold("blob a", ROOM // 4)  # less is always possible
+    sim.hardware.hold("blob b", ROOM // 2)
+    sim.hardware.free("blob b")
+    sim.hardware.free("unknown")
+    sim.hardware.hold("blob c", ROOM // 2)
+
+
+def test_everything_is_given_back_at_the_end(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate()
+    sim.run(tiny, "a")
+    assert sim.loop.unload_all() > 0
+    assert sim.measure().live_bytes == RUNTIME
+    sim.hardware.hold("all of it", ROOM - RUNTIME)
+
+
+def test_a_leak_grows_with_each_job_and_belongs_to_nobody(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(Leak(bytes_per_job=5000))
+    leaked: list[int] = []
+    for name in "abc":
+        sim.run(tiny, name)
+        owners = {owner.kind: owner.live_bytes for owner in sim.measure().owners}
+        leaked.append(owners[OwnerKind.UNATTRIBUTED])
+    assert leaked == [5000, 10000, 15000]
+    sim.loop.close()
+    sim.restart()
+    assert sim.measure().live_bytes == RUNTIME
+
+
+def test_a_leak_ends_in_a_device_that_is_full(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(Leak(bytes_per_job=ROOM))
+    assert isinstance(sim.run(tiny, "a"), Finished)
+    end = sim.run(tiny, "b")
+    assert isinstance(end, Failed)
+    assert end.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert sim.measure().live_bytes == ROOM
+
+
+def test_a_wrong_step_changes_the_picture_and_nobody_is_told(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(WrongResult(times=1))
+    for name in ("wrong", "right", "right again"):
+        assert isinstance(sim.run(tiny, name), Finished)
+    assert sim.file("wrong") != sim.file("right") == sim.file("right again")
+
+
+def test_a_health_check_finds_wrong_results(simulate: Simulate) -> None:
+    def verdicts(sim: Sim) -> set[Verdict]:
+        found = run_checks(torch.device("cpu"), HealthDepth.QUICK, lambda: False, sim.hardware.corrupt)
+        return {check.verdict for check in found}
+
+    assert Verdict.UNHEALTHY in verdicts(simulate(WrongResult(times=0)))
+    once = simulate(WrongResult(times=1))
+    assert Verdict.UNHEALTHY in verdicts(once)
+    assert verdicts(once) == {Verdict.HEALTHY}
+    assert once.struck == [(0, "")]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.bfloat16, torch.bool])
+def test_a_spoiled_result_differs_in_every_element(simulate: Simulate, dtype: torch.dtype) -> None:
+    result = torch.tensor([0, 1, 0, 1]).to(dtype)
+    assert bool((simulate(WrongResult()).hardware.corrupt(result) != result).all())
+
+
+def test_a_slow_device_takes_its_time_and_stays_cancellable(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(speed=0.0001)
+    loaded = sim.loop.load(tiny)
+    sim.loop.submit("slow", loaded, request(tiny, steps=50))
+    for _ in range(5):
+        assert sim.loop.tick()
+    steps = [r for _, r in sim.reports if isinstance(r, Progressed) and r.stage is Stage.DENOISING and r.completed]
+    assert steps == []  # the CPU is done with two, the device with none
+    assert sim.loop.cancel("slow")
+    while sim.loop.tick():
+        pass
+    end = sim.reports[-1][1]
+    assert isinstance(end, Stopped)
+    assert end.latency_s < 1
+
+
+def test_a_slow_device_is_as_slow_as_scripted(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(speed=0.2)
+    end = sim.run(tiny, "a", steps=4)
+    assert isinstance(end, Finished)
+    timing = next(timing for timing in end.receipt.timings if timing.stage is Stage.DENOISING)
+    assert timing.device_s is not None
+    assert timing.wall_s >= timing.device_s
+
+
+def test_units_queue_up_on_the_devices_clock() -> None:
+    now = 10.0
+    clock = DeviceClock(lambda: now)
+    clock.speed = 0.5
+    began = clock.now_s()
+    now = 11.0
+    first = clock.fence(began)  # a second of the CPU: due at 12
+    second = clock.fence(11.0)
+    now = 12.0
+    assert first.passed()
+    assert first.device_s() == 2
+    assert second.passed()  # took nothing
+    third = clock.fence(11.5)  # begins when the device is free: 12, and takes 1
+    now = 12.9
+    assert not third.passed()
+    now = 13.0
+    assert third.passed()
+
+
+def test_a_slow_load_is_slow_and_can_be_cancelled(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(SlowLoad(bytes_per_second=1))
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    with pytest.raises(LoadCancelled):
+        sim.loop.load(tiny, cancelled=cancelled)
+    assert sim.measure().live_bytes == RUNTIME
+
+
+def test_an_edited_script_holds_for_what_comes(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate()
+    assert isinstance(sim.run(tiny, "a"), Finished)
+    live = sim.measure().live_bytes
+    sim.device = SimDevice(
+        id="sim-0", memory_bytes=ROOM * 2, runtime_bytes=RUNTIME, faults=(DriverError(at_step=1, times=1),)
+    )
+    sim.hardware.set_up(sim.book.setup(sim.device))
+    assert (sim.measure().total_bytes, sim.measure().live_bytes) == (ROOM * 2, live)
+    assert isinstance(sim.run(tiny, "b"), Failed)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("fault", [Crash(at_step=2, times=1), HungStep(at_step=2, times=1)])
+def test_the_front_is_told_before_the_process_dies_or_hangs(fault: Fault, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    setup = FaultBook().setup(SimDevice(id="sim-0", faults=(fault,)))
+    child = os.fork()
+    if child == 0:
+
+        def struck(index: int, job_id: str) -> None:
+            os.write(writer, f"{index}{job_id}".encode())
+
+        hardware = SimulatedHardware(setup, struck)
+        hardware.before_step("a", 1, lambda: 0)
+        os.write(writer, b".")
+        hardware.before_step("a", 2, lambda: 0)
+        os._exit(0)
+    os.close(writer)
+    told = b""
+    while len(told) < 3:
+        assert select.select([reader], [], [], 20)[0]
+        told += os.read(reader, 16)
+    assert told == b".0a"
+    if isinstance(fault, HungStep):
+        assert not select.select([reader], [], [], 0.2)[0]  # it neither ends nor goes on
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(reader)
+    assert os.WTERMSIG(status) == signal.SIGKILL
