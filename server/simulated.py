@@ -76,7 +76,9 @@ class Simulation:
 
     def struck(self, device_id: str, fault_index: int) -> None:
         """A worker told that a fault takes effect."""
-        if device := self.find(device_id):
+        device = self.find(device_id)
+        # The script may have changed since the worker was told of the fault.
+        if device is not None and fault_index < len(device.faults):
             self._book.struck(device, fault_index)
             _log.info("scripted fault", device=device_id, fault=device.faults[fault_index].__struct_config__.tag)
 

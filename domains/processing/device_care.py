@@ -177,6 +177,7 @@ class _Check:
             return _failed(
                 "queue", f"no worker process was ready within {self._timeout_s:g} s", ErrorReason.DRIVER_ERROR
             )
+        self._dispatcher.close_lane(self._view.device.id)
         worker.end("it did not answer a health check")
         return _failed("queue", f"the device did not answer within {self._timeout_s:g} s", ErrorReason.DRIVER_ERROR)
 

@@ -1,5 +1,7 @@
 """What somebody chooses about a device, and what follows from it at once."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -38,6 +40,8 @@ class DeviceControl:
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._enable = enable
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By device: the driver is asked in between, and meanwhile nobody else may change it."""
 
     async def update(
         self, name: str, new: DeviceSettings, mask: Sequence[str], *, etag: str, validate_only: bool, cause: str
@@ -47,12 +51,20 @@ class DeviceControl:
         Raises INVALID_FIELD, ETAG_MISMATCH, NOT_SUPPORTED_ON_DEVICE, DEVICE_LOST; DRIVER_ERROR where the driver refused,
         with the old settings still in force.
         """
-        view = self._devices.get(name)
-        device_id = view.device.id
+        device_id = self._devices.get(name).device.id
+        async with self._changing[device_id]:
+            return await self._update(device_id, new, mask, etag, validate_only, cause)
+
+    async def _update(
+        self, device_id: str, new: DeviceSettings, mask: Sequence[str], etag: str, validate_only: bool, cause: str
+    ) -> DeviceChange:
+        view = self._devices.get(device_id)
         if etag and etag != view.etag:
             message = f"device {device_id} has changed since its etag was read; read it again"
             raise Aborted(message, ErrorReason.ETAG_MISMATCH, device_id=device_id, etag=view.etag)
-        power = None if validate_only else await self._telemetry.power_range(view.device)
+        # Only where it matters: a device whose driver hangs can still be switched off.
+        asked = "power_limit_watts" in mask and not validate_only
+        power = await self._telemetry.power_range(view.device) if asked else None
         span = (power.least_watts, power.most_watts) if power else None
         settings = changed(view.settings, new, mask, view.reach.controls, span, view.reach.capacity)
         if view.state is DeviceState.LOST:

@@ -96,11 +96,14 @@ class DevicePool:
         return self._devices.get(self.device_id)
 
     async def measure(self) -> MemoryMeasure:
-        """The allocator's figures from the worker, the use by all from the driver, which answers while a worker hangs."""
-        inside, sample = await asyncio.gather(self._memory.now(self.device_id), self._statuses.sample(self._view))
-        measure = inside or MemoryMeasure(time_s=time.time())
+        """What the worker tells, its figures of one moment; one that is busy or hangs is measured from outside."""
+        measure = await self._memory.now(self.device_id) or MemoryMeasure(time_s=time.time())
+        if measure.total_bytes is not None and measure.used_bytes is not None:
+            # Not mixed with a sample of another moment: what is held would not be part of what is used.
+            return measure
+        sample = await self._statuses.sample(self._view)
         total = measure.total_bytes or sample.total_memory_bytes or self._view.device.total_memory_bytes
-        used = sample.used_memory_bytes if sample.used_memory_bytes is not None else measure.used_bytes
+        used = sample.used_memory_bytes if measure.used_bytes is None else measure.used_bytes
         return msgspec.structs.replace(measure, total_bytes=total, used_bytes=used)
 
 

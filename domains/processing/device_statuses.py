@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
@@ -11,6 +12,7 @@ from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.device.status import DeviceStatus
 from domains.device.telemetry import DeviceGone
+from domains.errors import DeviceOpsError
 from domains.processing.dispatch import Dispatcher
 
 _COOLER_CELSIUS = 5.0
@@ -64,7 +66,8 @@ class DeviceStatuses:
             sample = await self._telemetry.sample(view.device)
         except DeviceGone:
             return DeviceSample(time_s=time.time())
-        self._judge_heat(view, sample)
+        # As it is by now: its ceiling may have changed while the driver was asked.
+        self._judge_heat(self._devices.get(view.device.id), sample)
         return sample
 
     async def keep_judging(self, every_s: float) -> None:
@@ -72,7 +75,8 @@ class DeviceStatuses:
         while True:
             for view in self._devices.list():
                 if view.settings.max_temperature_celsius is not None:
-                    await self.sample(view)
+                    with suppress(DeviceOpsError):  # A driver that does not answer now may answer next time.
+                        await self.sample(view)
             await asyncio.sleep(every_s)
 
     def _judge_heat(self, view: DeviceView, sample: DeviceSample) -> None:

@@ -74,6 +74,11 @@ class Dispatcher:
             (lane for lane in self._lanes if lane.worker and lane.device_id == device_id and not lane.closed), None
         )
 
+    def close_lane(self, device_id: str) -> None:
+        """Start nothing more on a device's worker: it is about to be ended."""
+        if lane := self.lane_of(device_id):
+            lane.closed = True
+
     async def ready_lane(self, device_id: str) -> Lane:
         """The device's lane, once its worker is ready."""
         while (lane := self.lane_of(device_id)) is None:
@@ -243,6 +248,7 @@ class Dispatcher:
         self.meter.ended(device_id, job_id, failed=failure is not None)
         if failure is not None and failure.reason is ErrorReason.DRIVER_ERROR and lane.worker is not None:
             # A driver error may poison its process for good: only a new one is trusted.
+            lane.closed = True
             self._devices.failed(device_id, InternalError(failure.message, failure.reason))
             lane.worker.end(f"its driver failed: {failure.message}")
         elif job is not None and job.state is JobState.SUCCEEDED:

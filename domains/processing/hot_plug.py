@@ -57,6 +57,8 @@ class HotPlug:
         self._started: set[str] = set()
         """Device ids whose workers were started."""
         self._looking: asyncio.Task[Refreshed] | None = None
+        self._probing = False
+        """Whether that look also tries what each device can do."""
 
     def began(self, device_id: str) -> None:
         """A worker for this device was started at the server's start."""
@@ -69,8 +71,11 @@ class HotPlug:
             await self.look(timeout_s=every_s)
 
     async def look(self, timeout_s: float, *, probe_again: bool = False) -> Refreshed:
-        """One look at all backends. Calls at the same time share one."""
+        """One look at all backends. Calls at the same time share one, unless it does not try what this one wants tried."""
+        while self._looking is not None and not self._looking.done() and probe_again and not self._probing:
+            await asyncio.wait([self._looking])
         if self._looking is None or self._looking.done():
+            self._probing = probe_again
             self._looking = asyncio.create_task(self._look(timeout_s, probe_again))
         return await asyncio.shield(self._looking)
 

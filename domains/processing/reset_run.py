@@ -7,7 +7,7 @@ from contextlib import suppress
 from domains.device.devices import Devices
 from domains.device.health import HealthDepth, Verdict
 from domains.device.record import DeviceView
-from domains.errors import ErrorReason, FailedPrecondition, InternalError
+from domains.errors import Aborted, ErrorReason, FailedPrecondition, InternalError
 from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
 from domains.processing.device_care import DeviceCare
@@ -96,15 +96,23 @@ class ResetRuns:
         for job_id in running:
             self._dispatcher.excuse(job_id)
         lane = self._dispatcher.lane_of(device_id)
+        if lane is None and not (view.settings.enabled or view.condition.worker_was_ready):
+            # Nobody has enabled it yet: it has no process, and holds nothing.
+            return 0
         if lane is not None and lane.worker is not None:
+            lane.closed = True
             lane.worker.end("the device is reset")
             await self._devices.until(device_id, lambda now: not now.condition.worker_ready)
         try:
             async with asyncio.timeout(_READY_S):
-                await self._devices.until(device_id, lambda now: now.condition.worker_ready)
+                ready = await self._devices.until(
+                    device_id, lambda now: now.condition.worker_ready or not now.condition.present
+                )
         except TimeoutError:
             message = f"device {device_id} did not come back within {_READY_S:g} s"
             raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id) from None
+        if not ready.condition.present:
+            raise Aborted(f"device {device_id} vanished during its reset", ErrorReason.DEVICE_LOST, device_id=device_id)
         after = await self._care.used_bytes(view)
         return None if before is None or after is None else before - after
 

@@ -72,8 +72,8 @@ class Fleet:
         return next(iter(self._of(device_id)), None)
 
     def links_of(self, device_id: str) -> list[WorkerLink]:
-        """The front's ends of the device's worker: one or none."""
-        return [keeper.link for keeper in self._of(device_id) if keeper.link]
+        """The front's ends of the device's worker, ready or not: one or none."""
+        return [keeper.talking for keeper in self._of(device_id) if keeper.talking]
 
     def uptime(self, device_id: str) -> tuple[float | None, int]:
         """Seconds since the device's worker was ready (None: none runs), and how often it was started again."""

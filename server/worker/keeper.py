@@ -79,6 +79,9 @@ class WorkerKeeper:
         """When the worker became ready, on the monotonic clock."""
         self.last_problem = ""
         self.link: WorkerLink | None = None
+        """To a worker that is ready."""
+        self.talking: WorkerLink | None = None
+        """To a worker that lives, ready or not."""
         self.device_id = ""
         """Empty until the worker has described itself once."""
         self.on_change: Callable[[], None] = lambda: None
@@ -147,12 +150,13 @@ class WorkerKeeper:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            self.pid = self.start_time_s = self.ready_s = None
+            self.pid = self.start_time_s = self.ready_s = self.talking = None
         _log.warning("worker ended", device=self.name, pid=process.pid, problem=self.last_problem)
 
     async def _serve(self, channel: FrameChannel, process: asyncio.subprocess.Process) -> None:
         """Give the dispatcher a lane for as long as the pipe holds."""
         link = WorkerLink(channel, self.end, lambda index: self._household.struck(self.name, index))
+        self.talking = link
         await self._household.prepare(self.name, link)
         await link.greet()
         self.device_id = link.device.id

@@ -54,7 +54,7 @@ class OrderLoop:
         runtime_bytes = allocator.start(self._torch_name)
         self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated)
         self._device = self._probe()
-        self._device_orders = DeviceOrders(self._steps, self._device, self._probe, runtime_bytes)
+        self._device_orders = DeviceOrders(self._steps, self._device, self._probe_again, runtime_bytes)
         self._call_of: dict[str, int] = {}
         self._present_call = 0
         """The call of the order that is being taken."""
@@ -84,6 +84,10 @@ class OrderLoop:
             return probe(self._torch_name)
         self._cpu = self._cpu or probe(self._torch_name)
         return describe(self._simulated.device, self._cpu)
+
+    def _probe_again(self) -> Device:
+        self._cpu = None
+        return self._probe()
 
     def _first_setup(self) -> SimSetup:
         """The first thing that a simulated device's worker is told."""

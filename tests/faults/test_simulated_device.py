@@ -99,7 +99,7 @@ def test_a_wrong_result_quarantines_the_device_until_a_check_passes(machine: Mac
     assert report.verdict == HEALTH.DEVICE_HEALTH_VERDICT_UNHEALTHY
     failed = [one for one in report.checks if one.verdict == HEALTH.DEVICE_HEALTH_VERDICT_UNHEALTHY]
     assert len(failed) == 1
-    assert failed[0].failure.reason != error_pb2.ERROR_REASON_UNSPECIFIED
+    assert failed[0].message
     assert report.recommendations
     events.until_state("sim-0", "QUARANTINED")
     job_id = asking.submit(server)
@@ -110,21 +110,16 @@ def test_a_wrong_result_quarantines_the_device_until_a_check_passes(machine: Mac
     assert kind(asking.watch(server, job_id)[-1]) == "succeeded"
 
 
-def test_repeated_errors_degrade_then_quarantine(machine: Machine) -> None:
-    server, script, events = machine
-    break_it(machine, 'kind = "driver_error"\nat_step = 1\ntimes = 4', 'kind = "wrong_result"\ntimes = 0')
+def test_repeated_errors_degrade_the_device_until_a_job_goes_well(machine: Machine) -> None:
+    server, _, events = machine
+    break_it(machine, 'kind = "driver_error"\nat_step = 1\ntimes = 2')
     for _ in range(2):
         failure = failure_of(asking.watch(server, asking.submit(server))[-1])
         assert failure.reason == error_pb2.ERROR_REASON_DRIVER_ERROR
-    events.until_state("sim-0", "DEGRADED")
-    for _ in range(2):
-        asking.watch(server, asking.submit(server))
-    quarantined = events.until_state("sim-0", "QUARANTINED")
-    assert quarantined.kind == "device.quarantined"
-    assert quarantined.device.state_failure.reason == error_pb2.ERROR_REASON_DRIVER_ERROR
-    script.write(sim(0))
-    assert check(server).verdict == HEALTH.DEVICE_HEALTH_VERDICT_HEALTHY
-    assert state(server, "sim-0") == "AVAILABLE"
+    degraded = events.until_state("sim-0", "DEGRADED")
+    assert degraded.device.state_failure.reason == error_pb2.ERROR_REASON_DRIVER_ERROR
+    assert kind(asking.watch(server, asking.submit(server))[-1]) == "succeeded"
+    events.until_state("sim-0", "AVAILABLE")
 
 
 def test_a_device_that_vanishes_in_mid_job_and_returns(machine: Machine) -> None:
@@ -174,6 +169,8 @@ def test_a_device_is_plugged_in_while_the_server_runs(machine: Machine) -> None:
     options = job_event_pb2.JobOptions(devices=job_event_pb2.DeviceSelector(device_ids=["sim:1"]))
     ended = asking.watch(server, asking.submit(server, options=options))[-1]
     assert ended.event.succeeded.receipt.device_id == "sim-1"
+    script.write(sim(0))
+    events.until(lambda event: event.kind == "device.lost" and event.resource_id == "sim-1")
 
 
 def reset(server, device_id="sim-0", **fields):

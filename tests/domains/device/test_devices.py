@@ -1,0 +1,140 @@
+"""Devices: the state that follows from what is known, and the events that tell of it."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from domains import storage
+from domains.device.device import Backend, Device, DeviceKind, DeviceState
+from domains.device.devices import Devices
+from domains.device.record import DEGRADE_AFTER, QUARANTINE_AFTER, DeviceFigures, DeviceReach
+from domains.device.settings import DeviceSettings
+from domains.errors import ErrorReason, InternalError, NotFound, Unavailable
+from domains.events import EventLog, SystemEvent
+
+FAULT = InternalError("the driver failed", ErrorReason.DRIVER_ERROR)
+
+
+def a_device(name: str = "gpu-1a2b3c4d", **changes: object) -> Device:
+    facts: dict[str, object] = {
+        "id": name,
+        "aliases": ("cuda:0", "0"),
+        "display_name": "A card",
+        "kind": DeviceKind.DISCRETE_GPU,
+        "backend": Backend.CUDA,
+        "backend_index": 0,
+        "vendor": "NVIDIA",
+        "total_memory_bytes": 1,
+        "precision_support": (),
+        **changes,
+    }
+    return Device(**facts)  # pyright: ignore[reportArgumentType]  # the facts above
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.database: sqlite3.Connection = storage.open_database(folder)
+        self.log = EventLog(self.database, folder)
+        self.devices = Devices(self.log, ["cuda:0"])
+
+    def ready(self, device: Device | None = None) -> str:
+        device = device or a_device()
+        return self.devices.described("cuda:0", device, DeviceReach(capacity=2), ready=True).device.id
+
+    def state(self, device_id: str) -> DeviceState:
+        return self.devices.get(device_id).state
+
+    def events(self) -> list[SystemEvent]:
+        return self.log.after(0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_before_the_first_look_nothing_is_known(world: World) -> None:
+    for ask in (world.devices.check_known, lambda: world.devices.get("cuda:0"), lambda: world.devices.get("other")):
+        with pytest.raises(Unavailable) as refused:
+            ask()
+        assert refused.value.reason is ErrorReason.STARTING
+
+
+def test_an_unknown_device_is_told_with_those_there_are(world: World) -> None:
+    world.ready()
+    with pytest.raises(NotFound) as refused:
+        world.devices.get("gpu-none")
+    assert refused.value.facts["known"] == "gpu-1a2b3c4d"
+
+
+def test_errors_in_a_row_degrade_then_quarantine_and_success_mends_only_the_first(world: World) -> None:
+    device_id = world.ready()
+    for count in range(1, QUARANTINE_AFTER + 1):
+        world.devices.failed(device_id, FAULT)
+        expected = DeviceState.AVAILABLE if count < DEGRADE_AFTER else DeviceState.DEGRADED
+        assert world.state(device_id) is (DeviceState.QUARANTINED if count == QUARANTINE_AFTER else expected)
+    assert not world.devices.takes_work(device_id)
+    world.devices.succeeded(device_id)
+    assert world.state(device_id) is DeviceState.QUARANTINED
+    world.devices.passed(device_id)
+    assert world.state(device_id) is DeviceState.AVAILABLE
+    assert world.devices.get(device_id).health.error_count == QUARANTINE_AFTER
+
+
+def test_the_etag_changes_with_settings_and_capabilities_and_not_with_the_state(world: World) -> None:
+    device_id = world.ready()
+    first = world.devices.get(device_id).etag
+    world.devices.running(device_id, 1)
+    world.devices.failed(device_id, FAULT)
+    world.devices.worker_gone(device_id, None)
+    world.ready()
+    assert world.devices.get(device_id).etag == first
+    world.devices.set_settings(device_id, DeviceSettings(draining=True))
+    second = world.devices.get(device_id).etag
+    assert second != first
+    world.devices.set_settings(device_id, DeviceSettings(draining=True))
+    assert world.devices.get(device_id).etag == second
+    world.ready(a_device(driver_version="2"))
+    third = world.devices.get(device_id).etag
+    assert third != second
+    assert world.devices.get(device_id).figures == DeviceFigures()
+
+
+def test_a_loss_is_the_cause_until_the_device_works_again(world: World) -> None:
+    device_id = world.ready()
+    lost = world.devices.lost(device_id, "pulled out")
+    assert world.devices.fault(device_id) == lost
+    world.devices.returned(device_id)
+    assert world.state(device_id) is DeviceState.RECOVERING
+    world.ready()
+    assert world.devices.fault(device_id) == 0
+    told = {event.kind: event for event in world.events()}
+    assert told["device.lost"].failure is not None
+    assert told["device.lost"].failure.reason is ErrorReason.DEVICE_LOST
+    assert told["device.returned"].cause_sequence == lost
+
+
+def test_a_present_device_goes_before_a_lost_one_of_the_same_alias(world: World) -> None:
+    old = world.ready()
+    world.devices.lost(old, "replaced")
+    new = world.devices.described("cuda:0", a_device("gpu-99999999"), DeviceReach(), ready=True).device.id
+    assert world.devices.get("cuda:0").device.id == new
+    assert world.devices.get(old).state is DeviceState.LOST
+
+
+def test_disabled_goes_before_draining_and_lost_before_all(world: World) -> None:
+    device_id = world.ready()
+    world.devices.set_settings(device_id, DeviceSettings(enabled=False, draining=True))
+    assert world.state(device_id) is DeviceState.DISABLED
+    world.devices.lost(device_id, "gone")
+    assert world.state(device_id) is DeviceState.LOST
+
+
+def test_numbers_of_events_go_on_after_a_restart(world: World, tmp_path: Path) -> None:
+    world.ready()
+    before = world.log.last_sequence
+    world.database.close()
+    again = EventLog(storage.open_database(tmp_path), tmp_path)
+    assert again.missed(before)
+    assert again.tell(world.events()[0].domain, "x") > before
