@@ -1,6 +1,6 @@
 """DeviceService: hardware, its health and its control."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ from domains.device.devices import Devices
 from domains.device.health import HealthDepth, HealthReport
 from domains.device.record import DeviceView
 from domains.device.refresh import Refreshed
+from domains.device.settings import DeviceGoal
 from domains.errors import InvalidRequest, Violation
 from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DEFAULT_TIMEOUT_S, DeviceCare
@@ -73,6 +74,9 @@ class DeviceServicer(DeviceStatusMethods):
         if len(request.cause) > MAX_CAUSE:
             text = f"at most {MAX_CAUSE} characters"
             raise InvalidRequest([Violation(field="cause", message=text, allowed=f"0..{MAX_CAUSE} characters")])
+        if "goal" in request.update_mask.paths and request.settings.goal not in GOALS:
+            text = f"there is no goal {request.settings.goal}"
+            raise InvalidRequest([Violation(field="settings.goal", message=text, allowed=", ".join(DeviceGoal))])
         done = await self._changes.once(
             request.request_id,
             request.SerializeToString(deterministic=True),
@@ -163,10 +167,15 @@ def _accepts(wanted: device_pb2.DeviceFilter, view: DeviceView) -> bool:
     backend = device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{view.device.backend.name}")
     state = device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}")
     return (
-        (not wanted.kinds or kind in wanted.kinds)
-        and (not wanted.backends or backend in wanted.backends)
-        and (state in wanted.states if wanted.states else view.state is not DeviceState.LOST)
+        (not wanted.kinds or _is_in(wanted.kinds, kind))
+        and (not wanted.backends or _is_in(wanted.backends, backend))
+        and (_is_in(wanted.states, state) if wanted.states else view.state is not DeviceState.LOST)
     )
+
+
+def _is_in(numbers: Iterable[int], number: int) -> bool:
+    """Whether a list of a filter lets a value through; 0, UNSPECIFIED, stands for every value."""
+    return bool({0, number} & set(numbers))
 
 
 def _span(request: Any, field: str, default: float, low: float, high: float) -> float:

@@ -78,6 +78,11 @@ class Devices:
         """Whether a worker is being started for a device of this name, which nobody has seen yet."""
         return name in self._expected
 
+    def expect(self, name: str) -> None:
+        """A worker is being started for a device that appeared."""
+        if self.find(name) is None:
+            self._expected.add(name)
+
     def check_known(self) -> None:
         """STARTING until the first look at the hardware is over."""
         if self._expected and not self._views:
@@ -147,7 +152,8 @@ class Devices:
     def set_settings(self, device_id: str, settings: DeviceSettings, cause: str = "") -> DeviceView:
         """Somebody chose."""
         before = self._views[device_id]
-        view = self._change(device_id, settings=settings)
+        too_hot = before.condition.too_hot and settings.max_temperature_celsius is not None
+        view = self._change(device_id, settings=settings, too_hot=too_hot)
         if view is not before:
             self._tell(view, "device.settings_changed", cause or "UpdateDevice")
         return view

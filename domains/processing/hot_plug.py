@@ -132,6 +132,7 @@ class HotPlug:
             returned.append(device_id)
         elif device_id not in self._started:
             _log.info("device appeared", device=device_id)
+            self._devices.expect(name)
             self._workers.start(name, device_id)
             added.append(device_id)
         self._started.add(device_id)
