@@ -65,6 +65,6 @@ class Announcer:
             EventDomain.MEMORY,
             "memory.pressure_changed",
             change.pool_id,
-            f"{change.previous} → {change.current}",
+            f"{(change.previous or Pressure.LOW).name} → {change.current.name}",
             severity=Severity.WARNING if rising else Severity.INFO,
         )

@@ -119,6 +119,7 @@ class MemoryParts:
         if view.state is DeviceState.LOST:
             # The pool stays, so that callers hear DEVICE_LOST; what was kept there is gone.
             self.ledger.lose(device_id)
+            self._worker_gone(device_id)
         elif not known and view.condition.worker_was_ready:
             self.pools.add(DevicePool(device_id, self._parts.devices, self._parts.statuses, self._workers))
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from domains.errors import ErrorReason, NotFound
-from domains.memory.blobs.blob import Blob, BlobSpec, BlobTier
+from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobSpec, BlobTier
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.pool import DISK, HOST
 
@@ -27,7 +27,9 @@ class BlobPayments:
         """Hold a claim on the bytes while they are taken."""
         if blob.device_id:
             self._check_device(blob.device_id)
-        claim = await self._admission.admit(_pool(blob), blob.size_bytes, spec.reservation_id, blob.id)
+        # As much as the worker takes, which looks for an aligned start in what the allocator gives.
+        spare = max(0, spec.alignment_bytes - 1) if blob.tier in DEVICE_TIERS else 0
+        claim = await self._admission.admit(_pool(blob), blob.size_bytes + spare, spec.reservation_id, blob.id)
         try:
             yield
         finally:

@@ -1,7 +1,8 @@
 """Asks for a job's memory before anything of it is allocated, so that budgets and reservations are obeyed."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from domains.errors import ResourceExhausted
 from domains.memory.pools.admission import Admission
@@ -11,6 +12,18 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.processing.job import GenerateWork, Job, LoadWork
 from domains.processing.memory_care import pool_of
+
+
+class _Load:
+    """A model that jobs are about to load on a device."""
+
+    def __init__(self, loaded_id: str) -> None:
+        self.id = loaded_id
+        self.users = 0
+        """Jobs that need it; the last one to leave closes the claim."""
+        self.lock = asyncio.Lock()
+        """Held while one of them asks for the memory of all."""
+        self.claim: Claim | None = None
 
 
 class JobAdmission:
@@ -23,6 +36,7 @@ class JobAdmission:
         self._reclaiming = reclaiming
         self._catalogue = catalogue
         self._loaded = loaded
+        self._loads: dict[str, _Load] = {}
 
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
@@ -32,16 +46,32 @@ class JobAdmission:
         or what is wrong with the reservation.
         """
         model_id, need = self._missing(job, device_id)
-        reservation_id = job.options.reservation_id if job.attempt <= 1 else ""
-        if not need and not reservation_id:
+        # Work of the front process runs on no device; a transfer's reservation pays for the blob that it makes.
+        reservation_id = job.options.reservation_id if device_id and job.attempt <= 1 else ""
+        async with AsyncExitStack() as held:
+            if need:
+                load = await held.enter_async_context(self._load(f"{model_id}@{device_id}"))
+                async with load.lock:
+                    if load.claim is None:
+                        load.claim = await self._claim(pool_of(device_id), need, reservation_id, load.id)
+                        reservation_id = ""
+            if reservation_id:
+                held.enter_context(await self._claim(pool_of(device_id), 0, reservation_id, job.id))
             yield
-            return
-        consumer = f"{model_id}@{device_id}" if need else job.id
-        claim = await self._claim(pool_of(device_id), need, reservation_id, consumer)
+
+    @asynccontextmanager
+    async def _load(self, loaded_id: str) -> AsyncGenerator[_Load]:
+        """The load of a model, which jobs that come together share: the weights are needed once."""
+        load = self._loads.setdefault(loaded_id, _Load(loaded_id))
+        load.users += 1
         try:
-            yield
+            yield load
         finally:
-            claim.close()
+            load.users -= 1
+            if not load.users:
+                del self._loads[loaded_id]
+                if load.claim:
+                    load.claim.close()
 
     async def _claim(self, pool_id: str, need: int, reservation_id: str, consumer: str) -> Claim:
         try:

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 
+from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from domains.errors import ErrorReason
+from domains.errors import Aborted, ErrorReason, Unavailable
 from domains.memory.pools.pool import HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
@@ -93,8 +94,16 @@ class MemoryCare:
         return [job for job in self._jobs.unfinished() if job.state is JobState.RUNNING]
 
     def _workers(self, pool_id: str) -> list[Worker]:
-        found = (self._worker_of(view.device.id) for view in self._devices.list() if pool_of(view.device.id) == pool_id)
-        return [worker for worker in found if worker is not None]
+        """Those that hold memory there. DEVICE_LOST, DEVICE_RECOVERING: the pool is a device's, and it has none."""
+        views = [view for view in self._devices.list() if pool_of(view.device.id) == pool_id]
+        found = [worker for view in views if (worker := self._worker_of(view.device.id)) is not None]
+        for view in views:
+            if pool_id != HOST and view.state is DeviceState.LOST:
+                raise Aborted(f"device {pool_id} is not there", ErrorReason.DEVICE_LOST, device_id=pool_id)
+            if pool_id != HOST and not found:
+                message = f"the worker of {pool_id} is being started, which frees its memory anyway"
+                raise Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=pool_id)
+        return found
 
 
 def _uses(job: Job, one: LoadedModel) -> bool:

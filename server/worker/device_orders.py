@@ -83,7 +83,7 @@ class DeviceOrders:
     def _allocate(self, order: AllocateBlobOrder) -> None:
         owner = f"blob {order.blob_id}"
         if order.tier is BlobTier.DEVICE:
-            self._steps.hardware.hold(owner, order.size_bytes)
+            self._steps.hardware.hold(owner, order.size_bytes + max(0, order.alignment_bytes - 1))
         try:
             self._blobs.allocate(order.blob_id, order.tier, order.size_bytes, order.alignment_bytes)
         except DeviceOpsError:
