@@ -4,12 +4,15 @@ Checks that the server finds the device, makes the picture, cancels, and comes b
 `--out FOLDER` keeps the picture. Not part of the CPU set.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+import grpc
 
 from bench.measure import interleave, ratio, result, spread
 from bench.serve_overhead import GUIDANCE, MODEL, PROMPT, SEED, STEPS, difference, through_server
@@ -48,9 +51,10 @@ def cuda_device(server: RunningServer, limit_s: float = 120) -> device_pb2.Devic
     """The device, once its worker has described it."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
-        for device in server.device.ListDevices(device_service_pb2.ListDevicesRequest()).devices:
-            if device.backend == device_pb2.DEVICE_BACKEND_CUDA:
-                return device
+        with contextlib.suppress(grpc.RpcError):  # STARTING
+            for device in server.device.ListDevices(device_service_pb2.ListDevicesRequest()).devices:
+                if device.state == device_pb2.DEVICE_STATE_AVAILABLE:
+                    return device
         time.sleep(0.2)
     raise AssertionError(f"no CUDA device came up:\n{server.log.read_text()[-4000:]}")
 

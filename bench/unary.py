@@ -4,6 +4,7 @@ Both servers run in processes of their own; one asyncio client keeps a few calls
 """
 
 import asyncio
+import contextlib
 import time
 
 import grpc
@@ -67,7 +68,8 @@ def wait_for_device(stub: object, limit_s: float = 60) -> None:
     """Until the worker has described its device."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
-        if stub.ListDevices(device_service_pb2.ListDevicesRequest()).devices:  # pyright: ignore[reportAttributeAccessIssue]  # any stub
+        with contextlib.suppress(grpc.RpcError):  # STARTING
+            stub.ListDevices(device_service_pb2.ListDevicesRequest())  # pyright: ignore[reportAttributeAccessIssue]  # any stub
             return
         time.sleep(0.2)
     raise AssertionError("no device came up")

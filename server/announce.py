@@ -43,6 +43,9 @@ class Announcer:
             del self._told[job.id]
         # What a fault of its device did to a job names the fault.
         cause = self._devices.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
+        if before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
+            # It goes on because a device works again.
+            cause = self._devices.state_event(job.device_id)
         self._events.tell(
             EventDomain.PROCESSING,
             "job.state_changed",
@@ -61,10 +64,12 @@ class Announcer:
 
     def _pressure(self, change: PressureChange) -> None:
         rising = change.current > (change.previous or Pressure.LOW)
+        pool = self._pools.get(change.pool_id)
         self._events.tell(
             EventDomain.MEMORY,
             "memory.pressure_changed",
             change.pool_id,
             f"{(change.previous or Pressure.LOW).name} → {change.current.name}",
             severity=Severity.WARNING if rising else Severity.INFO,
+            snapshot=pool.view(pool.measure, self._pools.books.promised_bytes(change.pool_id)),
         )

@@ -137,7 +137,7 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
         session_id=options.session_id,
         reservation_id=options.reservation_id,
         priority=job_event_pb2.Priority.ValueType(options.priority),
-        devices=job_event_pb2.DeviceSelector(device_ids=options.device_ids) if options.device_ids else None,
+        devices=_to_selector(options),
         labels=[label_pb2.Label(key=key, value=value) for key, value in options.labels],
     )
     spans = ("queue_timeout", options.queue_timeout_s), ("run_timeout", options.run_timeout_s)
@@ -145,6 +145,12 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
         if seconds is not None:
             getattr(message, name).CopyFrom(to_duration(seconds))
     return message
+
+
+def _to_selector(options: JobOptions) -> job_event_pb2.DeviceSelector | None:
+    if not options.device_ids and not options.allow_cpu:
+        return None
+    return job_event_pb2.DeviceSelector(device_ids=options.device_ids, allow_cpu=options.allow_cpu)
 
 
 def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> JobOptions:
@@ -175,6 +181,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     return JobOptions(
         priority=message.priority or job_event_pb2.PRIORITY_NORMAL,
         device_ids=tuple(message.devices.device_ids),
+        allow_cpu=message.devices.allow_cpu,
         queue_timeout_s=spans["queue_timeout"],
         run_timeout_s=spans["run_timeout"],
         keep_for_s=spans["keep_for"],

@@ -1,6 +1,7 @@
 """Everything about devices, constructed and wired."""
 
 from collections.abc import Coroutine
+from contextlib import suppress
 
 from domains.device.cpu_telemetry import CpuTelemetry
 from domains.device.device import Backend, Device, DeviceState
@@ -52,7 +53,8 @@ class DeviceParts:
         }
         self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
         self._inventories, self._names = self._wanted()
-        self.devices = Devices(events, expected=list(self._names))
+        expected = {*self._names, *filter(None, self._names.values())}
+        self.devices = Devices(events, expected=sorted(expected))
         self._begun: list[Coroutine[None, None, None]] = []
 
     def _wanted(self) -> tuple[list[Inventory], dict[str, str]]:
@@ -125,12 +127,13 @@ class DeviceParts:
 
     async def _reach(self, device: Device) -> DeviceReach:
         """What can be measured and chosen there, asked once for each life of its worker."""
-        sample = await self.telemetry.sample(device)
-        try:
+        telemetry: tuple[str, ...] = ()
+        controls = ALWAYS
+        # One that was pulled out meanwhile tells nothing; the next look finds it lost.
+        with suppress(DeviceOpsError):
+            telemetry = (await self.telemetry.sample(device)).telemetry
             controls = await self.telemetry.controls(device)
-        except DeviceOpsError:
-            controls = ALWAYS
-        return DeviceReach(telemetry=sample.telemetry, controls=controls, capacity=self._settings.jobs_per_device)
+        return DeviceReach(telemetry=telemetry, controls=controls, capacity=self._settings.jobs_per_device)
 
     def _tell_script(self, device_id: str) -> None:
         view = self.devices.find(device_id)

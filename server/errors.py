@@ -46,41 +46,61 @@ def code_of(reason: ErrorReason) -> grpc.StatusCode:
     return CODE_OF[errors.FAMILY_OF[reason]]
 
 
+_MAX_STATUS_BYTES = 4000
+"""gRPC refuses trailers of more than 8 KiB, and they hold the status once more in base64."""
+
+
 def status_of(error: DeviceOpsError) -> status_pb2.Status:
-    """The whole rich status."""
+    """The whole rich status; its texts are cut where it would not fit into a response's trailers."""
+    status = _status(error, 1 << 20)
+    for longest in (500, 100, 20):
+        if status.ByteSize() <= _MAX_STATUS_BYTES:
+            break
+        status = _status(error, longest)
+    return status
+
+
+def _status(error: DeviceOpsError, longest: int) -> status_pb2.Status:
     code: tuple[int, str] = code_of(error.reason).value
-    status = status_pb2.Status(code=code[0], message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=dict(error.facts))
-    for detail in (info, *_details(error)):
+    status = status_pb2.Status(code=code[0], message=error.message[:longest])
+    facts = {name: value[:longest] for name, value in error.facts.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=facts)
+    for detail in (info, *_details(error, longest)):
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
 
 
-def _details(error: DeviceOpsError) -> list[Message]:
+def _details(error: DeviceOpsError, longest: int) -> list[Message]:
     details: list[Message] = []
     match error:
         case errors.InvalidRequest():
             violations = [
-                error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message)
-                for v in error.violations
+                error_details_pb2.BadRequest.FieldViolation(field=v.field[:longest], description=v.message[:longest])
+                for v in error.violations[:_MAX_VIOLATIONS]
             ]
             details.append(error_details_pb2.BadRequest(field_violations=violations))
         case errors.NotFound() | errors.AlreadyExists():
             kind, name = next(iter(error.facts.items()), ("", ""))
             details.append(
                 error_details_pb2.ResourceInfo(
-                    resource_type=kind.removesuffix("_id"), resource_name=name, description=error.message
+                    resource_type=kind.removesuffix("_id"),
+                    resource_name=name[:longest],
+                    description=error.message[:longest],
                 )
             )
         case errors.FailedPrecondition():
             violation = error_details_pb2.PreconditionFailure.Violation(
-                type=error.reason, subject=next(iter(error.facts.values()), ""), description=error.message
+                type=error.reason,
+                subject=next(iter(error.facts.values()), "")[:longest],
+                description=error.message[:longest],
             )
             details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
         case errors.ResourceExhausted():
-            violation = error_details_pb2.QuotaFailure.Violation(subject=error.reason, description=error.message)
+            violation = error_details_pb2.QuotaFailure.Violation(
+                subject=error.reason, description=error.message[:longest]
+            )
             details.append(error_details_pb2.QuotaFailure(violations=[violation]))
         case _:
             pass
@@ -89,6 +109,10 @@ def _details(error: DeviceOpsError) -> list[Message]:
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details
+
+
+_MAX_VIOLATIONS = 50
+"""More do not fit, and nobody reads them."""
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):

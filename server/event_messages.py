@@ -6,11 +6,13 @@ from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_event_pb2, system_status_pb2
 from domains.device.record import DeviceView
 from domains.events import EventDomain, Severity, SystemEvent
+from domains.memory.pools.pool import PoolView
 from domains.model.loaded import LoadedModel
 from domains.processing.job import Job
 from server import convert
 from server.device_messages import to_device
 from server.job_messages import in_list, to_job
+from server.memory_messages import to_pool
 from server.model_messages import to_loaded
 
 DOMAINS = {domain: system_status_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in EventDomain}
@@ -46,6 +48,8 @@ def _snapshot(value: object) -> dict[str, Any]:
             return {"device": to_device(value)}
         case Job():
             return {"job": in_list(to_job(value, 0.0))}
+        case PoolView():
+            return {"memory_pool": to_pool(value, include_owners=False)}
         case LoadedModel():
             return {"loaded_model": to_loaded(value, [])}
         case _:

@@ -99,10 +99,14 @@ class ProcessingServicer(SystemEventMethods):
                 options = convert.from_options(request.options)
                 return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
             case "device_benchmark":
-                work, options = from_benchmark(spec.device_benchmark), convert.from_options(request.options)
+                work, options = convert.both(
+                    lambda: from_benchmark(spec.device_benchmark), lambda: convert.from_options(request.options)
+                )
                 return self._submissions.benchmark(work, options, request_id=request_id)
             case "device_reset":
-                reset, options = from_reset(spec.device_reset), convert.from_options(request.options)
+                reset, options = convert.both(
+                    lambda: from_reset(spec.device_reset), lambda: convert.from_options(request.options)
+                )
                 return self._submissions.reset(reset, options, request_id=request_id)
             case "blob_transfer":
                 options = convert.from_options(request.options)

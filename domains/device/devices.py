@@ -37,6 +37,10 @@ _KINDS = {
 }
 
 
+_PATIENCE_S = 60.0
+"""How long after the start callers are asked to wait for the first device."""
+
+
 class Devices:
     """The only place that changes what is known of a device. Whoever learns something calls it."""
 
@@ -44,9 +48,14 @@ class Devices:
         """`expected`: devices whose workers are being started; requests may name them already."""
         self._events = events
         self._expected = set(expected)
+        self._patient_until_s = time.monotonic() + _PATIENCE_S
         self._views: dict[str, DeviceView] = {}
         self._fault: dict[str, int] = {}
         """By device: the event of the fault that it has not recovered from."""
+        self._error: dict[str, int] = {}
+        """By device: the event of an error that its state has not followed from yet."""
+        self._state_event: dict[str, int] = {}
+        """By device: the event of its present state."""
         self.listeners: list[Callable[[DeviceView, DeviceView | None], None]] = []
         """Called after each change, with the view before it (None: a new device)."""
         self._changed = asyncio.Event()
@@ -68,7 +77,6 @@ class Devices:
         if name in self._expected:
             message = f"the worker of device {name!r} is still starting; try again in a few seconds"
             raise Unavailable(message, ErrorReason.STARTING, device_id=name)
-        self.check_known()
         known = ", ".join(view.device.id for view in self.list()) or "none yet"
         shown = name[:128]
         message = f"there is no device {shown!r}; known: {known}"
@@ -84,8 +92,9 @@ class Devices:
             self._expected.add(name)
 
     def check_known(self) -> None:
-        """STARTING until the first look at the hardware is over."""
-        if self._expected and not self._views:
+        """STARTING until the first worker has described its device, but not for ever: one may never come."""
+        nobody = not any(view.condition.worker_was_ready for view in self._views.values())
+        if self._expected and nobody and time.monotonic() < self._patient_until_s:
             raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
 
     def find(self, name: str) -> DeviceView | None:
@@ -105,7 +114,7 @@ class Devices:
         self, name: str, device: Device, reach: DeviceReach, *, ready: bool, settings: DeviceSettings | None = None
     ) -> DeviceView:
         """A device was found: by its worker (`ready`), or by the front alone."""
-        self._expected.discard(name)
+        self._expected -= {name, device.id}
         view = self._views.get(device.id)
         if view is None:
             condition = Condition(worker_ready=ready, worker_was_ready=ready, settings=settings or DeviceSettings())
@@ -137,7 +146,7 @@ class Devices:
         """It is there again; its worker has still to start. What counted against it is forgotten."""
         fault = self.fault(device_id)
         view = self._views[device_id]
-        self._tell(view, "device.returned", "it is there again", cause=fault)
+        self._tell(view, "device.returned", "it is there again", severity=Severity.INFO, cause=fault)
         health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
         self._change(device_id, present=True, worker_was_ready=True, health=health)
 
@@ -153,9 +162,12 @@ class Devices:
         """Somebody chose."""
         before = self._views[device_id]
         too_hot = before.condition.too_hot and settings.max_temperature_celsius is not None
-        view = self._change(device_id, settings=settings, too_hot=too_hot)
+        condition = msgspec.structs.replace(before.condition, settings=settings, too_hot=too_hot)
+        view = next_view(before, condition=condition)
         if view is not before:
-            self._tell(view, "device.settings_changed", cause or "UpdateDevice")
+            # Before the change of state that follows from it, as its cause.
+            sequence = self._tell(view, "device.settings_changed", cause or "UpdateDevice", severity=Severity.INFO)
+            self._put(view, before, cause=sequence)
         return view
 
     def measured(self, report: BenchmarkReport, figures: DeviceFigures) -> None:
@@ -174,15 +186,19 @@ class Devices:
         view = self._views.get(device_id)
         if view is None:
             return
+        failure = Failure.of(error)
+        self._error[device_id] = self._tell(
+            view, "device.error", error.message, severity=Severity.WARNING, cause=self.fault(device_id), failure=failure
+        )
         consecutive = view.health.consecutive + 1
         health = Health(
             error_count=view.health.error_count + 1,
             consecutive=consecutive,
-            last_failure=Failure.of(error),
+            last_failure=failure,
             last_failure_time_s=time.time(),
             quarantined=view.health.quarantined or consecutive >= QUARANTINE_AFTER,
         )
-        self._change(device_id, health=health, failure=Failure.of(error))
+        self._change(device_id, health=health, failure=failure)
 
     def quarantine(self, device_id: str, error: DeviceOpsError) -> None:
         """A check failed: no work until one passes."""
@@ -195,6 +211,10 @@ class Devices:
         view = self._views[device_id]
         health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
         self._change(device_id, health=health)
+
+    def state_event(self, device_id: str) -> int:
+        """The event by which the device came into its present state. 0: it is as it was found."""
+        return self._state_event.get(device_id, 0)
 
     def fault(self, device_id: str) -> int:
         """The event of the fault that the device has not recovered from: the cause of what follows. 0: none."""
@@ -213,24 +233,25 @@ class Devices:
         device: Device | None = None,
         reach: DeviceReach | None = None,
         failure: Failure | None = None,
+        cause: int = 0,
         **changes: Any,
     ) -> DeviceView:
         before = self._views[device_id]
         condition = msgspec.structs.replace(before.condition, **changes)
         view = next_view(before, condition=condition, device=device, reach=reach)
         if view is not before:
-            self._put(view, before, failure)
+            self._put(view, before, failure, cause)
         return view
 
-    def _put(self, view: DeviceView, before: DeviceView | None, failure: Failure | None = None) -> None:
+    def _put(self, view: DeviceView, before: DeviceView | None, failure: Failure | None = None, cause: int = 0) -> None:
         self._views[view.device.id] = view
-        self._announce(view, before, failure)
+        self._announce(view, before, failure, cause)
         for listener in self.listeners:
             listener(view, before)
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _announce(self, view: DeviceView, before: DeviceView | None, failure: Failure | None) -> None:
+    def _announce(self, view: DeviceView, before: DeviceView | None, failure: Failure | None, cause: int) -> None:
         """The event of a change of state. A fault is the cause of what follows, until the device works again."""
         device_id = view.device.id
         if before is None:
@@ -238,16 +259,26 @@ class Devices:
         elif view.state is not before.state:
             kind = _KINDS.get(view.state, "device.state_changed")
             message = f"{before.state} → {view.state}" + (f": {view.state_reason}" if view.state_reason else "")
-            sequence = self._tell(view, kind, message, cause=self.fault(device_id), failure=failure)
+            cause = cause or self.fault(device_id) or self._error.get(device_id, 0)
+            sequence = self._tell(view, kind, message, cause=cause, failure=failure)
+            self._state_event[device_id] = sequence
             if view.state in (DeviceState.LOST, DeviceState.RECOVERING, DeviceState.QUARANTINED):
                 self._fault[device_id] = sequence
             elif view.state in TAKES_WORK:
                 self._fault.pop(device_id, None)
+                self._error.pop(device_id, None)
 
     def _tell(
-        self, view: DeviceView, kind: str, message: str, *, cause: int = 0, failure: Failure | None = None
+        self,
+        view: DeviceView,
+        kind: str,
+        message: str,
+        *,
+        severity: Severity | None = None,
+        cause: int = 0,
+        failure: Failure | None = None,
     ) -> int:
-        severity = _SEVERITY.get(view.state, Severity.INFO)
+        severity = severity or _SEVERITY.get(view.state, Severity.INFO)
         return self._events.tell(
             EventDomain.DEVICE,
             kind,

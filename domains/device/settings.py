@@ -32,7 +32,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
     power_limit_watts: float | None = None
     """None: the driver's default."""
     max_concurrent_jobs: int | None = None
-    """None: one at a time."""
+    """None: as many as it takes."""
     max_temperature_celsius: float | None = None
     """Above this it is DEGRADED, until it is 5 degrees cooler. None: the driver's own limit alone."""
 

@@ -63,9 +63,18 @@ class DeviceCare:
             reason = bad.failure_reason or ErrorReason.DRIVER_ERROR
             message = f"the check {bad.name!r} of {device_id} failed: {bad.message}"
             self._devices.quarantine(device_id, InternalError(message, reason, device_id=device_id, check=bad.name))
+            if bad.failure_reason is ErrorReason.DRIVER_ERROR:
+                # Its process is not to be trusted any more, whatever the next check says.
+                self._recycle(device_id, message)
         elif report.verdict is not Verdict.SKIPPED:
             self._devices.passed(device_id)
         return report
+
+    def _recycle(self, device_id: str, why: str) -> None:
+        lane = self._dispatcher.lane_of(device_id)
+        if lane is not None and lane.worker is not None:
+            lane.closed = True
+            lane.worker.end(why)
 
     async def used_bytes(self, view: DeviceView) -> int | None:
         """Memory in use on the device by all processes, measured from outside; None: it cannot be."""

@@ -107,13 +107,13 @@ class Dispatcher:
     def workload(self, device_id: str) -> Workload:
         """What a device has to do, and how fast it does it."""
         lane = self.lane_of(device_id)
-        queued = sum(lane.fits(job) for job in self._queue.waiting()) if lane else 0
+        queued = sum(self._fits(lane, job) for job in self._queue.waiting()) if lane else 0
         return self.meter.workload(device_id, queued, lane.capacity if lane else 1)
 
     def waiting_for(self, accepts: Callable[[str], bool]) -> list[Job]:
         """Jobs that wait and can run on no device but those that are accepted, by id."""
         others = [lane for lane in self._lanes if lane.worker is None or not accepts(lane.device_id)]
-        return [job for job in self._queue.waiting() if not any(lane.fits(job) for lane in others)]
+        return [job for job in self._queue.waiting() if not any(self._fits(lane, job) for lane in others)]
 
     def stranded_without(self, device_id: str) -> tuple[str, ...]:
         """Ids of the jobs that wait and that no other device will take."""
@@ -121,7 +121,9 @@ class Dispatcher:
             lane for lane in self._lanes if lane.device_id != device_id and self._devices.takes_work(lane.device_id)
         ]
         fronts = [lane for lane in self._lanes if lane.worker is None]
-        return tuple(job.id for job in self._queue.waiting() if not any(lane.fits(job) for lane in (*others, *fronts)))
+        return tuple(
+            job.id for job in self._queue.waiting() if not any(self._fits(lane, job) for lane in (*others, *fronts))
+        )
 
     def remove_lane(self, lane: Lane) -> None:
         """A worker is gone. Its jobs hear of it from their own orders."""
@@ -198,9 +200,20 @@ class Dispatcher:
             return None
         if lane.occupied and self.held_back(lane.device_id):
             return None
-        job = self._queue.next(lane.fits)
+        job = self._queue.next(lambda job: self._fits(lane, job))
         # One that needs the device alone is next: nobody overtakes it until the device is free.
         return None if job is None or (needs_all(job) and lane.occupied) else job
+
+    def _fits(self, lane: Lane, job: Job) -> bool:
+        """Whether a lane may run a job. The CPU takes what does not name it only if it is allowed, or all there is."""
+        if not lane.fits(job):
+            return False
+        if lane.device_id != "cpu" or job.options.allow_cpu or job.options.device_ids or needs_all(job):
+            return True
+        return not any(
+            view.device.id != "cpu" and view.settings.enabled and view.state is not DeviceState.LOST
+            for view in self._devices.list()
+        )
 
     def _is_degraded(self, lane: Lane) -> bool:
         view = self._devices.find(lane.device_id)

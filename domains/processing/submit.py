@@ -96,8 +96,10 @@ class Submissions:
     ) -> Job:
         """Measure a device."""
         _names_its_device(options)
-        view = self._there(work.device_id)
-        if not view.settings.enabled:
+        view = self._devices.get(work.device_id)
+        if not self._repeats(request_id):
+            self._check_there(view)
+        if not view.settings.enabled and not self._repeats(request_id):
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
@@ -106,8 +108,10 @@ class Submissions:
     def reset(self, work: ResetWork, options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
         """Bring a device back to a clean state. ILLEGAL_STATE while another reset of it is on its way."""
         _names_its_device(options)
-        work = msgspec.structs.replace(work, device_id=self._there(work.device_id).device.id)
-        if not (request_id and self.jobs.knows_request(request_id)):
+        view = self._devices.get(work.device_id)
+        work = msgspec.structs.replace(work, device_id=view.device.id)
+        if not self._repeats(request_id):
+            self._check_there(view)
             for job in self.jobs.unfinished():
                 if isinstance(job.work, ResetWork) and job.work.device_id == work.device_id:
                     message = f"device {work.device_id} is being reset already, by job {job.id}; wait for it"
@@ -119,7 +123,7 @@ class Submissions:
     ) -> Job:
         """Copy or move a blob's bytes."""
         _names_its_device(options)
-        if not (request_id and self.jobs.knows_request(request_id)):
+        if not self._repeats(request_id):
             check_transfer(self._blobs, request)
         request = msgspec.structs.replace(request, reservation_id=options.reservation_id)
         return self._submit(TransferWork(request=request), options, request_id, detached)
@@ -128,11 +132,14 @@ class Submissions:
         """The id of a device by id or alias; DEVICE_NOT_FOUND. Empty stays empty."""
         return self._devices.get(name).device.id if name else ""
 
-    def _there(self, name: str) -> DeviceView:
-        view = self._devices.get(name)
+    def _repeats(self, request_id: str) -> bool:
+        """Whether this was asked before: then the same job is the answer, however things are by now."""
+        return bool(request_id) and self.jobs.knows_request(request_id)
+
+    @staticmethod
+    def _check_there(view: DeviceView) -> None:
         if view.state is DeviceState.LOST:
             raise Aborted(f"device {view.device.id} is not there", ErrorReason.DEVICE_LOST, device_id=view.device.id)
-        return view
 
     def _submit(
         self, work: Work, options: JobOptions, request_id: str, detached: bool, validate_only: bool = False
@@ -141,7 +148,7 @@ class Submissions:
             raise FailedPrecondition("the server is shutting down and takes no new work", ErrorReason.DRAINING)
         for name in options.device_ids:
             self._devices.check(name)
-        if not (request_id and self.jobs.knows_request(request_id)):
+        if not self._repeats(request_id):
             self._queue.check_room(_ASSUMED_JOB_S)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)

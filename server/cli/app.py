@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from domains.errors import DeviceOpsError
-from server.cli import demo, devices, generate, jobs, models, serve, status, watch
+from server.cli import blobs, demo, device, devices, events, generate, jobs, memory, models, serve, status, watch
 from server.cli.failure import INTERRUPTED, USAGE, CliError
 
 app = typer.Typer(
@@ -27,9 +27,12 @@ for command in (
     jobs.cancel,
     devices.devices,
     models.models,
+    events.events,
     status.status,
 ):
     app.command()(command)
+for name, group in (("device", device.app), ("memory", memory.app), ("blobs", blobs.app)):
+    app.add_typer(group, name=name)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

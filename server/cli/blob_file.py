@@ -1,4 +1,4 @@
-"""A picture's file from the server to this machine's disk: streamed, checked, and never half there."""
+"""A blob from the server to this machine's disk: streamed, checked, and never half there."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) -> None:
     """Read a blob into `target`, which appears complete or not at all.
 
-    Raises `CliError` if size or SHA-256 are not those of `file`, if the disk refuses, or, without `force`, if `target`
-    exists.
+    Raises `CliError` if size or SHA-256 (where `file` has one) are not those of `file`, if the disk refuses, or,
+    without `force`, if `target` exists.
     """
     try:
         with _beside(target) as (part, stream):
@@ -54,7 +54,7 @@ def _read(connection: Connection, file: ImageFile, stream: IO[bytes]) -> None:
         stream.write(chunk.data)
         digest.update(chunk.data)
         size += len(chunk.data)
-    if size != file.size_bytes or digest.hexdigest() != file.sha256:
+    if size != file.size_bytes or (file.sha256 and digest.hexdigest() != file.sha256):
         raise CliError(
             f"blob {file.blob_id} arrived damaged: {size} bytes with SHA-256 {digest.hexdigest()}, announced were "
             f"{file.size_bytes} bytes with {file.sha256}"

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.console import Console
+    from rich.table import Table
 
 _UNCUT = 4000
 """Characters; wider than any table that is printed."""
@@ -29,20 +31,27 @@ def print_json(message: Message, *, one_line: bool = False) -> None:
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
     """A table as wide as the terminal; into a pipe, nothing is cut off. Without rows, `empty` goes to stderr."""
-    from rich.console import Console
+    lines = list(rows)
+    return console().print(table(heads, lines)) if lines else notice(empty)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """The table alone, for a screen that is drawn again and again."""
     from rich.table import Table
     from rich.text import Text
 
-    lines = [[Text(cell) for cell in row] for row in rows]
-    if not lines:
-        return notice(empty)
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
-    for line in lines:
-        table.add_row(*line)
+    drawn = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def console() -> Console:
+    """Stdout."""
+    from rich.console import Console
+
     # A pipe has no width of its own: `grep` and `awk` see whole cells.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)
-    console.print(table)
-    return None
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)
 
 
 def word(enum_name: str, prefix: str) -> str:
@@ -60,6 +69,26 @@ def bytes_text(count: int | None) -> str:
             break
         size, unit = size / 1024, larger
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """`71 °C`, `0.5`; None (cannot be measured) is `–`."""
+    return "–" if value is None else f"{value:.4g} {unit}".rstrip()
+
+
+def percent(ratio: float | None) -> str:
+    """`12 %`; None (cannot be measured) is `–`."""
+    return "–" if ratio is None else f"{ratio:.0%}".replace("%", " %")
+
+
+def measured(message: Message, field: str) -> float | None:
+    """A number of a message, or None where it was not measured."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def measured_bytes(message: Message, field: str) -> str:
+    """A size of a message: `1.5 GiB`, or `–` where it was not measured."""
+    return bytes_text(getattr(message, field) if message.HasField(field) else None)
 
 
 def duration_s(duration: Duration) -> float:

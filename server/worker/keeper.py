@@ -146,6 +146,10 @@ class WorkerKeeper:
                 await self._serve(channel, process)
         except WorkerGone as gone:
             self.last_problem = self._meant_to_end or str(gone)
+        except Exception:
+            # A fault of ours costs this life of the worker, and not all that follow.
+            _log.exception("a bug ended a worker", device=self.name)
+            self.last_problem = "a fault of the server; its log has the details"
         finally:
             if process.returncode is None:
                 process.kill()

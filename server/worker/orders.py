@@ -56,6 +56,8 @@ class OrderLoop:
         self._device = self._probe()
         self._device_orders = DeviceOrders(self._steps, self._device, self._probe_again, runtime_bytes)
         self._call_of: dict[str, int] = {}
+        self._poisoned = False
+        """The driver has failed: nothing that this process computes is trusted any more. The front ends it."""
         self._present_call = 0
         """The call of the order that is being taken."""
         self._job_of: dict[int, str] = {}
@@ -74,7 +76,7 @@ class OrderLoop:
                     return
                 self._take(command)
                 command = self._next(wait=False)
-            busy = self._steps.tick()
+            busy = not self._poisoned and self._steps.tick()
 
     def _next(self, *, wait: bool) -> Command | None:
         return self._commands.popleft() if self._commands else self._peer.next(None if wait else 0)
@@ -110,6 +112,8 @@ class OrderLoop:
         self._peer.send(call_id, wire.encode(FaultStruck(fault_index=fault_index)))
 
     def _take(self, command: Command) -> None:
+        if self._poisoned:
+            return
         match command:
             case Opened():
                 self._methods[command.call_id] = command.method
@@ -251,6 +255,8 @@ class OrderLoop:
         self._peer.send(call_id, wire.encode(report))
 
     def _end(self, call_id: int, last: Finished | Failed | Stopped) -> None:
+        if isinstance(last, Failed) and last.reason == ErrorReason.DRIVER_ERROR:
+            self._poisoned = True
         self._send(call_id, last)
         self._peer.close(call_id)
 

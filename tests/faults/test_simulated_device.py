@@ -122,6 +122,16 @@ def test_repeated_errors_degrade_the_device_until_a_job_goes_well(machine: Machi
     events.until_state("sim-0", "AVAILABLE")
 
 
+def test_a_driver_error_fails_its_job_and_no_other(machine: Machine) -> None:
+    server, _, _ = machine
+    break_it(machine, 'kind = "driver_error"\nat_step = 3')
+    first, second = asking.submit(server, picture(steps=6)), asking.submit(server, picture(steps=40, seed=2))
+    ends = [asking.watch(server, job_id)[-1] for job_id in (first, second)]
+    # Which of the two is struck is their turn's business; the process is not trusted, so the other runs again elsewhere.
+    assert sorted(map(kind, ends)) == ["failed", "succeeded"]
+    assert failure_of(min(ends, key=kind)).reason == error_pb2.ERROR_REASON_DRIVER_ERROR
+
+
 def test_a_device_that_vanishes_in_mid_job_and_returns(machine: Machine) -> None:
     server, script, events = machine
     asking.watch(server, asking.submit(server))
@@ -173,7 +183,7 @@ def test_a_device_is_plugged_in_while_the_server_runs(machine: Machine) -> None:
     events.until(lambda event: event.kind == "device.lost" and event.resource_id == "sim-1")
 
 
-def reset(server, device_id="sim-0", **fields):
+def reset(server: RunningServer, device_id: str = "sim-0", **fields: Any) -> list[Any]:
     work = device_work_pb2.DeviceReset(device_id=device_id, **fields)
     request = device_service_pb2.ResetDeviceRequest(device_reset=work)
     return list(server.device.ResetDevice(request, timeout=CALL_S))

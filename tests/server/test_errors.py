@@ -128,3 +128,16 @@ async def test_a_method_that_a_servicer_lacks_is_unimplemented(broken: Any) -> N
         await broken.SubmitJob(processing_service_pb2.SubmitJobRequest())
     assert told.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "SubmitJob" in str(told.value.details())
+
+
+@pytest.mark.parametrize("family", [errors.NotFound, errors.FailedPrecondition, errors.ResourceExhausted])
+def test_a_status_fits_into_trailers_however_long_its_texts(family: type[DeviceOpsError]) -> None:
+    long = "x" * 100_000
+    status = status_of(family(f"there is no {long}", thing=long))
+    assert status.ByteSize() < 5000
+    assert status.message.startswith("there is no xxx")
+
+
+def test_many_violations_fit_too() -> None:
+    status = status_of(InvalidRequest([Violation(field=f"f{n}" * 50, message="y" * 1000) for n in range(1000)]))
+    assert status.ByteSize() < 5000

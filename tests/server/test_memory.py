@@ -328,14 +328,14 @@ def test_a_job_that_does_not_fit_ends_typed_and_the_next_one_works(machine: Mach
     last = machine.job()
     assert reason_of(last) == "BUDGET_EXCEEDED"
     facts = facts_of(last.event.failed.failure)
-    assert int(facts["need_bytes"]) > int(facts["available_bytes"])
+    assert int(facts["needed_bytes"]) > int(facts["available_bytes"])
     assert int(facts["available_bytes"]) == 40 * MIB - RUNTIME
     machine.budget()
     machine.create(TOTAL - RUNTIME - 8 * MIB, fill_byte=0)
     last = machine.job()
     assert reason_of(last) == "DEVICE_OUT_OF_MEMORY"
     facts = facts_of(last.event.failed.failure)
-    assert int(facts["need_bytes"]) > int(facts["available_bytes"])
+    assert int(facts["needed_bytes"]) > int(facts["available_bytes"])
     machine.tidy()
     assert kind(machine.job()) == "succeeded"
 
@@ -475,7 +475,7 @@ def test_two_clients_that_race_are_never_promised_more_than_there_is(machine: Ma
     assert refusals == ["DEVICE_OUT_OF_MEMORY"] * 13
     assert sum(one.size_bytes for one in machine.reservations().values()) == 7 * size
     refusal = refused(lambda: machine.reserve(size))
-    assert (int(refusal.facts["need_bytes"]), int(refusal.facts["available_bytes"])) == (size, room - 7 * size)
+    assert (int(refusal.facts["needed_bytes"]), int(refusal.facts["available_bytes"])) == (size, room - 7 * size)
 
 
 def test_who_waits_gets_room_when_it_comes_or_hears_that_it_did_not(machine: Machine) -> None:

@@ -247,7 +247,7 @@ async def test_more_than_there_is_is_refused_with_need_and_room(tmp_path: Path) 
         for pool, expected in (("host", "HOST_OUT_OF_MEMORY"), ("disk", "STORAGE_FULL")):
             request = messages.CreateReservationRequest(memory_pool_id=pool, size_bytes=2**63 - 1)
             reason, facts, _ = await refused(served.memory.CreateReservation(request))
-            assert (reason, facts["need_bytes"]) == (expected, str(2**63 - 1))
+            assert (reason, facts["needed_bytes"]) == (expected, str(2**63 - 1))
             assert int(facts["available_bytes"]) > 0
         request = messages.CreateReservationRequest(memory_pool_id="host", size_bytes=1, session_id="s-1")
         assert (await refused(served.memory.CreateReservation(request)))[0] == "SESSION_NOT_FOUND"

@@ -102,7 +102,7 @@ def allocate(attempt: Attempt, need_bytes: int | None = None) -> Found:
         if told.reason not in _FULL_ONES:
             raise
         message = f"needed {need} bytes; {available} are available"
-        raise ResourceExhausted(message, told.reason, need_bytes=need, available_bytes=available) from error
+        raise ResourceExhausted(message, told.reason, needed_bytes=need, available_bytes=available) from error
     del piece
     message = f"took and wrote {need} bytes; {available} were available"
     return Found(

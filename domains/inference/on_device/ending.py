@@ -1,6 +1,7 @@
 """The last report of a job, one function a kind. Each lets go of the job's tensors before it measures."""
 
 import time
+from contextlib import suppress
 
 import torch
 
@@ -17,7 +18,9 @@ def finished(job: Job) -> Finished:
 
 def failed(job: Job, error: DeviceOpsError) -> Failed:
     """Something broke."""
-    _free(job)
+    # A poisoned context refuses even to be waited for; its process has to end, which gives everything back.
+    with suppress(RuntimeError):
+        _free(job)
     return Failed(reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt())
 
 

@@ -116,6 +116,6 @@ def no_room(
         reason,
         retry_after_s=RETRY_AFTER_S if retry_after_s is None else retry_after_s,
         memory_pool_id=source.pool_id,
-        need_bytes=need_bytes,
+        needed_bytes=need_bytes,
         available_bytes=free,
     )

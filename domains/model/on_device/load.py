@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,11 +43,13 @@ def load(
     try:
         return _load(model, place, _dtype(place, precision), modules, progress, cancelled)
     except Exception as error:
-        # The error's traceback would keep half a model alive for as long as somebody holds the error.
-        for module in modules.values():
-            module.to("meta")
-        modules.clear()
-        _give_back(place)
+        # A poisoned context refuses this too; then its process has to end, which gives everything back.
+        with suppress(RuntimeError):
+            # The error's traceback would keep half a model alive for as long as somebody holds the error.
+            for module in modules.values():
+                module.to("meta")
+            modules.clear()
+            _give_back(place)
         if isinstance(error, LoadCancelled):
             raise
         raise translate(error, place, f"loading {model.id}") from None

@@ -55,10 +55,12 @@ def world(tmp_path: Path) -> World:
 
 
 def test_before_the_first_look_nothing_is_known(world: World) -> None:
-    for ask in (world.devices.check_known, lambda: world.devices.get("cuda:0"), lambda: world.devices.get("other")):
+    for ask in (world.devices.check_known, lambda: world.devices.get("cuda:0")):
         with pytest.raises(Unavailable) as refused:
             ask()
         assert refused.value.reason is ErrorReason.STARTING
+    with pytest.raises(NotFound):
+        world.devices.get("cuda:7")
 
 
 def test_an_unknown_device_is_told_with_those_there_are(world: World) -> None:

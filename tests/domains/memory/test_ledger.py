@@ -148,7 +148,7 @@ async def test_the_refusal_names_who_lacks_what() -> None:
     with pytest.raises(DeviceOpsError) as caught:
         await held(bench, 500)
     assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
-    assert caught.value.facts == {"memory_pool_id": "sim-0", "need_bytes": "500", "available_bytes": "300"}
+    assert caught.value.facts == {"memory_pool_id": "sim-0", "needed_bytes": "500", "available_bytes": "300"}
     assert caught.value.retry_after_s == 60
 
 

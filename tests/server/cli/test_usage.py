@@ -25,7 +25,8 @@ def test_help_loads_neither_grpc_nor_torch_nor_pictures():
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]):
     assert run(["--help"]) == 0
     told = capsys.readouterr().out
-    for command in ("serve", "generate", "demo", "jobs", "watch", "cancel", "devices", "models", "status"):
+    listing = "serve generate demo jobs watch cancel devices models events status device memory blobs"
+    for command in listing.split():
         assert f"\n  {command} " in told
 
 

@@ -2492,7 +2492,7 @@ namespace DeviceOps.Api.Device.V1 {
 
     private int maxConcurrentJobs_;
     /// <summary>
-    /// How many jobs may run on it at once, 1 to the capability's `max_concurrent_jobs`. Absent: 1.
+    /// How many jobs may run on it at once, 1 to the capability's `max_concurrent_jobs`. Absent: as many as that.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

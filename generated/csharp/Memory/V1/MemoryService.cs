@@ -6182,7 +6182,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int GenerationFieldNumber = 7;
     private long generation_;
     /// <summary>
-    /// Which edition of the content this is, from 1. 0: 1 for a new id, one more for a known one.
+    /// Which edition of the content this is, from 1. 0: 1 for a new id; for a known one, one more if the content is another.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

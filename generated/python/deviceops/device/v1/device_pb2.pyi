@@ -467,7 +467,7 @@ class DeviceSettings(_message.Message):
     power_limit_watts: _builtins.float
     """The most power it may draw, within what the driver allows. Absent: the driver's default."""
     max_concurrent_jobs: _builtins.int
-    """How many jobs may run on it at once, 1 to the capability's `max_concurrent_jobs`. Absent: 1."""
+    """How many jobs may run on it at once, 1 to the capability's `max_concurrent_jobs`. Absent: as many as that."""
     max_temperature_celsius: _builtins.float
     """Above this it is DEGRADED and gets work after the others, until it is 5 degrees cooler; 40..110. Absent: the driver's own limit alone."""
     def __init__(

@@ -706,7 +706,7 @@ class RegisterBlobRequest(_message.Message):
     sha256: _builtins.str
     """The SHA-256 of the content as 64 hex digits. Empty: the server computes it if `verify`, and leaves it empty otherwise."""
     generation: _builtins.int
-    """Which edition of the content this is, from 1. 0: 1 for a new id, one more for a known one."""
+    """Which edition of the content this is, from 1. 0: 1 for a new id; for a known one, one more if the content is another."""
     verify: _builtins.bool
     """Read and hash the content now. Absent: yes. No: a given `sha256` is believed, until a use of the blob hashes it."""
     session_id: _builtins.str

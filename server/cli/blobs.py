@@ -1,0 +1,146 @@
+"""`deviceops blobs`: bytes that the server keeps, or that it maps from another process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli import blob_upload
+from server.cli.blob_file import save
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
+from server.cli.failure import USAGE, CliError
+from server.cli.files import make_folder
+from server.cli.groups import lists_only
+from server.cli.printing import bytes_text, local_time, notice, print_json, print_table, word
+
+if TYPE_CHECKING:
+    from deviceops.memory.v1.blob_pb2 import Blob
+    from deviceops.memory.v1.memory_service_pb2 import ListBlobsResponse
+
+app = typer.Typer(help="List blobs, or put, get, register and remove them.", invoke_without_command=True)
+app.command("put")(blob_upload.put)
+
+_LARGEST_PAGE = 1000
+BlobArgument = Annotated[str, typer.Argument(help="The blob's id.")]
+
+
+@app.callback()
+def blobs(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List blobs, the newest first."""
+    if not lists_only(context):
+        return None
+    with connect(address) as connection:
+        answer = _list(connection, limit)
+    if json:
+        return print_json(answer)
+    print_table(("blob", "state", "tier", "size", "type", "readers", "created"), map(_row, answer.blobs), "No blobs.")
+    if answer.next_page_token:
+        notice(f"There are more, {bytes_text(answer.total_bytes)} in all; --limit shows them.")
+    return None
+
+
+@app.command()
+def get(
+    blob: BlobArgument,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a blob's bytes to a file, checked by size and SHA-256."""
+    from deviceops.common.v1 import image_pb2
+    from deviceops.memory.v1 import memory_service_pb2
+
+    if out.exists() and (out.is_dir() or not force):
+        raise CliError(f"{out} exists; name another file" + ("" if out.is_dir() else ", or use --force"), USAGE)
+    with connect(address) as connection:
+        answer = connection.memory.GetBlob(memory_service_pb2.GetBlobRequest(blob_id=blob))
+        make_folder(out.parent)
+        file = image_pb2.ImageFile(blob_id=blob, size_bytes=answer.blob.size_bytes, sha256=answer.blob.sha256)
+        save(connection, file, out, force=force)
+    return print_json(answer) if json else print(out)
+
+
+@app.command()
+def rm(
+    blob: BlobArgument,
+    only_if_unused: Annotated[
+        bool, typer.Option("--only-if-unused", help="Refuse while somebody reads or needs it.")
+    ] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete a blob. Of a registered one only the entry; the file stays."""
+    from deviceops.memory.v1 import memory_service_pb2
+
+    with connect(address) as connection:
+        request = memory_service_pb2.DeleteBlobRequest(blob_id=blob, only_if_unused=only_if_unused)
+        answer = connection.memory.DeleteBlob(request)
+    if json:
+        return print_json(answer)
+    holders = f" ({', '.join(answer.holder_ids)})" if answer.holder_ids else ""
+    return print(f"{blob} goes with the last who needs it{holders}" if answer.deferred else f"{blob} is deleted")
+
+
+@app.command()
+def register(
+    file: Annotated[Path, typer.Argument(help="A file in one of the server's --blob-root folders, as in /dev/shm.")],
+    name: Annotated[str, typer.Option("--id", help="The id that it shall have. [default: the server chooses]")] = "",
+    generation: Annotated[int, typer.Option(min=0, help="Which edition this is; 0: one more than before.")] = 0,
+    verify: Annotated[bool, typer.Option(help="Read and hash the content now.")] = True,
+    media_type: Annotated[str | None, typer.Option(help="What it is. [default: by the file's ending]")] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let the server map a file of this machine, without a copy."""
+    from deviceops.memory.v1 import blob_pb2, memory_service_pb2
+
+    # Links are the server's to resolve: it judges where they lead.
+    request = memory_service_pb2.RegisterBlobRequest(
+        blob_id=name,
+        file=blob_pb2.MappedFile(path=str(file.absolute())),
+        media_type=blob_upload.media_type_of(file) if media_type is None else media_type,
+        generation=generation,
+        verify=verify,
+    )
+    with connect(address) as connection:
+        answer = connection.memory.RegisterBlob(request)
+    return print_json(answer) if json else print(answer.blob.id)
+
+
+def _list(connection: Connection, limit: int) -> ListBlobsResponse:
+    from deviceops.memory.v1 import memory_service_pb2
+
+    answer = memory_service_pb2.ListBlobsResponse()
+    while limit > len(answer.blobs):
+        size = min(limit - len(answer.blobs), _LARGEST_PAGE)
+        page = connection.memory.ListBlobs(
+            memory_service_pb2.ListBlobsRequest(page_size=size, page_token=answer.next_page_token)
+        )
+        answer.blobs.extend(page.blobs)
+        answer.next_page_token, answer.total_bytes = page.next_page_token, page.total_bytes
+        if not page.next_page_token:
+            break
+    return answer
+
+
+def _row(blob: Blob) -> tuple[str, ...]:
+    from deviceops.memory.v1 import blob_pb2
+
+    tier = word(blob_pb2.BlobTier.Name(blob.tier), "BLOB_TIER_")
+    return (
+        blob.id,
+        word(blob_pb2.BlobState.Name(blob.state), "BLOB_STATE_"),
+        f"{tier} {blob.device_id}".strip(),
+        bytes_text(blob.size_bytes),
+        blob.media_type or "–",
+        str(blob.reader_count),
+        local_time(blob.create_time),
+    )

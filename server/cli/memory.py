@@ -1,0 +1,104 @@
+"""`deviceops memory`: the pools, and who holds what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli import memory_care, memory_history
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
+from server.cli.groups import lists_only
+from server.cli.printing import bytes_text, measured_bytes, print_json, print_table, table, word
+from server.cli.screen import IntervalOption, RoundsOption, WatchOption, show_rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from deviceops.memory.v1.memory_pool_pb2 import MemoryOwner, MemoryPool
+    from deviceops.memory.v1.memory_service_pb2 import WatchMemoryPoolsResponse
+
+app = typer.Typer(help="List memory pools, or set budgets, free memory and look back.", invoke_without_command=True)
+app.command("budget")(memory_care.budget)
+app.command("reclaim")(memory_care.reclaim)
+app.command("history")(memory_history.history)
+
+_HEADS = ("pool", "pressure", "total", "used", "held", "live", "reserved", "available", "limit")
+_OWNER_HEADS = ("pool", "owner", "id", "live", "reclaimable")
+
+
+@app.callback()
+def memory(
+    context: typer.Context,
+    owners: Annotated[bool, typer.Option("--owners", help="Tell who holds the memory, too.")] = False,
+    watch: WatchOption = False,
+    interval: IntervalOption = 1.0,
+    rounds: RoundsOption = 0,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the memory pools: in use by all, held by this server, and what new work can have."""
+    from deviceops.memory.v1 import memory_service_pb2
+
+    if not lists_only(context):
+        return None
+    with connect(address) as connection:
+        if watch:
+            return _watch(connection, owners, interval, rounds, json)
+        request = memory_service_pb2.ListMemoryPoolsRequest(include_owners=owners)
+        answer = connection.memory.ListMemoryPools(request)
+    if json:
+        return print_json(answer)
+    print_table(_HEADS, map(_row, answer.memory_pools), "No pools.")
+    if owners:
+        print()
+        print_table(_OWNER_HEADS, _owner_rows(answer.memory_pools), "Nobody holds memory.")
+    return None
+
+
+def _watch(connection: Connection, owners: bool, interval_s: float, rounds: int, json: bool) -> None:
+    from google.protobuf.duration_pb2 import Duration
+
+    from deviceops.memory.v1 import memory_service_pb2
+
+    every = Duration()
+    every.FromNanoseconds(round(interval_s * 1e9))
+    request = memory_service_pb2.WatchMemoryPoolsRequest(interval=every, include_owners=owners)
+
+    def draw(message: WatchMemoryPoolsResponse) -> RenderableType:
+        from rich.console import Group
+
+        pools = table(_HEADS, map(_row, message.memory_pools))
+        return Group(pools, "", table(_OWNER_HEADS, _owner_rows(message.memory_pools))) if owners else pools
+
+    show_rounds(connection.memory.WatchMemoryPools(request), draw, rounds, json=json)
+
+
+def _row(pool: MemoryPool) -> tuple[str, ...]:
+    from deviceops.memory.v1 import memory_pool_pb2
+
+    pressure = word(memory_pool_pb2.MemoryPressure.Name(pool.pressure), "MEMORY_PRESSURE_")
+    return (
+        pool.id,
+        "–" if pressure == "unspecified" else pressure,
+        measured_bytes(pool, "total_bytes"),
+        measured_bytes(pool, "used_bytes"),
+        measured_bytes(pool, "held_bytes"),
+        measured_bytes(pool, "live_bytes"),
+        bytes_text(pool.reserved_bytes),
+        measured_bytes(pool, "available_bytes"),
+        bytes_text(pool.budget.limit_bytes) if pool.budget.HasField("limit_bytes") else "none",
+    )
+
+
+def _owner_rows(pools: Iterable[MemoryPool]) -> Iterable[tuple[str, ...]]:
+    return ((pool.id, *_owner_row(owner)) for pool in pools for owner in pool.owners)
+
+
+def _owner_row(owner: MemoryOwner) -> tuple[str, ...]:
+    from deviceops.memory.v1 import memory_pool_pb2
+
+    kind = word(memory_pool_pb2.MemoryOwnerKind.Name(owner.kind), "MEMORY_OWNER_KIND_")
+    return kind, owner.id, bytes_text(owner.live_bytes), "yes" if owner.reclaimable else "no"

@@ -1,0 +1,107 @@
+"""`deviceops memory history`: what a pool went through, who leaks, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli.connection import AddressOption, JsonOption, connect
+from server.cli.printing import (
+    bytes_text,
+    duration_s,
+    local_time,
+    measured,
+    notice,
+    print_json,
+    print_table,
+    seconds_text,
+    word,
+)
+
+if TYPE_CHECKING:
+    from deviceops.memory.v1.memory_history_pb2 import MemoryHistory, MemoryLeakSuspect
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_COLUMNS = 60
+
+
+def history(
+    pool: Annotated[str, typer.Argument(help="`host`, `disk`, or the id or alias of a device.")],
+    minutes: Annotated[float, typer.Option(min=0.1, max=24 * 60, help="How far to look back.")] = 60,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tell the use of a pool over time, owners that seem to leak, and what would help."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from deviceops.memory.v1 import memory_service_pb2
+
+    start = Timestamp()
+    start.GetCurrentTime()
+    start.FromNanoseconds(start.ToNanoseconds() - round(minutes * 60e9))
+    request = memory_service_pb2.QueryMemoryHistoryRequest(memory_pool_id=pool, start_time=start)
+    with connect(address) as connection:
+        answer = connection.memory.QueryMemoryHistory(request)
+    return print_json(answer) if json else _tell(answer.history)
+
+
+def sparkline(values: Sequence[float | None], columns: int = _COLUMNS) -> str:
+    """The values as a row of blocks from the lowest to the highest; the highest of each column, a gap where none is.
+
+    Blank for no value at all; equal values are a flat line.
+    """
+    width = max(1, -(-len(values) // columns))
+    cells = [[one for one in values[at : at + width] if one is not None] for at in range(0, len(values), width)]
+    peaks = [max(cell) if cell else None for cell in cells]
+    known = [peak for peak in peaks if peak is not None]
+    if not known:
+        return ""
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    return "".join(" " if peak is None else _BLOCKS[round((peak - low) / span * 7)] for peak in peaks)
+
+
+def _tell(told: MemoryHistory) -> None:
+    if not told.samples:
+        return notice(f"{told.memory_pool_id}: no samples yet.")
+    first, last = told.samples[0].sample_time, told.samples[-1].sample_time
+    print(
+        f"{told.memory_pool_id}, {local_time(first)} to {local_time(last)}, a sample each {duration_s(told.step):g} s\n"
+    )
+    print_table(("", "over time", "lowest", "highest", "now"), [_curve(told, field) for field in _FIELDS], "")
+    counted = f"{told.allocation_count} allocations, " if told.HasField("allocation_count") else ""
+    print(f"\n{counted}{told.allocation_failure_count} failed")
+    if told.leak_suspects:
+        heads = ("grows without more work", "holds", "grows by", "for", "windows in a row")
+        print_table(heads, map(_suspect_row, told.leak_suspects), "")
+    for one in told.recommendations:
+        freed = f" (frees {bytes_text(one.expected_freed_bytes)})" if one.HasField("expected_freed_bytes") else ""
+        print(f"→ {one.action}{freed}: {one.reason}")
+    return None
+
+
+_FIELDS = ("used_bytes", "held_bytes", "live_bytes")
+
+
+def _curve(told: MemoryHistory, field: str) -> tuple[str, ...]:
+    values = [measured(sample, field) for sample in told.samples]
+    known = [value for value in values if value is not None]
+    edges = (
+        bytes_text(None if edge is None else int(edge))
+        for edge in ((min(known), max(known), values[-1]) if known else (None, None, None))
+    )
+    return field.removesuffix("_bytes"), sparkline(values), *edges
+
+
+def _suspect_row(suspect: MemoryLeakSuspect) -> tuple[str, ...]:
+    from deviceops.memory.v1 import memory_pool_pb2
+
+    kind = word(memory_pool_pb2.MemoryOwnerKind.Name(suspect.owner.kind), "MEMORY_OWNER_KIND_")
+    return (
+        f"{kind} {suspect.owner.id}".strip(),
+        bytes_text(suspect.owner.live_bytes),
+        f"{bytes_text(round(suspect.growth_bytes_per_second))}/s",
+        seconds_text(duration_s(suspect.growing_for)),
+        str(suspect.window_count),
+    )

@@ -1,0 +1,43 @@
+"""Figures that are drawn again whenever they are measured again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from server.cli.printing import console, print_json
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import RenderableType
+
+AnyMessage = TypeVar("AnyMessage", bound="Message")
+
+WatchOption = Annotated[bool, typer.Option("--watch", help="Measure again and again, until Ctrl-C.")]
+IntervalOption = Annotated[float, typer.Option(min=0.1, max=60, help="With --watch: seconds between two looks.")]
+RoundsOption = Annotated[int, typer.Option("--rounds", min=0, help="With --watch: stop after so many; 0: never.")]
+
+
+def show_rounds(
+    messages: Iterable[AnyMessage], draw: Callable[[AnyMessage], RenderableType], rounds: int, *, json: bool
+) -> None:
+    """Each message as a line of JSON, or drawn: in place in a terminal, elsewhere one below the other."""
+    from rich.live import Live
+
+    if json or not sys.stdout.isatty():
+        for message in _first(messages, rounds):
+            print_json(message, one_line=True) if json else console().print(draw(message))
+        return
+    with Live(console=console(), auto_refresh=False) as live:
+        for message in _first(messages, rounds):
+            live.update(draw(message), refresh=True)
+
+
+def _first(messages: Iterable[AnyMessage], rounds: int) -> Iterable[AnyMessage]:
+    for number, message in enumerate(messages, 1):
+        yield message
+        if number == rounds:
+            return
