@@ -57,6 +57,7 @@ def test_one_that_was_interrupted_keeps_its_age() -> None:
 def test_only_what_fits_is_taken_and_the_rest_keeps_waiting() -> None:
     queue = filled(job("x"), job("y"))
     found = queue.next(lambda one: one.id == "y")
+    assert found is not None
     assert found == job("y")
     queue.take(found)
     assert queue.next(lambda one: one.id == "y") is None
