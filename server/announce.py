@@ -42,10 +42,10 @@ class Announcer:
         if job.state.ended:
             del self._told[job.id]
         # What a fault of its device did to a job names the fault.
-        cause = self._devices.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
+        cause = self._devices.events.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
         if before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
             # It goes on because a device works again.
-            cause = self._devices.state_event(job.device_id)
+            cause = self._devices.events.present_state(job.device_id)
         self._events.tell(
             EventDomain.PROCESSING,
             "job.state_changed",
@@ -59,7 +59,7 @@ class Announcer:
 
     def _model(self, one: LoadedModel, there: bool) -> None:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
-        cause = 0 if there else self._devices.fault(one.device_id)
+        cause = 0 if there else self._devices.events.fault(one.device_id)
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
 
     def _pressure(self, change: PressureChange) -> None:

@@ -49,17 +49,20 @@ def _state_at(entries: Sequence[Entry[JobEvent]], sequence: int) -> JobState:
 def door(
     submissions: Submissions, job_id: str, context: grpc.aio.ServicerContext[Any, Any], *, detached: bool
 ) -> AsyncIterator[bytes]:
-    """Follow a job from its first event; leaving the call cancels the job unless it is detached.
+    """Follow a job from its first event; when the last of those who asked for it has left, it is cancelled, unless one of
+    them said `detached`.
 
     A server that shuts down leaves the call itself: that is not the caller's wish, and the job goes on after
     the restart.
     """
-    jobs = submissions.jobs
+    jobs, attachments = submissions.jobs, submissions.attachments
+    attachments.join(job_id, detached=detached)
 
     def left(_: object) -> None:
-        if not submissions.draining and not jobs.get(job_id).state.ended:
+        job = jobs.find(job_id)
+        wanted = job is not None and (job.detached or job.state.ended)
+        if attachments.leave(job_id) and job is not None and not wanted and not submissions.draining:
             jobs.cancel(job_id, "the call that submitted it was left")
 
-    if not detached:
-        context.add_done_callback(left)  # pyright: ignore[reportArgumentType]  # the stubs want a class of their own
+    context.add_done_callback(left)  # pyright: ignore[reportArgumentType]  # the stubs want a class of their own
     return follow(jobs, job_id)

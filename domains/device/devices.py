@@ -9,6 +9,7 @@ import msgspec
 
 from domains.device.benchmark import BenchmarkReport
 from domains.device.device import Device, DeviceState
+from domains.device.device_events import DeviceEvents
 from domains.device.record import (
     QUARANTINE_AFTER,
     TAKES_WORK,
@@ -22,20 +23,8 @@ from domains.device.record import (
 )
 from domains.device.settings import DeviceSettings
 from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, Unavailable
-from domains.events import EventDomain, EventLog, Severity
+from domains.events import EventLog
 from domains.failure import Failure
-
-_SEVERITY = {
-    DeviceState.DEGRADED: Severity.WARNING,
-    DeviceState.RECOVERING: Severity.WARNING,
-    DeviceState.QUARANTINED: Severity.ERROR,
-    DeviceState.LOST: Severity.ERROR,
-}
-_KINDS = {
-    DeviceState.LOST: "device.lost",
-    DeviceState.QUARANTINED: "device.quarantined",
-}
-
 
 _PATIENCE_S = 60.0
 """How long after the start callers are asked to wait for the first device."""
@@ -46,16 +35,10 @@ class Devices:
 
     def __init__(self, events: EventLog, expected: Sequence[str] = ()) -> None:
         """`expected`: devices whose workers are being started; requests may name them already."""
-        self._events = events
+        self.events = DeviceEvents(events)
         self._expected = set(expected)
         self._patient_until_s = time.monotonic() + _PATIENCE_S
         self._views: dict[str, DeviceView] = {}
-        self._fault: dict[str, int] = {}
-        """By device: the event of the fault that it has not recovered from."""
-        self._error: dict[str, int] = {}
-        """By device: the event of an error that its state has not followed from yet."""
-        self._state_event: dict[str, int] = {}
-        """By device: the event of its present state."""
         self.listeners: list[Callable[[DeviceView, DeviceView | None], None]] = []
         """Called after each change, with the view before it (None: a new device)."""
         self._changed = asyncio.Event()
@@ -140,13 +123,12 @@ class Devices:
         """It is not there any more; answers the event's number."""
         problem = _lost(device_id, why)
         self._change(device_id, present=False, worker_ready=False, running=0, failure=Failure.of(problem))
-        return self.fault(device_id)
+        return self.events.fault(device_id)
 
     def returned(self, device_id: str) -> None:
         """It is there again; its worker has still to start. What counted against it is forgotten."""
-        fault = self.fault(device_id)
         view = self._views[device_id]
-        self._tell(view, "device.returned", "it is there again", severity=Severity.INFO, cause=fault)
+        self.events.returned(view)
         health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
         self._change(device_id, present=True, worker_was_ready=True, health=health)
 
@@ -166,7 +148,7 @@ class Devices:
         view = next_view(before, condition=condition)
         if view is not before:
             # Before the change of state that follows from it, as its cause.
-            sequence = self._tell(view, "device.settings_changed", cause or "UpdateDevice", severity=Severity.INFO)
+            sequence = self.events.settings_changed(view, cause or "UpdateDevice")
             self._put(view, before, cause=sequence)
         return view
 
@@ -187,9 +169,7 @@ class Devices:
         if view is None:
             return
         failure = Failure.of(error)
-        self._error[device_id] = self._tell(
-            view, "device.error", error.message, severity=Severity.WARNING, cause=self.fault(device_id), failure=failure
-        )
+        self.events.error(view, failure)
         consecutive = view.health.consecutive + 1
         health = Health(
             error_count=view.health.error_count + 1,
@@ -211,14 +191,6 @@ class Devices:
         view = self._views[device_id]
         health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
         self._change(device_id, health=health)
-
-    def state_event(self, device_id: str) -> int:
-        """The event by which the device came into its present state. 0: it is as it was found."""
-        return self._state_event.get(device_id, 0)
-
-    def fault(self, device_id: str) -> int:
-        """The event of the fault that the device has not recovered from: the cause of what follows. 0: none."""
-        return self._fault.get(device_id, 0)
 
     async def until(self, device_id: str, accept: Callable[[DeviceView], bool]) -> DeviceView:
         """Wait until a device is as wanted."""
@@ -245,50 +217,14 @@ class Devices:
 
     def _put(self, view: DeviceView, before: DeviceView | None, failure: Failure | None = None, cause: int = 0) -> None:
         self._views[view.device.id] = view
-        self._announce(view, before, failure, cause)
+        if before is None:
+            self.events.appeared(view)
+        elif view.state is not before.state:
+            self.events.state_changed(view, before.state, failure, cause)
         for listener in self.listeners:
             listener(view, before)
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def _announce(self, view: DeviceView, before: DeviceView | None, failure: Failure | None, cause: int) -> None:
-        """The event of a change of state. A fault is the cause of what follows, until the device works again."""
-        device_id = view.device.id
-        if before is None:
-            self._tell(view, "device.appeared", view.state_reason)
-        elif view.state is not before.state:
-            kind = _KINDS.get(view.state, "device.state_changed")
-            message = f"{before.state} → {view.state}" + (f": {view.state_reason}" if view.state_reason else "")
-            cause = cause or self.fault(device_id) or self._error.get(device_id, 0)
-            sequence = self._tell(view, kind, message, cause=cause, failure=failure)
-            self._state_event[device_id] = sequence
-            if view.state in (DeviceState.LOST, DeviceState.RECOVERING, DeviceState.QUARANTINED):
-                self._fault[device_id] = sequence
-            elif view.state in TAKES_WORK:
-                self._fault.pop(device_id, None)
-                self._error.pop(device_id, None)
-
-    def _tell(
-        self,
-        view: DeviceView,
-        kind: str,
-        message: str,
-        *,
-        severity: Severity | None = None,
-        cause: int = 0,
-        failure: Failure | None = None,
-    ) -> int:
-        severity = severity or _SEVERITY.get(view.state, Severity.INFO)
-        return self._events.tell(
-            EventDomain.DEVICE,
-            kind,
-            view.device.id,
-            message,
-            severity=severity,
-            cause=cause,
-            failure=failure,
-            snapshot=view,
-        )
 
 
 def _lost(device_id: str, why: str) -> DeviceOpsError:

@@ -71,7 +71,7 @@ class DeviceCare:
         return report
 
     def _recycle(self, device_id: str, why: str) -> None:
-        lane = self._dispatcher.lane_of(device_id)
+        lane = self._dispatcher.lanes.of(device_id)
         if lane is not None and lane.worker is not None:
             lane.closed = True
             lane.worker.end(why)
@@ -156,8 +156,8 @@ class _Check:
 
     async def _through_the_queue(self) -> None:
         device_id = self._view.device.id
-        lane = await self._dispatcher.ready_lane(device_id)
-        async with self._dispatcher.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
+        lane = await self._dispatcher.lanes.ready(device_id)
+        async with self._dispatcher.lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
             self._queue_s = time.monotonic() - self._begin_s
             self._worker = worker
             order = CheckOrder(job_id=order_id("check"), depth=self._depth)
@@ -175,7 +175,7 @@ class _Check:
         """The time is over: the device hangs, or a healthy job kept it."""
         worker = self._worker
         if worker is None:
-            lane = self._dispatcher.lane_of(self._view.device.id)
+            lane = self._dispatcher.lanes.of(self._view.device.id)
             if lane is not None and lane.worker is not None:
                 worker = lane.worker
                 if worker.quiet_s < self._timeout_s / 2:
@@ -186,7 +186,7 @@ class _Check:
             return _failed(
                 "queue", f"no worker process was ready within {self._timeout_s:g} s", ErrorReason.DRIVER_ERROR
             )
-        self._dispatcher.close_lane(self._view.device.id)
+        self._dispatcher.lanes.close(self._view.device.id)
         worker.end("it did not answer a health check")
         return _failed("queue", f"the device did not answer within {self._timeout_s:g} s", ErrorReason.DRIVER_ERROR)
 

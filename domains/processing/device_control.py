@@ -84,7 +84,7 @@ class DeviceControl:
     def _impact(self, view: DeviceView) -> DeviceChange:
         if view.settings.enabled and not view.settings.draining:
             return DeviceChange(view=view)
-        lane = self._dispatcher.lane_of(view.device.id)
+        lane = self._dispatcher.lanes.of(view.device.id)
         return DeviceChange(
             view=view,
             finishing=tuple(lane.running) if lane else (),

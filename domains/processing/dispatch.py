@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
@@ -14,20 +14,16 @@ from domains.device.status import Workload
 from domains.device.workload import WorkloadMeter
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
-from domains.processing.job import Job, ResetWork, ScanWork, TransferWork
+from domains.processing.job import Job
 from domains.processing.job_event import Failed, Interrupted, Started
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_run import JobRun, RunTools
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
-from domains.processing.lane import Lane, Turn, needs_all
+from domains.processing.lane import Lane, needs_all
+from domains.processing.lanes import Lanes
 from domains.processing.live_job import empty_receipt
-from domains.processing.worker import Worker, WorkerGone, WorkerStalled
-
-_TRANSFERS = 4
-"""Blobs that are copied at the same time."""
-_RESETS = 16
-"""Devices that are reset at the same time."""
+from domains.processing.worker import WorkerGone, WorkerStalled
 
 MAX_ATTEMPTS = 3
 """A job that takes its worker down this often ends FAILED: it is probably the cause."""
@@ -46,11 +42,8 @@ class Dispatcher:
         self._queue = queue
         self._tools = tools
         self._devices = devices
-        self._lanes: list[Lane] = [
-            Lane(lambda: 1, only=(ScanWork,)),
-            Lane(lambda: _TRANSFERS, only=(TransferWork,)),
-            Lane(lambda: _RESETS, only=(ResetWork,)),
-        ]
+        self.lanes = Lanes(devices)
+        self.lanes.on_room = self.pump
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self._excused: Counter[str] = Counter()
@@ -63,75 +56,27 @@ class Dispatcher:
         self._taking = True
         jobs.listeners.append(self._changed)
 
-    def add_lane(self, lane: Lane) -> None:
-        """A worker is ready."""
-        self._lanes.append(lane)
-        self.pump()
-
-    def lane_of(self, device_id: str) -> Lane | None:
-        """The lane of a device whose worker is ready; None: there is none."""
-        return next(
-            (lane for lane in self._lanes if lane.worker and lane.device_id == device_id and not lane.closed), None
-        )
-
-    def close_lane(self, device_id: str) -> None:
-        """Start nothing more on a device's worker: it is about to be ended."""
-        if lane := self.lane_of(device_id):
-            lane.closed = True
-
-    async def ready_lane(self, device_id: str) -> Lane:
-        """The device's lane, once its worker is ready."""
-        while (lane := self.lane_of(device_id)) is None:
-            await self._devices.until(device_id, lambda view: self.lane_of(device_id) is not None)
-        return lane
-
-    @asynccontextmanager
-    async def turn(self, lane: Lane, *, alone: bool) -> AsyncGenerator[Worker]:
-        """Room on a device's lane, ahead of all jobs that wait. Raises `WorkerGone` if the worker ends first."""
-        assert lane.worker is not None
-        turn = Turn(alone=alone)
-        lane.turns.append(turn)
-        self.pump()
-        try:
-            await turn.granted
-            if lane.closed:
-                raise WorkerGone("it ended while somebody waited for it")
-            yield lane.worker
-        finally:
-            lane.granted.discard(turn)
-            lane.note_change()
-            if turn in lane.turns:
-                lane.turns.remove(turn)
-            self.pump()
-
     def workload(self, device_id: str) -> Workload:
         """What a device has to do, and how fast it does it."""
-        lane = self.lane_of(device_id)
-        queued = sum(self._fits(lane, job) for job in self._queue.waiting()) if lane else 0
+        lane = self.lanes.of(device_id)
+        queued = sum(self.lanes.fits(lane, job) for job in self._queue.waiting()) if lane else 0
         return self.meter.workload(device_id, queued, lane.capacity if lane else 1)
 
     def waiting_for(self, accepts: Callable[[str], bool]) -> list[Job]:
         """Jobs that wait and can run on no device but those that are accepted, by id."""
-        others = [lane for lane in self._lanes if lane.worker is None or not accepts(lane.device_id)]
-        return [job for job in self._queue.waiting() if not any(self._fits(lane, job) for lane in others)]
+
+        def accepted(lane: Lane) -> bool:
+            return lane.worker is not None and accepts(lane.device_id)
+
+        return [job for job in self._queue.waiting() if not self.lanes.has_other(job, besides=accepted)]
 
     def stranded_without(self, device_id: str) -> tuple[str, ...]:
         """Ids of the jobs that wait and that no other device will take."""
-        others = [
-            lane for lane in self._lanes if lane.device_id != device_id and self._devices.takes_work(lane.device_id)
-        ]
-        fronts = [lane for lane in self._lanes if lane.worker is None]
-        return tuple(
-            job.id for job in self._queue.waiting() if not any(self._fits(lane, job) for lane in (*others, *fronts))
-        )
 
-    def remove_lane(self, lane: Lane) -> None:
-        """A worker is gone. Its jobs hear of it from their own orders."""
-        lane.closed = True
-        self._lanes.remove(lane)
-        for turn in lane.turns:
-            if not turn.granted.done():
-                turn.granted.set_result(None)
+        def useless(lane: Lane) -> bool:
+            return lane.device_id == device_id or not self.lanes.takes_work(lane)
+
+        return tuple(job.id for job in self._queue.waiting() if not self.lanes.has_other(job, besides=useless))
 
     def stop_taking(self) -> None:
         """Start no more jobs; those that wait stay queued, on disk."""
@@ -141,11 +86,6 @@ class Dispatcher:
         """Wait until nothing runs."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-    @property
-    def running(self) -> int:
-        """How many jobs run."""
-        return sum(len(lane.running) for lane in self._lanes)
 
     def _changed(self, job: Job) -> None:
         match job.state:
@@ -180,44 +120,29 @@ class Dispatcher:
         self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(self._jobs.get(job_id))))
 
     def _stop(self, job_id: str) -> None:
-        for lane in self._lanes:
-            if job_id in lane.running and lane.worker:
-                lane.worker.stop(job_id)
+        lane = self.lanes.with_job(job_id)
+        if lane is not None and lane.worker is not None:
+            lane.worker.stop(job_id)
 
     def pump_soon(self) -> None:
         """Start what can start, once whoever tells of a change has told it to all."""
         asyncio.get_running_loop().call_soon(self.pump)
 
     def pump(self) -> None:
-        """Start what can start. Devices that had errors come last."""
-        for lane in sorted(self._lanes, key=self._is_degraded):
+        """Start what can start."""
+        for lane in self.lanes.best_first():
             lane.grant_turns()
             while self._taking and lane.room and not lane.turns and (job := self._next_for(lane)):
                 self._start(job, lane)
 
     def _next_for(self, lane: Lane) -> Job | None:
-        if lane.worker is not None and not self._devices.takes_work(lane.device_id):
+        if not self.lanes.takes_work(lane):
             return None
         if lane.occupied and self.held_back(lane.device_id):
             return None
-        job = self._queue.next(lambda job: self._fits(lane, job))
+        job = self._queue.next(lambda job: self.lanes.fits(lane, job))
         # One that needs the device alone is next: nobody overtakes it until the device is free.
         return None if job is None or (needs_all(job) and lane.occupied) else job
-
-    def _fits(self, lane: Lane, job: Job) -> bool:
-        """Whether a lane may run a job. The CPU takes what does not name it only if it is allowed, or all there is."""
-        if not lane.fits(job):
-            return False
-        if lane.device_id != "cpu" or job.options.allow_cpu or job.options.device_ids or needs_all(job):
-            return True
-        return not any(
-            view.device.id != "cpu" and view.settings.enabled and view.state is not DeviceState.LOST
-            for view in self._devices.list()
-        )
-
-    def _is_degraded(self, lane: Lane) -> bool:
-        view = self._devices.find(lane.device_id)
-        return view is not None and view.state is DeviceState.DEGRADED
 
     def _start(self, job: Job, lane: Lane) -> None:
         self._queue.take(job)
@@ -258,7 +183,10 @@ class Dispatcher:
         self._devices.running(device_id, len(lane.running))
         job = self._jobs.find(job_id)
         failure = job.failure if job else None
-        self.meter.ended(device_id, job_id, failed=failure is not None)
+        if job is not None and not job.state.ended:
+            self.meter.left(device_id, job_id)
+        else:
+            self.meter.ended(device_id, job_id, failed=failure is not None)
         if failure is not None and failure.reason is ErrorReason.DRIVER_ERROR and lane.worker is not None:
             # A driver error may poison its process for good: only a new one is trusted.
             lane.closed = True
@@ -299,7 +227,7 @@ class Dispatcher:
 
     async def interrupt(self, job_id: str, reason: ErrorReason, message: str) -> None:
         """Take a running job off its device at its next safe point; it waits again, and this attempt does not count."""
-        lane = next((lane for lane in self._lanes if job_id in lane.running), None)
+        lane = self.lanes.with_job(job_id)
         if lane is None or lane.worker is None:
             return
         self.excuse(job_id)

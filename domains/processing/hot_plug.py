@@ -142,11 +142,11 @@ class HotPlug:
         changed: list[str] = []
         for view in self._devices.list():
             device_id = view.device.id
-            lane = self._dispatcher.lane_of(device_id)
+            lane = self._dispatcher.lanes.of(device_id)
             if lane is None:
                 continue
             try:
-                async with asyncio.timeout(timeout_s), self._dispatcher.turn(lane, alone=False) as worker:
+                async with asyncio.timeout(timeout_s), self._dispatcher.lanes.turn(lane, alone=False) as worker:
                     found = await ask(worker, ProbeOrder(job_id=order_id("probe")), Described)
             except (TimeoutError, DeviceOpsError) as error:
                 _log.warning("device could not be probed again", device=device_id, problem=str(error))

@@ -60,7 +60,7 @@ class ResetRuns:
 
     async def _drain(self, device_id: str, timeout_s: float, front: FrontJob) -> None:
         """Let running jobs end; no new ones start meanwhile."""
-        lane = self._dispatcher.lane_of(device_id)
+        lane = self._dispatcher.lanes.of(device_id)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while lane is not None and lane.occupied and not front.cancelled:
@@ -68,7 +68,7 @@ class ResetRuns:
                         await asyncio.wait_for(lane.changed.wait(), _LOOK_S)
 
     async def _reset(self, device_id: str, work: ResetWork, begin: float) -> ResetReport:
-        lane = self._dispatcher.lane_of(device_id)
+        lane = self._dispatcher.lanes.of(device_id)
         running = tuple(lane.running) if lane else ()
         if running and not work.force:
             message = (
@@ -95,7 +95,7 @@ class ResetRuns:
         before = await self._care.used_bytes(view)
         for job_id in running:
             self._dispatcher.excuse(job_id)
-        lane = self._dispatcher.lane_of(device_id)
+        lane = self._dispatcher.lanes.of(device_id)
         if lane is None and not (view.settings.enabled or view.condition.worker_was_ready):
             # Nobody has enabled it yet: it has no process, and holds nothing.
             return 0
@@ -117,8 +117,8 @@ class ResetRuns:
         return None if before is None or after is None else before - after
 
     async def _empty(self, device_id: str) -> int | None:
-        lane = await self._dispatcher.ready_lane(device_id)
-        async with self._dispatcher.turn(lane, alone=True) as worker:
+        lane = await self._dispatcher.lanes.ready(device_id)
+        async with self._dispatcher.lanes.turn(lane, alone=True) as worker:
             done = await ask(worker, EmptyOrder(job_id=f"empty {device_id}", models=True), Emptied)
         self._loaded.remove_device(device_id)
         return done.freed_bytes

@@ -13,6 +13,7 @@ from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
+from domains.processing.attachments import Attachments
 from domains.processing.job import (
     BenchmarkWork,
     GenerateWork,
@@ -49,6 +50,8 @@ class Submissions:
         self._catalogue = catalogue
         self._loaded = loaded
         self._devices = devices
+        self.attachments = Attachments()
+        """Who follows which job through the call that asked for it."""
         self.draining = False
 
     def generate(

@@ -53,8 +53,8 @@ class DeviceOrders:
         """The reports of an order; `stop` is looked at between pieces of work, `tell` takes what may be dropped."""
         match order:
             case CheckOrder():
-                corrupt = self._steps.hardware.corrupt
-                for check in health_check.run_checks(self._device, order.depth, stop, corrupt):
+                hardware = self._steps.hardware
+                for check in health_check.run_checks(self._device, order.depth, stop, hardware.corrupt, hardware.room):
                     yield Checked(check=check)
             case BenchmarkOrder():
                 yield from self._benchmark(order, stop, tell)

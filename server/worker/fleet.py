@@ -125,7 +125,7 @@ class Fleet:
         assert lane.worker is not None
         device = lane.worker.device
         reach = await self._reach(device)
-        self._dispatcher.add_lane(lane)
+        self._dispatcher.lanes.add(lane)
         self._devices.described(name, device, reach, ready=True)
         self._dispatcher.pump()
 
@@ -133,7 +133,7 @@ class Fleet:
         """A worker is gone. The device first: what breaks off now is told with its fault as the cause."""
         device_id = lane.device_id
         self._devices.worker_gone(device_id, problem)
-        self._dispatcher.remove_lane(lane)
+        self._dispatcher.lanes.remove(lane)
         self._loaded.remove_device(device_id)
         for gone in self.on_gone:
             gone(device_id)

@@ -50,6 +50,36 @@ def test_a_door_with_a_known_request_id_joins_the_job(server: RunningServer) -> 
     assert asking.job_of(server, job_id).state == job_event_pb2.JOB_STATE_SUCCEEDED
 
 
+def joining(server: RunningServer, request_id: str, **options: Any) -> Any:
+    request = inference_service_pb2.GenerateRequest(
+        generation=picture(steps=asking.LONG_STEPS), request_id=request_id, **options
+    )
+    return server.inference.Generate(request, timeout=asking.CALL_S)
+
+
+def test_a_job_is_cancelled_when_the_last_of_its_callers_has_left(server: RunningServer) -> None:
+    first, second = joining(server, "both"), joining(server, "both")
+    job_id = next(iter(first)).event.job_id
+    assert next(iter(second)).event.job_id == job_id
+    first.cancel()
+    # Whoever stayed still sees it move.
+    asking.until(second, asking.denoising)
+    assert asking.job_of(server, job_id).state == job_event_pb2.JOB_STATE_RUNNING
+    second.cancel()
+    assert kind(asking.watch(server, job_id)[-1]) == "cancelled"
+
+
+def test_a_caller_who_said_detached_keeps_it_going_for_all(server: RunningServer) -> None:
+    first, second = joining(server, "kept"), joining(server, "kept", detached=True)
+    job_id = next(iter(first)).event.job_id
+    assert next(iter(second)).event.job_id == job_id
+    second.cancel()
+    first.cancel()
+    asking.until(asking.follow(server, job_id), asking.denoising)
+    assert asking.job_of(server, job_id).state == job_event_pb2.JOB_STATE_RUNNING
+    asking.cancel(server, job_id)
+
+
 def test_the_same_request_id_for_something_else_is_refused(server: RunningServer) -> None:
     job_id = asking.submit(server, picture(seed=1), request_id="taken")
     refusal = asking.refused(lambda: asking.submit(server, picture(seed=2), request_id="taken"))

@@ -39,13 +39,17 @@ METHODS = {method.full_name: method for service in services() for method in serv
 
 
 def call(server: RunningServer, method: MethodDescriptor) -> Any:
-    """An empty request, and the whole answer."""
+    """An empty request, and the answer; of a stream the first message, since some go on for ever."""
     arity = "stream" if method.client_streaming else "unary"
     shape = getattr(server.channel, f"{arity}_{'stream' if method.server_streaming else 'unary'}")
     request = GetMessageClass(method.input_type)().SerializeToString()
     service, _, name = method.full_name.rpartition(".")
     answer = shape(f"/{service}/{name}")(iter([request]) if method.client_streaming else request, timeout=asking.CALL_S)
-    return list(answer) if method.server_streaming else answer
+    if not method.server_streaming:
+        return answer
+    first = next(iter(answer), None)
+    answer.cancel()
+    return first
 
 
 def code_of(server: RunningServer, method: MethodDescriptor) -> grpc.StatusCode:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from domains.device.health import Verdict
+from domains.device.on_device.free_memory import free_bytes
 from domains.measurement import Measurement
 
 
@@ -30,6 +31,14 @@ class Attempt:
 
     Copies are uint8, memory patterns int64, computed results floats.
     """
+
+    room: Callable[[], int | None] = lambda: None
+    """Bytes that can still be taken, where somebody knows better than the driver: a simulated device's script."""
+
+    def free_bytes(self) -> int:
+        """What can still be taken on the device."""
+        told = self.room()
+        return free_bytes(self.device) if told is None else min(told, free_bytes(self.device))
 
     def look_up(self) -> None:
         """Between two pieces of work. Raises Stopped."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from domains.device.health import HealthCheck, HealthDepth, Verdict
 from domains.device.on_device import canary
 from domains.device.on_device.attempt import Attempt, Found, Stopped, rate, seconds, size, unchanged
-from domains.device.on_device.free_memory import free_bytes, wait_for
+from domains.device.on_device.free_memory import wait_for
 from domains.device.on_device.memory_patterns import memory_patterns
 from domains.device.on_device.steady_load import sustained_compute
 from domains.device.on_device.torch_errors import translate
@@ -32,12 +32,13 @@ def run_checks(
     depth: HealthDepth,
     stop: Callable[[], bool],
     corrupt: Callable[[Tensor], Tensor] = unchanged,
+    room: Callable[[], int | None] = lambda: None,
 ) -> Iterator[HealthCheck]:
     """Each check as soon as it is done; after a failed one, or once `stop` says so, the others are SKIPPED.
 
-    Never raises for what the device does: that is in the checks. `corrupt`: see Attempt.
+    Never raises for what the device does: that is in the checks. `corrupt`, `room`: see Attempt.
     """
-    attempt = Attempt(device=device, stop=stop, corrupt=corrupt)
+    attempt = Attempt(device=device, stop=stop, corrupt=corrupt, room=room)
     why_not = ""
     for name, check in _checks(depth).items():
         if why_not:
@@ -88,7 +89,7 @@ def attempted(name: str, check: Check, attempt: Attempt) -> HealthCheck:
 
 def allocate(attempt: Attempt, need_bytes: int | None = None) -> Found:
     """Whether memory can be taken, written and given back. `need_bytes` absent: 64 MiB, or a sixteenth of what is free."""
-    available = free_bytes(attempt.device)
+    available = attempt.free_bytes()
     need = min(_ALLOCATED_BYTES, available // _SHARE) if need_bytes is None else need_bytes
     begin = time.perf_counter()
     try:
@@ -114,7 +115,7 @@ def allocate(attempt: Attempt, need_bytes: int | None = None) -> Found:
 
 def copy(attempt: Attempt) -> Found:
     """Whether bytes come back from the device as they went there."""
-    length = max(min(_COPIED_BYTES, free_bytes(attempt.device) // _SHARE) // 8, 1)
+    length = max(min(_COPIED_BYTES, attempt.free_bytes() // _SHARE) // 8, 1)
     generator = torch.Generator().manual_seed(length)
     # Whole words of random bits are made faster than bytes.
     sent = torch.randint(-(2**63), 2**63 - 1, (length,), generator=generator).view(torch.uint8)

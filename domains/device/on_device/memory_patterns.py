@@ -7,7 +7,7 @@ from torch import Tensor
 
 from domains.device.health import Verdict
 from domains.device.on_device.attempt import Attempt, Found, rate, seconds, size
-from domains.device.on_device.free_memory import free_bytes, give_back, wait_for
+from domains.device.on_device.free_memory import give_back, wait_for
 from domains.errors import ErrorReason, ResourceExhausted
 
 _WORD_BYTES = 8
@@ -27,7 +27,7 @@ def memory_patterns(attempt: Attempt, limit_bytes: int | None = None) -> Found:
     Raises DEVICE_OUT_OF_MEMORY if there is not even one piece.
     """
     give_back(attempt.device)
-    free = free_bytes(attempt.device)
+    free = attempt.free_bytes()
     begin = time.perf_counter()
     pieces: list[Tensor] = []
     try:
@@ -67,7 +67,7 @@ def _take(attempt: Attempt, wanted_bytes: int) -> list[Tensor]:
             pieces.append(torch.empty(words, dtype=torch.int64, device=attempt.device))
         except torch.cuda.OutOfMemoryError as error:
             if not pieces:
-                message = f"needed {words * _WORD_BYTES} bytes; {free_bytes(attempt.device)} are available"
+                message = f"needed {words * _WORD_BYTES} bytes; {attempt.free_bytes()} are available"
                 raise ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY) from error
             # Room for the comparison.
             pieces.pop()

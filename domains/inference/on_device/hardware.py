@@ -65,6 +65,10 @@ class Hardware(Protocol):
         """What the device makes of a result that a check is about to compare."""
         ...
 
+    def room(self) -> int | None:
+        """Bytes that can still be taken; None: ask the driver."""
+        ...
+
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The memory of the device, from what torch says of it and who holds it."""
         ...
@@ -105,6 +109,10 @@ class RealHardware:
     def corrupt(self, result: Tensor) -> Tensor:
         """The result itself."""
         return result
+
+    def room(self) -> int | None:
+        """The driver knows."""
+        return None
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The measure itself."""

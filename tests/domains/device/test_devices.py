@@ -106,11 +106,11 @@ def test_the_etag_changes_with_settings_and_capabilities_and_not_with_the_state(
 def test_a_loss_is_the_cause_until_the_device_works_again(world: World) -> None:
     device_id = world.ready()
     lost = world.devices.lost(device_id, "pulled out")
-    assert world.devices.fault(device_id) == lost
+    assert world.devices.events.fault(device_id) == lost
     world.devices.returned(device_id)
     assert world.state(device_id) is DeviceState.RECOVERING
     world.ready()
-    assert world.devices.fault(device_id) == 0
+    assert world.devices.events.fault(device_id) == 0
     told = {event.kind: event for event in world.events()}
     assert told["device.lost"].failure is not None
     assert told["device.lost"].failure.reason is ErrorReason.DEVICE_LOST

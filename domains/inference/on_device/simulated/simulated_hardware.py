@@ -101,6 +101,10 @@ class SimulatedHardware:
             return result
         return -result - 1 if result.is_floating_point() else torch.bitwise_not(result)
 
+    def room(self) -> int | None:
+        """What the script's memory still has."""
+        return self._memory.room_bytes
+
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The scripted memory, held by the real owners."""
         return self._memory.measured(measure)

@@ -1,0 +1,108 @@
+"""All lanes: which there are, who may run where, and turns ahead of the queue."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from domains.device.device import DeviceState
+from domains.device.devices import Devices
+from domains.processing.job import Job, ResetWork, ScanWork, TransferWork
+from domains.processing.lane import Lane, Turn, needs_all
+from domains.processing.worker import Worker, WorkerGone
+
+_TRANSFERS = 4
+"""Blobs that are copied at the same time."""
+_RESETS = 16
+"""Devices that are reset at the same time."""
+
+
+class Lanes:
+    """One for each device whose worker is ready, and some for work of the front process."""
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self._lanes: list[Lane] = [
+            Lane(lambda: 1, only=(ScanWork,)),
+            Lane(lambda: _TRANSFERS, only=(TransferWork,)),
+            Lane(lambda: _RESETS, only=(ResetWork,)),
+        ]
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when somebody waits for a lane, or leaves one."""
+
+    def add(self, lane: Lane) -> None:
+        """A worker is ready."""
+        self._lanes.append(lane)
+
+    def remove(self, lane: Lane) -> None:
+        """A worker is gone. Its jobs hear of it from their own orders; those who wait for a turn hear it here."""
+        lane.closed = True
+        self._lanes.remove(lane)
+        for turn in lane.turns:
+            if not turn.granted.done():
+                turn.granted.set_result(None)
+
+    def of(self, device_id: str) -> Lane | None:
+        """The lane of a device whose worker is ready; None: there is none."""
+        return next(
+            (lane for lane in self._lanes if lane.worker and lane.device_id == device_id and not lane.closed), None
+        )
+
+    def with_job(self, job_id: str) -> Lane | None:
+        """Where a job runs; None: it does not."""
+        return next((lane for lane in self._lanes if job_id in lane.running), None)
+
+    def close(self, device_id: str) -> None:
+        """Start nothing more on a device's worker: it is about to be ended."""
+        if lane := self.of(device_id):
+            lane.closed = True
+
+    async def ready(self, device_id: str) -> Lane:
+        """The device's lane, once its worker is ready."""
+        while (lane := self.of(device_id)) is None:
+            await self._devices.until(device_id, lambda view: self.of(device_id) is not None)
+        return lane
+
+    @asynccontextmanager
+    async def turn(self, lane: Lane, *, alone: bool) -> AsyncGenerator[Worker]:
+        """Room on a device's lane, ahead of all jobs that wait. Raises `WorkerGone` if the worker ends first."""
+        assert lane.worker is not None
+        turn = Turn(alone=alone)
+        lane.turns.append(turn)
+        self.on_room()
+        try:
+            await turn.granted
+            if lane.closed:
+                raise WorkerGone("it ended while somebody waited for it")
+            yield lane.worker
+        finally:
+            lane.granted.discard(turn)
+            lane.note_change()
+            if turn in lane.turns:
+                lane.turns.remove(turn)
+            self.on_room()
+
+    def best_first(self) -> list[Lane]:
+        """In the order in which they are given work: devices that had errors come last."""
+        return sorted(self._lanes, key=self._is_degraded)
+
+    def fits(self, lane: Lane, job: Job) -> bool:
+        """Whether a lane may run a job. The CPU takes what does not name it only if it is allowed, or all there is."""
+        if not lane.fits(job):
+            return False
+        if lane.device_id != "cpu" or job.options.allow_cpu or job.options.device_ids or needs_all(job):
+            return True
+        return not any(
+            view.device.id != "cpu" and view.settings.enabled and view.state is not DeviceState.LOST
+            for view in self._devices.list()
+        )
+
+    def has_other(self, job: Job, besides: Callable[[Lane], bool]) -> bool:
+        """Whether a lane that is not among these may run a job."""
+        return any(self.fits(lane, job) for lane in self._lanes if not besides(lane))
+
+    def takes_work(self, lane: Lane) -> bool:
+        """Whether new jobs may start there: the front's lanes always do."""
+        return lane.worker is None or self._devices.takes_work(lane.device_id)
+
+    def _is_degraded(self, lane: Lane) -> bool:
+        view = self._devices.find(lane.device_id)
+        return view is not None and view.state is DeviceState.DEGRADED
