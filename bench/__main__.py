@@ -15,6 +15,7 @@ CPU_SET = (
     "loop_lag",
     "watch_cost",
     "shared_memory",
+    "hot_plug",
 )
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import grpc
 
+from deviceops.memory.v1 import memory_service_pb2
+
 Echo = Callable[[bytes], bytes]
 
 
@@ -32,3 +34,8 @@ def bare_echo(size_bytes: int) -> Generator[str]:
 def echo_stub(channel: grpc.Channel) -> Echo:
     """Calls `/bare/Echo`."""
     return channel.unary_unary("/bare/Echo")
+
+
+def message_stub(channel: grpc.Channel) -> Callable[[bytes], memory_service_pb2.ReadBlobResponse]:
+    """Calls `/bare/Message`."""
+    return channel.unary_unary("/bare/Message", response_deserializer=memory_service_pb2.ReadBlobResponse.FromString)

@@ -4,14 +4,13 @@ Both servers run in processes of their own; one asyncio client keeps a few calls
 """
 
 import asyncio
-import contextlib
 import time
 
 import grpc
 
 from bench.bare import bare_echo
 from bench.measure import ratio, result, spread
-from deviceops.device.v1 import device_service_pb2
+from deviceops.device.v1 import device_pb2, device_service_pb2
 from tests.server.harness import running_server
 
 IN_FLIGHT = 8
@@ -68,8 +67,8 @@ def wait_for_device(stub: object, limit_s: float = 60) -> None:
     """Until the worker has described its device."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
-        with contextlib.suppress(grpc.RpcError):  # STARTING
-            stub.ListDevices(device_service_pb2.ListDevicesRequest())  # pyright: ignore[reportAttributeAccessIssue]  # any stub
+        answer = stub.ListDevices(device_service_pb2.ListDevicesRequest())  # pyright: ignore[reportAttributeAccessIssue]  # any stub
+        if any(device.state == device_pb2.DEVICE_STATE_AVAILABLE for device in answer.devices):
             return
         time.sleep(0.2)
     raise AssertionError("no device came up")

@@ -53,16 +53,17 @@ class DeviceParts:
         }
         self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
         self._inventories, self._names = self._wanted()
-        expected = {*self._names, *filter(None, self._names.values())}
-        self.devices = Devices(events, expected=sorted(expected))
+        self.devices = Devices(events, expected=list(self._names))
         self._begun: list[Coroutine[None, None, None]] = []
 
-    def _wanted(self) -> tuple[list[Inventory], dict[str, str]]:
-        """The backends to look at, and the workers to start at once: device ids by name, empty where not known yet."""
+    def _wanted(self) -> tuple[list[Inventory], dict[str, Device | None]]:
+        """The backends to look at, and the workers to start at once; None: only the worker will know its device."""
         wanted = self._settings.devices
         named = [name for name in wanted if name != AUTO and not name.startswith("sim")]
         inventories: list[Inventory] = []
-        names = {name: "cpu" if name == "cpu" else "" for name in dict.fromkeys(named)}
+        names: dict[str, Device | None] = {
+            name: host_processor() if name == "cpu" else None for name in dict.fromkeys(named)
+        }
         cuda = CudaInventory(self._nvml, None if AUTO in wanted else named)
         if AUTO in wanted or any(name.startswith("cuda") for name in named):
             try:
@@ -75,7 +76,7 @@ class DeviceParts:
             names |= self.simulation.look_now()
             inventories.append(self.simulation)
         if AUTO in wanted and not names:
-            names = {"cpu": "cpu"}
+            names = {"cpu": host_processor()}
         return inventories, names
 
     def wire(self, dispatcher: Dispatcher, loaded: LoadedModels) -> None:
@@ -100,9 +101,10 @@ class DeviceParts:
 
     def begin(self) -> list[Coroutine[None, None, None]]:
         """Start the workers; answers what is to run beside the calls."""
-        for name, device_id in self._names.items():
-            self.hot_plug.began(device_id)
-            self.fleet.start(name, device_id)
+        for name, device in self._names.items():
+            if device is not None:
+                self.hot_plug.began(device.id)
+            self.fleet.start(name, device)
         if "cpu" not in self._names:
             reach = DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device)
             # No worker computes on it unless somebody enables it: it would take half a gigabyte for nothing.
@@ -123,7 +125,8 @@ class DeviceParts:
 
     async def _enable(self, device_id: str) -> None:
         """A device that has no worker gets one."""
-        self.fleet.start(self.devices.get(device_id).name, device_id)
+        view = self.devices.get(device_id)
+        self.fleet.start(view.name, view.device)
 
     async def _reach(self, device: Device) -> DeviceReach:
         """What can be measured and chosen there, asked once for each life of its worker."""

@@ -76,7 +76,8 @@ class InferenceServicer:
         models = [self._catalogue.get(request.model_id)] if request.model_id else self._catalogue.list()
         usable = [model for model in models if model.state is ModelState.AVAILABLE]
         wanted = [self._devices.get(name).device.id for name in request.device_ids]
-        views = [view for view in self._devices.list() if not wanted or view.device.id in wanted]
+        probed = [view for view in self._devices.list() if view.device.probe_time_s]
+        views = [view for view in probed if not wanted or view.device.id in wanted]
         answer = inference_service_pb2.GetInferenceCapabilitiesResponse(
             capabilities=[
                 self._capability(view.device.id, family, view.device.precisions)

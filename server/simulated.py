@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from domains.device.device import Backend
+from domains.device.device import Backend, Device
 from domains.device.simulated.fault_book import FaultBook
 from domains.device.simulated.script import SimDevice, default_script
 from domains.device.simulated.script_file import read_script
@@ -47,11 +47,11 @@ class Simulation:
         """The script's device as it is now."""
         return self._watch.script.device(device_id)
 
-    def look_now(self) -> Mapping[str, str]:
-        """Ids of the devices that are present, by the names that workers are started with."""
-        return {device.id: device.id for device in self._watch.script.present}
+    def look_now(self) -> Mapping[str, Device]:
+        """The devices that are present, by the names that workers are started with."""
+        return self._watch.look_now()
 
-    async def look(self) -> Mapping[str, str]:
+    async def look(self) -> Mapping[str, Device]:
         """The same, after a look at the script's file."""
         return await self._watch.look()
 

@@ -26,9 +26,6 @@ from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, Unava
 from domains.events import EventLog
 from domains.failure import Failure
 
-_PATIENCE_S = 60.0
-"""How long after the start callers are asked to wait for the first device."""
-
 
 class Devices:
     """The only place that changes what is known of a device. Whoever learns something calls it."""
@@ -37,7 +34,6 @@ class Devices:
         """`expected`: devices whose workers are being started; requests may name them already."""
         self.events = DeviceEvents(events)
         self._expected = set(expected)
-        self._patient_until_s = time.monotonic() + _PATIENCE_S
         self._views: dict[str, DeviceView] = {}
         self.listeners: list[Callable[[DeviceView, DeviceView | None], None]] = []
         """Called after each change, with the view before it (None: a new device)."""
@@ -66,18 +62,13 @@ class Devices:
         raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=shown, known=known)
 
     def is_expected(self, name: str) -> bool:
-        """Whether a worker is being started for a device of this name, which nobody has seen yet."""
-        return name in self._expected
-
-    def expect(self, name: str) -> None:
-        """A worker is being started for a device that appeared."""
-        if self.find(name) is None:
-            self._expected.add(name)
+        """Whether a worker is being started for a device of this name for the first time."""
+        view = self.find(name)
+        return name in self._expected if view is None else view.state is DeviceState.STARTING
 
     def check_known(self) -> None:
-        """STARTING until the first worker has described its device, but not for ever: one may never come."""
-        nobody = not any(view.condition.worker_was_ready for view in self._views.values())
-        if self._expected and nobody and time.monotonic() < self._patient_until_s:
+        """STARTING until the first look at the hardware is over."""
+        if self._expected and not self._views:
             raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
 
     def find(self, name: str) -> DeviceView | None:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from domains.device.adapter import Adapter
+from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.host_cpu import cpu_architecture, cpu_name, cpu_vendor
 from domains.device.nvml import NvmlTelemetry
@@ -20,14 +22,37 @@ class CudaInventory:
         self._driver = driver
         self._names = None if names is None else frozenset(names)
 
-    def look_now(self) -> Mapping[str, str]:
-        """Device ids by torch name. Blocks for as long as the driver does."""
-        found = {f"cuda:{adapter.index}": adapter.device_id for adapter in self._driver.inventory()}
+    def look_now(self) -> Mapping[str, Device]:
+        """Devices by torch name, as far as the driver knows them. Blocks for as long as it does."""
+        found = {f"cuda:{adapter.index}": _unprobed(adapter) for adapter in self._driver.inventory()}
         return {name: one for name, one in found.items() if self._names is None or name in self._names}
 
-    async def look(self) -> Mapping[str, str]:
+    async def look(self) -> Mapping[str, Device]:
         """The same, off the event loop."""
         return await asyncio.to_thread(self.look_now)
+
+
+def _unprobed(adapter: Adapter) -> Device:
+    """A GPU that no worker has tried yet."""
+    return Device(
+        id=adapter.device_id,
+        aliases=(f"cuda:{adapter.index}", str(adapter.index)),
+        display_name=adapter.name,
+        kind=DeviceKind.DISCRETE_GPU,
+        backend=Backend.CUDA,
+        backend_index=adapter.index,
+        vendor="NVIDIA",
+        architecture=adapter.architecture,
+        total_memory_bytes=adapter.total_memory_bytes,
+        precision_support=(),
+        driver_name="nvidia",
+        driver_version=adapter.driver_version,
+        firmware_version=adapter.firmware_version,
+        pci_bus_id=adapter.pci_bus_id,
+        pci_vendor_id=adapter.pci_vendor_id,
+        pci_device_id=adapter.pci_device_id,
+        uuid=adapter.uuid,
+    )
 
 
 def host_processor() -> Device:
@@ -41,6 +66,6 @@ def host_processor() -> Device:
         backend_index=0,
         vendor=cpu_vendor(),
         architecture=cpu_architecture(),
-        total_memory_bytes=None,
+        total_memory_bytes=host_memory().total_bytes,
         precision_support=(),
     )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from domains.device.device import Backend, DeviceState
+from domains.device.device import Backend, Device, DeviceState
 from domains.device.devices import Devices
 from domains.device.refresh import BackendFailure, Refreshed
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
@@ -27,16 +27,16 @@ class Inventory(Protocol):
         """Whose devices."""
         ...
 
-    async def look(self) -> Mapping[str, str]:
-        """Device ids by the names that workers are started with. Raises DRIVER_ERROR."""
+    async def look(self) -> Mapping[str, Device]:
+        """Devices by the names that workers are started with, as far as they are known without one. Raises DRIVER_ERROR."""
         ...
 
 
 class Workers(Protocol):
     """The worker processes. `server.worker.fleet` is the real one."""
 
-    def start(self, name: str, device_id: str) -> None:
-        """Start a worker for a new device, or again for one that came back."""
+    def start(self, name: str, device: Device | None) -> None:
+        """Start a worker for a new device, or again for one that came back; None: only the worker will know it."""
         ...
 
     def suspend(self, device_id: str) -> None:
@@ -97,9 +97,9 @@ class HotPlug:
             except DeviceOpsError as error:
                 failures.append(_failure(inventory.backend, error))
             else:
-                lost += self._note_lost(inventory.backend, frozenset(there.values()))
-                for name, device_id in there.items():
-                    self._note_present(name, device_id, added, returned)
+                lost += self._note_lost(inventory.backend, frozenset(one.id for one in there.values()))
+                for name, device in there.items():
+                    self._note_present(name, device, added, returned)
         changed = await self._probe_all(timeout_s) if probe_again else ()
         return Refreshed(
             added=tuple(added),
@@ -123,17 +123,17 @@ class HotPlug:
             self._workers.suspend(device_id)
         return gone
 
-    def _note_present(self, name: str, device_id: str, added: list[str], returned: list[str]) -> None:
+    def _note_present(self, name: str, device: Device, added: list[str], returned: list[str]) -> None:
+        device_id = device.id
         view = self._devices.find(device_id)
         if view is not None and view.state is DeviceState.LOST:
             _log.info("device returned", device=device_id)
             self._devices.returned(device_id)
-            self._workers.start(name, device_id)
+            self._workers.start(name, device)
             returned.append(device_id)
         elif device_id not in self._started:
             _log.info("device appeared", device=device_id)
-            self._devices.expect(name)
-            self._workers.start(name, device_id)
+            self._workers.start(name, device)
             added.append(device_id)
         self._started.add(device_id)
 

@@ -1,5 +1,7 @@
 """The way into the queue: everything that can stop a job from starting is found here, before it is stored."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from domains.device.device import DeviceState
@@ -52,6 +54,8 @@ class Submissions:
         self._devices = devices
         self.attachments = Attachments()
         """Who follows which job through the call that asked for it."""
+        self.check_reservation: Callable[[str], object] = lambda reservation_id: None
+        """Raises RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
         self.draining = False
 
     def generate(
@@ -153,6 +157,8 @@ class Submissions:
             self._devices.check(name)
         if not self._repeats(request_id):
             self._queue.check_room(_ASSUMED_JOB_S)
+            if options.reservation_id:
+                self.check_reservation(options.reservation_id)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
         job, _ = self.jobs.submit(work, options, request_id=request_id, detached=detached)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.device.record import DeviceReach
+from domains.device.telemetry import ALWAYS
 from domains.errors import DeviceOpsError
 from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
@@ -47,10 +48,16 @@ class Fleet:
         self._jobs_per_device = jobs_per_device
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, name: str, device_id: str) -> None:
-        """Start a worker for a new device, or again for one that came back."""
+    def start(self, name: str, device: Device | None) -> None:
+        """Start a worker for a new device, or again for one that came back.
+
+        What is known of the device without a worker is told at once: it is there, and STARTING.
+        """
+        if device is not None and self._devices.find(device.id) is None:
+            reach = DeviceReach(controls=ALWAYS, capacity=self._jobs_per_device)
+            self._devices.described(name, device, reach, ready=False)
         for keeper in self.keepers:
-            if keeper.name == name or (device_id and keeper.device_id == device_id):
+            if keeper.name == name or (device is not None and keeper.device_id == device.id):
                 keeper.resume()
                 return
         keeper = WorkerKeeper(name, self, self._capacity)

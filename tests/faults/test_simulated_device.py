@@ -12,7 +12,7 @@ from tests.server.asking import CALL_S, kind, kinds, picture
 from tests.server.harness import RunningServer
 from tests.server.sim import Events, Script, device, sim, simulated, state
 
-QUICK = {"DEVICEOPS_STALL_TIMEOUT_S": "3", "DEVICEOPS_RECHECK_S": "0.5"}
+QUICK = {"DEVICEOPS_STALL_TIMEOUT_S": "2", "DEVICEOPS_RECHECK_S": "0.5"}
 HEALTH = device_health_pb2
 Machine = tuple[RunningServer, Script, Events]
 
@@ -157,7 +157,7 @@ def test_a_device_that_vanishes_in_mid_job_and_returns(machine: Machine) -> None
 
 def test_a_job_of_a_lost_device_goes_on_when_it_is_back(machine: Machine) -> None:
     server, script, events = machine
-    job_id = asking.submit(server, picture(steps=120))
+    job_id = asking.submit(server, picture(steps=40))
     watching = asking.follow(server, job_id)
     asking.until(watching, asking.denoising)
     script.write(sim(0, "present = false"))
@@ -192,7 +192,7 @@ def reset(server: RunningServer, device_id: str = "sim-0", **fields: Any) -> lis
 def test_a_reset_gives_a_new_process_and_its_jobs_go_on(machine: Machine) -> None:
     server, _, _ = machine
     asking.watch(server, asking.submit(server))
-    job_id = asking.submit(server, picture(steps=100))
+    job_id = asking.submit(server, picture(steps=40))
     watching = asking.follow(server, job_id)
     asking.until(watching, asking.denoising)
     worker = server.worker_pid

@@ -198,7 +198,6 @@ OPTIONS = {
     "run_timeout": job_event_pb2.JobOptions(run_timeout=Duration(seconds=-1)),
     "keep_for": job_event_pb2.JobOptions(keep_for=Duration(seconds=10**10)),
     "session_id": job_event_pb2.JobOptions(session_id="s"),
-    "reservation_id": job_event_pb2.JobOptions(reservation_id="r"),
     "priority": job_event_pb2.JobOptions(priority=99),  # pyright: ignore[reportArgumentType]  # open enums take any number
 }
 
@@ -207,6 +206,11 @@ OPTIONS = {
 def test_bad_options_are_named(server: RunningServer, name: str) -> None:
     refusal = ask(server, asking.picture(), options=OPTIONS[name])
     assert (refusal.code, refusal.fields) == (INVALID, [f"options.{name}"])
+
+
+def test_an_unknown_reservation_is_told_before_anything_is_stored(server: RunningServer) -> None:
+    refusal = ask(server, asking.picture(), options=job_event_pb2.JobOptions(reservation_id="r"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "RESERVATION_NOT_FOUND")
 
 
 def test_an_unknown_device_is_told_with_those_there_are(server: RunningServer) -> None:

@@ -22,6 +22,7 @@ from deviceops.device.v1 import (
     device_work_pb2,
 )
 from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
+from deviceops.memory.v1 import memory_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from tests.server import asking
 from tests.server.asking import CALL_S, LONG_STEPS, Refusal, kind, kinds, picture, refused
@@ -276,22 +277,15 @@ def test_a_name_of_no_device_is_told_as_such_by_every_call(server: RunningServer
         assert len(told.message) < 1000
 
 
-def test_devices_answer_starting_until_their_worker_has_described_them() -> None:
+def test_a_device_is_listed_at_once_and_probed_when_its_worker_has_started() -> None:
     with running_server("--device", "sim") as young:
-        told = refused(lambda: device(young, "sim-0"))
-        assert told.code is grpc.StatusCode.UNAVAILABLE
-        assert told.reason == "STARTING"
-        calls: list[Callable[[], Any]] = [
-            lambda: status(young, "sim-0"),
-            lambda: check(young, "sim-0"),
-            lambda: advice(young, "sim-0"),
-            lambda: choose(young, "sim-0", draining=True),
-            lambda: benchmark(young, device_id="sim-0"),
-            lambda: reset(young, device_id="sim-0"),
-            lambda: young.device.WatchDeviceStatus(pb.WatchDeviceStatusRequest(device_ids=["sim-0"])),
-        ]
-        for call in calls:
-            assert refused(call).reason == "STARTING"
+        early = device(young, "sim-0")
+        assert early.state == device_pb2.DEVICE_STATE_STARTING
+        assert early.display_name
+        assert not early.HasField("capabilities")
+        assert status(young, "sim-0").state == device_pb2.DEVICE_STATE_STARTING
+        pool = memory_service_pb2.GetMemoryPoolRequest(memory_pool_id="sim-0")
+        assert refused(lambda: young.memory.GetMemoryPool(pool, timeout=CALL_S)).reason == "STARTING"
         assert refused(lambda: device(young, "sim-1")).reason == "DEVICE_NOT_FOUND"
 
 
@@ -850,6 +844,7 @@ def test_a_second_reset_names_the_first_which_can_be_left(machine: Machine, serv
         assert told.reason == "ILLEGAL_STATE"
         assert told.facts["job_id"] == job_id
         assert refused(lambda: check(server, "sim-0")).reason == "DEVICE_RECOVERING"
+        again.cancel()
         first.cancel()
         assert kind(asking.watch(server, job_id)[-1]) == "cancelled"
         # Nothing was thrown away.
@@ -961,12 +956,12 @@ def test_a_device_that_appears_is_starting_until_it_is_probed(machine: Machine, 
     assert refused(lambda: device(server, "sim-2")).reason == "DEVICE_NOT_FOUND"
     with all_devices(server) as watching:
         script.write(sim(0, HOT), sim(1), sim(2))
-        while refresh(server).added_ids != ["sim-2"]:
-            if refused(lambda: device(server, "sim-2")).reason == "STARTING":
-                break  # The server has looked by itself.
-        assert refused(lambda: device(server, "sim-2")).reason == "STARTING"
         appeared = events.until(lambda event: event.kind == "device.appeared" and event.resource_id == "sim-2")
-        assert appeared.device.HasField("capabilities")
+        assert appeared.device.state == device_pb2.DEVICE_STATE_STARTING
+        assert not appeared.device.HasField("capabilities")
+        assert "sim-2" in listed(server)
+        probed = events.until_state("sim-2", "AVAILABLE")
+        assert probed.device.HasField("capabilities")
         # It joins those who watch all.
         asking.until(watching, lambda answer: "sim-2" in [one.device_id for one in answer.statuses])
     assert listed(server) == ["sim-0", "sim-1", "sim-2", "cpu"]

@@ -21,3 +21,19 @@ def describe(sim_device: SimDevice, probed_cpu: Device) -> Device:
         max_clock_mhz=None,
         driver_name="simulated",
     )
+
+
+def unprobed(sim_device: SimDevice) -> Device:
+    """The script's device before a worker has tried what it can do."""
+    return Device(
+        id=sim_device.id,
+        aliases=(f"sim:{sim_device.index}",),
+        display_name=sim_device.name,
+        kind=DeviceKind.SIMULATED,
+        backend=Backend.SIMULATED,
+        backend_index=sim_device.index,
+        vendor="",
+        total_memory_bytes=sim_device.memory_bytes,
+        precision_support=(),
+        driver_name="simulated",
+    )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from domains.device.device import Backend
+from domains.device.device import Backend, Device
+from domains.device.simulated.describe import unprobed
 from domains.device.simulated.script import SimScript
 from domains.device.simulated.script_file import read_script
 from domains.errors import InvalidRequest
@@ -67,10 +68,14 @@ class ScriptWatch:
         """SIMULATED."""
         return Backend.SIMULATED
 
-    async def look(self) -> Mapping[str, str]:
-        """Look at the file now: ids of the devices that are present, by the names that workers are started with."""
+    def look_now(self) -> Mapping[str, Device]:
+        """The devices that are present, by the names that workers are started with."""
+        return {device.id: unprobed(device) for device in self.script.present}
+
+    async def look(self) -> Mapping[str, Device]:
+        """The same, after a look at the file."""
         await self.look_again()
-        return {device.id: device.id for device in self.script.present}
+        return self.look_now()
 
     async def keep_looking(self, every_s: float = LOOK_EVERY_S) -> None:
         """Until cancelled."""

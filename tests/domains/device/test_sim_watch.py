@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from domains.device.device import DeviceKind
 from domains.device.simulated.script import default_script
 from domains.device.simulated.script_file import read_script
 from domains.device.simulated.watch import Difference, ScriptWatch
@@ -97,7 +98,11 @@ async def test_a_file_that_is_gone_changes_nothing(written: Written) -> None:
 
 async def test_the_inventory_lists_what_is_present_now(written: Written) -> None:
     written.write(sim_0="present = false", sim_1="", sim_7="")
-    assert await written.watch.look() == {"sim-1": "sim-1", "sim-7": "sim-7"}
+    found = await written.watch.look()
+    assert {name: (one.id, one.kind) for name, one in found.items()} == {
+        "sim-1": ("sim-1", DeviceKind.SIMULATED),
+        "sim-7": ("sim-7", DeviceKind.SIMULATED),
+    }
     assert written.told == [Difference(appeared=("sim-7",), vanished=("sim-0",))]
 
 

@@ -67,7 +67,7 @@ def test_ctrl_c_on_a_watch_leaves_the_job_alone(tmp_path: Path, capsys: pytest.C
 
 def test_a_watch_goes_on_when_the_server_comes_back():
     with running_server("--device", "cpu", "--port", str(free_port())) as own:
-        spec = {"generation": {"prompt": "an owl", "sampling": {"steps": 40}}}
+        spec = {"generation": {"prompt": "an owl", "sampling": {"steps": 20}}}
         request = json_format.ParseDict({"spec": spec}, processing_service_pb2.SubmitJobRequest())
         job_id = own.processing.SubmitJob(request).job.id
         process = _in_background("watch", job_id, "--address", own.address)
