@@ -1,7 +1,8 @@
 """Pictures of 3 MiB from one process to another: as base64 in a JSON line, as a raw frame, and through shared memory.
 
 Each side holds the picture in memory: of JSON and frames, the receiver ends with the bytes in memory of its own; of shared
-memory, it maps the file under /dev/shm by the name that it was handed, and reads every byte once, where it lies (CRC-32).
+memory, it maps the file under /dev/shm by the name that it was handed (each file once: makers use a few in turn), and reads every
+byte of each picture where it lies (CRC-32).
 Two results: frames, and shared memory, each against JSON.
 """
 
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from isal import isal_zlib
@@ -69,10 +71,16 @@ def as_shared(source: Lines, count: int) -> int:
 
 
 def _is_whole(told: dict[str, object]) -> bool:
-    descriptor = os.open(str(told["path"]), os.O_RDONLY)
-    with mmap.mmap(descriptor, SIZE, access=mmap.ACCESS_READ) as memory:
+    return isal_zlib.crc32(_mapped(str(told["path"]))) == told["crc32"]
+
+
+@cache
+def _mapped(path: str) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return mmap.mmap(descriptor, SIZE, access=mmap.ACCESS_READ)
+    finally:
         os.close(descriptor)
-        return isal_zlib.crc32(memory) == told["crc32"]
 
 
 class Frames:
