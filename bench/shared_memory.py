@@ -1,8 +1,8 @@
 """Pictures of 3 MiB from one process to another: as base64 in a JSON line, as a raw frame, and through shared memory.
 
 Each side holds the picture in memory: of JSON and frames, the receiver ends with the bytes in memory of its own; of shared
-memory, it maps the file under /dev/shm by the name that it was handed (each file once: makers use a few in turn), and reads every
-byte of each picture where it lies (CRC-32).
+memory, it maps the file under /dev/shm by the name that it was handed (each file once: makers use a few in turn), and reads
+every byte of each picture where it lies (CRC-32).
 Two results: frames, and shared memory, each against JSON.
 """
 
