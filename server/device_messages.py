@@ -31,8 +31,20 @@ GOALS = {
 }
 
 
+_rendered: dict[str, tuple[DeviceView, device_pb2.Device]] = {}
+"""By device: the newest view that was asked for, and its message. Views are values: the same one is the same message."""
+
+
 def to_device(view: DeviceView) -> device_pb2.Device:
-    """A device as the contract tells it; what was not measured stays absent."""
+    """A device as the contract tells it; what was not measured stays absent. Not to be changed: others get it too."""
+    known, message = _rendered.get(view.device.id, (None, None))
+    if known is not view or message is None:
+        message = _to_device(view)
+        _rendered[view.device.id] = view, message
+    return message
+
+
+def _to_device(view: DeviceView) -> device_pb2.Device:
     device, health = view.device, view.health
     failing = view.state.name in ("DEGRADED", "RECOVERING", "QUARANTINED", "LOST")
     return device_pb2.Device(
