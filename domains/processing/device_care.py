@@ -20,7 +20,7 @@ from domains.errors import (
 )
 from domains.processing.ask import reports_of
 from domains.processing.dispatch import Dispatcher
-from domains.processing.worker import Checked, CheckOrder, Worker, order_id
+from domains.processing.worker import Checked, CheckOrder, order_id
 
 DEFAULT_TIMEOUT_S = {HealthDepth.QUICK: 30.0, HealthDepth.FULL: 120.0}
 _LONGEST_PAUSE_S = 300.0
@@ -63,24 +63,17 @@ class DeviceCare:
             reason = bad.failure_reason or ErrorReason.DRIVER_ERROR
             message = f"the check {bad.name!r} of {device_id} failed: {bad.message}"
             self._devices.quarantine(device_id, InternalError(message, reason, device_id=device_id, check=bad.name))
-            if bad.failure_reason is ErrorReason.DRIVER_ERROR:
+            lane = self._dispatcher.lanes.of(device_id)
+            if bad.failure_reason is ErrorReason.DRIVER_ERROR and lane is not None:
                 # Its process is not to be trusted any more, whatever the next check says.
-                self._recycle(device_id, message)
+                lane.end_worker(message)
         elif report.verdict is not Verdict.SKIPPED:
             self._devices.passed(device_id)
         return report
 
-    def _recycle(self, device_id: str, why: str) -> None:
-        lane = self._dispatcher.lanes.of(device_id)
-        if lane is not None and lane.worker is not None:
-            lane.closed = True
-            lane.worker.end(why)
-
     async def used_bytes(self, view: DeviceView) -> int | None:
         """Memory in use on the device by all processes, measured from outside; None: it cannot be."""
-        with suppress(DeviceOpsError):
-            return (await self._sample(view)).used_memory_bytes
-        return None
+        return (await self._sample(view)).used_memory_bytes
 
     async def bring_back(self, device_id: str) -> None:
         """Check a quarantined device now and then, until it passes."""
@@ -112,8 +105,8 @@ class _Check:
         self._depth = depth
         self._timeout_s = timeout_s
         self._checks: list[HealthCheck] = []
-        self._worker: Worker | None = None
-        """Once its turn has come."""
+        self._granted = False
+        """Whether its turn has come."""
         self._begin_s = time.monotonic()
         self._queue_s = 0.0
 
@@ -142,10 +135,7 @@ class _Check:
 
     async def _telemetry(self) -> HealthCheck:
         begin = time.monotonic()
-        try:
-            sample = await self._sample(self._view)
-        except DeviceOpsError as error:
-            return _failed("telemetry", error.message, error.reason)
+        sample = await self._sample(self._view)
         took = time.monotonic() - begin
         if not sample.telemetry:
             return _check("telemetry", Verdict.SKIPPED, "nothing of this device can be measured from outside", took)
@@ -159,7 +149,7 @@ class _Check:
         lane = await self._dispatcher.lanes.ready(device_id)
         async with self._dispatcher.lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
             self._queue_s = time.monotonic() - self._begin_s
-            self._worker = worker
+            self._granted = True
             order = CheckOrder(job_id=order_id("check"), depth=self._depth)
             said: list[HealthCheck] = []
             async with aclosing(reports_of(worker, order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
@@ -173,22 +163,14 @@ class _Check:
 
     def _no_answer(self) -> HealthCheck:
         """The time is over: the device hangs, or a healthy job kept it."""
-        worker = self._worker
-        if worker is None:
-            lane = self._dispatcher.lanes.of(self._view.device.id)
-            if lane is not None and lane.worker is not None:
-                worker = lane.worker
-                if worker.quiet_s < self._timeout_s / 2:
-                    device_id = self._view.device.id
-                    message = f"jobs kept {device_id} busy, in good health, for {self._timeout_s:g} s; retry with more"
-                    raise DeadlineExceeded(message, ErrorReason.QUEUE_TIMEOUT, timeout_s=self._timeout_s)
-        if worker is None:
-            return _failed(
-                "queue", f"no worker process was ready within {self._timeout_s:g} s", ErrorReason.DRIVER_ERROR
-            )
-        self._dispatcher.lanes.close(self._view.device.id)
-        worker.end("it did not answer a health check")
-        return _failed("queue", f"the device did not answer within {self._timeout_s:g} s", ErrorReason.DRIVER_ERROR)
+        device_id, limit = self._view.device.id, f"{self._timeout_s:g} s"
+        lane = self._dispatcher.lanes.of(device_id)
+        if lane is None or lane.worker is None:
+            return _failed("queue", f"no worker process was ready within {limit}", ErrorReason.DRIVER_ERROR)
+        if not self._granted and lane.worker.quiet_s < self._timeout_s / 2:
+            message = f"jobs kept {device_id} busy, in good health, for {limit}; retry with more"
+            raise DeadlineExceeded(message, ErrorReason.QUEUE_TIMEOUT, timeout_s=self._timeout_s)
+        return _failed("queue", f"the device did not answer within {limit}", ErrorReason.DRIVER_ERROR)
 
 
 def _check(name: str, verdict: Verdict, message: str, duration_s: float = 0.0) -> HealthCheck:

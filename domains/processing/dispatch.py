@@ -187,11 +187,10 @@ class Dispatcher:
             self.meter.left(device_id, job_id)
         else:
             self.meter.ended(device_id, job_id, failed=failure is not None)
-        if failure is not None and failure.reason is ErrorReason.DRIVER_ERROR and lane.worker is not None:
+        if failure is not None and failure.reason is ErrorReason.DRIVER_ERROR:
             # A driver error may poison its process for good: only a new one is trusted.
-            lane.closed = True
             self._devices.failed(device_id, InternalError(failure.message, failure.reason))
-            lane.worker.end(f"its driver failed: {failure.message}")
+            lane.end_worker(f"its driver failed: {failure.message}")
         elif job is not None and job.state is JobState.SUCCEEDED:
             self._devices.succeeded(device_id)
 

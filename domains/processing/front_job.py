@@ -10,6 +10,9 @@ from domains.processing.jobs import Jobs
 from domains.processing.live_job import empty_receipt
 from domains.progress import Receipt, Stage, StageTiming
 
+_PATIENCE_S = 60.0
+"""A wait for the journal has an end; it is waited again then."""
+
 
 class FrontJob:
     """One attempt."""
@@ -22,6 +25,12 @@ class FrontJob:
     def cancelled(self) -> bool:
         """Whether it was asked to stop."""
         return self._jobs.live(self.id).cancel_time_s is not None
+
+    async def until_cancelled(self) -> None:
+        """Wait until it is asked to stop."""
+        live = self._jobs.live(self.id)
+        while live.cancel_time_s is None:
+            await live.journal.more(live.journal.last_sequence, _PATIENCE_S)
 
     def succeeded(self, result: JobResult, stage: Stage, wall_s: float) -> None:
         """The end: all of it was done, in one stage."""

@@ -67,10 +67,21 @@ class Lane:
         wanted = (job.work.device_id,) if isinstance(job.work, BenchmarkWork) else job.options.device_ids
         return not wanted or bool({device.id, *device.aliases} & set(wanted))
 
+    def end_worker(self, why: str) -> None:
+        """End the worker's process, and start nothing more on it meanwhile."""
+        self.closed = True
+        if self.worker is not None:
+            self.worker.end(why)
+
     def note_change(self) -> None:
         """Wake those who wait for the lane to become free."""
         self.changed.set()
         self.changed = asyncio.Event()
+
+    async def idle(self) -> None:
+        """Wait until nothing runs here."""
+        while self.occupied:
+            await self.changed.wait()
 
     def grant_turns(self) -> None:
         """Let those who wait ahead of the jobs begin, in their order."""

@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
+from domains.errors import ErrorReason, Unavailable
 from domains.processing.job import Job, ResetWork, ScanWork, TransferWork
 from domains.processing.lane import Lane, Turn, needs_all
-from domains.processing.worker import Worker, WorkerGone
+from domains.processing.worker import Worker
 
 _TRANSFERS = 4
 """Blobs that are copied at the same time."""
@@ -50,11 +51,6 @@ class Lanes:
         """Where a job runs; None: it does not."""
         return next((lane for lane in self._lanes if job_id in lane.running), None)
 
-    def close(self, device_id: str) -> None:
-        """Start nothing more on a device's worker: it is about to be ended."""
-        if lane := self.of(device_id):
-            lane.closed = True
-
     async def ready(self, device_id: str) -> Lane:
         """The device's lane, once its worker is ready."""
         while (lane := self.of(device_id)) is None:
@@ -63,7 +59,7 @@ class Lanes:
 
     @asynccontextmanager
     async def turn(self, lane: Lane, *, alone: bool) -> AsyncGenerator[Worker]:
-        """Room on a device's lane, ahead of all jobs that wait. Raises `WorkerGone` if the worker ends first."""
+        """Room on a device's lane, ahead of all jobs that wait. WORKER_RESTARTING if the worker ends first."""
         assert lane.worker is not None
         turn = Turn(alone=alone)
         lane.turns.append(turn)
@@ -71,7 +67,10 @@ class Lanes:
         try:
             await turn.granted
             if lane.closed:
-                raise WorkerGone("it ended while somebody waited for it")
+                message = (
+                    f"the worker of {lane.device_id} ended while somebody waited for it; try again in a few seconds"
+                )
+                raise Unavailable(message, ErrorReason.WORKER_RESTARTING, device_id=lane.device_id)
             yield lane.worker
         finally:
             lane.granted.discard(turn)

@@ -2,11 +2,9 @@
 
 import asyncio
 import time
-from contextlib import suppress
 
 from domains.device.devices import Devices
 from domains.device.health import HealthDepth, Verdict
-from domains.device.record import DeviceView
 from domains.errors import Aborted, ErrorReason, FailedPrecondition, InternalError
 from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
@@ -22,8 +20,6 @@ from domains.progress import Stage, StageStarted
 _READY_S = 120.0
 """How long a new worker process may take."""
 _CHECK_S = 60.0
-_LOOK_S = 0.05
-"""How often a drain looks whether its own job was cancelled."""
 
 
 class ResetRuns:
@@ -61,11 +57,12 @@ class ResetRuns:
     async def _drain(self, device_id: str, timeout_s: float, front: FrontJob) -> None:
         """Let running jobs end; no new ones start meanwhile."""
         lane = self._dispatcher.lanes.of(device_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while lane is not None and lane.occupied and not front.cancelled:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(lane.changed.wait(), _LOOK_S)
+        if lane is None:
+            return
+        waits = {asyncio.ensure_future(lane.idle()), asyncio.ensure_future(front.until_cancelled())}
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def _reset(self, device_id: str, work: ResetWork, begin: float) -> ResetReport:
         lane = self._dispatcher.lanes.of(device_id)
@@ -99,9 +96,8 @@ class ResetRuns:
         if lane is None and not (view.settings.enabled or view.condition.worker_was_ready):
             # Nobody has enabled it yet: it has no process, and holds nothing.
             return 0
-        if lane is not None and lane.worker is not None:
-            lane.closed = True
-            lane.worker.end("the device is reset")
+        if lane is not None:
+            lane.end_worker("the device is reset")
             await self._devices.until(device_id, lambda now: not now.condition.worker_ready)
         try:
             async with asyncio.timeout(_READY_S):
@@ -124,11 +120,8 @@ class ResetRuns:
         return done.freed_bytes
 
     async def _verify(self, device_id: str) -> None:
-        report = await self._care.try_out(self._view(device_id), HealthDepth.QUICK, _CHECK_S)
+        report = await self._care.try_out(self._devices.get(device_id), HealthDepth.QUICK, _CHECK_S)
         if report.verdict is Verdict.UNHEALTHY:
             bad = next(check for check in report.checks if check.verdict is Verdict.UNHEALTHY)
             message = f"device {device_id} was reset and is still not well: {bad.name}: {bad.message}"
             raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id, check=bad.name)
-
-    def _view(self, device_id: str) -> DeviceView:
-        return self._devices.get(device_id)
