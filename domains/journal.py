@@ -6,7 +6,9 @@ of the former entry in its slot, so a slow reader skips instead of making anyone
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -30,13 +32,23 @@ class Entry(Generic[Value]):
 class Journal(Generic[Value]):
     """Entries in memory, and the wake-up of those who wait for more. One event loop; no thread may touch it."""
 
-    def __init__(self, kept: Sequence[Entry[Value]] = (), *, last_sequence: int = 0, closed: bool = False) -> None:
-        self._kept = list(kept)
+    def __init__(
+        self,
+        kept: Sequence[Entry[Value]] = (),
+        *,
+        last_sequence: int = 0,
+        closed: bool = False,
+        limit: int | None = None,
+    ) -> None:
+        """`limit`: how many entries are kept, the newest; None: all."""
+        self._kept = deque(kept, maxlen=limit)
         self._newest: dict[str, Entry[Value]] = {}
         self._published = self._kept[-1].sequence if self._kept else 0
         """The highest sequence that there is an entry for; `last_sequence` may have been promised further."""
         self.last_sequence = max(last_sequence, self._published)
         self.closed = closed
+        self.forgotten = 0 if kept else self.last_sequence
+        """The highest sequence whose entry is no longer kept; 0: all are."""
         self._waiting: set[asyncio.Future[None]] = set()
 
     def next(self, value: Value, *, now_s: float | None = None) -> Entry[Value]:
@@ -49,6 +61,8 @@ class Journal(Generic[Value]):
         if slot:
             self._newest[slot] = entry
         else:
+            if len(self._kept) == self._kept.maxlen:
+                self.forgotten = self._kept[0].sequence
             self._kept.append(entry)
         self._wake()
 
@@ -62,11 +76,7 @@ class Journal(Generic[Value]):
         """What a reader at `sequence` has not seen, in order."""
         if sequence >= self.last_sequence:
             return []
-        kept = self._kept
-        start = len(kept)
-        while start and kept[start - 1].sequence > sequence:
-            start -= 1
-        unseen = kept[start:]
+        unseen = list(takewhile(lambda entry: entry.sequence > sequence, reversed(self._kept)))[::-1]
         newer = [entry for entry in self._newest.values() if entry.sequence > sequence]
         return sorted(unseen + newer, key=lambda entry: entry.sequence) if newer else unseen
 

@@ -14,7 +14,7 @@ from domains.device.refresh import Refreshed
 from domains.device.settings import DeviceSettings
 from domains.device.telemetry import ALWAYS, TelemetryByBackend
 from domains.errors import DeviceOpsError
-from domains.events import EventDomain, EventLog
+from domains.events import EventLog
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.processing.device_advice import DeviceAdvisor
@@ -43,7 +43,6 @@ class DeviceParts:
 
     def __init__(self, settings: Settings, events: EventLog) -> None:
         self._settings = settings
-        self._events = events
         self.simulation = Simulation(settings.devices, settings.sim_script)
         self._nvml = NvmlTelemetry()
         backends = {
@@ -66,12 +65,10 @@ class DeviceParts:
         }
         cuda = CudaInventory(self._nvml, None if AUTO in wanted else named)
         if AUTO in wanted or any(name.startswith("cuda") for name in named):
-            try:
+            inventories.append(cuda)
+            # RefreshDevices tells what is wrong with the driver.
+            with suppress(DeviceOpsError):
                 names |= cuda.look_now()
-                inventories.append(cuda)
-            except DeviceOpsError:
-                # RefreshDevices tells what is wrong with the driver.
-                inventories.append(cuda)
         if self.simulation.wanted:
             names |= self.simulation.look_now()
             inventories.append(self.simulation)
@@ -139,8 +136,8 @@ class DeviceParts:
         return DeviceReach(telemetry=telemetry, controls=controls, capacity=self._settings.jobs_per_device)
 
     def _tell_script(self, device_id: str) -> None:
-        view = self.devices.find(device_id)
-        self._events.tell(EventDomain.DEVICE, "device.script_changed", device_id, snapshot=view)
+        if view := self.devices.find(device_id):
+            self.devices.events.script_changed(view)
 
     async def _look_again(self) -> None:
         """A simulated device appeared, vanished or came back."""

@@ -1,4 +1,4 @@
-"""The log of changes as messages. An event is turned into bytes once, however many follow."""
+"""The log of changes as messages. An event is turned into a message once, however many follow."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_event_pb2, system_status_pb2
 from domains.device.record import DeviceView
 from domains.events import EventDomain, Severity, SystemEvent
+from domains.journal import Entry
 from domains.memory.pools.pool import PoolView
 from domains.model.loaded import LoadedModel
 from domains.processing.job import Job
@@ -19,24 +20,24 @@ DOMAINS = {domain: system_status_pb2.Domain.Value(f"DOMAIN_{domain.name}") for d
 SEVERITIES = {severity: error_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity}
 
 
-def to_event(event: SystemEvent) -> system_event_pb2.SystemEvent:
+def to_event(entry: Entry[SystemEvent]) -> system_event_pb2.SystemEvent:
     """One change; made once."""
-    if not isinstance(event.rendered, system_event_pb2.SystemEvent):
-        event.rendered = _render(event)
-    return event.rendered
+    if not isinstance(entry.rendered, system_event_pb2.SystemEvent):
+        entry.rendered = _render(entry.value, entry.sequence, entry.time_s)
+    return entry.rendered
 
 
-def _render(event: SystemEvent) -> system_event_pb2.SystemEvent:
+def _render(event: SystemEvent, sequence: int, time_s: float) -> system_event_pb2.SystemEvent:
     return system_event_pb2.SystemEvent(
-        sequence=event.sequence,
+        sequence=sequence,
         cause_sequence=event.cause_sequence,
-        event_time=convert.to_time(event.time_s),
+        event_time=convert.to_time(time_s),
         domain=DOMAINS[event.domain],
         severity=SEVERITIES[event.severity],
         kind=event.kind,
         resource_id=event.resource_id,
         message=event.message,
-        failure=convert.to_failure(event.failure, event.time_s) if event.failure else None,
+        failure=convert.to_failure(event.failure, time_s) if event.failure else None,
         **_snapshot(event.snapshot),
     )
 

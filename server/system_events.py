@@ -11,6 +11,8 @@ from domains.events import EventLog, chain_filter
 from server.event_messages import accepts, to_event
 
 MAX_FILTER_ENTRIES = 1000
+_PATIENCE_S = 60.0
+"""A wait for the journal has an end; it is waited again then."""
 
 
 class SystemEventMethods:
@@ -24,19 +26,19 @@ class SystemEventMethods:
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """The first message at once; then each event that the filter lets through. A reader is only a position."""
-        log, wanted = self._events, request.filter
+        log, wanted = self._events.journal, request.filter
         last = log.last_sequence
         position = request.after_sequence if request.HasField("after_sequence") else last
         _check(request, position, last)
         in_chain = chain_filter(frozenset(wanted.resource_ids))
-        yield self._response(last, missed=log.missed(position))
+        yield self._response(last, missed=position < log.forgotten)
         while True:
-            for event in log.after(position):
-                position = event.sequence
+            for entry in log.after(position):
+                position = entry.sequence
                 # Asked of every event, so that a chain of causes is seen whole.
-                if in_chain(event) and accepts(wanted, event):
-                    yield self._response(log.last_sequence, event=to_event(event))
-            await log.more(position)
+                if in_chain(entry) and accepts(wanted, entry.value):
+                    yield self._response(log.last_sequence, event=to_event(entry))
+            await log.more(position, _PATIENCE_S)
 
     def _response(self, last: int, *, missed: bool = False, event: Any = None) -> pb.WatchEventsResponse:
         return pb.WatchEventsResponse(

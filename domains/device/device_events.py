@@ -50,6 +50,10 @@ class DeviceEvents:
         """Somebody chose; the event is the cause of the change of state that follows from it."""
         return self._tell(view, "device.settings_changed", cause)
 
+    def script_changed(self, view: DeviceView) -> None:
+        """A simulated device follows another script from now on."""
+        self._tell(view, "device.script_changed", "")
+
     def error(self, view: DeviceView, failure: Failure) -> None:
         """The device, its driver or its worker failed."""
         device_id = view.device.id
