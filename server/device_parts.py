@@ -70,8 +70,8 @@ class DeviceParts:
             with suppress(DeviceOpsError):
                 names |= cuda.look_now()
         if self.simulation.wanted:
-            names |= self.simulation.look_now()
-            inventories.append(self.simulation)
+            names |= self.simulation.script.look_now()
+            inventories.append(self.simulation.script)
         if AUTO in wanted and not names:
             names = {"cpu": host_processor()}
         return inventories, names
@@ -99,8 +99,6 @@ class DeviceParts:
     def begin(self) -> list[Coroutine[None, None, None]]:
         """Start the workers; answers what is to run beside the calls."""
         for name, device in self._names.items():
-            if device is not None:
-                self.hot_plug.began(device.id)
             self.fleet.start(name, device)
         if "cpu" not in self._names:
             reach = DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device)
@@ -108,7 +106,7 @@ class DeviceParts:
             off = DeviceSettings(enabled=False)
             self.devices.described("cpu", host_processor(), reach, ready=False, settings=off)
         looking = [self.hot_plug.keep_looking(_LOOK_S)] if self._inventories else []
-        return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.keep_watching()]
+        return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.script.keep_looking()]
 
     async def refresh(self, timeout_s: float, probe_again: bool) -> Refreshed:
         """Look for hardware."""

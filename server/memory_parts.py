@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from domains.device.device import DeviceState
 from domains.device.record import DeviceView
-from domains.errors import Aborted, ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason, FailedPrecondition
 from domains.memory.blobs.blob import Blob, BlobTier
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
@@ -97,10 +97,7 @@ class MemoryParts:
             raise FailedPrecondition("the server is shutting down and takes no new work", ErrorReason.DRAINING)
         if not device_id:
             return
-        view = self._parts.devices.get(device_id)
-        if view.state is DeviceState.LOST:
-            message = f"device {view.device.id} is not there"
-            raise Aborted(message, ErrorReason.DEVICE_LOST, device_id=view.device.id)
+        view = self._parts.devices.there(device_id)
         if not view.settings.enabled:
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)

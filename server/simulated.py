@@ -1,13 +1,12 @@
 """The simulated devices: their script, what their workers are told of it, and what struck."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from domains.device.device import Backend, Device
 from domains.device.simulated.fault_book import FaultBook
 from domains.device.simulated.script import SimDevice, default_script
 from domains.device.simulated.script_file import read_script
@@ -28,15 +27,14 @@ _log = structlog.get_logger()
 class Simulation:
     """All simulated devices. One event loop."""
 
-    backend = Backend.SIMULATED
-
     def __init__(self, devices: Sequence[str], script: Path | None) -> None:
         """`devices`: the configured names; `sim` and `sim:COUNT` are meant for here."""
         asked = [name for name in devices if name == "sim" or name.startswith("sim:")]
         self.wanted = bool(asked)
         count = sum(_count(name) for name in asked)
-        self._watch = ScriptWatch(read_script(script) if script else default_script(max(1, count)), script)
-        self._watch.listeners.append(self._differs)
+        self.script = ScriptWatch(read_script(script) if script else default_script(max(1, count)), script)
+        """As it is now, and whatever is edited in it; also the inventory of the simulated backend."""
+        self.script.listeners.append(self._differs)
         self._book = FaultBook()
         self._fleet: Fleet | None = None
         self.telemetry = SimulatedTelemetry(self.find)
@@ -45,19 +43,7 @@ class Simulation:
 
     def find(self, device_id: str) -> SimDevice | None:
         """The script's device as it is now."""
-        return self._watch.script.device(device_id)
-
-    def look_now(self) -> Mapping[str, Device]:
-        """The devices that are present, by the names that workers are started with."""
-        return self._watch.look_now()
-
-    async def look(self) -> Mapping[str, Device]:
-        """The same, after a look at the script's file."""
-        return await self._watch.look()
-
-    async def keep_watching(self) -> None:
-        """Follow the script's file."""
-        await self._watch.keep_looking()
+        return self.script.script.device(device_id)
 
     def tell_workers(self, fleet: "Fleet") -> None:
         """From now on the workers hear of changes, and devices come and go."""

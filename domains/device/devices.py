@@ -61,6 +61,13 @@ class Devices:
         message = f"there is no device {shown!r}; known: {known}"
         raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=shown, known=known)
 
+    def there(self, name: str) -> DeviceView:
+        """By id or alias, as `get`; DEVICE_LOST for one that is not there any more."""
+        view = self.get(name)
+        if view.state is DeviceState.LOST:
+            raise device_lost(view.device.id)
+        return view
+
     def is_expected(self, name: str) -> bool:
         """Whether a worker is being started for a device of this name for the first time."""
         view = self.find(name)
@@ -112,7 +119,7 @@ class Devices:
 
     def lost(self, device_id: str, why: str) -> int:
         """It is not there any more; answers the event's number."""
-        problem = _lost(device_id, why)
+        problem = device_lost(device_id, why)
         self._change(device_id, present=False, worker_ready=False, running=0, failure=Failure.of(problem))
         return self.events.fault(device_id)
 
@@ -196,14 +203,13 @@ class Devices:
         device: Device | None = None,
         reach: DeviceReach | None = None,
         failure: Failure | None = None,
-        cause: int = 0,
         **changes: Any,
     ) -> DeviceView:
         before = self._views[device_id]
         condition = msgspec.structs.replace(before.condition, **changes)
         view = next_view(before, condition=condition, device=device, reach=reach)
         if view is not before:
-            self._put(view, before, failure, cause)
+            self._put(view, before, failure)
         return view
 
     def _put(self, view: DeviceView, before: DeviceView | None, failure: Failure | None = None, cause: int = 0) -> None:
@@ -218,5 +224,7 @@ class Devices:
         self._changed = asyncio.Event()
 
 
-def _lost(device_id: str, why: str) -> DeviceOpsError:
-    return Aborted(f"device {device_id} is not there any more: {why}", ErrorReason.DEVICE_LOST, device_id=device_id)
+def device_lost(device_id: str, why: str = "") -> Aborted:
+    """The error for a device that is not there (any more)."""
+    message = f"device {device_id} is not there" + (f": {why}" if why else "")
+    return Aborted(message, ErrorReason.DEVICE_LOST, device_id=device_id)

@@ -5,13 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
-from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.health import HealthCheck, HealthDepth, HealthReport, Verdict
 from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import (
-    Aborted,
     DeadlineExceeded,
     DeviceOpsError,
     ErrorReason,
@@ -46,9 +44,7 @@ class DeviceCare:
 
         Raises DEVICE_LOST, DEVICE_RECOVERING while a reset is on its way, QUEUE_TIMEOUT where a healthy job kept the device.
         """
-        view = self._devices.get(device_id)
-        if view.state is DeviceState.LOST:
-            raise Aborted(f"device {view.device.id} is not there", ErrorReason.DEVICE_LOST, device_id=view.device.id)
+        view = self._devices.there(device_id)
         if view.condition.resetting:
             message = f"device {view.device.id} is being reset, which ends with a check of its own"
             raise Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=view.device.id)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView, next_view
@@ -67,8 +66,7 @@ class DeviceControl:
         power = await self._telemetry.power_range(view.device) if asked else None
         span = (power.least_watts, power.most_watts) if power else None
         settings = changed(view.settings, new, mask, view.reach.controls, span, view.reach.capacity)
-        if view.state is DeviceState.LOST:
-            raise Aborted(f"device {device_id} is not there", ErrorReason.DEVICE_LOST, device_id=device_id)
+        self._devices.there(device_id)
         if validate_only:
             condition = msgspec.structs.replace(view.condition, settings=settings)
             return self._impact(next_view(view, condition=condition))

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
-from domains.errors import Aborted, DeviceOpsError, ErrorReason
+from domains.errors import DeviceOpsError
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.pool import PoolKind
 from domains.model.loaded import LoadedModels
@@ -101,9 +100,7 @@ class DevicePool:
 
         Raises DEVICE_LOST: what a worker that is about to end may still tell is of memory that is gone.
         """
-        if self._view.state is DeviceState.LOST:
-            message = f"device {self.device_id} is not there"
-            raise Aborted(message, ErrorReason.DEVICE_LOST, device_id=self.device_id)
+        self._devices.there(self.device_id)
         measure = await self._memory.now(self.device_id) or MemoryMeasure(time_s=time.time())
         if measure.total_bytes is not None and measure.used_bytes is not None:
             # Not mixed with a sample of another moment: what is held would not be part of what is used.

@@ -54,15 +54,9 @@ class HotPlug:
         self._devices = devices
         self._workers = workers
         self._dispatcher = dispatcher
-        self._started: set[str] = set()
-        """Device ids whose workers were started."""
         self._looking: asyncio.Task[Refreshed] | None = None
         self._probing = False
         """Whether that look also tries what each device can do."""
-
-    def began(self, device_id: str) -> None:
-        """A worker for this device was started at the server's start."""
-        self._started.add(device_id)
 
     async def keep_looking(self, every_s: float) -> None:
         """By itself, now and then."""
@@ -131,11 +125,10 @@ class HotPlug:
             self._devices.returned(device_id)
             self._workers.start(name, device)
             returned.append(device_id)
-        elif device_id not in self._started:
+        elif view is None:
             _log.info("device appeared", device=device_id)
             self._workers.start(name, device)
             added.append(device_id)
-        self._started.add(device_id)
 
     async def _probe_all(self, timeout_s: float) -> tuple[str, ...]:
         """Let every worker try out again what its device can do, between two jobs; ids of those that differ."""

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from domains.errors import Aborted, ErrorReason, Unavailable
+from domains.errors import ErrorReason, Unavailable
 from domains.memory.pools.pool import HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
@@ -97,10 +96,9 @@ class MemoryCare:
         """Those that hold memory there. DEVICE_LOST, DEVICE_RECOVERING: the pool is a device's, and it has none."""
         views = [view for view in self._devices.list() if pool_of(view.device.id) == pool_id]
         found = [worker for view in views if (worker := self._worker_of(view.device.id)) is not None]
-        for view in views:
-            if pool_id != HOST and view.state is DeviceState.LOST:
-                raise Aborted(f"device {pool_id} is not there", ErrorReason.DEVICE_LOST, device_id=pool_id)
-            if pool_id != HOST and not found:
+        if pool_id != HOST:
+            self._devices.there(pool_id)
+            if not found:
                 message = f"the worker of {pool_id} is being started, which frees its memory anyway"
                 raise Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=pool_id)
         return found

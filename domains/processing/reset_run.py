@@ -3,9 +3,9 @@
 import asyncio
 import time
 
-from domains.device.devices import Devices
+from domains.device.devices import Devices, device_lost
 from domains.device.health import HealthDepth, Verdict
-from domains.errors import Aborted, ErrorReason, FailedPrecondition, InternalError
+from domains.errors import ErrorReason, FailedPrecondition, InternalError
 from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
 from domains.processing.device_care import DeviceCare
@@ -108,7 +108,7 @@ class ResetRuns:
             message = f"device {device_id} did not come back within {_READY_S:g} s"
             raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id) from None
         if not ready.condition.present:
-            raise Aborted(f"device {device_id} vanished during its reset", ErrorReason.DEVICE_LOST, device_id=device_id)
+            raise device_lost(device_id, "it vanished during its reset")
         after = await self._care.used_bytes(view)
         return None if before is None or after is None else before - after
 

@@ -4,10 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from domains.device.record import DeviceView
-from domains.errors import Aborted, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
 from domains.inference.check import check
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
@@ -105,7 +103,7 @@ class Submissions:
         _names_its_device(options)
         view = self._devices.get(work.device_id)
         if not self._repeats(request_id):
-            self._check_there(view)
+            self._devices.there(view.device.id)
         if not view.settings.enabled and not self._repeats(request_id):
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
@@ -118,7 +116,7 @@ class Submissions:
         view = self._devices.get(work.device_id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
         if not self._repeats(request_id):
-            self._check_there(view)
+            self._devices.there(view.device.id)
             for job in self.jobs.unfinished():
                 if isinstance(job.work, ResetWork) and job.work.device_id == work.device_id:
                     message = f"device {work.device_id} is being reset already, by job {job.id}; wait for it"
@@ -142,11 +140,6 @@ class Submissions:
     def _repeats(self, request_id: str) -> bool:
         """Whether this was asked before: then the same job is the answer, however things are by now."""
         return bool(request_id) and self.jobs.knows_request(request_id)
-
-    @staticmethod
-    def _check_there(view: DeviceView) -> None:
-        if view.state is DeviceState.LOST:
-            raise Aborted(f"device {view.device.id} is not there", ErrorReason.DEVICE_LOST, device_id=view.device.id)
 
     def _submit(
         self, work: Work, options: JobOptions, request_id: str, detached: bool, validate_only: bool = False
