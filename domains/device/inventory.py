@@ -1,12 +1,15 @@
 """Which devices there are, as the configuration wants them and as a backend lists them, without a worker or torch."""
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
+
+import psutil
 
 from domains.device.adapter import Adapter
 from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind
-from domains.device.host_cpu import cpu_architecture, cpu_name, cpu_vendor
+from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
 from domains.device.nvml import NvmlTelemetry
 
 AUTO = "auto"
@@ -68,4 +71,6 @@ def host_processor() -> Device:
         architecture=cpu_architecture(),
         total_memory_bytes=host_memory().total_bytes,
         precision_support=(),
+        compute_units=psutil.cpu_count(logical=False) or os.cpu_count(),
+        max_clock_mhz=cpu_max_clock_mhz(),
     )

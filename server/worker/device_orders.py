@@ -40,11 +40,17 @@ Tell = Callable[[Report], None]
 class DeviceOrders:
     """One thread: the one that ticks the step loop, between two ticks."""
 
-    def __init__(self, steps: StepLoop, about: Device, probe: Callable[[], Device], runtime_bytes: int | None) -> None:
-        """`about`: the device as it was probed; `probe` does it again. `runtime_bytes`: see `allocator.start`."""
+    def __init__(
+        self,
+        steps: StepLoop,
+        about: Callable[[], Device],
+        probe_again: Callable[[], Device],
+        runtime_bytes: int | None,
+    ) -> None:
+        """`about`: the device as it was probed last; `probe_again` tries it anew. `runtime_bytes`: see `allocator.start`."""
         self._steps = steps
         self._about = about
-        self._probe = probe
+        self._probe_again = probe_again
         self._runtime_bytes = runtime_bytes
         self._device = steps.device
         self._blobs = DeviceBlobs(steps.device)
@@ -64,8 +70,7 @@ class DeviceOrders:
                 measure = allocator.measure(self._device, self._owners(), self._runtime_bytes)
                 yield Measured(measure=self._steps.hardware.measured(measure))
             case ProbeOrder():
-                self._about = self._probe()
-                yield Described(device=self._about)
+                yield Described(device=self._probe_again())
             case AllocateBlobOrder():
                 self._allocate(order)
             case WriteBlobOrder():
@@ -96,7 +101,7 @@ class DeviceOrders:
         def progress(completed: int, total: int, name: str) -> None:
             tell(Progressed(stage=Stage.MEASURING, completed=completed, total=total, unit=Unit.STEPS))
 
-        report = benchmark.run(self._device, order.suites, order.max_duration_s, stop, progress, about=self._about)
+        report = benchmark.run(self._device, order.suites, order.max_duration_s, stop, progress, about=self._about())
         yield Benchmarked(report=report)
 
     def _empty(self, order: EmptyOrder) -> int | None:

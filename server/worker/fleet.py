@@ -10,10 +10,8 @@ from domains.device.record import DeviceReach
 from domains.device.telemetry import ALWAYS
 from domains.errors import DeviceOpsError
 from domains.model.loaded import LoadedModels
-from domains.processing.ask import ask
 from domains.processing.dispatch import Dispatcher
 from domains.processing.lane import Lane
-from domains.processing.worker import Described, ProbeOrder, Worker, order_id
 from server.worker.keeper import WorkerKeeper
 from server.worker.link import WorkerLink
 
@@ -70,7 +68,7 @@ class Fleet:
         for keeper in self._of(device_id):
             keeper.suspend()
 
-    def worker_of(self, device_id: str) -> Worker | None:
+    def worker_of(self, device_id: str) -> WorkerLink | None:
         """The device's worker, if it is ready."""
         return next((keeper.link for keeper in self._of(device_id) if keeper.link), None)
 
@@ -117,11 +115,11 @@ class Fleet:
         await self._prepare(name, link)
 
     async def describe_again(self, device_id: str) -> None:
-        """Ask the worker what its device is by now."""
-        view, worker = self._devices.find(device_id), self.worker_of(device_id)
-        if view is not None and worker is not None:
-            found = (await ask(worker, ProbeOrder(job_id=order_id("probe")), Described)).device
-            self._devices.described(view.name, found, view.reach, ready=True)
+        """Ask the worker what its device is by now; nothing is tried anew."""
+        view, link = self._devices.find(device_id), self.worker_of(device_id)
+        if view is not None and link is not None:
+            await link.greet()
+            self._devices.described(view.name, link.device, view.reach, ready=True)
 
     def struck(self, device_id: str, fault_index: int) -> None:
         """A scripted fault takes effect."""

@@ -54,7 +54,7 @@ class OrderLoop:
         runtime_bytes = allocator.start(self._torch_name)
         self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated)
         self._device = self._probe()
-        self._device_orders = DeviceOrders(self._steps, self._device, self._probe_again, runtime_bytes)
+        self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime_bytes)
         self._call_of: dict[str, int] = {}
         self._poisoned = False
         """The driver has failed: nothing that this process computes is trusted any more. The front ends it."""
@@ -89,7 +89,8 @@ class OrderLoop:
 
     def _probe_again(self) -> Device:
         self._cpu = None
-        return self._probe()
+        self._device = self._probe()
+        return self._device
 
     def _first_setup(self) -> SimSetup:
         """The first thing that a simulated device's worker is told."""

@@ -4,14 +4,13 @@ import os
 import time
 
 import diffusers
-import psutil
+import msgspec
 import torch
 import transformers
 
 from domains.device.adapter import Adapter, bare_uuid
-from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind, PrecisionSupport
-from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
+from domains.device.inventory import host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver
 from domains.device.on_device.features import allocation_alignment, features
@@ -65,20 +64,10 @@ def _try(device: torch.device, dtype: torch.dtype) -> PrecisionSupport:
 
 def _cpu(tried: tuple[PrecisionSupport, ...]) -> Device:
     device = torch.device("cpu")
-    return Device(
-        id="cpu",
-        aliases=("cpu:0",),
-        display_name=cpu_name(),
-        kind=DeviceKind.CPU,
-        backend=Backend.CPU,
-        backend_index=0,
-        vendor=cpu_vendor(),
-        architecture=cpu_architecture(),
-        total_memory_bytes=host_memory().total_bytes,
+    return msgspec.structs.replace(
+        host_processor(),
         precision_support=tried,
         features=features(device),
-        compute_units=psutil.cpu_count(logical=False) or os.cpu_count(),
-        max_clock_mhz=cpu_max_clock_mhz(),
         allocation_alignment_bytes=allocation_alignment(device),
         worker_pid=os.getpid(),
         libraries=libraries(),

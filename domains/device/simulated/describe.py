@@ -9,17 +9,15 @@ from domains.device.simulated.script import SimDevice
 def describe(sim_device: SimDevice, probed_cpu: Device) -> Device:
     """The script's device, with what was found by trying on the CPU that does its work."""
     return msgspec.structs.replace(
-        probed_cpu,
-        id=sim_device.id,
-        aliases=(f"sim:{sim_device.index}",),
-        display_name=sim_device.name,
-        kind=DeviceKind.SIMULATED,
-        backend=Backend.SIMULATED,
-        backend_index=sim_device.index,
-        vendor="",
-        total_memory_bytes=sim_device.memory_bytes,
-        max_clock_mhz=None,
-        driver_name="simulated",
+        unprobed(sim_device),
+        architecture=probed_cpu.architecture,
+        compute_units=probed_cpu.compute_units,
+        precision_support=probed_cpu.precision_support,
+        features=probed_cpu.features,
+        allocation_alignment_bytes=probed_cpu.allocation_alignment_bytes,
+        worker_pid=probed_cpu.worker_pid,
+        libraries=probed_cpu.libraries,
+        probe_time_s=probed_cpu.probe_time_s,
     )
 
 
