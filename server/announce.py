@@ -4,6 +4,7 @@ from domains.device.devices import Devices
 from domains.events import EventDomain, EventLog, Severity
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure, PressureChange
+from domains.memory.pools.reclaim import ReclaimReport
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.job import Job
 from domains.processing.job_state import JobState
@@ -61,6 +62,12 @@ class Announcer:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
         cause = 0 if there else self._devices.events.fault(one.device_id)
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
+
+    def reclaimed(self, report: ReclaimReport) -> None:
+        """The server has cleaned a pool by itself."""
+        steps = ", ".join(f"{step.action} {step.owner.id}".strip() for step in report.steps)
+        after = report.after or report.before
+        self._events.tell(EventDomain.MEMORY, "memory.reclaimed", after.id, steps, snapshot=after)
 
     def _pressure(self, change: PressureChange) -> None:
         rising = change.current > (change.previous or Pressure.LOW)

@@ -1,4 +1,5 @@
-"""Builds the server and takes it down again. The only module that constructs; the stop order is read in `serving`."""
+"""Builds the server, with `device_parts` and `memory_parts`, and takes it down again; nothing else constructs. The stop
+order is read in `serving`."""
 
 import asyncio
 import contextlib
@@ -94,6 +95,7 @@ class Server:
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
         self.submissions.check_reservation = self.memory.ledger.find_held
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
+        self.memory.reclaiming.on_reclaimed = self.announcer.reclaimed
         self.health = Health()
         self.view = SystemView(settings, begin_s)
         self.servicers = self._servicers(unloading)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from domains.device.device import DeviceState
 from domains.device.record import DeviceView
 from domains.errors import ErrorReason, FailedPrecondition
-from domains.memory.blobs.blob import Blob, BlobTier
+from domains.memory.blobs.blob import BlobTier
+from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
-from domains.memory.measure import MemoryOwner, OwnerKind
+from domains.memory.measure import OwnerKind
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.disk_pool import DiskPool
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from server.device_parts import DeviceParts
 
 _SAMPLE_S = 1.0
-_HELD_TIERS = (BlobTier.HOST, BlobTier.PINNED_HOST)
 
 
 class MemoryParts:
@@ -62,7 +62,11 @@ class MemoryParts:
         self._loaded = loaded
         self.draining = False
         self.pools = Pools(leak_window_s=settings.leak_window_s)
-        self.blobs = BlobStore(database, settings.state / "blobs", roots=BlobRoots(settings.blob_roots))
+        limits = BlobLimits(
+            max_count=settings.max_blobs, max_bytes=settings.max_blob_bytes, keep_for_s=settings.keep_blobs_s
+        )
+        roots = BlobRoots(settings.blob_roots)
+        self.blobs = BlobStore(database, settings.state / "blobs", roots=roots, limits=limits)
 
     def wire(self, parts: "DeviceParts", dispatcher: Dispatcher, unloading: Unloading) -> None:
         """With the devices, and with what runs jobs."""
@@ -70,17 +74,17 @@ class MemoryParts:
         self._parts = parts
         self._workers = WorkerMemory(self._loaded, fleet.worker_of)
         self._workers.listeners.append(parts.simulation.measured)
-        self._host = HostOwners(self._workers, lambda: self._blob_owners(_HELD_TIERS))
+        self._host = HostOwners(self._workers, self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST))
         care = MemoryCare(self._jobs, devices, self._loaded, dispatcher, unloading, fleet.worker_of, self.pools)
         self.reclaiming = Reclaiming(self.pools, care)
         self.ledger = Ledger(self.pools, self.reclaiming.evict)
         self.budgets = Budgets(self.pools, self.ledger, self.reclaiming)
         self.admission = Admission(self.pools, self.ledger)
-        self.blobs.pay_with(BlobPayments(self.admission, self.check_open))
+        self.blobs.pay_with(BlobPayments(self.admission, self.pools, self.check_open))
         self._device_blobs = WorkerBlobs(devices, fleet.worker_of)
         self.blobs.use_devices(self._device_blobs)
         self.pools.add(HostPool(fleet.pids, self._host.owners, aliases=("cpu", "cpu:0")))
-        self.pools.add(DiskPool(self._settings.state, lambda: self._blob_owners((BlobTier.DISK,))))
+        self.pools.add(DiskPool(self._settings.state, self.blobs.owners_in(BlobTier.DISK)))
         self.pools.is_starting = devices.is_expected
         self.pools.work_of = self._work_of
         self.budgets.stranded = lambda pool_id, ceiling: self._stranded(dispatcher, pool_id, ceiling)
@@ -143,10 +147,3 @@ class MemoryParts:
         self._workers.forget(device_id)
         self._device_blobs.forget(device_id)
         self.blobs.device_lost(device_id)
-
-    def _blob_owners(self, tiers: tuple[BlobTier, ...]) -> list[MemoryOwner]:
-        return [_owner(blob) for blob in self.blobs.all() if blob.tier in tiers and blob.size_bytes]
-
-
-def _owner(blob: Blob) -> MemoryOwner:
-    return MemoryOwner(kind=OwnerKind.BLOB, id=blob.id, session_id=blob.session_id, live_bytes=blob.size_bytes)

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     """How long after its quarantine a device is checked again; doubled after each failed check, up to 5 minutes."""
     leak_window_s: Annotated[float, Field(ge=1)] = 60
     """An owner whose memory grows in four such windows in a row, without more work, is told as a leak suspect."""
+    max_blobs: Annotated[int, Field(ge=1)] = 100_000
+    """Blobs that clients may have made at a time; further ones are refused with QUOTA_EXCEEDED."""
+    max_blob_bytes: Annotated[int, Field(ge=0)] | None = None
+    """What these may hold together, in all tiers. None: only the memory and the disk bound them."""
+    keep_blobs_s: Annotated[float, Field(gt=0)] = 24 * 3600
+    """How long a blob is kept that a client made without saying it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
     drain_s: Annotated[float, Field(ge=0)] = 30

@@ -1,20 +1,24 @@
 """Who may take memory for a blob: the pool's room, its budget, and reservations."""
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from domains.errors import ErrorReason, NotFound
 from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobSpec, BlobTier
 from domains.memory.pools.admission import Admission
+from domains.memory.pools.history import Allocation
 from domains.memory.pools.pool import DISK, HOST
+from domains.memory.pools.pools import Pools
 
 
 class BlobPayments:
     """`domains.memory.blobs.quotas.BlobAdmission`."""
 
-    def __init__(self, admission: Admission, check_device: Callable[[str], None]) -> None:
+    def __init__(self, admission: Admission, pools: Pools, check_device: Callable[[str], None]) -> None:
         """`check_device` raises DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST or DEVICE_RECOVERING."""
         self._admission = admission
+        self._pools = pools
         self._check_device = check_device
 
     def check_session(self, session_id: str) -> None:
@@ -24,14 +28,18 @@ class BlobPayments:
 
     @asynccontextmanager
     async def admit(self, blob: Blob, spec: BlobSpec) -> AsyncGenerator[None]:
-        """Hold a claim on the bytes while they are taken."""
+        """Hold a claim on the bytes while they are taken; how long that took goes into the pool's history."""
         if blob.device_id:
             self._check_device(blob.device_id)
         # As much as the worker takes, which looks for an aligned start in what the allocator gives.
         spare = max(0, spec.alignment_bytes - 1) if blob.tier in DEVICE_TIERS else 0
         claim = await self._admission.admit(_pool(blob), blob.size_bytes + spare, spec.reservation_id, blob.id)
+        begin = time.monotonic()
         try:
             yield
+            took_s = time.monotonic() - begin
+            allocation = Allocation(time_s=time.time(), took_s=took_s, size_bytes=blob.size_bytes)
+            self._pools.get(_pool(blob)).history.allocated(allocation)
         finally:
             claim.close()
 

@@ -57,6 +57,8 @@ class BlobRows:
         self._contents = BlobLinks()
         """Which blobs have which sha256."""
         self._last_place = 0
+        self.changes = 0
+        """Rises whenever a row is written or taken away."""
         self.client_count = self.client_bytes = 0
         """Blobs that clients made, and the memory or disk that these take (a mapped one takes none)."""
         self._load()
@@ -156,6 +158,7 @@ class BlobRows:
         db.executemany("DELETE FROM blobs WHERE id = ?", rows)
 
     def _note(self, blob: Blob) -> None:
+        self.changes += 1
         self._count(self._blobs.get(blob.id), -1)
         self._count(blob, 1)
         self._last_place = max(self._last_place, blob.place)
@@ -166,6 +169,7 @@ class BlobRows:
         self._blobs[blob.id] = blob
 
     def _forget(self, names: list[str]) -> None:
+        self.changes += 1
         for name in names:
             self._count(self._blobs.pop(name, None), -1)
             for request_id in self._requests_of.owners(name):

@@ -5,6 +5,7 @@ files          the tier DISK                              uploads        bytes i
 host_memory    the tier HOST                              registration   RegisterBlob; `mapped` says how files are read
 device_memory  the tiers DEVICE and PINNED_HOST           collection     when a blob goes
 mapped_tier    the tier MAPPED                            readers        who has it open
+owners         what a pool is told of them
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
+from domains.memory.blobs.owners import BlobOwners
 from domains.memory.blobs.quotas import BlobAdmission, BlobLimits, NoSessions, Quotas
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration import Registrations
@@ -181,6 +183,10 @@ class BlobStore:
     def all(self) -> list[Blob]:
         """Every blob, as it was last seen, the oldest first."""
         return [self._access.live(blob) for blob in self._rows.all()]
+
+    def owners_in(self, *tiers: BlobTier) -> BlobOwners:
+        """Who holds memory or disk in these tiers, to be asked again and again."""
+        return BlobOwners(self._rows, frozenset(tiers))
 
     def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
         """The newest first, from a place on."""
