@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.failure import Failure
 from domains.inference.generation import OutputFormat
+from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
 from domains.progress import Degraded
 from server.errors import code_of
@@ -53,6 +54,20 @@ def from_duration(message: Duration) -> float:
     return message.seconds + message.nanos / 1e9
 
 
+def to_latency(summary: LatencySummary) -> measurement_pb2.LatencySummary:
+    """How long many things took."""
+    p95, p99 = summary.p95_s, summary.p99_s
+    return measurement_pb2.LatencySummary(
+        sample_count=summary.sample_count,
+        mean=to_duration(summary.mean_s),
+        shortest=to_duration(summary.shortest_s),
+        p50=to_duration(summary.p50_s),
+        p95=None if p95 is None else to_duration(p95),
+        p99=None if p99 is None else to_duration(p99),
+        longest=to_duration(summary.longest_s),
+    )
+
+
 def to_reason(reason: ErrorReason) -> error_pb2.ErrorReason.ValueType:
     """Our reason as the contract's; the names are the same but for the prefix."""
     return error_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
@@ -92,6 +107,12 @@ def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
             for violation in error.violations
         ]
     return [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+
+
+def refuse(wrong: list[Violation]) -> None:
+    """Raises what is wrong, if anything is."""
+    if wrong:
+        raise InvalidRequest(wrong)
 
 
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:

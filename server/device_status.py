@@ -6,12 +6,10 @@ from typing import Any, Protocol
 
 import grpc
 
-from deviceops.common.v1 import measurement_pb2
 from deviceops.device.v1 import device_pb2, device_service_pb2, device_status_pb2
 from domains.device.feed import LONGEST_S, SHORTEST_S, Clock, StatusFeed
 from domains.device.status import DeviceStatus, Workload
 from domains.errors import InvalidRequest, Violation
-from domains.measurement import LatencySummary
 from server import convert
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -125,19 +123,5 @@ def to_workload(workload: Workload) -> device_status_pb2.DeviceWorkload:
         estimated_idle_in=None if idle_s is None else convert.to_duration(idle_s),
         jobs_per_second=workload.jobs_per_s,
         error_ratio=workload.error_ratio,
-        run_time=None if workload.run_time is None else to_latency(workload.run_time),
-    )
-
-
-def to_latency(summary: LatencySummary) -> measurement_pb2.LatencySummary:
-    """How long many things took."""
-    p95, p99 = summary.p95_s, summary.p99_s
-    return measurement_pb2.LatencySummary(
-        sample_count=summary.sample_count,
-        mean=convert.to_duration(summary.mean_s),
-        shortest=convert.to_duration(summary.shortest_s),
-        p50=convert.to_duration(summary.p50_s),
-        p95=None if p95 is None else convert.to_duration(p95),
-        p99=None if p99 is None else convert.to_duration(p99),
-        longest=convert.to_duration(summary.longest_s),
+        run_time=None if workload.run_time is None else convert.to_latency(workload.run_time),
     )

@@ -1,18 +1,15 @@
-"""Messages of memory pools, budgets, clean-ups, histories and reservations: to and from the domain's values."""
+"""Messages of memory pools, budgets, clean-ups and histories: to and from the domain's values."""
 
 import time
 from collections.abc import Iterable
 
-from deviceops.common.v1 import job_event_pb2, label_pb2, measurement_pb2
 from deviceops.memory.v1 import (
     memory_budget_pb2,
     memory_history_pb2,
     memory_pool_pb2,
     memory_service_pb2,
-    reservation_pb2,
 )
 from domains.errors import InvalidRequest, Violation
-from domains.measurement import LatencySummary
 from domains.memory.measure import MemoryOwner
 from domains.memory.pools.advice import Recommendation
 from domains.memory.pools.budget import MemoryBudget
@@ -22,18 +19,8 @@ from domains.memory.pools.leaks import LeakSuspect
 from domains.memory.pools.pool import PoolKind, PoolView
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaim import ReclaimAsk, ReclaimLevel, ReclaimReport, ReclaimStep
-from domains.memory.pools.reservation import (
-    DEFAULT_LIVE_S,
-    Priority,
-    Reservation,
-    ReservationAsk,
-    ReservationState,
-    ReservationWanted,
-)
 from domains.processing.job_event import Failure
 from server import convert
-
-_PRIORITY = {priority: job_event_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority}
 
 
 def to_pool(view: PoolView, *, include_owners: bool) -> memory_pool_pb2.MemoryPool:
@@ -162,14 +149,9 @@ def from_reclaim(request: memory_service_pb2.ReclaimMemoryRequest) -> ReclaimAsk
             keep_ids=tuple(request.keep_ids),
             max_s=span,
         ),
-        lambda: _refuse(wrong),
+        lambda: convert.refuse(wrong),
     )
     return ask
-
-
-def _refuse(wrong: list[Violation]) -> None:
-    if wrong:
-        raise InvalidRequest(wrong)
 
 
 def to_report(report: ReclaimReport) -> memory_pool_pb2.MemoryReclaimReport:
@@ -206,7 +188,7 @@ def to_history(
         allocation_count=history.allocation_count,
         allocation_failure_count=history.allocation_failure_count,
         mean_allocation_bytes=history.mean_allocation_bytes,
-        allocation_latency=to_latency(history.allocation_latency) if history.allocation_latency else None,
+        allocation_latency=convert.to_latency(history.allocation_latency) if history.allocation_latency else None,
         leak_suspects=[_to_suspect(suspect) for suspect in suspects],
         recommendations=[
             memory_history_pb2.MemoryRecommendation(
@@ -234,78 +216,4 @@ def _to_suspect(suspect: LeakSuspect) -> memory_history_pb2.MemoryLeakSuspect:
         growth_bytes_per_second=suspect.growth_bytes_per_s,
         growing_for=convert.to_duration(suspect.growing_s),
         window_count=suspect.windows,
-    )
-
-
-def to_latency(summary: LatencySummary) -> measurement_pb2.LatencySummary:
-    """How long many things took."""
-    return measurement_pb2.LatencySummary(
-        sample_count=summary.sample_count,
-        mean=convert.to_duration(summary.mean_s),
-        shortest=convert.to_duration(summary.shortest_s),
-        p50=convert.to_duration(summary.p50_s),
-        p95=None if summary.p95_s is None else convert.to_duration(summary.p95_s),
-        p99=None if summary.p99_s is None else convert.to_duration(summary.p99_s),
-        longest=convert.to_duration(summary.longest_s),
-    )
-
-
-def to_reservation(reservation: Reservation) -> reservation_pb2.Reservation:
-    """A reservation."""
-    end = reservation.end_time_s
-    return reservation_pb2.Reservation(
-        id=reservation.id,
-        memory_pool_id=reservation.pool_id,
-        size_bytes=reservation.size_bytes,
-        purpose=reservation.purpose,
-        priority=_PRIORITY[reservation.priority],
-        state=reservation_pb2.ReservationState.Value(f"RESERVATION_STATE_{reservation.state.name}"),
-        consumer_id=reservation.consumer_id,
-        session_id=reservation.session_id,
-        create_time=convert.to_time(reservation.create_time_s),
-        expire_time=convert.to_time(reservation.expire_time_s),
-        end_time=None if end is None else convert.to_time(end),
-        etag=reservation.etag,
-        labels=[label_pb2.Label(key=key, value=value) for key, value in reservation.labels],
-    )
-
-
-def from_create(request: memory_service_pb2.CreateReservationRequest) -> ReservationAsk:
-    """What to keep free; refuses what cannot be meant, all at once."""
-    wrong: list[Violation] = []
-    priority = Priority.NORMAL
-    if request.priority in list(Priority):
-        priority = Priority(request.priority)
-    elif request.priority:
-        wrong.append(Violation(field="priority", message=f"there is no priority {request.priority}", allowed="0..4"))
-    ask, _ = convert.both(
-        lambda: ReservationAsk(
-            pool_id=request.memory_pool_id,
-            size_bytes=request.size_bytes,
-            purpose=request.purpose,
-            priority=priority,
-            live_s=convert.from_duration(request.time_to_live) if request.HasField("time_to_live") else DEFAULT_LIVE_S,
-            allow_eviction=request.allow_eviction,
-            wait_s=convert.from_duration(request.wait_timeout),
-            session_id=request.session_id,
-            labels=tuple((label.key, label.value) for label in request.labels),
-        ),
-        lambda: _refuse(wrong),
-    )
-    return ask
-
-
-def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: tuple[str, ...]) -> ReservationWanted:
-    """Which reservations; the pools' names are resolved already."""
-    unknown = [state for state in message.states if state not in reservation_pb2.ReservationState.values()]
-    if unknown:
-        text = f"there is no state {unknown[0]}"
-        raise InvalidRequest([Violation(field="filter.states", message=text, allowed="0..5")])
-    every = reservation_pb2.RESERVATION_STATE_UNSPECIFIED in message.states
-    names = {reservation_pb2.ReservationState.Value(f"RESERVATION_STATE_{s.name}"): s for s in ReservationState}
-    return ReservationWanted(
-        states=tuple(ReservationState) if every else tuple(names[state] for state in message.states),
-        pool_ids=pool_ids,
-        session_id=message.session_id,
-        labels=tuple((label.key, label.value) for label in message.labels),
     )

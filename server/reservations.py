@@ -11,7 +11,7 @@ from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reservation import DEFAULT_LIVE_S
 from server import convert, paging
-from server.memory_messages import from_create, from_filter, to_reservation
+from server.reservation_messages import from_create, from_filter, to_reservation
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
