@@ -87,7 +87,9 @@ class Journal(Generic[Value]):
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
-            await asyncio.wait_for(waiter, timeout_s)
+            # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the news.
+            async with asyncio.timeout(timeout_s):
+                await waiter
         except TimeoutError:
             return False
         finally:

@@ -196,7 +196,8 @@ class Server:
         await self.tell_health()
         self.dispatcher.stop_taking()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.dispatcher.idle(), self.settings.drain_s)
+            async with asyncio.timeout(self.settings.drain_s):
+                await self.dispatcher.idle()
 
     async def end_tasks(self) -> None:
         """End the workers and everything else that runs beside."""

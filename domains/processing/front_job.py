@@ -27,9 +27,9 @@ class FrontJob:
         return self._jobs.live(self.id).cancel_time_s is not None
 
     async def until_cancelled(self) -> None:
-        """Wait until it is asked to stop."""
+        """Wait until it is asked to stop, or has ended."""
         live = self._jobs.live(self.id)
-        while live.cancel_time_s is None:
+        while live.cancel_time_s is None and not live.journal.closed:
             await live.journal.more(live.journal.last_sequence, _PATIENCE_S)
 
     def succeeded(self, result: JobResult, stage: Stage, wall_s: float) -> None:

@@ -130,7 +130,8 @@ class JobRun:
         """The next report; None: there are no more. A worker that tells nothing for too long hangs, and is ended."""
         limit = self._tools.stall_timeout_s
         try:
-            return await asyncio.wait_for(anext(reports, None), limit)
+            async with asyncio.timeout(limit):
+                return await anext(reports, None)
         except TimeoutError:
             why = f"the device told nothing of its work for {limit:g} s"
             worker.end(why)

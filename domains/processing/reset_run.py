@@ -63,6 +63,7 @@ class ResetRuns:
         await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
     async def _reset(self, device_id: str, work: ResetWork, begin: float) -> ResetReport:
         lane = self._dispatcher.lanes.of(device_id)

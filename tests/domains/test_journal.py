@@ -100,6 +100,23 @@ async def test_a_journal_taken_up_again_is_silent_until_something_new_happens() 
     assert [entry.sequence for entry in journal.after(1)] == [1001]
 
 
+async def test_a_reader_who_leaves_as_the_news_comes_has_left() -> None:
+    journal: Journal[int] = Journal()
+    waiting = asyncio.create_task(journal.more(0, 60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    write(journal, 1)
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    # The other order: the news is there, and the reader leaves before it has looked.
+    waiting = asyncio.create_task(journal.more(1, 60))
+    await asyncio.sleep(0)
+    write(journal, 2)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+
+
 async def test_a_reader_who_leaves_leaves_nothing_behind() -> None:
     journal: Journal[int] = Journal()
     waiting = asyncio.create_task(journal.more(0, 60))
