@@ -24,7 +24,8 @@ from isal import isal_zlib
 
 from bench.measure import interleave, ratio, result, spread
 from bench.picture_source import PICTURES, pictures
-from server.stdio.channel import STREAM_LIMIT_BYTES, FrameChannel
+from server.stdio.channel import FrameChannel
+from server.stdio.child import ChildProcess
 
 SIZE = 3 * 1024 * 1024
 COUNT = 16
@@ -91,16 +92,9 @@ class Frames:
         self.process, self._channel = runner.run(self._start())
 
     @staticmethod
-    async def _start() -> tuple[asyncio.subprocess.Process, FrameChannel]:
-        process = await asyncio.create_subprocess_exec(
-            *command("frames", str(SIZE)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=STREAM_LIMIT_BYTES,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        return process, FrameChannel(process.stdout, process.stdin)
+    async def _start() -> tuple[ChildProcess, FrameChannel]:
+        process = await ChildProcess.start(*command("frames", str(SIZE)))
+        return process, FrameChannel(process)
 
     def take(self, count: int, each: Callable[[bytes], object]) -> None:
         """So many pictures' bytes."""
@@ -115,6 +109,7 @@ class Frames:
         """End it."""
         self.process.kill()
         self._runner.run(self.process.wait())
+        self.process.close()
 
 
 @contextmanager

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from deviceops.stdio.v1.frame_pb2 import Frame, FrameGoAway, FrameHello, FrameMetadata, FrameOpen, FramePing, FramePong
 from server.stdio.call import Call, Payload
+from server.stdio.child import ChildProcess
 from server.stdio.credit import Allowance
 from server.stdio.ending import EndKind, PipeEnd, from_close
 from server.stdio.frames import FrameDecoder, FrameError, Raw, encode, encode_raw_header
 from server.stdio.hello import body_limit, expect_hello, own_hello
 
-STREAM_LIMIT_BYTES = 4 * 1024 * 1024
-"""The `limit` to give to `asyncio.create_subprocess_exec`: with asyncio's 64 KiB a picture takes dozens of turns."""
-
-_READ_BYTES = 1024 * 1024
 _JOIN_BYTES = 64 * 1024  # a payload up to this is copied behind its header: cheaper than a second write
 _PONG_BACKLOG_BYTES = 1024 * 1024
+
+_log = structlog.get_logger()
 
 
 class FrameChannel:
@@ -29,22 +30,20 @@ class FrameChannel:
     else. When the pipe ends, for whatever reason, every open call ends with UNAVAILABLE and `closed` holds the cause.
     """
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: FrameHello | None = None
-    ) -> None:
+    def __init__(self, child: ChildProcess, hello: FrameHello | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[PipeEnd] = loop.create_future()
         """Done when the pipe is over."""
-        self._reader = reader
-        self._writer = writer
+        self._child = child
+        self._decoder = FrameDecoder()
         self._peer_hello: asyncio.Future[FrameHello | None] = loop.create_future()
         self._calls: dict[int, Call] = {}
         self._call_ids = itertools.count(1, 2)
         self._pings: dict[int, asyncio.Future[None]] = {}
         self._ping_tokens = itertools.count(1)
         self._went_away: str | None = None
-        self._emit(encode(Frame(hello=hello or own_hello())))
-        self._reading = loop.create_task(self._read())
+        child.write(encode(Frame(hello=hello or own_hello())))
+        child.listen(self._on_bytes, self._on_end)
 
     async def hello(self) -> FrameHello | None:
         """What the other end said first; None where the pipe ended before it said anything."""
@@ -106,11 +105,9 @@ class FrameChannel:
             del self._pings[token]
         return loop.time() - start
 
-    async def close(self, reason: str = "closed") -> None:
+    def close(self, reason: str = "closed") -> None:
         """Say go-away and close the output, a child's order to end. Open calls end with UNAVAILABLE."""
         self._finish(PipeEnd(kind=EndKind.CLOSED_HERE, detail=reason), say=reason)
-        self._reading.cancel()
-        await asyncio.wait([self._reading])
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +115,7 @@ class FrameChannel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        self.close()
 
     def write(self, frame: Frame | Raw) -> None:
         """For calls: put one frame into the output, whole. Does nothing on a pipe that is over."""
@@ -126,47 +123,42 @@ class FrameChannel:
         if self.closed.done() or hello is None:
             return
         if isinstance(frame, Frame):
-            self._emit(encode(frame, body_limit(hello)))
+            self._child.write(encode(frame, body_limit(hello)))
         elif len(frame.payload) <= _JOIN_BYTES:
-            self._emit(encode_raw_header(frame.call_id, frame.payload, body_limit(hello)) + frame.payload)
+            self._child.write(encode_raw_header(frame.call_id, frame.payload, body_limit(hello)) + frame.payload)
         else:
-            self._emit(encode_raw_header(frame.call_id, frame.payload, body_limit(hello)), frame.payload)
+            # Adjacent writes without a wait between them stay adjacent on the wire.
+            self._child.write(encode_raw_header(frame.call_id, frame.payload, body_limit(hello)), frame.payload)
 
     async def drain(self) -> None:
         """For calls: wait until the output has room again, or the pipe is over."""
         try:
-            await self._writer.drain()
+            await self._child.drain()
         except OSError as error:
             self._finish(PipeEnd(kind=EndKind.BROKEN, detail=f"writing failed: {error}"))
 
-    def _emit(self, *pieces: bytes) -> None:
-        """Adjacent writes without a wait between them stay adjacent on the wire."""
-        if not self._writer.is_closing():
-            for piece in pieces:
-                self._writer.write(piece)
-
-    async def _read(self) -> None:
-        end = PipeEnd(kind=EndKind.BROKEN, detail="reading stopped by an unexpected error")
-        say: str | None = None
+    def _on_bytes(self, chunk: bytes) -> None:
+        if self.closed.done():
+            return
         try:
-            end = await self._read_to_the_end()
-        except FrameError as error:
-            say = str(error)
-            end = PipeEnd(kind=EndKind.BAD_FRAME, detail=say)
-        except OSError as error:
-            end = PipeEnd(kind=EndKind.BROKEN, detail=f"reading failed: {error}")
-        finally:
-            self._finish(end, say)
-
-    async def _read_to_the_end(self) -> PipeEnd:
-        decoder = FrameDecoder()
-        while chunk := await self._reader.read(_READ_BYTES):
-            for frame in decoder.feed(chunk):
+            for frame in self._decoder.feed(chunk):
                 self._on_frame(frame)
-        if self._went_away is not None:
-            return PipeEnd(kind=EndKind.WENT_AWAY, detail=self._went_away)
-        where = "inside a frame" if decoder.inside_frame else "between two frames"
-        return PipeEnd(kind=EndKind.END_OF_STREAM, detail=f"the other process closed it or died, {where}")
+        except FrameError as error:
+            self._finish(PipeEnd(kind=EndKind.BAD_FRAME, detail=str(error)), say=str(error))
+        except Exception:
+            # A bug must not leave a pipe that looks alive and that nobody reads.
+            _log.exception("a bug ended a frame channel")
+            self._finish(PipeEnd(kind=EndKind.BROKEN, detail="reading stopped by an unexpected error"))
+
+    def _on_end(self, error: OSError | None) -> None:
+        if error is not None:
+            self._finish(PipeEnd(kind=EndKind.BROKEN, detail=f"reading failed: {error}"))
+        elif self._went_away is not None:
+            self._finish(PipeEnd(kind=EndKind.WENT_AWAY, detail=self._went_away))
+        else:
+            where = "inside a frame" if self._decoder.inside_frame else "between two frames"
+            detail = f"the other process closed it or died, {where}"
+            self._finish(PipeEnd(kind=EndKind.END_OF_STREAM, detail=detail))
 
     def _on_frame(self, frame: Frame | Raw) -> None:
         if not self._peer_hello.done():
@@ -206,7 +198,7 @@ class FrameChannel:
 
     def _answer(self, token: int) -> None:
         # Nobody reads our output: then an unanswered ping is the truth, and answers must not pile up.
-        if self._writer.transport.get_write_buffer_size() < _PONG_BACKLOG_BYTES:
+        if self._child.backlog_bytes < _PONG_BACKLOG_BYTES:
             self.write(Frame(pong=FramePong(token=token)))
 
     def _go_away(self, message: FrameGoAway) -> None:
@@ -234,7 +226,7 @@ class FrameChannel:
         if self.closed.done():
             return
         if say is not None:
-            self._emit(encode(Frame(go_away=FrameGoAway(reason=say))))
+            self._child.write(encode(Frame(go_away=FrameGoAway(reason=say))))
         self.closed.set_result(end)
         if not self._peer_hello.done():
             self._peer_hello.set_result(None)
@@ -244,4 +236,4 @@ class FrameChannel:
         for call in self._calls.values():
             call.finish(end.as_status())
         self._calls.clear()
-        self._writer.close()
+        self._child.close_stdin()

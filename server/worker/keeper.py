@@ -13,7 +13,8 @@ import structlog
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
-from server.stdio.channel import STREAM_LIMIT_BYTES, FrameChannel
+from server.stdio.channel import FrameChannel
+from server.stdio.child import ChildProcess
 from server.worker.link import WorkerLink
 
 _SHORT_LIFE_S = 30.0
@@ -88,7 +89,7 @@ class WorkerKeeper:
         """Called when the worker becomes ready or is lost."""
         self._household = household
         self._capacity = capacity
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
         self._meant_to_end = ""
         """Why somebody ended this life of the worker; empty: nobody has."""
         self._wanted = asyncio.Event()
@@ -106,7 +107,7 @@ class WorkerKeeper:
     def end(self, why: str) -> None:
         """Kill this life of the worker: even one that hangs in a driver ends."""
         self._meant_to_end = self._meant_to_end or why
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             self._process.kill()
 
     async def keep(self) -> None:
@@ -128,21 +129,11 @@ class WorkerKeeper:
 
     async def _live(self) -> None:
         """One life of the worker, from its start to its death."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "server.worker.process",
-            self.name,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=STREAM_LIMIT_BYTES,
-            env={**os.environ, **_ENVIRONMENT},
-        )
+        command = (sys.executable, "-m", "server.worker.process", self.name)
+        process = await ChildProcess.start(*command, env={**os.environ, **_ENVIRONMENT})
         self._process, self.pid, self.start_time_s = process, process.pid, time.time()
-        assert process.stdout is not None
-        assert process.stdin is not None
         try:
-            async with FrameChannel(process.stdout, process.stdin) as channel:
+            async with FrameChannel(process) as channel:
                 await self._serve(channel, process)
         except WorkerGone as gone:
             self.last_problem = self._meant_to_end or str(gone)
@@ -151,13 +142,14 @@ class WorkerKeeper:
             _log.exception("a bug ended a worker", device=self.name)
             self.last_problem = "a fault of the server; its log has the details"
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            process.kill()
+            await process.wait()
+            process.close()
+            self._process = None
             self.pid = self.start_time_s = self.ready_s = self.talking = None
         _log.warning("worker ended", device=self.name, pid=process.pid, problem=self.last_problem)
 
-    async def _serve(self, channel: FrameChannel, process: asyncio.subprocess.Process) -> None:
+    async def _serve(self, channel: FrameChannel, process: ChildProcess) -> None:
         """Give the dispatcher a lane for as long as the pipe holds."""
         link = WorkerLink(channel, self.end, lambda index: self._household.struck(self.name, index))
         self.talking = link

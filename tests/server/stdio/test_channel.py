@@ -111,8 +111,7 @@ async def test_garbage_from_the_child_closes_the_pipe_with_go_away() -> None:
 async def test_garbage_to_the_child_is_answered_with_go_away() -> None:
     async with started() as child:
         call = await child.channel.open("/until", b"")
-        assert child.process.stdin is not None
-        child.process.stdin.write(b"GET / HTTP/1.1\r\n")
+        child.process.write(b"GET / HTTP/1.1\r\n")
         end = await child.channel.closed
         assert end.kind == EndKind.WENT_AWAY
         assert "47 45 54" in end.detail
@@ -124,7 +123,7 @@ async def test_prints_in_the_child_go_to_stderr() -> None:
     async with started() as child:
         call = await child.channel.open("/noise", b"quiet", half_close=True)
         assert await gathered(call) == [Payload(b"quiet")]
-        await child.channel.close()
+        child.channel.close()
         noise = await child.stderr()
         for line in ("a print", "a native library", "the original object", "a child of the child"):
             assert line in noise
@@ -152,7 +151,7 @@ async def test_a_stopped_process_answers_no_ping() -> None:
 async def test_closing_the_channel_ends_the_child() -> None:
     async with started() as child:
         call = await child.channel.open("/until", b"")
-        await child.channel.close("done")
+        child.channel.close("done")
         assert (await call.end()).code == Code.UNAVAILABLE
         assert await child.process.wait() == 0
 
