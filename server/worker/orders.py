@@ -52,7 +52,7 @@ class OrderLoop:
         """What a simulated device computes on."""
         self._torch_name = "cpu" if self._simulated else name
         runtime_bytes = allocator.start(self._torch_name)
-        self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated)
+        self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated, unwanted=self._unwanted)
         self._device = self._probe()
         self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime_bytes)
         self._call_of: dict[str, int] = {}
@@ -218,6 +218,9 @@ class OrderLoop:
             isinstance(command, Ended) or (isinstance(command, Cancelled) and command.call_id == call_id)
             for command in self._commands
         )
+
+    def _unwanted(self, job_id: str) -> bool:
+        return self._cancelled(self._call_of[job_id])
 
     def _value_of(self, loaded: OnDeviceModel) -> LoadedModel:
         sizes = sorted(loaded.bytes_per_component.items(), key=lambda item: -item[1])

@@ -16,6 +16,8 @@ the model that is there already where it is. A tick is one denoising step, one d
 20 ms if all that is left is in the encoders, or until the device is done with one more unit.
 
 `StepLoop(…, hardware=…)` puts something between the engine and its device: see `hardware` and `simulated`.
+`StepLoop(…, unwanted=…)` is asked within a step, where the device computes in the calling thread, whether a job is to end:
+it is not computed to its end then.
 
 Of each job submitted, `report` tells stages, progress, previews and pictures, then exactly one of `Finished`, `Failed`,
 `Stopped`, and nothing after it.

@@ -1,11 +1,23 @@
 """What the engine asks of a model family. One instance serves one model on one device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Abandoned(Exception):
+    """Nobody wants the result of the forward that was being computed."""
+
+
+KeepOn = Callable[[], None]
+"""Asked between the parts of a forward, whether to go on: raises `Abandoned` if nobody wants its result any more."""
+
+
+def regardless() -> None:
+    """A `KeepOn` that always goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +66,15 @@ class Family(Protocol):
         """(channels, height, width) of one picture's latents."""
         ...
 
-    def denoise(self, group: Sequence[StepRows]) -> list[Tensor]:
+    def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         """The model's output for each of a group's jobs, guidance applied, float32, shaped like its latents.
 
-        Enqueues only: nothing here waits for the device.
+        Enqueues only: nothing here waits for the device. Raises what `keep_on` raises.
         """
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8."""
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8. Raises what `keep_on` raises."""
         ...
 
     def prepare_previews(self) -> None:

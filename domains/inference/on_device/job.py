@@ -13,7 +13,7 @@ from torch import Tensor
 from domains.errors import ErrorReason, InternalError
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.family import Family
+from domains.inference.on_device.family import Family, KeepOn
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.in_flight import InFlight
@@ -125,13 +125,13 @@ class Job:
 
         self._in_flight.add(fence, deliver)
 
-    def decode(self) -> None:
-        """Enqueue the next picture's decoding."""
+    def decode(self, keep_on: KeepOn) -> None:
+        """Enqueue the next picture's decoding. Raises what `keep_on` raises."""
         index = self._pictures.next_to_decode
         if index is None:
             return
         began = self._hardware.mark()
-        pixels = to_host(self.family.decode(self.walking.latents[index : index + 1]))
+        pixels = to_host(self.family.decode(self.walking.latents[index : index + 1], keep_on))
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
 

@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from domains.inference.on_device.family import Conditions, EncodedPrompt, StepRows, as_pixels
+from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, StepRows, as_pixels, regardless
 from domains.inference.on_device.latent_colours import LatentColours
 from domains.inference.on_device.transformer import KeysValues
 from domains.inference.on_device.unet import TextKeys, UNet
@@ -69,19 +69,19 @@ class Sd1:
         scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
         return self._vae.config.latent_channels, height_px // scale, width_px // scale
 
-    def denoise(self, group: Sequence[StepRows]) -> list[Tensor]:
-        return [self._denoise(rows, cast(Sd1Conditions, rows.conditions)) for rows in group]
+    def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
+        return [self._denoise(rows, cast(Sd1Conditions, rows.conditions), keep_on) for rows in group]
 
-    def _denoise(self, rows: StepRows, text: Sd1Conditions) -> Tensor:
+    def _denoise(self, rows: StepRows, text: Sd1Conditions, keep_on: KeepOn) -> Tensor:
         latents = rows.latents.to(self._unet.dtype, memory_format=torch.channels_last)
-        output = self._unet(latents, rows.timestep, text.rows(rows.latents.shape[0])).float()
+        output = self._unet(latents, rows.timestep, text.rows(rows.latents.shape[0]), keep_on).float()
         if not text.guided:
             return output
         without, with_text = output.chunk(2)
         return without + text.guidance * (with_text - without)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return as_pixels(self._decoded(latents))[0]
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        return as_pixels(self._decoded(latents, keep_on))[0]
 
     def prepare_previews(self) -> None:
         self._colours.fit()
@@ -90,10 +90,10 @@ class Sd1:
         colours = self._colours.of(x0)
         return as_pixels(torch.nn.functional.interpolate(colours, size, mode="bilinear", align_corners=False))
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def _decoded(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """Scaled latents → pictures in −1..1. The scale is what made the latents' variance about 1."""
         unscaled = latents / self._vae.config.scaling_factor
-        return self._decoder(unscaled.to(self._vae.dtype, memory_format=torch.channels_last))
+        return self._decoder(unscaled.to(self._vae.dtype, memory_format=torch.channels_last), keep_on)
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         """Pictures in −1..1 → scaled latents, without the encoder's own noise."""

@@ -10,6 +10,7 @@ import torch
 from domains.errors import AlreadyExists, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.ending import failed, finished, stopped
+from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.hardware import Hardware, RealHardware
 from domains.inference.on_device.job import Job
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -33,11 +34,17 @@ class StepLoop:
         *,
         hardware: Hardware | None = None,
         encoders: int = 2,
+        unwanted: Callable[[str], bool] = lambda job_id: False,
     ) -> None:
-        """`encoders`: threads that write image files beside the loop. `hardware` None: the device is what it is."""
+        """`encoders`: threads that write image files beside the loop. `hardware` None: the device is what it is.
+
+        `unwanted`: whether the end of a job, by id, has been asked for meanwhile. It is looked at within a unit of work
+        too, where the device computes in this thread.
+        """
         self.device = torch.device(device)
         self.hardware: Hardware = hardware or RealHardware(self.device)
         self._report = report
+        self._unwanted = unwanted
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
         self._models = ResidentModels(self.device, self.hardware)
@@ -149,17 +156,30 @@ class StepLoop:
                 first.condition()
                 self._hold_prompts()
             else:
-                first.decode()
+                first.decode(self._keep_on(group))
 
     def _step(self, group: tuple[Job, ...]) -> None:
         hardware = self.hardware
         began = hardware.mark()
         for job in group:
             hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
-        walk_together([job.walking for job in group])
+        walk_together([job.walking for job in group], self._keep_on(group))
         for job in group:
             hardware.after_step(job.id, job.walking.index, job.walking.latents)
             job.stepped(began)
+
+    def _keep_on(self, group: tuple[Job, ...]) -> KeepOn:
+        """A step may take seconds on a CPU. One that nobody wants any more is left between two of its parts."""
+        if self.device.type != "cpu":
+            return regardless
+
+        def keep_on() -> None:
+            if all(self._unwanted(job.id) for job in group):
+                for job in group:
+                    job.ask_to_stop()
+                raise Abandoned
+
+        return keep_on
 
     def _hold_prompts(self) -> None:
         self.hardware.hold("prompts", self._prompts.held_bytes())
@@ -176,6 +196,8 @@ class StepLoop:
         """The one place that ends jobs for an error."""
         try:
             yield
+        except Abandoned:
+            return  # They were asked to stop: the next tick ends them.
         except Exception as error:
             for job in jobs:
                 self._end(job, lambda job, error=error: failed(job, translate(error, self.device, str(job.stage))))

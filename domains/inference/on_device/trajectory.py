@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.on_device.family import Conditions, Family, StepRows
+from domains.inference.on_device.family import Conditions, Family, KeepOn, StepRows, regardless
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.samplers import Sampler
 
@@ -62,8 +62,11 @@ def begin(
     return Trajectory(family, conditions, sampler, Noise(resolved.seeds, shape, device))
 
 
-def walk_together(group: Sequence[Trajectory]) -> None:
-    """One step of each, in as few forwards as their family can make of it. All are of one model, none is done."""
-    outputs = group[0].family.denoise([trajectory.rows() for trajectory in group])
+def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:
+    """One step of each, in as few forwards as their family can make of it. All are of one model, none is done.
+
+    Raises what `keep_on` raises; the step is not walked then.
+    """
+    outputs = group[0].family.denoise([trajectory.rows() for trajectory in group], keep_on)
     for trajectory, output in zip(group, outputs, strict=True):
         trajectory.apply(output)

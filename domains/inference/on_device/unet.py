@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
 from domains.inference.on_device.transformer import KeysValues, Transformer, doubled, joined
 
@@ -61,15 +62,18 @@ class UNet:
         """What the walk needs of text states (rows, tokens, width); for any number of steps."""
         return [transformer.text_keys(states) for transformer in self._transformers]
 
-    def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys, keep_on: KeepOn = regardless) -> Tensor:
         """latents: (rows, channels, h, w), channels last. (rows of the text, channels, h, w)."""
         shifts, keys = iter(self._shifts(timestep)), iter(text)
         hidden = self._unet.conv_in(latents)
         skips = [hidden]
         for level in self._down:
+            keep_on()
             hidden = self._descend(level, hidden, skips, shifts, keys)
+        keep_on()
         hidden = self._cross(hidden, shifts, keys)
         for level in self._up:
+            keep_on()
             hidden = self._ascend(level, hidden, skips, shifts, keys)
         return self._unet.conv_out(F.silu(self._unet.conv_norm_out(hidden), inplace=True))
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F  # noqa: N812 (the name torch's own documentatio
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
 
 
@@ -21,7 +22,7 @@ class VaeDecoder:
             for block in self._vae.decoder.up_blocks
         ]
 
-    def __call__(self, latents: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """(rows, channels, h, w), channels last → (rows, 3, 8h, 8w) in −1..1, about."""
         decoder = self._vae.decoder
         if self._vae.post_quant_conv is not None:
@@ -31,6 +32,7 @@ class VaeDecoder:
             hidden = resnet(hidden if attention is None else attention(hidden))
         for resnets, upsample in self._levels:
             for resnet in resnets:
+                keep_on()
                 hidden = resnet(hidden)
             hidden = hidden if upsample is None else upsample(hidden)
         return decoder.conv_out(F.silu(decoder.conv_norm_out(hidden), inplace=True))

@@ -18,7 +18,9 @@ class Recorder:
         self.order: list[str] = []
         """Jobs in the order in which they ended."""
         self.on_report: Callable[[str, Report], None] = lambda job_id, report: None
-        self.loop = StepLoop(device, self._take)
+        self.unwanted: Callable[[str], bool] = lambda job_id: False
+        """What the step loop asks within a step."""
+        self.loop = StepLoop(device, self._take, unwanted=lambda job_id: self.unwanted(job_id))
         self.loaded: OnDeviceModel = self.loop.load(model)
 
     def _take(self, job_id: str, report: Report) -> None:

@@ -17,6 +17,7 @@ from tests.domains.inference.on_device.requests import request
 
 STEP = Progressed(stage=Stage.DENOISING, completed=2, total=5, unit=Unit.STEPS)
 LAST_STEP = Progressed(stage=Stage.DENOISING, completed=5, total=5, unit=Unit.STEPS)
+STARTED_DECODING = StageStarted(stage=Stage.DECODING)
 PICTURE = Progressed(stage=Stage.DECODING, completed=1, total=2, unit=Unit.IMAGES)
 
 
@@ -52,6 +53,36 @@ def test_a_cancelled_job_does_no_more_work(
     assert isinstance(end, Stopped)
     assert (end.stage, end.receipt.steps_executed) == (stage, steps)
     assert end.latency_s >= 0
+
+
+@pytest.mark.parametrize(("looks", "stage", "steps"), [(9, Stage.DENOISING, 1), (1, Stage.DENOISING, 0)])
+def test_a_step_that_nobody_wants_is_left_in_its_middle(
+    loop: Recorder, tiny: Model, looks: int, stage: Stage, steps: int
+) -> None:
+    asked: list[str] = []
+
+    def unwanted(job_id: str) -> bool:
+        asked.append(job_id)
+        return len(asked) >= looks
+
+    loop.unwanted = unwanted
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=5))
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, Stopped)
+    assert (end.stage, end.receipt.steps_executed) == (stage, steps)
+    assert len(asked) == looks
+    assert _trajectories() == 0
+
+
+def test_a_decoding_that_nobody_wants_is_left_in_its_middle(loop: Recorder, tiny: Model) -> None:
+    loop.unwanted = lambda job_id: STARTED_DECODING in loop.reports[job_id]
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=5))
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, Stopped)
+    assert (end.stage, end.receipt.steps_executed) == (Stage.DECODING, 5)
+    assert not loop.files("a")
 
 
 def test_a_job_cancelled_before_its_first_turn_is_never_conditioned(loop: Recorder, tiny: Model) -> None:
