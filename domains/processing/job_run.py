@@ -70,11 +70,13 @@ class RunTools:
         """What the front process does by itself, by the kind of work."""
 
     @staticmethod
-    def cancelled_by_death(live: LiveJob) -> Cancelled:
-        """The proof for a job that was to stop when its process died: nothing of it runs any more."""
+    def cancelled_at_rest(live: LiveJob) -> Cancelled:
+        """The proof for a job that was to stop and of which no worker has anything: none had yet, or its process died."""
+        job, receipt = live.job, empty_receipt(live.job)
         latency = time.monotonic() - live.cancel_time_s if live.cancel_time_s else 0.0
-        receipt = empty_receipt(live.job)
-        return Cancelled(stage=live.job.stage, latency_s=latency, cause=live.cancel_cause, receipt=receipt)
+        return Cancelled(
+            stage=job.stage, latency_s=latency, cause=live.cancel_cause, receipt=receipt, result=job.result
+        )
 
 
 class JobRun:
