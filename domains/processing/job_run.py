@@ -50,6 +50,9 @@ from domains.processing.worker import (
 )
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageStarted
 
+_LAST_WORD_S = 10.0
+"""How long a worker may take to stop a job whose time is up; its last word has the receipt."""
+
 FrontWork = dict[type, Callable[[Job], Coroutine[None, None, None]]]
 
 
@@ -93,6 +96,7 @@ class JobRun:
         self._loaded: LoadedModel | None = None
         self._libraries: tuple[str, ...] = ()
         self._benchmark: BenchmarkReport | None = None
+        self._time_is_up = False
 
     async def run(self, worker: Worker | None) -> None:
         """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure."""
@@ -101,13 +105,31 @@ class JobRun:
             return
         self._libraries = worker.device.libraries
         limit = self._job.options.run_timeout_s
+        if limit is None:
+            await self._follow(worker, self._order())
+        else:
+            await self._follow_for(limit, worker)
+
+    async def _follow_for(self, limit: float, worker: Worker) -> None:
+        """Follow the work for so long, then ask the worker to stop it: its last word tells what was spent."""
+        timer = asyncio.get_running_loop().call_later(limit, self._end_time, worker)
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit + _LAST_WORD_S):
                 await self._follow(worker, self._order())
         except TimeoutError:
             await self._stored()
-            message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
-            raise DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit) from None
+            raise self._too_long() from None
+        finally:
+            timer.cancel()
+
+    def _end_time(self, worker: Worker) -> None:
+        self._time_is_up = True
+        worker.stop(self._job.id)
+
+    def _too_long(self) -> DeadlineExceeded:
+        limit = self._job.options.run_timeout_s
+        message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
+        return DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit)
 
     def _order(self) -> Order:
         work = self._job.work
@@ -166,14 +188,19 @@ class JobRun:
                 self._jobs.record(self._job.id, Failed(failure=failure, receipt=receipt, result=self._partial()))
             case Stopped():
                 await self._stored()
-                self._jobs.record(self._job.id, self._interruption() or self._cancelled(report))
+                self._jobs.record(self._job.id, self._after_stop(report))
             case _:
                 pass
 
-    def _interruption(self) -> Interrupted | None:
-        """The event, if it was stopped to go on later. A caller's cancellation goes before."""
-        event = self._tools.interrupting.pop(self._job.id, None)
-        return event if self._jobs.get(self._job.id).state is JobState.RUNNING else None
+    def _after_stop(self, report: Stopped) -> Cancelled | Failed | Interrupted:
+        """What the stop means. A caller's cancellation goes before the end of its time, and that before an interruption."""
+        interruption = self._tools.interrupting.pop(self._job.id, None)
+        if self._jobs.get(self._job.id).state is JobState.CANCELLING:
+            return self._cancelled(report)
+        if self._time_is_up:
+            failure, receipt = Failure.of(self._too_long()), self._receipt(report.receipt)
+            return Failed(failure=failure, receipt=receipt, result=self._partial())
+        return interruption or self._cancelled(report)
 
     async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
         """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""

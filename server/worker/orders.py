@@ -12,7 +12,7 @@ from domains.device.simulated.fault_book import SimSetup
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
 from domains.inference.on_device.simulated import SimulatedHardware
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
 from domains.memory.on_device import allocator
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Model
@@ -33,6 +33,7 @@ from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
 from server.worker.device_orders import DeviceOrders
+from server.worker.image_frames import send_image
 
 _LOAD_REPORT_S = 0.1
 """Loading tells of its bytes at most this often."""
@@ -142,6 +143,7 @@ class OrderLoop:
                 self._peer.close(call_id, Code.UNIMPLEMENTED, f"no method {method}")
 
     def _carry_out(self, call_id: int, order: Order) -> None:
+        begin = time.monotonic()
         try:
             match order:
                 case GenerateOrder():
@@ -164,7 +166,9 @@ class OrderLoop:
                 case _:
                     self._about_device(call_id, order)
         except LoadCancelled:
-            self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=Receipt()))
+            timing = StageTiming(stage=Stage.LOADING, wall_s=time.monotonic() - begin)
+            receipt = Receipt(timings=(timing,))
+            self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
         except DeviceOpsError as error:
             self._end(call_id, failed(error))
 
@@ -240,6 +244,8 @@ class OrderLoop:
             case Progressed() | PreviewReady():
                 # The next one makes it worthless, so it never waits for a slow front.
                 self._peer.try_send(call_id, wire.encode(report))
+            case ImageReady():
+                send_image(self._peer, call_id, report)
             case _:
                 self._send(call_id, report)
 

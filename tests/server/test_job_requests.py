@@ -295,6 +295,8 @@ def test_a_job_that_runs_too_long_ends_with_run_timeout_and_frees_the_device(ser
     assert failure.reason == error_pb2.ERROR_REASON_RUN_TIMEOUT
     assert failure.status_code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
     assert failure.retryable
+    # The engine stopped, and told what it had spent by then.
+    assert "denoising" in [stage.stage for stage in seen[-1].event.failed.receipt.stages]
     assert kind(asking.watch(server, asking.submit(server))[-1]) == "succeeded"
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from domains.errors import ErrorReason
+from domains.inference.outcome import ImageReady
 from domains.processing.job import Job
-from domains.processing.job_event import Cancelled, Interrupted
+from domains.processing.job_event import Cancelled, Failed, GenerationResult, Interrupted
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
-from tests.domains.processing.dispatch_bench import DispatchBench
+from tests.domains.processing.dispatch_bench import STOPPED, DispatchBench
 
 
 @pytest.fixture
@@ -87,6 +88,22 @@ async def test_a_refused_claim_is_the_jobs_failure(bench: DispatchBench) -> None
     bench.dispatcher.claimed = refused
     job_id = bench.submit()
     await bench.until(job_id, JobState.FAILED)
+
+
+async def test_a_job_whose_time_is_up_tells_what_it_spent_and_keeps_its_pictures(bench: DispatchBench) -> None:
+    job_id = bench.submit(pictures=2, run_timeout_s=0.05)
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(
+        ImageReady(index=0, seed=1, media_type="image/png", width_px=64, height_px=64, data=b"picture")
+    )
+    await bench.until(job_id, JobState.FAILED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.reason is ErrorReason.RUN_TIMEOUT
+    assert end.receipt.work == STOPPED.receipt
+    assert isinstance(end.result, GenerationResult)
+    assert [image.blob.size_bytes for image in end.result.images] == [len(b"picture")]
+    assert bench.worker.stopped == [job_id]
 
 
 async def crash(bench: DispatchBench, *job_ids: str) -> None:
