@@ -252,5 +252,6 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Raises what is wrong with the ports or the state folder."""
     begin_s = time.monotonic()
     log.configure(settings.log_format, settings.log_level)
+    log.hand_down(settings.log_format, settings.log_level)
     asyncio.run(_serve(settings, begin_s))
     return 0

@@ -157,21 +157,22 @@ class Dispatcher:
 
     async def _run(self, job: Job, lane: Lane) -> None:
         """One attempt. Whatever happens, the journal gets a word of it."""
-        log = _log.bind(job_id=job.id, device_id=lane.device_id)
+        # Of this task alone: whatever is logged on the job's way has its id.
+        structlog.contextvars.bind_contextvars(job_id=job.id, device_id=lane.device_id)
         try:
             self._jobs.record(job.id, Started(device_id=lane.device_id, attempt=job.attempt + 1))
-            log.info("job started", kind=job.kind, attempt=job.attempt + 1)
+            _log.info("job started", kind=job.kind, attempt=job.attempt + 1)
             self.meter.started(lane.device_id, job.id)
             await self._attempt(job, lane)
         except DeviceOpsError as error:
             self._fail(job.id, Failure.of(error))
         except Exception:
-            log.exception("a bug ended a job")
+            _log.exception("a bug ended a job")
             message = "a fault of the server ended this job; its log has the details under the job id"
             self._fail(job.id, Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
         finally:
             lane.leave(job.id)
-            log.info("job left its device")
+            _log.info("job left its device")
             self._left(job.id, lane)
             self.pump()
 
