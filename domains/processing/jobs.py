@@ -1,5 +1,6 @@
 """Every job there is: submitting, looking up, cancelling, forgetting. `job_recorder` writes what happens to them."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -163,7 +164,20 @@ class Jobs:
     def _remember(self, live: LiveJob) -> None:
         self._ended[live.job.id] = live
         while len(self._ended) > _ENDED_KEPT:
-            self._ended.popitem(last=False)
+            oldest = next((job_id for job_id in self._ended if not self._recorder.owes(job_id)), None)
+            if oldest is None:
+                return
+            del self._ended[oldest]
+
+    def store_ends(self) -> None:
+        """Store the ends of jobs for which the disk had no room, if it has some now."""
+        self._recorder.store_ends()
+
+    async def keep_ends_stored(self, every_s: float) -> None:
+        """Try it now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            self.store_ends()
 
     def cancel(self, job_id: str, cause: str = "") -> Job:
         """Ask a job to stop. Cancelling one that was asked already or has been cancelled changes nothing."""
@@ -185,6 +199,7 @@ class Jobs:
             message = f"job {job_id} is {job.state}; cancel it first and wait for its end"
             raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, job_id=job_id, state=job.state)
         self._store.delete(job_id)
+        self._recorder.forget(job_id)
         self._ended.pop(job_id, None)
 
     def page(self, before: int | None, limit: int, accept: Callable[[Job], bool]) -> tuple[Sequence[Job], int | None]:
@@ -193,7 +208,7 @@ class Jobs:
         while len(chosen) < limit:
             rows = self._store.page(before, limit)
             for number, stored in rows:
-                live = self._live.get(stored.id)
+                live = self._live.get(stored.id) or self._ended.get(stored.id)
                 job = live.job if live else stored
                 if accept(job):
                     chosen.append(job)
