@@ -88,6 +88,10 @@ def to_facts(facts: dict[str, str]) -> list[error_pb2.Fact]:
     return [error_pb2.Fact(name=name, value=value) for name, value in facts.items()]
 
 
+_AFFECTED = ("device_id", "model_id", "loaded_model_id", "job_id", "blob_id", "reservation_id")
+"""Facts that are the id of something."""
+
+
 def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
     """Why a job ended."""
     code = code_of(failure.reason)
@@ -100,9 +104,10 @@ def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
         violations=[
             error_pb2.FieldViolation(field=v.field, message=v.message, allowed=v.allowed) for v in failure.violations
         ],
-        root_cause=to_reason(failure.reason),
+        root_cause=to_reason(failure.root_cause or failure.reason),
+        affected_ids=dict.fromkeys(failure.facts[name] for name in _AFFECTED if failure.facts.get(name)),
         actions_taken=failure.actions_taken,
-        state_consistent=True,
+        state_consistent=failure.state_consistent,
         retryable=code.name in ("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
         fail_time=to_time(fail_time_s),
     )

@@ -42,4 +42,11 @@ def after_death(job: Job, death: WorkerDeath) -> Interrupted | Failed:
 def _failure(crashes: int, death: WorkerDeath) -> Failure:
     message = f"its worker process died {crashes} times while running this job and nothing else: {death.message}"
     facts = {"attempts": str(crashes), "device_id": death.device_id}
-    return Failure(reason=ErrorReason.DEVICE_LOST, message=message, facts=facts)
+    return Failure(
+        reason=ErrorReason.DEVICE_LOST,
+        message=message,
+        facts=facts,
+        # As the device's own record calls the death of its worker.
+        root_cause=ErrorReason.DRIVER_ERROR,
+        actions_taken=(f"run again, {crashes - 1} times alone", "worker restarted"),
+    )

@@ -183,8 +183,7 @@ class JobRun:
                 self._jobs.record(self._job.id, Succeeded(result=self._result(), receipt=self._receipt(report.receipt)))
             case WorkFailed():
                 await self._stored()
-                failure = Failure(reason=ErrorReason(report.reason), message=report.message, facts=dict(report.facts))
-                receipt = self._receipt(report.receipt)
+                failure, receipt = self._failure(report), self._receipt(report.receipt)
                 self._jobs.record(self._job.id, Failed(failure=failure, receipt=receipt, result=self._partial()))
             case Stopped():
                 await self._stored()
@@ -192,14 +191,22 @@ class JobRun:
             case _:
                 pass
 
+    def _failure(self, report: WorkFailed) -> Failure:
+        reason, facts = ErrorReason(report.reason), dict(report.facts)
+        if reason is not ErrorReason.DRIVER_ERROR:
+            return Failure(reason=reason, message=report.message, facts=facts)
+        # It concerns the whole device: its process is ended as soon as the job has left it.
+        facts["device_id"] = self._jobs.get(self._job.id).device_id
+        return Failure(reason=reason, message=report.message, facts=facts, actions_taken=("worker restarted",))
+
     def _after_stop(self, report: Stopped) -> Cancelled | Failed | Interrupted:
         """What the stop means. A caller's cancellation goes before the end of its time, and that before an interruption."""
         interruption = self._tools.interrupting.pop(self._job.id, None)
         if self._jobs.get(self._job.id).state is JobState.CANCELLING:
             return self._cancelled(report)
         if self._time_is_up:
-            failure, receipt = Failure.of(self._too_long()), self._receipt(report.receipt)
-            return Failed(failure=failure, receipt=receipt, result=self._partial())
+            failure = msgspec.structs.replace(Failure.of(self._too_long()), actions_taken=("stopped",))
+            return Failed(failure=failure, receipt=self._receipt(report.receipt), result=self._partial())
         return interruption or self._cancelled(report)
 
     async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
