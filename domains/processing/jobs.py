@@ -54,8 +54,7 @@ class Jobs:
         for job in self._store.unfinished():
             self._live[job.id] = self._recorder.take_up(job)
             if job.state is JobState.CANCELLING:
-                cause, receipt = self._live[job.id].cancel_cause, empty_receipt(job)
-                self.record(job.id, Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=receipt))
+                self.record(job.id, _cancelled(job, self._live[job.id].cancel_cause))
             elif job.state in (JobState.RUNNING, JobState.PAUSING):
                 message = "the server went away and was started again"
                 self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
@@ -186,8 +185,7 @@ class Jobs:
         if state in (JobState.CANCELLING, JobState.CANCELLED):
             return live.job
         if state in (JobState.QUEUED, JobState.PAUSED, JobState.INTERRUPTED):
-            receipt = empty_receipt(live.job)
-            return self.record(job_id, Cancelled(stage=live.job.stage, latency_s=0.0, cause=cause, receipt=receipt))
+            return self.record(job_id, _cancelled(live.job, cause))
         check_move(job_id, state, JobState.CANCELLING)
         live.cancel_time_s = time.monotonic()
         return self.record(job_id, Cancelling(cause=cause))
@@ -222,3 +220,8 @@ class Jobs:
     def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return [live.job for live in self._live.values()]
+
+
+def _cancelled(job: Job, cause: str) -> Cancelled:
+    """The proof for a job of which nothing runs; what it had made before stays its result."""
+    return Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=empty_receipt(job), result=job.result)

@@ -10,7 +10,7 @@ import pytest
 from domains.errors import ErrorReason
 from domains.inference.outcome import ImageReady
 from domains.processing.job import Job
-from domains.processing.job_event import Cancelled, Failed, GenerationResult, Interrupted
+from domains.processing.job_event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from tests.domains.processing.dispatch_bench import STOPPED, DispatchBench
@@ -90,19 +90,46 @@ async def test_a_refused_claim_is_the_jobs_failure(bench: DispatchBench) -> None
     await bench.until(job_id, JobState.FAILED)
 
 
-async def test_a_job_whose_time_is_up_tells_what_it_spent_and_keeps_its_pictures(bench: DispatchBench) -> None:
-    job_id = bench.submit(pictures=2, run_timeout_s=0.05)
+PICTURE = ImageReady(index=0, seed=1, media_type="image/png", width_px=64, height_px=64, data=b"picture")
+
+
+def sizes(end: JobEvent) -> list[int]:
+    """Of the pictures that a job's end tells."""
+    assert isinstance(end, Cancelled | Failed)
+    assert isinstance(end.result, GenerationResult)
+    return [image.blob.size_bytes for image in end.result.images]
+
+
+async def picture_made(bench: DispatchBench, job_id: str) -> None:
     await bench.at_work(job_id)
-    bench.worker.answers[job_id].put_nowait(
-        ImageReady(index=0, seed=1, media_type="image/png", width_px=64, height_px=64, data=b"picture")
-    )
+    bench.worker.answers[job_id].put_nowait(PICTURE)
+    journal = bench.jobs.live(job_id).journal
+    while not any(isinstance(event, OutputReady) for event in bench.events(job_id)):
+        await journal.more(journal.last_sequence, 5.0)
+
+
+async def test_a_job_that_is_cancelled_keeps_its_pictures_wherever_it_is(bench: DispatchBench) -> None:
+    running, waiting = bench.submit(pictures=2), bench.submit(pictures=2)
+    for job_id in (running, waiting):
+        await picture_made(bench, job_id)
+    bench.jobs.cancel(running)
+    await bench.until(running, JobState.CANCELLED)
+    bench.die()
+    await bench.until(waiting, JobState.INTERRUPTED)
+    bench.jobs.cancel(waiting)
+    assert [sizes(bench.events(job_id)[-1]) for job_id in (running, waiting)] == [[7], [7]]
+
+
+async def test_a_job_whose_time_is_up_tells_what_it_spent_and_keeps_its_pictures(bench: DispatchBench) -> None:
+    job_id = bench.submit(pictures=2, run_timeout_s=0.5)
+    await bench.at_work(job_id)
+    await picture_made(bench, job_id)
     await bench.until(job_id, JobState.FAILED)
     end = bench.events(job_id)[-1]
     assert isinstance(end, Failed)
     assert end.failure.reason is ErrorReason.RUN_TIMEOUT
     assert end.receipt.work == STOPPED.receipt
-    assert isinstance(end.result, GenerationResult)
-    assert [image.blob.size_bytes for image in end.result.images] == [len(b"picture")]
+    assert sizes(end) == [7]
     assert bench.worker.stopped == [job_id]
 
 
