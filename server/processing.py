@@ -15,6 +15,7 @@ from domains.processing.job import Job
 from domains.processing.submit import Submissions
 from server import convert, paging
 from server.blob_messages import from_transfer
+from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation
 from server.job_messages import KIND_OF, in_list, to_job, to_state
@@ -148,6 +149,10 @@ class ProcessingServicer(SystemEventMethods):
         if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
             message = "this server only stops jobs at once yet; leave it empty"
             raise InvalidRequest([Violation(field="scope", message=message)])
+        if len(request.cause) > MAX_CAUSE:
+            message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
+            violation = Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters")
+            raise InvalidRequest([violation])
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 

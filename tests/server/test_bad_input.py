@@ -225,6 +225,11 @@ def test_an_empty_fallback_forbids_what_cannot_be_forbidden_yet(server: RunningS
     assert ask(server, asking.picture(), options=options).fields == ["options.fallback"]
 
 
+def test_a_cause_that_is_too_long_is_named(server: RunningServer) -> None:
+    refusal = asking.refused(lambda: asking.cancel(server, "job-none", "x" * 256))
+    assert (refusal.code, refusal.fields) == (INVALID, ["cause"])
+
+
 TIMES = {
     "created_after": processing_service_pb2.JobFilter(created_after=Timestamp(seconds=10**15)),
     "created_before": processing_service_pb2.JobFilter(created_before=Timestamp(nanos=-1)),
