@@ -85,7 +85,7 @@ def checkpoint(folder: Path) -> None:
     """Move the write-ahead log into the database file. A full disk is no news here, nor that no file can be opened: the
     next write tells its caller."""
     with (
-        contextlib.suppress(sqlite3.OperationalError),
+        contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
     ):
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")

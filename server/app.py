@@ -87,7 +87,7 @@ class Server:
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
         self.memory.wire(self.devices, self.dispatcher, unloading)
         admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
-        self.dispatcher.claimed = admission.claimed
+        self.dispatcher.claims.claimed = admission.claimed
         self.dispatcher.held_back = self.memory.is_nearly_full
         tools.front_work = {
             ScanWork: ScanRuns(self.jobs, self.catalogue).run,

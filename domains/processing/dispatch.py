@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -13,6 +13,7 @@ from domains.device.status import Workload
 from domains.device.workload import WorkloadMeter
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
+from domains.processing.claims import Claims
 from domains.processing.crash import WorkerDeath, after_death
 from domains.processing.job import Job
 from domains.processing.job_event import Cancelled, Failed, Interrupted, Started
@@ -43,13 +44,10 @@ class Dispatcher:
         self.lanes.on_room = self.pump
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
-        self._claiming: dict[str, asyncio.Timeout] = {}
-        """Jobs that wait for their memory, and what ends their wait."""
+        self.claims = Claims()
         self._excused: set[str] = set()
         """Jobs whose worker is about to be ended on purpose."""
         self.meter = WorkloadMeter()
-        self.claimed: Callable[[Job, str], AbstractAsyncContextManager[None]] = lambda job, device_id: nullcontext()
-        """Holds the memory that an attempt needs on a device."""
         self.held_back: Callable[[str], bool] = lambda device_id: False
         """Whether a device that is at work is to start no more: its memory is nearly full."""
         self._taking = True
@@ -119,11 +117,9 @@ class Dispatcher:
         self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(job), result=job.result))
 
     def _stop(self, job_id: str) -> None:
-        """No worker has heard of a job that still waits for its memory: its wait is over."""
-        lane, waiting = self.lanes.with_job(job_id), self._claiming.pop(job_id, None)
-        if waiting is not None:
-            waiting.reschedule(asyncio.get_running_loop().time())
-        elif lane is not None and lane.worker is not None:
+        lane = self.lanes.with_job(job_id)
+        # No worker has heard of a job that still waits for its memory.
+        if not self.claims.abandon(job_id) and lane is not None and lane.worker is not None:
             lane.worker.stop(job_id)
 
     def pump_soon(self) -> None:
@@ -200,7 +196,7 @@ class Dispatcher:
     async def _attempt(self, job: Job, lane: Lane) -> None:
         try:
             async with AsyncExitStack() as held:
-                await self._claim(job, lane, held)
+                await self.claims.take(job, lane.device_id, held)
                 # Whoever wanted it to stop meanwhile could not tell a worker.
                 if (end := self._end_before_work(job.id)) is not None:
                     self._jobs.record(job.id, end)
@@ -214,18 +210,6 @@ class Dispatcher:
             # And the device's fault first, which is the cause of what becomes of the job.
             await self._devices.until(lane.device_id, lambda view: not view.condition.worker_ready)
             self._interrupted(job.id, str(gone), lane)
-
-    async def _claim(self, job: Job, lane: Lane, held: AsyncExitStack) -> None:
-        """Hold the memory that the attempt needs; a job that is to stop waits for it no longer."""
-        try:
-            async with asyncio.timeout(None) as waiting:
-                self._claiming[job.id] = waiting
-                await held.enter_async_context(self.claimed(job, lane.device_id))
-        except TimeoutError:
-            if job.id in self._claiming:
-                raise
-        finally:
-            self._claiming.pop(job.id, None)
 
     def _end_before_work(self, job_id: str) -> Cancelled | Interrupted | None:
         """What becomes of a job that is to stop before a worker has heard of it. None: it is not to."""

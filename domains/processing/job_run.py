@@ -46,6 +46,7 @@ from domains.processing.worker import (
     Order,
     Report,
     Worker,
+    WorkerGone,
     WorkerStalled,
 )
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageStarted
@@ -105,10 +106,12 @@ class JobRun:
             return
         self._libraries = worker.device.libraries
         limit = self._job.options.run_timeout_s
-        if limit is None:
-            await self._follow(worker, self._order())
-        else:
-            await self._follow_for(limit, worker)
+        try:
+            await (self._follow(worker, self._order()) if limit is None else self._follow_for(limit, worker))
+        except WorkerGone:
+            # The pictures that it sent are kept before the next attempt looks for them.
+            await asyncio.gather(*self._storing, return_exceptions=True)
+            raise
 
     async def _follow_for(self, limit: float, worker: Worker) -> None:
         """Follow the work for so long, then ask the worker to stop it: its last word tells what was spent."""

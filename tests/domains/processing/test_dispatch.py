@@ -9,6 +9,7 @@ import pytest
 
 from domains.errors import ErrorReason
 from domains.inference.outcome import ImageReady
+from domains.memory.blobs.blob import Blob
 from domains.processing.job import Job
 from domains.processing.job_event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
 from domains.processing.job_state import JobState
@@ -29,7 +30,7 @@ class SlowClaim:
     def __init__(self, bench: DispatchBench) -> None:
         self.asked, self.granted = asyncio.Event(), asyncio.Event()
         self.open = 0
-        bench.dispatcher.claimed = self._claimed
+        bench.dispatcher.claims.claimed = self._claimed
 
     @asynccontextmanager
     async def _claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
@@ -85,7 +86,7 @@ async def test_a_refused_claim_is_the_jobs_failure(bench: DispatchBench) -> None
         raise TimeoutError("not ours")
         yield
 
-    bench.dispatcher.claimed = refused
+    bench.dispatcher.claims.claimed = refused
     job_id = bench.submit()
     await bench.until(job_id, JobState.FAILED)
 
@@ -207,3 +208,26 @@ async def test_what_counts_against_a_job_survives_a_restart(bench: DispatchBench
     again = Jobs(bench.jobs._store, keep_s=3600)  # pyright: ignore[reportPrivateUsage]  # the same disk, read anew
     again.recover()
     assert (again.get(job_id).crashes, again.get(job_id).suspect) == (1, True)
+
+
+async def test_a_picture_that_is_being_stored_as_its_worker_dies_is_there_once(
+    bench: DispatchBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, keep = asyncio.Event(), bench.blobs.keep
+
+    async def slowly(data: bytes, media_type: str, owner_id: str) -> Blob:
+        await room.wait()
+        return await keep(data, media_type, owner_id)
+
+    monkeypatch.setattr(bench.blobs, "keep", slowly)
+    job_id = bench.submit(pictures=2)
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(PICTURE)
+    bench.die()
+    room.set()
+    await bench.until(job_id, JobState.INTERRUPTED)
+    bench.start_worker()
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(PICTURE)
+    await bench.finish(job_id)
+    assert [type(event) for event in bench.events(job_id)].count(OutputReady) == 1
