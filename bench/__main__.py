@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 CPU_SET = (
+    "start",
     "encode",
     "blob_read",
     "unary",

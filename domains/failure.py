@@ -13,6 +13,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str] = {}
     violations: tuple[Violation, ...] = ()
     actions_taken: tuple[str, ...] = ()
+    """What the server has done about it already, in order."""
+    root_cause: ErrorReason | None = None
+    """The first failure in the chain that led here; None: this was the first."""
+    state_consistent: bool = True
+    """False: what is on disk is not (yet) what was told."""
 
     @classmethod
     def of(cls, error: DeviceOpsError) -> "Failure":

@@ -6,6 +6,7 @@ loop may do it; the checkpoint, which does wait for the disk, runs on a thread o
 """
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import sqlite3
@@ -81,14 +82,13 @@ async def keep_checkpointed(folder: Path, every_s: float) -> None:
 
 
 def checkpoint(folder: Path) -> None:
-    """Move the write-ahead log into the database file. A full disk is no news here: the next write tells its caller."""
-    connection = sqlite3.connect(folder / DATABASE)
-    try:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except sqlite3.OperationalError:
-        return
-    finally:
-        connection.close()
+    """Move the write-ahead log into the database file. A full disk is no news here, nor that no file can be opened: the
+    next write tells its caller."""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
+    ):
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 @contextmanager

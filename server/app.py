@@ -26,6 +26,7 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.dispatch import Dispatcher
+from domains.processing.expiry import Expiry
 from domains.processing.job import ResetWork, ScanWork, TransferWork
 from domains.processing.job_admission import JobAdmission, weights_of
 from domains.processing.job_queue import JobQueue
@@ -56,6 +57,7 @@ from server.status import DEPENDS, SystemView
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
+_ENDS_S = 5.0
 _LAST_WORDS_S = 1.0
 """How long open streams may take to hear of the end of their jobs before the ports close."""
 
@@ -85,7 +87,7 @@ class Server:
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
         self.memory.wire(self.devices, self.dispatcher, unloading)
         admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
-        self.dispatcher.claimed = admission.claimed
+        self.dispatcher.claims.claimed = admission.claimed
         self.dispatcher.held_back = self.memory.is_nearly_full
         tools.front_work = {
             ScanWork: ScanRuns(self.jobs, self.catalogue).run,
@@ -176,18 +178,10 @@ class Server:
         self.blobs.sweep(self.jobs.knows)
         self.jobs.recover()
         self.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))
-        self.spawn(self.expire())
+        self.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
+        self.spawn(self.jobs.keep_ends_stored(_ENDS_S))
         for work in (*self.devices.begin(), *self.memory.begin()):
             self.spawn(work)
-
-    async def expire(self) -> None:
-        """Forget jobs that were kept long enough, with their blobs, and blobs whose time has come."""
-        while True:
-            for job_id in self.jobs.expired():
-                self.jobs.delete(job_id)
-                self.blobs.release(job_id)
-            self.blobs.collect()
-            await asyncio.sleep(_EXPIRY_S)
 
     async def drain(self) -> None:
         """Take no more work, and let what runs come to its end if that is soon."""
@@ -207,6 +201,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.dispatcher.idle()
+        self.jobs.store_ends()
 
 
 def _service(module: object) -> ServiceDescriptor:
@@ -252,5 +247,6 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Raises what is wrong with the ports or the state folder."""
     begin_s = time.monotonic()
     log.configure(settings.log_format, settings.log_level)
+    log.hand_down(settings.log_format, settings.log_level)
     asyncio.run(_serve(settings, begin_s))
     return 0

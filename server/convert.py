@@ -49,6 +49,16 @@ def to_duration(seconds: float) -> Duration:
     return span
 
 
+def from_time(message: Timestamp, path: str) -> int:
+    """A Timestamp as Unix nanoseconds. INVALID_FIELD for one that is outside the years 1 to 9999."""
+    try:
+        return message.ToNanoseconds()
+    except ValueError:
+        allowed = "0001-01-01T00:00:00Z..9999-12-31T23:59:59.999999999Z"
+        text = f"{message.seconds} s and {message.nanos} ns is no time; nanoseconds count from 0 to 999999999"
+        raise InvalidRequest([Violation(field=path, message=text, allowed=allowed)]) from None
+
+
 def from_duration(message: Duration) -> float:
     """A Duration as seconds."""
     return message.seconds + message.nanos / 1e9
@@ -78,6 +88,10 @@ def to_facts(facts: dict[str, str]) -> list[error_pb2.Fact]:
     return [error_pb2.Fact(name=name, value=value) for name, value in facts.items()]
 
 
+_AFFECTED = ("device_id", "model_id", "loaded_model_id", "job_id", "blob_id", "reservation_id")
+"""Facts that are the id of something."""
+
+
 def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
     """Why a job ended."""
     code = code_of(failure.reason)
@@ -90,9 +104,10 @@ def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
         violations=[
             error_pb2.FieldViolation(field=v.field, message=v.message, allowed=v.allowed) for v in failure.violations
         ],
-        root_cause=to_reason(failure.reason),
+        root_cause=to_reason(failure.root_cause or failure.reason),
+        affected_ids=dict.fromkeys(failure.facts[name] for name in _AFFECTED if failure.facts.get(name)),
         actions_taken=failure.actions_taken,
-        state_consistent=True,
+        state_consistent=failure.state_consistent,
         retryable=code.name in ("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
         fail_time=to_time(fail_time_s),
     )
@@ -174,6 +189,15 @@ def _to_selector(options: JobOptions) -> job_event_pb2.DeviceSelector | None:
     return job_event_pb2.DeviceSelector(device_ids=options.device_ids, allow_cpu=options.allow_cpu)
 
 
+def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
+    """A policy is kept, or refused: the only one that there is yet is the default, an absent message."""
+    if not message.HasField("fallback"):
+        return []
+    named = [f"{path}.{field.name}" for field, _ in message.fallback.ListFields()] or [path]
+    text = "this server only falls back by unloading idle models, which cannot be chosen yet; leave `fallback` absent"
+    return [Violation(field=field, message=text) for field in named]
+
+
 def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> JobOptions:
     """Refuses what cannot be meant, all at once."""
     wrong: list[Violation] = []
@@ -194,6 +218,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if message.devices.strategy:
         text = "this server places jobs by its own choice yet; leave it empty, or name the device"
         wrong.append(Violation(field=f"{path}.devices.strategy", message=text))
+    wrong += _unserved_fallback(message, f"{path}.fallback")
     if message.session_id:
         text = "this server has no sessions yet; leave it empty"
         wrong.append(Violation(field=f"{path}.session_id", message=text))

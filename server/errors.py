@@ -146,7 +146,7 @@ def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Calla
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await _answer(error, context, method)
+            await _answer(error, context, method, request)
 
     return call
 
@@ -167,14 +167,17 @@ def _guard_stream(
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await _answer(error, context, method)
+            await _answer(error, context, method, request)
 
     return call
 
 
-async def _answer(error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str) -> NoReturn:
+async def _answer(
+    error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str, request: object
+) -> NoReturn:
     if not isinstance(error, DeviceOpsError):
-        _log.error("a bug answered a call", method=method, exc_info=error)
+        job = {"job_id": job_id} if (job_id := getattr(request, "job_id", "")) else {}
+        _log.error("a bug answered a call", method=method, **job, exc_info=error)
         error = errors.InternalError("a fault of the server; its log has the details", ErrorReason.INVARIANT_BROKEN)
     status = rpc_status.to_status(status_of(error))
     await context.abort(status.code, status.details, status.trailing_metadata)

@@ -118,7 +118,9 @@ class InferenceServicer:
             family=model.family,
             ready_device_ids=[one.device_id for one in self._loaded.list() if one.model_id == model.id],
             is_default=model.id == self._catalogue.default().id,
-            native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px),
+            native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
+            if model.native_width_px
+            else None,
             default_scheduler=scheduler,
             default_steps=SCHEDULERS[scheduler].recommended_steps,
             default_guidance_scale=limits.DEFAULT_GUIDANCE,

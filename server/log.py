@@ -1,13 +1,30 @@
-"""Structured logs on stderr: one event a line, with the job id on every line that belongs to a job."""
+"""Structured logs on stderr: one event a line, with the job id on every line that belongs to a job.
+
+The worker processes write to the same stderr, in the same form: they inherit the choice through the environment.
+"""
 
 import logging
+import os
 import sys
-from typing import Literal
+from typing import Literal, cast
 
 import structlog
 
+Form = Literal["auto", "text", "json"]
+_FORM, _LEVEL = "DEVICEOPS_LOG_FORMAT", "DEVICEOPS_LOG_LEVEL"
 
-def configure(form: Literal["auto", "text", "json"], level: str) -> None:
+
+def hand_down(form: Form, level: str) -> None:
+    """Processes that are started from now on write their logs likewise."""
+    os.environ |= {_FORM: form, _LEVEL: level}
+
+
+def configure_inherited() -> None:
+    """Set up structlog as the process that started this one has handed it down."""
+    configure(cast(Form, os.environ.get(_FORM, "auto")), os.environ.get(_LEVEL, "info"))
+
+
+def configure(form: Form, level: str) -> None:
     """Set up structlog for this process; stdout stays free for those who read it."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (

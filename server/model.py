@@ -36,8 +36,12 @@ class ModelServicer:
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
         """Those that the filter lets through; known prompts only with GetModel."""
+        order = _ORDERS.get(request.order)
+        if order is None:
+            text = "this server does not know these times yet; order by name or size"
+            raise InvalidRequest([Violation(field="order", message=text)])
         every = [self._message(model, with_prompts=False) for model in self._catalogue.list()]
-        chosen = sorted((m for m in every if _accepts(request.filter, m)), key=_ORDERS[request.order])
+        chosen = sorted((m for m in every if _accepts(request.filter, m)), key=order)
         begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
         following = begin + size if begin + size < len(chosen) else None
         return model_service_pb2.ListModelsResponse(
@@ -154,11 +158,8 @@ def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:
 
 _ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {
     model_service_pb2.MODEL_ORDER_UNSPECIFIED: lambda model: model.id,
-    model_service_pb2.MODEL_ORDER_DISPLAY_NAME: lambda model: (model.display_name, model.id),
-    model_service_pb2.MODEL_ORDER_SIZE: lambda model: (model.size_bytes, model.id),
-    # Nothing is measured for these yet: the order of ids.
-    model_service_pb2.MODEL_ORDER_UPDATE_TIME: lambda model: model.id,
-    model_service_pb2.MODEL_ORDER_LAST_USE_TIME: lambda model: model.id,
+    model_service_pb2.MODEL_ORDER_DISPLAY_NAME: lambda model: (model.display_name.casefold(), model.id),
+    model_service_pb2.MODEL_ORDER_SIZE: lambda model: (-model.size_bytes, model.id),
 }
 
 

@@ -15,6 +15,7 @@ from domains.processing.job import Job
 from domains.processing.submit import Submissions
 from server import convert, paging
 from server.blob_messages import from_transfer
+from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation
 from server.job_messages import KIND_OF, in_list, to_job, to_state
@@ -129,7 +130,8 @@ class ProcessingServicer(SystemEventMethods):
     ) -> processing_service_pb2.ListJobsResponse:
         """Jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
-        jobs, following = self._jobs.page(place, size, lambda job: _accepts(request.filter, job))
+        span = _span(request.filter)
+        jobs, following = self._jobs.page(place, size, lambda job: _accepts(request.filter, span, job))
         return processing_service_pb2.ListJobsResponse(
             jobs=[in_list(self._message(job)) for job in jobs], next_page_token=paging.token_of(following)
         )
@@ -147,6 +149,10 @@ class ProcessingServicer(SystemEventMethods):
         if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
             message = "this server only stops jobs at once yet; leave it empty"
             raise InvalidRequest([Violation(field="scope", message=message)])
+        if len(request.cause) > MAX_CAUSE:
+            message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
+            violation = Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters")
+            raise InvalidRequest([violation])
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 
@@ -172,12 +178,23 @@ def _within_spec(violation: Violation) -> Violation:
     return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
 
 
+_NEVER = 1 << 63
+"""After all times."""
 _UNSERVED_RECOMPUTE = Violation(
     field="spec.model_scan.recompute_sha256", message="this server hashes changed files only yet; leave it empty"
 )
 
 
-def _accepts(wanted: processing_service_pb2.JobFilter, job: Job) -> bool:
+def _span(wanted: processing_service_pb2.JobFilter) -> tuple[int, int]:
+    """From when, and before when, in Unix nanoseconds."""
+    after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
+    return (
+        convert.from_time(wanted.created_after, "filter.created_after") if after else 0,
+        convert.from_time(wanted.created_before, "filter.created_before") if before else _NEVER,
+    )
+
+
+def _accepts(wanted: processing_service_pb2.JobFilter, span: tuple[int, int], job: Job) -> bool:
     """Every condition that is set must hold."""
     labels = {(label.key, label.value) for label in wanted.labels}
     created = convert.to_time(job.create_time_s).ToNanoseconds()
@@ -186,8 +203,7 @@ def _accepts(wanted: processing_service_pb2.JobFilter, job: Job) -> bool:
         and (not wanted.kinds or KIND_OF[type(job.work)] in wanted.kinds)
         and (not wanted.session_id or job.options.session_id == wanted.session_id)
         and labels <= set(job.options.labels)
-        and (not wanted.HasField("created_after") or created >= wanted.created_after.ToNanoseconds())
-        and (not wanted.HasField("created_before") or created < wanted.created_before.ToNanoseconds())
+        and span[0] <= created < span[1]
         and (not wanted.device_id or job.device_id == wanted.device_id)
         and (not wanted.request_id or job.request_id == wanted.request_id)
         and not wanted.parent_job_id

@@ -1,11 +1,23 @@
 """Every setting, from flags, the environment (`DEVICEOPS_…`) and a TOML file, in that order of precedence."""
 
+import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class ConfigError(Exception):
+    """The TOML file cannot be used; the text is for whoever starts the server."""
 
 
 def state_home() -> Path:
@@ -27,13 +39,13 @@ class Settings(BaseSettings):
     """Also listen on this Unix domain socket."""
     state: Path = Field(default_factory=lambda: state_home() / "deviceops")
     """Folder of the jobs, their journals and the blobs. One server at a time."""
-    model_roots: list[Path] = []
+    model_roots: Annotated[list[Path], NoDecode] = []
     """Folders to look for models in. Nothing outside them is read; the embedded model needs none."""
-    blob_roots: list[Path] = []
+    blob_roots: Annotated[list[Path], NoDecode] = []
     """Folders whose files other processes may hand over as blobs (RegisterBlob); `/dev/shm` for shared memory on Linux."""
     default_model: str = "emoji-sd"
     """The model of a request that names none."""
-    devices: list[str] = ["auto"]
+    devices: Annotated[list[str], NoDecode] = ["auto"]
     """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda:0`, `sim`, `sim:3` …"""
     sim_script: Path | None = None
     """What the simulated devices are and do (TOML); read again whenever it changes. None: healthy ones."""
@@ -57,11 +69,21 @@ class Settings(BaseSettings):
     """How long an ended job and its pictures are kept."""
     drain_s: Annotated[float, Field(ge=0)] = 30
     """How long SIGTERM waits for running jobs before it leaves them to the next start."""
-    max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
-    """Largest request accepted."""
+    max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024
+    """Largest request that is read at all; its fields have limits of their own, told by name. Larger data is a blob."""
     log_format: Literal["auto", "text", "json"] = "auto"
     """`auto`: text for a terminal, JSON lines otherwise."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("model_roots", "blob_roots", "devices", mode="before")
+    @classmethod
+    def _lists_may_be_text(cls, value: object) -> object:
+        """In the environment: the parts with commas between them, or a JSON list."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("model_roots", "blob_roots")
     @classmethod
@@ -83,4 +105,15 @@ class Settings(BaseSettings):
         """Flags, then environment, then the TOML file that DEVICEOPS_CONFIG names."""
         file = os.environ.get("DEVICEOPS_CONFIG")
         sources = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
+        return (*sources, _toml(settings_cls, Path(file))) if file else sources
+
+
+def _toml(settings_cls: type[BaseSettings], file: Path) -> TomlConfigSettingsSource:
+    """pydantic-settings passes over a file that is not there: whoever names one means it."""
+    try:
+        tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"DEVICEOPS_CONFIG names {file}, which cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"DEVICEOPS_CONFIG names {file}, which is no TOML: {error}") from error
+    return TomlConfigSettingsSource(settings_cls, file)

@@ -3,12 +3,13 @@
 import struct
 from collections.abc import Iterator
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.imaging import exif
 from domains.imaging.bad_image import bad_image
 
 SIGNATURE = b"\xff\xd8\xff"
-_APP1 = 0xE1
+_APP1, _APP9 = 0xE1, 0xE9
+_PART = b"deviceops manifest\0"
+"""Begins an APP9 segment with a part of a manifest that is too long for EXIF; then its number from 0, in one byte."""
 _SEGMENT_LIMIT = 65_533
 """A segment's length is a 16-bit number that counts itself."""
 _START_OF_SCAN, _END = 0xDA, 0xD9
@@ -20,18 +21,20 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 def with_manifest(file: bytes, manifest: str) -> bytes:
     """`file` with an EXIF segment right behind the start marker, where EXIF wants it.
 
-    Raises InvalidRequest for a manifest that does not fit into one segment of 64 KiB: readers do not join them.
-    A JFIF segment stays where it was, now second; readers take either order.
+    A manifest that does not fit into one segment of 64 KiB (two long prompts) goes into several of our own: readers of
+    EXIF do not join segments, so only `read_manifest` finds it there.
+    A JFIF segment stays where it was, now behind; readers take either order.
     """
-    segment = exif.HEADER + exif.block(manifest)
-    if len(segment) > _SEGMENT_LIMIT:
-        message = (
-            f"the manifest needs {len(segment)} bytes and a JPEG has room for {_SEGMENT_LIMIT};"
-            " ask for image/png or image/webp, or set embed_manifest to false"
-        )
-        violation = Violation(field="generation.output.media_type", message=message)
-        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION, limit_bytes=_SEGMENT_LIMIT)
-    return b"".join((file[:2], struct.pack(">BBH", 0xFF, _APP1, len(segment) + 2), segment, file[2:]))
+    block = exif.HEADER + exif.block(manifest)
+    if len(block) <= _SEGMENT_LIMIT:
+        return b"".join((file[:2], _segment(_APP1, block), file[2:]))
+    text, size = manifest.encode(), _SEGMENT_LIMIT - len(_PART) - 1
+    parts = (text[begin : begin + size] for begin in range(0, len(text), size))
+    return b"".join((file[:2], *(_segment(_APP9, _PART + bytes([n]) + part) for n, part in enumerate(parts)), file[2:]))
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
 
 
 def segments(file: bytes) -> Iterator[tuple[int, memoryview]]:
@@ -63,8 +66,19 @@ def size(file: bytes) -> tuple[int, int]:
 
 
 def read_manifest(file: bytes) -> str | None:
-    """The manifest in the EXIF segment; None without one."""
+    """The manifest in the EXIF segment, or in segments of our own; None without one."""
+    parts: dict[int, bytes] = {}
+    found: str | None = None
     for marker, data in segments(file):
-        if marker == _APP1 and bytes(data[:6]) == exif.HEADER:
-            return exif.read(bytes(data[6:]))
-    return None
+        if marker == _APP1 and bytes(data[:6]) == exif.HEADER and found is None:
+            found = exif.read(bytes(data[6:]))
+        elif marker == _APP9 and bytes(data[: len(_PART)]) == _PART and len(data) > len(_PART):
+            parts[data[len(_PART)]] = bytes(data[len(_PART) + 1 :])
+    return found if found is not None or not parts else _joined(parts)
+
+
+def _joined(parts: dict[int, bytes]) -> str:
+    try:
+        return b"".join(parts[n] for n in range(len(parts))).decode()
+    except (KeyError, UnicodeDecodeError) as error:
+        raise bad_image("has a manifest of which parts are missing or damaged") from error

@@ -20,14 +20,15 @@ def resolve(asked: Generation, model: Model) -> ResolvedGeneration:
     if karras and not SCHEDULERS[scheduler].karras:
         message = f"the model's own scheduler {scheduler} has no sigmas to space; name another scheduler"
         raise InvalidRequest([Violation(field="generation.sampling.karras_sigmas", message=message)])
+    width_px, height_px = _size(asked, model)
     return ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
         family=model.family,
         prompt=asked.prompt,
         negative_prompt=asked.negative_prompt,
-        width_px=asked.width_px or model.native_width_px,
-        height_px=asked.height_px or model.native_height_px,
+        width_px=width_px,
+        height_px=height_px,
         scheduler=scheduler,
         steps=sampling.steps or SCHEDULERS[scheduler].recommended_steps,
         guidance_scale=limits.DEFAULT_GUIDANCE if sampling.guidance_scale is None else sampling.guidance_scale,
@@ -37,6 +38,23 @@ def resolve(asked: Generation, model: Model) -> ResolvedGeneration:
         output=asked.output,
         previews=asked.previews,
     )
+
+
+def _size(asked: Generation, model: Model) -> tuple[int, int]:
+    """As asked, or the model's own; its files may say nothing of that, or what no picture can have."""
+    if asked.width_px and asked.height_px:
+        return asked.width_px, asked.height_px
+    size = model.native_width_px, model.native_height_px
+    (low, high), multiple = limits.EDGE_PX, limits.EDGE_MULTIPLE_PX
+    if all(low <= edge <= high and edge % multiple == 0 for edge in size):
+        return size
+    own = f"has the native size {size[0]}×{size[1]}, which cannot be made" if any(size) else "does not say its size"
+    text = f"model {model.id} {own}; give width_px and height_px"
+    violations = [
+        Violation(field=f"generation.{name}", message=text, allowed=f"{low}..{high}")
+        for name in ("width_px", "height_px")
+    ]
+    raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
 
 
 def seeds(first: int | None, count: int) -> tuple[int, ...]:

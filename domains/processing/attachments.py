@@ -17,6 +17,11 @@ class Attachments:
         if detached:
             self._kept.add(job_id)
 
+    def keep(self, job_id: str) -> None:
+        """Somebody asks for the same job who does not follow it: it goes on without those who do."""
+        if job_id in self._attached:
+            self._kept.add(job_id)
+
     def leave(self, job_id: str) -> bool:
         """A caller has left. True: it was the last, and nobody wants the job to go on."""
         self._attached[job_id] -= 1

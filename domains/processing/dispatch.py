@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -14,8 +13,10 @@ from domains.device.status import Workload
 from domains.device.workload import WorkloadMeter
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
+from domains.processing.claims import Claims
+from domains.processing.crash import WorkerDeath, after_death
 from domains.processing.job import Job
-from domains.processing.job_event import Failed, Interrupted, Started
+from domains.processing.job_event import Cancelled, Failed, Interrupted, Started
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_run import JobRun, RunTools
 from domains.processing.job_state import JobState
@@ -24,9 +25,6 @@ from domains.processing.lane import Lane, needs_all
 from domains.processing.lanes import Lanes
 from domains.processing.live_job import empty_receipt
 from domains.processing.worker import WorkerGone, WorkerStalled
-
-MAX_ATTEMPTS = 3
-"""A job that takes its worker down this often ends FAILED: it is probably the cause."""
 
 _ANSWER_FIRST_S = 0.002
 """A new job starts this much later, so that whoever submitted it has its first event before a CPU worker takes the cores."""
@@ -46,11 +44,10 @@ class Dispatcher:
         self.lanes.on_room = self.pump
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
-        self._excused: Counter[str] = Counter()
-        """Attempts by job that count for nothing."""
+        self.claims = Claims()
+        self._excused: set[str] = set()
+        """Jobs whose worker is about to be ended on purpose."""
         self.meter = WorkloadMeter()
-        self.claimed: Callable[[Job, str], AbstractAsyncContextManager[None]] = lambda job, device_id: nullcontext()
-        """Holds the memory that an attempt needs on a device."""
         self.held_back: Callable[[str], bool] = lambda device_id: False
         """Whether a device that is at work is to start no more: its memory is nearly full."""
         self._taking = True
@@ -98,7 +95,6 @@ class Dispatcher:
             case _ if job.state.ended:
                 self._queue.drop(job.id)
                 self._clear_deadline(job.id)
-                self._excused.pop(job.id, None)
             case _:
                 pass
 
@@ -117,11 +113,13 @@ class Dispatcher:
     def _queue_timeout(self, job_id: str, limit: float) -> None:
         message = f"waited longer than its queue_timeout of {limit:g} s; give it more time, or a higher priority"
         failure = Failure(reason=ErrorReason.QUEUE_TIMEOUT, message=message, facts={"queue_timeout_s": f"{limit:g}"})
-        self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(self._jobs.get(job_id))))
+        job = self._jobs.get(job_id)
+        self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(job), result=job.result))
 
     def _stop(self, job_id: str) -> None:
         lane = self.lanes.with_job(job_id)
-        if lane is not None and lane.worker is not None:
+        # No worker has heard of a job that still waits for its memory.
+        if not self.claims.abandon(job_id) and lane is not None and lane.worker is not None:
             lane.worker.stop(job_id)
 
     def pump_soon(self) -> None:
@@ -146,7 +144,7 @@ class Dispatcher:
 
     def _start(self, job: Job, lane: Lane) -> None:
         self._queue.take(job)
-        lane.running[job.id] = job
+        lane.begin(job)
         self._clear_deadline(job.id)
         task = asyncio.get_running_loop().create_task(self._run(job, lane), name=job.id)
         self._tasks.add(task)
@@ -155,22 +153,22 @@ class Dispatcher:
 
     async def _run(self, job: Job, lane: Lane) -> None:
         """One attempt. Whatever happens, the journal gets a word of it."""
-        log = _log.bind(job_id=job.id, device_id=lane.device_id)
+        # Of this task alone: whatever is logged on the job's way has its id.
+        structlog.contextvars.bind_contextvars(job_id=job.id, device_id=lane.device_id)
         try:
             self._jobs.record(job.id, Started(device_id=lane.device_id, attempt=job.attempt + 1))
-            log.info("job started", kind=job.kind, attempt=job.attempt + 1)
+            _log.info("job started", kind=job.kind, attempt=job.attempt + 1)
             self.meter.started(lane.device_id, job.id)
             await self._attempt(job, lane)
         except DeviceOpsError as error:
             self._fail(job.id, Failure.of(error))
         except Exception:
-            log.exception("a bug ended a job")
+            _log.exception("a bug ended a job")
             message = "a fault of the server ended this job; its log has the details under the job id"
             self._fail(job.id, Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
         finally:
-            del lane.running[job.id]
-            lane.note_change()
-            log.info("job left its device")
+            lane.leave(job.id)
+            _log.info("job left its device")
             self._left(job.id, lane)
             self.pump()
 
@@ -178,6 +176,7 @@ class Dispatcher:
         """What the end of an attempt says of the device."""
         device_id = lane.device_id
         self._tools.interrupting.pop(job_id, None)
+        self._excused.discard(job_id)
         if not device_id:
             return
         self._devices.running(device_id, len(lane.running))
@@ -196,8 +195,13 @@ class Dispatcher:
 
     async def _attempt(self, job: Job, lane: Lane) -> None:
         try:
-            async with self.claimed(job, lane.device_id):
-                await JobRun(job, self._jobs, self._tools).run(lane.worker)
+            async with AsyncExitStack() as held:
+                await self.claims.take(job, lane.device_id, held)
+                # Whoever wanted it to stop meanwhile could not tell a worker.
+                if (end := self._end_before_work(job.id)) is not None:
+                    self._jobs.record(job.id, end)
+                else:
+                    await JobRun(job, self._jobs, self._tools).run(lane.worker)
         except WorkerGone as gone:
             if isinstance(gone, WorkerStalled):
                 self._devices.failed(lane.device_id, InternalError(str(gone), ErrorReason.DRIVER_ERROR))
@@ -205,39 +209,48 @@ class Dispatcher:
             lane.closed = True
             # And the device's fault first, which is the cause of what becomes of the job.
             await self._devices.until(lane.device_id, lambda view: not view.condition.worker_ready)
-            self._interrupted(job.id, str(gone), lane.device_id)
+            self._interrupted(job.id, str(gone), lane)
 
-    def _interrupted(self, job_id: str, message: str, device_id: str) -> None:
+    def _end_before_work(self, job_id: str) -> Cancelled | Interrupted | None:
+        """What becomes of a job that is to stop before a worker has heard of it. None: it is not to."""
+        live, interruption = self._jobs.live(job_id), self._tools.interrupting.pop(job_id, None)
+        if live.job.state is JobState.CANCELLING:
+            return self._tools.cancelled_at_rest(live)
+        return interruption
+
+    def _interrupted(self, job_id: str, message: str, lane: Lane) -> None:
         job = self._unended(job_id)
         if job is None:
             return
         if job.state is JobState.CANCELLING:
             # It was to stop, and it has: its process is gone.
-            self._jobs.record(job_id, self._tools.cancelled_by_death(self._jobs.live(job_id)))
-        elif job.attempt - self._excused.get(job_id, 0) >= MAX_ATTEMPTS:
-            text = f"its worker process died {job.attempt} times while running this job: {message}"
-            facts = {"attempts": str(job.attempt)}
-            self._fail(job_id, Failure(reason=ErrorReason.DEVICE_LOST, message=text, facts=facts))
-        else:
-            view = self._devices.find(device_id)
-            lost = view is not None and view.state is DeviceState.LOST
-            reason = ErrorReason.DEVICE_LOST if lost else ErrorReason.WORKER_RESTARTING
-            self._jobs.record(job_id, Interrupted(reason=reason, message=message))
+            self._jobs.record(job_id, self._tools.cancelled_at_rest(self._jobs.live(job_id)))
+            return
+        view = self._devices.find(lane.device_id)
+        death = WorkerDeath(
+            device_id=lane.device_id,
+            message=message,
+            meant=lane.meant_to_end or job_id in self._excused or not self._taking,
+            lost=view is not None and view.state is DeviceState.LOST,
+            alone=job_id not in lane.shared,
+        )
+        self._jobs.record(job_id, after_death(job, death))
 
     async def interrupt(self, job_id: str, reason: ErrorReason, message: str) -> None:
-        """Take a running job off its device at its next safe point; it waits again, and this attempt does not count."""
+        """Take a running job off its device at its next safe point; it waits again, and nothing counts against it."""
         lane = self.lanes.with_job(job_id)
         if lane is None or lane.worker is None:
             return
-        self.excuse(job_id)
         self._tools.interrupting[job_id] = Interrupted(reason=reason, message=message)
-        lane.worker.stop(job_id)
-        while job_id in lane.running:
+        self._stop(job_id)
+        attempt = lane.running[job_id]
+        # The next one may begin at once.
+        while lane.running.get(job_id) is attempt:
             await lane.changed.wait()
 
     def excuse(self, job_id: str) -> None:
-        """This attempt was ended by a wish of ours, and does not count against the job."""
-        self._excused[job_id] += 1
+        """Its worker is about to be ended on purpose, which does not count against the job."""
+        self._excused.add(job_id)
 
     def _fail(self, job_id: str, failure: Failure) -> None:
         if job := self._unended(job_id):

@@ -98,6 +98,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     end_time_s: float | None = None
     device_id: str = ""
     attempt: int = 0
+    crashes: int = 0
+    """How often its worker process died by itself while nothing ran beside it."""
+    suspect: bool = False
+    """Its worker process died by itself once: from then on nothing runs beside it, so that its neighbours are safe."""
     last_sequence: int = 0
     stage: Stage = Stage.QUEUED
     progress: Moved | None = None

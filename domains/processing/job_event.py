@@ -139,6 +139,10 @@ class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
 
     reason: ErrorReason
     message: str
+    crashed: bool = False
+    """Its worker process died by itself: the job may be the cause."""
+    alone: bool = False
+    """Nothing ran beside it in that attempt: if a job was the cause, it was this one."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):

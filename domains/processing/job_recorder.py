@@ -4,15 +4,17 @@ The newest-only events (progress, previews) are seen and not stored. So that a r
 `_CEILING_STEP` numbers at a time are promised on disk.
 """
 
+import msgspec
 import structlog
 
 from domains.errors import DeviceOpsError
+from domains.failure import Failure
 from domains.journal import Entry, Journal
 from domains.processing.job import Job
-from domains.processing.job_event import NEWEST_ONLY, STATE_AFTER, Failed, Failure, JobEvent, Queued
+from domains.processing.job_event import NEWEST_ONLY, STATE_AFTER, Cancelled, Failed, JobEvent, Queued, Succeeded
 from domains.processing.job_state import JobState, check_move
 from domains.processing.job_store import JobStore
-from domains.processing.live_job import LiveJob, after, empty_receipt, stored
+from domains.processing.live_job import LiveJob, after, stored
 
 _CEILING_STEP = 1000
 
@@ -25,6 +27,26 @@ class JobRecorder:
     def __init__(self, store: JobStore, keep_s: float) -> None:
         self._store = store
         self._keep_s = keep_s
+        self._owed: dict[str, tuple[Job, Entry[JobEvent]]] = {}
+        """Ends that were told and are not on disk yet: there was no room."""
+
+    def owes(self, job_id: str) -> bool:
+        """Whether the end of a job is known in memory alone."""
+        return job_id in self._owed
+
+    def forget(self, job_id: str) -> None:
+        """The job is deleted."""
+        self._owed.pop(job_id, None)
+
+    def store_ends(self) -> None:
+        """Store the ends that found no room; those that find none still are kept for the next time."""
+        for job_id, (job, entry) in list(self._owed.items()):
+            try:
+                self._store.record(stored(job), entry, self._expiry(job))
+            except DeviceOpsError:
+                return
+            del self._owed[job_id]
+            _log.info("the end of a job is stored after all", job_id=job_id)
 
     def begin(self, job: Job, ahead: int) -> LiveJob:
         """Store a new job with its first event; `ahead` jobs wait before it."""
@@ -61,11 +83,10 @@ class JobRecorder:
             if not job.state.ended:
                 raise
             _log.error("the end of a job could not be stored", job_id=job.id, reason=error.reason)
-            if isinstance(entry.value, Failed):
-                return job, entry
-            failed = Failed(failure=Failure.of(error), receipt=getattr(entry.value, "receipt", empty_receipt(job)))
+            failed = _unstored(entry.value, error)
             entry = Entry(entry.sequence, entry.time_s, failed)
             job = after(job, failed, entry, JobState.FAILED)
+            self._owed[job.id] = job, entry
         return job, entry
 
     def _expiry(self, job: Job) -> float | None:
@@ -77,3 +98,11 @@ class JobRecorder:
         if sequence > live.ceiling:
             live.ceiling = sequence + _CEILING_STEP
             self._store.raise_ceiling(live.job.id, live.ceiling)
+
+
+def _unstored(end: JobEvent, error: DeviceOpsError) -> Failed:
+    """What is told of an end that could not be stored. What was made before is on disk already."""
+    assert isinstance(end, Succeeded | Failed | Cancelled), "only an end is told before it is stored"
+    failure = end.failure if isinstance(end, Failed) else Failure.of(error)
+    failure = msgspec.structs.replace(failure, state_consistent=False)
+    return Failed(failure=failure, receipt=end.receipt, result=end.result)

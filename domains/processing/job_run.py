@@ -46,9 +46,13 @@ from domains.processing.worker import (
     Order,
     Report,
     Worker,
+    WorkerGone,
     WorkerStalled,
 )
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageStarted
+
+_LAST_WORD_S = 10.0
+"""How long a worker may take to stop a job whose time is up; its last word has the receipt."""
 
 FrontWork = dict[type, Callable[[Job], Coroutine[None, None, None]]]
 
@@ -70,11 +74,13 @@ class RunTools:
         """What the front process does by itself, by the kind of work."""
 
     @staticmethod
-    def cancelled_by_death(live: LiveJob) -> Cancelled:
-        """The proof for a job that was to stop when its process died: nothing of it runs any more."""
+    def cancelled_at_rest(live: LiveJob) -> Cancelled:
+        """The proof for a job that was to stop and of which no worker has anything: none had yet, or its process died."""
+        job, receipt = live.job, empty_receipt(live.job)
         latency = time.monotonic() - live.cancel_time_s if live.cancel_time_s else 0.0
-        receipt = empty_receipt(live.job)
-        return Cancelled(stage=live.job.stage, latency_s=latency, cause=live.cancel_cause, receipt=receipt)
+        return Cancelled(
+            stage=job.stage, latency_s=latency, cause=live.cancel_cause, receipt=receipt, result=job.result
+        )
 
 
 class JobRun:
@@ -91,6 +97,7 @@ class JobRun:
         self._loaded: LoadedModel | None = None
         self._libraries: tuple[str, ...] = ()
         self._benchmark: BenchmarkReport | None = None
+        self._time_is_up = False
 
     async def run(self, worker: Worker | None) -> None:
         """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure."""
@@ -100,12 +107,32 @@ class JobRun:
         self._libraries = worker.device.libraries
         limit = self._job.options.run_timeout_s
         try:
-            async with asyncio.timeout(limit):
+            await (self._follow(worker, self._order()) if limit is None else self._follow_for(limit, worker))
+        except WorkerGone:
+            # The pictures that it sent are kept before the next attempt looks for them.
+            await asyncio.gather(*self._storing, return_exceptions=True)
+            raise
+
+    async def _follow_for(self, limit: float, worker: Worker) -> None:
+        """Follow the work for so long, then ask the worker to stop it: its last word tells what was spent."""
+        timer = asyncio.get_running_loop().call_later(limit, self._end_time, worker)
+        try:
+            async with asyncio.timeout(limit + _LAST_WORD_S):
                 await self._follow(worker, self._order())
         except TimeoutError:
             await self._stored()
-            message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
-            raise DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit) from None
+            raise self._too_long() from None
+        finally:
+            timer.cancel()
+
+    def _end_time(self, worker: Worker) -> None:
+        self._time_is_up = True
+        worker.stop(self._job.id)
+
+    def _too_long(self) -> DeadlineExceeded:
+        limit = self._job.options.run_timeout_s
+        message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
+        return DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit)
 
     def _order(self) -> Order:
         work = self._job.work
@@ -159,19 +186,31 @@ class JobRun:
                 self._jobs.record(self._job.id, Succeeded(result=self._result(), receipt=self._receipt(report.receipt)))
             case WorkFailed():
                 await self._stored()
-                failure = Failure(reason=ErrorReason(report.reason), message=report.message, facts=dict(report.facts))
-                receipt = self._receipt(report.receipt)
+                failure, receipt = self._failure(report), self._receipt(report.receipt)
                 self._jobs.record(self._job.id, Failed(failure=failure, receipt=receipt, result=self._partial()))
             case Stopped():
                 await self._stored()
-                self._jobs.record(self._job.id, self._interruption() or self._cancelled(report))
+                self._jobs.record(self._job.id, self._after_stop(report))
             case _:
                 pass
 
-    def _interruption(self) -> Interrupted | None:
-        """The event, if it was stopped to go on later. A caller's cancellation goes before."""
-        event = self._tools.interrupting.pop(self._job.id, None)
-        return event if self._jobs.get(self._job.id).state is JobState.RUNNING else None
+    def _failure(self, report: WorkFailed) -> Failure:
+        reason, facts = ErrorReason(report.reason), dict(report.facts)
+        if reason is not ErrorReason.DRIVER_ERROR:
+            return Failure(reason=reason, message=report.message, facts=facts)
+        # It concerns the whole device: its process is ended as soon as the job has left it.
+        facts["device_id"] = self._jobs.get(self._job.id).device_id
+        return Failure(reason=reason, message=report.message, facts=facts, actions_taken=("worker restarted",))
+
+    def _after_stop(self, report: Stopped) -> Cancelled | Failed | Interrupted:
+        """What the stop means. A caller's cancellation goes before the end of its time, and that before an interruption."""
+        interruption = self._tools.interrupting.pop(self._job.id, None)
+        if self._jobs.get(self._job.id).state is JobState.CANCELLING:
+            return self._cancelled(report)
+        if self._time_is_up:
+            failure = msgspec.structs.replace(Failure.of(self._too_long()), actions_taken=("stopped",))
+            return Failed(failure=failure, receipt=self._receipt(report.receipt), result=self._partial())
+        return interruption or self._cancelled(report)
 
     async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
         """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""

@@ -1,5 +1,6 @@
 """Every job there is: submitting, looking up, cancelling, forgetting. `job_recorder` writes what happens to them."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -53,8 +54,7 @@ class Jobs:
         for job in self._store.unfinished():
             self._live[job.id] = self._recorder.take_up(job)
             if job.state is JobState.CANCELLING:
-                cause, receipt = self._live[job.id].cancel_cause, empty_receipt(job)
-                self.record(job.id, Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=receipt))
+                self.record(job.id, _cancelled(job, self._live[job.id].cancel_cause))
             elif job.state in (JobState.RUNNING, JobState.PAUSING):
                 message = "the server went away and was started again"
                 self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
@@ -163,7 +163,20 @@ class Jobs:
     def _remember(self, live: LiveJob) -> None:
         self._ended[live.job.id] = live
         while len(self._ended) > _ENDED_KEPT:
-            self._ended.popitem(last=False)
+            oldest = next((job_id for job_id in self._ended if not self._recorder.owes(job_id)), None)
+            if oldest is None:
+                return
+            del self._ended[oldest]
+
+    def store_ends(self) -> None:
+        """Store the ends of jobs for which the disk had no room, if it has some now."""
+        self._recorder.store_ends()
+
+    async def keep_ends_stored(self, every_s: float) -> None:
+        """Try it now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            self.store_ends()
 
     def cancel(self, job_id: str, cause: str = "") -> Job:
         """Ask a job to stop. Cancelling one that was asked already or has been cancelled changes nothing."""
@@ -172,8 +185,7 @@ class Jobs:
         if state in (JobState.CANCELLING, JobState.CANCELLED):
             return live.job
         if state in (JobState.QUEUED, JobState.PAUSED, JobState.INTERRUPTED):
-            receipt = empty_receipt(live.job)
-            return self.record(job_id, Cancelled(stage=live.job.stage, latency_s=0.0, cause=cause, receipt=receipt))
+            return self.record(job_id, _cancelled(live.job, cause))
         check_move(job_id, state, JobState.CANCELLING)
         live.cancel_time_s = time.monotonic()
         return self.record(job_id, Cancelling(cause=cause))
@@ -185,6 +197,7 @@ class Jobs:
             message = f"job {job_id} is {job.state}; cancel it first and wait for its end"
             raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, job_id=job_id, state=job.state)
         self._store.delete(job_id)
+        self._recorder.forget(job_id)
         self._ended.pop(job_id, None)
 
     def page(self, before: int | None, limit: int, accept: Callable[[Job], bool]) -> tuple[Sequence[Job], int | None]:
@@ -193,7 +206,7 @@ class Jobs:
         while len(chosen) < limit:
             rows = self._store.page(before, limit)
             for number, stored in rows:
-                live = self._live.get(stored.id)
+                live = self._live.get(stored.id) or self._ended.get(stored.id)
                 job = live.job if live else stored
                 if accept(job):
                     chosen.append(job)
@@ -207,3 +220,8 @@ class Jobs:
     def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return [live.job for live in self._live.values()]
+
+
+def _cancelled(job: Job, cause: str) -> Cancelled:
+    """The proof for a job of which nothing runs; what it had made before stays its result."""
+    return Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=empty_receipt(job), result=job.result)

@@ -29,6 +29,10 @@ class Lane:
         self.worker = worker
         """None: the front process itself."""
         self.running: dict[str, Job] = {}
+        self.shared: set[str] = set()
+        """Of these, the ones that had others beside them."""
+        self.meant_to_end = False
+        """Somebody ended its worker on purpose: its end says nothing of the jobs."""
         self.closed = False
         """Its worker is gone; it takes nothing more."""
         self.turns: deque[Turn] = deque()
@@ -67,9 +71,21 @@ class Lane:
         wanted = (job.work.device_id,) if isinstance(job.work, BenchmarkWork) else job.options.device_ids
         return not wanted or bool({device.id, *device.aliases} & set(wanted))
 
+    def begin(self, job: Job) -> None:
+        """A job runs here from now on."""
+        self.running[job.id] = job
+        if len(self.running) > 1:
+            self.shared.update(self.running)
+
+    def leave(self, job_id: str) -> None:
+        """It does no longer."""
+        del self.running[job_id]
+        self.shared.discard(job_id)
+        self.note_change()
+
     def end_worker(self, why: str) -> None:
         """End the worker's process, and start nothing more on it meanwhile."""
-        self.closed = True
+        self.closed = self.meant_to_end = True
         if self.worker is not None:
             self.worker.end(why)
 
@@ -94,4 +110,4 @@ class Lane:
 
 def needs_all(job: Job) -> bool:
     """Whether the job has its device to itself."""
-    return isinstance(job.work, BenchmarkWork)
+    return isinstance(job.work, BenchmarkWork) or job.suspect

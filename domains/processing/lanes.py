@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, Unavailable
-from domains.processing.job import Job, ResetWork, ScanWork, TransferWork
-from domains.processing.lane import Lane, Turn, needs_all
+from domains.processing.job import BenchmarkWork, Job, ResetWork, ScanWork, TransferWork
+from domains.processing.lane import Lane, Turn
 from domains.processing.worker import Worker
 
 _TRANSFERS = 4
@@ -87,7 +87,8 @@ class Lanes:
         """Whether a lane may run a job. The CPU takes what does not name it only if it is allowed, or all there is."""
         if not lane.fits(job):
             return False
-        if lane.device_id != "cpu" or job.options.allow_cpu or job.options.device_ids or needs_all(job):
+        named = job.options.device_ids or isinstance(job.work, BenchmarkWork)
+        if lane.device_id != "cpu" or job.options.allow_cpu or named:
             return True
         return not any(
             view.device.id != "cpu" and view.settings.enabled and view.state is not DeviceState.LOST

@@ -54,6 +54,7 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {"progress": event, "stage": event.at.stage}
         case Interrupted():
             changes |= {"progress": None}
+            changes |= {"suspect": True, "crashes": job.crashes + event.alone} if event.crashed else {}
         case PreviewReady():
             pass
         case OutputReady():

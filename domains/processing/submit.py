@@ -155,6 +155,8 @@ class Submissions:
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
         job, _ = self.jobs.submit(work, options, request_id=request_id, detached=detached)
+        if detached:
+            self.attachments.keep(job.id)
         return job
 
 

@@ -13,27 +13,53 @@ from server.cli.failure import USAGE, CliError
 
 
 def serve(
+    # One for each field of `Settings`, by its name (a test compares the two).
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. [default: 50051]")] = None,
     socket: Annotated[Path | None, typer.Option(help="Also listen on this Unix domain socket.")] = None,
     state: Annotated[Path | None, typer.Option(help="Folder of jobs and pictures.")] = None,
-    model_root: Annotated[
+    model_roots: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder to look for models in; may be repeated. The demo model needs none."),
+        typer.Option("--model-root", help="Folder to look for models in; may be repeated. The demo model needs none."),
     ] = None,
     default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
-    device: Annotated[
+    devices: Annotated[
         list[str] | None,
-        typer.Option(help="`auto`, `cpu`, `cuda:0`, `sim`, `sim:3` …; may be repeated. [default: auto]"),
+        typer.Option("--device", help="`auto`, `cpu`, `cuda:0`, `sim`, `sim:3` …; may be repeated. [default: auto]"),
     ] = None,
     sim_script: Annotated[
         Path | None, typer.Option(help="TOML file of what the simulated devices are and do. [default: healthy ones]")
     ] = None,
-    blob_root: Annotated[
-        list[Path] | None, typer.Option(help="Folder whose files may be handed over as blobs; may be repeated.")
-    ] = None,
     jobs_per_device: Annotated[
         int | None, typer.Option(help="Jobs that a device works on in turns. [default: 2]")
+    ] = None,
+    queue_capacity: Annotated[int | None, typer.Option(help="Jobs that may wait. [default: 10000]")] = None,
+    stall_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds of silence after which a device hangs. [default: 300]")
+    ] = None,
+    recheck_s: Annotated[
+        float | None, typer.Option(help="Seconds until a quarantined device is checked again. [default: 10]")
+    ] = None,
+    leak_window_s: Annotated[
+        float | None, typer.Option(help="Memory that grows in four such windows is a leak suspect. [default: 60]")
+    ] = None,
+    blob_roots: Annotated[
+        list[Path] | None,
+        typer.Option("--blob-root", help="Folder whose files may be handed over as blobs; may be repeated."),
+    ] = None,
+    max_blobs: Annotated[int | None, typer.Option(help="Blobs of clients at a time. [default: 100000]")] = None,
+    max_blob_bytes: Annotated[
+        int | None, typer.Option(help="Bytes that these may hold together. [default: no limit]")
+    ] = None,
+    keep_blobs_s: Annotated[
+        float | None, typer.Option(help="Seconds that a client's blob is kept. [default: one day]")
+    ] = None,
+    keep_jobs_s: Annotated[
+        float | None, typer.Option(help="Seconds that an ended job is kept. [default: seven days]")
+    ] = None,
+    drain_s: Annotated[float | None, typer.Option(help="Seconds that SIGTERM gives to jobs. [default: 30]")] = None,
+    max_message_bytes: Annotated[
+        int | None, typer.Option(help="Largest request that is read. [default: 16 MiB]")
     ] = None,
     log_format: Annotated[Literal["auto", "text", "json"] | None, typer.Option(help="How the log is written.")] = None,
     log_level: Annotated[
@@ -43,23 +69,11 @@ def serve(
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
 
-    What no flag says comes from the environment (DEVICEOPS_PORT …), then from the TOML file that DEVICEOPS_CONFIG
-    names.
+    What no flag says comes from the environment (DEVICEOPS_PORT, DEVICEOPS_DEVICES=cpu,cuda:0 …), then from the TOML
+    file that DEVICEOPS_CONFIG names.
     """
-    given: dict[str, Any] = {
-        "host": host,
-        "port": port,
-        "socket": socket,
-        "state": state,
-        "model_roots": model_root,
-        "default_model": default_model,
-        "blob_roots": blob_root,
-        "devices": device,
-        "sim_script": sim_script,
-        "jobs_per_device": jobs_per_device,
-        "log_format": log_format,
-        "log_level": log_level,
-    }
+    given = locals()
+    end_with_stdin = given.pop("end_with_stdin")
     # An unused repeatable flag is an empty list or None, by the version of typer.
     settings = {name: value for name, value in given.items() if value is not None and value != []}
     raise typer.Exit(_run(settings, end_with_stdin))
@@ -68,13 +82,15 @@ def serve(
 def _run(given: dict[str, Any], end_with_stdin: bool) -> int:
     from pydantic import ValidationError
 
-    from server.settings import Settings
+    from server.settings import ConfigError, Settings
 
     try:
         settings = Settings(**given)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise CliError("\n".join(["these settings cannot be used:", *lines]), USAGE) from error
+    except ConfigError as error:
+        raise CliError(str(error), USAGE) from error
     from server import app
 
     if end_with_stdin:

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Callable
 
 from domains.device.device import Device
 from domains.errors import InternalError
+from domains.inference.outcome import ImageReady
 from domains.processing.worker import FaultStruck, Order, Report, WorkerGone
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
 from server.stdio.ending import Code
 from server.worker import wire
+from server.worker.image_frames import ImagePieces
 
 
 class WorkerLink:
@@ -59,7 +61,7 @@ class WorkerLink:
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
-        key = order.job_id
+        key, pieces = order.job_id, ImagePieces()
         self._calls[key] = None
         try:
             async with await self._channel.open(wire.CARRY_OUT, wire.encode(order)) as call:
@@ -68,11 +70,14 @@ class WorkerLink:
                     call.cancel()
                 async for payload in call:
                     self._last_word_s = time.monotonic()
+                    if payload.raw:
+                        pieces.add(payload.data)
+                        continue
                     report = wire.decode_report(payload.data)
                     if isinstance(report, FaultStruck):
                         self._struck(report.fault_index)
                     else:
-                        yield report
+                        yield pieces.whole(report) if isinstance(report, ImageReady) else report
                 if call.status is None or call.status.code is Code.UNAVAILABLE:
                     raise WorkerGone(call.status.message if call.status else "its call broke off")
                 if call.status.code is not Code.OK:

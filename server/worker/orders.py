@@ -1,18 +1,21 @@
 """The loop of a worker: takes orders from the pipe, drives the step loop, sends reports."""
 
+import os
 import time
 from collections import deque
 
 import msgspec
+from structlog.contextvars import bound_contextvars
 
 from domains.device.device import Device
 from domains.device.on_device.probe import probe
+from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.describe import describe
 from domains.device.simulated.fault_book import SimSetup
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
 from domains.inference.on_device.simulated import SimulatedHardware
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
 from domains.memory.on_device import allocator
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Model
@@ -33,9 +36,12 @@ from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
 from server.worker.device_orders import DeviceOrders
+from server.worker.image_frames import send_image
 
 _LOAD_REPORT_S = 0.1
 """Loading tells of its bytes at most this often."""
+_LAST_WORD_S = 5.0
+"""How long the front may take to end a process whose driver has failed."""
 
 
 class OrderLoop:
@@ -57,7 +63,7 @@ class OrderLoop:
         self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime_bytes)
         self._call_of: dict[str, int] = {}
         self._poisoned = False
-        """The driver has failed: nothing that this process computes is trusted any more. The front ends it."""
+        """The driver has failed: nothing that this process computes is trusted any more. It ends."""
         self._present_call = 0
         """The call of the order that is being taken."""
         self._job_of: dict[int, str] = {}
@@ -68,7 +74,7 @@ class OrderLoop:
     def run(self) -> None:
         """Until the pipe ends."""
         busy = False
-        while True:
+        while not self._poisoned:
             command = self._next(wait=not busy)
             while command is not None:
                 if isinstance(command, Ended):
@@ -77,6 +83,15 @@ class OrderLoop:
                 self._take(command)
                 command = self._next(wait=False)
             busy = not self._poisoned and self._steps.tick()
+        self._await_the_end()
+
+    def _await_the_end(self) -> None:
+        """The front ends this process once it has read why. Where nobody does, it ends itself: it is of no use any more."""
+        until_s = time.monotonic() + _LAST_WORD_S
+        while (left_s := until_s - time.monotonic()) > 0 and not isinstance(self._peer.next(left_s), Ended):
+            pass
+        # A poisoned context refuses to be torn down.
+        os._exit(1)
 
     def _next(self, *, wait: bool) -> Command | None:
         return self._commands.popleft() if self._commands else self._peer.next(None if wait else 0)
@@ -142,6 +157,11 @@ class OrderLoop:
                 self._peer.close(call_id, Code.UNIMPLEMENTED, f"no method {method}")
 
     def _carry_out(self, call_id: int, order: Order) -> None:
+        with bound_contextvars(job_id=order.job_id):
+            self._answer(call_id, order)
+
+    def _answer(self, call_id: int, order: Order) -> None:
+        begin = time.monotonic()
         try:
             match order:
                 case GenerateOrder():
@@ -164,9 +184,13 @@ class OrderLoop:
                 case _:
                     self._about_device(call_id, order)
         except LoadCancelled:
-            self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=Receipt()))
-        except DeviceOpsError as error:
-            self._end(call_id, failed(error))
+            timing = StageTiming(stage=Stage.LOADING, wall_s=time.monotonic() - begin)
+            receipt = Receipt(timings=(timing,))
+            self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
+        except Exception as error:
+            # One order has failed, in whatever way: the others, and the models that are loaded, are as they were.
+            doing = f"carrying out the order {type(order).__name__}"
+            self._end(call_id, failed(translate(error, self._steps.device, doing)))
 
     def _about_device(self, call_id: int, order: Order) -> None:
         """An order about the device itself: at once, between two steps of the jobs."""
@@ -243,6 +267,8 @@ class OrderLoop:
             case Progressed() | PreviewReady():
                 # The next one makes it worthless, so it never waits for a slow front.
                 self._peer.try_send(call_id, wire.encode(report))
+            case ImageReady():
+                send_image(self._peer, call_id, report)
             case _:
                 self._send(call_id, report)
 

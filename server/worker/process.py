@@ -6,6 +6,7 @@ The pipe comes first: from then on nothing that prints can disturb it, and pings
 import os
 import sys
 
+from server import log
 from server.stdio.peer import FramePeer
 from server.stdio.pipe import protect_stdout
 
@@ -19,6 +20,7 @@ def main() -> None:
     """Serve one device until the pipe ends."""
     in_fd, out_fd = protect_stdout()
     _die_with_parent()
+    log.configure_inherited()
     if not sys.argv[1].startswith("cuda") and sys.platform != "win32":
         os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)

@@ -116,5 +116,5 @@ def test_a_job_that_takes_its_worker_down_three_times_fails() -> None:
         failure = seen[-1].event.failed.failure
         assert failure.reason == error_pb2.ERROR_REASON_DEVICE_LOST
         assert failure.status_code == grpc.StatusCode.ABORTED.value[0]
-        assert {fact.name: fact.value for fact in failure.facts} == {"attempts": "3"}
+        assert {fact.name: fact.value for fact in failure.facts} == {"attempts": "3", "device_id": "cpu"}
         assert kind(asking.watch(server, asking.submit(server))[-1]) == "succeeded"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 
 from deviceops.common.v1 import image_pb2, job_event_pb2, label_pb2
@@ -151,12 +152,22 @@ def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> N
     assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.loras"}
 
 
-def test_a_message_of_10_mb_is_refused_clearly_and_the_server_goes_on(server: RunningServer) -> None:
-    request = inference_service_pb2.GenerateRequest(generation=G(prompt="x" * 10_000_000))
+def test_a_prompt_of_10_mb_is_refused_by_its_field(server: RunningServer) -> None:
+    refusal = ask(server, G(prompt="x" * 10_000_000))
+    assert (refusal.code, refusal.reason, refusal.fields) == (INVALID, "INVALID_FIELD", ["generation.prompt"])
+    spec = job_pb2.JobSpec(generation=G(prompt="x" * 10_000_000))
+    submission = processing_service_pb2.SubmitJobRequest(spec=spec)
+    assert asking.refused(lambda: server.processing.SubmitJob(submission)).fields == ["spec.generation.prompt"]
+
+
+def test_a_message_above_the_transports_limit_is_refused_and_the_server_goes_on(server: RunningServer) -> None:
+    limit = server.status().limits.max_message_bytes
+    request = inference_service_pb2.GenerateRequest(generation=G(prompt="x" * limit))
     refusal = asking.refused(lambda: server.inference.Generate(request))
+    # gRPC refuses it unread: there is nobody who could name a field.
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "larger than max" in refusal.message
-    assert server.status().limits.max_message_bytes == 4 * 1024 * 1024
+    assert str(limit) in refusal.message
+    assert server.status().limits.max_message_bytes == limit
 
 
 def test_an_unknown_model_is_told_with_the_nearest(server: RunningServer) -> None:
@@ -200,6 +211,43 @@ OPTIONS = {
     "session_id": job_event_pb2.JobOptions(session_id="s"),
     "priority": job_event_pb2.JobOptions(priority=99),  # pyright: ignore[reportArgumentType]  # open enums take any number
 }
+
+
+@pytest.mark.parametrize("name", ["allow_eviction", "allow_tiling", "max_attempts"])
+def test_a_fallback_that_is_not_served_is_refused_by_name(server: RunningServer, name: str) -> None:
+    policy = job_event_pb2.FallbackPolicy(**{name: 1})  # pyright: ignore[reportArgumentType]  # by name
+    refusal = ask(server, asking.picture(), options=job_event_pb2.JobOptions(fallback=policy))
+    assert (refusal.code, refusal.fields) == (INVALID, [f"options.fallback.{name}"])
+
+
+def test_an_empty_fallback_forbids_what_cannot_be_forbidden_yet(server: RunningServer) -> None:
+    options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy())
+    assert ask(server, asking.picture(), options=options).fields == ["options.fallback"]
+
+
+def test_a_cause_that_is_too_long_is_named(server: RunningServer) -> None:
+    refusal = asking.refused(lambda: asking.cancel(server, "job-none", "x" * 256))
+    assert (refusal.code, refusal.fields) == (INVALID, ["cause"])
+
+
+TIMES = {
+    "created_after": processing_service_pb2.JobFilter(created_after=Timestamp(seconds=10**15)),
+    "created_before": processing_service_pb2.JobFilter(created_before=Timestamp(nanos=-1)),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_time_that_is_none_is_named(server: RunningServer, name: str) -> None:
+    request = processing_service_pb2.ListJobsRequest(filter=TIMES[name])
+    refusal = asking.refused(lambda: server.processing.ListJobs(request))
+    assert (refusal.code, refusal.reason, refusal.fields) == (INVALID, "INVALID_FIELD", [f"filter.{name}"])
+
+
+@pytest.mark.parametrize("order", ["MODEL_ORDER_UPDATE_TIME", "MODEL_ORDER_LAST_USE_TIME"])
+def test_an_order_that_is_not_served_is_named(server: RunningServer, order: str) -> None:
+    request = model_service_pb2.ListModelsRequest(order=model_service_pb2.ModelOrder.Value(order))
+    refusal = asking.refused(lambda: server.model.ListModels(request))
+    assert (refusal.code, refusal.fields) == (INVALID, ["order"])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

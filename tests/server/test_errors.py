@@ -11,6 +11,7 @@ from deviceops.processing.v1 import processing_service_pb2
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
 from domains import errors
 from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from domains.failure import Failure
 from server import convert
 from server.errors import CODE_OF, ErrorInterceptor, code_of, status_of
 from server.register import register
@@ -141,3 +142,24 @@ def test_a_status_fits_into_trailers_however_long_its_texts(family: type[DeviceO
 def test_many_violations_fit_too() -> None:
     status = status_of(InvalidRequest([Violation(field=f"f{n}" * 50, message="y" * 1000) for n in range(1000)]))
     assert status.ByteSize() < 5000
+
+
+def test_a_failure_says_only_what_is_known() -> None:
+    plain = convert.to_failure(Failure(reason=ErrorReason.RUN_TIMEOUT, message="too long"), 1.0)
+    assert plain.root_cause == plain.reason
+    assert plain.state_consistent
+    assert not plain.affected_ids
+    assert not plain.actions_taken
+    told = Failure(
+        reason=ErrorReason.DEVICE_LOST,
+        message="died",
+        facts={"attempts": "3", "device_id": "cpu", "model_id": ""},
+        root_cause=ErrorReason.DRIVER_ERROR,
+        actions_taken=("worker restarted",),
+        state_consistent=False,
+    )
+    full = convert.to_failure(told, 1.0)
+    assert full.root_cause == convert.to_reason(ErrorReason.DRIVER_ERROR)
+    assert list(full.affected_ids) == ["cpu"]
+    assert list(full.actions_taken) == ["worker restarted"]
+    assert not full.state_consistent

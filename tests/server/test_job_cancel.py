@@ -53,13 +53,20 @@ def test_a_stopped_job_does_no_further_step(server: RunningServer) -> None:
 
 
 def test_pictures_that_were_ready_stay_readable(server: RunningServer) -> None:
-    job_id = asking.submit(server, picture(steps=100, count=16))
+    # Large enough that the others are still being decoded when the wish comes.
+    generation = picture(steps=1, count=8)
+    generation.width_px = generation.height_px = 256
+    job_id = asking.submit(server, generation)
     call = asking.follow(server, job_id)
-    asking.until(call, lambda update: kind(update) == "progress" and update.event.progress.completed > 0)
+    asking.until(call, lambda update: kind(update) == "output_ready")
     asking.cancel(server, job_id)
     end = asking.journal_of(call)[-1]
-    for image in end.generation_result.images:
+    assert kind(end) == "cancelled"
+    images = end.generation_result.images
+    assert 0 < len(images) < 8
+    for image in images:
         assert len(asking.blob(server, image.file.blob_id)) == image.file.size_bytes
+    assert asking.job_of(server, job_id).generation_result.images == images
 
 
 def test_cancelling_twice_is_the_same_as_once(server: RunningServer) -> None:

@@ -80,6 +80,17 @@ def test_a_caller_who_said_detached_keeps_it_going_for_all(server: RunningServer
     asking.cancel(server, job_id)
 
 
+def test_who_submits_the_same_without_following_keeps_it_going(server: RunningServer) -> None:
+    door = joining(server, "kept-by-a-submission")
+    job_id = next(door).event.job_id
+    asked = picture(steps=asking.LONG_STEPS)
+    assert asking.submit(server, asked, request_id="kept-by-a-submission") == job_id
+    door.cancel()
+    asking.wait_for_step(server, job_id)
+    assert asking.cancel(server, job_id).state == job_event_pb2.JOB_STATE_CANCELLING
+    assert kind(asking.watch(server, job_id)[-1]) == "cancelled"
+
+
 def test_the_same_request_id_for_something_else_is_refused(server: RunningServer) -> None:
     job_id = asking.submit(server, picture(seed=1), request_id="taken")
     refusal = asking.refused(lambda: asking.submit(server, picture(seed=2), request_id="taken"))
@@ -295,6 +306,8 @@ def test_a_job_that_runs_too_long_ends_with_run_timeout_and_frees_the_device(ser
     assert failure.reason == error_pb2.ERROR_REASON_RUN_TIMEOUT
     assert failure.status_code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
     assert failure.retryable
+    # The engine stopped, and told what it had spent by then.
+    assert "denoising" in [stage.stage for stage in seen[-1].event.failed.receipt.stages]
     assert kind(asking.watch(server, asking.submit(server))[-1]) == "succeeded"
 
 

@@ -1,13 +1,13 @@
 """Torch's errors in our words. The only place that reads their texts."""
 
-import logging
 from typing import Any
 
+import structlog
 import torch
 
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 _HOST_TEXTS = ("DefaultCPUAllocator", "can't allocate memory", "Cannot allocate memory")
 # DirectML has no exception type of its own for this; these are its texts.
@@ -29,7 +29,7 @@ def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsEr
     if isinstance(error, MemoryError) or _says(error, text, _HOST_TEXTS):
         message = f"the host ran out of memory while {doing}; ask for a smaller or for fewer pictures"
         return ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY, device=device, doing=doing)
-    _log.error("unexpected error while %s on %s", doing, device, exc_info=error)
+    _log.error("unexpected error", doing=doing, device=str(device), exc_info=error)
     if _says(error, text, _DRIVER_TEXTS):
         message = f"the driver of {device} failed while {doing}; the worker must be restarted"
         return InternalError(message, ErrorReason.DRIVER_ERROR, device=device, doing=doing)

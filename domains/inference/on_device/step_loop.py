@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import torch
+from structlog.contextvars import bound_contextvars
 
 from domains.errors import AlreadyExists, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
@@ -200,7 +201,9 @@ class StepLoop:
             return  # They were asked to stop: the next tick ends them.
         except Exception as error:
             for job in jobs:
-                self._end(job, lambda job, error=error: failed(job, translate(error, self.device, str(job.stage))))
+                with bound_contextvars(job_id=job.id):
+                    told = translate(error, self.device, str(job.stage))
+                self._end(job, lambda job, told=told: failed(job, told))
 
     def _stop_asked(self) -> None:
         for job in [job for job in self._turns if job.stop_asked_at is not None]:

@@ -1,5 +1,6 @@
 """Jobs: whatever is asked in whatever order, a journal keeps its rules, also over a restart."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
+from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from domains.failure import Failure
 from domains.journal import Entry
+from domains.memory.blobs.store import BlobStore
 from domains.model.scan import ScanReport
+from domains.processing.expiry import Expiry
 from domains.processing.job import Job, JobOptions, LoadWork, ScanWork
 from domains.processing.job_event import (
     END_STATE,
@@ -254,3 +257,56 @@ def test_pages_are_newest_first_and_meet_without_overlap(jobs: Jobs) -> None:
         if place is None:
             break
     assert found == [name for name in reversed(made) if name != made[2]]
+
+
+def no_room(*_: object) -> None:
+    raise ResourceExhausted("full", ErrorReason.STORAGE_FULL)
+
+
+def test_an_end_that_found_no_room_is_stored_when_there_is_some(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = started(jobs)
+    with monkeypatch.context() as disk:
+        disk.setattr(JobStore, "record", no_room)
+        jobs.record(job.id, Succeeded(result=ScanResult(report=ScanReport()), receipt=RECEIPT))
+        jobs.store_ends()
+    told = jobs.live(job.id).journal.after(0)[-1]
+    assert isinstance(told.value, Failed)
+    assert (told.value.failure.reason, told.value.failure.state_consistent) == (ErrorReason.STORAGE_FULL, False)
+    assert [one.state for one in jobs.page(None, 10, lambda job: True)[0]] == [JobState.FAILED]
+    jobs.store_ends()
+    connection = open_database(tmp_path)
+    again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    assert again.recover() == []
+    assert again.get(job.id) == jobs.get(job.id)
+    assert facts(again.live(job.id).journal.after(0)) == facts(jobs.live(job.id).journal.after(0))
+    connection.close()
+
+
+async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [jobs.submit(ScanWork(), JobOptions(keep_for_s=1e-9))[0].id for _ in range(50)]
+    for job_id in kept:
+        jobs.cancel(job_id)
+    connection = open_database(tmp_path)
+    blobs = BlobStore(connection, tmp_path)
+    done = asyncio.Event()
+    monkeypatch.setattr(blobs, "collect", done.set)
+    with monkeypatch.context() as disk:
+        tried = asyncio.Event()
+
+        def delete(*_: object) -> None:
+            tried.set()
+            disk.undo()
+            no_room()
+
+        disk.setattr(JobStore, "delete", delete)
+        expiry = asyncio.create_task(Expiry(jobs, blobs).keep_up(0.001))
+        async with asyncio.timeout(10):
+            await tried.wait()
+            await done.wait()
+    expiry.cancel()
+    assert not any(jobs.knows(job_id) for job_id in kept)
+    connection.close()

@@ -250,7 +250,8 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_QUOTA_EXCEEDED")] QuotaExceeded = 35,
     /// <summary>
-    /// RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob.
+    /// RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob. A request above
+    /// `SystemLimits.max_message_bytes` is refused by gRPC itself, unread: with this code, and without an ErrorInfo.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_MESSAGE_TOO_LARGE")] MessageTooLarge = 36,
     /// <summary>
@@ -1400,7 +1401,7 @@ namespace DeviceOps.Api.Common.V1 {
         = pb::FieldCodec.ForString(58);
     private readonly pbc::RepeatedField<string> affectedIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of devices, models, jobs and blobs that are affected too.
+    /// Ids of the devices, models, jobs, blobs and reservations that the facts name. Others may be affected too.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1414,7 +1415,7 @@ namespace DeviceOps.Api.Common.V1 {
         = pb::FieldCodec.ForString(66);
     private readonly pbc::RepeatedField<string> actionsTaken_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// What the server has done about it already, in order: `worker restarted`.
+    /// What the server has done about it already, in order: `worker restarted`. Empty: nothing.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1426,7 +1427,8 @@ namespace DeviceOps.Api.Common.V1 {
     public const int StateConsistentFieldNumber = 9;
     private bool stateConsistent_;
     /// <summary>
-    /// False: list again before going on, the server could not restore everything.
+    /// False: the end of the job could not be stored (the disk is full), or not everything could be restored. It is tried
+    /// again; list again before going on.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -544,7 +544,7 @@ namespace DeviceOps.Api.Common.V1 {
 
   /// <summary>
   /// What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`.
-  /// An absent message allows all but another device and lower precision.
+  /// An absent message allows all but another device and lower precision. A server that cannot keep a policy yet refuses it by name.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class FallbackPolicy : pb::IMessage<FallbackPolicy>

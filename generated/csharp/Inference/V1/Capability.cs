@@ -1842,7 +1842,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int NativeSizeFieldNumber = 6;
     private global::DeviceOps.Api.Common.V1.ImageSize nativeSize_;
     /// <summary>
-    /// The size that it was trained for.
+    /// The size that it was trained for. Absent: its files do not say; requests have to name one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1592,7 +1592,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int MaxMessageBytesFieldNumber = 2;
     private long maxMessageBytes_;
     /// <summary>
-    /// Largest message that the server accepts.
+    /// Largest request that the server reads; gRPC refuses a larger one with RESOURCE_EXHAUSTED and no ErrorInfo. The fields
+    /// have limits of their own, refused by name.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

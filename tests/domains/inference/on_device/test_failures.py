@@ -1,9 +1,9 @@
 """What a job says when something breaks under it, and that the next job does not notice."""
 
-import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 import torch
 
 from domains.inference.generation import OutputFormat
@@ -37,19 +37,17 @@ def test_latents_that_are_no_numbers_name_step_and_scheduler(loop: Recorder, tin
     assert end.receipt.steps_executed == 2
 
 
-def test_an_unexpected_error_is_told_without_its_text_and_logged_with_it(
-    loop: Recorder, tiny: Model, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unexpected_error_is_told_without_its_text_and_logged_with_it(loop: Recorder, tiny: Model) -> None:
     loop.loaded.modules["text_encoder"].to("meta")
     loop.loop.submit("a", loop.loaded, request(tiny))
-    with caplog.at_level(logging.ERROR):
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         loop.run()
     end = failure(loop, "a")
     assert end.reason == "INVARIANT_BROKEN"
     assert "meta" not in end.message
-    (record,) = caplog.records
-    assert record.exc_info is not None
-    assert "meta" in str(record.exc_info[1])
+    (line,) = lines
+    assert line["job_id"] == "a"
+    assert "meta" in str(line["exc_info"])
 
 
 def test_a_picture_too_large_for_the_host_is_out_of_memory(loop: Recorder, tiny: Model) -> None:

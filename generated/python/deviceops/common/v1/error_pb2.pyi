@@ -99,7 +99,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 35
     """RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 36
-    """RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob."""
+    """RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob. A request above
+    `SystemLimits.max_message_bytes` is refused by gRPC itself, unread: with this code, and without an ErrorInfo.
+    """
     ERROR_REASON_QUEUE_TIMEOUT: _ErrorReason.ValueType  # 37
     """DEADLINE_EXCEEDED. The job waited longer in the queue than its `queue_timeout`."""
     ERROR_REASON_LOAD_TIMEOUT: _ErrorReason.ValueType  # 38
@@ -215,7 +217,9 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 34
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 35
 """RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 36
-"""RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob."""
+"""RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob. A request above
+`SystemLimits.max_message_bytes` is refused by gRPC itself, unread: with this code, and without an ErrorInfo.
+"""
 ERROR_REASON_QUEUE_TIMEOUT: ErrorReason.ValueType  # 37
 """DEADLINE_EXCEEDED. The job waited longer in the queue than its `queue_timeout`."""
 ERROR_REASON_LOAD_TIMEOUT: ErrorReason.ValueType  # 38
@@ -406,7 +410,9 @@ class Failure(_message.Message):
     root_cause: Global___ErrorReason.ValueType
     """Reason of the first failure in the chain that led here; equal to `reason` if this was the first."""
     state_consistent: _builtins.bool
-    """False: list again before going on, the server could not restore everything."""
+    """False: the end of the job could not be stored (the disk is full), or not everything could be restored. It is tried
+    again; list again before going on.
+    """
     retryable: _builtins.bool
     """Whether the same request may succeed later."""
     @_builtins.property
@@ -419,11 +425,11 @@ class Failure(_message.Message):
 
     @_builtins.property
     def affected_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of devices, models, jobs and blobs that are affected too."""
+        """Ids of the devices, models, jobs, blobs and reservations that the facts name. Others may be affected too."""
 
     @_builtins.property
     def actions_taken(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the server has done about it already, in order: `worker restarted`."""
+        """What the server has done about it already, in order: `worker restarted`. Empty: nothing."""
 
     @_builtins.property
     def fail_time(self) -> _timestamp_pb2.Timestamp:

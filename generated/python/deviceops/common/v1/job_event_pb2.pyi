@@ -179,7 +179,7 @@ Global___DeviceSelector: _TypeAlias = DeviceSelector  # noqa: Y015
 @_typing.final
 class FallbackPolicy(_message.Message):
     """What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`.
-    An absent message allows all but another device and lower precision.
+    An absent message allows all but another device and lower precision. A server that cannot keep a policy yet refuses it by name.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

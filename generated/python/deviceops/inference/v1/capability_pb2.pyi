@@ -257,7 +257,7 @@ class GenerationModel(_message.Message):
 
     @_builtins.property
     def native_size(self) -> _image_pb2.ImageSize:
-        """The size that it was trained for."""
+        """The size that it was trained for. Absent: its files do not say; requests have to name one."""
 
     @_builtins.property
     def known_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -341,7 +341,9 @@ class SystemLimits(_message.Message):
     max_inline_bytes: _builtins.int
     """Most bytes of an image inside a message; larger ones are blobs."""
     max_message_bytes: _builtins.int
-    """Largest message that the server accepts."""
+    """Largest request that the server reads; gRPC refuses a larger one with RESOURCE_EXHAUSTED and no ErrorInfo. The fields
+    have limits of their own, refused by name.
+    """
     blob_chunk_bytes: _builtins.int
     """Size of the chunks that ReadBlob sends."""
     queue_capacity: _builtins.int

@@ -1,0 +1,132 @@
+"""A dispatcher over a device whose worker is played by the test: no process, no pipe, nothing computed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from domains import storage
+from domains.device.device import Device
+from domains.device.devices import Devices
+from domains.device.record import DeviceReach
+from domains.events import EventLog
+from domains.inference.generation import Generation
+from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.resolve import resolve
+from domains.memory.blobs.store import BlobStore
+from domains.model.catalogue import Catalogue
+from domains.model.loaded import LoadedModels
+from domains.model.roots import Roots
+from domains.processing.dispatch import Dispatcher
+from domains.processing.job import GenerateWork, Job, JobOptions
+from domains.processing.job_event import JobEvent
+from domains.processing.job_queue import JobQueue
+from domains.processing.job_run import RunTools
+from domains.processing.job_state import JobState
+from domains.processing.job_store import JobStore
+from domains.processing.jobs import Jobs
+from domains.processing.lane import Lane
+from domains.processing.worker import Order, Report, WorkerGone
+from domains.progress import Receipt, Stage
+from tests.domains.device.test_devices import a_device
+
+STOPPED = Stopped(stage=Stage.DENOISING, latency_s=0.0, receipt=Receipt(steps_executed=3))
+
+
+class PlayedWorker:
+    """Answers each order with what the test says."""
+
+    quiet_s = 0.0
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.answers: dict[str, asyncio.Queue[Report | WorkerGone]] = {}
+        """By job: what its order is answered with next."""
+        self.stopped: list[str] = []
+        self.asked = asyncio.Event()
+        """Set when an order comes; renewed each time."""
+
+    async def carry_out(self, order: Order) -> AsyncIterator[Report]:
+        answers = self.answers[order.job_id] = asyncio.Queue()
+        self.asked.set()
+        self.asked = asyncio.Event()
+        try:
+            while not isinstance(answer := await answers.get(), WorkerGone):
+                yield answer
+                if isinstance(answer, Finished | Failed | Stopped):
+                    return
+            raise answer
+        finally:
+            del self.answers[order.job_id]
+
+    def stop(self, job_id: str) -> None:
+        if job_id in self.answers:
+            self.stopped.append(job_id)
+            self.answers[job_id].put_nowait(STOPPED)
+
+    def end(self, why: str) -> None:
+        for answers in self.answers.values():
+            answers.put_nowait(WorkerGone(why))
+
+
+class DispatchBench:
+    """Jobs, their dispatcher, and one device that works on two of them at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = storage.open_database(folder)
+        self.devices = Devices(EventLog(self.database, folder))
+        self.jobs = Jobs(JobStore(self.database, folder), keep_s=3600)
+        self.catalogue = Catalogue(self.database, Roots([]), "emoji-sd")
+        self.blobs = BlobStore(self.database, folder)
+        self.tools = RunTools(self.catalogue, LoadedModels(), self.blobs, self.devices, stall_timeout_s=60)
+        self.dispatcher = Dispatcher(self.jobs, JobQueue(100), self.tools, self.devices)
+        self.start_worker()
+
+    def start_worker(self) -> None:
+        """A (new) worker is ready."""
+        self.worker = PlayedWorker(a_device())
+        self.lane = Lane(lambda: 2, self.worker)
+        self.dispatcher.lanes.add(self.lane)
+        self.devices.described("cuda:0", self.worker.device, DeviceReach(capacity=2), ready=True)
+        self.dispatcher.pump()
+
+    def die(self) -> None:
+        """The worker process dies by itself."""
+        self.devices.worker_gone(self.worker.device.id, None)
+        self.dispatcher.lanes.remove(self.lane)
+        self.worker.end("it died")
+
+    def submit(self, pictures: int = 1, **options: object) -> str:
+        """A generation; its id."""
+        asked = Generation(prompt="an owl", image_count=pictures)
+        work = GenerateWork(asked=asked, resolved=resolve(asked, self.catalogue.default()))
+        return self.jobs.submit(work, JobOptions(**options))[0].id  # pyright: ignore[reportArgumentType]  # by name
+
+    def job(self, job_id: str) -> Job:
+        """As it is now."""
+        return self.jobs.get(job_id)
+
+    def events(self, job_id: str) -> list[JobEvent]:
+        """What its journal says."""
+        return [entry.value for entry in self.jobs.live(job_id).journal.after(0)]
+
+    async def until(self, job_id: str, state: JobState) -> Job:
+        """The job once it is in this state."""
+        live = self.jobs.live(job_id)
+        while live.job.state is not state:
+            assert not live.job.state.ended, f"{job_id} ended {live.job.state}: {live.job.failure}"
+            await live.journal.more(live.journal.last_sequence, 5.0)
+        return live.job
+
+    async def at_work(self, *job_ids: str) -> None:
+        """Until the worker has their orders."""
+        for job_id in job_ids:
+            await self.until(job_id, JobState.RUNNING)
+            while job_id not in self.worker.answers:
+                await self.worker.asked.wait()
+
+    async def finish(self, job_id: str) -> None:
+        """Let a job come to its end."""
+        await self.at_work(job_id)
+        self.worker.answers[job_id].put_nowait(Finished(receipt=Receipt()))
+        await self.until(job_id, JobState.SUCCEEDED)
