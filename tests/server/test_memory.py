@@ -436,14 +436,19 @@ def test_a_reservation_ends_by_itself(machine: Machine) -> None:
 def test_jobs_and_blobs_use_reservations_up(machine: Machine) -> None:
     machine.unload("sim-0")
     weights = machine.reserve(100 * MIB)
-    assert kind(machine.job(reservation_id=weights.id)) == "succeeded"
-    used = machine.reservations("COMMITTED")[weights.id]
-    assert used.consumer_id == MODEL
+    job_id = machine.submit(reservation_id=weights.id)
+    assert kind(asking.watch(machine.server, job_id)[-1]) == "succeeded"
+    assert machine.reservations("COMMITTED")[weights.id].consumer_id == job_id
     assert refused(lambda: machine.release(weights.id)).reason == "ILLEGAL_STATE"
-    tensors = machine.reserve(16 * MIB)
-    job_id = machine.submit(reservation_id=tensors.id)
+    tensors = machine.reserve(64 * MIB)
+    job_id = machine.submit(reservation_id=tensors.id, steps=60)
+    asking.wait_for_step(machine.server, job_id)
+    pool = machine.pool()
+    # What it has not allocated yet stays its own.
+    assert pool.reserved_bytes + owned(pool, "JOB")["JOB", job_id] == 64 * MIB
     assert kind(asking.watch(machine.server, job_id)[-1]) == "succeeded"
     assert machine.reservations("COMMITTED")[tensors.id].consumer_id == job_id
+    assert machine.pool().reserved_bytes == 0
     bytes_ = machine.reserve(machine.pool().available_bytes)
     assert refused(lambda: machine.create(MIB, fill_byte=0)).reason == "DEVICE_OUT_OF_MEMORY"
     blob = machine.create(64 * MIB, fill_byte=0, reservation_id=bytes_.id)

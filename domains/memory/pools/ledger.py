@@ -101,6 +101,10 @@ class Ledger:
         self._book.delete(reservation_id)
         return 0
 
+    def find(self, reservation_id: str) -> Reservation | None:
+        """HELD or ended. None: it was deleted, ended long ago, or is of an earlier server."""
+        return self._book.find(reservation_id)
+
     def find_held(self, reservation_id: str) -> Reservation:
         """One that is HELD; otherwise RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
         return self._book.held(reservation_id).reservation
