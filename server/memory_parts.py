@@ -75,7 +75,9 @@ class MemoryParts:
         self._workers = WorkerMemory(self._loaded, fleet.worker_of)
         self._workers.listeners.append(parts.simulation.measured)
         self._host = HostOwners(self._workers, self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST))
-        care = MemoryCare(self._jobs, devices, self._loaded, dispatcher, unloading, fleet.worker_of, self.pools)
+        care = MemoryCare(
+            self._jobs, devices, self._loaded, dispatcher, unloading, fleet.worker_of, self.pools, self.blobs
+        )
         self.reclaiming = Reclaiming(self.pools, care)
         self.ledger = Ledger(self.pools, self.reclaiming.evict)
         self.budgets = Budgets(self.pools, self.ledger, self.reclaiming)

@@ -657,6 +657,11 @@ def test_an_emergency_interrupts_the_running_job_which_goes_on_afterwards(machin
 def test_the_host_is_cleaned_too(machine: Machine) -> None:
     report = machine.reclaim("host", max_level=memory_pool_pb2.MEMORY_RECLAIM_LEVEL_COMPACT)
     assert not [step for step in report.steps if step.HasField("failure")]
+    machine.upload(b"x" * MIB, keep_for=Duration(nanos=1))
+    disk = machine.reclaim("disk", max_level=memory_pool_pb2.MEMORY_RECLAIM_LEVEL_COMPACT)
+    assert [(step.action, step.HasField("failure")) for step in disk.steps] == [("collect", False)]
+    assert disk.target_met
+    assert disk.after.held_bytes <= disk.before.held_bytes - MIB // 2
     assert machine.reclaim("disk", free_bytes=2**62).target_met is False
 
 

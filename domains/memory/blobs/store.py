@@ -5,7 +5,7 @@ files          the tier DISK                              uploads        bytes i
 host_memory    the tier HOST                              registration   RegisterBlob; `mapped` says how files are read
 device_memory  the tiers DEVICE and PINNED_HOST           collection     when a blob goes
 mapped_tier    the tier MAPPED                            readers        who has it open
-owners         what a pool is told of them
+owners         what a pool is told of them             freeing        bytes that are given back
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from domains.memory.blobs.collection import Collection, DeletedBlob
 from domains.memory.blobs.creation import Creation, new_id
 from domains.memory.blobs.device_memory import DeviceBlobMemory, DeviceBytes
 from domains.memory.blobs.files import BlobFiles, DiskBytes, DiskContent
+from domains.memory.blobs.freeing import UnfreedBlob
 from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
 from domains.memory.blobs.mapped import ContentLost
@@ -186,7 +187,7 @@ class BlobStore:
 
     def owners_in(self, *tiers: BlobTier) -> BlobOwners:
         """Who holds memory or disk in these tiers, to be asked again and again."""
-        return BlobOwners(self._rows, frozenset(tiers))
+        return BlobOwners(self._rows, frozenset(tiers), lambda: self._collection.freeing.unfreed.values())
 
     def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
         """The newest first, from a place on."""
@@ -228,10 +229,21 @@ class BlobStore:
 
     # What the server does now and then.
 
-    def collect(self, now_s: float | None = None) -> int:
+    def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
         """Remove what has expired and is not needed; free again what could not be freed. How many blobs went."""
+        self.retry()
+        gone = [blob for blob in self.spent(now_s) if where(blob)]
+        self._collection.remove(gone)
+        return len(gone)
+
+    def spent(self, now_s: float | None = None) -> list[Blob]:
+        """What `collect` would remove."""
+        return self._collection.spent(now_s)
+
+    def retry(self) -> None:
+        """Free again what could not be freed."""
         self._devices.retry()
-        return self._collection.collect(now_s)
+        self._collection.freeing.retry()
 
     def sweep(self, is_owner: Callable[[str], bool]) -> int:
         """At start: let go for owners that are no more, and put right what a crash left. How many files no row named."""
@@ -247,17 +259,17 @@ class BlobStore:
 
     def device_lost(self, device_id: str) -> None:
         """A worker has died: what it held is LOST."""
+        self._devices.lost(device_id)
         for blob in self._rows.all():
             if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
                 self._access.hashes.forget(blob.id)
-                self._devices.unfreed.pop(blob.id, None)
                 if blob.state is not BlobState.DELETING:
                     self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST))
 
     @property
-    def unfreed(self) -> dict[str, str]:
-        """Blobs on devices whose memory could not be given back yet, and what was said."""
-        return dict(self._devices.unfreed)
+    def unfreed(self) -> dict[str, UnfreedBlob]:
+        """Blobs that are gone while their bytes could not be freed yet; they are tried again now and then."""
+        return {**self._devices.unfreed, **self._collection.freeing.unfreed}
 
     async def freed(self) -> None:
         """Wait until the workers have given back what was deleted."""

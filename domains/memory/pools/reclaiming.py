@@ -8,6 +8,7 @@ import msgspec
 
 from domains.errors import DeadlineExceeded, DeviceOpsError, ErrorReason, InternalError
 from domains.memory.measure import MemoryMeasure
+from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import HYSTERESIS, Pressure
 from domains.memory.pools.reclaim import (
@@ -101,7 +102,8 @@ class Reclaiming:
     def _plan(self, state: PoolState, ask: ReclaimAsk, measure: MemoryMeasure) -> list[ReclaimStep]:
         pool_id = state.source.pool_id
         models, jobs = self._reclaimer.idle_models(pool_id), self._reclaimer.running_jobs(pool_id)
-        return plan(ask, measure, state.budget, models, jobs)
+        spent, computes = self._reclaimer.spent_blobs(pool_id), state.source.kind is not PoolKind.DISK
+        return plan(ask, measure, state.budget, models, jobs, spent, computes=computes)
 
     async def _run(self, state: PoolState, ask: ReclaimAsk) -> ReclaimReport:
         begin, pool_id = time.monotonic(), state.source.pool_id
@@ -161,6 +163,8 @@ class Reclaiming:
 
     def _act(self, pool_id: str, step: ReclaimStep) -> Awaitable[None]:
         match step.action:
+            case "collect":
+                return self._reclaimer.collect(pool_id, step.owner.id)
             case "empty_cache":
                 return self._reclaimer.empty_caches(pool_id)
             case "unload":

@@ -63,6 +63,7 @@ class ScriptedReclaimer:
     def __init__(self, pool: ScriptedPool) -> None:
         self.pool = pool
         self.idle: dict[str, IdleModel] = {}
+        self.spent: list[MemoryOwner] = []
         self.calls: list[str] = []
         self.failures: dict[str, list[Exception]] = {}
 
@@ -83,6 +84,12 @@ class ScriptedReclaimer:
         self._called(f"unload {loaded_model_id}")
         self.pool.cached += self.pool.models.pop(loaded_model_id)
         del self.idle[loaded_model_id]
+
+    async def collect(self, pool_id: str, blob_id: str) -> None:
+        self._called(f"collect {blob_id}")
+
+    def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
+        return self.spent
 
     async def compact(self, pool_id: str) -> None:
         self._called("compact")

@@ -15,6 +15,7 @@ from domains.errors import (
     ResourceExhausted,
 )
 from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
+from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.on_device.device_blobs import DeviceBlobs
 from tests.domains.memory.blobs import MIB, content, opened, sha, some_bytes, uploaded
 
@@ -141,11 +142,34 @@ async def test_memory_that_could_not_be_freed_is_told_and_freed_later(tmp_path: 
         store.delete(blob.id)
         await store.freed()
         assert list(store.unfreed) == [blob.id]
+        assert store.unfreed[blob.id].why
         worker.broken = False
         store.collect()
         await store.freed()
         assert store.unfreed == {}
         assert worker.blobs.live_bytes() == 0
+
+
+async def test_what_a_worker_could_not_free_is_free_when_it_ends(tmp_path: Path) -> None:
+    worker = Worker()
+    with opened(tmp_path, device_memory=worker) as store:
+        blob = await uploaded(store, b"bytes", BlobTier.DEVICE, "cpu")
+        worker.broken = True
+        store.delete(blob.id)
+        await store.freed()
+        store.device_lost("cpu")
+        assert store.unfreed == {}
+
+
+async def test_a_lost_blob_holds_nothing_and_counts_against_no_quota(tmp_path: Path) -> None:
+    limits = BlobLimits(max_bytes=8)
+    with opened(tmp_path, device_memory=Worker(), limits=limits) as store:
+        owners = store.owners_in(BlobTier.DEVICE)
+        blob = await uploaded(store, b"5byte", BlobTier.DEVICE, "cpu")
+        assert [owner.id for owner in owners()] == [blob.id]
+        store.device_lost("cpu")
+        assert list(owners()) == []
+        await store.create(BlobSpec(size_bytes=8))
 
 
 async def test_an_allocation_that_fails_leaves_no_blob(tmp_path: Path) -> None:
