@@ -87,9 +87,10 @@ class Server:
         admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
         self.dispatcher.claimed = admission.claimed
         self.dispatcher.held_back = self.memory.is_nearly_full
+        self.transfers = TransferRuns(self.jobs, self.blobs)
         tools.front_work = {
             ScanWork: ScanRuns(self.jobs, self.catalogue).run,
-            TransferWork: TransferRuns(self.jobs, self.blobs).run,
+            TransferWork: self.transfers.run,
             ResetWork: ResetRuns(self.jobs, self.devices.devices, self.dispatcher, self.loaded, self.devices.care).run,
         }
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
@@ -174,6 +175,7 @@ class Server:
         """Take up what the last process left, start the workers and all that runs beside the calls."""
         self.announcer.started()
         self.blobs.sweep(self.jobs.knows)
+        self.transfers.recover()
         self.jobs.recover()
         self.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))
         self.spawn(self.expire())

@@ -78,7 +78,7 @@ class DeviceOrders:
             case ReadBlobOrder():
                 yield BlobBytes(data=self._blobs.read(order.blob_id, order.offset_bytes, order.size_bytes))
             case HashBlobOrder():
-                yield BlobHash(sha256=self._blobs.sha256(order.blob_id))
+                yield BlobHash(sha256=self._blobs.sha256(order.blob_id, order.begin_bytes, order.end_bytes))
             case FreeBlobOrder():
                 self._blobs.free(order.blob_id)
                 self._steps.hardware.free(f"blob {order.blob_id}")

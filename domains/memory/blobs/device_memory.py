@@ -10,6 +10,9 @@ from domains.memory.blobs.freeing import UnfreedBlob, note_unfreed
 
 Result = TypeVar("Result")
 
+HASH_PIECE_BYTES = 8 * 1024 * 1024
+"""What a worker hashes at once: some milliseconds, in which its jobs stand still."""
+
 
 class DeviceBlobMemory(Protocol):
     """The workers' side. Raises what the worker raised; DEVICE_LOST where it is gone."""
@@ -26,8 +29,8 @@ class DeviceBlobMemory(Protocol):
         """A piece inside the blob."""
         ...
 
-    async def sha256(self, blob_id: str) -> str:
-        """Of the whole content as it lies there."""
+    async def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        """Of the content up to `end` as it lies there; the pieces come in order, the first from 0."""
         ...
 
     async def free(self, blob_id: str) -> None:
@@ -56,9 +59,13 @@ class DeviceBytes:
         """A piece."""
         await self._memory(blob).write(blob.id, offset, data)
 
-    async def sha256(self, blob: Blob) -> str:
-        """Reckoned where it lies."""
-        return await self._memory(blob).sha256(blob.id)
+    async def sha256(self, blob: Blob, between: Callable[[], None]) -> str:
+        """Reckoned where it lies, in pieces that let the worker do other work; `between` them it may raise."""
+        sha256 = ""
+        for begin in range(0, blob.size_bytes, HASH_PIECE_BYTES):
+            between()
+            sha256 = await self._memory(blob).sha256(blob.id, begin, min(begin + HASH_PIECE_BYTES, blob.size_bytes))
+        return sha256
 
     async def open(self, blob: Blob) -> "DeviceContent":
         """To read it."""

@@ -125,7 +125,9 @@ class BlobRows:
         self.holders.add(blob.id, owner_id)
 
     def unhold(self, name: str, owner_id: str) -> None:
-        """The owner no longer uses the blob."""
+        """The owner no longer uses the blob, if it did."""
+        if owner_id not in self.holders.owners(name):
+            return
         with transaction(self._db, self._folder) as db:
             db.execute("DELETE FROM blob_holders WHERE blob_id = ? AND owner_id = ?", (name, owner_id))
         self.holders.remove(name, owner_id)

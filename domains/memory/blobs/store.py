@@ -117,6 +117,14 @@ class BlobStore:
         self._rows.hold(blob, owner_id)
         return blob
 
+    def is_held(self, name: str, owner_id: str) -> bool:
+        """Whether the owner uses the blob."""
+        return owner_id in self._rows.holders.owners(name)
+
+    def holders(self) -> set[str]:
+        """Everybody who uses a blob."""
+        return self._rows.holders.owners()
+
     def let_go(self, name: str, owner_id: str) -> None:
         """The owner uses the blob no longer."""
         self._rows.unhold(name, owner_id)
@@ -153,9 +161,9 @@ class BlobStore:
                 return _kept_longer(blob, self._limits.keep_for_s if spec.keep_for_s is None else spec.keep_for_s)
         return None
 
-    async def create_for_transfer(self, spec: BlobSpec) -> Blob:
+    async def create_for_transfer(self, spec: BlobSpec, job_id: str = "") -> Blob:
         """The destination of a transfer; its job is what it is answered to."""
-        return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id())
+        return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id(), job_id=job_id)
 
     async def register(self, asked: Registration, request_id: str = "") -> Blob:
         """Make a blob of what another process owns."""
@@ -199,9 +207,12 @@ class BlobStore:
         blob = self.get(name)
         return blob, DiskContent(self.files, blob).descriptor
 
-    def reading(self, name: str) -> AbstractAsyncContextManager[BlobReader]:
-        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read."""
-        return self._access.reading(name)
+    def reading(self, name: str, owner_id: str = "") -> AbstractAsyncContextManager[BlobReader]:
+        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read.
+
+        An owner that holds the blob may begin to read it although it is being deleted: that waits for the owner.
+        """
+        return self._access.reading(name, owner_id)
 
     def writing(self, name: str) -> AbstractContextManager[BlobWriter]:
         """Be the one writer of a blob that is WRITING; ILLEGAL_STATE otherwise."""
@@ -211,12 +222,15 @@ class BlobStore:
         """One chunk. The last one again, whose answer was lost, finds the blob READY and gets the same answer."""
         return await self._access.write_chunk(name, offset, data, crc32c)
 
-    async def sha256_of(self, name: str, begin: int, end: int) -> str:
-        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written."""
+    async def sha256_of(self, name: str, begin: int, end: int, between: Callable[[], None] = lambda: None) -> str:
+        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written.
+
+        `between` two pieces it may raise, to end it.
+        """
         blob = self.get(name)
-        if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes):
-            return await self._devices.sha256(blob)
-        return await self._access.sha256_of(name, begin, end)
+        if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes) and blob.size_bytes:
+            return await self._devices.sha256(blob, between)
+        return await self._access.sha256_of(name, begin, end, between)
 
     def delete(self, name: str, *, only_if_unused: bool = False) -> DeletedBlob:
         """At once, or when nobody reads or needs it any more; BLOB_IN_USE instead with `only_if_unused`."""

@@ -221,7 +221,7 @@ class Blobs(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(choice=st.data(), size=st.integers(1, 8), back=st.integers(0, 3))
     def write(self, choice: st.DataObject, size: int, back: int) -> None:
-        name = choice.draw(st.sampled_from(sorted(self.models)))
+        name = choice.draw(st.sampled_from(list(self.models)))
         model = self.models[name]
         if model.deleting or model.written == len(model.data):
             return
@@ -234,7 +234,7 @@ class Blobs(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(choice=st.data(), owner=st.sampled_from("xy"))
     def hold(self, choice: st.DataObject, owner: str) -> None:
-        name = choice.draw(st.sampled_from(sorted(self.models)))
+        name = choice.draw(st.sampled_from(list(self.models)))
         model = self.models[name]
         if not model.deleting and model.written == len(model.data):
             self.store.hold(name, owner)
@@ -251,7 +251,7 @@ class Blobs(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(choice=st.data())
     def delete(self, choice: st.DataObject) -> None:
-        name = choice.draw(st.sampled_from(sorted(self.models)))
+        name = choice.draw(st.sampled_from(list(self.models)))
         deleted = self.store.delete(name)
         assert deleted.deferred == bool(self.models[name].holders)
         self.models[name].deleting = True

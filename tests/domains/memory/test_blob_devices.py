@@ -38,8 +38,8 @@ class Worker:
     async def read(self, blob_id: str, offset: int, size: int) -> bytes:
         return self.blobs.read(blob_id, offset, size)
 
-    async def sha256(self, blob_id: str) -> str:
-        return self.blobs.sha256(blob_id)
+    async def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        return self.blobs.sha256(blob_id, begin, end)
 
     async def free(self, blob_id: str) -> None:
         if self.broken:
@@ -53,8 +53,24 @@ def test_bytes_come_back_as_they_were_written() -> None:
     held.write("b", 0, b"01234")
     held.write("b", 5, b"56789")
     assert held.read("b", 3, 4) == b"3456"
-    assert held.sha256("b") == sha(b"0123456789")
+    assert held.sha256("b", 0, 10) == sha(b"0123456789")
     assert held.view("b").tolist() == list(b"0123456789")
+
+
+def test_a_hash_goes_on_where_it_was_left_and_begins_anew_after_a_write() -> None:
+    held = DeviceBlobs(CPU)
+    held.allocate("b", BlobTier.DEVICE, 10)
+    held.write("b", 0, b"0123456789")
+    assert held.sha256("b", 0, 4) == sha(b"0123")
+    assert held.sha256("b", 4, 7) == sha(b"0123456")
+    # Somebody else hashes the same blob meanwhile.
+    assert held.sha256("b", 0, 2) == sha(b"01")
+    assert held.sha256("b", 7, 10) == sha(b"0123456789")
+    held.sha256("b", 0, 4)
+    held.write("b", 0, b"x")
+    assert held.sha256("b", 4, 10) == sha(b"x123456789")
+    with pytest.raises(InvalidRequest):
+        held.sha256("b", 4, 11)
 
 
 @pytest.mark.parametrize("alignment", [1, 256, 4096, 2 * MIB])
