@@ -86,7 +86,7 @@ class Server:
         self.memory.wire(self.devices, self.dispatcher, unloading)
         admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
         self.dispatcher.claimed = admission.claimed
-        self.dispatcher.held_back = self.memory.is_nearly_full
+        self.dispatcher.held_back = self.memory.hold_back
         self.transfers = TransferRuns(self.jobs, self.blobs)
         tools.front_work = {
             ScanWork: ScanRuns(self.jobs, self.catalogue).run,

@@ -19,12 +19,12 @@ from domains.memory.pools.host_pool import HostPool
 from domains.memory.pools.leaks import OwnerKey
 from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pools import Pools
-from domains.memory.pools.pressure import Pressure
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.loaded import LoadedModels
 from domains.processing.blob_admission import BlobPayments
 from domains.processing.device_pool import DevicePool, HostOwners, WorkerMemory
 from domains.processing.dispatch import Dispatcher
+from domains.processing.hold_back import HoldBack
 from domains.processing.job import GenerateWork, Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
@@ -46,6 +46,7 @@ class MemoryParts:
     reclaiming: Reclaiming
     budgets: Budgets
     admission: Admission
+    hold_back: HoldBack
 
     def __init__(
         self,
@@ -75,9 +76,11 @@ class MemoryParts:
         self._workers = WorkerMemory(self._loaded, fleet.worker_of)
         self._workers.listeners.append(parts.simulation.measured)
         self._host = HostOwners(self._workers, self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST))
+        self.hold_back = HoldBack(self.pools, dispatcher.pump_soon)
         care = MemoryCare(
             self._jobs, devices, self._loaded, dispatcher, unloading, fleet.worker_of, self.pools, self.blobs
         )
+        care.on_interrupt = self.hold_back.interrupted
         self.reclaiming = Reclaiming(self.pools, care)
         self.ledger = Ledger(self.pools, self.reclaiming.evict)
         self.budgets = Budgets(self.pools, self.ledger, self.reclaiming)
@@ -107,11 +110,6 @@ class MemoryParts:
         if not view.settings.enabled:
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
-
-    def is_nearly_full(self, device_id: str) -> bool:
-        """Whether the pool in which a device computes is in an emergency."""
-        pool_id = pool_of(device_id)
-        return pool_id in self.pools.ids() and self.pools.get(pool_id).pressure is Pressure.EMERGENCY
 
     def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
         """A device with memory of its own has a pool, for as long as it is there."""

@@ -49,6 +49,8 @@ class MemoryCare:
         self._worker_of = worker_of
         self._pools = pools
         self._blobs = blobs
+        self.on_interrupt: Callable[[str], None] = lambda pool_id: None
+        """Hears of a pool before a job is interrupted for its sake."""
 
     async def empty_caches(self, pool_id: str) -> None:
         """Give back what allocators and caches keep for later."""
@@ -66,6 +68,9 @@ class MemoryCare:
 
     async def interrupt(self, job_id: str) -> None:
         """Take the job off its device, to go on when there is room."""
+        job = self._jobs.find(job_id)
+        if job is not None and job.device_id:
+            self.on_interrupt(pool_of(job.device_id))
         await self._dispatcher.interrupt(
             job_id, ErrorReason.PREEMPTED, "its memory was needed; it goes on when there is room"
         )
