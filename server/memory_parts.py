@@ -88,7 +88,15 @@ class MemoryParts:
         self.blobs.pay_with(BlobPayments(self.admission, self.pools, self.check_open))
         self._device_blobs = WorkerBlobs(devices, fleet.worker_of)
         self.blobs.use_devices(self._device_blobs)
-        self.pools.add(HostPool(fleet.pids, self._host.owners, aliases=("cpu", "cpu:0")))
+        pinned = self.blobs.owners_in(BlobTier.PINNED_HOST)
+        self.pools.add(
+            HostPool(
+                fleet.pids,
+                self._host.owners,
+                pinned_bytes=lambda: sum(owner.live_bytes for owner in pinned()),
+                aliases=("cpu", "cpu:0"),
+            )
+        )
         self.pools.add(DiskPool(self._settings.state, self.blobs.owners_in(BlobTier.DISK)))
         self.pools.is_starting = devices.is_expected
         self.pools.work_of = self._work_of

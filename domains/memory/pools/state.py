@@ -49,8 +49,8 @@ class PoolState:
         self.measure = measure
         if measure.held_bytes is not None:
             self._held = measure
-        if measure.live_bytes is not None:
-            self._peak_live_bytes = max(self._peak_live_bytes or 0, measure.live_bytes)
+        seen = (self._peak_live_bytes, measure.live_bytes, measure.peak_live_bytes)
+        self._peak_live_bytes = max((size for size in seen if size is not None), default=None)
         return self._grade(measure)
 
     @property

@@ -25,6 +25,8 @@ class ScriptedPool:
         self.others = 0
         """Used by other processes."""
         self.cached = 0
+        self.peak: int | None = None
+        """The most that was live between two measurements."""
         self.models: dict[str, int] = {}
         self.jobs: dict[str, int] = {}
         self.time_s = 1000.0
@@ -52,6 +54,7 @@ class ScriptedPool:
             used_bytes=None if self.total is None else self.others + held,
             held_bytes=held,
             live_bytes=self.live,
+            peak_live_bytes=self.peak,
             cached_bytes=self.cached,
             owners=(*models, *jobs),
         )

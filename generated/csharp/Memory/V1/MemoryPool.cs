@@ -891,7 +891,7 @@ namespace DeviceOps.Api.Memory.V1 {
 
     private long peakLiveBytes_;
     /// <summary>
-    /// Highest `live_bytes` since the server started.
+    /// Highest `live_bytes` since the server started; of a device also between two measurements, as its allocator saw it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -921,7 +921,7 @@ namespace DeviceOps.Api.Memory.V1 {
 
     private long pinnedBytes_;
     /// <summary>
-    /// Of `held_bytes`, page-locked. Only HOST.
+    /// Of `held_bytes`, page-locked by blobs (running jobs lock small buffers for copies besides). Only HOST.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -248,9 +248,9 @@ class MemoryPool(_message.Message):
     available_bytes: _builtins.int
     """What new work can have: the smaller of what the pool and what the budget still allow, less `reserved_bytes` and headroom; from 0."""
     peak_live_bytes: _builtins.int
-    """Highest `live_bytes` since the server started."""
+    """Highest `live_bytes` since the server started; of a device also between two measurements, as its allocator saw it."""
     pinned_bytes: _builtins.int
-    """Of `held_bytes`, page-locked. Only HOST."""
+    """Of `held_bytes`, page-locked by blobs (running jobs lock small buffers for copies besides). Only HOST."""
     largest_free_block_bytes: _builtins.int
     """The largest piece that the allocator can hand out without asking the driver for more."""
     fragmentation_ratio: _builtins.float
