@@ -96,7 +96,7 @@ class Server:
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
         self.submissions.check_reservation = self.memory.ledger.find_held
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
-        self.memory.reclaiming.on_reclaimed = self.announcer.reclaimed
+        self.memory.tell(self.announcer)
         self.health = Health()
         self.view = SystemView(settings, begin_s)
         self.servicers = self._servicers(unloading)

@@ -34,6 +34,7 @@ from domains.processing.worker_blobs import WorkerBlobs
 from server.settings import Settings
 
 if TYPE_CHECKING:
+    from server.announce import Announcer
     from server.device_parts import DeviceParts
 
 _SAMPLE_S = 1.0
@@ -103,6 +104,12 @@ class MemoryParts:
         self.budgets.stranded = lambda pool_id, ceiling: self._stranded(dispatcher, pool_id, ceiling)
         devices.listeners.append(self._device_changed)
         fleet.on_gone.append(self._worker_gone)
+
+    def tell(self, announcer: "Announcer") -> None:
+        """Whom to tell of what happens here by itself."""
+        self.reclaiming.on_reclaimed = announcer.reclaimed
+        self.ledger.tell(announcer.reservation_ended)
+        self.blobs.on_expired, self.blobs.on_spoilt = announcer.blob_expired, announcer.blob_spoilt
 
     def begin(self) -> list[Coroutine[None, None, None]]:
         """What is to run beside the calls."""

@@ -157,6 +157,10 @@ class Machine:
         if self.script.write(*devices):
             self.events.until(lambda event: event.kind in ("device.script_changed", "device.returned"))
 
+    def told(self, wanted: Callable[[Any], bool]) -> Any:
+        """The first event that is wanted, of those seen already or those to come."""
+        return next(filter(wanted, self.events.seen), None) or self.events.until(wanted)
+
     def until(self, true: Callable[[], Any]) -> Any:
         """Look again at each sample of the pools, until something is so."""
         watching = pb.WatchMemoryPoolsRequest(memory_pool_ids=["disk"], interval=Duration(nanos=100_000_000))
@@ -396,6 +400,58 @@ def test_each_level_of_pressure_is_told_once_and_falls_late(machine: Machine) ->
         for _ in told
     ]
     assert [event.message.split()[-1] for event in events] == told
+
+
+def test_a_device_that_gets_full_unloads_what_is_idle_by_itself(machine: Machine) -> None:
+    machine.load("sim-1", pinned=False)
+    machine.budget(Budget(idle_after=Duration(seconds=1)), "sim-1")
+    used = machine.models()["emoji-sd@sim-1"].last_use_time
+    machine.until(lambda: time.time() - used.seconds - used.nanos / 1e9 > 1.1)
+    begin_ns, size = time.time_ns(), int(0.93 * TOTAL) - machine.pool("sim-1").used_bytes
+    blob = machine.create(size, device_id="sim-1")
+
+    def about_sim_1(kind: str, end: str = "") -> Any:
+        return machine.told(
+            lambda event: (
+                event.kind == kind
+                and event.resource_id.endswith("sim-1")
+                and event.event_time.ToNanoseconds() > begin_ns
+                and event.message.endswith(end)
+            )
+        )
+
+    risen = about_sim_1("memory.pressure_changed", "CRITICAL")
+    unloaded, reclaimed = about_sim_1("loaded_model.unloaded"), about_sim_1("memory.reclaimed")
+    assert (unloaded.cause_sequence, reclaimed.cause_sequence) == (risen.sequence, risen.sequence)
+    assert "emoji-sd@sim-1" not in machine.models()
+    machine.delete(blob.id)
+
+
+def test_what_ends_by_itself_is_told_with_its_cause(machine: Machine) -> None:
+    begin_ns = time.time_ns()
+    expires = machine.reserve(MIB, time_to_live=Duration(seconds=1))
+    gives_way = machine.reserve(256 * MIB)
+    device_blob = machine.create(MIB, device_id="sim-0")
+    disk_blob = machine.upload(b"x", keep_for=Duration(nanos=1))
+
+    def about(kind: str, name: str) -> Any:
+        return machine.told(
+            lambda event: (
+                (event.kind, event.resource_id) == (kind, name) and event.event_time.ToNanoseconds() > begin_ns
+            )
+        )
+
+    impact = machine.budget(Budget(limit_bytes=128 * MIB)).impact
+    assert list(impact.preempted_reservation_ids) == [gives_way.id]
+    budget = about("memory.budget_changed", "sim-0")
+    assert budget.memory_pool.budget.limit_bytes == 128 * MIB
+    assert about("reservation.preempted", gives_way.id).cause_sequence == budget.sequence
+    machine.reclaim("disk")
+    assert about("blob.expired", disk_blob.id).message
+    machine.until(lambda: expires.id not in machine.reservations())
+    about("reservation.expired", expires.id)
+    machine.reset()
+    assert about("blob.lost", device_blob.id).blob.state == blob_pb2.BLOB_STATE_LOST
 
 
 def level(number: memory_pool_pb2.MemoryPressure.ValueType) -> str:

@@ -49,6 +49,8 @@ class BlobAccess:
         self._tiers = tiers
         self._writable = writable
         self.hashes = RunningHashes()
+        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
+        """Hears of each blob that is LOST or CORRUPT from now on."""
 
     def get(self, name: str) -> Blob:
         """By id, as it was last seen; BLOB_NOT_FOUND otherwise."""
@@ -138,7 +140,7 @@ class BlobAccess:
         """What was READY is not any more."""
         blob = self._rows.get(name)
         if blob is not None and blob.state is BlobState.READY:
-            self._rows.put(msgspec.structs.replace(blob, state=state))
+            self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=state)))
 
 
 def check_readable(blob: Blob) -> None:

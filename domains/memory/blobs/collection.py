@@ -37,9 +37,11 @@ class Collection:
         open_blobs: OpenBlobs,
         tiers: Mapping[BlobTier, ReadableBytes],
         on_gone: Callable[[str], None],
+        on_expired: Callable[[Blob], None],
     ) -> None:
-        """`on_gone` hears the id of each blob that is taken away."""
+        """`on_gone` hears the id of each blob that is taken away, `on_expired` of each whose time has come."""
         self._on_gone = on_gone
+        self._on_expired = on_expired
         self._rows = rows
         self._open = open_blobs
         self.freeing = Freeing(tiers, lambda name: rows.get(name) is not None)
@@ -93,6 +95,15 @@ class Collection:
         """Of a job's blob that nobody asked to keep longer, the job was the only reason to be."""
         return blob.state is BlobState.DELETING or (blob.origin is BlobOrigin.JOB and blob.expire_time_s is None)
 
+    def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
+        """Remove what is spent, of that what is wanted. How many."""
+        gone = [blob for blob in self.spent(now_s) if where(blob)]
+        self.remove(gone)
+        for blob in gone:
+            if not self._goes_unneeded(blob):
+                self._on_expired(blob)
+        return len(gone)
+
     def spent(self, now_s: float | None = None) -> list[Blob]:
         """What has expired, and what nobody needs any more (after a read of a deleted job's picture)."""
         now = time.time() if now_s is None else now_s
@@ -108,7 +119,7 @@ class Collection:
             if not is_owner(owner_id):
                 self.release(owner_id)
         self.remove([blob for blob in self._rows.all() if _is_broken(blob, files)])
-        self.remove(self.spent())
+        self.collect()
         return files.sweep(file_name(blob) for blob in self._rows.all())
 
     def _free(self, blobs: list[Blob]) -> None:

@@ -70,12 +70,17 @@ class BlobStore:
         self._tiers: dict[BlobTier, ReadableBytes] = {**self._writable, BlobTier.MAPPED: self._mapped}
         quotas, asked = Quotas(self._rows, limits or BlobLimits()), admission or NoSessions()
         opened = OpenBlobs()
-        self._collection = Collection(self._rows, opened, self._tiers, self._forget)
+        self._collection = Collection(self._rows, opened, self._tiers, self._forget, lambda blob: self.on_expired(blob))
         self._access = BlobAccess(self._rows, opened, self._collection, self._tiers, self._writable)
+        self._access.on_spoilt = lambda blob: self.on_spoilt(blob)
         self._creation = Creation(self._rows, self._writable, quotas, asked)
         self._registrations = Registrations(self._rows, self._mapped, quotas, asked, self._collection.is_needed)
         self._limits = quotas.limits
         self._requests = Requests(self._rows)
+        self.on_expired: Callable[[Blob], None] = lambda blob: None
+        """Hears of each blob that is gone because its time had come."""
+        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
+        """Hears of each blob that is LOST or CORRUPT from now on."""
 
     def _forget(self, name: str) -> None:
         """A blob is gone."""
@@ -246,9 +251,7 @@ class BlobStore:
     def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
         """Remove what has expired and is not needed; free again what could not be freed. How many blobs went."""
         self.retry()
-        gone = [blob for blob in self.spent(now_s) if where(blob)]
-        self._collection.remove(gone)
-        return len(gone)
+        return self._collection.collect(now_s, where)
 
     def spent(self, now_s: float | None = None) -> list[Blob]:
         """What `collect` would remove."""
@@ -277,8 +280,8 @@ class BlobStore:
         for blob in self._rows.all():
             if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
                 self._access.hashes.forget(blob.id)
-                if blob.state is not BlobState.DELETING:
-                    self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST))
+                if blob.state not in (BlobState.DELETING, BlobState.LOST):
+                    self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST)))
 
     @property
     def unfreed(self) -> dict[str, UnfreedBlob]:

@@ -40,6 +40,8 @@ class Grants:
         self._timers: dict[str, Timer] = {}
         self._lines: dict[str, WaitingLine] = {}
         self._granting = False
+        self.on_ended: Callable[[Reservation], None] = lambda reservation: None
+        """Hears of each that has ended unused: EXPIRED, PREEMPTED or LOST."""
         pools.books.on_freed.append(self._serve)
         pools.on_measured.append(self._serve)
 
@@ -134,7 +136,9 @@ class Grants:
 
     def _end(self, reservation_id: str, state: ReservationState) -> None:
         kept = self._book.held(reservation_id)
-        self._book.end(kept, state, self._clock())
+        ended = self._book.end(kept, state, self._clock())
+        # The end first: others may get the bytes at once.
+        self.on_ended(ended)
         self.release(kept)
 
     def _take_back(self, reservation_id: str) -> None:

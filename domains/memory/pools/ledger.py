@@ -59,6 +59,10 @@ class Ledger:
         self._answers: Answers[Granted] = Answers()
         pools.on_removed.append(self.lose)
 
+    def tell(self, on_ended: Callable[[Reservation], None]) -> None:
+        """Whom to tell of each reservation that has ended unused: EXPIRED, PREEMPTED or LOST."""
+        self._grants.on_ended = on_ended
+
     async def create(self, ask: ReservationAsk, request_id: str = "") -> Granted:
         """Keep bytes free. The same id gives the same reservation, as it is by now. Cancelling ends the wait."""
         ask = msgspec.structs.replace(ask, pool_id=self._pools.get(ask.pool_id).source.pool_id)

@@ -21,7 +21,7 @@ from domains.memory.pools.reclaim import (
     missing_bytes,
     plan,
 )
-from domains.memory.pools.state import PoolState
+from domains.memory.pools.state import PoolState, Upkeep
 
 AGAIN_AFTER_S = 30.0
 """A pool whose pressure stays high is not cleaned more often than this."""
@@ -47,8 +47,12 @@ class Reclaiming:
         state = self._pools.get(name)
         if validate_only:
             return await self._planned(state, ask)
+        return await self._clean(state, ask, Upkeep.NONE)
+
+    async def _clean(self, state: PoolState, ask: ReclaimAsk, upkeep: Upkeep) -> ReclaimReport:
         async with state.changing:
-            return await self._run(state, ask)
+            with state.upkept(upkeep):
+                return await self._run(state, ask)
 
     async def evict(self, pool_id: str, need_bytes: int) -> Sequence[str]:
         """Unload idle models for so many more free bytes; none if they would not do. The ids of the unloaded."""
@@ -201,7 +205,7 @@ class Reclaiming:
         else:
             excess = _excess(state, state.budget.critical_ratio - HYSTERESIS)
             ask = ReclaimAsk(free_bytes=excess, max_level=ReclaimLevel.IDLE)
-        return await self.reclaim(state.source.pool_id, ask)
+        return await self._clean(state, ask, Upkeep.RELIEF)
 
     def _relieved(self, pool_id: str, task: asyncio.Task[ReclaimReport]) -> None:
         del self._tasks[pool_id]
