@@ -14,7 +14,7 @@ from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
-from domains.memory.pools.ledger import Granted
+from domains.memory.pools.ledger import Granted, Ledger
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Priority, Reservation, ReservationAsk, ReservationState, ReservationWanted
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
@@ -475,6 +475,36 @@ async def test_the_same_request_is_the_same_reservation() -> None:
     assert caught.value.reason is ErrorReason.ID_TAKEN
     bench.clock.turn(60)
     assert (await bench.ledger.create(ask(60), "r-1")).reservation.state is ReservationState.EXPIRED
+
+
+async def test_the_request_of_a_deleted_reservation_does_not_claim_that_it_is_held() -> None:
+    bench = Bench(100)
+    granted = await bench.ledger.create(ask(60), "r-1")
+    bench.ledger.delete(granted.reservation.id)
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.create(ask(60), "r-1")
+    assert caught.value.reason is ErrorReason.RESERVATION_NOT_FOUND
+
+
+async def test_a_model_that_turns_idle_makes_room_for_who_waits() -> None:
+    bench = Bench(100)
+    reclaimer = ScriptedReclaimer(bench.source)
+    ledger = Ledger(
+        bench.pools,
+        Reclaiming(bench.pools, reclaimer).evict,
+        clock=bench.clock,
+        call_later=bench.clock.call_later,
+    )
+    reclaimer.load("m", 80, in_use=True)
+    wait = asyncio.create_task(ledger.create(ask(60, allow_eviction=True, wait_s=60)))
+    await settle()
+    await bench.pools.measure("sim-0")
+    await settle()
+    assert (wait.done(), list(bench.source.models)) == (False, ["m"])
+    reclaimer.load("m", 80)
+    await bench.pools.measure("sim-0")
+    granted = await wait
+    assert (granted.reservation.state, granted.evicted_ids) == (ReservationState.HELD, ("m",))
 
 
 async def test_a_failed_request_may_be_repeated() -> None:
