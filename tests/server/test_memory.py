@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -1054,6 +1055,27 @@ def test_paths_lead_nowhere_but_into_the_roots(machine: Machine, tmp_path: Path)
         assert refused(lambda wrong=wrong: machine.register(str(inside), **wrong)).reason == "ILLEGAL_STATE"
     for wrong in ({"size_bytes": -1}, {"generation": -1}, {"blob_id": "b-mine"}, {"blob_id": "../x"}):
         assert refused(lambda wrong=wrong: machine.register(str(inside), **wrong)).reason == "INVALID_FIELD"
+
+
+def test_a_registered_file_is_nowhere_in_the_server_a_second_time(machine: Machine) -> None:
+    size = 64 * MIB
+    path = machine.root / "large"
+    path.write_bytes(os.urandom(MIB) * (size // MIB))
+    server = psutil.Process(machine.server.process.pid)
+    # The first read brings in what every read needs.
+    small = machine.upload(b"x" * 4 * MIB)
+    machine.read(small.id)
+    before = server.memory_info().rss
+    blob = machine.register(str(path))
+    chunks = machine.memory.ReadBlob(pb.ReadBlobRequest(blob_id=blob.id), timeout=CALL_S)
+    digest, most = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk.data)
+        most = max(most, server.memory_info().rss)
+    assert digest.hexdigest() == blob.sha256
+    assert most - before < size // 4
+    machine.delete(blob.id)
+    assert path.stat().st_size == size
 
 
 def test_a_mapped_file_that_shrinks_or_changes_is_noticed(machine: Machine) -> None:
