@@ -42,10 +42,12 @@ def send_shared(size: int, folder: Path) -> None:
     for path, data in zip(paths, pictures(size), strict=True):
         path.write_bytes(data)
         sums.append(isal_zlib.crc32(data))
+    generation = 0
     for line in sys.stdin:
         for number in range(int(line)):
-            of = number % PICTURES
-            sys.stdout.write(json.dumps({"path": str(paths[of]), "size": size, "crc32": sums[of]}) + "\n")
+            of, generation = number % PICTURES, generation + 1
+            told = {"path": str(paths[of]), "size": size, "crc32": sums[of], "generation": generation}
+            sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
 
 

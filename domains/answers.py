@@ -37,7 +37,7 @@ class Answers(Generic[Answer]):
 
         A repetition that comes while the first is still at work waits for it. ID_TAKEN: `asked` differs.
         """
-        _check(request_id)
+        check_request_id(request_id)
         if not request_id:
             return await work()
         self._forget_old()
@@ -73,7 +73,8 @@ class Answers(Generic[Answer]):
             del self._known[request_id]
 
 
-def _check(request_id: str) -> None:
+def check_request_id(request_id: str) -> None:
+    """INVALID_FIELD where it cannot be one. Empty: none."""
     if not _REQUEST_ID.fullmatch(request_id):
         message = "at most 64 visible ASCII characters"
         raise InvalidRequest([Violation(field="request_id", message=message, allowed="0..64 characters")])

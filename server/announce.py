@@ -2,13 +2,18 @@
 
 from domains.device.devices import Devices
 from domains.events import EventDomain, EventLog, Severity
+from domains.memory.blobs.blob import Blob, BlobState
+from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaim import ReclaimReport
+from domains.memory.pools.reservation import Reservation, ReservationState
+from domains.memory.pools.state import Upkeep
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.job import Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.memory_care import pool_of
 
 _SEVERITY = {JobState.FAILED: Severity.ERROR, JobState.INTERRUPTED: Severity.WARNING}
 _AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
@@ -26,6 +31,11 @@ class Announcer:
         jobs.listeners.append(self._job)
         loaded.listeners.append(self._model)
         pools.on_pressure = self._pressure
+        pools.on_budget = self._budget
+        self._risen: dict[str, int] = {}
+        """By pool: the event of the last rise of its pressure."""
+        self._budgets: dict[str, int] = {}
+        """By pool: the event of the last change of its budget."""
 
     def started(self) -> None:
         """The server is there."""
@@ -60,23 +70,79 @@ class Announcer:
 
     def _model(self, one: LoadedModel, there: bool) -> None:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
-        cause = 0 if there else self._devices.events.fault(one.device_id)
+        cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of(one.device_id))
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
 
     def reclaimed(self, report: ReclaimReport) -> None:
         """The server has cleaned a pool by itself."""
         steps = ", ".join(f"{step.action} {step.owner.id}".strip() for step in report.steps)
         after = report.after or report.before
-        self._events.tell(EventDomain.MEMORY, "memory.reclaimed", after.id, steps, snapshot=after)
+        cause = self._risen.get(after.id, 0)
+        self._events.tell(EventDomain.MEMORY, "memory.reclaimed", after.id, steps, cause=cause, snapshot=after)
+
+    def reservation_ended(self, reservation: Reservation) -> None:
+        """One has ended unused."""
+        lost = reservation.state is ReservationState.LOST
+        cause = self._devices.events.fault(reservation.pool_id) if lost else self._upkeep(reservation.pool_id)
+        self._events.tell(
+            EventDomain.MEMORY,
+            f"reservation.{reservation.state}",
+            reservation.id,
+            f"{reservation.size_bytes} bytes of pool {reservation.pool_id} that were not used",
+            severity=Severity.INFO if reservation.state is ReservationState.EXPIRED else Severity.WARNING,
+            cause=cause,
+        )
+
+    def blob_expired(self, blob: Blob) -> None:
+        """One has gone because its time had come."""
+        self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{blob.size_bytes} bytes in {blob.tier}")
+
+    def blob_spoilt(self, blob: Blob) -> None:
+        """One is LOST or CORRUPT."""
+        self._events.tell(
+            EventDomain.MEMORY,
+            f"blob.{blob.state}",
+            blob.id,
+            severity=Severity.ERROR if blob.state is BlobState.CORRUPT else Severity.WARNING,
+            cause=self._devices.events.fault(blob.device_id) if blob.device_id else 0,
+            snapshot=blob,
+        )
+
+    def _upkeep(self, pool_id: str) -> int:
+        """The event for whose sake the server is changing a pool now. 0: it is not."""
+        if pool_id not in self._pools.ids():
+            return 0
+        match self._pools.get(pool_id).upkeep:
+            case Upkeep.NONE:
+                return 0
+            case Upkeep.RELIEF:
+                return self._risen.get(pool_id, 0)
+            case Upkeep.BUDGET:
+                return self._budgets.get(pool_id, 0)
+
+    def _budget(self, pool_id: str) -> None:
+        budget = self._pools.get(pool_id).budget
+        limit = "no limit" if budget.limit_bytes is None else f"at most {budget.limit_bytes} bytes"
+        message = f"{limit}, {budget.headroom_bytes} bytes stay free"
+        view = self._view(pool_id)
+        self._budgets[pool_id] = self._events.tell(
+            EventDomain.MEMORY, "memory.budget_changed", pool_id, message, snapshot=view
+        )
+
+    def _view(self, pool_id: str) -> PoolView:
+        pool = self._pools.get(pool_id)
+        return pool.view(pool.measure, self._pools.books.promised_bytes(pool_id))
 
     def _pressure(self, change: PressureChange) -> None:
         rising = change.current > (change.previous or Pressure.LOW)
-        pool = self._pools.get(change.pool_id)
-        self._events.tell(
+        sequence = self._events.tell(
             EventDomain.MEMORY,
             "memory.pressure_changed",
             change.pool_id,
             f"{(change.previous or Pressure.LOW).name} → {change.current.name}",
             severity=Severity.WARNING if rising else Severity.INFO,
-            snapshot=pool.view(pool.measure, self._pools.books.promised_bytes(change.pool_id)),
+            cause=self._upkeep(change.pool_id) if self._pools.get(change.pool_id).upkeep is Upkeep.BUDGET else 0,
+            snapshot=self._view(change.pool_id),
         )
+        if rising:
+            self._risen[change.pool_id] = sequence

@@ -88,16 +88,17 @@ class Server:
         self.memory.wire(self.devices, self.dispatcher, unloading)
         admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
         self.dispatcher.claims.claimed = admission.claimed
-        self.dispatcher.held_back = self.memory.is_nearly_full
+        self.dispatcher.held_back = self.memory.hold_back
+        self.transfers = TransferRuns(self.jobs, self.blobs)
         tools.front_work = {
             ScanWork: ScanRuns(self.jobs, self.catalogue).run,
-            TransferWork: TransferRuns(self.jobs, self.blobs).run,
+            TransferWork: self.transfers.run,
             ResetWork: ResetRuns(self.jobs, self.devices.devices, self.dispatcher, self.loaded, self.devices.care).run,
         }
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
         self.submissions.check_reservation = self.memory.ledger.find_held
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
-        self.memory.reclaiming.on_reclaimed = self.announcer.reclaimed
+        self.memory.tell(self.announcer)
         self.health = Health()
         self.view = SystemView(settings, begin_s)
         self.servicers = self._servicers(unloading)
@@ -176,6 +177,7 @@ class Server:
         """Take up what the last process left, start the workers and all that runs beside the calls."""
         self.announcer.started()
         self.blobs.sweep(self.jobs.knows)
+        self.transfers.recover()
         self.jobs.recover()
         self.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))
         self.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))

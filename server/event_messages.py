@@ -7,10 +7,12 @@ from deviceops.processing.v1 import processing_service_pb2, system_event_pb2, sy
 from domains.device.record import DeviceView
 from domains.events import EventDomain, Severity, SystemEvent
 from domains.journal import Entry
+from domains.memory.blobs.blob import Blob
 from domains.memory.pools.pool import PoolView
 from domains.model.loaded import LoadedModel
 from domains.processing.job import Job
 from server import convert
+from server.blob_messages import to_blob
 from server.device_messages import to_device
 from server.job_messages import in_list, to_job
 from server.memory_messages import to_pool
@@ -49,6 +51,8 @@ def _snapshot(value: object) -> dict[str, Any]:
             return {"device": to_device(value)}
         case Job():
             return {"job": in_list(to_job(value, 0.0))}
+        case Blob():
+            return {"blob": to_blob(value)}
         case PoolView():
             return {"memory_pool": to_pool(value, include_owners=False)}
         case LoadedModel():

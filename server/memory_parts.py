@@ -19,12 +19,12 @@ from domains.memory.pools.host_pool import HostPool
 from domains.memory.pools.leaks import OwnerKey
 from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pools import Pools
-from domains.memory.pools.pressure import Pressure
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.loaded import LoadedModels
 from domains.processing.blob_admission import BlobPayments
 from domains.processing.device_pool import DevicePool, HostOwners, WorkerMemory
 from domains.processing.dispatch import Dispatcher
+from domains.processing.hold_back import HoldBack
 from domains.processing.job import GenerateWork, Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
@@ -34,6 +34,7 @@ from domains.processing.worker_blobs import WorkerBlobs
 from server.settings import Settings
 
 if TYPE_CHECKING:
+    from server.announce import Announcer
     from server.device_parts import DeviceParts
 
 _SAMPLE_S = 1.0
@@ -46,6 +47,7 @@ class MemoryParts:
     reclaiming: Reclaiming
     budgets: Budgets
     admission: Admission
+    hold_back: HoldBack
 
     def __init__(
         self,
@@ -75,7 +77,11 @@ class MemoryParts:
         self._workers = WorkerMemory(self._loaded, fleet.worker_of)
         self._workers.listeners.append(parts.simulation.measured)
         self._host = HostOwners(self._workers, self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST))
-        care = MemoryCare(self._jobs, devices, self._loaded, dispatcher, unloading, fleet.worker_of, self.pools)
+        self.hold_back = HoldBack(self.pools, dispatcher.pump_soon)
+        care = MemoryCare(
+            self._jobs, devices, self._loaded, dispatcher, unloading, fleet.worker_of, self.pools, self.blobs
+        )
+        care.on_interrupt = self.hold_back.interrupted
         self.reclaiming = Reclaiming(self.pools, care)
         self.ledger = Ledger(self.pools, self.reclaiming.evict)
         self.budgets = Budgets(self.pools, self.ledger, self.reclaiming)
@@ -83,13 +89,27 @@ class MemoryParts:
         self.blobs.pay_with(BlobPayments(self.admission, self.pools, self.check_open))
         self._device_blobs = WorkerBlobs(devices, fleet.worker_of)
         self.blobs.use_devices(self._device_blobs)
-        self.pools.add(HostPool(fleet.pids, self._host.owners, aliases=("cpu", "cpu:0")))
+        pinned = self.blobs.owners_in(BlobTier.PINNED_HOST)
+        self.pools.add(
+            HostPool(
+                fleet.pids,
+                self._host.owners,
+                pinned_bytes=lambda: sum(owner.live_bytes for owner in pinned()),
+                aliases=("cpu", "cpu:0"),
+            )
+        )
         self.pools.add(DiskPool(self._settings.state, self.blobs.owners_in(BlobTier.DISK)))
         self.pools.is_starting = devices.is_expected
         self.pools.work_of = self._work_of
         self.budgets.stranded = lambda pool_id, ceiling: self._stranded(dispatcher, pool_id, ceiling)
         devices.listeners.append(self._device_changed)
         fleet.on_gone.append(self._worker_gone)
+
+    def tell(self, announcer: "Announcer") -> None:
+        """Whom to tell of what happens here by itself."""
+        self.reclaiming.on_reclaimed = announcer.reclaimed
+        self.ledger.tell(announcer.reservation_ended)
+        self.blobs.on_expired, self.blobs.on_spoilt = announcer.blob_expired, announcer.blob_spoilt
 
     def begin(self) -> list[Coroutine[None, None, None]]:
         """What is to run beside the calls."""
@@ -105,11 +125,6 @@ class MemoryParts:
         if not view.settings.enabled:
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
-
-    def is_nearly_full(self, device_id: str) -> bool:
-        """Whether the pool in which a device computes is in an emergency."""
-        pool_id = pool_of(device_id)
-        return pool_id in self.pools.ids() and self.pools.get(pool_id).pressure is Pressure.EMERGENCY
 
     def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
         """A device with memory of its own has a pool, for as long as it is there."""

@@ -40,6 +40,8 @@ class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):
     """By this server and its workers, the allocator's cache included."""
     live_bytes: int | None = None
     """Of that, in use. The owners add up to it."""
+    peak_live_bytes: int | None = None
+    """The highest `live_bytes` that the allocator has seen since its worker's start, between two measurements too."""
     cached_bytes: int | None = None
     """Of `held_bytes`, kept for the next use."""
     pinned_bytes: int | None = None

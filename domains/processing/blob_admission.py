@@ -33,18 +33,19 @@ class BlobPayments:
             self._check_device(blob.device_id)
         # As much as the worker takes, which looks for an aligned start in what the allocator gives.
         spare = max(0, spec.alignment_bytes - 1) if blob.tier in DEVICE_TIERS else 0
-        claim = await self._admission.admit(_pool(blob), blob.size_bytes + spare, spec.reservation_id, blob.id)
+        claim = await self._admission.admit(pool_of_blob(blob), blob.size_bytes + spare, spec.reservation_id, blob.id)
         begin = time.monotonic()
         try:
             yield
             took_s = time.monotonic() - begin
             allocation = Allocation(time_s=time.time(), took_s=took_s, size_bytes=blob.size_bytes)
-            self._pools.get(_pool(blob)).history.allocated(allocation)
+            self._pools.get(pool_of_blob(blob)).history.allocated(allocation)
         finally:
             claim.close()
 
 
-def _pool(blob: Blob) -> str:
+def pool_of_blob(blob: Blob) -> str:
+    """The pool whose memory the bytes of a blob take."""
     match blob.tier:
         case BlobTier.DISK | BlobTier.MAPPED:
             return DISK

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 import structlog
 
@@ -32,6 +33,16 @@ _ANSWER_FIRST_S = 0.002
 _log = structlog.get_logger()
 
 
+def _never(device_id: str, *, occupied: bool) -> bool:
+    return False
+
+
+class HeldBack(Protocol):
+    """`domains.processing.hold_back.HoldBack`."""
+
+    def __call__(self, device_id: str, *, occupied: bool) -> bool: ...
+
+
 class Dispatcher:
     """Runs queued jobs. `Jobs` tells it of every change; it never polls."""
 
@@ -48,8 +59,8 @@ class Dispatcher:
         self._excused: set[str] = set()
         """Jobs whose worker is about to be ended on purpose."""
         self.meter = WorkloadMeter()
-        self.held_back: Callable[[str], bool] = lambda device_id: False
-        """Whether a device that is at work is to start no more: its memory is nearly full."""
+        self.held_back: HeldBack = _never
+        """Whether a device is to start no more for now: its memory is nearly full, or being freed."""
         self._taking = True
         jobs.listeners.append(self._changed)
 
@@ -136,7 +147,7 @@ class Dispatcher:
     def _next_for(self, lane: Lane) -> Job | None:
         if not self.lanes.takes_work(lane):
             return None
-        if lane.occupied and self.held_back(lane.device_id):
+        if self.held_back(lane.device_id, occupied=bool(lane.occupied)):
             return None
         job = self._queue.next(lambda job: self.lanes.fits(lane, job))
         # One that needs the device alone is next: nobody overtakes it until the device is free.

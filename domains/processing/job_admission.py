@@ -1,6 +1,7 @@
 """Asks for a job's memory before anything of it is allocated, so that budgets and reservations are obeyed."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -37,27 +38,42 @@ class JobAdmission:
         self._catalogue = catalogue
         self._loaded = loaded
         self._loads: dict[str, _Load] = {}
+        self._begin_s = time.time()
 
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
-        """Hold a claim on what the job is known to need: the weights that it has still to load.
+        """Hold a claim, until the attempt ends, on what the job is known to need: the weights that it has still to load,
+        and all that was reserved for it.
 
-        What its tensors need is not known before they are there. Raises the pool's out-of-memory reason, BUDGET_EXCEEDED,
-        or what is wrong with the reservation.
+        What its tensors need is not known before they are there; that is what a reservation is for. Raises the pool's
+        out-of-memory reason, BUDGET_EXCEEDED, or what is wrong with the reservation.
         """
         model_id, need = self._missing(job, device_id)
-        # Work of the front process runs on no device; a transfer's reservation pays for the blob that it makes.
-        reservation_id = job.options.reservation_id if device_id and job.attempt <= 1 else ""
+        reservation_id = self._reservation_of(job) if device_id else ""
         async with AsyncExitStack() as held:
             if need:
                 load = await held.enter_async_context(self._load(f"{model_id}@{device_id}"))
                 async with load.lock:
                     if load.claim is None:
-                        load.claim = await self._claim(pool_of(device_id), need, reservation_id, load.id)
+                        claim = await self._claim(pool_of(device_id), need, reservation_id, job.id)
+                        # The weights are the model's, and stay claimed for whoever else waits for them.
+                        load.claim = claim.split(need, load.id)
+                        held.enter_context(claim)
                         reservation_id = ""
             if reservation_id:
                 held.enter_context(await self._claim(pool_of(device_id), 0, reservation_id, job.id))
             yield
+
+    def _reservation_of(self, job: Job) -> str:
+        """What was reserved for the job and is still to be used up; empty: it takes what is free.
+
+        Work of the front process runs on no device; a transfer's reservation pays for the blob that it makes.
+        """
+        reservation_id = job.options.reservation_id
+        if reservation_id and (job.attempt or job.create_time_s < self._begin_s):
+            # An earlier attempt has used it up, or it ended with the server that had promised it.
+            return reservation_id if self._admission.is_held(reservation_id) else ""
+        return reservation_id
 
     @asynccontextmanager
     async def _load(self, loaded_id: str) -> AsyncGenerator[_Load]:
@@ -75,12 +91,12 @@ class JobAdmission:
 
     async def _claim(self, pool_id: str, need: int, reservation_id: str, consumer: str) -> Claim:
         try:
-            return await self._admission.admit(pool_id, need, reservation_id, consumer)
+            return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
         except ResourceExhausted as refusal:
-            short = need - int(refusal.facts.get("available_bytes", 0))
-            if not await self._reclaiming.evict(pool_id, short):
+            needed, available = (int(refusal.facts.get(fact, 0)) for fact in ("needed_bytes", "available_bytes"))
+            if not await self._reclaiming.evict(pool_id, needed - available):
                 raise
-            return await self._admission.admit(pool_id, need, reservation_id, consumer)
+            return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
 
     def _missing(self, job: Job, device_id: str) -> tuple[str, int]:
         """The model, and the bytes of its weight files; 0 if it is on the device already."""

@@ -4,12 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from domains.device.devices import Devices
-from domains.errors import ErrorReason, Unavailable
+from domains.errors import ErrorReason, InternalError, Unavailable
+from domains.memory.blobs.blob import Blob, BlobTier
+from domains.memory.blobs.store import BlobStore
+from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.pool import HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.ask import ask
+from domains.processing.blob_admission import pool_of_blob
 from domains.processing.dispatch import Dispatcher
 from domains.processing.job import GenerateWork, Job
 from domains.processing.job_state import JobState
@@ -35,6 +39,7 @@ class MemoryCare:
         unloading: Unloading,
         worker_of: Callable[[str], Worker | None],
         pools: Pools,
+        blobs: BlobStore,
     ) -> None:
         self._jobs = jobs
         self._devices = devices
@@ -43,6 +48,9 @@ class MemoryCare:
         self._unloading = unloading
         self._worker_of = worker_of
         self._pools = pools
+        self._blobs = blobs
+        self.on_interrupt: Callable[[str], None] = lambda pool_id: None
+        """Hears of a pool before a job is interrupted for its sake."""
 
     async def empty_caches(self, pool_id: str) -> None:
         """Give back what allocators and caches keep for later."""
@@ -60,6 +68,9 @@ class MemoryCare:
 
     async def interrupt(self, job_id: str) -> None:
         """Take the job off its device, to go on when there is room."""
+        job = self._jobs.find(job_id)
+        if job is not None and job.device_id:
+            self.on_interrupt(pool_of(job.device_id))
         await self._dispatcher.interrupt(
             job_id, ErrorReason.PREEMPTED, "its memory was needed; it goes on when there is room"
         )
@@ -78,6 +89,30 @@ class MemoryCare:
             for one in self._loaded.list()
             if pool_of(one.device_id) == pool_id
         ]
+
+    async def collect(self, pool_id: str, blob_id: str) -> None:
+        """Blobs that nobody needs any more. INVARIANT_BROKEN: the bytes of one could not be freed; it is tried again."""
+        before = self._blobs.unfreed
+        self._blobs.collect(where=lambda blob: pool_of_blob(blob) == pool_id)
+        await self._blobs.freed()
+        failed = {name: each.why for name, each in self._blobs.unfreed.items() if name == blob_id or name not in before}
+        if failed:
+            name, why = next(iter(failed.items()))
+            message = f"the bytes of blob {name} could not be freed ({why}); the server goes on trying"
+            raise InternalError(message, blob_ids=",".join(failed))
+
+    def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
+        """The expired together; and each that is gone and could not be freed."""
+        expired = sum(blob.size_bytes for blob in self._blobs.spent() if self._lies_in(blob, pool_id))
+        unfreed = [each.blob for each in self._blobs.unfreed.values() if self._lies_in(each.blob, pool_id)]
+        return [
+            *([MemoryOwner(kind=OwnerKind.BLOB, live_bytes=expired, reclaimable=True)] if expired else ()),
+            *(MemoryOwner(kind=OwnerKind.BLOB, id=blob.id, live_bytes=blob.size_bytes) for blob in unfreed),
+        ]
+
+    @staticmethod
+    def _lies_in(blob: Blob, pool_id: str) -> bool:
+        return blob.tier is not BlobTier.MAPPED and pool_of_blob(blob) == pool_id
 
     def running_jobs(self, pool_id: str) -> Sequence[RunningJob]:
         """The jobs that hold memory there, with what was measured last."""

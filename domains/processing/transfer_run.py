@@ -1,12 +1,23 @@
-"""A transfer of a blob: work of the front process, which reads and writes every tier."""
+"""A transfer of a blob: work of the front process, which reads and writes every tier.
+
+The job holds the source from the moment that it is queued, so that no delete and no expiry takes it away before; and it
+deletes the source of a move only after its own end is written down.
+"""
 
 import time
+from contextlib import suppress
 
+import msgspec
+
+from domains.errors import DeviceOpsError
+from domains.memory.blobs.blob import BlobOrigin
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer import transfer
+from domains.memory.blobs.transfer_request import TransferRequest
 from domains.processing.front_job import FrontJob
 from domains.processing.job import Job, TransferWork
 from domains.processing.job_event import TransferResult
+from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.pace import Pace
 from domains.progress import Progressed, Stage, StageStarted, Unit
@@ -18,10 +29,19 @@ class TransferRuns:
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
         self._jobs = jobs
         self._blobs = blobs
+        self._begin_s = time.time()
+        jobs.listeners.append(self._changed)
+
+    def recover(self) -> None:
+        """After a crash: do what follows the end of a transfer where only its end was written down."""
+        for job_id in self._blobs.holders():
+            job = self._jobs.find(job_id)
+            if job is not None and job.state.ended:
+                self._changed(job)
 
     async def run(self, job: Job) -> None:
         """To its end, or to its cancellation, which leaves the source as it was and nothing new."""
-        assert isinstance(job.work, TransferWork)
+        request = self._request_of(job)
         front, pace = FrontJob(self._jobs, job), Pace()
         self._jobs.record(job.id, StageStarted(stage=Stage.COPYING))
 
@@ -30,8 +50,33 @@ class TransferRuns:
             self._jobs.record(job.id, pace.at(moved))
 
         begin = time.monotonic()
-        report = await transfer(self._blobs, job.work.request, progress=tell, should_stop=lambda: front.cancelled)
+        report = await transfer(self._blobs, request, progress=tell, should_stop=lambda: front.cancelled, job_id=job.id)
         if report is None:
             front.stopped(Stage.COPYING)
         else:
             front.succeeded(TransferResult(report=report), Stage.COPYING, time.monotonic() - begin)
+
+    def _request_of(self, job: Job) -> TransferRequest:
+        """What is to be done, after what an earlier attempt has left is cleared away."""
+        assert isinstance(job.work, TransferWork)
+        if not job.attempt and job.create_time_s >= self._begin_s:
+            return job.work.request
+        for blob in self._blobs.all():
+            # Its copy was complete, and the server died before it could write that down.
+            if blob.origin is BlobOrigin.TRANSFER and blob.origin_job_id == job.id:
+                self._blobs.discard(blob.id)
+        # The reservation ended with the server that had promised it.
+        return msgspec.structs.replace(job.work.request, reservation_id="")
+
+    def _changed(self, job: Job) -> None:
+        if not isinstance(job.work, TransferWork):
+            return
+        source = job.work.request.blob_id
+        if job.state.ended:
+            if job.state is JobState.SUCCEEDED and job.work.request.move:
+                self._blobs.discard(source)
+            self._blobs.let_go(source, job.id)
+        elif job.state in (JobState.QUEUED, JobState.INTERRUPTED):
+            # A source that is gone by now fails the job when its turn comes.
+            with suppress(DeviceOpsError):
+                self._blobs.hold(source, job.id)

@@ -112,10 +112,12 @@ class ReadBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_blob"):
 
 
 class HashBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="hash_blob"):
-    """Tell the SHA-256 of a blob as it lies there."""
+    """Go on with the SHA-256 of a blob as it lies there, from one place to another; the first piece begins at 0."""
 
     job_id: str
     blob_id: str
+    begin_bytes: int
+    end_bytes: int
 
 
 class FreeBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="free_blob"):
@@ -191,7 +193,7 @@ class BlobBytes(msgspec.Struct, frozen=True, kw_only=True, tag="blob_bytes"):
 
 
 class BlobHash(msgspec.Struct, frozen=True, kw_only=True, tag="blob_hash"):
-    """SHA-256 of a blob, 64 hex digits."""
+    """SHA-256 of a blob from its start to the end of the piece, 64 hex digits."""
 
     sha256: str
 

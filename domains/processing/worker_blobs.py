@@ -52,11 +52,10 @@ class WorkerBlobs:
         order = ReadBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, size_bytes=size)
         return (await ask(self._holder(blob_id), order, BlobBytes)).data
 
-    async def sha256(self, blob_id: str) -> str:
-        """Reckoned by the worker, of the bytes as they lie there."""
-        return (
-            await ask(self._holder(blob_id), HashBlobOrder(job_id=order_id("blob"), blob_id=blob_id), BlobHash)
-        ).sha256
+    async def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        """Reckoned by the worker, of the bytes as they lie there, between two pieces of its other work."""
+        order = HashBlobOrder(job_id=order_id("blob"), blob_id=blob_id, begin_bytes=begin, end_bytes=end)
+        return (await ask(self._holder(blob_id), order, BlobHash)).sha256
 
     async def free(self, blob_id: str) -> None:
         """Give the memory back. Of an unknown blob: nothing."""

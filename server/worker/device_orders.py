@@ -45,13 +45,13 @@ class DeviceOrders:
         steps: StepLoop,
         about: Callable[[], Device],
         probe_again: Callable[[], Device],
-        runtime_bytes: int | None,
+        runtime: allocator.Runtime,
     ) -> None:
-        """`about`: the device as it was probed last; `probe_again` tries it anew. `runtime_bytes`: see `allocator.start`."""
+        """`about`: the device as it was probed last; `probe_again` tries it anew. `runtime`: see `allocator.start`."""
         self._steps = steps
         self._about = about
         self._probe_again = probe_again
-        self._runtime_bytes = runtime_bytes
+        self._runtime = runtime
         self._device = steps.device
         self._blobs = DeviceBlobs(steps.device)
 
@@ -67,7 +67,7 @@ class DeviceOrders:
             case EmptyOrder():
                 yield Emptied(freed_bytes=self._empty(order))
             case MeasureOrder():
-                measure = allocator.measure(self._device, self._owners(), self._runtime_bytes)
+                measure = allocator.measure(self._device, self._owners(), self._runtime, self._steps.peak_bytes)
                 yield Measured(measure=self._steps.hardware.measured(measure))
             case ProbeOrder():
                 yield Described(device=self._probe_again())
@@ -78,7 +78,7 @@ class DeviceOrders:
             case ReadBlobOrder():
                 yield BlobBytes(data=self._blobs.read(order.blob_id, order.offset_bytes, order.size_bytes))
             case HashBlobOrder():
-                yield BlobHash(sha256=self._blobs.sha256(order.blob_id))
+                yield BlobHash(sha256=self._blobs.sha256(order.blob_id, order.begin_bytes, order.end_bytes))
             case FreeBlobOrder():
                 self._blobs.free(order.blob_id)
                 self._steps.hardware.free(f"blob {order.blob_id}")

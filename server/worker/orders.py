@@ -57,10 +57,10 @@ class OrderLoop:
         self._cpu: Device | None = None
         """What a simulated device computes on."""
         self._torch_name = "cpu" if self._simulated else name
-        runtime_bytes = allocator.start(self._torch_name)
+        runtime = allocator.start(self._torch_name)
         self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated, unwanted=self._unwanted)
         self._device = self._probe()
-        self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime_bytes)
+        self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime)
         self._call_of: dict[str, int] = {}
         self._poisoned = False
         """The driver has failed: nothing that this process computes is trusted any more. It ends."""

@@ -9,6 +9,7 @@ kills itself with SIGKILL. Each run is a fork of this process, which itself star
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
 import traceback
@@ -17,10 +18,14 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from domains.memory.blobs.blob import BlobSpec, BlobState
+from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState
 from domains.memory.blobs.store import BlobStore
-from domains.memory.blobs.transfer import transfer
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
+from domains.processing.job import JobOptions, TransferWork
+from domains.processing.job_event import Started
+from domains.processing.job_store import JobStore
+from domains.processing.jobs import Jobs
+from domains.processing.transfer_run import TransferRuns
 from domains.storage import open_database
 from tests.domains.memory.blobs import content, files, sha, some_bytes, uploaded
 
@@ -43,11 +48,26 @@ class Told:
         return self._path.read_text().splitlines()
 
 
-async def set_nothing(store: BlobStore, told: Told) -> None:
+class Process:
+    """What a server has of blobs and of the jobs that move them."""
+
+    def __init__(self, database: sqlite3.Connection, folder: Path) -> None:
+        self.jobs = Jobs(JobStore(database, folder), keep_s=_FAR_S)
+        self.store = BlobStore(database, folder / "blobs")
+        self.transfers = TransferRuns(self.jobs, self.store)
+
+    async def finish_transfers(self) -> None:
+        for job in self.jobs.unfinished():
+            self.jobs.record(job.id, Started(device_id="", attempt=job.attempt + 1))
+            await self.transfers.run(job)
+
+
+async def set_nothing(process: Process, told: Told) -> None:
     pass
 
 
-async def upload(store: BlobStore, told: Told) -> None:
+async def upload(process: Process, told: Told) -> None:
+    store = process.store
     blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), "request")
     told.add(blob.id)
     for end in (100, 200, 300):
@@ -55,7 +75,8 @@ async def upload(store: BlobStore, told: Told) -> None:
         told.add(str(end))
 
 
-async def check_upload(store: BlobStore, told: list[str]) -> None:
+async def check_upload(process: Process, told: list[str]) -> None:
+    store = process.store
     known = store.all()
     assert len(known) <= 1
     if told:
@@ -69,7 +90,8 @@ async def check_upload(store: BlobStore, told: list[str]) -> None:
     assert await content(store, blob.id) == DATA
 
 
-async def set_many(store: BlobStore, told: Told) -> None:
+async def set_many(process: Process, told: Told) -> None:
+    store = process.store
     store.hold((await uploaded(store, b"held by 1")).id, "job-1")
     store.hold((await uploaded(store, b"held by 2")).id, "job-2")
     await uploaded(store, b"unused")
@@ -80,7 +102,8 @@ async def set_many(store: BlobStore, told: Told) -> None:
         await store.keep(f"made by {job}".encode(), "image/png", job)
 
 
-async def collect(store: BlobStore, told: Told) -> None:
+async def collect(process: Process, told: Told) -> None:
+    store = process.store
     (both,) = [blob.id for blob in store.all() if blob.size_bytes == len(b"made by both")]
     store.delete(both)
     told.add("deleted")
@@ -92,7 +115,8 @@ async def collect(store: BlobStore, told: Told) -> None:
     told.add("kept")
 
 
-async def check_collect(store: BlobStore, told: list[str]) -> None:
+async def check_collect(process: Process, told: list[str]) -> None:
+    store = process.store
     contents = {await content(store, blob.id) for blob in store.all() if blob.state is BlobState.READY}
     assert {b"held by 1", b"made by job-1"} <= contents
     (both,) = [blob for blob in store.all() if blob.size_bytes == len(b"made by both")]
@@ -110,30 +134,32 @@ async def check_collect(store: BlobStore, told: list[str]) -> None:
     assert files(store) == []
 
 
-async def set_one(store: BlobStore, told: Told) -> None:
-    await uploaded(store, DATA)
-
-
-async def move(store: BlobStore, told: Told) -> None:
-    (source,) = store.all()
+async def set_move(process: Process, told: Told) -> None:
+    source = await uploaded(process.store, DATA)
     asked = TransferRequest(blob_id=source.id, destination=NewBlob(), move=True)
-    await transfer(store, asked, progress=lambda done, total: None, should_stop=lambda: False)
+    process.jobs.submit(TransferWork(request=asked), JobOptions())
+
+
+async def move(process: Process, told: Told) -> None:
+    await process.finish_transfers()
     told.add("moved")
 
 
-async def check_move(store: BlobStore, told: list[str]) -> None:
-    known = store.all()
-    assert {blob.state for blob in known} == {BlobState.READY}
-    assert len(known) in ((1,) if told else (1, 2))
-    for blob in known:
-        assert await content(store, blob.id) == DATA
+async def check_move(process: Process, told: list[str]) -> None:
+    if told:
+        assert not process.jobs.unfinished()
+    await process.finish_transfers()
+    (blob,) = process.store.all()
+    assert (blob.origin, blob.state) == (BlobOrigin.TRANSFER, BlobState.READY)
+    assert await content(process.store, blob.id) == DATA
 
 
-Work = Callable[[BlobStore, Told], Awaitable[None]]
-WORKS: dict[str, tuple[Work, Work, Callable[[BlobStore, list[str]], Awaitable[None]]]] = {
+Work = Callable[[Process, Told], Awaitable[None]]
+Check = Callable[[Process, list[str]], Awaitable[None]]
+WORKS: dict[str, tuple[Work, Work, Check]] = {
     "upload": (set_nothing, upload, check_upload),
     "collect": (set_many, collect, check_collect),
-    "move": (set_one, move, check_move),
+    "move": (set_move, move, check_move),
 }
 
 
@@ -168,28 +194,31 @@ def run_until(folder: Path, work: Work, point: int) -> None:
             count()
 
     with closing(open_database(folder)) as database:
-        store = BlobStore(database, folder / "blobs")
+        process = Process(database, folder)
         if point:
             database.set_trace_callback(count)
             sys.addaudithook(hear)
-        asyncio.run(_do(work, store, told))
+        asyncio.run(_do(work, process, told))
 
 
-async def _do(work: Work, store: BlobStore, told: Told) -> None:
-    await work(store, told)
+async def _do(work: Work, process: Process, told: Told) -> None:
+    process.jobs.recover()
+    await work(process, told)
 
 
-def look(folder: Path, check: Callable[[BlobStore, list[str]], Awaitable[None]]) -> None:
+def look(folder: Path, check: Check) -> None:
     """What the next start finds."""
 
-    async def checked(store: BlobStore) -> None:
-        await check(store, Told(folder / "told").all())
+    async def checked(process: Process) -> None:
+        process.transfers.recover()
+        process.jobs.recover()
+        await check(process, Told(folder / "told").all())
 
     with closing(open_database(folder)) as database:
-        store = BlobStore(database, folder / "blobs")
-        store.sweep(lambda owner: True)
-        assert len(files(store)) == len(store.all()), "files that no row names, or rows without a file"
-        asyncio.run(checked(store))
+        process = Process(database, folder)
+        process.store.sweep(lambda owner: True)
+        assert len(files(process.store)) == len(process.store.all()), "files without a row, or rows without a file"
+        asyncio.run(checked(process))
 
 
 def main(name: str) -> int:

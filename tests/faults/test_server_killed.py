@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from deviceops.common.v1 import job_event_pb2
+from deviceops.memory.v1 import memory_service_pb2, reservation_pb2
 from tests.faults.processes import eventually, gone
 from tests.server import asking
-from tests.server.asking import ENDINGS, kind, kinds, picture
+from tests.server.asking import ENDINGS, Refusal, kind, kinds, picture
 from tests.server.harness import RunningServer, running_server
 
 
@@ -66,6 +68,33 @@ def test_a_watcher_of_a_job_that_still_waits_stops_nobody(server: RunningServer)
     assert kind(next(call)) == "queued"
     assert server.status().server_instance_id, "the server answers others meanwhile"
     assert kind(asking.journal_of(call)[-1]) == "succeeded"
+
+
+def test_reservations_end_with_their_server_and_the_jobs_that_they_were_for_do_not(server: RunningServer) -> None:
+    def reserve(size: int) -> str:
+        request = memory_service_pb2.CreateReservationRequest(memory_pool_id="host", size_bytes=size)
+        return server.memory.CreateReservation(request).reservation.id
+
+    def reserved() -> int:
+        pools = memory_service_pb2.GetMemoryPoolRequest(memory_pool_id="host")
+        return server.memory.GetMemoryPool(pools).memory_pool.reserved_bytes
+
+    for_nobody, for_one, for_another = (reserve(64 * 2**20) for _ in range(3))
+    running = asking.submit(server, picture(steps=150), job_event_pb2.JobOptions(reservation_id=for_one))
+    asking.wait_for_step(server, running)
+    queued = asking.submit(server, picture(), job_event_pb2.JobOptions(reservation_id=for_another))
+    assert reserved() > 0
+    server.kill()
+    server.start()
+    every = reservation_pb2.ReservationFilter(states=[reservation_pb2.RESERVATION_STATE_UNSPECIFIED])
+    listed = server.memory.ListReservations(memory_service_pb2.ListReservationsRequest(filter=every))
+    assert list(listed.reservations) == []
+    # Less than any of them: the jobs may have claimed their weights by now.
+    assert reserved() < 64 * 2**20
+    with pytest.raises(grpc.RpcError) as told:
+        server.memory.RenewReservation(memory_service_pb2.RenewReservationRequest(reservation_id=for_nobody))
+    assert Refusal(told.value).reason == "RESERVATION_NOT_FOUND"
+    assert [kind(asking.watch(server, job_id)[-1]) for job_id in (running, queued)] == ["succeeded"] * 2
 
 
 def test_a_job_that_was_to_stop_is_not_started_again(server: RunningServer) -> None:

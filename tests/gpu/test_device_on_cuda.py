@@ -17,7 +17,7 @@ from domains.device.on_device.health_check import allocate, attempted, run_check
 from domains.device.on_device.memory_patterns import memory_patterns
 from domains.errors import ErrorReason
 from domains.memory.measure import MemoryOwner, OwnerKind
-from domains.memory.on_device.allocator import compact, empty_caches, measure
+from domains.memory.on_device.allocator import Runtime, compact, empty_caches, measure
 
 pytestmark = pytest.mark.gpu
 
@@ -94,7 +94,7 @@ def test_figures_are_plausible_against_each_other(report: BenchmarkReport) -> No
 def test_numbers_are_torchs_own_and_owners_add_up() -> None:
     held = torch.empty(48 * MIB, dtype=torch.uint8, device=CUDA)
     model = MemoryOwner(kind=OwnerKind.LOADED_MODEL, id="m", live_bytes=held.nbytes)
-    measured = measure(CUDA, (model,), runtime_bytes=123)
+    measured = measure(CUDA, (model,), Runtime(context_bytes=123))
     print(measured)
     runtime = sum(owner.live_bytes for owner in measured.owners if owner.kind is OwnerKind.RUNTIME)
     assert runtime > 0
@@ -170,14 +170,49 @@ device = torch.device("cuda:0")
 told = start("cuda:0")
 again = start("cuda:0")
 runtime = [one.live_bytes for one in measure(device, (), told).owners if one.kind is OwnerKind.RUNTIME]
-print(told, again, *runtime)
+print(told.context_bytes, again.context_bytes, again.workspace_bytes, *runtime)
 """
 
 
 def test_what_the_runtime_takes_is_told_once_at_the_start() -> None:
     child = subprocess.run([sys.executable, "-c", _START], capture_output=True, text=True, timeout=120, check=True)
-    told, again, runtime = child.stdout.split()
+    told, again, again_workspace, runtime = child.stdout.split()
     print(child.stdout)
     assert 32 * MIB < int(told) < 4096 * MIB
-    assert again == "None"
+    assert (again, again_workspace) == ("None", "0")
     assert 32 * MIB < int(runtime) < 4096 * MIB
+
+
+_WORK = """
+import json, sys
+import torch
+from domains.memory.measure import MemoryOwner, OwnerKind
+from domains.memory.on_device.allocator import measure, start
+
+device = torch.device("cuda:0")
+runtime = start("cuda:0")
+held = torch.empty(256 * 2**20, dtype=torch.uint8, device=device)
+model = MemoryOwner(kind=OwnerKind.LOADED_MODEL, id="m", live_bytes=held.nbytes)
+with torch.inference_mode():
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        left = torch.ones(2048, 2048, dtype=dtype, device=device)
+        torch.nn.functional.linear(left, left, left[0])
+        torch.nn.functional.conv2d(left.view(1, 64, 256, 256), left.view(-1)[: 64 * 64 * 9].view(64, 64, 3, 3))
+        tokens = left.view(4, 8, 1024, 128)
+        torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        del left, tokens
+torch.cuda.synchronize()
+told = measure(device, (model,), runtime)
+nobody = sum(one.live_bytes for one in told.owners if one.kind is OwnerKind.UNATTRIBUTED)
+print(json.dumps({"workspace": runtime.workspace_bytes, "nobody": nobody, "live": told.live_bytes,
+    "allocated": torch.cuda.memory_allocated(), "peak": told.peak_live_bytes}))
+"""
+
+
+def test_what_libraries_keep_for_their_kernels_is_the_runtimes() -> None:
+    child = subprocess.run([sys.executable, "-c", _WORK], capture_output=True, text=True, timeout=120, check=True)
+    told = json.loads(child.stdout)
+    print(told)
+    assert told["workspace"] > 0
+    assert told["nobody"] <= 0.02 * told["allocated"]
+    assert told["peak"] > told["live"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -156,6 +157,10 @@ class Machine:
         """Another script; answers when the server has read it."""
         if self.script.write(*devices):
             self.events.until(lambda event: event.kind in ("device.script_changed", "device.returned"))
+
+    def told(self, wanted: Callable[[Any], bool]) -> Any:
+        """The first event that is wanted, of those seen already or those to come."""
+        return next(filter(wanted, self.events.seen), None) or self.events.until(wanted)
 
     def until(self, true: Callable[[], Any]) -> Any:
         """Look again at each sample of the pools, until something is so."""
@@ -398,6 +403,58 @@ def test_each_level_of_pressure_is_told_once_and_falls_late(machine: Machine) ->
     assert [event.message.split()[-1] for event in events] == told
 
 
+def test_a_device_that_gets_full_unloads_what_is_idle_by_itself(machine: Machine) -> None:
+    machine.load("sim-1", pinned=False)
+    machine.budget(Budget(idle_after=Duration(seconds=1)), "sim-1")
+    used = machine.models()["emoji-sd@sim-1"].last_use_time
+    machine.until(lambda: time.time() - used.seconds - used.nanos / 1e9 > 1.1)
+    begin_ns, size = time.time_ns(), int(0.93 * TOTAL) - machine.pool("sim-1").used_bytes
+    blob = machine.create(size, device_id="sim-1")
+
+    def about_sim_1(kind: str, end: str = "") -> Any:
+        return machine.told(
+            lambda event: (
+                event.kind == kind
+                and event.resource_id.endswith("sim-1")
+                and event.event_time.ToNanoseconds() > begin_ns
+                and event.message.endswith(end)
+            )
+        )
+
+    risen = about_sim_1("memory.pressure_changed", "CRITICAL")
+    unloaded, reclaimed = about_sim_1("loaded_model.unloaded"), about_sim_1("memory.reclaimed")
+    assert (unloaded.cause_sequence, reclaimed.cause_sequence) == (risen.sequence, risen.sequence)
+    assert "emoji-sd@sim-1" not in machine.models()
+    machine.delete(blob.id)
+
+
+def test_what_ends_by_itself_is_told_with_its_cause(machine: Machine) -> None:
+    begin_ns = time.time_ns()
+    expires = machine.reserve(MIB, time_to_live=Duration(seconds=1))
+    gives_way = machine.reserve(256 * MIB)
+    device_blob = machine.create(MIB, device_id="sim-0")
+    disk_blob = machine.upload(b"x", keep_for=Duration(nanos=1))
+
+    def about(kind: str, name: str) -> Any:
+        return machine.told(
+            lambda event: (
+                (event.kind, event.resource_id) == (kind, name) and event.event_time.ToNanoseconds() > begin_ns
+            )
+        )
+
+    impact = machine.budget(Budget(limit_bytes=128 * MIB)).impact
+    assert list(impact.preempted_reservation_ids) == [gives_way.id]
+    budget = about("memory.budget_changed", "sim-0")
+    assert budget.memory_pool.budget.limit_bytes == 128 * MIB
+    assert about("reservation.preempted", gives_way.id).cause_sequence == budget.sequence
+    machine.reclaim("disk")
+    assert about("blob.expired", disk_blob.id).message
+    machine.until(lambda: expires.id not in machine.reservations())
+    about("reservation.expired", expires.id)
+    machine.reset()
+    assert about("blob.lost", device_blob.id).blob.state == blob_pb2.BLOB_STATE_LOST
+
+
 def level(number: memory_pool_pb2.MemoryPressure.ValueType) -> str:
     return memory_pool_pb2.MemoryPressure.Name(number).removeprefix("MEMORY_PRESSURE_")
 
@@ -436,14 +493,19 @@ def test_a_reservation_ends_by_itself(machine: Machine) -> None:
 def test_jobs_and_blobs_use_reservations_up(machine: Machine) -> None:
     machine.unload("sim-0")
     weights = machine.reserve(100 * MIB)
-    assert kind(machine.job(reservation_id=weights.id)) == "succeeded"
-    used = machine.reservations("COMMITTED")[weights.id]
-    assert used.consumer_id == MODEL
+    job_id = machine.submit(reservation_id=weights.id)
+    assert kind(asking.watch(machine.server, job_id)[-1]) == "succeeded"
+    assert machine.reservations("COMMITTED")[weights.id].consumer_id == job_id
     assert refused(lambda: machine.release(weights.id)).reason == "ILLEGAL_STATE"
-    tensors = machine.reserve(16 * MIB)
-    job_id = machine.submit(reservation_id=tensors.id)
+    tensors = machine.reserve(64 * MIB)
+    job_id = machine.submit(reservation_id=tensors.id, steps=60)
+    asking.wait_for_step(machine.server, job_id)
+    pool = machine.pool()
+    # What it has not allocated yet stays its own.
+    assert pool.reserved_bytes + owned(pool, "JOB")["JOB", job_id] == 64 * MIB
     assert kind(asking.watch(machine.server, job_id)[-1]) == "succeeded"
     assert machine.reservations("COMMITTED")[tensors.id].consumer_id == job_id
+    assert machine.pool().reserved_bytes == 0
     bytes_ = machine.reserve(machine.pool().available_bytes)
     assert refused(lambda: machine.create(MIB, fill_byte=0)).reason == "DEVICE_OUT_OF_MEMORY"
     blob = machine.create(64 * MIB, fill_byte=0, reservation_id=bytes_.id)
@@ -652,6 +714,11 @@ def test_an_emergency_interrupts_the_running_job_which_goes_on_afterwards(machin
 def test_the_host_is_cleaned_too(machine: Machine) -> None:
     report = machine.reclaim("host", max_level=memory_pool_pb2.MEMORY_RECLAIM_LEVEL_COMPACT)
     assert not [step for step in report.steps if step.HasField("failure")]
+    machine.upload(b"x" * MIB, keep_for=Duration(nanos=1))
+    disk = machine.reclaim("disk", max_level=memory_pool_pb2.MEMORY_RECLAIM_LEVEL_COMPACT)
+    assert [(step.action, step.HasField("failure")) for step in disk.steps] == [("collect", False)]
+    assert disk.target_met
+    assert disk.after.held_bytes <= disk.before.held_bytes - MIB // 2
     assert machine.reclaim("disk", free_bytes=2**62).target_met is False
 
 
@@ -988,6 +1055,27 @@ def test_paths_lead_nowhere_but_into_the_roots(machine: Machine, tmp_path: Path)
         assert refused(lambda wrong=wrong: machine.register(str(inside), **wrong)).reason == "ILLEGAL_STATE"
     for wrong in ({"size_bytes": -1}, {"generation": -1}, {"blob_id": "b-mine"}, {"blob_id": "../x"}):
         assert refused(lambda wrong=wrong: machine.register(str(inside), **wrong)).reason == "INVALID_FIELD"
+
+
+def test_a_registered_file_is_nowhere_in_the_server_a_second_time(machine: Machine) -> None:
+    size = 64 * MIB
+    path = machine.root / "large"
+    path.write_bytes(os.urandom(MIB) * (size // MIB))
+    server = psutil.Process(machine.server.process.pid)
+    # The first read brings in what every read needs.
+    small = machine.upload(b"x" * 4 * MIB)
+    machine.read(small.id)
+    before = server.memory_info().rss
+    blob = machine.register(str(path))
+    chunks = machine.memory.ReadBlob(pb.ReadBlobRequest(blob_id=blob.id), timeout=CALL_S)
+    digest, most = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk.data)
+        most = max(most, server.memory_info().rss)
+    assert digest.hexdigest() == blob.sha256
+    assert most - before < size // 4
+    machine.delete(blob.id)
+    assert path.stat().st_size == size
 
 
 def test_a_mapped_file_that_shrinks_or_changes_is_noticed(machine: Machine) -> None:

@@ -50,6 +50,8 @@ class StepLoop:
         self._prompts = PromptCache()
         self._models = ResidentModels(self.device, self.hardware)
         self._turns: deque[Job] = deque()
+        self.peak_bytes = 0
+        """The most that the allocator has handed out at once, as noted after each tick."""
 
     def load(
         self,
@@ -225,5 +227,6 @@ class StepLoop:
             return
         peak = torch.cuda.max_memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
+        self.peak_bytes = max(self.peak_bytes, peak)
         for job in self._turns:
             job.meter.device_peak(peak)

@@ -14,7 +14,7 @@ from domains.memory.blobs.device_memory import device_lost
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.rows import BlobRows
-from domains.memory.blobs.tiers import Content, ReadableBytes, TierBytes, read_all, to_end
+from domains.memory.blobs.tiers import PIECE_BYTES, Content, ReadableBytes, TierBytes, to_end
 from domains.memory.blobs.uploads import BlobWriter, RunningHashes
 
 Result = TypeVar("Result")
@@ -49,6 +49,8 @@ class BlobAccess:
         self._tiers = tiers
         self._writable = writable
         self.hashes = RunningHashes()
+        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
+        """Hears of each blob that is LOST or CORRUPT from now on."""
 
     def get(self, name: str) -> Blob:
         """By id, as it was last seen; BLOB_NOT_FOUND otherwise."""
@@ -59,10 +61,12 @@ class BlobAccess:
         return self.live(blob)
 
     @asynccontextmanager
-    async def reading(self, name: str) -> AsyncGenerator[BlobReader]:
+    async def reading(self, name: str, owner_id: str = "") -> AsyncGenerator[BlobReader]:
         """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read."""
         blob = self.get(name)
-        check_readable(blob)
+        # A delete waits for those who hold the blob, so they can still read it.
+        if blob.state is not BlobState.DELETING or owner_id not in self._rows.holders.owners(name):
+            check_readable(blob)
         self._open.enter(name)
         try:
             content = await self._tiers[blob.tier].open(blob)
@@ -114,13 +118,15 @@ class BlobAccess:
         async with self.reading(blob.id) as reader:
             return await reader.read(offset, len(data), lambda found: found == data)
 
-    async def sha256_of(self, name: str, begin: int, end: int) -> str:
+    async def sha256_of(self, name: str, begin: int, end: int, between: Callable[[], None]) -> str:
         """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written."""
         blob = self.get(name)
         digest = hashlib.sha256()
         content = await self._tiers[blob.tier].open(blob)
         try:
-            await to_end(read_all(content, begin, end, digest.update))
+            for offset in range(begin, end, PIECE_BYTES):
+                between()
+                await to_end(content.read(offset, min(PIECE_BYTES, end - offset), digest.update))
         finally:
             content.close()
         return digest.hexdigest()
@@ -134,7 +140,7 @@ class BlobAccess:
         """What was READY is not any more."""
         blob = self._rows.get(name)
         if blob is not None and blob.state is BlobState.READY:
-            self._rows.put(msgspec.structs.replace(blob, state=state))
+            self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=state)))
 
 
 def check_readable(blob: Blob) -> None:

@@ -1,7 +1,8 @@
 """When a blob goes: deleted, expired, or left by the last who needed it; never while somebody reads or needs it.
 
 The row goes first, in one transaction, then the bytes. A crash in between leaves bytes that no row names, which the next
-start sweeps; never a row without its bytes. What a job made is needed until the job is deleted.
+start sweeps; never a row without its bytes. Bytes that could not be freed are tried again (`freeing`). What a job made is
+needed until the job is deleted.
 """
 
 import time
@@ -12,6 +13,7 @@ import msgspec
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
 from domains.memory.blobs.files import BlobFiles, file_name
+from domains.memory.blobs.freeing import Freeing
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes
@@ -35,12 +37,14 @@ class Collection:
         open_blobs: OpenBlobs,
         tiers: Mapping[BlobTier, ReadableBytes],
         on_gone: Callable[[str], None],
+        on_expired: Callable[[Blob], None],
     ) -> None:
-        """`on_gone` hears the id of each blob that is taken away."""
+        """`on_gone` hears the id of each blob that is taken away, `on_expired` of each whose time has come."""
         self._on_gone = on_gone
+        self._on_expired = on_expired
         self._rows = rows
         self._open = open_blobs
-        self._tiers = tiers
+        self.freeing = Freeing(tiers, lambda name: rows.get(name) is not None)
 
     def is_needed(self, name: str) -> bool:
         """Whether anybody reads, writes, made or uses it."""
@@ -91,12 +95,19 @@ class Collection:
         """Of a job's blob that nobody asked to keep longer, the job was the only reason to be."""
         return blob.state is BlobState.DELETING or (blob.origin is BlobOrigin.JOB and blob.expire_time_s is None)
 
-    def collect(self, now_s: float | None = None) -> int:
-        """Remove what has expired, and what nobody needs any more (after a read of a deleted job's picture). How many."""
-        now = time.time() if now_s is None else now_s
-        gone = [blob for blob in self._rows.all() if self._is_over(blob, now) and not self.is_needed(blob.id)]
+    def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
+        """Remove what is spent, of that what is wanted. How many."""
+        gone = [blob for blob in self.spent(now_s) if where(blob)]
         self.remove(gone)
+        for blob in gone:
+            if not self._goes_unneeded(blob):
+                self._on_expired(blob)
         return len(gone)
+
+    def spent(self, now_s: float | None = None) -> list[Blob]:
+        """What has expired, and what nobody needs any more (after a read of a deleted job's picture)."""
+        now = time.time() if now_s is None else now_s
+        return [blob for blob in self._rows.all() if self._is_over(blob, now) and not self.is_needed(blob.id)]
 
     def _is_over(self, blob: Blob, now_s: float) -> bool:
         expired = blob.expire_time_s is not None and blob.expire_time_s <= now_s
@@ -113,7 +124,7 @@ class Collection:
 
     def _free(self, blobs: list[Blob]) -> None:
         for blob in blobs:
-            self._tiers[blob.tier].free(blob)
+            self.freeing.free(blob)
             self._open.forget(blob.id)
             self._on_gone(blob.id)
 

@@ -67,10 +67,18 @@ class Creation:
         self._quotas = quotas
         self.admission = admission
 
-    async def make(self, spec: BlobSpec, origin: BlobOrigin, name: str, request: AnsweredRequest | None = None) -> Blob:
+    async def make(
+        self,
+        spec: BlobSpec,
+        origin: BlobOrigin,
+        name: str,
+        request: AnsweredRequest | None = None,
+        *,
+        job_id: str = "",
+    ) -> Blob:
         """A blob with its memory: WRITING, or READY where it was filled or is empty. Raises and leaves nothing."""
         check_spec(spec)
-        blob = self._blob(spec, origin, name)
+        blob = msgspec.structs.replace(self._blob(spec, origin, name), origin_job_id=job_id)
         if spec.session_id:
             self.admission.check_session(spec.session_id)
         self._quotas.claim(name, spec.size_bytes)

@@ -6,8 +6,12 @@ from typing import Protocol, TypeVar
 
 from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotSupported
 from domains.memory.blobs.blob import Blob, BlobTier
+from domains.memory.blobs.freeing import UnfreedBlob, note_unfreed
 
 Result = TypeVar("Result")
+
+HASH_PIECE_BYTES = 8 * 1024 * 1024
+"""What a worker hashes at once: some milliseconds, in which its jobs stand still."""
 
 
 class DeviceBlobMemory(Protocol):
@@ -25,8 +29,8 @@ class DeviceBlobMemory(Protocol):
         """A piece inside the blob."""
         ...
 
-    async def sha256(self, blob_id: str) -> str:
-        """Of the whole content as it lies there."""
+    async def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        """Of the content up to `end` as it lies there; the pieces come in order, the first from 0."""
         ...
 
     async def free(self, blob_id: str) -> None:
@@ -40,8 +44,8 @@ class DeviceBytes:
     def __init__(self) -> None:
         self.memory: DeviceBlobMemory | None = None
         """Where the workers can be asked; None: no device holds blobs."""
-        self.unfreed: dict[str, str] = {}
-        """Blobs whose memory could not be given back yet, with what was said; tried again by `retry`."""
+        self.unfreed: dict[str, UnfreedBlob] = {}
+        """Blobs whose memory could not be given back yet; tried again by `retry`."""
         self._freeing: dict[str, asyncio.Task[None]] = {}
 
     async def allocate(self, blob: Blob, alignment: int) -> None:
@@ -55,9 +59,13 @@ class DeviceBytes:
         """A piece."""
         await self._memory(blob).write(blob.id, offset, data)
 
-    async def sha256(self, blob: Blob) -> str:
-        """Reckoned where it lies."""
-        return await self._memory(blob).sha256(blob.id)
+    async def sha256(self, blob: Blob, between: Callable[[], None]) -> str:
+        """Reckoned where it lies, in pieces that let the worker do other work; `between` them it may raise."""
+        sha256 = ""
+        for begin in range(0, blob.size_bytes, HASH_PIECE_BYTES):
+            between()
+            sha256 = await self._memory(blob).sha256(blob.id, begin, min(begin + HASH_PIECE_BYTES, blob.size_bytes))
+        return sha256
 
     async def open(self, blob: Blob) -> "DeviceContent":
         """To read it."""
@@ -65,35 +73,31 @@ class DeviceBytes:
 
     def free(self, blob: Blob) -> None:
         """Soon, beside the calls: the worker must be asked. What fails is kept in `unfreed`."""
-        self._free(blob.id)
+        if self.memory is not None and blob.id not in self._freeing:
+            task = asyncio.get_running_loop().create_task(self._ask_to_free(self.memory, blob))
+            self._freeing[blob.id] = task
+            task.add_done_callback(lambda _: self._freeing.pop(blob.id, None))
 
-    def _free(self, blob_id: str) -> None:
-        if self.memory is not None and blob_id not in self._freeing:
-            task = asyncio.get_running_loop().create_task(self._ask_to_free(self.memory, blob_id))
-            self._freeing[blob_id] = task
-            task.add_done_callback(lambda _: self._freeing.pop(blob_id, None))
-
-    async def _ask_to_free(self, memory: DeviceBlobMemory, blob_id: str) -> None:
+    async def _ask_to_free(self, memory: DeviceBlobMemory, blob: Blob) -> None:
         try:
-            await memory.free(blob_id)
+            await memory.free(blob.id)
         except DeviceOpsError as error:
-            self.unfreed[blob_id] = str(error)
+            note_unfreed(self.unfreed, blob, error)
         else:
-            self.unfreed.pop(blob_id, None)
+            self.unfreed.pop(blob.id, None)
 
     def retry(self) -> None:
         """Ask again for what could not be freed."""
-        for blob_id in list(self.unfreed):
-            self._free(blob_id)
+        for unfreed in list(self.unfreed.values()):
+            self.free(unfreed.blob)
 
     async def freed(self) -> None:
         """Wait for all that is being freed."""
         await asyncio.gather(*self._freeing.values())
 
-    def lost(self, blob_ids: set[str]) -> None:
-        """Their worker is gone, and all memory with it."""
-        for blob_id in blob_ids & self.unfreed.keys():
-            del self.unfreed[blob_id]
+    def lost(self, device_id: str) -> None:
+        """The device's worker is gone, and all memory with it."""
+        self.unfreed = {name: each for name, each in self.unfreed.items() if each.blob.device_id != device_id}
 
     def _memory(self, blob: Blob) -> DeviceBlobMemory:
         if self.memory is None:

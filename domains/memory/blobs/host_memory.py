@@ -3,15 +3,17 @@
 import asyncio
 import ctypes
 import mmap
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
-import psutil
-
+from domains.device.cgroup import host_memory
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob
 
 Result = TypeVar("Result")
+
+_memset = ctypes.CDLL("msvcrt" if os.name == "nt" else None).memset
 
 
 class HostBytes:
@@ -21,14 +23,20 @@ class HostBytes:
         self._memory: dict[str, memoryview] = {}
 
     async def allocate(self, blob: Blob, alignment: int) -> None:
-        """Map pages for it. HOST_OUT_OF_MEMORY where the system has too few; their contents come with the writes."""
-        available = psutil.virtual_memory().available
+        """Take pages for it, all of them now: those that nobody has touched yet would count as free, and be promised again.
+
+        HOST_OUT_OF_MEMORY where the system, or this container, has too few.
+        """
+        host = host_memory()
+        available = max(0, host.total_bytes - host.used_bytes)
         if blob.size_bytes > available:
             raise _no_room(blob.size_bytes, available)
         try:
-            self._memory[blob.id] = aligned_pages(blob.size_bytes, alignment or 1)
+            pages = aligned_pages(blob.size_bytes, alignment or 1)
         except (OSError, MemoryError, OverflowError) as error:
             raise _no_room(blob.size_bytes, available) from error
+        await asyncio.to_thread(_touch, pages)
+        self._memory[blob.id] = pages
 
     async def write(self, blob: Blob, offset: int, data: bytes) -> None:
         """A piece."""
@@ -69,6 +77,12 @@ def aligned_pages(size: int, alignment: int) -> memoryview:
     pages = mmap.mmap(-1, max(1, size + spare))
     start = -address_of(pages) % alignment
     return memoryview(pages)[start : start + size]
+
+
+def _touch(memory: memoryview) -> None:
+    """Make the system give every page. Python runs on meanwhile: a call through `CDLL` lets go of its lock."""
+    if memory:
+        _memset(ctypes.c_void_p(address_of(memory)), 0, ctypes.c_size_t(memory.nbytes))
 
 
 def address_of(memory: mmap.mmap | memoryview) -> int:

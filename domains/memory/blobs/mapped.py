@@ -11,9 +11,9 @@ How a foreign file is kept from hurting us:
   A read of a part has the stamp alone to go by.
 * Touching a mapped page behind the end of a file that shrank kills the process (SIGBUS), and no check beforehand can
   prevent it. Therefore this process never touches a mapping: bytes that leave it are read with `pread`, from the same
-  page cache, which answers a short count instead. Only a worker uses the pages in place (`pages`): a file that shrinks
-  under it costs that worker, which its keeper starts again, and never the server; `pages` keeps the window small by
-  checking the size after the mapping is made.
+  page cache, which answers a short count instead. The pages in place (`pages`) are for a process that may die of
+  it, as a worker does, which its keeper starts again; `pages` keeps the window small by checking the size after the
+  mapping is made.
 """
 
 import asyncio
@@ -143,7 +143,7 @@ def changed(blob: Blob) -> DataLoss:
 
 @contextmanager
 def pages(path: Path, offset: int, size: int, roots: BlobRoots) -> Generator[memoryview]:
-    """The stretch as read-only memory, the very pages of the file: for workers only, see above. `size` from 1.
+    """The stretch as read-only memory, the very pages of the file: never in the server, see above. `size` from 1.
 
     Raises FileNotFoundError, or EOFError where the file is too short. Release every view before leaving.
     """

@@ -1,8 +1,9 @@
 """What blobs hold, as owners of a pool: asked every second, reckoned only after a change."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from domains.memory.blobs.blob import Blob, BlobTier
+from domains.memory.blobs.blob import Blob, BlobState, BlobTier
+from domains.memory.blobs.freeing import UnfreedBlob
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.measure import MemoryOwner, OwnerKind
 
@@ -10,9 +11,16 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 class BlobOwners:
     """Of the blobs in some tiers."""
 
-    def __init__(self, rows: BlobRows, tiers: frozenset[BlobTier]) -> None:
+    def __init__(
+        self,
+        rows: BlobRows,
+        tiers: frozenset[BlobTier],
+        unfreed: Callable[[], Iterable[UnfreedBlob]] = lambda: (),
+    ) -> None:
+        """`unfreed`: those that have no row any more, and bytes all the same."""
         self._rows = rows
         self._tiers = tiers
+        self._unfreed = unfreed
         self._seen_changes = -1
         self._owners: Sequence[MemoryOwner] = ()
 
@@ -20,9 +28,15 @@ class BlobOwners:
         """The largest first."""
         if self._seen_changes != self._rows.changes:
             self._seen_changes = self._rows.changes
-            held = (blob for blob in self._rows.all() if blob.tier in self._tiers and blob.size_bytes)
+            held = (blob for blob in self._rows.all() if blob.tier in self._tiers and _takes_memory(blob))
             self._owners = sorted(map(_owner, held), key=lambda owner: -owner.live_bytes)
-        return self._owners
+        unfreed = [_owner(each.blob) for each in self._unfreed() if each.blob.tier in self._tiers]
+        return [*self._owners, *unfreed] if unfreed else self._owners
+
+
+def _takes_memory(blob: Blob) -> bool:
+    """A LOST one has none: its worker has ended."""
+    return bool(blob.size_bytes) and blob.state is not BlobState.LOST
 
 
 def _owner(blob: Blob) -> MemoryOwner:

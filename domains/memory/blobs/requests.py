@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from domains.answers import check_request_id
 from domains.errors import AlreadyExists, ErrorReason
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.rows import AnsweredRequest, BlobRows
@@ -39,6 +40,7 @@ class Requests:
     @asynccontextmanager
     async def once(self, method: str, said: msgspec.Struct, request_id: str) -> AsyncGenerator[Asking]:
         """Answer it alone: an equal request waits until this one is answered. ID_TAKEN for another with this id."""
+        check_request_id(request_id)
         if not request_id:
             yield Asking()
             return

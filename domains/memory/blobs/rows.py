@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from domains.memory.blobs.blob import Blob, BlobOrigin, BlobTier
+from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
 from domains.memory.blobs.links import BlobLinks
 from domains.storage import storage_errors, transaction
 
@@ -60,7 +60,7 @@ class BlobRows:
         self.changes = 0
         """Rises whenever a row is written or taken away."""
         self.client_count = self.client_bytes = 0
-        """Blobs that clients made, and the memory or disk that these take (a mapped one takes none)."""
+        """Blobs that clients made, and the memory or disk that these take (a mapped or LOST one takes none)."""
         self._load()
 
     def _load(self) -> None:
@@ -125,7 +125,9 @@ class BlobRows:
         self.holders.add(blob.id, owner_id)
 
     def unhold(self, name: str, owner_id: str) -> None:
-        """The owner no longer uses the blob."""
+        """The owner no longer uses the blob, if it did."""
+        if owner_id not in self.holders.owners(name):
+            return
         with transaction(self._db, self._folder) as db:
             db.execute("DELETE FROM blob_holders WHERE blob_id = ? AND owner_id = ?", (name, owner_id))
         self.holders.remove(name, owner_id)
@@ -185,7 +187,8 @@ class BlobRows:
     def _count(self, blob: Blob | None, step: int) -> None:
         if blob is not None and blob.origin is not BlobOrigin.JOB:
             self.client_count += step
-            self.client_bytes += step * (0 if blob.tier is BlobTier.MAPPED else blob.size_bytes)
+            holds_nothing = blob.tier is BlobTier.MAPPED or blob.state is BlobState.LOST
+            self.client_bytes += step * (0 if holds_nothing else blob.size_bytes)
 
     def _placed(self, blob: Blob) -> Blob:
         place = max(self._last_place + 1, int(blob.create_time_s * 1e6))

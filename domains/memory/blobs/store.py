@@ -5,7 +5,7 @@ files          the tier DISK                              uploads        bytes i
 host_memory    the tier HOST                              registration   RegisterBlob; `mapped` says how files are read
 device_memory  the tiers DEVICE and PINNED_HOST           collection     when a blob goes
 mapped_tier    the tier MAPPED                            readers        who has it open
-owners         what a pool is told of them
+owners         what a pool is told of them             freeing        bytes that are given back
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from domains.memory.blobs.collection import Collection, DeletedBlob
 from domains.memory.blobs.creation import Creation, new_id
 from domains.memory.blobs.device_memory import DeviceBlobMemory, DeviceBytes
 from domains.memory.blobs.files import BlobFiles, DiskBytes, DiskContent
+from domains.memory.blobs.freeing import UnfreedBlob
 from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
 from domains.memory.blobs.mapped import ContentLost
@@ -69,12 +70,17 @@ class BlobStore:
         self._tiers: dict[BlobTier, ReadableBytes] = {**self._writable, BlobTier.MAPPED: self._mapped}
         quotas, asked = Quotas(self._rows, limits or BlobLimits()), admission or NoSessions()
         opened = OpenBlobs()
-        self._collection = Collection(self._rows, opened, self._tiers, self._forget)
+        self._collection = Collection(self._rows, opened, self._tiers, self._forget, lambda blob: self.on_expired(blob))
         self._access = BlobAccess(self._rows, opened, self._collection, self._tiers, self._writable)
+        self._access.on_spoilt = lambda blob: self.on_spoilt(blob)
         self._creation = Creation(self._rows, self._writable, quotas, asked)
         self._registrations = Registrations(self._rows, self._mapped, quotas, asked, self._collection.is_needed)
         self._limits = quotas.limits
         self._requests = Requests(self._rows)
+        self.on_expired: Callable[[Blob], None] = lambda blob: None
+        """Hears of each blob that is gone because its time had come."""
+        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
+        """Hears of each blob that is LOST or CORRUPT from now on."""
 
     def _forget(self, name: str) -> None:
         """A blob is gone."""
@@ -116,6 +122,14 @@ class BlobStore:
         self._rows.hold(blob, owner_id)
         return blob
 
+    def is_held(self, name: str, owner_id: str) -> bool:
+        """Whether the owner uses the blob."""
+        return owner_id in self._rows.holders.owners(name)
+
+    def holders(self) -> set[str]:
+        """Everybody who uses a blob."""
+        return self._rows.holders.owners()
+
     def let_go(self, name: str, owner_id: str) -> None:
         """The owner uses the blob no longer."""
         self._rows.unhold(name, owner_id)
@@ -152,9 +166,9 @@ class BlobStore:
                 return _kept_longer(blob, self._limits.keep_for_s if spec.keep_for_s is None else spec.keep_for_s)
         return None
 
-    async def create_for_transfer(self, spec: BlobSpec) -> Blob:
+    async def create_for_transfer(self, spec: BlobSpec, job_id: str = "") -> Blob:
         """The destination of a transfer; its job is what it is answered to."""
-        return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id())
+        return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id(), job_id=job_id)
 
     async def register(self, asked: Registration, request_id: str = "") -> Blob:
         """Make a blob of what another process owns."""
@@ -186,7 +200,7 @@ class BlobStore:
 
     def owners_in(self, *tiers: BlobTier) -> BlobOwners:
         """Who holds memory or disk in these tiers, to be asked again and again."""
-        return BlobOwners(self._rows, frozenset(tiers))
+        return BlobOwners(self._rows, frozenset(tiers), lambda: self._collection.freeing.unfreed.values())
 
     def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
         """The newest first, from a place on."""
@@ -198,9 +212,12 @@ class BlobStore:
         blob = self.get(name)
         return blob, DiskContent(self.files, blob).descriptor
 
-    def reading(self, name: str) -> AbstractAsyncContextManager[BlobReader]:
-        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read."""
-        return self._access.reading(name)
+    def reading(self, name: str, owner_id: str = "") -> AbstractAsyncContextManager[BlobReader]:
+        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read.
+
+        An owner that holds the blob may begin to read it although it is being deleted: that waits for the owner.
+        """
+        return self._access.reading(name, owner_id)
 
     def writing(self, name: str) -> AbstractContextManager[BlobWriter]:
         """Be the one writer of a blob that is WRITING; ILLEGAL_STATE otherwise."""
@@ -210,12 +227,15 @@ class BlobStore:
         """One chunk. The last one again, whose answer was lost, finds the blob READY and gets the same answer."""
         return await self._access.write_chunk(name, offset, data, crc32c)
 
-    async def sha256_of(self, name: str, begin: int, end: int) -> str:
-        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written."""
+    async def sha256_of(self, name: str, begin: int, end: int, between: Callable[[], None] = lambda: None) -> str:
+        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written.
+
+        `between` two pieces it may raise, to end it.
+        """
         blob = self.get(name)
-        if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes):
-            return await self._devices.sha256(blob)
-        return await self._access.sha256_of(name, begin, end)
+        if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes) and blob.size_bytes:
+            return await self._devices.sha256(blob, between)
+        return await self._access.sha256_of(name, begin, end, between)
 
     def delete(self, name: str, *, only_if_unused: bool = False) -> DeletedBlob:
         """At once, or when nobody reads or needs it any more; BLOB_IN_USE instead with `only_if_unused`."""
@@ -228,10 +248,19 @@ class BlobStore:
 
     # What the server does now and then.
 
-    def collect(self, now_s: float | None = None) -> int:
+    def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
         """Remove what has expired and is not needed; free again what could not be freed. How many blobs went."""
+        self.retry()
+        return self._collection.collect(now_s, where)
+
+    def spent(self, now_s: float | None = None) -> list[Blob]:
+        """What `collect` would remove."""
+        return self._collection.spent(now_s)
+
+    def retry(self) -> None:
+        """Free again what could not be freed."""
         self._devices.retry()
-        return self._collection.collect(now_s)
+        self._collection.freeing.retry()
 
     def sweep(self, is_owner: Callable[[str], bool]) -> int:
         """At start: let go for owners that are no more, and put right what a crash left. How many files no row named."""
@@ -247,17 +276,17 @@ class BlobStore:
 
     def device_lost(self, device_id: str) -> None:
         """A worker has died: what it held is LOST."""
+        self._devices.lost(device_id)
         for blob in self._rows.all():
             if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
                 self._access.hashes.forget(blob.id)
-                self._devices.unfreed.pop(blob.id, None)
-                if blob.state is not BlobState.DELETING:
-                    self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST))
+                if blob.state not in (BlobState.DELETING, BlobState.LOST):
+                    self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST)))
 
     @property
-    def unfreed(self) -> dict[str, str]:
-        """Blobs on devices whose memory could not be given back yet, and what was said."""
-        return dict(self._devices.unfreed)
+    def unfreed(self) -> dict[str, UnfreedBlob]:
+        """Blobs that are gone while their bytes could not be freed yet; they are tried again now and then."""
+        return {**self._devices.unfreed, **self._collection.freeing.unfreed}
 
     async def freed(self) -> None:
         """Wait until the workers have given back what was deleted."""

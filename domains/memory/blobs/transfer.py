@@ -1,7 +1,8 @@
 """A blob's bytes into another tier, or into a blob that is being written: piece by piece, verified, and all or nothing.
 
 Cancelled or failed between two pieces, it leaves the source as it was and takes back what it wrote. The copy becomes READY
-only after it was read back and is equal; only then does a move delete the source.
+only after it was read back and is equal. The source of a move is deleted by its job, once that has written down what
+was done: killed in between, it finds the source and copies it again.
 """
 
 import hashlib
@@ -27,40 +28,48 @@ class _Stopped(Exception):
 
 
 async def transfer(
-    store: BlobStore, asked: TransferRequest, *, progress: Progress, should_stop: Callable[[], bool]
+    store: BlobStore,
+    asked: TransferRequest,
+    *,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    job_id: str = "",
 ) -> TransferReport | None:
-    """Do it. None: it was stopped, and nothing is left of it; cancelling the task does the same."""
-    length = check_transfer(store, asked)
+    """Do it, for a job that may hold the source. None: it was stopped, and nothing is left of it; cancelling the task does
+    the same."""
+    length = check_transfer(store, asked, job_id)
+
+    def go_on() -> None:
+        if should_stop():
+            raise _Stopped
+
     try:
-        async with store.reading(asked.blob_id) as reader:
-            report = await _Transfer(store, asked, reader, length).run(progress, should_stop)
-            if asked.move:
-                store.delete(asked.blob_id)  # it goes when this read is over, and all others
+        async with store.reading(asked.blob_id, job_id) as reader:
+            return await _Transfer(store, asked, reader, length, job_id).run(progress, go_on)
     except _Stopped:
         return None
-    return report
 
 
 class _Transfer:
     """One run."""
 
-    def __init__(self, store: BlobStore, asked: TransferRequest, reader: BlobReader, length: int) -> None:
+    def __init__(self, store: BlobStore, asked: TransferRequest, reader: BlobReader, length: int, job_id: str) -> None:
         self._store = store
         self._asked = asked
         self._reader = reader
         self._length = length
+        self._job_id = job_id
         self._digest = hashlib.sha256()
 
-    async def run(self, progress: Progress, should_stop: Callable[[], bool]) -> TransferReport:
-        """Copy, verify, and only then make the copy READY."""
+    async def run(self, progress: Progress, go_on: Callable[[], None]) -> TransferReport:
+        """Copy, verify, and only then make the copy READY. `go_on` raises where it is to stop."""
         if not self._length:
             return self._report(await self._nothing(), 0.0, None)
         async with self._destination() as writer:
             name, begin = writer.blob.id, _begin(self._asked)
-            copy_s = await self._copy(writer, begin, progress, should_stop)
-            verify_s = await self._verify(name, begin) if self._asked.verify else None
-            if should_stop():
-                raise _Stopped
+            copy_s = await self._copy(writer, begin, progress, go_on)
+            verify_s = await self._verify(name, begin, go_on) if self._asked.verify else None
+            go_on()
             blob = writer.blob if writer.blob.missing_bytes else await writer.finish()
         return self._report(self._store.get(blob.id), copy_s, verify_s)
 
@@ -75,12 +84,11 @@ class _Transfer:
             source_deleted=self._asked.move,
         )
 
-    async def _copy(self, writer: BlobWriter, begin: int, progress: Progress, should_stop: Callable[[], bool]) -> float:
+    async def _copy(self, writer: BlobWriter, begin: int, progress: Progress, go_on: Callable[[], None]) -> float:
         """Seconds that it took."""
         begin_s = time.monotonic()
         for done in range(0, self._length, PIECE_BYTES):
-            if should_stop():
-                raise _Stopped
+            go_on()
             size = min(PIECE_BYTES, self._length - done)
             data = await self._reader.read(self._asked.offset_bytes + done, size, self._hashed)
             await writer.put(begin + done, data)
@@ -91,14 +99,14 @@ class _Transfer:
         self._digest.update(data)
         return data
 
-    async def _verify(self, name: str, begin: int) -> float:
+    async def _verify(self, name: str, begin: int, go_on: Callable[[], None]) -> float:
         """Read the copy back: equal to what was read, and where all was read, to the source's own hash. Seconds."""
         begin_s = time.monotonic()
         source, read = self._reader.blob, self._digest.hexdigest()
         if self._length == source.size_bytes and source.sha256 not in ("", read):
             message = f"blob {source.id} has the sha256 {read}, {source.sha256} was stored; nothing was copied"
             raise DataLoss(message, ErrorReason.BLOB_CORRUPT, blob_id=source.id, sha256=read)
-        found = await self._store.sha256_of(name, begin, begin + self._length)
+        found = await self._store.sha256_of(name, begin, begin + self._length, go_on)
         if found != read:
             message = (
                 f"the copy of blob {source.id} reads back as {found} instead of {read}; it was taken back, try again"
@@ -110,14 +118,14 @@ class _Transfer:
         """No bytes: an empty new blob, or the other as it is."""
         match self._asked.destination:
             case NewBlob():
-                return await self._store.create_for_transfer(self._spec())
+                return await self._store.create_for_transfer(self._spec(), self._job_id)
             case ExistingBlob(blob_id=name):
                 return self._store.get(name)
 
     def _destination(self) -> AbstractAsyncContextManager[BlobWriter]:
         match self._asked.destination:
             case NewBlob():
-                return _into_new(self._store, self._spec())
+                return _into_new(self._store, self._spec(), self._job_id)
             case ExistingBlob(blob_id=name):
                 return _into_existing(self._store, name)
 
@@ -143,9 +151,9 @@ def _begin(asked: TransferRequest) -> int:
 
 
 @asynccontextmanager
-async def _into_new(store: BlobStore, spec: BlobSpec) -> AsyncGenerator[BlobWriter]:
+async def _into_new(store: BlobStore, spec: BlobSpec, job_id: str) -> AsyncGenerator[BlobWriter]:
     """A new blob that is gone again if anything fails."""
-    blob = await store.create_for_transfer(spec)
+    blob = await store.create_for_transfer(spec, job_id)
     try:
         with store.writing(blob.id) as writer:
             yield writer

@@ -54,11 +54,14 @@ class TransferReport(msgspec.Struct, frozen=True, kw_only=True):
     """None: it was not verified."""
     verified: bool
     source_deleted: bool
-    """Or will be, with its last reader."""
+    """It was a move: its job deletes the source as soon as this is written down; the bytes go with the last reader."""
 
 
-def check_transfer(store: BlobStore, asked: TransferRequest) -> int:
-    """How many bytes it is about. Raises what can be told before it starts: INVALID_FIELD, BLOB_NOT_FOUND, ILLEGAL_STATE."""
+def check_transfer(store: BlobStore, asked: TransferRequest, job_id: str = "") -> int:
+    """How many bytes it is about. Raises what can be told before it starts: INVALID_FIELD, BLOB_NOT_FOUND, ILLEGAL_STATE.
+
+    `job_id`: the job that may hold the source, so that a delete waits for it.
+    """
     source = store.look(asked.blob_id)
     length = asked.length_bytes or max(0, source.size_bytes - asked.offset_bytes)
     wrong = _misplaced(asked, source, length)
@@ -73,7 +76,8 @@ def check_transfer(store: BlobStore, asked: TransferRequest) -> int:
             wrong += _wrong_place(store, name, offset, length)
     if wrong:
         raise InvalidRequest(wrong)
-    if source.state is not BlobState.READY:
+    waits_for_us = source.state is BlobState.DELETING and store.is_held(source.id, job_id)
+    if source.state is not BlobState.READY and not waits_for_us:
         message = f"blob {source.id} is {source.state}; only one that is ready can be copied"
         raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, blob_id=source.id, state=source.state)
     return length

@@ -36,6 +36,9 @@ class _Held:
         """With what the alignment cost."""
         begin = -whole.data_ptr() % alignment if size else 0
         self.bytes = whole[begin : begin + size]
+        self.digest = hashlib.sha256()
+        self.hashed_bytes = 0
+        """How far `digest` has come."""
 
 
 class DeviceBlobs:
@@ -94,6 +97,7 @@ class DeviceBlobs:
         """A piece inside the blob; it is there when this returns."""
         part = self._part(blob_id, offset, len(data))
         if data:
+            self._held[blob_id].hashed_bytes = 0
             part.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
             self._wait()
 
@@ -105,13 +109,16 @@ class DeviceBlobs:
         except RuntimeError as error:
             raise self._told(error) from error
 
-    def sha256(self, blob_id: str) -> str:
-        """Of the whole content, read back in pieces."""
-        digest = hashlib.sha256()
-        size = self.view(blob_id).numel()
-        for offset in range(0, size, _PIECE_BYTES):
-            digest.update(self.read(blob_id, offset, min(_PIECE_BYTES, size - offset)))
-        return digest.hexdigest()
+    def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        """Of the content up to `end`, read back in pieces. Goes on from `begin` where the last call has ended there."""
+        self._part(blob_id, begin, end - begin)
+        held = self._held[blob_id]
+        if begin == 0 or held.hashed_bytes != begin:
+            held.digest, begin = hashlib.sha256(), 0
+        for offset in range(begin, end, _PIECE_BYTES):
+            held.digest.update(self.read(blob_id, offset, min(_PIECE_BYTES, end - offset)))
+        held.hashed_bytes = end
+        return held.digest.hexdigest()
 
     def free(self, blob_id: str) -> None:
         """Give the memory back to the allocator. Of an unknown blob: nothing."""

@@ -5,6 +5,7 @@ from domains.memory.pools.books import Claim
 from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pool import no_room
 from domains.memory.pools.pools import Pools
+from domains.memory.pools.reservation import ReservationState
 
 
 class Admission:
@@ -15,25 +16,40 @@ class Admission:
         self._ledger = ledger
         self._claims = 0
 
-    async def admit(self, pool_name: str, need_bytes: int, reservation_id: str = "", consumer_id: str = "") -> Claim:
+    async def admit(
+        self,
+        pool_name: str,
+        need_bytes: int,
+        reservation_id: str = "",
+        consumer_id: str = "",
+        *,
+        keep_all: bool = False,
+    ) -> Claim:
         """Claim bytes before allocating them; close the claim when they are allocated, or will not be.
 
-        A reservation pays as far as it goes, and what is left of it is free again. With a `consumer_id`, what that owner
-        holds more than now counts against the claim already while it is open. Raises the pool's out-of-memory reason,
-        BUDGET_EXCEEDED, or what is wrong with the reservation. A pool that cannot be measured and has no limit admits
-        everything: its allocator will tell.
+        A reservation pays as far as it goes. What it kept beyond the need is free again, or with `keep_all` part of the
+        claim. With a `consumer_id`, what that owner holds more than now counts against the claim already while it is open.
+        Raises the pool's out-of-memory reason (`needed_bytes`: what the reservation does not pay), BUDGET_EXCEEDED, or
+        what is wrong with the reservation. A pool that cannot be measured and has no limit admits everything: its
+        allocator will tell.
         """
         pool_id = self._pools.get(pool_name).source.pool_id
         await self._pools.measure(pool_id)
         kept = self._kept_bytes(pool_id, reservation_id)
         self._check_free(pool_id, need_bytes - kept)
         if reservation_id:
-            return self._ledger.commit(reservation_id, consumer_id, need_bytes)
+            size = max(need_bytes, kept) if keep_all else need_bytes
+            return self._ledger.commit(reservation_id, consumer_id, size)
         self._claims += 1
         books = self._pools.books
         promise = books.promise(f"claim-{self._claims}", pool_id, need_bytes)
         books.claim(promise, consumer_id)
         return Claim(books, promise)
+
+    def is_held(self, reservation_id: str) -> bool:
+        """Whether a reservation can still be used up."""
+        reservation = self._ledger.find(reservation_id)
+        return reservation is not None and reservation.state is ReservationState.HELD
 
     def _kept_bytes(self, pool_id: str, reservation_id: str) -> int:
         if not reservation_id:

@@ -46,6 +46,7 @@ class Books:
 
     def __init__(self) -> None:
         self._pools: dict[str, _PoolBooks] = {}
+        self._splits = 0
         self.on_freed: list[Callable[[str], None]] = []
         """Called with a pool's id whenever less is promised there."""
 
@@ -74,6 +75,17 @@ class Books:
             books.claims[promise.name] = promise
         promise.claimed, promise.consumer_id = True, consumer_id
         promise.base_bytes = books.live.get(consumer_id, 0)
+
+    def split(self, promise: Promise, size_bytes: int, consumer_id: str) -> Promise:
+        """So many bytes of a claim become a claim of another consumer's."""
+        self._splits += 1
+        part = Promise(f"{promise.name}/{self._splits}", promise.pool_id, size_bytes)
+        promise.size_bytes -= size_bytes
+        books = self._of(promise.pool_id)
+        books.claims[part.name] = part
+        part.claimed, part.consumer_id = True, consumer_id
+        part.base_bytes = books.live.get(consumer_id, 0)
+        return part
 
     def settle(self, promise: Promise) -> None:
         """It is allocated, or will not be: from the next measurement on that begins, the measured use tells."""
@@ -124,6 +136,11 @@ class Claim:
     def close(self) -> None:
         """From the next measurement on the measured use tells. Closing it again changes nothing."""
         self._books.settle(self._promise)
+
+    def split(self, size_bytes: int, consumer_id: str) -> "Claim":
+        """Of its bytes, so many (at most) are another consumer's from now on: a claim of their own."""
+        size = min(size_bytes, self._promise.size_bytes)
+        return Claim(self._books, self._books.split(self._promise, size, consumer_id))
 
     def __enter__(self) -> "Claim":
         return self

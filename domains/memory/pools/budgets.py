@@ -11,7 +11,7 @@ from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Reservation
-from domains.memory.pools.state import PoolState
+from domains.memory.pools.state import PoolState, Upkeep
 
 
 class BudgetImpact(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,8 @@ class Budgets:
             return await self._look(state, budget or state.configured)
         async with state.changing:
             self._check_etag(state, etag)
-            return await self._apply(state, budget or state.configured)
+            with state.upkept(Upkeep.BUDGET):
+                return await self._apply(state, budget or state.configured)
 
     async def _look(self, state: PoolState, budget: MemoryBudget) -> BudgetChange:
         view = await self._pools.view(state.source.pool_id)

@@ -40,6 +40,8 @@ class Grants:
         self._timers: dict[str, Timer] = {}
         self._lines: dict[str, WaitingLine] = {}
         self._granting = False
+        self.on_ended: Callable[[Reservation], None] = lambda reservation: None
+        """Hears of each that has ended unused: EXPIRED, PREEMPTED or LOST."""
         pools.books.on_freed.append(self._serve)
         pools.on_measured.append(self._serve)
 
@@ -82,15 +84,23 @@ class Grants:
         self.arm(reservation.id, ask.live_s)
         return reservation
 
-    async def wait(self, ask: ReservationAsk) -> Reservation:
-        """Stand in line. What is granted to a caller who has left by then is free again at once."""
+    def first_waiting(self, pool_id: str) -> Waiter | None:
+        """Whose turn it is when there is room. None: nobody waits."""
+        line = self._lines.get(pool_id)
+        return line.first if line else None
+
+    async def wait(self, ask: ReservationAsk) -> tuple[Reservation, Sequence[str]]:
+        """Stand in line; what was granted, and what was evicted for it meanwhile.
+
+        What is granted to a caller who has left by then is free again at once.
+        """
         if not ask.wait_s:
             raise self.no_room(ask.pool_id, ask.size_bytes)
         line = self._lines.setdefault(ask.pool_id, WaitingLine())
         waiter = line.join(ask)
         timer = self._call_later(ask.wait_s, lambda: self._give_up(ask, line, waiter))
         try:
-            return await waiter.granted
+            return await waiter.granted, waiter.evicted_ids
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
                 self._take_back(waiter.granted.result().id)
@@ -134,7 +144,9 @@ class Grants:
 
     def _end(self, reservation_id: str, state: ReservationState) -> None:
         kept = self._book.held(reservation_id)
-        self._book.end(kept, state, self._clock())
+        ended = self._book.end(kept, state, self._clock())
+        # The end first: others may get the bytes at once.
+        self.on_ended(ended)
         self.release(kept)
 
     def _take_back(self, reservation_id: str) -> None:

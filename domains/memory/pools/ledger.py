@@ -3,13 +3,15 @@
 Between the measurement that shows room and the promise of it there is no `await`: nobody can come between.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from domains.answers import Answers
-from domains.errors import ErrorReason, InvalidRequest, ResourceExhausted
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, ResourceExhausted
 from domains.memory.pools.books import Claim
 from domains.memory.pools.grants import CallLater, Grants, loop_timer
 from domains.memory.pools.pools import Pools
@@ -23,6 +25,7 @@ from domains.memory.pools.reservation import (
     wrong_size,
 )
 from domains.memory.pools.reservation_book import ReservationBook, check_etag
+from domains.memory.pools.waiting import Waiter
 
 MAX_HELD = 10_000
 """More reservations than this are a fault of the caller's."""
@@ -57,14 +60,23 @@ class Ledger:
         self._book = ReservationBook()
         self._grants = Grants(pools, self._book, clock, call_later)
         self._answers: Answers[Granted] = Answers()
+        self._evicting: dict[str, asyncio.Task[None]] = {}
+        """By pool: the eviction for who waits there."""
         pools.on_removed.append(self.lose)
+        pools.on_measured.append(self._evict_for_waiter)
+
+    def tell(self, on_ended: Callable[[Reservation], None]) -> None:
+        """Whom to tell of each reservation that has ended unused: EXPIRED, PREEMPTED or LOST."""
+        self._grants.on_ended = on_ended
 
     async def create(self, ask: ReservationAsk, request_id: str = "") -> Granted:
-        """Keep bytes free. The same id gives the same reservation, as it is by now. Cancelling ends the wait."""
+        """Keep bytes free. The same id gives the same reservation, as it is by now: RESERVATION_NOT_FOUND if it was deleted.
+
+        Cancelling ends the wait.
+        """
         ask = msgspec.structs.replace(ask, pool_id=self._pools.get(ask.pool_id).source.pool_id)
         granted = await self._answers.once(request_id, ask, lambda: self._create(ask))
-        now = self._book.find(granted.reservation.id)
-        return msgspec.structs.replace(granted, reservation=now or granted.reservation)
+        return msgspec.structs.replace(granted, reservation=self._book.known(granted.reservation.id))
 
     def list(self, wanted: ReservationWanted) -> list[Reservation]:
         """Those that the filter wants, the newest first."""
@@ -100,6 +112,10 @@ class Ledger:
             return reservation.size_bytes
         self._book.delete(reservation_id)
         return 0
+
+    def find(self, reservation_id: str) -> Reservation | None:
+        """HELD or ended. None: it was deleted, ended long ago, or is of an earlier server."""
+        return self._book.find(reservation_id)
 
     def find_held(self, reservation_id: str) -> Reservation:
         """One that is HELD; otherwise RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
@@ -138,8 +154,10 @@ class Ledger:
         if reservation := self._grants.grant(ask):
             return Granted(reservation=reservation)
         evicted = await self._make_room(ask)
-        reservation = self._grants.grant(ask) or await self._grants.wait(ask)
-        return Granted(reservation=reservation, evicted_ids=tuple(evicted))
+        if reservation := self._grants.grant(ask):
+            return Granted(reservation=reservation, evicted_ids=tuple(evicted))
+        reservation, more = await self._grants.wait(ask)
+        return Granted(reservation=reservation, evicted_ids=(*evicted, *more))
 
     async def _make_room(self, ask: ReservationAsk) -> Sequence[str]:
         """Evict idle models, if the caller allows it."""
@@ -148,6 +166,24 @@ class Ledger:
         evicted = await self._evict(ask.pool_id, ask.size_bytes - self._grants.free_bytes(ask.pool_id))
         await self._pools.measure(ask.pool_id)
         return evicted
+
+    def _evict_for_waiter(self, pool_id: str) -> None:
+        """Models that have turned idle may make room for who is first in line, if that caller allows it."""
+        waiter = self._grants.first_waiting(pool_id)
+        if waiter is not None and waiter.ask.allow_eviction and pool_id not in self._evicting:
+            task = self._evicting[pool_id] = asyncio.create_task(self._make_room_for(waiter))
+            task.add_done_callback(lambda _: self._evicting.pop(pool_id))
+
+    async def _make_room_for(self, waiter: Waiter) -> None:
+        pool_id = waiter.ask.pool_id
+        lacking = waiter.ask.size_bytes - self._grants.free_bytes(pool_id)
+        if self._evict is None or lacking <= 0:
+            return
+        # A pool that cannot be measured now is tried again with its next measurement.
+        with suppress(DeviceOpsError):
+            if evicted := await self._evict(pool_id, lacking):
+                waiter.evicted_ids += evicted
+                await self._pools.measure(pool_id)
 
     def _check_count(self) -> None:
         if len(self._book) >= MAX_HELD:

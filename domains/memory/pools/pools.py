@@ -35,6 +35,8 @@ class Pools:
         """Each change of pressure, for those who watch."""
         self.on_pressure: Callable[[PressureChange], None] | None = None
         """Told of each change of pressure, once."""
+        self.on_budget: Callable[[str], None] | None = None
+        """Told the id of a pool in which another budget holds, before what follows from it."""
         self.work_of: Callable[[str], Mapping[OwnerKey, float]] | None = None
         """How much each owner in a pool has to do now; memory that grows with its owner's work is no leak."""
         self.is_starting: Callable[[str], bool] | None = None
@@ -108,7 +110,10 @@ class Pools:
         budget = budget or state.configured
         if budget == state.budget:
             return
-        self._graded(state.set_budget(budget))
+        change = state.set_budget(budget)
+        if self.on_budget:
+            self.on_budget(pool_id)
+        self._graded(change)
         self._tell(pool_id)
 
     async def keep_sampled(self, every_s: float = 1.0) -> None:

@@ -59,6 +59,10 @@ class Reclaimer(Protocol):
 
     async def unload(self, loaded_model_id: str) -> None: ...
 
+    async def collect(self, pool_id: str, blob_id: str) -> None:
+        """Take away what `spent_blobs` named. Raises what could not be freed."""
+        ...
+
     async def compact(self, pool_id: str) -> None:
         """Move what remains together, between two jobs."""
         ...
@@ -69,6 +73,11 @@ class Reclaimer(Protocol):
 
     def idle_models(self, pool_id: str) -> Sequence[IdleModel]:
         """The models loaded there, pinned and used ones marked."""
+        ...
+
+    def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
+        """What blobs hold there that nobody needs any more: the expired together, without an id; and by id each of those
+        that are gone but could not be freed."""
         ...
 
     def running_jobs(self, pool_id: str) -> Sequence[RunningJob]:
@@ -107,7 +116,7 @@ class ReclaimStep(msgspec.Struct, frozen=True, kw_only=True):
 
     level: ReclaimLevel
     action: str
-    """`empty_cache`, `unload`, `compact`, `interrupt`."""
+    """`empty_cache`, `collect`, `unload`, `compact`, `interrupt`."""
     owner: MemoryOwner
     """Whose memory it is."""
     freed_bytes: int | None = None
@@ -153,14 +162,20 @@ def plan(
     budget: MemoryBudget,
     models: Sequence[IdleModel],
     jobs: Sequence[RunningJob],
+    spent: Sequence[MemoryOwner] = (),
+    *,
+    computes: bool = True,
 ) -> list[ReclaimStep]:
-    """All steps that may be needed, in order, until the books promise the target.
+    """All steps that may be needed, in order, until the books promise the target. `computes`: false for a disk, which has
+    blobs and nothing else.
 
     A step whose gain cannot be told beforehand promises nothing, so the next ones stay in the plan.
     """
     steps: list[ReclaimStep] = []
     missing = missing_bytes(ask, measure)
-    for step in _all_steps(measure, idle_first(models, budget, ask.keep_ids), jobs, ask.keep_ids):
+    blobs = [_collect(owner) for owner in spent]
+    idle = idle_first(models, budget, ask.keep_ids)
+    for step in [*blobs, *(_worker_steps(measure, idle, jobs, ask.keep_ids) if computes else ())]:
         if step.level > ask.max_level or (missing is not None and missing <= 0):
             break
         steps.append(step)
@@ -169,7 +184,11 @@ def plan(
     return steps
 
 
-def _all_steps(
+def _collect(owner: MemoryOwner) -> ReclaimStep:
+    return ReclaimStep(level=ReclaimLevel.CACHES, action="collect", owner=owner, freed_bytes=owner.live_bytes)
+
+
+def _worker_steps(
     measure: MemoryMeasure, idle: Sequence[IdleModel], jobs: Sequence[RunningJob], keep: Collection[str]
 ) -> list[ReclaimStep]:
     cached = MemoryOwner(kind=OwnerKind.CACHE, id="allocator", live_bytes=measure.cached_bytes or 0)

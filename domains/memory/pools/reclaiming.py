@@ -8,6 +8,7 @@ import msgspec
 
 from domains.errors import DeadlineExceeded, DeviceOpsError, ErrorReason, InternalError
 from domains.memory.measure import MemoryMeasure
+from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import HYSTERESIS, Pressure
 from domains.memory.pools.reclaim import (
@@ -20,7 +21,7 @@ from domains.memory.pools.reclaim import (
     missing_bytes,
     plan,
 )
-from domains.memory.pools.state import PoolState
+from domains.memory.pools.state import PoolState, Upkeep
 
 AGAIN_AFTER_S = 30.0
 """A pool whose pressure stays high is not cleaned more often than this."""
@@ -46,8 +47,12 @@ class Reclaiming:
         state = self._pools.get(name)
         if validate_only:
             return await self._planned(state, ask)
+        return await self._clean(state, ask, Upkeep.NONE)
+
+    async def _clean(self, state: PoolState, ask: ReclaimAsk, upkeep: Upkeep) -> ReclaimReport:
         async with state.changing:
-            return await self._run(state, ask)
+            with state.upkept(upkeep):
+                return await self._run(state, ask)
 
     async def evict(self, pool_id: str, need_bytes: int) -> Sequence[str]:
         """Unload idle models for so many more free bytes; none if they would not do. The ids of the unloaded."""
@@ -101,7 +106,8 @@ class Reclaiming:
     def _plan(self, state: PoolState, ask: ReclaimAsk, measure: MemoryMeasure) -> list[ReclaimStep]:
         pool_id = state.source.pool_id
         models, jobs = self._reclaimer.idle_models(pool_id), self._reclaimer.running_jobs(pool_id)
-        return plan(ask, measure, state.budget, models, jobs)
+        spent, computes = self._reclaimer.spent_blobs(pool_id), state.source.kind is not PoolKind.DISK
+        return plan(ask, measure, state.budget, models, jobs, spent, computes=computes)
 
     async def _run(self, state: PoolState, ask: ReclaimAsk) -> ReclaimReport:
         begin, pool_id = time.monotonic(), state.source.pool_id
@@ -161,6 +167,8 @@ class Reclaiming:
 
     def _act(self, pool_id: str, step: ReclaimStep) -> Awaitable[None]:
         match step.action:
+            case "collect":
+                return self._reclaimer.collect(pool_id, step.owner.id)
             case "empty_cache":
                 return self._reclaimer.empty_caches(pool_id)
             case "unload":
@@ -197,7 +205,7 @@ class Reclaiming:
         else:
             excess = _excess(state, state.budget.critical_ratio - HYSTERESIS)
             ask = ReclaimAsk(free_bytes=excess, max_level=ReclaimLevel.IDLE)
-        return await self.reclaim(state.source.pool_id, ask)
+        return await self._clean(state, ask, Upkeep.RELIEF)
 
     def _relieved(self, pool_id: str, task: asyncio.Task[ReclaimReport]) -> None:
         del self._tasks[pool_id]

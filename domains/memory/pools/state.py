@@ -3,6 +3,9 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from enum import StrEnum
 
 import msgspec
 
@@ -16,6 +19,16 @@ from domains.memory.pools.pressure import Pressure, PressureChange, pressure_aft
 TREND_S = 300.0
 """The last minutes that tell whether the use rises."""
 _TREND_STEP_S = 1.0
+
+
+class Upkeep(StrEnum):
+    """What the server is doing to a pool by itself or for its owner, as the cause of what happens there meanwhile."""
+
+    NONE = "none"
+    RELIEF = "relief"
+    """Freeing memory because of the pressure."""
+    BUDGET = "budget"
+    """Making another budget fit."""
 
 
 class PoolState:
@@ -38,19 +51,29 @@ class PoolState:
         self._trend: deque[tuple[float, float]] = deque()
         self.changing = asyncio.Lock()
         """Held while a budget changes or memory is reclaimed: one at a time."""
+        self.upkeep = Upkeep.NONE
 
     @property
     def etag(self) -> str:
         """Changes with the budget only."""
         return f"{self._budget_changes:x}"
 
+    @contextmanager
+    def upkept(self, upkeep: Upkeep) -> Generator[None]:
+        """What happens here meanwhile, happens because of this. For the holder of `changing`."""
+        self.upkeep = upkeep
+        try:
+            yield
+        finally:
+            self.upkeep = Upkeep.NONE
+
     def note(self, measure: MemoryMeasure) -> PressureChange | None:
         """A measurement came in; what it does to the pressure."""
         self.measure = measure
         if measure.held_bytes is not None:
             self._held = measure
-        if measure.live_bytes is not None:
-            self._peak_live_bytes = max(self._peak_live_bytes or 0, measure.live_bytes)
+        seen = (self._peak_live_bytes, measure.live_bytes, measure.peak_live_bytes)
+        self._peak_live_bytes = max((size for size in seen if size is not None), default=None)
         return self._grade(measure)
 
     @property

@@ -12,6 +12,8 @@ class Waiter:
     def __init__(self, ask: ReservationAsk, sequence: int) -> None:
         self.ask = ask
         self.sequence = sequence
+        self.evicted_ids: list[str] = []
+        """Of the loaded models that were unloaded for it while it waited."""
         self.granted: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
 
     @property

@@ -25,6 +25,8 @@ class ScriptedPool:
         self.others = 0
         """Used by other processes."""
         self.cached = 0
+        self.peak: int | None = None
+        """The most that was live between two measurements."""
         self.models: dict[str, int] = {}
         self.jobs: dict[str, int] = {}
         self.time_s = 1000.0
@@ -52,6 +54,7 @@ class ScriptedPool:
             used_bytes=None if self.total is None else self.others + held,
             held_bytes=held,
             live_bytes=self.live,
+            peak_live_bytes=self.peak,
             cached_bytes=self.cached,
             owners=(*models, *jobs),
         )
@@ -63,6 +66,7 @@ class ScriptedReclaimer:
     def __init__(self, pool: ScriptedPool) -> None:
         self.pool = pool
         self.idle: dict[str, IdleModel] = {}
+        self.spent: list[MemoryOwner] = []
         self.calls: list[str] = []
         self.failures: dict[str, list[Exception]] = {}
 
@@ -83,6 +87,12 @@ class ScriptedReclaimer:
         self._called(f"unload {loaded_model_id}")
         self.pool.cached += self.pool.models.pop(loaded_model_id)
         del self.idle[loaded_model_id]
+
+    async def collect(self, pool_id: str, blob_id: str) -> None:
+        self._called(f"collect {blob_id}")
+
+    def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
+        return self.spent
 
     async def compact(self, pool_id: str) -> None:
         self._called("compact")

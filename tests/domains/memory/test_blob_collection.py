@@ -118,6 +118,46 @@ async def test_a_file_without_a_row_and_a_row_without_a_file_are_put_right_at_th
         assert files(store) == []
 
 
+async def test_a_file_that_cannot_be_removed_is_told_held_and_removed_later(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await uploaded(blobs, b"x" * size) for size in (1, 2, 3)]
+    owners = blobs.owners_in(BlobTier.DISK)
+    remove = blobs.files.remove
+
+    def failing(name: str) -> None:
+        if name == made[0].id:
+            raise OSError("the disk says no")
+        remove(name)
+
+    monkeypatch.setattr(blobs.files, "remove", failing)
+    assert blobs.collect(where=lambda blob: True, now_s=made[2].create_time_s + 2 * 86400) == 3
+    assert files(blobs) == [made[0].id]
+    assert {name: each.why for name, each in blobs.unfreed.items()} == {made[0].id: "the disk says no"}
+    assert [(owner.id, owner.live_bytes) for owner in owners()] == [(made[0].id, 1)]
+    monkeypatch.undo()
+    blobs.collect()
+    assert (files(blobs), blobs.unfreed, owners()) == ([], {}, [])
+
+
+async def test_a_content_that_was_made_again_is_not_freed_any_more(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = await blobs.keep(b"picture", "image/png", "job-1")
+
+    def failing(name: str) -> None:
+        raise OSError("the disk says no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(blobs.files, "remove", failing)
+        blobs.release("job-1")
+    assert list(blobs.unfreed) == [blob.id]
+    await blobs.keep(b"picture", "image/png", "job-2")
+    blobs.collect()
+    assert blobs.unfreed == {}
+    assert await content(blobs, blob.id) == b"picture"
+
+
 async def test_lists_are_newest_first_in_pages_with_the_sum_of_all(blobs: BlobStore) -> None:
     made = [await uploaded(blobs, b"x" * size) for size in range(1, 6)]
     first = blobs.page(BlobFilter(), None, 2)
@@ -181,7 +221,7 @@ class Blobs(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(choice=st.data(), size=st.integers(1, 8), back=st.integers(0, 3))
     def write(self, choice: st.DataObject, size: int, back: int) -> None:
-        name = choice.draw(st.sampled_from(sorted(self.models)))
+        name = choice.draw(st.sampled_from(list(self.models)))
         model = self.models[name]
         if model.deleting or model.written == len(model.data):
             return
@@ -194,7 +234,7 @@ class Blobs(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(choice=st.data(), owner=st.sampled_from("xy"))
     def hold(self, choice: st.DataObject, owner: str) -> None:
-        name = choice.draw(st.sampled_from(sorted(self.models)))
+        name = choice.draw(st.sampled_from(list(self.models)))
         model = self.models[name]
         if not model.deleting and model.written == len(model.data):
             self.store.hold(name, owner)
@@ -211,7 +251,7 @@ class Blobs(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(choice=st.data())
     def delete(self, choice: st.DataObject) -> None:
-        name = choice.draw(st.sampled_from(sorted(self.models)))
+        name = choice.draw(st.sampled_from(list(self.models)))
         deleted = self.store.delete(name)
         assert deleted.deferred == bool(self.models[name].holders)
         self.models[name].deleting = True

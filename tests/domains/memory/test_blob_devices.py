@@ -15,6 +15,7 @@ from domains.errors import (
     ResourceExhausted,
 )
 from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
+from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.on_device.device_blobs import DeviceBlobs
 from tests.domains.memory.blobs import MIB, content, opened, sha, some_bytes, uploaded
 
@@ -37,8 +38,8 @@ class Worker:
     async def read(self, blob_id: str, offset: int, size: int) -> bytes:
         return self.blobs.read(blob_id, offset, size)
 
-    async def sha256(self, blob_id: str) -> str:
-        return self.blobs.sha256(blob_id)
+    async def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        return self.blobs.sha256(blob_id, begin, end)
 
     async def free(self, blob_id: str) -> None:
         if self.broken:
@@ -52,8 +53,24 @@ def test_bytes_come_back_as_they_were_written() -> None:
     held.write("b", 0, b"01234")
     held.write("b", 5, b"56789")
     assert held.read("b", 3, 4) == b"3456"
-    assert held.sha256("b") == sha(b"0123456789")
+    assert held.sha256("b", 0, 10) == sha(b"0123456789")
     assert held.view("b").tolist() == list(b"0123456789")
+
+
+def test_a_hash_goes_on_where_it_was_left_and_begins_anew_after_a_write() -> None:
+    held = DeviceBlobs(CPU)
+    held.allocate("b", BlobTier.DEVICE, 10)
+    held.write("b", 0, b"0123456789")
+    assert held.sha256("b", 0, 4) == sha(b"0123")
+    assert held.sha256("b", 4, 7) == sha(b"0123456")
+    # Somebody else hashes the same blob meanwhile.
+    assert held.sha256("b", 0, 2) == sha(b"01")
+    assert held.sha256("b", 7, 10) == sha(b"0123456789")
+    held.sha256("b", 0, 4)
+    held.write("b", 0, b"x")
+    assert held.sha256("b", 4, 10) == sha(b"x123456789")
+    with pytest.raises(InvalidRequest):
+        held.sha256("b", 4, 11)
 
 
 @pytest.mark.parametrize("alignment", [1, 256, 4096, 2 * MIB])
@@ -141,11 +158,34 @@ async def test_memory_that_could_not_be_freed_is_told_and_freed_later(tmp_path: 
         store.delete(blob.id)
         await store.freed()
         assert list(store.unfreed) == [blob.id]
+        assert store.unfreed[blob.id].why
         worker.broken = False
         store.collect()
         await store.freed()
         assert store.unfreed == {}
         assert worker.blobs.live_bytes() == 0
+
+
+async def test_what_a_worker_could_not_free_is_free_when_it_ends(tmp_path: Path) -> None:
+    worker = Worker()
+    with opened(tmp_path, device_memory=worker) as store:
+        blob = await uploaded(store, b"bytes", BlobTier.DEVICE, "cpu")
+        worker.broken = True
+        store.delete(blob.id)
+        await store.freed()
+        store.device_lost("cpu")
+        assert store.unfreed == {}
+
+
+async def test_a_lost_blob_holds_nothing_and_counts_against_no_quota(tmp_path: Path) -> None:
+    limits = BlobLimits(max_bytes=8)
+    with opened(tmp_path, device_memory=Worker(), limits=limits) as store:
+        owners = store.owners_in(BlobTier.DEVICE)
+        blob = await uploaded(store, b"5byte", BlobTier.DEVICE, "cpu")
+        assert [owner.id for owner in owners()] == [blob.id]
+        store.device_lost("cpu")
+        assert list(owners()) == []
+        await store.create(BlobSpec(size_bytes=8))
 
 
 async def test_an_allocation_that_fails_leaves_no_blob(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest
+from domains.memory.blobs import device_memory
 from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer import transfer
@@ -61,18 +62,6 @@ async def test_a_part_goes_where_a_blob_is_being_written(blobs: BlobStore) -> No
     assert await content(blobs, target.id) == b"head" + DATA[100 : 100 + 2 * MIB]
 
 
-async def test_a_move_deletes_the_source_when_its_readers_are_gone(blobs: BlobStore) -> None:
-    source = await uploaded(blobs, DATA)
-    asked = TransferRequest(blob_id=source.id, destination=NewBlob(tier=BlobTier.HOST), move=True)
-    async with blobs.reading(source.id) as reader:
-        report = await run(blobs, asked)
-        assert report is not None
-        assert report.source_deleted
-        assert await reader.read(0, 11, bytes) == DATA[:11]
-    assert [blob.id for blob in blobs.all()] == [report.blob.id]
-    assert await content(blobs, report.blob.id) == DATA
-
-
 @pytest.mark.parametrize("after", [0, MIB, 3 * MIB + 11])
 async def test_a_stop_leaves_the_source_and_nothing_new(blobs: BlobStore, after: int) -> None:
     source = await uploaded(blobs, DATA)
@@ -95,6 +84,28 @@ async def test_a_stop_takes_back_what_went_into_another_blob(blobs: BlobStore) -
     for offset in range(5, len(DATA), MIB):
         await blobs.write_chunk(target.id, offset, DATA[offset : offset + MIB])
     assert await content(blobs, target.id) == DATA
+
+
+@pytest.mark.parametrize("tier", [BlobTier.HOST, BlobTier.DEVICE])
+async def test_a_stop_is_heard_while_the_copy_is_verified(
+    tmp_path: Path, tier: BlobTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_memory, "HASH_PIECE_BYTES", MIB)
+    with opened(tmp_path, device_memory=Worker()) as store:
+        source = await uploaded(store, DATA)
+        device = "cpu" if tier is BlobTier.DEVICE else ""
+        asked = TransferRequest(blob_id=source.id, destination=NewBlob(tier=tier, device_id=device))
+        looks = 0
+
+        def stop() -> bool:
+            nonlocal looks
+            looks += 1
+            # Four for the pieces of the copy, then before the second piece that is read back.
+            return looks == 6
+
+        assert await transfer(store, asked, progress=lambda done, total: None, should_stop=stop) is None
+        assert (looks, [blob.id for blob in store.all()]) == (6, [source.id])
+        await store.freed()
 
 
 async def test_a_cancelled_task_leaves_nothing_new(blobs: BlobStore) -> None:

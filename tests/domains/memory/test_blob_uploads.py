@@ -14,9 +14,10 @@ from domains.errors import (
     NotFound,
     ResourceExhausted,
 )
-from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
+from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier, MappedFile
 from domains.memory.blobs.host_memory import address_of, aligned_pages
 from domains.memory.blobs.quotas import BlobLimits
+from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.store import BlobStore
 from tests.domains.memory.blobs import MIB, content, files, opened, sha, some_bytes, uploaded
 
@@ -241,3 +242,17 @@ async def test_a_blob_whose_last_bytes_came_by_a_transfer_that_died_is_finished_
     with opened(tmp_path) as store:
         assert store.get(blob.id).state is BlobState.WRITING
         assert (await store.write_chunk(blob.id, 2, b"cd")).state is BlobState.READY
+
+
+@pytest.mark.parametrize("request_id", ["two words", "x" * 65, "\u00fc"])
+async def test_a_request_id_that_no_other_call_would_take_is_refused(blobs: BlobStore, request_id: str) -> None:
+    shared = Registration(backing=MappedFile(path="/dev/shm/x"))
+    for call in (
+        lambda: blobs.create(BlobSpec(size_bytes=1), request_id),
+        lambda: blobs.begin_upload(BlobSpec(size_bytes=1), request_id),
+        lambda: blobs.register(shared, request_id),
+    ):
+        with pytest.raises(InvalidRequest) as told:
+            await call()
+        assert [violation.field for violation in told.value.violations] == ["request_id"]
+    assert blobs.all() == []

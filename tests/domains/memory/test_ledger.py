@@ -1,6 +1,7 @@
 """The ledger never promises more than there is, whoever asks when; waits end in order, reservations by themselves."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
-from domains.memory.pools.ledger import Granted
+from domains.memory.pools.budgets import Budgets
+from domains.memory.pools.ledger import Granted, Ledger
+from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Priority, Reservation, ReservationAsk, ReservationState, ReservationWanted
-from tests.domains.memory.scripted_pool import Bench
+from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
 REFUSALS = (
     ErrorReason.DEVICE_OUT_OF_MEMORY,
@@ -49,7 +52,9 @@ def states(bench: Bench) -> dict[int, ReservationState]:
 
 Actions = st.lists(
     st.tuples(
-        st.sampled_from(["create", "wait", "delete", "commit", "renew", "settle", "turn", "measure"]),
+        st.sampled_from(
+            ["create", "wait", "delete", "run", "run", "admit", "renew", "settle", "turn", "measure", "budget"]
+        ),
         st.integers(1, 700),
         st.sampled_from(list(Priority)),
     ),
@@ -66,9 +71,35 @@ def test_two_clients_are_never_promised_more_than_there_is(
 
 
 async def race(*clients: list[tuple[str, int, Priority]]) -> None:
-    bench = Bench(headroom_bytes=50, limit_bytes=900)
+    bench = Racing()
     walkers = [asyncio.create_task(walk(bench, name, actions)) for name, actions in zip("ab", clients, strict=True)]
     await asyncio.gather(*walkers)
+
+
+class Racing(Bench):
+    """A pool that two clients use to the full, as jobs and blobs do, while somebody changes its budget."""
+
+    def __init__(self) -> None:
+        super().__init__(headroom_bytes=50, limit_bytes=900)
+        self.admission = Admission(self.pools, self.ledger)
+        self.budgets = Budgets(self.pools, self.ledger, Reclaiming(self.pools, ScriptedReclaimer(self.source)))
+        self.coming: Counter[str] = Counter()
+        """What consumers that were let in have still to allocate."""
+
+    async def run(self, need: int, reservation_id: str, consumer: str) -> None:
+        """A consumer that allocates in two pieces all that it may, with everybody else let in between."""
+        kept = reservation_id and self.ledger.find_held(reservation_id).size_bytes
+        with await self.admission.admit("sim-0", need, reservation_id, consumer, keep_all=True):
+            self.coming[consumer] = max(need, kept or 0)
+            for piece in (self.coming[consumer] // 2, self.coming[consumer] - self.coming[consumer] // 2):
+                await asyncio.sleep(0)
+                self.source.jobs[consumer] = self.source.jobs.get(consumer, 0) + piece
+                self.coming[consumer] -= piece
+            await asyncio.sleep(0)
+
+    async def limit(self, limit_bytes: int) -> None:
+        """Another limit, if what must stay allows it."""
+        await self.budgets.set("sim-0", MemoryBudget(headroom_bytes=50, limit_bytes=limit_bytes))
 
 
 @contextmanager
@@ -80,7 +111,7 @@ def allowed_refusals() -> Generator[None]:
             raise
 
 
-async def walk(bench: Bench, name: str, actions: list[tuple[str, int, Priority]]) -> None:
+async def walk(bench: Racing, name: str, actions: list[tuple[str, int, Priority]]) -> None:
     mine: list[Reservation] = []
     waits: list[asyncio.Task[Granted]] = []
     try:
@@ -98,7 +129,7 @@ async def walk(bench: Bench, name: str, actions: list[tuple[str, int, Priority]]
 
 
 async def step(
-    bench: Bench,
+    bench: Racing,
     name: str,
     mine: list[Reservation],
     waits: list[asyncio.Task[Granted]],
@@ -113,14 +144,13 @@ async def step(
             waits.append(waiting(bench, size, priority))
         case "delete" if mine:
             bench.ledger.delete(mine.pop().id)
-        case "commit" if mine:
+        case "run" if mine:
             reservation = mine.pop()
-            consumer = f"job-{name}{reservation.sequence}-1"
-            with bench.ledger.commit(reservation.id, consumer):
-                # The allocation, with everybody else let in between.
-                await asyncio.sleep(0)
-                bench.source.jobs[consumer] = reservation.size_bytes
-                await asyncio.sleep(0)
+            await bench.run(size // 2, reservation.id, f"job-{name}{reservation.sequence}-1")
+        case "admit":
+            await bench.run(size, "", f"job-{name}a{len(bench.coming)}-1")
+        case "budget":
+            await bench.limit(500 + size)
         case "renew" if mine:
             mine[-1] = await bench.ledger.renew(mine[-1].id, size_bytes=size)
         case "settle":
@@ -132,10 +162,13 @@ async def step(
             await bench.pools.measure("sim-0")
 
 
-def not_oversold(bench: Bench) -> None:
+def not_oversold(bench: Racing) -> None:
     kept = sum(each.size_bytes for each in bench.ledger.list(ReservationWanted()))
-    assert kept + bench.source.live <= 900
-    assert kept + bench.source.live <= 1000 - 50
+    taken = kept + bench.source.live + bench.coming.total()
+    assert taken <= 1000 - 50
+    state = bench.pools.get("sim-0")
+    # While a budget changes, those who give way to it may not have done so yet.
+    assert state.changing.locked() or taken <= (state.budget.limit_bytes or 0)
 
 
 async def test_the_refusal_names_who_lacks_what() -> None:
@@ -399,12 +432,29 @@ async def test_admission_obeys_budget_and_reservations() -> None:
     assert caught.value.reason is ErrorReason.ILLEGAL_STATE
 
 
-async def test_what_a_claim_does_not_need_is_free_at_once() -> None:
+async def test_what_a_blob_does_not_need_of_its_reservation_is_free_at_once() -> None:
     bench = Bench(100)
     admission = Admission(bench.pools, bench.ledger)
     first = await held(bench, 100)
     await admission.admit("sim-0", 30, first.id)
     assert (await held(bench, 70)).state is ReservationState.HELD
+
+
+async def test_a_claim_that_keeps_all_is_shared_out_to_the_byte() -> None:
+    bench = Bench(100)
+    admission = Admission(bench.pools, bench.ledger)
+    first = await held(bench, 90)
+    rest = await admission.admit("sim-0", 30, first.id, "job-1", keep_all=True)
+    weights = rest.split(30, "m")
+    assert bench.pools.books.promised_bytes("sim-0") == 90
+    bench.source.models["m"] = 30
+    bench.source.jobs["job-1"] = 20
+    weights.close()
+    await bench.pools.measure("sim-0")
+    assert bench.pools.books.promised_bytes("sim-0") == 40
+    rest.close()
+    await bench.pools.measure("sim-0")
+    assert bench.pools.books.promised_bytes("sim-0") == 0
 
 
 async def test_a_pool_that_cannot_be_measured_promises_nothing_and_forbids_nothing() -> None:
@@ -425,6 +475,36 @@ async def test_the_same_request_is_the_same_reservation() -> None:
     assert caught.value.reason is ErrorReason.ID_TAKEN
     bench.clock.turn(60)
     assert (await bench.ledger.create(ask(60), "r-1")).reservation.state is ReservationState.EXPIRED
+
+
+async def test_the_request_of_a_deleted_reservation_does_not_claim_that_it_is_held() -> None:
+    bench = Bench(100)
+    granted = await bench.ledger.create(ask(60), "r-1")
+    bench.ledger.delete(granted.reservation.id)
+    with pytest.raises(DeviceOpsError) as caught:
+        await bench.ledger.create(ask(60), "r-1")
+    assert caught.value.reason is ErrorReason.RESERVATION_NOT_FOUND
+
+
+async def test_a_model_that_turns_idle_makes_room_for_who_waits() -> None:
+    bench = Bench(100)
+    reclaimer = ScriptedReclaimer(bench.source)
+    ledger = Ledger(
+        bench.pools,
+        Reclaiming(bench.pools, reclaimer).evict,
+        clock=bench.clock,
+        call_later=bench.clock.call_later,
+    )
+    reclaimer.load("m", 80, in_use=True)
+    wait = asyncio.create_task(ledger.create(ask(60, allow_eviction=True, wait_s=60)))
+    await settle()
+    await bench.pools.measure("sim-0")
+    await settle()
+    assert (wait.done(), list(bench.source.models)) == (False, ["m"])
+    reclaimer.load("m", 80)
+    await bench.pools.measure("sim-0")
+    granted = await wait
+    assert (granted.reservation.state, granted.evicted_ids) == (ReservationState.HELD, ("m",))
 
 
 async def test_a_failed_request_may_be_repeated() -> None:

@@ -71,6 +71,11 @@ async def test_the_peak_stays_when_use_falls() -> None:
     await bench.pools.view("sim-0")
     bench.source.models.clear()
     assert (await bench.pools.view("sim-0")).peak_live_bytes == 200
+    # What came and went between two measurements, the worker has seen.
+    bench.source.peak = 350
+    assert (await bench.pools.view("sim-0")).peak_live_bytes == 350
+    bench.source.peak = 10
+    assert (await bench.pools.view("sim-0")).peak_live_bytes == 350
 
 
 async def test_what_cannot_be_measured_is_absent_not_zero() -> None:

@@ -5,11 +5,13 @@ import asyncio
 import pytest
 
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Unavailable
+from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pressure import Pressure
 from domains.memory.pools.reclaim import ReclaimAsk, ReclaimLevel, ReclaimReport
 from domains.memory.pools.reclaiming import Reclaiming
-from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
+from tests.domains.memory.scripted_pool import Bench, ScriptedPool, ScriptedReclaimer
 
 
 class ReclaimBench(Bench):
@@ -69,6 +71,41 @@ async def test_emergency_interrupts_the_least_urgent_job_first() -> None:
     report = await bench.reclaim(free_bytes=300, max_level=ReclaimLevel.EMERGENCY)
     assert [step.action for step in report.steps] == ["empty_cache", "unload", "unload", "compact", "interrupt"]
     assert bench.source.jobs == {"job-4": 60}
+
+
+async def test_spent_blobs_go_first_and_one_that_cannot_be_freed_is_listed() -> None:
+    bench = ReclaimBench()
+    bench.reclaimer.spent = [
+        MemoryOwner(kind=OwnerKind.BLOB, live_bytes=30),
+        MemoryOwner(kind=OwnerKind.BLOB, id="b-1", live_bytes=5),
+    ]
+    bench.reclaimer.failures["collect b-1"] = [DeviceOpsError("the disk says no")] * 2
+    report = await bench.reclaim(max_level=ReclaimLevel.CACHES)
+    assert [(step.action, step.owner.id) for step in report.steps] == [
+        ("collect", ""),
+        ("collect", "b-1"),
+        ("empty_cache", "allocator"),
+    ]
+    assert [step.failure is None for step in report.steps] == [True, False, True]
+    assert not report.target_met
+
+
+async def test_a_disk_has_blobs_and_nothing_else_to_give_back() -> None:
+    bench = ReclaimBench()
+    disk = ScriptedPool(1000, "disk", PoolKind.DISK)
+    bench.pools.add(disk)
+    for spent, actions in ([], []), ([MemoryOwner(kind=OwnerKind.BLOB, live_bytes=30)], ["collect"]):
+        bench.reclaimer.spent = spent
+        report = await bench.reclaiming.reclaim("disk", ReclaimAsk(max_level=ReclaimLevel.COMPACT))
+        assert [step.action for step in report.steps] == actions
+    disk.others = 850
+    # Full, and nothing to collect: the clean-up that comes by itself finds nothing to do.
+    bench.reclaimer.spent, bench.reclaimer.calls = [], []
+    told: list[ReclaimReport] = []
+    bench.reclaiming.on_reclaimed = told.append
+    await bench.pools.measure("disk")
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+    assert (told, bench.reclaimer.calls) == ([], [])
 
 
 async def test_a_plan_promises_what_the_books_say_and_does_nothing() -> None:

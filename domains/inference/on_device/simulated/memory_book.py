@@ -15,14 +15,18 @@ class MemoryBook:
         """As the script says now."""
         self._held: dict[str, int] = {}
         self._leaked = 0
+        self._peak = 0
         self._allocations = 0
         self._refusals = 0
 
     @property
     def room_bytes(self) -> int:
         """What can still be taken."""
-        taken = self.device.runtime_bytes + self._leaked + sum(self._held.values())
-        return max(0, self.device.memory_bytes - taken)
+        return max(0, self.device.memory_bytes - self._taken)
+
+    @property
+    def _taken(self) -> int:
+        return self.device.runtime_bytes + self._leaked + sum(self._held.values())
 
     def held(self, owner: str) -> int:
         """What an owner holds."""
@@ -36,6 +40,7 @@ class MemoryBook:
                 raise self.refusal(owner, growth, self.room_bytes)
             self._allocations += 1
         self._held[owner] = size_bytes
+        self._peak = max(self._peak, self._taken)
 
     def free(self, owner: str) -> None:
         """It holds nothing any more."""
@@ -71,6 +76,7 @@ class MemoryBook:
             used_bytes=live,
             held_bytes=live,
             live_bytes=live,
+            peak_live_bytes=max(live, self._peak),
             cached_bytes=0,
             pinned_bytes=0,
             largest_free_block_bytes=max(0, self.device.memory_bytes - live),

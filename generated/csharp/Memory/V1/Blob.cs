@@ -131,7 +131,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("BLOB_TIER_DEVICE")] Device = 4,
     /// <summary>
-    /// A file or shared memory that another process owns and the server maps without copying. Made by RegisterBlob only.
+    /// A file or shared memory that another process owns; the server reads it where it lies and keeps no copy. Made by RegisterBlob only.
     /// </summary>
     [pbr::OriginalName("BLOB_TIER_MAPPED")] Mapped = 5,
   }
@@ -3159,7 +3159,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int BlobIdFieldNumber = 1;
     private string blobId_ = "";
     /// <summary>
-    /// The source; it counts as read while the transfer runs.
+    /// The source. The job holds it from when it is queued: a delete or its expiry waits for the job's end.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

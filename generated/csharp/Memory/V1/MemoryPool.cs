@@ -190,11 +190,12 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Give back what caches and allocators keep for later. Costs some time when it is needed again.
+    /// Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+    /// more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_CACHES")] Caches = 1,
     /// <summary>
-    /// Move idle models to host memory, then unload them, the longest unused first. Pinned ones stay.
+    /// Unload idle models, the longest unused first. Pinned ones stay.
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_IDLE")] Idle = 2,
     /// <summary>
@@ -202,7 +203,8 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_COMPACT")] Compact = 3,
     /// <summary>
-    /// Interrupt running jobs, the lowest priority first, and end their reservations. They go on when there is room.
+    /// Interrupt running jobs, the lowest priority first; what is left of their reservations is free again. Nothing starts on the device
+    /// before the clean-up is over and the pressure below EMERGENCY; after a minute they go on all the same, since others may fill the pool.
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_EMERGENCY")] Emergency = 4,
   }
@@ -889,7 +891,7 @@ namespace DeviceOps.Api.Memory.V1 {
 
     private long peakLiveBytes_;
     /// <summary>
-    /// Highest `live_bytes` since the server started.
+    /// Highest `live_bytes` since the server started; of a device also between two measurements, as its allocator saw it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -919,7 +921,7 @@ namespace DeviceOps.Api.Memory.V1 {
 
     private long pinnedBytes_;
     /// <summary>
-    /// Of `held_bytes`, page-locked. Only HOST.
+    /// Of `held_bytes`, page-locked by blobs (running jobs lock small buffers for copies besides). Only HOST.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2113,7 +2115,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int ActionFieldNumber = 2;
     private string action_ = "";
     /// <summary>
-    /// What was done: `empty_cache`, `offload`, `unload`, `compact`, `interrupt`.
+    /// What was done: `empty_cache`, `collect` (blobs), `unload`, `compact`, `interrupt`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2128,7 +2130,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int OwnerFieldNumber = 3;
     private global::DeviceOps.Api.Memory.V1.MemoryOwner owner_;
     /// <summary>
-    /// Whose memory it was.
+    /// Whose memory it was. Expired blobs are one owner without an id.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

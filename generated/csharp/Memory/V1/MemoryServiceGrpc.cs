@@ -412,7 +412,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
       ///
-      /// With a `request_id`, the same call again gives the same reservation.
+      /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+      /// while the call waits are unloaded too.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -422,6 +423,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
       /// - ID_TAKEN: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
@@ -497,7 +499,7 @@ namespace DeviceOps.Api.Memory.V1 {
       }
 
       /// <summary>
-      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      /// Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
       ///
       /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
       /// the blob never touches the file. The same call again changes nothing.
@@ -1187,7 +1189,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
       ///
-      /// With a `request_id`, the same call again gives the same reservation.
+      /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+      /// while the call waits are unloaded too.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -1197,6 +1200,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
       /// - ID_TAKEN: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
@@ -1216,7 +1220,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
       ///
-      /// With a `request_id`, the same call again gives the same reservation.
+      /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+      /// while the call waits are unloaded too.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -1226,6 +1231,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
       /// - ID_TAKEN: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
@@ -1243,7 +1249,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
       ///
-      /// With a `request_id`, the same call again gives the same reservation.
+      /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+      /// while the call waits are unloaded too.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -1253,6 +1260,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
       /// - ID_TAKEN: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
@@ -1272,7 +1280,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
       ///
-      /// With a `request_id`, the same call again gives the same reservation.
+      /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+      /// while the call waits are unloaded too.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -1282,6 +1291,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
+      /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
       /// - ID_TAKEN: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
@@ -1533,7 +1543,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return CallInvoker.AsyncUnaryCall(__Method_DeleteReservation, null, options, request);
       }
       /// <summary>
-      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      /// Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
       ///
       /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
       /// the blob never touches the file. The same call again changes nothing.
@@ -1561,7 +1571,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return RegisterBlob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      /// Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
       ///
       /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
       /// the blob never touches the file. The same call again changes nothing.
@@ -1587,7 +1597,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return CallInvoker.BlockingUnaryCall(__Method_RegisterBlob, null, options, request);
       }
       /// <summary>
-      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      /// Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
       ///
       /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
       /// the blob never touches the file. The same call again changes nothing.
@@ -1615,7 +1625,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return RegisterBlobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+      /// Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
       ///
       /// The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
       /// the blob never touches the file. The same call again changes nothing.

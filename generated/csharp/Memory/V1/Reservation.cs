@@ -71,7 +71,8 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("RESERVATION_STATE_HELD")] Held = 1,
     /// <summary>
-    /// Used up: the bytes belong to its consumer now.
+    /// Used up: the bytes belong to its consumer now. A blob takes what it needs, and the rest is free; a job has all of them until its first
+    /// attempt ends, and a later attempt takes what is free.
     /// </summary>
     [pbr::OriginalName("RESERVATION_STATE_COMMITTED")] Committed = 2,
     /// <summary>

@@ -237,8 +237,9 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int KindFieldNumber = 6;
     private string kind_ = "";
     /// <summary>
-    /// What happened: `device.lost`, `memory.pressure_changed`, `loaded_model.unloaded`, `job.state_changed`, `system.started` … Stable
-    /// names.
+    /// What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
+    /// `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started` …
+    /// Stable names.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

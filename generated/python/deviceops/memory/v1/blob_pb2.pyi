@@ -39,7 +39,7 @@ class _BlobTierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlobTier.Val
     BLOB_TIER_DEVICE: _BlobTier.ValueType  # 4
     """Memory of one device."""
     BLOB_TIER_MAPPED: _BlobTier.ValueType  # 5
-    """A file or shared memory that another process owns and the server maps without copying. Made by RegisterBlob only."""
+    """A file or shared memory that another process owns; the server reads it where it lies and keeps no copy. Made by RegisterBlob only."""
 
 class BlobTier(_BlobTier, metaclass=_BlobTierEnumTypeWrapper):
     """Where the bytes of a blob lie."""
@@ -55,7 +55,7 @@ BLOB_TIER_PINNED_HOST: BlobTier.ValueType  # 3
 BLOB_TIER_DEVICE: BlobTier.ValueType  # 4
 """Memory of one device."""
 BLOB_TIER_MAPPED: BlobTier.ValueType  # 5
-"""A file or shared memory that another process owns and the server maps without copying. Made by RegisterBlob only."""
+"""A file or shared memory that another process owns; the server reads it where it lies and keeps no copy. Made by RegisterBlob only."""
 Global___BlobTier: _TypeAlias = BlobTier  # noqa: Y015
 
 class _BlobState:
@@ -456,7 +456,7 @@ class BlobTransfer(_message.Message):
     MOVE_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
     blob_id: _builtins.str
-    """The source; it counts as read while the transfer runs."""
+    """The source. The job holds it from when it is queued: a delete or its expiry waits for the job's end."""
     offset_bytes: _builtins.int
     """Where to begin in the source."""
     length_bytes: _builtins.int

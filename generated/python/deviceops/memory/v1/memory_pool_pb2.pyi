@@ -132,13 +132,17 @@ class _MemoryReclaimLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Me
     MEMORY_RECLAIM_LEVEL_UNSPECIFIED: _MemoryReclaimLevel.ValueType  # 0
     """Not said: IDLE."""
     MEMORY_RECLAIM_LEVEL_CACHES: _MemoryReclaimLevel.ValueType  # 1
-    """Give back what caches and allocators keep for later. Costs some time when it is needed again."""
+    """Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+    more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
+    """
     MEMORY_RECLAIM_LEVEL_IDLE: _MemoryReclaimLevel.ValueType  # 2
-    """Move idle models to host memory, then unload them, the longest unused first. Pinned ones stay."""
+    """Unload idle models, the longest unused first. Pinned ones stay."""
     MEMORY_RECLAIM_LEVEL_COMPACT: _MemoryReclaimLevel.ValueType  # 3
     """Move what remains together, so that free memory lies in one piece. Between two jobs."""
     MEMORY_RECLAIM_LEVEL_EMERGENCY: _MemoryReclaimLevel.ValueType  # 4
-    """Interrupt running jobs, the lowest priority first, and end their reservations. They go on when there is room."""
+    """Interrupt running jobs, the lowest priority first; what is left of their reservations is free again. Nothing starts on the device
+    before the clean-up is over and the pressure below EMERGENCY; after a minute they go on all the same, since others may fill the pool.
+    """
 
 class MemoryReclaimLevel(_MemoryReclaimLevel, metaclass=_MemoryReclaimLevelEnumTypeWrapper):
     """How far a clean-up may go. Each level includes those before."""
@@ -146,13 +150,17 @@ class MemoryReclaimLevel(_MemoryReclaimLevel, metaclass=_MemoryReclaimLevelEnumT
 MEMORY_RECLAIM_LEVEL_UNSPECIFIED: MemoryReclaimLevel.ValueType  # 0
 """Not said: IDLE."""
 MEMORY_RECLAIM_LEVEL_CACHES: MemoryReclaimLevel.ValueType  # 1
-"""Give back what caches and allocators keep for later. Costs some time when it is needed again."""
+"""Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
+"""
 MEMORY_RECLAIM_LEVEL_IDLE: MemoryReclaimLevel.ValueType  # 2
-"""Move idle models to host memory, then unload them, the longest unused first. Pinned ones stay."""
+"""Unload idle models, the longest unused first. Pinned ones stay."""
 MEMORY_RECLAIM_LEVEL_COMPACT: MemoryReclaimLevel.ValueType  # 3
 """Move what remains together, so that free memory lies in one piece. Between two jobs."""
 MEMORY_RECLAIM_LEVEL_EMERGENCY: MemoryReclaimLevel.ValueType  # 4
-"""Interrupt running jobs, the lowest priority first, and end their reservations. They go on when there is room."""
+"""Interrupt running jobs, the lowest priority first; what is left of their reservations is free again. Nothing starts on the device
+before the clean-up is over and the pressure below EMERGENCY; after a minute they go on all the same, since others may fill the pool.
+"""
 Global___MemoryReclaimLevel: _TypeAlias = MemoryReclaimLevel  # noqa: Y015
 
 @_typing.final
@@ -240,9 +248,9 @@ class MemoryPool(_message.Message):
     available_bytes: _builtins.int
     """What new work can have: the smaller of what the pool and what the budget still allow, less `reserved_bytes` and headroom; from 0."""
     peak_live_bytes: _builtins.int
-    """Highest `live_bytes` since the server started."""
+    """Highest `live_bytes` since the server started; of a device also between two measurements, as its allocator saw it."""
     pinned_bytes: _builtins.int
-    """Of `held_bytes`, page-locked. Only HOST."""
+    """Of `held_bytes`, page-locked by blobs (running jobs lock small buffers for copies besides). Only HOST."""
     largest_free_block_bytes: _builtins.int
     """The largest piece that the allocator can hand out without asking the driver for more."""
     fragmentation_ratio: _builtins.float
@@ -389,12 +397,12 @@ class MemoryReclaimStep(_message.Message):
     level: Global___MemoryReclaimLevel.ValueType
     """The level that it belongs to."""
     action: _builtins.str
-    """What was done: `empty_cache`, `offload`, `unload`, `compact`, `interrupt`."""
+    """What was done: `empty_cache`, `collect` (blobs), `unload`, `compact`, `interrupt`."""
     freed_bytes: _builtins.int
     """What the pool had more afterwards, measured; in a plan what the books promise. Absent: that cannot be measured."""
     @_builtins.property
     def owner(self) -> Global___MemoryOwner:
-        """Whose memory it was."""
+        """Whose memory it was. Expired blobs are one owner without an id."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

@@ -230,7 +230,8 @@ class MemoryServiceServicer:
     def CreateReservation(self, request, context):
         """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
 
-        With a `request_id`, the same call again gives the same reservation.
+        With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+        while the call waits are unloaded too.
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -240,6 +241,7 @@ class MemoryServiceServicer:
         - BUDGET_EXCEEDED: the pool has room, the budget has not.
         - QUOTA_EXCEEDED: a limit of the session.
         - SESSION_NOT_FOUND: OpenSession first.
+        - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
         - ID_TAKEN: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED: enable the device with UpdateDevice.
         - DEVICE_LOST: the device is not there.
@@ -295,7 +297,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterBlob(self, request, context):
-        """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+        """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
 
         The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
         the blob never touches the file. The same call again changes nothing.

@@ -103,7 +103,8 @@ class MemoryServiceStub:
     CreateReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.CreateReservationRequest, _memory_service_pb2.CreateReservationResponse]
     """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
 
-    With a `request_id`, the same call again gives the same reservation.
+    With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+    while the call waits are unloaded too.
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -113,6 +114,7 @@ class MemoryServiceStub:
     - BUDGET_EXCEEDED: the pool has room, the budget has not.
     - QUOTA_EXCEEDED: a limit of the session.
     - SESSION_NOT_FOUND: OpenSession first.
+    - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
     - ID_TAKEN: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED: enable the device with UpdateDevice.
     - DEVICE_LOST: the device is not there.
@@ -152,7 +154,7 @@ class MemoryServiceStub:
     - STARTING: retry shortly.
     """
     RegisterBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]
-    """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+    """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
 
     The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
     the blob never touches the file. The same call again changes nothing.
@@ -359,7 +361,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     CreateReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.CreateReservationRequest, _memory_service_pb2.CreateReservationResponse]  # type: ignore[assignment]
     """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
 
-    With a `request_id`, the same call again gives the same reservation.
+    With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+    while the call waits are unloaded too.
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -369,6 +372,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - BUDGET_EXCEEDED: the pool has room, the budget has not.
     - QUOTA_EXCEEDED: a limit of the session.
     - SESSION_NOT_FOUND: OpenSession first.
+    - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
     - ID_TAKEN: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED: enable the device with UpdateDevice.
     - DEVICE_LOST: the device is not there.
@@ -408,7 +412,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - STARTING: retry shortly.
     """
     RegisterBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]  # type: ignore[assignment]
-    """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+    """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
 
     The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
     the blob never touches the file. The same call again changes nothing.
@@ -654,7 +658,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_service_pb2.CreateReservationResponse, _abc.Awaitable[_memory_service_pb2.CreateReservationResponse]]:
         """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
 
-        With a `request_id`, the same call again gives the same reservation.
+        With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
+        while the call waits are unloaded too.
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -664,6 +669,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - BUDGET_EXCEEDED: the pool has room, the budget has not.
         - QUOTA_EXCEEDED: a limit of the session.
         - SESSION_NOT_FOUND: OpenSession first.
+        - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
         - ID_TAKEN: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED: enable the device with UpdateDevice.
         - DEVICE_LOST: the device is not there.
@@ -727,7 +733,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.RegisterBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_service_pb2.RegisterBlobResponse, _abc.Awaitable[_memory_service_pb2.RegisterBlobResponse]]:
-        """Makes a blob of a file or shared memory that the caller owns, without copying: the server maps the same pages.
+        """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
 
         The owner keeps the bytes unchanged while the blob exists, or registers it again under the same id with a higher generation. Deleting
         the blob never touches the file. The same call again changes nothing.

@@ -33,7 +33,9 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     RESERVATION_STATE_HELD: _ReservationState.ValueType  # 1
     """Nobody else gets these bytes."""
     RESERVATION_STATE_COMMITTED: _ReservationState.ValueType  # 2
-    """Used up: the bytes belong to its consumer now."""
+    """Used up: the bytes belong to its consumer now. A blob takes what it needs, and the rest is free; a job has all of them until its first
+    attempt ends, and a later attempt takes what is free.
+    """
     RESERVATION_STATE_EXPIRED: _ReservationState.ValueType  # 3
     """Ended unused, at its expiry. The bytes are free again."""
     RESERVATION_STATE_PREEMPTED: _ReservationState.ValueType  # 4
@@ -49,7 +51,9 @@ RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
 RESERVATION_STATE_HELD: ReservationState.ValueType  # 1
 """Nobody else gets these bytes."""
 RESERVATION_STATE_COMMITTED: ReservationState.ValueType  # 2
-"""Used up: the bytes belong to its consumer now."""
+"""Used up: the bytes belong to its consumer now. A blob takes what it needs, and the rest is free; a job has all of them until its first
+attempt ends, and a later attempt takes what is free.
+"""
 RESERVATION_STATE_EXPIRED: ReservationState.ValueType  # 3
 """Ended unused, at its expiry. The bytes are free again."""
 RESERVATION_STATE_PREEMPTED: ReservationState.ValueType  # 4

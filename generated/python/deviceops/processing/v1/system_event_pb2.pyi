@@ -62,8 +62,9 @@ class SystemEvent(_message.Message):
     severity: _error_pb2.Severity.ValueType
     """How much it matters."""
     kind: _builtins.str
-    """What happened: `device.lost`, `memory.pressure_changed`, `loaded_model.unloaded`, `job.state_changed`, `system.started` … Stable
-    names.
+    """What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
+    `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started` …
+    Stable names.
     """
     resource_id: _builtins.str
     """The thing. Empty: the server as a whole."""
