@@ -206,6 +206,7 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.dispatcher.leave_front_work()
         await self.dispatcher.idle()
 
 

@@ -22,7 +22,8 @@ from domains.processing.device_care import DeviceCare
 from domains.processing.device_control import DeviceControl
 from domains.processing.device_statuses import DeviceStatuses
 from domains.processing.dispatch import Dispatcher
-from domains.processing.hot_plug import HotPlug, Inventory
+from domains.processing.hot_plug import HotPlug
+from domains.processing.inventory_watch import Inventory
 from server.device_messages import TASKS
 from server.settings import Settings
 from server.simulated import Simulation
@@ -87,7 +88,14 @@ class DeviceParts:
         self.simulation.tell_workers(self.fleet)
         self.simulation.on_told = self._tell_script
         self.statuses = DeviceStatuses(self.devices, self.telemetry, dispatcher, self.fleet.uptime)
-        self.care = DeviceCare(self.devices, dispatcher, self.statuses.sample, settings.recheck_s)
+        self.care = DeviceCare(
+            self.devices,
+            dispatcher,
+            self.statuses.sample,
+            self.fleet.restart,
+            settings.recheck_s,
+            settings.stall_timeout_s,
+        )
         self.control = DeviceControl(self.devices, dispatcher, self.telemetry, self._enable)
         self.hot_plug = HotPlug(self._inventories, self.devices, self.fleet, dispatcher)
         self.devices.listeners.append(lambda view, before: self._changed(dispatcher, view, before))

@@ -31,6 +31,8 @@ class Lane:
         self.running: dict[str, Job] = {}
         self.closed = False
         """Its worker is gone; it takes nothing more."""
+        self.left = asyncio.Event()
+        """Set when its worker is gone, and everybody was told."""
         self.turns: deque[Turn] = deque()
         self.granted: set[Turn] = set()
         self.changed = asyncio.Event()

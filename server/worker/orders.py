@@ -17,6 +17,7 @@ from domains.memory.on_device import allocator
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Model
 from domains.processing.worker import (
+    Described,
     EmptyOrder,
     FaultStruck,
     GenerateOrder,
@@ -33,6 +34,7 @@ from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
 from server.worker.device_orders import DeviceOrders
+from server.worker.refusal import failed
 
 _LOAD_REPORT_S = 0.1
 """Loading tells of its bytes at most this often."""
@@ -129,7 +131,7 @@ class OrderLoop:
     def _begin(self, call_id: int, method: str, data: bytes) -> None:
         match method:
             case wire.DESCRIBE:
-                self._peer.send(call_id, wire.encode(self._device))
+                self._peer.send(call_id, wire.encode(Described(device=self._device)))
                 self._peer.close(call_id)
             case wire.CARRY_OUT:
                 self._present_call = call_id
@@ -260,8 +262,3 @@ class OrderLoop:
             self._poisoned = True
         self._send(call_id, last)
         self._peer.close(call_id)
-
-
-def failed(error: DeviceOpsError) -> Failed:
-    """An error as the last report of an order."""
-    return Failed(reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt())

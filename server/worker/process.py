@@ -23,9 +23,16 @@ def main() -> None:
         os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
     # torch takes seconds: only now.
+    from domains.errors import DeviceOpsError
     from server.worker.orders import OrderLoop
+    from server.worker.refusal import refuse
 
-    OrderLoop(peer, sys.argv[1]).run()
+    try:
+        loop = OrderLoop(peer, sys.argv[1])
+    except DeviceOpsError as error:
+        refuse(peer, error)
+    else:
+        loop.run()
 
 
 def _die_with_parent() -> None:
