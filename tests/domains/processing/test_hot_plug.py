@@ -9,6 +9,7 @@ import pytest
 from domains.device.device import Backend, Device
 from domains.errors import ErrorReason
 from domains.processing.hot_plug import HotPlug
+from tests.domains.device.hand_clock import settle
 from tests.domains.processing.scripted_worker import Floor, a_device
 
 
@@ -50,6 +51,7 @@ async def test_what_appears_during_a_look_is_found_by_whoever_looks_then(floor: 
     await sims.asked.wait()
     sims.there = {"sim-0": a_device()}
     others = [asyncio.create_task(plug.look(60.0)) for _ in range(3)]
+    await settle()
     sims.may_answer.set()
     assert (await first).added == ()
     assert [(await other).added for other in others] == [("sim-0",)] * 3
