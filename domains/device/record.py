@@ -160,8 +160,8 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
         return self.condition.health
 
 
-def first_view(name: str, device: Device, condition: Condition, reach: DeviceReach, instance: str = "0") -> DeviceView:
-    """A device that was not seen before. `instance`: of the server, so that no etag of another one matches."""
+def first_view(name: str, device: Device, condition: Condition, reach: DeviceReach, instance: str = "") -> DeviceView:
+    """A device that was not seen before. `instance`: hex digits of this server, so that no etag of another one matches."""
     now = time.time()
     state, reason = condition.state()
     return DeviceView(
@@ -173,7 +173,7 @@ def first_view(name: str, device: Device, condition: Condition, reach: DeviceRea
         state_time_s=now,
         discover_time_s=now,
         update_time_s=now,
-        etag=f"{instance}-1",
+        etag=f"{instance}00000001",
         reach=reach,
     )
 
@@ -208,13 +208,8 @@ def next_view(
         state_reason=reason,
         state_time_s=view.state_time_s if state is view.state else now,
         update_time_s=now if changed else view.update_time_s,
-        etag=_next_etag(view.etag) if changed else view.etag,
+        etag=f"{int(view.etag, 16) + 1:x}" if changed else view.etag,
     )
-
-
-def _next_etag(etag: str) -> str:
-    instance, _, count = etag.rpartition("-")
-    return f"{instance}-{int(count, 16) + 1:x}"
 
 
 def _lasting(device: Device) -> Device:
