@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from domains.device.device_names import FORMS, is_device_name
+
 
 def state_home() -> Path:
     """Where programs of this user keep their state (XDG base directories; %LOCALAPPDATA% on Windows)."""
@@ -34,7 +36,9 @@ class Settings(BaseSettings):
     default_model: str = "emoji-sd"
     """The model of a request that names none."""
     devices: list[str] = ["auto"]
-    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda:0`, `sim`, `sim:3` …"""
+    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda` (all), `cuda:0` (as nvidia-smi counts), `directml`, `sim:3`"""
+    directml_python: Path | None = None
+    """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
     sim_script: Path | None = None
     """What the simulated devices are and do (TOML); read again whenever it changes. None: healthy ones."""
     jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
@@ -70,6 +74,23 @@ class Settings(BaseSettings):
             if not root.is_dir():
                 raise ValueError(f"root {root} is no folder")
         return [root.resolve() for root in roots]
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_are_known_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not is_device_name(name):
+                raise ValueError(f"{name!r} is no device; say {FORMS}")
+        return names
+
+    @field_validator("directml_python")
+    @classmethod
+    def _python_is_a_file(cls, python: Path | None) -> Path | None:
+        if python is not None and not python.is_file():
+            raise ValueError(
+                f"there is no interpreter {python}; name the python of the environment with torch-directml"
+            )
+        return python
 
     @classmethod
     def settings_customise_sources(

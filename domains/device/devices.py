@@ -21,9 +21,12 @@ from domains.device.record import (
     next_view,
 )
 from domains.device.settings import DeviceSettings
-from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, NotSupported, Unavailable
+from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, Unavailable
 from domains.events import EventLog
 from domains.failure import Failure
+
+FINAL = frozenset({ErrorReason.FEATURE_NOT_INSTALLED, ErrorReason.DEVICE_NOT_FOUND})
+"""Why a worker is not ready where trying again is of no use: something has to be installed or configured first."""
 
 
 class Devices:
@@ -58,7 +61,7 @@ class Devices:
         if name in self._expected:
             problem = self._expected[name]
             if problem is not None and _cannot_be(problem):
-                raise NotSupported(problem.message, problem.reason, **problem.facts)
+                raise type(problem)(problem.message, problem.reason, **problem.facts)
             lately = f" (last time: {problem.message})" if problem else ""
             message = f"the worker of device {name!r} is still starting{lately}; try again in a few seconds"
             raise Unavailable(message, ErrorReason.STARTING, device_id=name)
@@ -244,8 +247,7 @@ class Devices:
 
 
 def _cannot_be(problem: DeviceOpsError | None) -> bool:
-    """Whether trying again is of no use: something has to be installed first."""
-    return problem is not None and problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
+    return problem is not None and problem.reason in FINAL
 
 
 def device_lost(device_id: str, why: str = "") -> Aborted:

@@ -12,7 +12,6 @@ from domains.errors import DeviceOpsError
 from domains.model.loaded import LoadedModels
 from domains.processing.dispatch import Dispatcher
 from domains.processing.lane import Lane
-from server.worker.command import worker_command
 from server.worker.keeper import WorkerKeeper
 from server.worker.link import WorkerLink
 
@@ -28,7 +27,7 @@ class Fleet:
         reach: Callable[[Device], Awaitable[DeviceReach]],
         prepare: Callable[[str, WorkerLink], Awaitable[None]],
         jobs_per_device: int,
-        command: Callable[[str], Sequence[str]] = worker_command,
+        command: Callable[[str], Sequence[str]],
     ) -> None:
         """`reach`: what can be measured and chosen on a device; `prepare`: what a worker is told first, by its name;
         `command`: starts it.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
@@ -117,8 +118,8 @@ class WorkerKeeper:
 
     @property
     def refused(self) -> bool:
-        """Whether something is not installed that the worker needs: it is not started again by itself."""
-        return self.last_reason is ErrorReason.FEATURE_NOT_INSTALLED
+        """Whether something has to be installed or configured first: the worker is not started again by itself."""
+        return self.last_reason in FINAL
 
     def suspend(self) -> None:
         """End the worker, and start it no more until `resume`."""

@@ -6,7 +6,9 @@ from collections import deque
 import msgspec
 
 from domains.device.device import Device
+from domains.device.device_names import ordinal
 from domains.device.on_device.probe import probe
+from domains.device.on_device.torch_device import cannot_use, torch_name
 from domains.device.simulated.describe import describe
 from domains.device.simulated.fault_book import SimSetup
 from domains.errors import DeviceOpsError, ErrorReason
@@ -34,7 +36,7 @@ from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
 from server.worker.device_orders import DeviceOrders
-from server.worker.refusal import failed
+from server.worker.refusal import failed, renamed
 
 _LOAD_REPORT_S = 0.1
 """Loading tells of its bytes at most this often."""
@@ -43,8 +45,11 @@ _LOAD_REPORT_S = 0.1
 class OrderLoop:
     """One thread does everything here; the pipe has its own reader."""
 
-    def __init__(self, peer: FramePeer, name: str) -> None:
-        """`name`: `cpu`, `cuda:0`, `sim-0`. A simulated device waits for its script first."""
+    def __init__(self, peer: FramePeer, name: str, *, pinned: bool = False) -> None:
+        """`name`: `cpu`, `cuda:0`, `sim-0`. A simulated device waits for its script first.
+
+        `pinned`: this process sees no other GPU. Raises why it cannot serve the device.
+        """
         self._peer = peer
         self._commands: deque[Command] = deque()
         """Taken from the pipe while somebody looked for something else."""
@@ -52,8 +57,12 @@ class OrderLoop:
         self._simulated = SimulatedHardware(self._first_setup(), self._struck) if name.startswith("sim-") else None
         self._cpu: Device | None = None
         """What a simulated device computes on."""
-        self._torch_name = "cpu" if self._simulated else name
-        runtime_bytes = allocator.start(self._torch_name)
+        self._name = name
+        self._torch_name = "cpu" if self._simulated else torch_name(name, pinned=pinned)
+        try:
+            runtime_bytes = allocator.start(self._torch_name)
+        except RuntimeError as error:
+            raise cannot_use(name, error) from error
         self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated)
         self._device = self._probe()
         self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime_bytes)
@@ -85,7 +94,7 @@ class OrderLoop:
 
     def _probe(self) -> Device:
         if self._simulated is None:
-            return probe(self._torch_name)
+            return probe(self._torch_name, ordinal(self._name))
         self._cpu = self._cpu or probe(self._torch_name)
         return describe(self._simulated.device, self._cpu)
 
@@ -258,7 +267,8 @@ class OrderLoop:
         self._peer.send(call_id, wire.encode(report))
 
     def _end(self, call_id: int, last: Finished | Failed | Stopped) -> None:
-        if isinstance(last, Failed) and last.reason == ErrorReason.DRIVER_ERROR:
-            self._poisoned = True
+        if isinstance(last, Failed):
+            self._poisoned = self._poisoned or last.reason == ErrorReason.DRIVER_ERROR
+            last = last if self._simulated else renamed(last, self._torch_name, self._name)
         self._send(call_id, last)
         self._peer.close(call_id)

@@ -1,4 +1,6 @@
-"""What a worker says that cannot serve its device: why, to whoever asks for its description. Then it ends."""
+"""What a worker refuses, in the words of the whole server; and what one says that cannot serve its device at all."""
+
+import msgspec
 
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.outcome import Failed
@@ -13,8 +15,16 @@ def failed(error: DeviceOpsError) -> Failed:
     return Failed(reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt())
 
 
+def renamed(told: Failed, here: str, everywhere: str) -> Failed:
+    """What torch calls `cuda:0` in a process that sees one GPU alone, everybody else may call `cuda:3`."""
+    if here == everywhere:
+        return told
+    facts = {name: everywhere if value == here else value for name, value in told.facts.items()}
+    return msgspec.structs.replace(told, message=told.message.replace(here, everywhere), facts=facts)
+
+
 def refuse(peer: FramePeer, error: DeviceOpsError) -> None:
-    """Answer the first question with the error."""
+    """Tell whoever asks for the description of the device why there is none."""
     methods: dict[int, str] = {}
     while not isinstance(command := peer.next(None), Ended):
         match command:
