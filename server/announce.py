@@ -1,10 +1,12 @@
 """Tells the log of changes what happens to jobs, loaded models and pools; devices tell it themselves."""
 
-from domains.device.devices import Devices
+from domains.device.devices import Devices, device_lost
 from domains.events import EventDomain, EventLog, Severity
+from domains.failure import Failure
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaim import ReclaimReport
+from domains.memory.pools.reservation import Reservation, ReservationState
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.job import Job
 from domains.processing.job_state import JobState
@@ -12,6 +14,7 @@ from domains.processing.jobs import Jobs
 
 _SEVERITY = {JobState.FAILED: Severity.ERROR, JobState.INTERRUPTED: Severity.WARNING}
 _AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
+_HELD, _LOST = ReservationState.HELD, ReservationState.LOST
 
 
 class Announcer:
@@ -23,6 +26,8 @@ class Announcer:
         self._pools = pools
         self._told: dict[str, JobState] = {}
         """By unfinished job: the state that was told last."""
+        self._left: dict[str, tuple[str, int]] = {}
+        """By interrupted job: the device that it left, and the fault that made it leave."""
         jobs.listeners.append(self._job)
         loaded.listeners.append(self._model)
         pools.on_pressure = self._pressure
@@ -42,11 +47,16 @@ class Announcer:
         self._told[job.id] = job.state
         if job.state.ended:
             del self._told[job.id]
+            self._left.pop(job.id, None)
         # What a fault of its device did to a job names the fault.
         cause = self._devices.events.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
-        if before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
-            # It goes on because a device works again.
-            cause = self._devices.events.present_state(job.device_id)
+        if job.state is JobState.INTERRUPTED:
+            self._left[job.id] = job.device_id, cause
+        elif before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
+            # It goes on because its device works again; elsewhere: because that one does not.
+            left, fault = self._left.pop(job.id, ("", 0))
+            moved = left not in ("", job.device_id) and fault
+            cause = fault if moved else self._devices.events.present_state(job.device_id)
         self._events.tell(
             EventDomain.PROCESSING,
             "job.state_changed",
@@ -62,6 +72,19 @@ class Announcer:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
         cause = 0 if there else self._devices.events.fault(one.device_id)
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
+
+    def reservation_lost(self, reservation: Reservation, device_id: str) -> None:
+        """What was kept free on a device is gone with it."""
+        failure = Failure.of(device_lost(device_id))
+        self._events.tell(
+            EventDomain.MEMORY,
+            "reservation.state_changed",
+            reservation.id,
+            f"{_HELD} → {_LOST}: {failure.message}",
+            severity=Severity.WARNING,
+            cause=self._devices.events.fault(device_id),
+            failure=failure,
+        )
 
     def reclaimed(self, report: ReclaimReport) -> None:
         """The server has cleaned a pool by itself."""

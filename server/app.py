@@ -96,6 +96,7 @@ class Server:
         self.submissions.check_reservation = self.memory.ledger.find_held
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
         self.memory.reclaiming.on_reclaimed = self.announcer.reclaimed
+        self.memory.on_reservation_lost = self.announcer.reservation_lost
         self.health = Health()
         self.view = SystemView(settings, begin_s)
         self.servicers = self._servicers(unloading)
@@ -122,7 +123,7 @@ class Server:
             parts.control,
             parts.care,
             parts.refresh,
-            parts.advisor(self.catalogue),
+            parts.advisor(self.catalogue, self.jobs, self.memory.usable_bytes),
             self.submissions,
         )
         memory = MemoryServicer(self.memory, parts.devices, self.submissions)

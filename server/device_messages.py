@@ -45,7 +45,7 @@ def to_device(view: DeviceView) -> device_pb2.Device:
 
 
 def _to_device(view: DeviceView) -> device_pb2.Device:
-    device, health = view.device, view.health
+    device, failure = view.device, view.condition.refusal or view.health.last_failure
     failing = view.state.name in ("DEGRADED", "RECOVERING", "QUARANTINED", "LOST")
     return device_pb2.Device(
         id=device.id,
@@ -56,8 +56,8 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
         state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}"),
         state_reason=view.state_reason,
         state_time=convert.to_time(view.state_time_s),
-        state_failure=convert.to_failure(health.last_failure, health.last_failure_time_s)
-        if failing and health.last_failure
+        state_failure=convert.to_failure(failure, view.health.last_failure_time_s or view.state_time_s)
+        if failing and failure
         else None,
         identity=_identity(device),
         driver=device_pb2.DeviceDriver(

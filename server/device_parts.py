@@ -27,6 +27,7 @@ from domains.processing.device_statuses import DeviceStatuses
 from domains.processing.dispatch import Dispatcher
 from domains.processing.hot_plug import HotPlug
 from domains.processing.inventory_watch import Inventory
+from domains.processing.jobs import Jobs
 from server.device_messages import TASKS
 from server.settings import Settings
 from server.simulated import Simulation
@@ -114,9 +115,9 @@ class DeviceParts:
         self.hot_plug = HotPlug(self._inventories, self.devices, self.fleet, dispatcher)
         self.devices.listeners.append(lambda view, before: self._changed(dispatcher, view, before))
 
-    def advisor(self, catalogue: Catalogue) -> DeviceAdvisor:
-        """Advice needs to know the models."""
-        return DeviceAdvisor(self.devices, catalogue, TASKS)
+    def advisor(self, catalogue: Catalogue, jobs: Jobs, usable_bytes: Callable[[str], int | None]) -> DeviceAdvisor:
+        """Advice needs to know the models, how their jobs went, and what memory may be used."""
+        return DeviceAdvisor(self.devices, catalogue, TASKS, jobs, usable_bytes)
 
     def begin(self) -> list[Coroutine[None, None, None]]:
         """Start the workers; answers what is to run beside the calls."""

@@ -21,6 +21,7 @@ from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure
 from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reservation import Reservation
 from domains.model.loaded import LoadedModels
 from domains.processing.blob_admission import BlobPayments
 from domains.processing.device_pool import DevicePool, HostOwners, WorkerMemory
@@ -61,6 +62,10 @@ class MemoryParts:
         self._jobs = jobs
         self._loaded = loaded
         self.draining = False
+        self.on_reservation_lost: Callable[[Reservation, str], None] = lambda reservation, device_id: None
+        """Called with what was kept free on a device that is lost, and with its id."""
+        self.on_reservation_lost: Callable[[Reservation, str], None] = lambda reservation, device_id: None
+        """Called with what was kept free on a device that is lost, and with its id."""
         self.pools = Pools(leak_window_s=settings.leak_window_s)
         limits = BlobLimits(
             max_count=settings.max_blobs, max_bytes=settings.max_blob_bytes, keep_for_s=settings.keep_blobs_s
@@ -106,6 +111,14 @@ class MemoryParts:
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
 
+    def usable_bytes(self, device_id: str) -> int | None:
+        """What the budget of a device's pool lets the server use; None: it is not known."""
+        pool_id = pool_of(device_id)
+        if pool_id not in self.pools.ids():
+            return None
+        state = self.pools.get(pool_id)
+        return state.budget.ceiling_bytes(state.measure.total_bytes if state.measure else None)
+
     def is_nearly_full(self, device_id: str) -> bool:
         """Whether the pool in which a device computes is in an emergency."""
         pool_id = pool_of(device_id)
@@ -119,7 +132,8 @@ class MemoryParts:
         known = device_id in self.pools.ids()
         if view.state is DeviceState.LOST:
             # The pool stays, so that callers hear DEVICE_LOST; what was kept there is gone.
-            self.ledger.lose(device_id)
+            for reservation in self.ledger.lose(device_id):
+                self.on_reservation_lost(reservation, device_id)
             self._worker_gone(device_id)
         elif not known and view.condition.worker_was_ready:
             self.pools.add(DevicePool(device_id, self._parts.devices, self._parts.statuses, self._workers))

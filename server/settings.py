@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     default_model: str = "emoji-sd"
     """The model of a request that names none."""
     devices: list[str] = ["auto"]
-    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda` (all), `cuda:0` (as nvidia-smi counts), `directml`, `sim:3`"""
+    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda`, `cuda:0` (as nvidia-smi counts), `directml`, `sim:3` …"""
     directml_python: Path | None = None
     """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
     sim_script: Path | None = None

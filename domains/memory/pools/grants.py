@@ -180,13 +180,15 @@ class Grants:
         if reservation is not None and reservation.state is ReservationState.HELD:
             self._end(reservation_id, ReservationState.PREEMPTED)
 
-    def lose(self, pool_id: str) -> None:
-        """The pool's device is lost, and with it what was kept there; those who wait hear DEVICE_LOST."""
+    def lose(self, pool_id: str) -> Sequence[Reservation]:
+        """The pool's device is lost, and with it what was kept there, which is told; those who wait hear DEVICE_LOST."""
         if line := self._lines.pop(pool_id, None):
             message = f"the device of memory pool {pool_id} was lost; choose another"
             line.end(Aborted(message, ErrorReason.DEVICE_LOST, memory_pool_id=pool_id))
-        for kept in tuple(self._book.all_held(pool_id)):
+        lost = tuple(self._book.all_held(pool_id))
+        for kept in lost:
             self._end(kept.reservation.id, ReservationState.LOST)
+        return tuple(kept.reservation for kept in lost)
 
     def no_room(self, pool_id: str, need_bytes: int) -> ResourceExhausted:
         """The refusal; it says when the next reservation ends."""

@@ -126,9 +126,9 @@ class Ledger:
         """End it for something more important. One that has ended meanwhile stays as it is."""
         self._grants.preempt(reservation_id)
 
-    def lose(self, pool_id: str) -> None:
-        """The pool's device is lost, and with it what was kept there; those who wait hear DEVICE_LOST."""
-        self._grants.lose(pool_id)
+    def lose(self, pool_id: str) -> Sequence[Reservation]:
+        """The pool's device is lost, and with it what was kept there, which is told; those who wait hear DEVICE_LOST."""
+        return self._grants.lose(pool_id)
 
     async def _create(self, ask: ReservationAsk) -> Granted:
         await self._pools.measure(ask.pool_id)
