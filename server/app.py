@@ -202,12 +202,13 @@ class Server:
 
     async def end_tasks(self) -> None:
         """End the workers and everything else that runs beside."""
+        # First: a reset that still waits for its worker must not take the end of the server for a fault of the device.
+        self.dispatcher.leave_front_work()
         await self.devices.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.dispatcher.leave_front_work()
         await self.dispatcher.idle()
 
 

@@ -4,11 +4,17 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 
+from deviceops.common.v1 import error_pb2
+from deviceops.processing.v1 import system_status_pb2
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.processing.lane import Lane
+from server.settings import Settings
+from server.status import SystemView
+from server.worker.command import worker_command
 from server.worker.keeper import KeeperState, WorkerKeeper
 from server.worker.link import WorkerLink
 
@@ -99,6 +105,26 @@ async def test_what_is_not_installed_is_told_typed_and_not_tried_again_by_itself
         keeper.end("it was installed")
         await household.problems.get()
     assert starts == 2
+
+
+async def test_directml_where_it_is_not_installed_says_what_to_install() -> None:
+    household = Household()
+    async with kept(household, worker_command("directml:0")) as keeper:
+        problem = await household.problems.get()
+        assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
+        assert "deviceops[directml]" in problem.message
+        view = SystemView(Settings(), 0.0)
+        view.keepers = [keeper]
+        assert view.readiness(system_status_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
+        domain = next(one for one in view.status().domains if one.domain == system_status_pb2.DOMAIN_INFERENCE)
+        assert "deviceops[directml]" in domain.detail
+        assert view.status().workers[0].last_failure.reason == error_pb2.ERROR_REASON_FEATURE_NOT_INSTALLED
+
+
+def test_a_worker_is_started_for_one_gpu_or_with_another_python() -> None:
+    assert worker_command("cuda:3", uuid="GPU-1")[-2:] == ("cuda:3", "GPU-1")
+    assert worker_command("cuda:3")[-1] == "cuda:3"
+    assert worker_command("directml:0", python=Path("/opt/python"))[0] == str(Path("/opt/python"))
 
 
 async def test_a_device_that_vanishes_while_its_process_is_being_started_has_none() -> None:
