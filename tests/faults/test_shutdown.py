@@ -5,7 +5,6 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deviceops.common.v1 import job_event_pb2
 from deviceops.device.v1 import device_service_pb2, device_work_pb2
 from tests.faults.processes import eventually, gone
 from tests.server import asking
@@ -58,7 +57,7 @@ def test_a_reset_that_waits_for_its_worker_is_left_to_the_next_start() -> None:
             device_reset=device_work_pb2.DeviceReset(device_id="sim-0"), detached=True
         )
         door = server.device.ResetDevice(request, timeout=asking.CALL_S)
-        update = asking.until(door, lambda update: update.event.stage.stage == job_event_pb2.JOB_STAGE_RESETTING)
+        update = asking.until(door, lambda update: update.event.stage_started.stage == "resetting")
         job_id = update.event.job_id
         # Two minutes are what a reset waits for a new worker.
         assert server.stop() == 0
