@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
 
@@ -16,6 +15,7 @@ from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
 from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
+from server.worker.household import Household
 from server.worker.link import WorkerLink
 
 _SHORT_LIFE_S = 30.0
@@ -48,30 +48,6 @@ class KeeperState(StrEnum):
     READY = "ready"
     RESTARTING = "restarting"
     STOPPED = "stopped"
-
-
-class Household(Protocol):
-    """What is around a worker. `server.worker.fleet` is the real one."""
-
-    async def prepare(self, name: str, link: WorkerLink) -> None:
-        """Tell the worker what it needs to know before its first order."""
-        ...
-
-    async def arrived(self, name: str, lane: Lane) -> None:
-        """A worker is ready."""
-        ...
-
-    def struck(self, device_id: str, fault_index: int) -> None:
-        """A worker of a simulated device tells that a scripted fault takes effect."""
-        ...
-
-    def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
-        """A worker is gone; `problem`: why, where nobody had meant it."""
-        ...
-
-    def unready(self, name: str, problem: DeviceOpsError) -> None:
-        """A life of a worker ended before it was ready, and nobody had meant it."""
-        ...
 
 
 class WorkerKeeper:
