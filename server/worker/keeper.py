@@ -127,7 +127,8 @@ class WorkerKeeper:
                 young = time.monotonic() - begin_s < _SHORT_LIFE_S and not self._meant_to_end
                 pause_s = min(max(pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if young and self.restarts else 0.0
                 self.restarts += 1
-                self._set(KeeperState.RESTARTING if self._wanted.is_set() else KeeperState.STOPPED)
+                again = self._wanted.is_set() and not self.refused
+                self._set(KeeperState.RESTARTING if again else KeeperState.STOPPED)
         finally:
             self._set(KeeperState.STOPPED)
 
