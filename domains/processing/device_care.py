@@ -60,7 +60,7 @@ class DeviceCare:
         check = DeviceCheck(self._dispatcher, self._sample, view, depth, timeout_s, self._stall_timeout_s)
         report = await check.run()
         device_id = view.device.id
-        if report.verdict is Verdict.UNHEALTHY:
+        if report.verdict is Verdict.UNHEALTHY and view.condition.refusal is None:
             bad = next(check for check in report.checks if check.verdict is Verdict.UNHEALTHY)
             reason = bad.failure_reason or ErrorReason.DRIVER_ERROR
             message = f"the check {bad.name!r} of {device_id} failed: {bad.message}"

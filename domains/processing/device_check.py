@@ -47,7 +47,9 @@ class DeviceCheck:
     async def run(self) -> HealthReport:
         start_time_s = time.time()
         self._checks.append(await self._telemetry())
-        if self._view.condition.worker_ready or self._view.settings.enabled:
+        if (refusal := self._view.condition.refusal) is not None:
+            self._checks.append(_failed("queue", refusal.message, refusal.reason))
+        elif self._view.condition.worker_ready or self._view.settings.enabled:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._through_the_queue()

@@ -11,7 +11,7 @@ from domains.device.health import HealthCheck, HealthDepth, Verdict
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
 from domains.device.settings import DeviceSettings
-from domains.errors import DeadlineExceeded, ErrorReason, InternalError, Unavailable
+from domains.errors import DeadlineExceeded, ErrorReason, InternalError, NotSupported, Unavailable
 from domains.inference.outcome import Failed
 from domains.processing.ask import ask
 from domains.processing.device_care import DeviceCare
@@ -114,6 +114,17 @@ async def test_a_worker_that_is_still_starting_is_not_ill(cared: Cared) -> None:
         await cared.care.check("sim-0", QUICK, SHORT_S)
     assert refused.value.reason is ErrorReason.STARTING
     assert cared.state is DeviceState.STARTING
+
+
+async def test_a_device_that_nothing_installed_can_serve_is_told_at_once_and_is_no_error(cared: Cared) -> None:
+    devices = cared.floor.devices
+    devices.described("sim-0", a_device(), DeviceReach(), ready=False)
+    devices.unready("sim-0", NotSupported("install it", ErrorReason.FEATURE_NOT_INSTALLED))
+    report = await cared.care.check("sim-0", QUICK, 60.0)
+    assert report.checks[-1].failure_reason is ErrorReason.FEATURE_NOT_INSTALLED
+    assert report.verdict is Verdict.UNHEALTHY
+    assert devices.get("sim-0").health.error_count == 0
+    assert cared.restarted == []
 
 
 async def test_a_quarantine_is_not_lifted_by_what_was_not_tried(cared: Cared) -> None:
