@@ -1,7 +1,8 @@
 """Tells the log of changes what happens to jobs, loaded models and pools; devices tell it themselves."""
 
-from domains.device.devices import Devices
+from domains.device.devices import Devices, device_lost
 from domains.events import EventDomain, EventLog, Severity
+from domains.failure import Failure
 from domains.memory.blobs.blob import Blob, BlobState
 from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pools import Pools
@@ -28,6 +29,8 @@ class Announcer:
         self._pools = pools
         self._told: dict[str, JobState] = {}
         """By unfinished job: the state that was told last."""
+        self._left: dict[str, tuple[str, int]] = {}
+        """By interrupted job: the device that it left, and the fault that made it leave."""
         jobs.listeners.append(self._job)
         loaded.listeners.append(self._model)
         pools.on_pressure = self._pressure
@@ -52,11 +55,16 @@ class Announcer:
         self._told[job.id] = job.state
         if job.state.ended:
             del self._told[job.id]
+            self._left.pop(job.id, None)
         # What a fault of its device did to a job names the fault.
         cause = self._devices.events.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
-        if before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
-            # It goes on because a device works again.
-            cause = self._devices.events.present_state(job.device_id)
+        if job.state is JobState.INTERRUPTED:
+            self._left[job.id] = job.device_id, cause
+        elif before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
+            # It goes on because its device works again; elsewhere: because that one does not.
+            left, fault = self._left.pop(job.id, ("", 0))
+            moved = left not in ("", job.device_id) and fault
+            cause = fault if moved else self._devices.events.present_state(job.device_id)
         self._events.tell(
             EventDomain.PROCESSING,
             "job.state_changed",
@@ -91,6 +99,7 @@ class Announcer:
             f"{reservation.size_bytes} bytes of pool {reservation.pool_id} that were not used",
             severity=Severity.INFO if reservation.state is ReservationState.EXPIRED else Severity.WARNING,
             cause=cause,
+            failure=Failure.of(device_lost(reservation.pool_id)) if lost else None,
         )
 
     def blob_expired(self, blob: Blob) -> None:

@@ -125,7 +125,7 @@ class Server:
             parts.control,
             parts.care,
             parts.refresh,
-            parts.advisor(self.catalogue),
+            parts.advisor(self.catalogue, self.jobs, self.memory.usable_bytes),
             self.submissions,
         )
         memory = MemoryServicer(self.memory, parts.devices, self.submissions)
@@ -197,6 +197,8 @@ class Server:
 
     async def end_tasks(self) -> None:
         """End the workers and everything else that runs beside."""
+        # First: a reset that still waits for its worker must not take the end of the server for a fault of the device.
+        self.dispatcher.leave_front_work()
         await self.devices.close()
         tasks = list(self._tasks)
         for task in tasks:

@@ -45,7 +45,7 @@ def to_device(view: DeviceView) -> device_pb2.Device:
 
 
 def _to_device(view: DeviceView) -> device_pb2.Device:
-    device, health = view.device, view.health
+    device, failure = view.device, view.condition.refusal or view.health.last_failure
     failing = view.state.name in ("DEGRADED", "RECOVERING", "QUARANTINED", "LOST")
     return device_pb2.Device(
         id=device.id,
@@ -56,8 +56,8 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
         state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}"),
         state_reason=view.state_reason,
         state_time=convert.to_time(view.state_time_s),
-        state_failure=convert.to_failure(health.last_failure, health.last_failure_time_s)
-        if failing and health.last_failure
+        state_failure=convert.to_failure(failure, view.health.last_failure_time_s or view.state_time_s)
+        if failing and failure
         else None,
         identity=_identity(device),
         driver=device_pb2.DeviceDriver(
@@ -65,7 +65,8 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
             version=device.driver_version,
             runtime=device.runtime_version,
             firmware_version=device.firmware_version,
-            supported=True,
+            supported=not (unsupported := _unsupported(view)),
+            unsupported_reason=unsupported,
         ),
         capabilities=_capabilities(view) if device.probe_time_s else None,
         settings=to_settings(view.settings),
@@ -73,6 +74,16 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
         update_time=convert.to_time(view.update_time_s),
         etag=view.etag,
     )
+
+
+def _unsupported(view: DeviceView) -> str:
+    """Empty: a worker has tried it, and could work with it."""
+    if view.condition.refusal is not None:
+        return view.condition.refusal.message
+    if view.device.probe_time_s:
+        return ""
+    last = view.health.last_failure
+    return f"no worker was ready yet: {last.message}" if last else "no worker has tried it yet"
 
 
 def _identity(device: Device) -> device_pb2.DeviceIdentity:

@@ -1,18 +1,21 @@
 """Everything about devices, constructed and wired."""
 
-from collections.abc import Coroutine
+import os
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 
 from domains.device.cpu_telemetry import CpuTelemetry
 from domains.device.device import Backend, Device, DeviceState
+from domains.device.device_names import AUTO, worker_name
 from domains.device.devices import Devices
-from domains.device.inventory import AUTO, CudaInventory, host_processor
+from domains.device.inventory import CudaInventory, host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.refresh import Refreshed
 from domains.device.settings import DeviceSettings
 from domains.device.telemetry import ALWAYS, TelemetryByBackend
+from domains.device.visible import names_parts
 from domains.errors import DeviceOpsError
 from domains.events import EventLog
 from domains.model.catalogue import Catalogue
@@ -22,12 +25,16 @@ from domains.processing.device_care import DeviceCare
 from domains.processing.device_control import DeviceControl
 from domains.processing.device_statuses import DeviceStatuses
 from domains.processing.dispatch import Dispatcher
-from domains.processing.hot_plug import HotPlug, Inventory
+from domains.processing.hot_plug import HotPlug
+from domains.processing.inventory_watch import Inventory
+from domains.processing.jobs import Jobs
 from server.device_messages import TASKS
 from server.settings import Settings
 from server.simulated import Simulation
+from server.worker.command import worker_command
 from server.worker.fleet import Fleet
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOOK_S = 5.0
 _HEAT_S = 2.0
 
@@ -51,6 +58,7 @@ class DeviceParts:
             Backend.SIMULATED: self.simulation.telemetry,
         }
         self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
+        self._closing: list[Callable[[], None]] = [self.telemetry.close]
         self._inventories, self._names = self._wanted()
         self.devices = Devices(events, expected=list(self._names))
         self._begun: list[Coroutine[None, None, None]] = []
@@ -58,13 +66,15 @@ class DeviceParts:
     def _wanted(self) -> tuple[list[Inventory], dict[str, Device | None]]:
         """The backends to look at, and the workers to start at once; None: only the worker will know its device."""
         wanted = self._settings.devices
-        named = [name for name in wanted if name != AUTO and not name.startswith("sim")]
+        every_gpu = AUTO in wanted or "cuda" in wanted
+        named = [worker_name(name) for name in wanted if name not in (AUTO, "cuda") and not name.startswith("sim")]
         inventories: list[Inventory] = []
         names: dict[str, Device | None] = {
             name: host_processor() if name == "cpu" else None for name in dict.fromkeys(named)
         }
-        cuda = CudaInventory(self._nvml, None if AUTO in wanted else named)
-        if AUTO in wanted or any(name.startswith("cuda") for name in named):
+        if every_gpu or any(name.startswith("cuda") for name in named):
+            cuda = CudaInventory(self._nvml, None if every_gpu else named, os.environ.get(_VISIBLE))
+            self._closing.append(cuda.close)
             inventories.append(cuda)
             # RefreshDevices tells what is wrong with the driver.
             with suppress(DeviceOpsError):
@@ -80,21 +90,34 @@ class DeviceParts:
         """With what runs jobs."""
         settings = self._settings
         self.fleet = Fleet(
-            self.devices, dispatcher, loaded, self._reach, self.simulation.prepare, settings.jobs_per_device
+            self.devices,
+            dispatcher,
+            loaded,
+            self._reach,
+            self.simulation.prepare,
+            settings.jobs_per_device,
+            self._command,
         )
         self.fleet.on_fault = self.simulation.struck
         self.fleet.look_again = lambda: self.fleet.spawn(self._look_again())
         self.simulation.tell_workers(self.fleet)
         self.simulation.on_told = self._tell_script
         self.statuses = DeviceStatuses(self.devices, self.telemetry, dispatcher, self.fleet.uptime)
-        self.care = DeviceCare(self.devices, dispatcher, self.statuses.sample, settings.recheck_s)
+        self.care = DeviceCare(
+            self.devices,
+            dispatcher,
+            self.statuses.sample,
+            self.fleet.restart,
+            settings.recheck_s,
+            settings.stall_timeout_s,
+        )
         self.control = DeviceControl(self.devices, dispatcher, self.telemetry, self._enable)
         self.hot_plug = HotPlug(self._inventories, self.devices, self.fleet, dispatcher)
         self.devices.listeners.append(lambda view, before: self._changed(dispatcher, view, before))
 
-    def advisor(self, catalogue: Catalogue) -> DeviceAdvisor:
-        """Advice needs to know the models."""
-        return DeviceAdvisor(self.devices, catalogue, TASKS)
+    def advisor(self, catalogue: Catalogue, jobs: Jobs, usable_bytes: Callable[[str], int | None]) -> DeviceAdvisor:
+        """Advice needs to know the models, how their jobs went, and what memory may be used."""
+        return DeviceAdvisor(self.devices, catalogue, TASKS, jobs, usable_bytes)
 
     def begin(self) -> list[Coroutine[None, None, None]]:
         """Start the workers; answers what is to run beside the calls."""
@@ -114,9 +137,20 @@ class DeviceParts:
         return await self.hot_plug.look(timeout_s, probe_again=probe_again)
 
     async def close(self) -> None:
-        """End the workers."""
+        """End the workers, and put back the limits that held before ours."""
         await self.fleet.close()
-        self.telemetry.close()
+        await self.control.restore_limits()
+        for close in self._closing:
+            close()
+
+    def _command(self, name: str) -> tuple[str, ...]:
+        """How a worker is started: for DirectML in the environment that has it, for a known GPU with that one alone."""
+        if name.startswith("directml"):
+            return worker_command(name, python=self._settings.directml_python)
+        view = self.devices.find(name)
+        # Which part of a GPU (MIG) is meant, only CUDA knows.
+        known = view is not None and view.device.backend is Backend.CUDA and not names_parts(os.environ.get(_VISIBLE))
+        return worker_command(name, uuid=view.device.uuid if view is not None and known else "")
 
     async def _enable(self, device_id: str) -> None:
         """A device that has no worker gets one."""
@@ -144,6 +178,8 @@ class DeviceParts:
     def _changed(self, dispatcher: Dispatcher, view: DeviceView, before: DeviceView | None) -> None:
         if view.state is DeviceState.QUARANTINED and (before is None or before.state is not view.state):
             self.fleet.spawn(self.care.bring_back(view.device.id))
+        if before is not None and before.state is DeviceState.LOST and view.state is not DeviceState.LOST:
+            self.fleet.spawn(self.control.apply_again(view.device.id))
         if view.device.backend is Backend.SIMULATED:
             self.simulation.telemetry.load(view.device.id, view.running)
         if before is not None and view.state is not before.state:

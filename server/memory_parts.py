@@ -126,6 +126,14 @@ class MemoryParts:
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
 
+    def usable_bytes(self, device_id: str) -> int | None:
+        """What the budget of a device's pool lets the server use; None: it is not known."""
+        pool_id = pool_of(device_id)
+        if pool_id not in self.pools.ids():
+            return None
+        state = self.pools.get(pool_id)
+        return state.budget.ceiling_bytes(state.measure.total_bytes if state.measure else None)
+
     def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
         """A device with memory of its own has a pool, for as long as it is there."""
         device_id = view.device.id

@@ -15,6 +15,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from domains.device.device_names import FORMS, is_device_name
+
 
 class ConfigError(Exception):
     """The TOML file cannot be used; the text is for whoever starts the server."""
@@ -46,7 +48,9 @@ class Settings(BaseSettings):
     default_model: str = "emoji-sd"
     """The model of a request that names none."""
     devices: Annotated[list[str], NoDecode] = ["auto"]
-    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda:0`, `sim`, `sim:3` …"""
+    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda`, `cuda:0` (as nvidia-smi counts), `directml`, `sim:3` …"""
+    directml_python: Path | None = None
+    """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
     sim_script: Path | None = None
     """What the simulated devices are and do (TOML); read again whenever it changes. None: healthy ones."""
     jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
@@ -92,6 +96,23 @@ class Settings(BaseSettings):
             if not root.is_dir():
                 raise ValueError(f"root {root} is no folder")
         return [root.resolve() for root in roots]
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_are_known_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not is_device_name(name):
+                raise ValueError(f"{name!r} is no device; say {FORMS}")
+        return names
+
+    @field_validator("directml_python")
+    @classmethod
+    def _python_is_a_file(cls, python: Path | None) -> Path | None:
+        if python is not None and not python.is_file():
+            raise ValueError(
+                f"there is no interpreter {python}; name the python of the environment with torch-directml"
+            )
+        return python
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import psutil
 
 from deviceops.processing.v1 import system_status_pb2 as pb
-from domains.errors import ErrorReason
 from domains.failure import Failure
 from server import convert
 from server.blob_pieces import CHUNK_BYTES
@@ -77,7 +76,8 @@ class SystemView:
         if domain == pb.DOMAIN_POSTPROCESSING:
             return pb.READINESS_UNAVAILABLE
         if domain in _NEEDS_DEVICE and not self.ready:
-            return pb.READINESS_STARTING
+            refused = self.keepers and all(keeper.refused for keeper in self.keepers)
+            return pb.READINESS_UNAVAILABLE if refused else pb.READINESS_STARTING
         return pb.READINESS_READY
 
     def status(self) -> pb.SystemStatus:
@@ -129,14 +129,15 @@ class SystemView:
         if domain == pb.DOMAIN_POSTPROCESSING:
             return "not built yet"
         if domain in _NEEDS_DEVICE and not self.ready:
-            names = ", ".join(f"{keeper.name} {keeper.state}" for keeper in self.keepers) or "no device is configured"
+            told = (f"{one.name} {f'cannot: {one.last_problem}' if one.refused else one.state}" for one in self.keepers)
+            names = ", ".join(told) or "no device is configured"
             return f"waits for a device worker: {names}"
         return ""
 
 
 def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:
     device = keeper.link.device if keeper.link else None
-    failure = Failure(reason=ErrorReason.WORKER_RESTARTING, message=keeper.last_problem)
+    failure = Failure(reason=keeper.last_reason, message=keeper.last_problem)
     return pb.WorkerStatus(
         device_id=device.id if device else keeper.name,
         state=_WORKER_STATES[keeper.state],

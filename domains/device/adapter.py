@@ -29,7 +29,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def device_id(self) -> str:
-        """The id that a device has by its UUID: `gpu-` and the first eight hex digits."""
+        """The id that a device has by its UUID: `gpu-` and the first eight hex digits, which are random."""
         return f"gpu-{bare_uuid(self.uuid)[:8]}"
 
 

@@ -63,6 +63,9 @@ class CpuTelemetry:
         """NOT_SUPPORTED_ON_DEVICE."""
         raise no_power_limit(device)
 
+    def restore(self, device: Device) -> None:
+        """Nothing was changed."""
+
     def _reading(self) -> tuple[float, float, float]:
         times: Any = psutil.cpu_times()
         # Guests' time stands in `user` too, and waiting for a disk is idleness.

@@ -1,6 +1,7 @@
 """The devices of this machine and how each is doing."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +12,11 @@ from domains.device.benchmark import BenchmarkReport
 from domains.device.device import Device, DeviceState
 from domains.device.device_events import DeviceEvents
 from domains.device.record import (
-    QUARANTINE_AFTER,
     TAKES_WORK,
     Condition,
     DeviceFigures,
     DeviceReach,
     DeviceView,
-    Health,
     first_view,
     next_view,
 )
@@ -26,14 +25,20 @@ from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, Unava
 from domains.events import EventLog
 from domains.failure import Failure
 
+FINAL = frozenset({ErrorReason.FEATURE_NOT_INSTALLED, ErrorReason.DEVICE_NOT_FOUND})
+"""Why a worker is not ready where trying again is of no use: something has to be installed or configured first."""
+
 
 class Devices:
     """The only place that changes what is known of a device. Whoever learns something calls it."""
 
-    def __init__(self, events: EventLog, expected: Sequence[str] = ()) -> None:
+    def __init__(self, events: EventLog, expected: Sequence[str] = (), clock: Callable[[], float] = time.time) -> None:
         """`expected`: devices whose workers are being started; requests may name them already."""
         self.events = DeviceEvents(events)
-        self._expected = set(expected)
+        self._clock = clock
+        self._instance = secrets.token_hex(4)
+        self._expected: dict[str, DeviceOpsError | None] = dict.fromkeys(expected)
+        """By name: why its worker was not ready the last time it was started."""
         self._views: dict[str, DeviceView] = {}
         self.listeners: list[Callable[[DeviceView, DeviceView | None], None]] = []
         """Called after each change, with the view before it (None: a new device)."""
@@ -45,7 +50,7 @@ class Devices:
 
     def check(self, name: str) -> None:
         """Refuse a name that is no device's, and will not be one when all workers have started."""
-        if name not in self._expected:
+        if name not in self._expected or _cannot_be(self._expected[name]):
             self.get(name)
 
     def get(self, name: str) -> DeviceView:
@@ -54,7 +59,11 @@ class Devices:
         if view is not None:
             return view
         if name in self._expected:
-            message = f"the worker of device {name!r} is still starting; try again in a few seconds"
+            problem = self._expected[name]
+            if problem is not None and _cannot_be(problem):
+                raise type(problem)(problem.message, problem.reason, **problem.facts)
+            lately = f" (last time: {problem.message})" if problem else ""
+            message = f"the worker of device {name!r} is still starting{lately}; try again in a few seconds"
             raise Unavailable(message, ErrorReason.STARTING, device_id=name)
         known = ", ".join(view.device.id for view in self.list()) or "none yet"
         shown = name[:128]
@@ -75,7 +84,7 @@ class Devices:
 
     def check_known(self) -> None:
         """STARTING until the first look at the hardware is over."""
-        if self._expected and not self._views:
+        if not self._views and not all(map(_cannot_be, self._expected.values())):
             raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
 
     def find(self, name: str) -> DeviceView | None:
@@ -95,15 +104,34 @@ class Devices:
         self, name: str, device: Device, reach: DeviceReach, *, ready: bool, settings: DeviceSettings | None = None
     ) -> DeviceView:
         """A device was found: by its worker (`ready`), or by the front alone."""
-        self._expected -= {name, device.id}
+        for known_as in (name, device.id):
+            self._expected.pop(known_as, None)
         view = self._views.get(device.id)
         if view is None:
             condition = Condition(worker_ready=ready, worker_was_ready=ready, settings=settings or DeviceSettings())
-            view = first_view(name, device, condition, reach)
+            view = first_view(name, device, condition, reach, self._instance)
             self._put(view, None)
             return view
-        was_ready = view.condition.worker_was_ready or ready
-        return self._change(device.id, device=device, reach=reach, worker_ready=ready, worker_was_ready=was_ready)
+        changes: dict[str, Any] = {"worker_ready": ready}
+        if ready:
+            changes |= {"worker_was_ready": True, "refusal": None}
+        return self._change(device.id, device=device, reach=reach, **changes)
+
+    def unready(self, name: str, problem: DeviceOpsError) -> None:
+        """Its worker process ended before it was ready, which counts as an error; or nothing here can serve it."""
+        view = self.find(name)
+        if view is None:
+            if name in self._expected:
+                self._expected[name] = problem
+        elif _cannot_be(problem):
+            failure = Failure.of(problem)
+            self._change(view.device.id, refusal=failure, failure=failure)
+        else:
+            self.failed(view.device.id, problem)
+
+    def tried_again(self, device_id: str) -> None:
+        """What is installed may be other than it was when its worker refused."""
+        self._change(device_id, refusal=None)
 
     def worker_gone(self, device_id: str, problem: DeviceOpsError | None) -> None:
         """Its worker process ended. `problem`: why, where it was not meant to; it counts as an error."""
@@ -127,8 +155,7 @@ class Devices:
         """It is there again; its worker has still to start. What counted against it is forgotten."""
         view = self._views[device_id]
         self.events.returned(view)
-        health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
-        self._change(device_id, present=True, worker_was_ready=True, health=health)
+        self._change(device_id, present=True, worker_was_ready=True, health=view.health.forgiven())
 
     def resetting(self, device_id: str, value: bool) -> None:
         """Whether a reset is on its way."""
@@ -159,7 +186,12 @@ class Devices:
         """A job or a check went well."""
         view = self._views.get(device_id)
         if view is not None and view.health.consecutive and not view.health.quarantined:
-            self._change(device_id, health=msgspec.structs.replace(view.health, consecutive=0))
+            health = msgspec.structs.replace(view.health.lately(self._clock()), consecutive=0)
+            self._change(device_id, health=health)
+
+    def forget_old_errors(self, device_id: str) -> None:
+        """Time has passed: errors that the window has left behind degrade nothing any more."""
+        self._change(device_id, health=self._views[device_id].health.lately(self._clock()))
 
     def failed(self, device_id: str, error: DeviceOpsError) -> None:
         """The device, its driver or its worker failed; repeated failures degrade it, then quarantine it."""
@@ -168,15 +200,7 @@ class Devices:
             return
         failure = Failure.of(error)
         self.events.error(view, failure)
-        consecutive = view.health.consecutive + 1
-        health = Health(
-            error_count=view.health.error_count + 1,
-            consecutive=consecutive,
-            last_failure=failure,
-            last_failure_time_s=time.time(),
-            quarantined=view.health.quarantined or consecutive >= QUARANTINE_AFTER,
-        )
-        self._change(device_id, health=health, failure=failure)
+        self._change(device_id, health=view.health.after(failure, self._clock()), failure=failure)
 
     def quarantine(self, device_id: str, error: DeviceOpsError) -> None:
         """A check failed: no work until one passes."""
@@ -186,9 +210,7 @@ class Devices:
 
     def passed(self, device_id: str) -> None:
         """A check passed: whatever counted against it is forgotten."""
-        view = self._views[device_id]
-        health = msgspec.structs.replace(view.health, consecutive=0, quarantined=False)
-        self._change(device_id, health=health)
+        self._change(device_id, health=self._views[device_id].health.forgiven())
 
     async def until(self, device_id: str, accept: Callable[[DeviceView], bool]) -> DeviceView:
         """Wait until a device is as wanted."""
@@ -222,6 +244,10 @@ class Devices:
             listener(view, before)
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _cannot_be(problem: DeviceOpsError | None) -> bool:
+    return problem is not None and problem.reason in FINAL
 
 
 def device_lost(device_id: str, why: str = "") -> Aborted:

@@ -36,10 +36,26 @@ class NvmlTelemetry:
 
     def __init__(self, driver: ModuleType = pynvml) -> None:
         self._nvml = Nvml(driver)
+        self._known: dict[int, Adapter] = {}
+        """By number, as they were listed last."""
+        self._seen: set[str] = set()
+        """UUIDs of all GPUs that ever were listed."""
+        self._stale = False
+        """A GPU was lost: only a driver that is opened anew sees it come back."""
+        self._before_mw: dict[str, int] = {}
+        """By device: the power limit that held before our first change."""
 
     def inventory(self) -> tuple[Adapter, ...]:
         """The GPUs that the driver lists; none without a driver. Raises DRIVER_ERROR for a driver that fails."""
-        return adapters(self._nvml)
+        if self._stale:
+            self._stale = False
+            self.close()
+        listed = adapters(self._nvml, self._known)
+        here = {adapter.uuid for adapter in listed.adapters}
+        self._seen |= here
+        self._stale = self._stale or listed.gone or here < self._seen
+        self._known = {adapter.index: adapter for adapter in listed.adapters}
+        return listed.adapters
 
     def close(self) -> None:
         """Let go of the driver. The next call opens it again: needed to see a GPU that came back."""
@@ -52,7 +68,7 @@ class NvmlTelemetry:
             return self._sample(device, self._handle(device), now)
         except self._nvml.error as error:
             if self._nvml.is_gone(error):
-                raise _gone(device, error) from error
+                raise self._gone(device, error) from error
         except DeviceGone:
             raise
         except DeviceOpsError:
@@ -121,7 +137,7 @@ class NvmlTelemetry:
             default = self._nvml.ask(device.id, "DeviceGetPowerManagementDefaultLimit", handle)
         except self._nvml.error as error:
             if self._nvml.is_gone(error):
-                raise _gone(device, error) from error
+                raise self._gone(device, error) from error
             return None
         if limits is None or limits[0] >= limits[1]:
             return None
@@ -137,18 +153,34 @@ class NvmlTelemetry:
         check_power(device, wanted, allowed)
         try:
             handle = self._handle(device)
+            before = self._nvml.ask(device.id, "DeviceGetPowerManagementLimit", handle)
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(handle, round(wanted * 1000))
         except self._nvml.error as error:
             raise self._refusal(device, wanted, error) from error
+        if before is not None:
+            self._before_mw.setdefault(device.id, before)
+
+    def restore(self, device: Device) -> None:
+        """See `Telemetry.restore`."""
+        if (before := self._before_mw.pop(device.id, None)) is None:
+            return
+        try:
+            self._nvml.names.nvmlDeviceSetPowerManagementLimit(self._handle(device), before)
+        except self._nvml.error as error:
+            raise self._refusal(device, before / 1000, error) from error
 
     def _refusal(self, device: Device, watts: float, error: Exception) -> DeviceOpsError:
         if self._nvml.is_gone(error):
-            return _gone(device, error)
+            return self._gone(device, error)
         if code(error) == self._nvml.constant("ERROR_NOT_SUPPORTED"):
             return no_power_limit(device)
         remedy = "; run the server with administrator rights to set it" if code(error) in self._nvml.refused else ""
         message = f"the driver refused a power limit of {watts:g} W for {device.id}: {error}{remedy}"
         return InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device.id, power_limit_watts=watts)
+
+    def _gone(self, device: Device, error: Exception) -> DeviceGone:
+        self._stale = True
+        return DeviceGone(f"device {device.id} is not there any more: {error}", device_id=device.id)
 
     def _handle(self, device: Device) -> Any:
         if not self._nvml.open():
@@ -166,7 +198,3 @@ def throttle_reasons(bits: int) -> tuple[ThrottleReason, ...]:
 
 def _scaled(answer: float | None, unit: int = 1) -> float | None:
     return None if answer is None else answer / unit
-
-
-def _gone(device: Device, error: Exception) -> DeviceGone:
-    return DeviceGone(f"device {device.id} is not there any more: {error}", device_id=device.id)

@@ -56,8 +56,8 @@ class Nvml:
     def close(self) -> None:
         """Let go of the driver; the next call opens it anew and sees what appeared and vanished meanwhile."""
         with self._lock:
-            self._handles.clear()
-            self._unknown.clear()
+            # Others: a call that is on its way must not put what it found before among what is found afterwards.
+            self._handles, self._unknown = {}, set()
             if self._open:
                 self._open = False
                 try:
@@ -67,10 +67,10 @@ class Nvml:
 
     def handle(self, uuid: str, pci_bus_id: str) -> Any:
         """The GPU by its UUID, else by its place on the bus. Raises NVML's own error."""
-        key = uuid or pci_bus_id
-        if key not in self._handles:
-            self._handles[key] = self._find(uuid, pci_bus_id)
-        return self._handles[key]
+        key, handles = uuid or pci_bus_id, self._handles
+        if key not in handles:
+            handles[key] = self._find(uuid, pci_bus_id)
+        return handles[key]
 
     def _find(self, uuid: str, pci_bus_id: str) -> Any:
         tries = [(self.names.nvmlDeviceGetHandleByUUID, uuid)] if uuid else []

@@ -1,10 +1,16 @@
 """Which GPUs NVML lists, and what it knows of each."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import msgspec
+import structlog
 
 from domains.device.adapter import Adapter, pci_address
 from domains.device.nvml_driver import Nvml, text
 from domains.errors import ErrorReason, InternalError
+
+_log = structlog.get_logger()
 
 _ARCHITECTURES = (
     "kepler",
@@ -20,25 +26,43 @@ _ARCHITECTURES = (
 )
 
 
-def adapters(nvml: Nvml) -> tuple[Adapter, ...]:
-    """All of them; none without a driver. One that vanishes while it is asked is left out."""
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the driver lists."""
+
+    adapters: tuple[Adapter, ...] = ()
+    gone: bool = False
+    """Whether one that has a number is not there any more: the driver has to be opened anew to see it come back."""
+
+
+def adapters(nvml: Nvml, known: Mapping[int, Adapter]) -> Listed:
+    """All of them; none without a driver. One that vanishes while it is asked is left out.
+
+    `known`: by number, as they were listed before. One that does not answer now is taken to be what it was: only the
+    driver's word that it is gone makes it so.
+    """
     if not nvml.open():
-        return ()
+        return Listed()
     try:
         count = nvml.names.nvmlDeviceGetCount()
     except nvml.error as error:
         raise InternalError(f"NVIDIA's driver does not list its GPUs: {error}", ErrorReason.DRIVER_ERROR) from error
-    found = (_adapter(nvml, index) for index in range(count))
-    return tuple(adapter for adapter in found if adapter)
+    found: list[Adapter | None] = []
+    gone = False
+    for index in range(count):
+        try:
+            found.append(_adapter(nvml, index))
+        except nvml.error as error:
+            if nvml.is_gone(error):
+                gone = True
+            else:
+                _log.warning("a GPU does not say what it is", index=index, error=str(error))
+                found.append(known.get(index))
+    return Listed(adapters=tuple(adapter for adapter in found if adapter), gone=gone)
 
 
-def _adapter(nvml: Nvml, index: int) -> Adapter | None:
-    try:
-        handle = nvml.names.nvmlDeviceGetHandleByIndex(index)
-        uuid = text(nvml.names.nvmlDeviceGetUUID(handle))
-        return _described(nvml, index, handle, uuid)
-    except nvml.error:
-        return None
+def _adapter(nvml: Nvml, index: int) -> Adapter:
+    handle = nvml.names.nvmlDeviceGetHandleByIndex(index)
+    return _described(nvml, index, handle, text(nvml.names.nvmlDeviceGetUUID(handle)))
 
 
 def _described(nvml: Nvml, index: int, handle: Any, uuid: str) -> Adapter:

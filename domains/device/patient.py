@@ -39,8 +39,7 @@ class DriverThread:
         """The answer of `call`. DRIVER_ERROR after the deadline, and at once while an older call is overdue."""
         if self.hangs:
             raise self._overdue()
-        answer: Future[Answer] = Future()
-        self._calls.put((answer, call))
+        answer = self.begin(call)
         waiting = asyncio.wrap_future(answer)
         # Not `wait_for`: a caller that leaves must not cancel the call that others' answers queue behind.
         done, _ = await asyncio.wait({waiting}, timeout=self._limit_s)
@@ -48,6 +47,12 @@ class DriverThread:
             self._hung = answer
             raise self._overdue()
         return waiting.result()
+
+    def begin(self, call: Callable[[], Answer]) -> Future[Answer]:
+        """The answer, some time. Whoever asks again and again must wait for it first: one that hangs is followed by none."""
+        answer: Future[Answer] = Future()
+        self._calls.put((answer, call))
+        return answer
 
     def _overdue(self) -> InternalError:
         return InternalError(
@@ -99,6 +104,10 @@ class PatientTelemetry:
     async def set_power_limit(self, device: Device, watts: float | None) -> None:
         """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
         await self._thread(device).ask(partial(self._telemetry.set_power_limit, device, watts))
+
+    async def restore(self, device: Device) -> None:
+        """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
+        await self._thread(device).ask(partial(self._telemetry.restore, device))
 
     def hangs(self, device_id: str) -> bool:
         """Whether the driver owes an answer about this device beyond its deadline."""

@@ -36,9 +36,38 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Since the server started."""
     consecutive: int = 0
     """Since the last job or check that went well."""
+    recent_s: tuple[float, ...] = ()
+    """Unix times of the errors of the last `ERROR_WINDOW_S`, whatever went well between them."""
     last_failure: Failure | None = None
     last_failure_time_s: float = 0.0
     quarantined: bool = False
+
+    @property
+    def degraded(self) -> bool:
+        """Whether there were too many errors in a row, or in the window."""
+        return self.consecutive >= DEGRADE_AFTER or len(self.recent_s) >= DEGRADE_WITHIN
+
+    def after(self, failure: Failure, now_s: float) -> "Health":
+        """With one error more."""
+        consecutive, recent = self.consecutive + 1, (*self.lately(now_s).recent_s, now_s)
+        too_many = consecutive >= QUARANTINE_AFTER or len(recent) >= QUARANTINE_WITHIN
+        return Health(
+            error_count=self.error_count + 1,
+            consecutive=consecutive,
+            recent_s=recent,
+            last_failure=failure,
+            last_failure_time_s=now_s,
+            quarantined=self.quarantined or too_many,
+        )
+
+    def lately(self, now_s: float) -> "Health":
+        """Without the errors that the window has left behind."""
+        recent = tuple(at_s for at_s in self.recent_s if at_s > now_s - ERROR_WINDOW_S)
+        return self if recent == self.recent_s else msgspec.structs.replace(self, recent_s=recent)
+
+    def forgiven(self) -> "Health":
+        """Nothing counts against it any more; that there were errors stays known."""
+        return msgspec.structs.replace(self, consecutive=0, recent_s=(), quarantined=False)
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +78,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     present: bool = True
     worker_ready: bool = False
     worker_was_ready: bool = False
+    refusal: Failure | None = None
+    """Why no worker process can serve it on this machine as it is installed."""
     resetting: bool = False
     too_hot: bool = False
     running: int = 0
@@ -59,6 +90,11 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         last = self.health.last_failure.message if self.health.last_failure else ""
         table = (
             (not self.present, DeviceState.LOST, "the device is not there any more"),
+            (
+                self.refusal is not None,
+                DeviceState.QUARANTINED,
+                self.refusal.message if self.refusal else "",
+            ),
             (self.health.quarantined, DeviceState.QUARANTINED, f"failed repeatedly: {last}"),
             (self.resetting, DeviceState.RECOVERING, "it is being reset"),
             (
@@ -70,7 +106,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
             (self.settings.draining, DeviceState.DRAINING, ""),
             (not self.worker_ready, DeviceState.STARTING, "its worker process is starting"),
             (self.too_hot, DeviceState.DEGRADED, "it is hotter than its max_temperature_celsius"),
-            (self.health.consecutive >= DEGRADE_AFTER, DeviceState.DEGRADED, f"had errors lately: {last}"),
+            (self.health.degraded, DeviceState.DEGRADED, f"had errors lately: {last}"),
             (self.running > 0, DeviceState.BUSY, ""),
         )
         return next(((state, reason) for applies, state, reason in table if applies), (DeviceState.AVAILABLE, ""))
@@ -80,6 +116,10 @@ DEGRADE_AFTER = 2
 """Errors in a row after which a device takes work after the others."""
 QUARANTINE_AFTER = 4
 """Errors in a row after which it takes none: more than the attempts of one job, which may itself be the cause."""
+ERROR_WINDOW_S = 600.0
+DEGRADE_WITHIN = 4
+"""Errors in the window after which it is degraded although jobs went well between them."""
+QUARANTINE_WITHIN = 8
 
 TAKES_WORK = frozenset({DeviceState.AVAILABLE, DeviceState.BUSY, DeviceState.DEGRADED})
 
@@ -120,8 +160,8 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
         return self.condition.health
 
 
-def first_view(name: str, device: Device, condition: Condition, reach: DeviceReach) -> DeviceView:
-    """A device that was not seen before."""
+def first_view(name: str, device: Device, condition: Condition, reach: DeviceReach, instance: str = "") -> DeviceView:
+    """A device that was not seen before. `instance`: hex digits of this server, so that no etag of another one matches."""
     now = time.time()
     state, reason = condition.state()
     return DeviceView(
@@ -133,7 +173,7 @@ def first_view(name: str, device: Device, condition: Condition, reach: DeviceRea
         state_time_s=now,
         discover_time_s=now,
         update_time_s=now,
-        etag="1",
+        etag=f"{instance}00000001",
         reach=reach,
     )
 

@@ -51,6 +51,10 @@ class Telemetry(Protocol):
         """
         ...
 
+    def restore(self, device: Device) -> None:
+        """Put back the limits that held before our first change; nothing if we made none. Raises as `set_power_limit`."""
+        ...
+
 
 class NoTelemetry:
     """For a device whose driver tells nothing."""
@@ -70,6 +74,9 @@ class NoTelemetry:
     def set_power_limit(self, device: Device, watts: float | None) -> None:
         """NOT_SUPPORTED_ON_DEVICE."""
         raise no_power_limit(device)
+
+    def restore(self, device: Device) -> None:
+        """Nothing was changed."""
 
 
 class TelemetryByBackend:
@@ -98,6 +105,10 @@ class TelemetryByBackend:
     def set_power_limit(self, device: Device, watts: float | None) -> None:
         """As its backend does."""
         self.of(device).set_power_limit(device, watts)
+
+    def restore(self, device: Device) -> None:
+        """As its backend does."""
+        self.of(device).restore(device)
 
 
 def no_power_limit(device: Device) -> NotSupported:

@@ -12,11 +12,16 @@ Answer = TypeVar("Answer", bound=Report)
 
 
 async def reports_of(worker: Worker, order: Order) -> AsyncIterator[Report]:
-    """Every report of an order. The worker's refusal is raised as the error that it is; its death is WORKER_RESTARTING."""
+    """Every report of an order. The worker's refusal is raised as the error that it is; its death is WORKER_RESTARTING.
+
+    A worker whose driver has failed computes nothing more: it is ended, whatever the order was.
+    """
     try:
         async with aclosing(worker.carry_out(order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
             async for report in reports:
                 if isinstance(report, Failed):
+                    if report.reason == ErrorReason.DRIVER_ERROR:
+                        worker.end(f"its driver failed: {report.message}")
                     raise error_of(report)
                 yield report
     except WorkerGone as gone:

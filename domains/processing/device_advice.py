@@ -1,29 +1,65 @@
 """Advice about a device, from what is known of it here."""
 
+from collections import defaultdict, deque
+from collections.abc import Callable
+
 from domains.device.advice import AdviceFigures, DeviceAdvice, advise
 from domains.device.benchmark import BenchmarkReport
 from domains.device.devices import Devices
+from domains.device.effects import MeasuredRun
 from domains.device.settings import DeviceGoal
 from domains.model.catalogue import Catalogue
+from domains.processing.job import GenerateWork, Job
+from domains.processing.job_state import JobState
+from domains.processing.jobs import Jobs
+from domains.progress import Stage
+
+_REMEMBERED = 32
+"""Runs of each model on each device."""
 
 
 class DeviceAdvisor:
-    """Collects the figures for `domains.device.advice`."""
+    """Collects the figures for `domains.device.advice`; runs since the server started, from the receipts of their jobs."""
 
-    def __init__(self, devices: Devices, catalogue: Catalogue, tasks: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        devices: Devices,
+        catalogue: Catalogue,
+        tasks: tuple[str, ...],
+        jobs: Jobs,
+        usable_bytes: Callable[[str], int | None],
+    ) -> None:
+        """`usable_bytes`: what a device's budget lets the server use; None: it has no limit that is known."""
         self._devices = devices
         self._catalogue = catalogue
         self._tasks = tasks
+        self._usable_bytes = usable_bytes
+        self._runs: defaultdict[tuple[str, str], deque[MeasuredRun]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        jobs.listeners.append(self._note)
 
     def advise(self, name: str, goal: DeviceGoal, task: str, model_id: str) -> DeviceAdvice:
         """Settings that would serve a goal. DEVICE_NOT_FOUND, MODEL_NOT_FOUND, INVALID_FIELD."""
         view = self._devices.get(name)
         report: BenchmarkReport | None = view.benchmark
+        model = self._catalogue.get(model_id) if model_id else None
         figures = AdviceFigures(
             tasks=self._tasks,
             controls=view.reach.controls,
             max_concurrent_jobs=view.reach.capacity,
+            usable_memory_bytes=self._usable_bytes(view.device.id),
             benchmark=report.results if report else (),
+            runs=tuple(self._runs.get((view.device.id, model.id), ())) if model else (),
         )
-        size = self._catalogue.get(model_id).size_bytes if model_id else None
-        return advise(view.device, figures, goal, task, size, view.settings)
+        return advise(view.device, figures, goal, task, model.size_bytes if model else None, view.settings)
+
+    def _note(self, job: Job) -> None:
+        """A job that went well is a measurement."""
+        if job.state is JobState.SUCCEEDED and isinstance(job.work, GenerateWork) and job.receipt is not None:
+            view = self._devices.find(job.device_id)
+            timings = [one for one in job.receipt.work.timings if one.stage is not Stage.LOADING]
+            run = MeasuredRun(
+                seconds=sum(one.device_s or one.wall_s for one in timings) / len(job.work.resolved.seeds),
+                peak_device_bytes=job.receipt.work.peak_device_bytes,
+                power_limit_watts=view.settings.power_limit_watts if view else None,
+            )
+            self._runs[job.device_id, job.work.resolved.model_id].append(run)

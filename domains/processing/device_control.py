@@ -5,13 +5,17 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+import structlog
 
+from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView, next_view
 from domains.device.settings import DeviceSettings, changed
-from domains.errors import Aborted, ErrorReason
+from domains.errors import Aborted, DeviceOpsError, ErrorReason
 from domains.processing.dispatch import Dispatcher
+
+_log = structlog.get_logger()
 
 
 class DeviceChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +45,33 @@ class DeviceControl:
         self._enable = enable
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By device: the driver is asked in between, and meanwhile nobody else may change it."""
+        self._limited: set[str] = set()
+        """Devices whose power limit was changed here."""
+
+    async def apply_again(self, device_id: str) -> None:
+        """It was lost and is there again: its driver has forgotten what was chosen."""
+        async with self._changing[device_id]:
+            view = self._devices.get(device_id)
+            watts = view.settings.power_limit_watts
+            if watts is None:
+                return
+            try:
+                await self._telemetry.set_power_limit(view.device, watts)
+            except DeviceOpsError as error:
+                _log.warning("power limit could not be set again", device=device_id, problem=error.message)
+                settings = msgspec.structs.replace(self._devices.get(device_id).settings, power_limit_watts=None)
+                self._devices.set_settings(device_id, settings, "its driver refused its power limit when it came back")
+
+    async def restore_limits(self) -> None:
+        """The server stops, and with it what was chosen: each driver gets back what it had before."""
+        for device_id in sorted(self._limited):
+            view = self._devices.find(device_id)
+            if view is None or view.state is DeviceState.LOST:
+                continue
+            try:
+                await self._telemetry.restore(view.device)
+            except DeviceOpsError as error:
+                _log.warning("power limit could not be put back", device=device_id, problem=error.message)
 
     async def update(
         self, name: str, new: DeviceSettings, mask: Sequence[str], *, etag: str, validate_only: bool, cause: str
@@ -73,6 +104,7 @@ class DeviceControl:
         if settings.power_limit_watts != view.settings.power_limit_watts:
             # Before anything else changes: the driver may refuse.
             await self._telemetry.set_power_limit(view.device, settings.power_limit_watts)
+            self._limited.add(device_id)
         if settings.enabled and not view.settings.enabled:
             await self._enable(device_id)
         changed_view = self._devices.set_settings(device_id, settings, cause)

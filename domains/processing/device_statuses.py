@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+
+import structlog
 
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
@@ -12,11 +13,12 @@ from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.device.status import DeviceStatus
 from domains.device.telemetry import DeviceGone
-from domains.errors import DeviceOpsError
 from domains.processing.dispatch import Dispatcher
 
 _COOLER_CELSIUS = 5.0
 """So much below its ceiling a device must be before it counts as cool again."""
+
+_log = structlog.get_logger()
 
 Uptime = Callable[[str], tuple[float | None, int]]
 """By device: seconds since its worker was ready (None: none runs), and how often it was started again."""
@@ -30,6 +32,8 @@ class DeviceStatuses:
         self._telemetry = telemetry
         self._dispatcher = dispatcher
         self._uptime = uptime
+        self._unmeasured: set[str] = set()
+        """Hot devices that were told of because nobody can say whether they still are."""
 
     def ids(self) -> Sequence[str]:
         """All devices, lost ones too. STARTING before the first look is finished."""
@@ -71,18 +75,28 @@ class DeviceStatuses:
         return sample
 
     async def keep_judging(self, every_s: float) -> None:
-        """Look now and then at the devices that have a ceiling of temperature."""
+        """Look now and then at the devices that have a ceiling of temperature, and at what time has mended."""
         while True:
             for view in self._devices.list():
-                if view.settings.max_temperature_celsius is not None:
-                    with suppress(DeviceOpsError):  # A driver that does not answer now may answer next time.
+                try:
+                    self._devices.forget_old_errors(view.device.id)
+                    if view.settings.max_temperature_celsius is not None:
                         await self.sample(view)
+                except Exception:
+                    # A fault of ours costs this look, and not all that follow.
+                    _log.exception("a bug ended a look at a device", device=view.device.id)
             await asyncio.sleep(every_s)
 
     def _judge_heat(self, view: DeviceView, sample: DeviceSample) -> None:
         ceiling, now = view.settings.max_temperature_celsius, sample.temperature_celsius
         hot = view.condition.too_hot
-        above = None if ceiling is None or now is None else now - ceiling
-        too_hot = above is not None and above > (-_COOLER_CELSIUS if hot else 0.0)
+        if ceiling is not None and now is None:
+            # Not measured is not cool: the last verdict holds until there is another.
+            if hot and view.device.id not in self._unmeasured:
+                self._unmeasured.add(view.device.id)
+                _log.warning("hot device cannot be measured; it counts as hot", device=view.device.id)
+            return
+        self._unmeasured.discard(view.device.id)
+        too_hot = ceiling is not None and now is not None and now - ceiling > (-_COOLER_CELSIUS if hot else 0.0)
         if too_hot is not hot:
             self._devices.too_hot(view.device.id, too_hot)

@@ -90,6 +90,13 @@ class Dispatcher:
         """Start no more jobs; those that wait stay queued, on disk."""
         self._taking = False
 
+    def leave_front_work(self) -> None:
+        """Break off what the front does by itself: it goes on after the next start, from its journal."""
+        front = self.lanes.front_job_ids()
+        for task in self._tasks:
+            if task.get_name() in front:
+                task.cancel()
+
     async def idle(self) -> None:
         """Wait until nothing runs."""
         while self._tasks:
@@ -219,7 +226,7 @@ class Dispatcher:
             # Before the job waits again: it must not be given to the same dead worker.
             lane.closed = True
             # And the device's fault first, which is the cause of what becomes of the job.
-            await self._devices.until(lane.device_id, lambda view: not view.condition.worker_ready)
+            await lane.left.wait()
             self._interrupted(job.id, str(gone), lane)
 
     def _end_before_work(self, job_id: str) -> Cancelled | Interrupted | None:

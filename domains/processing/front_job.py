@@ -1,6 +1,9 @@
 """A job that the front process carries out by itself: what its journal is told at the end."""
 
+import asyncio
 import time
+from collections.abc import Coroutine
+from typing import TypeVar
 
 import msgspec
 
@@ -9,6 +12,8 @@ from domains.processing.job_event import Cancelled, JobReceipt, JobResult, Succe
 from domains.processing.jobs import Jobs
 from domains.processing.live_job import empty_receipt
 from domains.progress import Receipt, Stage, StageTiming
+
+Result = TypeVar("Result")
 
 _PATIENCE_S = 60.0
 """A wait for the journal has an end; it is waited again then."""
@@ -31,6 +36,26 @@ class FrontJob:
         live = self._jobs.live(self.id)
         while live.cancel_time_s is None and not live.journal.closed:
             await live.journal.more(live.journal.last_sequence, _PATIENCE_S)
+
+    async def unless_cancelled(self, work: Coroutine[None, None, Result]) -> Result | None:
+        """What the work gives. None: the job was asked to stop, and the work broke off where it waited."""
+        loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
+
+        async def listen() -> None:
+            await self.until_cancelled()
+            waiting.reschedule(loop.time())
+
+        try:
+            async with waiting:
+                listening = asyncio.create_task(listen())
+                try:
+                    return await work
+                finally:
+                    listening.cancel()
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            return None
 
     def succeeded(self, result: JobResult, stage: Stage, wall_s: float) -> None:
         """The end: all of it was done, in one stage."""

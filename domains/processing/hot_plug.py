@@ -14,22 +14,10 @@ from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
 from domains.processing.ask import ask
 from domains.processing.dispatch import Dispatcher
+from domains.processing.inventory_watch import Found, Inventory, InventoryWatch
 from domains.processing.worker import Described, ProbeOrder, order_id
 
 _log = structlog.get_logger()
-
-
-class Inventory(Protocol):
-    """What one backend lists, without the help of a worker."""
-
-    @property
-    def backend(self) -> Backend:
-        """Whose devices."""
-        ...
-
-    async def look(self) -> Mapping[str, Device]:
-        """Devices by the names that workers are started with, as far as they are known without one. Raises DRIVER_ERROR."""
-        ...
 
 
 class Workers(Protocol):
@@ -50,59 +38,59 @@ class HotPlug:
     def __init__(
         self, inventories: Sequence[Inventory], devices: Devices, workers: Workers, dispatcher: Dispatcher
     ) -> None:
-        self._inventories = inventories
+        self._watches = [InventoryWatch(inventory, self._note) for inventory in inventories]
         self._devices = devices
         self._workers = workers
         self._dispatcher = dispatcher
-        self._looking: asyncio.Task[Refreshed] | None = None
-        self._probing = False
-        """Whether that look also tries what each device can do."""
+        self._probing: asyncio.Task[tuple[str, ...]] | None = None
+        """Tries what each device can do, for all who asked meanwhile."""
 
     async def keep_looking(self, every_s: float) -> None:
         """By itself, now and then."""
         while True:
             await asyncio.sleep(every_s)
-            await self.look(timeout_s=every_s)
+            try:
+                await self.look(timeout_s=every_s)
+            except Exception:
+                # A fault of ours costs this look, and not all that follow.
+                _log.exception("a bug ended a look for devices")
 
     async def look(self, timeout_s: float, *, probe_again: bool = False) -> Refreshed:
-        """One look at all backends. Calls at the same time share one, unless it does not try what this one wants tried."""
-        while self._looking is not None and not self._looking.done() and probe_again and not self._probing:
-            await asyncio.wait([self._looking])
-        if self._looking is None or self._looking.done():
-            self._probing = probe_again
-            self._looking = asyncio.create_task(self._look(timeout_s, probe_again))
-        return await asyncio.shield(self._looking)
-
-    async def _look(self, timeout_s: float, probe_again: bool) -> Refreshed:
+        """A look at all backends that begins after the call; `probe_again` then tries what each device can do."""
         begin = time.monotonic()
-        added: list[str] = []
-        lost: list[str] = []
-        returned: list[str] = []
-        failures: list[BackendFailure] = []
-        for inventory in self._inventories:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    there = await inventory.look()
-            except TimeoutError:
-                error = InternalError(
-                    f"{inventory.backend} did not answer within {timeout_s:g} s", ErrorReason.DRIVER_ERROR
-                )
-                failures.append(_failure(inventory.backend, error))
-            except DeviceOpsError as error:
-                failures.append(_failure(inventory.backend, error))
-            else:
-                lost += self._note_lost(inventory.backend, frozenset(one.id for one in there.values()))
-                for name, device in there.items():
-                    self._note_present(name, device, added, returned)
-        changed = await self._probe_all(timeout_s) if probe_again else ()
+        said = await asyncio.gather(*(self._look_at(watch, timeout_s) for watch in self._watches))
+        found = [one for one in said if isinstance(one, Found)]
+        changed = await self._probe_again(timeout_s) if probe_again else ()
         return Refreshed(
-            added=tuple(added),
+            added=tuple(device_id for one in found for device_id in one.added),
             changed=changed,
-            lost=tuple(lost),
-            returned=tuple(returned),
-            failures=tuple(failures),
+            lost=tuple(device_id for one in found for device_id in one.lost),
+            returned=tuple(device_id for one in found for device_id in one.returned),
+            failures=tuple(one for one in said if isinstance(one, BackendFailure)),
             duration_s=time.monotonic() - begin,
         )
+
+    async def _look_at(self, watch: InventoryWatch, timeout_s: float) -> Found | BackendFailure:
+        try:
+            return await watch.look(timeout_s)
+        except TimeoutError:
+            message = f"{watch.backend} did not answer within {timeout_s:g} s"
+            return _failure(watch.backend, InternalError(message, ErrorReason.DRIVER_ERROR))
+        except DeviceOpsError as error:
+            return _failure(watch.backend, error)
+
+    async def _probe_again(self, timeout_s: float) -> tuple[str, ...]:
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._probe_all(timeout_s))
+        return await asyncio.shield(self._probing)
+
+    def _note(self, backend: Backend, there: Mapping[str, Device]) -> Found:
+        lost = self._note_lost(backend, frozenset(one.id for one in there.values()))
+        added: list[str] = []
+        returned: list[str] = []
+        for name, device in there.items():
+            self._note_present(name, device, added, returned)
+        return Found(added=tuple(added), lost=tuple(lost), returned=tuple(returned))
 
     def _note_lost(self, backend: Backend, there: frozenset[str]) -> list[str]:
         gone = [

@@ -36,6 +36,7 @@ from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.live_job import LiveJob, empty_receipt
 from domains.processing.pace import Pace
+from domains.processing.patience import patience
 from domains.processing.worker import (
     Benchmarked,
     BenchmarkOrder,
@@ -47,7 +48,6 @@ from domains.processing.worker import (
     Report,
     Worker,
     WorkerGone,
-    WorkerStalled,
 )
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageStarted
 
@@ -155,14 +155,8 @@ class JobRun:
 
     async def _next(self, reports: AsyncIterator[Report], worker: Worker) -> Report | None:
         """The next report; None: there are no more. A worker that tells nothing for too long hangs, and is ended."""
-        limit = self._tools.stall_timeout_s
-        try:
-            async with asyncio.timeout(limit):
-                return await anext(reports, None)
-        except TimeoutError:
-            why = f"the device told nothing of its work for {limit:g} s"
-            worker.end(why)
-            raise WorkerStalled(why) from None
+        async with patience(worker, self._tools.stall_timeout_s):
+            return await anext(reports, None)
 
     async def _take(self, report: Report) -> None:
         """One report."""

@@ -35,6 +35,8 @@ class Lane:
         """Somebody ended its worker on purpose: its end says nothing of the jobs."""
         self.closed = False
         """Its worker is gone; it takes nothing more."""
+        self.left = asyncio.Event()
+        """Set when its worker is gone, and everybody was told."""
         self.turns: deque[Turn] = deque()
         self.granted: set[Turn] = set()
         self.changed = asyncio.Event()

@@ -36,7 +36,9 @@ class Lanes:
     def remove(self, lane: Lane) -> None:
         """A worker is gone. Its jobs hear of it from their own orders; those who wait for a turn hear it here."""
         lane.closed = True
-        self._lanes.remove(lane)
+        lane.left.set()
+        if lane in self._lanes:
+            self._lanes.remove(lane)
         for turn in lane.turns:
             if not turn.granted.done():
                 turn.granted.set_result(None)
@@ -50,6 +52,10 @@ class Lanes:
     def with_job(self, job_id: str) -> Lane | None:
         """Where a job runs; None: it does not."""
         return next((lane for lane in self._lanes if job_id in lane.running), None)
+
+    def front_job_ids(self) -> frozenset[str]:
+        """Of the jobs that the front carries out by itself."""
+        return frozenset(job_id for lane in self._lanes if lane.worker is None for job_id in lane.running)
 
     async def ready(self, device_id: str) -> Lane:
         """The device's lane, once its worker is ready."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 from domains.device.devices import Devices, device_lost
 from domains.device.health import HealthDepth, Verdict
-from domains.errors import ErrorReason, FailedPrecondition, InternalError
+from domains.device.record import DeviceView
+from domains.errors import ErrorReason, FailedPrecondition, InternalError, NotSupported
 from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
 from domains.processing.device_care import DeviceCare
@@ -14,12 +16,15 @@ from domains.processing.front_job import FrontJob
 from domains.processing.job import Job, ResetWork
 from domains.processing.job_event import ResetReport, ResetResult
 from domains.processing.jobs import Jobs
-from domains.processing.worker import Emptied, EmptyOrder
+from domains.processing.patience import patience
+from domains.processing.worker import Emptied, EmptyOrder, WorkerStalled, order_id
 from domains.progress import Stage, StageStarted
 
 _READY_S = 120.0
 """How long a new worker process may take."""
 _CHECK_S = 60.0
+_EMPTY_S = 60.0
+"""A worker that is silent for so long, while it is to give back its memory, hangs."""
 
 
 class ResetRuns:
@@ -41,29 +46,30 @@ class ResetRuns:
         front, device_id = FrontJob(self._jobs, job), self._devices.get(job.work.device_id).device.id
         self._devices.resetting(device_id, True)
         try:
-            self._jobs.record(job.id, StageStarted(stage=Stage.DRAINING))
-            await self._drain(device_id, job.work.drain_timeout_s, front)
-            if front.cancelled:
-                front.stopped(Stage.DRAINING)
-                return
-            self._jobs.record(job.id, StageStarted(stage=Stage.RESETTING))
-            report = await self._reset(device_id, job.work, begin)
-            await self._verify(device_id)
+            report = await front.unless_cancelled(self._carry_out(job.id, device_id, job.work, begin))
         finally:
             self._devices.resetting(device_id, False)
-        view = self._devices.get(device_id)
-        front.succeeded(ResetResult(report=report, view=view), Stage.RESETTING, time.monotonic() - begin)
+        if report is None:
+            front.stopped(self._jobs.get(job.id).stage)
+        else:
+            result = ResetResult(report=report, view=self._devices.get(device_id))
+            front.succeeded(result, Stage.RESETTING, time.monotonic() - begin)
 
-    async def _drain(self, device_id: str, timeout_s: float, front: FrontJob) -> None:
+    async def _carry_out(self, job_id: str, device_id: str, work: ResetWork, begin: float) -> ResetReport:
+        self._jobs.record(job_id, StageStarted(stage=Stage.DRAINING))
+        await self._drain(device_id, work.drain_timeout_s)
+        self._jobs.record(job_id, StageStarted(stage=Stage.RESETTING))
+        report = await self._reset(device_id, work, begin)
+        await self._verify(device_id)
+        return report
+
+    async def _drain(self, device_id: str, timeout_s: float) -> None:
         """Let running jobs end; no new ones start meanwhile."""
         lane = self._dispatcher.lanes.of(device_id)
-        if lane is None:
-            return
-        waits = {asyncio.ensure_future(lane.idle()), asyncio.ensure_future(front.until_cancelled())}
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        if lane is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await lane.idle()
 
     async def _reset(self, device_id: str, work: ResetWork, begin: float) -> ResetReport:
         lane = self._dispatcher.lanes.of(device_id)
@@ -100,23 +106,34 @@ class ResetRuns:
         if lane is not None:
             lane.end_worker("the device is reset")
             await self._devices.until(device_id, lambda now: not now.condition.worker_ready)
+        else:
+            # It may hang before it is ready, or wait to be started again.
+            self._devices.tried_again(device_id)
+            self._care.end_worker(device_id, "the device is reset")
         try:
             async with asyncio.timeout(_READY_S):
-                ready = await self._devices.until(
-                    device_id, lambda now: now.condition.worker_ready or not now.condition.present
-                )
+                ready = await self._devices.until(device_id, _decided)
         except TimeoutError:
             message = f"device {device_id} did not come back within {_READY_S:g} s"
             raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id) from None
         if not ready.condition.present:
             raise device_lost(device_id, "it vanished during its reset")
+        if (refusal := ready.condition.refusal) is not None:
+            raise NotSupported(refusal.message, refusal.reason, device_id=device_id)
         after = await self._care.used_bytes(view)
         return None if before is None or after is None else before - after
 
     async def _empty(self, device_id: str) -> int | None:
         lane = await self._dispatcher.lanes.ready(device_id)
         async with self._dispatcher.lanes.turn(lane, alone=True) as worker:
-            done = await ask(worker, EmptyOrder(job_id=f"empty {device_id}", models=True), Emptied)
+            try:
+                async with patience(worker, _EMPTY_S):
+                    done = await ask(worker, EmptyOrder(job_id=order_id("empty"), models=True), Emptied)
+            except WorkerStalled as stalled:
+                message = f"{device_id} did not give back its memory; its worker process was ended: {stalled}"
+                error = InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id)
+                self._devices.failed(device_id, error)
+                raise error from stalled
         self._loaded.remove_device(device_id)
         return done.freed_bytes
 
@@ -126,3 +143,8 @@ class ResetRuns:
             bad = next(check for check in report.checks if check.verdict is Verdict.UNHEALTHY)
             message = f"device {device_id} was reset and is still not well: {bad.name}: {bad.message}"
             raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id, check=bad.name)
+
+
+def _decided(view: DeviceView) -> bool:
+    """Whether it is known how the device is after its reset."""
+    return view.condition.worker_ready or not view.condition.present or view.condition.refusal is not None

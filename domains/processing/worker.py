@@ -245,7 +245,7 @@ class Worker(Protocol):
 
     @property
     def quiet_s(self) -> float:
-        """How long it has told nothing of any order."""
+        """How long it has told nothing of any order; one that had nothing to do: since it was given its first."""
         ...
 
     def carry_out(self, order: Order) -> AsyncIterator[Report]:

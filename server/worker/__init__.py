@@ -2,6 +2,9 @@
 
 process.py   the worker process: takes the pipe, then torch, then orders
 orders.py    its loop: orders in, reports out, the step loop between
+refusal.py   what it refuses, or why it cannot serve its device at all
+command.py   how the process is started
 link.py      the front's end of one worker
 keeper.py    starts a worker, and starts it again when it dies
+household.py who hears of it; fleet.py is the real one
 """

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
 from domains.device.device import Device
 from domains.device.devices import Devices
@@ -27,8 +27,11 @@ class Fleet:
         reach: Callable[[Device], Awaitable[DeviceReach]],
         prepare: Callable[[str, WorkerLink], Awaitable[None]],
         jobs_per_device: int,
+        command: Callable[[str], Sequence[str]],
     ) -> None:
-        """`reach`: what can be measured and chosen on a device; `prepare`: what a worker is told first, by its name."""
+        """`reach`: what can be measured and chosen on a device; `prepare`: what a worker is told first, by its name;
+        `command`: starts it.
+        """
         self.keepers: list[WorkerKeeper] = []
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker becomes ready or is lost."""
@@ -44,6 +47,7 @@ class Fleet:
         self._reach = reach
         self._prepare = prepare
         self._jobs_per_device = jobs_per_device
+        self._command = command
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, name: str, device: Device | None) -> None:
@@ -58,7 +62,8 @@ class Fleet:
             if keeper.name == name or (device is not None and keeper.device_id == device.id):
                 keeper.resume()
                 return
-        keeper = WorkerKeeper(name, self, self._capacity)
+        keeper = WorkerKeeper(name, self, self._capacity, self._command)
+        keeper.device_id = device.id if device is not None else ""
         keeper.on_change = lambda: self.on_change()
         self.keepers.append(keeper)
         self.spawn(keeper.keep())
@@ -67,6 +72,11 @@ class Fleet:
         """End a device's worker, and start it no more."""
         for keeper in self._of(device_id):
             keeper.suspend()
+
+    def restart(self, device_id: str, why: str) -> None:
+        """End a device's worker process, ready or not, and start the next at once."""
+        for keeper in self._of(device_id):
+            keeper.end(why)
 
     def worker_of(self, device_id: str) -> WorkerLink | None:
         """The device's worker, if it is ready."""
@@ -133,6 +143,10 @@ class Fleet:
         self._dispatcher.lanes.add(lane)
         self._devices.described(name, device, reach, ready=True)
         self._dispatcher.pump()
+
+    def unready(self, name: str, problem: DeviceOpsError) -> None:
+        """A life of a worker ended before it was ready."""
+        self._devices.unready(name, problem)
 
     def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
         """A worker is gone. The device first: what breaks off now is told with its fault as the cause."""

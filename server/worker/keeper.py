@@ -2,25 +2,30 @@
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
 
+from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
 from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
+from server.worker.household import Household
 from server.worker.link import WorkerLink
 
 _SHORT_LIFE_S = 30.0
 """A worker that died younger than this is started again after a pause that doubles."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
+GREET_S = 120.0
+"""How long a worker may take to import torch and try its device; then it hangs."""
+_LAST_BREATH_S = 5.0
+"""How long a process whose pipe has ended may take to tell its exit status."""
 
 # How long OpenMP's idle threads spin before they sleep. For ever is fastest alone, but two torch processes that spin on the
 # same cores slow each other thirtyfold; never costs a third alone. Measured with the embedded model on 2 cores, seconds a
@@ -45,31 +50,18 @@ class KeeperState(StrEnum):
     STOPPED = "stopped"
 
 
-class Household(Protocol):
-    """What is around a worker. `server.worker.fleet` is the real one."""
-
-    async def prepare(self, name: str, link: WorkerLink) -> None:
-        """Tell the worker what it needs to know before its first order."""
-        ...
-
-    async def arrived(self, name: str, lane: Lane) -> None:
-        """A worker is ready."""
-        ...
-
-    def struck(self, device_id: str, fault_index: int) -> None:
-        """A worker of a simulated device tells that a scripted fault takes effect."""
-        ...
-
-    def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
-        """A worker is gone; `problem`: why, where nobody had meant it."""
-        ...
-
-
 class WorkerKeeper:
     """Keeps one device's worker alive, unless it is suspended."""
 
-    def __init__(self, name: str, household: Household, capacity: Callable[[str], int]) -> None:
-        """`capacity`: how many jobs a device, by id, may work on in turns."""
+    def __init__(
+        self,
+        name: str,
+        household: Household,
+        capacity: Callable[[str], int],
+        command: Callable[[str], Sequence[str]],
+        greet_s: float = GREET_S,
+    ) -> None:
+        """`capacity`: how many jobs a device, by id, may work on in turns; `command`: starts the worker of a name."""
         self.name = name
         """The device as its backend calls it: `cpu`, `cuda:0`, `sim-0`."""
         self.state = KeeperState.STARTING
@@ -79,21 +71,31 @@ class WorkerKeeper:
         self.ready_s: float | None = None
         """When the worker became ready, on the monotonic clock."""
         self.last_problem = ""
+        self.last_reason = ErrorReason.WORKER_RESTARTING
         self.link: WorkerLink | None = None
         """To a worker that is ready."""
         self.talking: WorkerLink | None = None
         """To a worker that lives, ready or not."""
         self.device_id = ""
-        """Empty until the worker has described itself once."""
+        """Empty until it is known, at the latest when the worker has described itself."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when the worker becomes ready or is lost."""
         self._household = household
         self._capacity = capacity
+        self._command = command
+        self._greet_s = greet_s
         self._process: ChildProcess | None = None
         self._meant_to_end = ""
         """Why somebody ended this life of the worker; empty: nobody has."""
         self._wanted = asyncio.Event()
         self._wanted.set()
+        self._hurry = asyncio.Event()
+        """Set when somebody wants the next life now."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether something has to be installed or configured first: the worker is not started again by itself."""
+        return self.last_reason in FINAL
 
     def suspend(self) -> None:
         """End the worker, and start it no more until `resume`."""
@@ -103,10 +105,12 @@ class WorkerKeeper:
     def resume(self) -> None:
         """Start it again."""
         self._wanted.set()
+        self._hurry.set()
 
     def end(self, why: str) -> None:
-        """Kill this life of the worker: even one that hangs in a driver ends."""
+        """Kill this life of the worker, even one that hangs in a driver; the next begins at once."""
         self._meant_to_end = self._meant_to_end or why
+        self._hurry.set()
         if self._process is not None:
             self._process.kill()
 
@@ -115,7 +119,7 @@ class WorkerKeeper:
         pause_s = 0.0
         try:
             while True:
-                await asyncio.sleep(pause_s)
+                await self._pause(None if self.refused else pause_s)
                 await self._wanted.wait()
                 begin_s = time.monotonic()
                 self._meant_to_end = ""
@@ -123,20 +127,32 @@ class WorkerKeeper:
                 young = time.monotonic() - begin_s < _SHORT_LIFE_S and not self._meant_to_end
                 pause_s = min(max(pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if young and self.restarts else 0.0
                 self.restarts += 1
-                self._set(KeeperState.RESTARTING if self._wanted.is_set() else KeeperState.STOPPED)
+                again = self._wanted.is_set() and not self.refused
+                self._set(KeeperState.RESTARTING if again else KeeperState.STOPPED)
         finally:
             self._set(KeeperState.STOPPED)
 
     async def _live(self) -> None:
         """One life of the worker, from its start to its death."""
-        command = (sys.executable, "-m", "server.worker.process", self.name)
-        process = await ChildProcess.start(*command, env={**os.environ, **_ENVIRONMENT})
+        self.last_reason = ErrorReason.WORKER_RESTARTING
+        try:
+            process = await ChildProcess.start(*self._command(self.name), env={**os.environ, **_ENVIRONMENT})
+        except OSError as error:
+            # No memory or no descriptors now: there may be some after the pause.
+            message = f"the worker process of {self.name} could not be started: {error}"
+            self._unready(InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name))
+            return
         self._process, self.pid, self.start_time_s = process, process.pid, time.time()
+        unready: DeviceOpsError | None = None
         try:
             async with FrameChannel(process) as channel:
-                await self._serve(channel, process)
-        except WorkerGone as gone:
-            self.last_problem = self._meant_to_end or str(gone)
+                if self._meant_to_end:
+                    # Somebody wanted its end before there was a process to end.
+                    process.kill()
+                link = await self._greeted(channel, process)
+                await self._serve(channel, process, link)
+        except DeviceOpsError as error:
+            unready = error
         except Exception:
             # A fault of ours costs this life of the worker, and not all that follow.
             _log.exception("a bug ended a worker", device=self.name)
@@ -147,23 +163,56 @@ class WorkerKeeper:
             process.close()
             self._process = None
             self.pid = self.start_time_s = self.ready_s = self.talking = None
+        if unready is not None:
+            self._unready(unready)
         _log.warning("worker ended", device=self.name, pid=process.pid, problem=self.last_problem)
 
-    async def _serve(self, channel: FrameChannel, process: ChildProcess) -> None:
-        """Give the dispatcher a lane for as long as the pipe holds."""
+    def _unready(self, problem: DeviceOpsError) -> None:
+        """This life ended before the worker was ready."""
+        self.last_problem, self.last_reason = problem.message, problem.reason
+        if self._meant_to_end:
+            self.last_problem, self.last_reason = self._meant_to_end, ErrorReason.WORKER_RESTARTING
+        else:
+            self._household.unready(self.name, problem)
+
+    async def _pause(self, pause_s: float | None) -> None:
+        """None: until somebody wants the next life."""
+        if pause_s != 0.0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._hurry.wait()
+        self._hurry.clear()
+
+    async def _greeted(self, channel: FrameChannel, process: ChildProcess) -> WorkerLink:
+        """The link to a worker that has described its device. Raises the worker's own refusal, or DRIVER_ERROR."""
         link = WorkerLink(channel, self.end, lambda index: self._household.struck(self.name, index))
         self.talking = link
-        await self._household.prepare(self.name, link)
-        await link.greet()
+        try:
+            async with asyncio.timeout(self._greet_s):
+                await self._household.prepare(self.name, link)
+                await link.greet()
+            return link
+        except TimeoutError:
+            why = f"hangs: it was not ready within {self._greet_s:g} s"
+        except WorkerGone as gone:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_BREATH_S):
+                    await process.wait()
+            why = f"ended before it was ready: {gone}, exit status {process.returncode}"
+        message = f"the worker process of {self.name} {why}"
+        raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name)
+
+    async def _serve(self, channel: FrameChannel, process: ChildProcess, link: WorkerLink) -> None:
+        """Give the dispatcher a lane for as long as the pipe holds."""
         self.device_id = link.device.id
         lane = Lane(lambda: self._capacity(link.device.id), link)
         self.link = link
         self.ready_s = time.monotonic()
         self._set(KeeperState.READY)
         _log.info("worker ready", device=link.device.id, name=link.device.display_name, pid=self.pid)
-        await self._household.arrived(self.name, lane)
         problem: DeviceOpsError | None = None
         try:
+            await self._household.arrived(self.name, lane)
             end = await asyncio.shield(channel.closed)
             self.last_problem = self._meant_to_end or f"{end.detail}, exit status {await process.wait()}"
             if not self._meant_to_end:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable
 
 from domains.device.device import Device
 from domains.errors import InternalError
-from domains.inference.outcome import ImageReady
-from domains.processing.worker import FaultStruck, Order, Report, WorkerGone
+from domains.inference.outcome import Failed, ImageReady
+from domains.processing.ask import error_of
+from domains.processing.worker import Described, FaultStruck, Order, Report, WorkerGone
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
 from server.stdio.ending import Code
@@ -36,7 +37,7 @@ class WorkerLink:
 
     @property
     def quiet_s(self) -> float:
-        """How long it has told nothing of any order."""
+        """How long it has told nothing of any order; one that had nothing to do: since it was given its first."""
         return time.monotonic() - self._last_word_s
 
     def end(self, why: str) -> None:
@@ -44,10 +45,14 @@ class WorkerLink:
         self._end(why)
 
     async def greet(self) -> None:
-        """Wait until the worker has torch and has tried its device. Raises `WorkerGone`."""
+        """Wait until the worker has torch and has tried its device. Raises `WorkerGone`, or why it cannot serve."""
         async with await self._channel.open(wire.DESCRIBE, b"") as call:
             async for payload in call:
-                self._device = wire.decode_device(payload.data)
+                answer = wire.decode_report(payload.data)
+                if isinstance(answer, Failed):
+                    raise error_of(answer)
+                assert isinstance(answer, Described), "a worker answers with its device, or with why there is none"
+                self._device = answer.device
                 return
             raise WorkerGone(call.status.message if call.status else "it said nothing of its device")
 
@@ -62,6 +67,9 @@ class WorkerLink:
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
         key, pieces = order.job_id, ImagePieces()
+        if not self._calls:
+            # It owed nobody a word until now.
+            self._last_word_s = time.monotonic()
         self._calls[key] = None
         try:
             async with await self._channel.open(wire.CARRY_OUT, wire.encode(order)) as call:

@@ -8,11 +8,13 @@ import msgspec
 from structlog.contextvars import bound_contextvars
 
 from domains.device.device import Device
+from domains.device.device_names import ordinal
 from domains.device.on_device.probe import probe
+from domains.device.on_device.torch_device import cannot_use, torch_name
 from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.describe import describe
 from domains.device.simulated.fault_book import SimSetup
-from domains.errors import DeviceOpsError, ErrorReason
+from domains.errors import ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
@@ -20,6 +22,7 @@ from domains.memory.on_device import allocator
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Model
 from domains.processing.worker import (
+    Described,
     EmptyOrder,
     FaultStruck,
     GenerateOrder,
@@ -37,6 +40,7 @@ from server.stdio.peer import FramePeer
 from server.worker import wire
 from server.worker.device_orders import DeviceOrders
 from server.worker.image_frames import send_image
+from server.worker.refusal import failed, renamed
 
 _LOAD_REPORT_S = 0.1
 """Loading tells of its bytes at most this often."""
@@ -47,8 +51,11 @@ _LAST_WORD_S = 5.0
 class OrderLoop:
     """One thread does everything here; the pipe has its own reader."""
 
-    def __init__(self, peer: FramePeer, name: str) -> None:
-        """`name`: `cpu`, `cuda:0`, `sim-0`. A simulated device waits for its script first."""
+    def __init__(self, peer: FramePeer, name: str, *, pinned: bool = False) -> None:
+        """`name`: `cpu`, `cuda:0`, `sim-0`. A simulated device waits for its script first.
+
+        `pinned`: this process sees no other GPU. Raises why it cannot serve the device.
+        """
         self._peer = peer
         self._commands: deque[Command] = deque()
         """Taken from the pipe while somebody looked for something else."""
@@ -56,8 +63,12 @@ class OrderLoop:
         self._simulated = SimulatedHardware(self._first_setup(), self._struck) if name.startswith("sim-") else None
         self._cpu: Device | None = None
         """What a simulated device computes on."""
-        self._torch_name = "cpu" if self._simulated else name
-        runtime = allocator.start(self._torch_name)
+        self._name = name
+        self._torch_name = "cpu" if self._simulated else torch_name(name, pinned=pinned)
+        try:
+            runtime = allocator.start(self._torch_name)
+        except RuntimeError as error:
+            raise cannot_use(name, error) from error
         self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated, unwanted=self._unwanted)
         self._device = self._probe()
         self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime)
@@ -98,7 +109,7 @@ class OrderLoop:
 
     def _probe(self) -> Device:
         if self._simulated is None:
-            return probe(self._torch_name)
+            return probe(self._torch_name, ordinal(self._name))
         self._cpu = self._cpu or probe(self._torch_name)
         return describe(self._simulated.device, self._cpu)
 
@@ -144,7 +155,7 @@ class OrderLoop:
     def _begin(self, call_id: int, method: str, data: bytes) -> None:
         match method:
             case wire.DESCRIBE:
-                self._peer.send(call_id, wire.encode(self._device))
+                self._peer.send(call_id, wire.encode(Described(device=self._device)))
                 self._peer.close(call_id)
             case wire.CARRY_OUT:
                 self._present_call = call_id
@@ -285,12 +296,8 @@ class OrderLoop:
         self._peer.send(call_id, wire.encode(report))
 
     def _end(self, call_id: int, last: Finished | Failed | Stopped) -> None:
-        if isinstance(last, Failed) and last.reason == ErrorReason.DRIVER_ERROR:
-            self._poisoned = True
+        if isinstance(last, Failed):
+            self._poisoned = self._poisoned or last.reason == ErrorReason.DRIVER_ERROR
+            last = last if self._simulated else renamed(last, self._torch_name, self._name)
         self._send(call_id, last)
         self._peer.close(call_id)
-
-
-def failed(error: DeviceOpsError) -> Failed:
-    """An error as the last report of an order."""
-    return Failed(reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt())

@@ -1,4 +1,4 @@
-"""The worker process: `python -m server.worker.process DEVICE`.
+"""The worker process: `python -m server.worker.process DEVICE [UUID]`. With a UUID it sees that GPU alone.
 
 The pipe comes first: from then on nothing that prints can disturb it, and pings are answered while torch is imported.
 """
@@ -24,10 +24,20 @@ def main() -> None:
     if not sys.argv[1].startswith("cuda") and sys.platform != "win32":
         os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
+    pinned = len(sys.argv) > 2
+    if pinned:
+        os.environ["CUDA_VISIBLE_DEVICES"] = sys.argv[2]
     # torch takes seconds: only now.
+    from domains.errors import DeviceOpsError
     from server.worker.orders import OrderLoop
+    from server.worker.refusal import refuse
 
-    OrderLoop(peer, sys.argv[1]).run()
+    try:
+        loop = OrderLoop(peer, sys.argv[1], pinned=pinned)
+    except DeviceOpsError as error:
+        refuse(peer, error)
+    else:
+        loop.run()
 
 
 def _die_with_parent() -> None:

@@ -4,12 +4,11 @@ from typing import Final
 
 import msgspec
 
-from domains.device.device import Device
 from domains.device.simulated.fault_book import SimSetup
 from domains.processing.worker import Order, Report
 
 DESCRIBE: Final = "/deviceops.worker/Describe"
-"""Answers one `Device`, once torch is there and has tried the device."""
+"""Answers `Described`, once torch is there and has tried the device; `Failed`: why this process cannot serve it."""
 SETUP: Final = "/deviceops.worker/Setup"
 """Takes the `SimSetup` of a simulated device; before `DESCRIBE`, and again when the script changes."""
 CARRY_OUT: Final = "/deviceops.worker/CarryOut"
@@ -19,4 +18,3 @@ encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(Order).decode
 decode_report = msgspec.msgpack.Decoder(Report).decode
 decode_setup = msgspec.msgpack.Decoder(SimSetup).decode
-decode_device = msgspec.msgpack.Decoder(Device).decode

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deviceops.device.v1 import device_service_pb2, device_work_pb2
 from tests.faults.processes import eventually, gone
 from tests.server import asking
 from tests.server.asking import ENDINGS, kind, kinds, picture
@@ -47,6 +48,22 @@ def test_a_job_that_takes_longer_is_left_to_the_next_start() -> None:
         assert all(update.event.sequence > last_seen for update in rest)
         # A server that goes is not a caller that leaves.
         assert kind(asking.watch(server, attached)[-1]) == "succeeded"
+
+
+def test_a_reset_that_waits_for_its_worker_is_left_to_the_next_start() -> None:
+    with running_server("--device", "sim", environment={"DEVICEOPS_DRAIN_S": "0"}) as server:
+        assert kind(asking.watch(server, asking.submit(server))[-1]) == "succeeded"
+        request = device_service_pb2.ResetDeviceRequest(
+            device_reset=device_work_pb2.DeviceReset(device_id="sim-0"), detached=True
+        )
+        door = server.device.ResetDevice(request, timeout=asking.CALL_S)
+        update = asking.until(door, lambda update: update.event.stage_started.stage == "resetting")
+        job_id = update.event.job_id
+        # Two minutes are what a reset waits for a new worker.
+        assert server.stop() == 0
+        server.start()
+        ends = [name for name in kinds(asking.watch(server, job_id)) if name in ENDINGS]
+        assert ends == ["succeeded"]
 
 
 def test_an_idle_server_goes_at_once() -> None:

@@ -218,3 +218,17 @@ def test_a_reset_of_the_content_keeps_the_process(machine: Machine) -> None:
     assert ended.device_reset_report.ended_loaded_model_ids == ["emoji-sd@sim-0"]
     assert ended.device_reset_report.freed_bytes > 0
     assert server.worker_pid == worker
+
+
+def test_a_check_during_a_long_load_disturbs_nobody(machine: Machine) -> None:
+    server, _, _ = machine
+    break_it(machine, 'kind = "slow_load"\nbytes_per_second = 6000000')
+    reset(server, level=device_work_pb2.DEVICE_RESET_LEVEL_CONTENT)
+    worker, job_id = server.worker_pid, asking.submit(server)
+    watching = asking.follow(server, job_id)
+    asking.until(watching, lambda update: update.event.stage_started.stage == "loading")
+    refusal = asking.refused(lambda: check(server, timeout={"seconds": 1}))
+    assert refusal.reason == "QUEUE_TIMEOUT"
+    assert kind(asking.journal_of(watching)[-1]) == "succeeded"
+    assert server.worker_pid == worker
+    assert state(server, "sim-0") == "AVAILABLE"

@@ -22,7 +22,6 @@ def features(device: torch.device) -> tuple[str, ...]:
         "pinned_memory": _pinned_memory,
         "flash_attention": _flash_attention,
         "compile": _compile,
-        "peer_copy": _peer_copy,
     }
     return tuple(name for name, works in tried.items() if works(device))
 
@@ -54,7 +53,7 @@ def _flash_attention(device: torch.device) -> bool:
 
 def _compile(device: torch.device) -> bool:
     """Whether what torch.compile builds with is there and builds: compiling a function itself takes many seconds."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and importlib.util.find_spec("triton") is None):
         return False
     names = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++", "clang++", "c++")
     compiler = next(filter(None, map(shutil.which, names)), None)
@@ -74,15 +73,6 @@ def _builds(compiler: str) -> bool:
     return done.returncode == 0
 
 
-def _peer_copy(device: torch.device) -> bool:
-    """Whether this GPU reads the memory of another one of this machine by itself."""
-    if device.type != "cuda":
-        return False
-    own = device.index or 0
-    others = (other for other in range(torch.cuda.device_count()) if other != own)
-    return any(torch.cuda.can_device_access_peer(own, other) for other in others)
-
-
 def allocation_alignment(device: torch.device) -> int | None:
     """Memory comes in multiples of this: what one byte takes of a GPU's allocator, how a CPU's pieces lie."""
     if device.type == "cuda":
@@ -91,5 +81,7 @@ def allocation_alignment(device: torch.device) -> int | None:
         taken = torch.cuda.memory_allocated(device) - before
         del byte
         return taken or None
+    if device.type != "cpu":
+        return None
     pieces = [torch.empty(size, dtype=torch.uint8) for size in range(1, 256, 4)]
     return reduce(gcd, (piece.data_ptr() for piece in pieces)) or None

@@ -14,23 +14,30 @@ from domains.device.inventory import host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver
 from domains.device.on_device.features import allocation_alignment, features
-from domains.errors import ErrorReason, InternalError
+from domains.device.on_device.torch_device import cannot_use, directml_adapters
+from domains.errors import InternalError
 
+_VENDORS = ("NVIDIA", "AMD", "Intel", "Qualcomm", "Microsoft")
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def probe(name: str) -> Device:
-    """The device by its torch name (`cpu`, `cuda:0`). Raises DRIVER_ERROR if torch cannot use it."""
+def probe(name: str, number: int | None = None) -> Device:
+    """The device by its torch name (`cpu`, `cuda:0`). Raises DRIVER_ERROR if torch cannot use it.
+
+    `number`: what everybody else calls it, where this process counts otherwise.
+    """
     device = torch.device(name)
     try:
         tried = tuple(_try(device, dtype) for dtype in _PRECISIONS)
     except RuntimeError as error:
-        raise InternalError(
-            f"torch {torch.__version__} cannot use {name}: {str(error).splitlines()[0]}",
-            ErrorReason.DRIVER_ERROR,
-            device=name,
-        ) from error
-    return _cuda(device, tried) if device.type == "cuda" else _cpu(tried)
+        raise cannot_use(name, error) from error
+    match device.type:
+        case "cuda":
+            return _cuda(device, tried, (device.index or 0) if number is None else number)
+        case "privateuseone":
+            return _directml(device, tried)
+        case _:
+            return _cpu(tried)
 
 
 def libraries() -> tuple[str, ...]:
@@ -75,10 +82,31 @@ def _cpu(tried: tuple[PrecisionSupport, ...]) -> Device:
     )
 
 
-def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
-    facts = torch.cuda.get_device_properties(device)
+def _directml(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
+    """DirectML tells an adapter's name and nothing else."""
     index = device.index or 0
-    uuid, place = _identity(facts, index)
+    name = directml_adapters()[index]
+    return Device(
+        id=f"directml-{index}",
+        aliases=(f"directml:{index}",),
+        display_name=name,
+        kind=DeviceKind.DISCRETE_GPU,
+        backend=Backend.DIRECTML,
+        backend_index=index,
+        vendor=next((vendor for vendor in _VENDORS if vendor.lower() in name.lower()), ""),
+        total_memory_bytes=None,
+        precision_support=tried,
+        features=features(device),
+        driver_name="directml",
+        worker_pid=os.getpid(),
+        libraries=libraries(),
+        probe_time_s=time.time(),
+    )
+
+
+def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...], index: int) -> Device:
+    facts = torch.cuda.get_device_properties(device)
+    uuid, place = _identity(facts, device.index or 0)
     adapter = _adapter(uuid, place)
     return Device(
         id=f"gpu-{uuid[:8]}" if uuid else f"gpu-{index}",

@@ -1,5 +1,6 @@
 """Torch's errors in our words. The only place that reads their texts."""
 
+import re
 from typing import Any
 
 import structlog
@@ -12,6 +13,9 @@ _log = structlog.get_logger()
 _HOST_TEXTS = ("DefaultCPUAllocator", "can't allocate memory", "Cannot allocate memory")
 # DirectML has no exception type of its own for this; these are its texts.
 _DEVICE_TEXTS = ("CUDA out of memory", "Could not allocate tensor", "not enough GPU video memory")
+_TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
+_WANTED = re.compile(r"Could not allocate tensor with (\d+) bytes")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LACKING_TEXTS = ("not implemented for", "not supported", "does not support", "Could not run")
 _DRIVER_TEXTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
@@ -25,7 +29,7 @@ def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsEr
         return error
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or _says(error, text, _DEVICE_TEXTS):
-        return _device_full(device, doing)
+        return _device_full(device, doing, needed_bytes(text))
     if isinstance(error, MemoryError) or _says(error, text, _HOST_TEXTS):
         message = f"the host ran out of memory while {doing}; ask for a smaller or for fewer pictures"
         return ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY, device=device, doing=doing)
@@ -48,13 +52,22 @@ def _says(error: Exception, text: str, texts: tuple[str, ...]) -> bool:
     return isinstance(error, RuntimeError) and any(part in text for part in texts)
 
 
-def _device_full(device: torch.device, doing: str) -> ResourceExhausted:
+def needed_bytes(text: str) -> int | None:
+    """What an allocation wanted, as far as torch's text tells: CUDA's is rounded to hundredths of its unit."""
+    if (told := _TRIED.search(text)) is not None:
+        return round(float(told[1]) * _UNITS[told[2]])
+    told = _WANTED.search(text)
+    return int(told[1]) if told else None
+
+
+def _device_full(device: torch.device, doing: str, needed: int | None) -> ResourceExhausted:
     free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (None, None)
-    room = "" if free is None else f" ({free} of {total} bytes free)"
+    wish = "" if needed is None else f", needed {needed} bytes"
+    room = "" if free is None else f" ({free} of {total} bytes free{wish})"
     message = (
         f"{device} ran out of memory while {doing}{room}; ask for a smaller or for fewer pictures, or unload a model"
     )
     facts: dict[str, Any] = {"device": device, "doing": doing}
-    if free is not None:
-        facts |= {"free_bytes": free, "total_bytes": total}
+    amounts = {"needed_bytes": needed, "available_bytes": free, "total_bytes": total}
+    facts |= {name: amount for name, amount in amounts.items() if amount is not None}
     return ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY, **facts)

@@ -63,6 +63,11 @@ class SimulatedTelemetry:
         with self._lock:
             self._card(device.id).limit_watts = watts
 
+    def restore(self, device: Device) -> None:
+        """No limit of ours."""
+        with self._lock:
+            self._card(device.id).limit_watts = None
+
     def _there(self, device: Device) -> SimDevice:
         sim_device = self._find(device.id)
         if sim_device is None or not sim_device.present:

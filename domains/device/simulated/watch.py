@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from domains.device.device import Backend, Device
 from domains.device.simulated.describe import unprobed
@@ -20,6 +21,8 @@ from domains.device.simulated.script_file import read_script
 from domains.errors import InvalidRequest
 
 LOOK_EVERY_S = 0.25
+
+_log = structlog.get_logger()
 
 _Stamp = tuple[int, int, int]
 
@@ -81,7 +84,11 @@ class ScriptWatch:
         """Until cancelled."""
         while True:
             await self._pause(every_s)
-            await self.look_again()
+            try:
+                await self.look_again()
+            except Exception:
+                # A fault of ours costs this look, and not all that follow.
+                _log.exception("a bug ended a look at the simulated devices' script")
 
     async def look_again(self) -> Difference:
         """What is different since the last look."""

@@ -193,7 +193,7 @@ class Grants:
             self._end(reservation_id, ReservationState.PREEMPTED)
 
     def lose(self, pool_id: str) -> None:
-        """The pool's device is lost, and with it what was kept there; those who wait hear DEVICE_LOST."""
+        """The pool's device is lost, and with it what was kept there, which is told; those who wait hear DEVICE_LOST."""
         if line := self._lines.pop(pool_id, None):
             message = f"the device of memory pool {pool_id} was lost; choose another"
             line.end(Aborted(message, ErrorReason.DEVICE_LOST, memory_pool_id=pool_id))

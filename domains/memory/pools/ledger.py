@@ -143,7 +143,7 @@ class Ledger:
         self._grants.preempt(reservation_id)
 
     def lose(self, pool_id: str) -> None:
-        """The pool's device is lost, and with it what was kept there; those who wait hear DEVICE_LOST."""
+        """The pool's device is lost, and with it what was kept there, which is told; those who wait hear DEVICE_LOST."""
         self._grants.lose(pool_id)
 
     async def _create(self, ask: ReservationAsk) -> Granted:

@@ -8,9 +8,17 @@ import pytest
 from domains import storage
 from domains.device.device import Backend, Device, DeviceKind, DeviceState
 from domains.device.devices import Devices
-from domains.device.record import DEGRADE_AFTER, QUARANTINE_AFTER, DeviceFigures, DeviceReach
+from domains.device.record import (
+    DEGRADE_AFTER,
+    DEGRADE_WITHIN,
+    ERROR_WINDOW_S,
+    QUARANTINE_AFTER,
+    QUARANTINE_WITHIN,
+    DeviceFigures,
+    DeviceReach,
+)
 from domains.device.settings import DeviceSettings
-from domains.errors import ErrorReason, InternalError, NotFound, Unavailable
+from domains.errors import ErrorReason, InternalError, NotFound, NotSupported, Unavailable
 from domains.events import EventLog, SystemEvent
 
 FAULT = InternalError("the driver failed", ErrorReason.DRIVER_ERROR)
@@ -82,6 +90,57 @@ def test_errors_in_a_row_degrade_then_quarantine_and_success_mends_only_the_firs
     world.devices.passed(device_id)
     assert world.state(device_id) is DeviceState.AVAILABLE
     assert world.devices.get(device_id).health.error_count == QUARANTINE_AFTER
+
+
+def test_errors_in_a_window_count_although_jobs_go_well_between_them(tmp_path: Path) -> None:
+    world, now = World(tmp_path), 1000.0
+    world.devices = Devices(world.log, clock=lambda: now)
+    device_id = world.ready()
+    for count in range(1, QUARANTINE_WITHIN + 1):
+        world.devices.failed(device_id, FAULT)
+        world.devices.succeeded(device_id)
+        expected = DeviceState.AVAILABLE if count < DEGRADE_WITHIN else DeviceState.DEGRADED
+        assert world.state(device_id) is (DeviceState.QUARANTINED if count == QUARANTINE_WITHIN else expected)
+    world.devices.passed(device_id)
+    for _ in range(DEGRADE_WITHIN):
+        world.devices.failed(device_id, FAULT)
+        world.devices.succeeded(device_id)
+    assert world.state(device_id) is DeviceState.DEGRADED
+    now += ERROR_WINDOW_S
+    world.devices.forget_old_errors(device_id)
+    assert world.state(device_id) is DeviceState.AVAILABLE
+
+
+def test_a_worker_that_does_not_become_ready_counts_against_its_device(world: World) -> None:
+    device = a_device()
+    world.devices.described("cuda:0", device, DeviceReach(), ready=False)
+    for _ in range(QUARANTINE_AFTER):
+        world.devices.unready("cuda:0", FAULT)
+    assert world.state(device.id) is DeviceState.QUARANTINED
+    told = [event for event in world.events() if event.kind == "device.error"]
+    assert [event.failure and event.failure.reason for event in told] == [ErrorReason.DRIVER_ERROR] * QUARANTINE_AFTER
+
+
+def test_what_nothing_installed_can_serve_is_refused_with_what_to_install(world: World) -> None:
+    refusal = NotSupported("install torch with CUDA", ErrorReason.FEATURE_NOT_INSTALLED)
+    world.devices.unready("cuda:0", refusal)
+    for ask in (world.devices.get, world.devices.check):
+        with pytest.raises(NotSupported, match="install torch"):
+            ask("cuda:0")
+    world.devices.check_known()
+    device_id = world.devices.described("cuda:0", a_device(), DeviceReach(), ready=False).device.id
+    world.devices.unready("cuda:0", refusal)
+    assert world.state(device_id) is DeviceState.QUARANTINED
+    assert world.devices.get(device_id).state_reason == "install torch with CUDA"
+    world.ready()
+    assert world.state(device_id) is DeviceState.AVAILABLE
+
+
+def test_an_etag_of_another_server_is_none_of_this_one(world: World) -> None:
+    device_id = world.ready()
+    other = Devices(world.log)
+    other.described("cuda:0", a_device(), DeviceReach(capacity=2), ready=True)
+    assert other.get(device_id).etag != world.devices.get(device_id).etag
 
 
 def test_the_etag_changes_with_settings_and_capabilities_and_not_with_the_state(world: World) -> None:

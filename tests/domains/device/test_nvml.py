@@ -112,6 +112,53 @@ def test_a_gpu_that_vanishes_is_gone_and_comes_back_after_the_driver_is_opened_a
     assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
 
 
+def test_a_lost_gpu_is_seen_again_by_the_next_look_and_an_error_loses_none() -> None:
+    gpu, other = FakeGpu(), FakeGpu(uuid="GPU-99999999-0000-1111-2222-333344445555", place="0000:66:00.0")
+    driver = FakeNvml(gpu, other)
+    telemetry = NvmlTelemetry(driver)
+    everything = telemetry.inventory()
+    assert [adapter.uuid for adapter in everything] == [UUID, other.uuid]
+    telemetry.sample(DEVICE)
+    gpu.answers["UUID"] = NO["unknown"]
+    assert telemetry.inventory() == everything
+    gpu.answers["UUID"] = UUID
+    gpu.present = False
+    assert [adapter.uuid for adapter in telemetry.inventory()] == [other.uuid]
+    # A handle of before stays that of a lost GPU, as NVML's does.
+    driver.gpus[0] = FakeGpu()
+    assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID, other.uuid]
+    assert telemetry.sample(DEVICE).utilization_ratio == 0.75
+
+
+def test_a_gpu_that_is_not_counted_any_more_is_looked_for_with_a_driver_opened_anew() -> None:
+    gpu, driver = FakeGpu(), FakeNvml()
+    driver.gpus = [gpu]
+    telemetry = NvmlTelemetry(driver)
+    telemetry.inventory()
+    telemetry.sample(DEVICE)
+    driver.gpus, gpu.present = [], False
+    for _ in range(2):
+        assert telemetry.inventory() == ()
+    driver.gpus = [FakeGpu()]
+    telemetry.inventory()
+    assert telemetry.sample(DEVICE).utilization_ratio == 0.75
+
+
+def test_the_limit_of_before_is_put_back_once() -> None:
+    gpu = FakeGpu()
+    gpu.limit_mw = 650_000
+    driver = FakeNvml(gpu)
+    telemetry = NvmlTelemetry(driver)
+    telemetry.restore(DEVICE)
+    for watts in (300, 400):
+        telemetry.set_power_limit(DEVICE, watts)
+    telemetry.restore(DEVICE)
+    assert gpu.limit_mw == 650_000
+    gpu.limit_mw = 500_000
+    telemetry.restore(DEVICE)
+    assert gpu.limit_mw == 500_000
+
+
 def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:
     (adapter,) = NvmlTelemetry(FakeNvml(FakeGpu())).inventory()
     assert (adapter.device_id, adapter.pci_bus_id) == ("gpu-1a2b3c4d", "0000:65:00.0")

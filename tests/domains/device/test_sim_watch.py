@@ -134,3 +134,19 @@ async def test_without_a_file_the_script_stays() -> None:
     watch = ScriptWatch(default_script(2))
     assert not await watch.look_again()
     assert set(await watch.look()) == {"sim-0", "sim-1"}
+
+
+async def test_a_bug_of_whoever_listens_ends_no_further_looks(written: Written) -> None:
+    looks = 0
+
+    async def look_again() -> Difference:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise RuntimeError("a bug")
+        raise asyncio.CancelledError
+
+    written.watch.look_again = look_again  # pyright: ignore[reportAttributeAccessIssue]  # a bug of ours
+    with pytest.raises(asyncio.CancelledError):
+        await written.watch.keep_looking(0.0)
+    assert looks == 2

@@ -205,7 +205,7 @@ namespace DeviceOps.Api.Device.V1 {
     /// </summary>
     [pbr::OriginalName("DEVICE_STATE_BUSY")] Busy = 3,
     /// <summary>
-    /// Works, but is throttled, too hot, or had errors lately. Takes work after the others.
+    /// Works, but is throttled, too hot, or had errors lately: two in a row, or four in ten minutes. Takes work after the others.
     /// </summary>
     [pbr::OriginalName("DEVICE_STATE_DEGRADED")] Degraded = 4,
     /// <summary>
@@ -221,7 +221,8 @@ namespace DeviceOps.Api.Device.V1 {
     /// </summary>
     [pbr::OriginalName("DEVICE_STATE_RECOVERING")] Recovering = 7,
     /// <summary>
-    /// Failed repeatedly and gets no work. It comes back by itself after a passed check; CheckDeviceHealth asks for one at once.
+    /// Failed repeatedly (four errors in a row, eight in ten minutes) and gets no work. It comes back by itself after a passed check;
+    /// CheckDeviceHealth asks for one at once. Also one for whose worker something is not installed: then ResetDevice tries again.
     /// </summary>
     [pbr::OriginalName("DEVICE_STATE_QUARANTINED")] Quarantined = 8,
     /// <summary>
@@ -911,7 +912,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int SupportedFieldNumber = 5;
     private bool supported_;
     /// <summary>
-    /// Whether the server can work with it.
+    /// Whether the server can work with it. False until a worker has tried it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -926,7 +927,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int UnsupportedReasonFieldNumber = 6;
     private string unsupportedReason_ = "";
     /// <summary>
-    /// Why not, and what to install. Empty if supported.
+    /// Why not, and what to install, or that nobody has tried it yet. Empty if supported.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1806,7 +1807,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(98);
     private readonly pbc::RepeatedField<string> features_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// What else was found by trying: `pinned_memory`, `flash_attention`, `compile`, `peer_copy`.
+    /// What else was found by trying: `pinned_memory`, `flash_attention`, `compile`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2462,7 +2463,8 @@ namespace DeviceOps.Api.Device.V1 {
 
     private double powerLimitWatts_;
     /// <summary>
-    /// The most power it may draw, within what the driver allows. Absent: the driver's default.
+    /// The most power it may draw, within what the driver allows. Absent: the driver's default. Set again when a lost device returns; a
+    /// server that is stopped puts back what held before it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2522,7 +2524,8 @@ namespace DeviceOps.Api.Device.V1 {
 
     private double maxTemperatureCelsius_;
     /// <summary>
-    /// Above this it is DEGRADED and gets work after the others, until it is 5 degrees cooler; 40..110. Absent: the driver's own limit alone.
+    /// Above this it is DEGRADED and gets work after the others, until it is 5 degrees cooler; 40..110. Absent: the driver's own limit
+    /// alone. While the temperature cannot be measured, the last verdict holds.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2874,8 +2877,8 @@ namespace DeviceOps.Api.Device.V1 {
     public const int IdFieldNumber = 1;
     private string id_ = "";
     /// <summary>
-    /// Stable name over restarts: `gpu-` and the first eight hex digits of the vendor's UUID, `cpu`, or `sim-0`. Where two GPUs begin alike,
-    /// as many more digits as tell them apart.
+    /// Stable name over restarts: `gpu-` and the first eight hex digits of the vendor's UUID, which are random; `cpu`, `sim-0`, or
+    /// `directml-0`, whose number is the adapter's place in DirectML's order.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -432,7 +432,8 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Common.V1.Measurement.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Measurement> expectedEffects_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Measurement>();
     /// <summary>
-    /// What would change, from measurements on this device. Empty: none were taken yet; BenchmarkDevice takes them.
+    /// What would change, from measurements on this device. Empty: none that tell were taken yet. The suite TRANSFER of BenchmarkDevice
+    /// measures what moving a model costs; jobs that went well since the server started measure the rest, where the model is named.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

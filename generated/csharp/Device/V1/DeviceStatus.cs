@@ -1060,7 +1060,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int ConsecutiveErrorCountFieldNumber = 17;
     private int consecutiveErrorCount_;
     /// <summary>
-    /// Errors since the last job that went well. Repeated ones degrade the device, then quarantine it.
+    /// Errors since the last job that went well. Repeated ones degrade the device, then quarantine it, as many within ten minutes do.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1654,7 +1654,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> pausedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that stood at a safe point and go on from there.
+    /// Ids of the jobs that stood at a safe point and go on from there. Empty from this server: jobs end, or are interrupted.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

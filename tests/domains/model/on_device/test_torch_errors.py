@@ -19,17 +19,24 @@ def test_the_hosts_memory_running_out_is_known_by_the_real_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "needed"),
     [
-        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError(
-            "Could not allocate tensor with 17179869184 bytes. There is not enough GPU video memory available!"
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 2 << 30),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.50 MiB. GPU 0 has"), 41 << 19),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), None),
+        (
+            RuntimeError(
+                "Could not allocate tensor with 17179869184 bytes. There is not enough GPU video memory available!"
+            ),
+            16 << 30,
         ),
     ],
-    ids=["CUDA", "DirectML"],
+    ids=["CUDA", "CUDA, a fraction", "CUDA, no size", "DirectML"],
 )
-def test_a_devices_memory_running_out_is_known(error: Exception) -> None:
-    assert translate(error, CPU, "decoding").reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+def test_a_devices_memory_running_out_is_known_with_what_was_needed(error: Exception, needed: int | None) -> None:
+    told = translate(error, CPU, "decoding")
+    assert told.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert told.facts.get("needed_bytes") == (None if needed is None else str(needed))
 
 
 def test_a_drivers_error_asks_for_a_new_worker() -> None:

@@ -80,7 +80,9 @@ class DeviceAdvice(_message.Message):
 
     @_builtins.property
     def expected_effects(self) -> _containers.RepeatedCompositeFieldContainer[_measurement_pb2.Measurement]:
-        """What would change, from measurements on this device. Empty: none were taken yet; BenchmarkDevice takes them."""
+        """What would change, from measurements on this device. Empty: none that tell were taken yet. The suite TRANSFER of BenchmarkDevice
+        measures what moving a model costs; jobs that went well since the server started measure the rest, where the model is named.
+        """
 
     def __init__(
         self,

@@ -117,7 +117,7 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     DEVICE_STATE_BUSY: _DeviceState.ValueType  # 3
     """Runs a job; further jobs queue."""
     DEVICE_STATE_DEGRADED: _DeviceState.ValueType  # 4
-    """Works, but is throttled, too hot, or had errors lately. Takes work after the others."""
+    """Works, but is throttled, too hot, or had errors lately: two in a row, or four in ten minutes. Takes work after the others."""
     DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 5
     """Finishes what runs and takes no new work, as asked by UpdateDevice."""
     DEVICE_STATE_DISABLED: _DeviceState.ValueType  # 6
@@ -125,7 +125,9 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     DEVICE_STATE_RECOVERING: _DeviceState.ValueType  # 7
     """Its worker process is being reset or restarted, or it is being checked. Its jobs wait."""
     DEVICE_STATE_QUARANTINED: _DeviceState.ValueType  # 8
-    """Failed repeatedly and gets no work. It comes back by itself after a passed check; CheckDeviceHealth asks for one at once."""
+    """Failed repeatedly (four errors in a row, eight in ten minutes) and gets no work. It comes back by itself after a passed check;
+    CheckDeviceHealth asks for one at once. Also one for whose worker something is not installed: then ResetDevice tries again.
+    """
     DEVICE_STATE_LOST: _DeviceState.ValueType  # 9
     """Not there any more. It keeps its id and comes back under it."""
 
@@ -141,7 +143,7 @@ DEVICE_STATE_AVAILABLE: DeviceState.ValueType  # 2
 DEVICE_STATE_BUSY: DeviceState.ValueType  # 3
 """Runs a job; further jobs queue."""
 DEVICE_STATE_DEGRADED: DeviceState.ValueType  # 4
-"""Works, but is throttled, too hot, or had errors lately. Takes work after the others."""
+"""Works, but is throttled, too hot, or had errors lately: two in a row, or four in ten minutes. Takes work after the others."""
 DEVICE_STATE_DRAINING: DeviceState.ValueType  # 5
 """Finishes what runs and takes no new work, as asked by UpdateDevice."""
 DEVICE_STATE_DISABLED: DeviceState.ValueType  # 6
@@ -149,7 +151,9 @@ DEVICE_STATE_DISABLED: DeviceState.ValueType  # 6
 DEVICE_STATE_RECOVERING: DeviceState.ValueType  # 7
 """Its worker process is being reset or restarted, or it is being checked. Its jobs wait."""
 DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 8
-"""Failed repeatedly and gets no work. It comes back by itself after a passed check; CheckDeviceHealth asks for one at once."""
+"""Failed repeatedly (four errors in a row, eight in ten minutes) and gets no work. It comes back by itself after a passed check;
+CheckDeviceHealth asks for one at once. Also one for whose worker something is not installed: then ResetDevice tries again.
+"""
 DEVICE_STATE_LOST: DeviceState.ValueType  # 9
 """Not there any more. It keeps its id and comes back under it."""
 Global___DeviceState: _TypeAlias = DeviceState  # noqa: Y015
@@ -272,9 +276,9 @@ class DeviceDriver(_message.Message):
     firmware_version: _builtins.str
     """Version of the firmware. Empty: it cannot be told."""
     supported: _builtins.bool
-    """Whether the server can work with it."""
+    """Whether the server can work with it. False until a worker has tried it."""
     unsupported_reason: _builtins.str
-    """Why not, and what to install. Empty if supported."""
+    """Why not, and what to install, or that nobody has tried it yet. Empty if supported."""
     def __init__(
         self,
         *,
@@ -377,7 +381,7 @@ class DeviceCapabilities(_message.Message):
 
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What else was found by trying: `pinned_memory`, `flash_attention`, `compile`, `peer_copy`."""
+        """What else was found by trying: `pinned_memory`, `flash_attention`, `compile`."""
 
     @_builtins.property
     def telemetry(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -465,11 +469,15 @@ class DeviceSettings(_message.Message):
     goal: Global___DeviceGoal.ValueType
     """What to favour where the server has a choice."""
     power_limit_watts: _builtins.float
-    """The most power it may draw, within what the driver allows. Absent: the driver's default."""
+    """The most power it may draw, within what the driver allows. Absent: the driver's default. Set again when a lost device returns; a
+    server that is stopped puts back what held before it.
+    """
     max_concurrent_jobs: _builtins.int
     """How many jobs may run on it at once, 1 to the capability's `max_concurrent_jobs`. Absent: as many as that."""
     max_temperature_celsius: _builtins.float
-    """Above this it is DEGRADED and gets work after the others, until it is 5 degrees cooler; 40..110. Absent: the driver's own limit alone."""
+    """Above this it is DEGRADED and gets work after the others, until it is 5 degrees cooler; 40..110. Absent: the driver's own limit
+    alone. While the temperature cannot be measured, the last verdict holds.
+    """
     def __init__(
         self,
         *,
@@ -522,8 +530,8 @@ class Device(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Stable name over restarts: `gpu-` and the first eight hex digits of the vendor's UUID, `cpu`, or `sim-0`. Where two GPUs begin alike,
-    as many more digits as tell them apart.
+    """Stable name over restarts: `gpu-` and the first eight hex digits of the vendor's UUID, which are random; `cpu`, `sim-0`, or
+    `directml-0`, whose number is the adapter's place in DirectML's order.
     """
     display_name: _builtins.str
     """Its name for people, as the driver tells it."""

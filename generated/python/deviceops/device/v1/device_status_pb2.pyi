@@ -174,7 +174,7 @@ class DeviceStatus(_message.Message):
     error_count: _builtins.int
     """Errors of device, driver and worker since the server started. Requests that were at fault themselves are not counted."""
     consecutive_error_count: _builtins.int
-    """Errors since the last job that went well. Repeated ones degrade the device, then quarantine it."""
+    """Errors since the last job that went well. Repeated ones degrade the device, then quarantine it, as many within ten minutes do."""
     worker_restart_count: _builtins.int
     """How often its worker process was started again since the server started."""
     @_builtins.property

@@ -276,7 +276,7 @@ class DeviceResetReport(_message.Message):
 
     @_builtins.property
     def paused_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that stood at a safe point and go on from there."""
+        """Ids of the jobs that stood at a safe point and go on from there. Empty from this server: jobs end, or are interrupted."""
 
     @_builtins.property
     def interrupted_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

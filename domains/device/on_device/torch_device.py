@@ -1,0 +1,59 @@
+"""A device in torch's words, if this Python has what drives it."""
+
+import importlib
+from typing import Any
+
+import torch
+
+from domains.device.device_names import ordinal
+from domains.errors import ErrorReason, InternalError, NotFound, NotSupported
+
+
+def torch_name(name: str, *, pinned: bool = False) -> str:
+    """What torch calls a device of ours. `pinned`: the process sees no other GPU, so that it is the first.
+
+    Raises FEATURE_NOT_INSTALLED where this environment lacks what it needs, DEVICE_NOT_FOUND if it has no such adapter.
+    """
+    backend = name.partition(":")[0]
+    if backend == "directml":
+        return _directml_name(name)
+    if backend == "cuda" and torch.version.cuda is None and torch.version.hip is None:
+        message = (
+            f"torch {torch.__version__} is built without CUDA, so nothing computes on {name}; install a build with it,"
+            " from https://pytorch.org/get-started"
+        )
+        raise NotSupported(message, ErrorReason.FEATURE_NOT_INSTALLED, device=name)
+    return "cuda:0" if pinned else name
+
+
+def cannot_use(name: str, error: Exception) -> InternalError:
+    """The error of a device that torch knows, and cannot use."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return InternalError(f"torch {torch.__version__} cannot use {name}: {first}", ErrorReason.DRIVER_ERROR, device=name)
+
+
+def directml() -> Any:
+    """torch's DirectML extension. Raises FEATURE_NOT_INSTALLED."""
+    try:
+        return importlib.import_module("torch_directml")
+    except (ImportError, OSError) as error:
+        message = (
+            f"torch_directml cannot be imported ({error}); install deviceops[directml] into an environment of its own,"
+            " and name its interpreter with the setting `directml_python`"
+        )
+        raise NotSupported(message, ErrorReason.FEATURE_NOT_INSTALLED, extra="directml") from error
+
+
+def directml_adapters() -> tuple[str, ...]:
+    """Names of the adapters that DirectML lists, in its order."""
+    extension = directml()
+    return tuple(str(extension.device_name(index)).strip("\0 ") for index in range(extension.device_count()))
+
+
+def _directml_name(name: str) -> str:
+    adapters, index = directml_adapters(), ordinal(name)
+    if index >= len(adapters):
+        listed = ", ".join(f"directml:{number} {adapter}" for number, adapter in enumerate(adapters)) or "none"
+        message = f"there is no adapter {name}; DirectML lists {listed}"
+        raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=name, known=listed)
+    return f"privateuseone:{index}"

@@ -1,0 +1,106 @@
+"""A worker that a test speaks for, and a dispatcher with a lane for it: no process, no device."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+from domains import storage
+from domains.device.device import Backend, Device, DeviceKind
+from domains.device.devices import Devices
+from domains.device.record import DeviceReach
+from domains.events import EventLog, SystemEvent
+from domains.model.loaded import LoadedModels
+from domains.processing.dispatch import Dispatcher
+from domains.processing.job_queue import JobQueue
+from domains.processing.job_run import RunTools
+from domains.processing.job_store import JobStore
+from domains.processing.jobs import Jobs
+from domains.processing.lane import Lane
+from domains.processing.worker import Order, Report, WorkerGone
+
+STALL_S = 300.0
+
+
+def a_device(device_id: str = "sim-0") -> Device:
+    return Device(
+        id=device_id,
+        aliases=(),
+        display_name="A card",
+        kind=DeviceKind.SIMULATED,
+        backend=Backend.SIMULATED,
+        backend_index=0,
+        vendor="",
+        total_memory_bytes=1 << 30,
+        precision_support=(),
+    )
+
+
+class ScriptedWorker:
+    """`domains.processing.worker.Worker`: says nothing by itself."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.quiet_s = 0.0
+        self.orders: list[Order] = []
+        self.ended: list[str] = []
+        """Why it was ended."""
+        self.dies_when_ended = True
+        self._answers: asyncio.Queue[Report | None] = asyncio.Queue()
+        self._gone = asyncio.Event()
+
+    def say(self, *reports: Report) -> None:
+        """To the order that waits, or to the next one; then the order is done."""
+        for report in (*reports, None):
+            self._answers.put_nowait(report)
+
+    async def carry_out(self, order: Order) -> AsyncIterator[Report]:
+        self.orders.append(order)
+        gone = asyncio.ensure_future(self._gone.wait())
+        try:
+            while True:
+                answer = asyncio.ensure_future(self._answers.get())
+                await asyncio.wait({gone, answer}, return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    answer.cancel()
+                    raise WorkerGone("; ".join(self.ended))
+                if (report := answer.result()) is None:
+                    return
+                yield report
+        finally:
+            gone.cancel()
+
+    def stop(self, job_id: str) -> None:
+        pass
+
+    def end(self, why: str) -> None:
+        self.ended.append(why)
+        if self.dies_when_ended:
+            self._gone.set()
+
+
+class Floor:
+    """Devices, jobs and a dispatcher, as a server has them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database: sqlite3.Connection = storage.open_database(folder)
+        self.log = EventLog(self.database, folder)
+        self.devices = Devices(self.log)
+        self.jobs = Jobs(JobStore(self.database, folder), keep_s=3600)
+        self.loaded = LoadedModels()
+        nothing = cast(Any, None)
+        self.tools = RunTools(nothing, self.loaded, nothing, self.devices, stall_timeout_s=STALL_S)
+        self.dispatcher = Dispatcher(self.jobs, JobQueue(100), self.tools, self.devices)
+        self.workers: dict[str, ScriptedWorker] = {}
+
+    def arrive(self, device_id: str = "sim-0", capacity: int = 2) -> ScriptedWorker:
+        """A worker is ready."""
+        worker = ScriptedWorker(a_device(device_id))
+        self.dispatcher.lanes.add(Lane(lambda: capacity, worker))
+        self.devices.described(device_id, worker.device, DeviceReach(capacity=capacity), ready=True)
+        self.workers[device_id] = worker
+        return worker
+
+    def events(self) -> list[SystemEvent]:
+        return [entry.value for entry in self.log.journal.after(0)]

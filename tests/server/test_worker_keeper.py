@@ -1,0 +1,139 @@
+"""Keepers: a worker that does not become ready is told of, whatever the reason, and is started again."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from deviceops.common.v1 import error_pb2
+from deviceops.processing.v1 import system_status_pb2
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.processing.lane import Lane
+from server.settings import Settings
+from server.status import SystemView
+from server.worker.command import worker_command
+from server.worker.keeper import KeeperState, WorkerKeeper
+from server.worker.link import WorkerLink
+
+HANGS = (sys.executable, "-c", "import time; time.sleep(1000)")
+DIES = (sys.executable, "-c", "raise SystemExit(3)")
+REFUSES = (
+    sys.executable,
+    "-c",
+    "from server.stdio.peer import FramePeer; from server.stdio.pipe import protect_stdout\n"
+    "from server.worker.refusal import refuse; from domains.errors import ErrorReason, NotSupported\n"
+    "refuse(FramePeer(*protect_stdout()), NotSupported('install it', ErrorReason.FEATURE_NOT_INSTALLED))",
+)
+NOT_THERE = ("/nowhere/python",)
+
+
+class Household:
+    """Notes what it hears."""
+
+    def __init__(self) -> None:
+        self.problems: asyncio.Queue[DeviceOpsError] = asyncio.Queue()
+
+    async def prepare(self, name: str, link: WorkerLink) -> None:
+        pass
+
+    async def arrived(self, name: str, lane: Lane) -> None:
+        raise AssertionError("none of these becomes ready")
+
+    def struck(self, device_id: str, fault_index: int) -> None:
+        raise AssertionError("none of these is simulated")
+
+    def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
+        raise AssertionError("none of these becomes ready")
+
+    def unready(self, name: str, problem: DeviceOpsError) -> None:
+        self.problems.put_nowait(problem)
+
+
+@asynccontextmanager
+async def kept(
+    household: Household, *commands: Sequence[str], greet_s: float = 60.0, start: Callable[[], None] = lambda: None
+) -> AsyncGenerator[WorkerKeeper]:
+    """A keeper whose worker is started with one command after the other, the last one again and again."""
+    lives = iter((*commands[:-1],))
+
+    def command(name: str) -> Sequence[str]:
+        start()
+        return next(lives, commands[-1])
+
+    keeper = WorkerKeeper("cpu", household, lambda device_id: 1, command, greet_s)
+    keeping = asyncio.create_task(keeper.keep())
+    try:
+        yield keeper
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_process_that_cannot_be_started_is_told_and_tried_again() -> None:
+    household = Household()
+    async with kept(household, NOT_THERE, DIES) as keeper:
+        first, second = await household.problems.get(), await household.problems.get()
+        assert "could not be started" in first.message
+        assert "exit status 3" in second.message
+        assert {first.reason, second.reason} == {ErrorReason.DRIVER_ERROR}
+        assert keeper.last_problem == second.message
+
+
+async def test_a_worker_that_hangs_before_it_is_ready_is_ended_and_told() -> None:
+    household = Household()
+    async with kept(household, HANGS, greet_s=0.1):
+        problem = await household.problems.get()
+    assert "not ready within 0.1 s" in problem.message
+    assert not [child for child in psutil.Process().children() if "sleep(1000)" in " ".join(child.cmdline())]
+
+
+async def test_what_is_not_installed_is_told_typed_and_not_tried_again_by_itself() -> None:
+    household, starts = Household(), 0
+
+    def count() -> None:
+        nonlocal starts
+        starts += 1
+
+    async with kept(household, REFUSES, start=count) as keeper:
+        problem = await household.problems.get()
+        assert (problem.reason, problem.message) == (ErrorReason.FEATURE_NOT_INSTALLED, "install it")
+        assert keeper.refused
+        assert household.problems.empty()
+        keeper.end("it was installed")
+        await household.problems.get()
+    assert starts == 2
+
+
+async def test_directml_where_it_is_not_installed_says_what_to_install() -> None:
+    household = Household()
+    async with kept(household, worker_command("directml:0")) as keeper:
+        problem = await household.problems.get()
+        assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
+        assert "deviceops[directml]" in problem.message
+        view = SystemView(Settings(), 0.0)
+        view.keepers = [keeper]
+        assert view.readiness(system_status_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
+        domain = next(one for one in view.status().domains if one.domain == system_status_pb2.DOMAIN_INFERENCE)
+        assert "deviceops[directml]" in domain.detail
+        assert view.status().workers[0].last_failure.reason == error_pb2.ERROR_REASON_FEATURE_NOT_INSTALLED
+
+
+def test_a_worker_is_started_for_one_gpu_or_with_another_python() -> None:
+    assert worker_command("cuda:3", uuid="GPU-1")[-2:] == ("cuda:3", "GPU-1")
+    assert worker_command("cuda:3")[-1] == "cuda:3"
+    assert worker_command("directml:0", python=Path("/opt/python"))[0] == str(Path("/opt/python"))
+
+
+async def test_a_device_that_vanishes_while_its_process_is_being_started_has_none() -> None:
+    household = Household()
+    stopped = asyncio.Event()
+    keepers: list[WorkerKeeper] = []
+    async with kept(household, HANGS, start=lambda: keepers[0].suspend()) as keeper:
+        keepers.append(keeper)
+        keeper.on_change = lambda: stopped.set() if keeper.state is KeeperState.STOPPED else None
+        await stopped.wait()
+        assert keeper.pid is None
+    assert household.problems.empty()

@@ -1,0 +1,19 @@
+"""A worker that sees one GPU alone speaks of it by the name that everybody uses."""
+
+from domains.errors import ErrorReason
+from domains.inference.outcome import Failed
+from domains.progress import Receipt
+from server.worker.refusal import renamed
+
+
+def test_an_error_names_the_device_as_the_server_does() -> None:
+    told = Failed(
+        reason=ErrorReason.DRIVER_ERROR,
+        message="the driver of cuda:0 failed",
+        facts={"device": "cuda:0", "doing": "decoding"},
+        receipt=Receipt(),
+    )
+    here = renamed(told, "cuda:0", "cuda:3")
+    assert here.message == "the driver of cuda:3 failed"
+    assert here.facts == {"device": "cuda:3", "doing": "decoding"}
+    assert renamed(told, "cuda:0", "cuda:0") is told
