@@ -72,6 +72,12 @@ class HostModels:
             if pool_id == "host"
         ]
 
+    async def collect(self, pool_id: str, blob_id: str) -> None:
+        raise AssertionError("there are no blobs")
+
+    def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
+        return ()
+
     def running_jobs(self, pool_id: str) -> Sequence[RunningJob]:
         return ()
 
