@@ -96,7 +96,7 @@ class Server:
             ResetWork: ResetRuns(self.jobs, self.devices.devices, self.dispatcher, self.loaded, self.devices.care).run,
         }
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
-        self.submissions.check_reservation = self.memory.ledger.find_held
+        self.submissions.pool_of_reservation = lambda name: self.memory.ledger.find_held(name).pool_id
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
         self.memory.tell(self.announcer)
         self.health = Health()

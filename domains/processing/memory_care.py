@@ -8,7 +8,7 @@ from domains.errors import ErrorReason, InternalError, Unavailable
 from domains.memory.blobs.blob import Blob, BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.measure import MemoryOwner, OwnerKind
-from domains.memory.pools.pool import HOST
+from domains.memory.pools.pool import DISK, HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
 from domains.model.loaded import LoadedModel, LoadedModels
@@ -25,6 +25,11 @@ from domains.processing.worker import Emptied, EmptyOrder, Worker, order_id
 def pool_of(device_id: str) -> str:
     """The pool that a device computes in: its own, or the host's for the CPU."""
     return HOST if device_id == "cpu" else device_id
+
+
+def device_of(pool_id: str) -> str | None:
+    """The device that computes in a pool; None: none does."""
+    return {HOST: "cpu", DISK: None}.get(pool_id, pool_id)
 
 
 class MemoryCare:

@@ -27,6 +27,7 @@ from domains.processing.job import (
 )
 from domains.processing.job_queue import JobQueue
 from domains.processing.jobs import Jobs
+from domains.processing.memory_care import device_of
 
 _ASSUMED_JOB_S = 5.0
 """What a refused caller is told to wait when no job has ended yet."""
@@ -52,8 +53,8 @@ class Submissions:
         self._devices = devices
         self.attachments = Attachments()
         """Who follows which job through the call that asked for it."""
-        self.check_reservation: Callable[[str], object] = lambda reservation_id: None
-        """Raises RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
+        self.pool_of_reservation: Callable[[str], str] = lambda reservation_id: ""
+        """Of one that is held; raises RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
         self.draining = False
 
     def generate(
@@ -150,14 +151,24 @@ class Submissions:
             self._devices.check(name)
         if not self._repeats(request_id):
             self._queue.check_room(_ASSUMED_JOB_S)
-            if options.reservation_id:
-                self.check_reservation(options.reservation_id)
+            if options.reservation_id and isinstance(work, GenerateWork | LoadWork):
+                options = self._where_reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
         job, _ = self.jobs.submit(work, options, request_id=request_id, detached=detached)
         if detached:
             self.attachments.keep(job.id)
         return job
+
+    def _where_reserved(self, options: JobOptions) -> JobOptions:
+        """A job for which memory of a device is kept runs there, and nowhere else."""
+        pool_id = self.pool_of_reservation(options.reservation_id)
+        device_id = device_of(pool_id)
+        named = {self.device_id(name) for name in options.device_ids}
+        if device_id is None or (named and device_id not in named):
+            text = f"reservation {options.reservation_id} is of pool {pool_id}, and this job is not to run there"
+            raise InvalidRequest([Violation(field="options.reservation_id", message=text)])
+        return msgspec.structs.replace(options, device_ids=(device_id,))
 
 
 def _names_its_device(options: JobOptions) -> None:

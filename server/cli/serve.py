@@ -27,6 +27,10 @@ def serve(
         list[str] | None,
         typer.Option("--device", help="`auto`, `cpu`, `cuda:0`, `sim`, `sim:3` …; may be repeated. [default: auto]"),
     ] = None,
+    directml_python: Annotated[
+        Path | None,
+        typer.Option(help="Python of the environment with `deviceops[directml]`. [default: the server's own]"),
+    ] = None,
     sim_script: Annotated[
         Path | None, typer.Option(help="TOML file of what the simulated devices are and do. [default: healthy ones]")
     ] = None,

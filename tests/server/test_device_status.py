@@ -193,7 +193,7 @@ async def test_a_slow_reader_gets_the_newest_and_hears_what_it_missed() -> None:
         call = client.watch(0.1)
         await call.read()
         before, begin = client.source.taken, time.monotonic()
-        await other_watcher(client, 12)
+        await other_watcher(client, 24)
         skipped, last = 0, 0.0
         while skipped == 0:
             answer = await call.read()

@@ -122,7 +122,7 @@ class Machine:
 
     def submit(self, device: str = "sim-0", reservation_id: str = "", **work: Any) -> str:
         options = job_event_pb2.JobOptions(reservation_id=reservation_id)
-        options.devices.device_ids.append(device)
+        options.devices.device_ids.extend([device] if device else [])
         return asking.submit(self.server, picture(**work), options)
 
     def job(self, device: str = "sim-0", reservation_id: str = "", **work: Any) -> Any:
@@ -517,6 +517,18 @@ def test_jobs_and_blobs_use_reservations_up(machine: Machine) -> None:
     assert refused(lambda: machine.create(MIB, reservation_id=elsewhere.id)).fields == ["reservation_id"]
 
 
+def test_a_job_runs_where_its_memory_is_kept(machine: Machine) -> None:
+    kept = machine.reserve(MIB, "sim-1")
+    ended = machine.job(device="", reservation_id=kept.id)
+    assert ended.event.succeeded.receipt.device_id == "sim-1"
+    kept = machine.reserve(MIB, "sim-1")
+    refusal = refused(lambda: machine.submit(device="sim:0", reservation_id=kept.id))
+    assert refusal.fields == ["options.reservation_id"]
+    assert "pool sim-1" in refusal.bad_request.field_violations[0].description
+    disk = machine.reserve(MIB, "disk")
+    assert refused(lambda: machine.submit(device="", reservation_id=disk.id)).fields == ["options.reservation_id"]
+
+
 def test_two_clients_that_race_are_never_promised_more_than_there_is(machine: Machine) -> None:
     room = machine.pool().available_bytes
     size = room // 7
@@ -640,7 +652,7 @@ def test_a_job_with_a_reservation_that_is_none_is_told_so(machine: Machine) -> N
         reason = Refusal(error).reason
     assert reason == "RESERVATION_NOT_FOUND"
     elsewhere = machine.reserve(MIB, "sim-1")
-    assert reason_of(machine.job(reservation_id=elsewhere.id)) == "INVALID_FIELD"
+    assert refused(lambda: machine.submit("sim-0", reservation_id=elsewhere.id)).reason == "INVALID_FIELD"
     assert machine.reservations()[elsewhere.id].size_bytes == MIB
 
 

@@ -1183,7 +1183,8 @@ namespace DeviceOps.Api.Common.V1 {
     public const int ReservationIdFieldNumber = 9;
     private string reservationId_ = "";
     /// <summary>
-    /// A reservation (MemoryService.CreateReservation) that this job uses up. Empty: the job reserves for itself.
+    /// A reservation (MemoryService.CreateReservation) that this job uses up. A job that makes pictures or loads a model runs on
+    /// the device of the reservation's pool then; it is refused if `devices` leaves that out. Empty: the job reserves for itself.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -246,7 +246,9 @@ class JobOptions(_message.Message):
     priority: Global___Priority.ValueType
     """How urgent it is."""
     reservation_id: _builtins.str
-    """A reservation (MemoryService.CreateReservation) that this job uses up. Empty: the job reserves for itself."""
+    """A reservation (MemoryService.CreateReservation) that this job uses up. A job that makes pictures or loads a model runs on
+    the device of the reservation's pool then; it is refused if `devices` leaves that out. Empty: the job reserves for itself.
+    """
     @_builtins.property
     def devices(self) -> Global___DeviceSelector:
         """Where it may run."""
