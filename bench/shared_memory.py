@@ -10,7 +10,7 @@ shared memory the receiver is the server's blob store: the maker's file under /d
 * once        each file registered once, then read through the reader
 * verified    the same, registered with its hash, so that the store hashes each read of the whole and compares
 
-Three results: frames, mapped and read, each against JSON; `once` and `verified` are details.
+Two results: frames and mapped, each against JSON; the other ways are details.
 """
 
 import asyncio
@@ -46,7 +46,6 @@ _MEMORY = Path("/dev/shm")
 TARGETS = (
     ("stdio_frames", "frames", 14.0),
     ("shared_memory", "mapped", 60.0),
-    ("shared_memory_read", "read", 25.0),
 )
 """Result, contestant, and how many times faster than JSON it must be."""
 

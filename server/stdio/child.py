@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Self, cast
 
+from server.stdio.pipe import PIPE_BYTES
+
 
 class ChildProcess(asyncio.SubprocessProtocol):
     """A running child, its stdin to write to and its stdout, whose bytes go to whoever listens."""
@@ -29,6 +31,11 @@ class ChildProcess(asyncio.SubprocessProtocol):
         pipe = asyncio.subprocess.PIPE
         transport, child = await loop.subprocess_exec(cls, *command, stdin=pipe, stdout=pipe, stderr=stderr, env=env)
         child._transport = transport
+        output = transport.get_pipe_transport(1)
+        if hasattr(output, "max_size"):
+            # Half of the pipe at once: the child fills one half while the other is emptied. asyncio's own 256 KiB cost twice
+            # the turns of the loop, all of it keeps the child waiting.
+            setattr(output, "max_size", PIPE_BYTES // 2)  # noqa: B010  # its type does not tell of it
         return child
 
     @property
