@@ -16,7 +16,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
     with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "100"}) as server:
-        job_id = asking.submit(server, picture(steps=100))
+        job_id = asking.submit(server, picture(steps=50))
         call = asking.follow(server, job_id)
         asking.until(call, asking.denoising)
         worker = server.worker_pid
@@ -35,9 +35,9 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
 
 def test_a_job_that_takes_longer_is_left_to_the_next_start() -> None:
     with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "0.2"}) as server:
-        job_id = asking.submit(server, picture(steps=60))
+        job_id = asking.submit(server, picture(steps=40))
         last_seen = asking.wait_for_step(server, job_id)
-        door = asking.generate(server, picture(steps=60, seed=2))
+        door = asking.generate(server, picture(steps=40, seed=2))
         attached = next(door).event.job_id
         worker = server.worker_pid
         assert server.stop() == 0
