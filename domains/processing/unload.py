@@ -63,10 +63,6 @@ class Unloading:
                 ErrorReason.WORKER_RESTARTING,
                 device_id=one.device_id,
             )
-        # Whoever asked may leave, the model goes all the same: the books have to hear of it.
-        return await asyncio.shield(self._ask(worker, one))
-
-    async def _ask(self, worker: Worker, one: LoadedModel) -> int | None:
         order = UnloadOrder(job_id=order_id("unload"), model_id=one.model_id)
         freed = (await ask(worker, order, ModelUnloaded)).freed_bytes
         self._loaded.remove(one.id)

@@ -43,7 +43,7 @@ class Pools:
         """Whether a name is that of a device whose worker is still starting; its pool will come."""
         self.on_measured: list[Callable[[str], None]] = []
         """Told the pool's id after each measurement and each change of its budget."""
-        self.on_removed: list[Callable[[str], object]] = []
+        self.on_removed: list[Callable[[str], None]] = []
 
     def add(self, source: PoolSource) -> None:
         """A pool appears, or comes back: with its configured budget if it is new."""
