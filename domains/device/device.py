@@ -8,6 +8,8 @@ import msgspec
 class DeviceKind(StrEnum):
     """What sort of hardware."""
 
+    UNSPECIFIED = "unspecified"
+    """Its driver does not tell."""
     CPU = "cpu"
     DISCRETE_GPU = "discrete_gpu"
     INTEGRATED_GPU = "integrated_gpu"

@@ -5,6 +5,7 @@ orders.py    its loop: orders in, reports out, the step loop between
 refusal.py   what it refuses, or why it cannot serve its device at all
 command.py   how the process is started
 link.py      the front's end of one worker
+image_frames.py  a picture's bytes on the pipe, for both ends
 keeper.py    starts a worker, and starts it again when it dies
 household.py who hears of it; fleet.py is the real one
 """

@@ -90,7 +90,7 @@ def _directml(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Devi
         id=f"directml-{index}",
         aliases=(f"directml:{index}",),
         display_name=name,
-        kind=DeviceKind.DISCRETE_GPU,
+        kind=DeviceKind.UNSPECIFIED,
         backend=Backend.DIRECTML,
         backend_index=index,
         vendor=next((vendor for vendor in _VENDORS if vendor.lower() in name.lower()), ""),

@@ -121,7 +121,7 @@ namespace DeviceOps.Api.Device.V1 {
   /// </summary>
   public enum DeviceKind {
     /// <summary>
-    /// Not said. In a filter: every kind.
+    /// Of a device: its driver does not tell (DirectML). In a filter: every kind.
     /// </summary>
     [pbr::OriginalName("DEVICE_KIND_UNSPECIFIED")] Unspecified = 0,
     /// <summary>

@@ -29,7 +29,7 @@ class _DeviceKind:
 class _DeviceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEVICE_KIND_UNSPECIFIED: _DeviceKind.ValueType  # 0
-    """Not said. In a filter: every kind."""
+    """Of a device: its driver does not tell (DirectML). In a filter: every kind."""
     DEVICE_KIND_CPU: _DeviceKind.ValueType  # 1
     """The host's processor. There is always exactly one."""
     DEVICE_KIND_DISCRETE_GPU: _DeviceKind.ValueType  # 2
@@ -45,7 +45,7 @@ class DeviceKind(_DeviceKind, metaclass=_DeviceKindEnumTypeWrapper):
     """What sort of hardware a device is."""
 
 DEVICE_KIND_UNSPECIFIED: DeviceKind.ValueType  # 0
-"""Not said. In a filter: every kind."""
+"""Of a device: its driver does not tell (DirectML). In a filter: every kind."""
 DEVICE_KIND_CPU: DeviceKind.ValueType  # 1
 """The host's processor. There is always exactly one."""
 DEVICE_KIND_DISCRETE_GPU: DeviceKind.ValueType  # 2
