@@ -2,6 +2,7 @@
 
 process.py   the worker process: takes the pipe, then torch, then orders
 orders.py    its loop: orders in, reports out, the step loop between
+model_loads.py   the models that it has brought onto its device
 refusal.py   what it refuses, or why it cannot serve its device at all
 command.py   how the process is started
 link.py      the front's end of one worker

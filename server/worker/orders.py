@@ -4,7 +4,6 @@ import os
 import time
 from collections import deque
 
-import msgspec
 from structlog.contextvars import bound_contextvars
 
 from domains.device.device import Device
@@ -19,31 +18,27 @@ from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
 from domains.memory.on_device import allocator
-from domains.model.loaded import LoadedComponent, LoadedModel
-from domains.model.model import Model
 from domains.processing.worker import (
     Described,
     EmptyOrder,
     FaultStruck,
     GenerateOrder,
     LoadOrder,
-    ModelLoaded,
     ModelUnloaded,
     Order,
     Report,
     UnloadOrder,
 )
-from domains.progress import PreviewReady, Progressed, Receipt, Stage, StageStarted, StageTiming, Unit
+from domains.progress import PreviewReady, Progressed, Receipt, Stage, StageTiming
 from server.stdio.command import Cancelled, Command, Ended, Message, Opened
 from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
 from server.worker.device_orders import DeviceOrders
 from server.worker.image_frames import send_image
+from server.worker.model_loads import ModelLoads
 from server.worker.refusal import failed, renamed
 
-_LOAD_REPORT_S = 0.1
-"""Loading tells of its bytes at most this often."""
 _LAST_WORD_S = 5.0
 """How long the front may take to end a process whose driver has failed."""
 
@@ -71,6 +66,7 @@ class OrderLoop:
             raise cannot_use(name, error) from error
         self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated, unwanted=self._unwanted)
         self._device = self._probe()
+        self._loads = ModelLoads(self._steps, lambda: self._device.id)
         self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime)
         self._call_of: dict[str, int] = {}
         self._poisoned = False
@@ -78,9 +74,6 @@ class OrderLoop:
         self._present_call = 0
         """The call of the order that is being taken."""
         self._job_of: dict[int, str] = {}
-        self._loaded_at: dict[str, float] = {}
-        self._load_s: dict[str, float] = {}
-        """By job: how long loading its model took."""
 
     def run(self) -> None:
         """Until the pipe ends."""
@@ -176,20 +169,16 @@ class OrderLoop:
         try:
             match order:
                 case GenerateOrder():
-                    was_there = order.model.id in self._loaded_at
-                    loaded, load_s = self._ensure(call_id, order.model)
-                    if not was_there:
-                        self._load_s[order.job_id] = load_s
+                    loaded, _ = self._bring(call_id, order)
                     self._call_of[order.job_id] = call_id
                     self._job_of[call_id] = order.job_id
                     self._steps.submit(order.job_id, loaded, order.resolved)
                 case LoadOrder():
-                    _, load_s = self._ensure(call_id, order.model)
+                    _, load_s = self._bring(call_id, order)
                     timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
                     self._end(call_id, Finished(receipt=Receipt(timings=(timing,))))
                 case UnloadOrder():
-                    freed = self._steps.unload(order.model_id)
-                    self._loaded_at.pop(order.model_id, None)
+                    freed = self._loads.unload(order.model_id)
                     self._send(call_id, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
                     self._end(call_id, Finished(receipt=Receipt()))
                 case _:
@@ -216,8 +205,7 @@ class OrderLoop:
         for report in self._device_orders.carry_out(order, cancelled, tell):
             self._send(call_id, report)
         if isinstance(order, EmptyOrder) and order.models:
-            there = self._steps.model_bytes()
-            self._loaded_at = {model_id: at for model_id, at in self._loaded_at.items() if model_id in there}
+            self._loads.forget_gone()
         if cancelled():
             latency_s = time.monotonic() - begin
             self._end(call_id, Stopped(stage=Stage.MEASURING, latency_s=latency_s, freed_bytes=None, receipt=Receipt()))
@@ -225,25 +213,17 @@ class OrderLoop:
             timing = StageTiming(stage=Stage.MEASURING, wall_s=time.monotonic() - begin)
             self._end(call_id, Finished(receipt=Receipt(timings=(timing,))))
 
-    def _ensure(self, call_id: int, model: Model) -> tuple[OnDeviceModel, float]:
-        """The model on the device, loading it if it is not there, and how long that took."""
-        begin = time.monotonic()
-        if model.id not in self._loaded_at:
-            self._send(call_id, StageStarted(stage=Stage.LOADING))
-        told_s = 0.0
+    def _bring(self, call_id: int, order: GenerateOrder | LoadOrder) -> tuple[OnDeviceModel, float]:
+        """The order's model on the device, and how long that took."""
 
-        def progress(done: int, total: int) -> None:
-            nonlocal told_s
-            now = time.monotonic()
-            if now - told_s >= _LOAD_REPORT_S or done == total:
-                told_s = now
-                moved = Progressed(stage=Stage.LOADING, completed=done, total=total, unit=Unit.BYTES)
-                self._peer.try_send(call_id, wire.encode(moved))
+        def hint(report: Report) -> None:
+            self._peer.try_send(call_id, wire.encode(report))
 
-        loaded = self._steps.load(model, progress=progress, cancelled=lambda: self._cancelled(call_id))
-        self._loaded_at.setdefault(model.id, time.time())
-        self._send(call_id, ModelLoaded(loaded=self._value_of(loaded)))
-        return loaded, time.monotonic() - begin
+        def tell(report: Report) -> None:
+            self._send(call_id, report)
+
+        payer = order.job_id if isinstance(order, GenerateOrder) else ""
+        return self._loads.bring(order.model, tell, hint, lambda: self._cancelled(call_id), job_id=payer)
 
     def _cancelled(self, call_id: int) -> bool:
         """Whether this call's cancellation lies in the pipe; everything else found there waits its turn."""
@@ -257,24 +237,13 @@ class OrderLoop:
     def _unwanted(self, job_id: str) -> bool:
         return self._cancelled(self._call_of[job_id])
 
-    def _value_of(self, loaded: OnDeviceModel) -> LoadedModel:
-        sizes = sorted(loaded.bytes_per_component.items(), key=lambda item: -item[1])
-        return LoadedModel(
-            id=f"{loaded.model.id}@{self._device.id}",
-            model_id=loaded.model.id,
-            device_id=self._device.id,
-            components=tuple(LoadedComponent(id=name, bytes=size, precision=loaded.precision) for name, size in sizes),
-            load_time_s=self._loaded_at[loaded.model.id],
-            last_use_time_s=time.time(),
-        )
-
     def _report(self, job_id: str, report: Report) -> None:
         """From the step loop."""
         call_id = self._call_of[job_id]
         match report:
             case Finished() | Failed() | Stopped():
                 del self._call_of[job_id], self._job_of[call_id]
-                self._end(call_id, self._with_load(job_id, report))
+                self._end(call_id, self._loads.on_receipt(job_id, report))
             case Progressed() | PreviewReady():
                 # The next one makes it worthless, so it never waits for a slow front.
                 self._peer.try_send(call_id, wire.encode(report))
@@ -282,15 +251,6 @@ class OrderLoop:
                 send_image(self._peer, call_id, report)
             case _:
                 self._send(call_id, report)
-
-    def _with_load(self, job_id: str, last: Finished | Failed | Stopped) -> Finished | Failed | Stopped:
-        """The job that loaded its model paid for it: its receipt says so."""
-        load_s = self._load_s.pop(job_id, None)
-        if load_s is None:
-            return last
-        timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
-        receipt = msgspec.structs.replace(last.receipt, timings=(timing, *last.receipt.timings))
-        return msgspec.structs.replace(last, receipt=receipt)
 
     def _send(self, call_id: int, report: Report) -> None:
         self._peer.send(call_id, wire.encode(report))
