@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import shutil
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 from domains.errors import AlreadyExists, DataLoss, ErrorReason, ResourceExhausted
 
 DATABASE = "state.sqlite3"
+KEPT_FREE_BYTES = 256 * 1024
+"""New work is not begun with less: it could not store what it makes, and would take the room of what runs."""
 
 
 @contextmanager
@@ -46,6 +49,17 @@ def _full(folder: Path) -> ResourceExhausted:
         ErrorReason.STORAGE_FULL,
         folder=folder,
     )
+
+
+def room_for_work(folder: Path) -> None:
+    """Raises STORAGE_FULL where so little is free that what runs needs it to tell how it ended.
+
+    SQLite alone does not tell: right after a checkpoint it writes into the old pages of its log, however full the disk is.
+    """
+    with storage_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if free < KEPT_FREE_BYTES:
+        raise _full(folder)
 
 
 def open_database(folder: Path) -> sqlite3.Connection:

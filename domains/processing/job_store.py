@@ -9,7 +9,7 @@ import msgspec
 from domains.journal import Entry
 from domains.processing.job import Job
 from domains.processing.job_event import JobEvent
-from domains.storage import storage_errors, transaction
+from domains.storage import room_for_work, storage_errors, transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -53,7 +53,8 @@ class JobStore:
         return transaction(self._connection, self._folder)
 
     def add(self, job: Job, entry: Entry[JobEvent], ceiling: int) -> None:
-        """Store a new job with its first event."""
+        """Store a new job with its first event. Raises STORAGE_FULL."""
+        room_for_work(self._folder)
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO jobs (id, request_id, session_id, kind, state, sequence_ceiling, body)"

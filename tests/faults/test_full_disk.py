@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from deviceops.common.v1 import error_pb2
+from domains import storage
+from domains.errors import ErrorReason, ResourceExhausted
 from tests.server import asking
 from tests.server.asking import ENDINGS, kind, kinds, picture
 from tests.server.harness import RunningServer
@@ -72,3 +74,16 @@ def test_a_full_disk_refuses_new_work_fails_what_runs_and_kills_nothing(
         assert server.status().workers[0].restart_count == 0
     assert kind(asking.watch(server, asking.submit(server, picture(seed=3)))[-1]) == "succeeded"
     assert server.process.poll() is None
+
+
+def test_old_pages_of_the_log_are_no_room_for_new_work(small_disk: Path) -> None:
+    database = storage.open_database(small_disk)
+    database.execute("CREATE TABLE told (text)")
+    storage.checkpoint(small_disk)
+    storage.room_for_work(small_disk)
+    with full(small_disk):
+        database.execute("INSERT INTO told VALUES ('SQLite writes where the log began')")
+        with pytest.raises(ResourceExhausted) as refusal:
+            storage.room_for_work(small_disk)
+        assert refusal.value.reason is ErrorReason.STORAGE_FULL
+    database.close()
