@@ -92,7 +92,7 @@ def test_a_device_is_switched_and_limited_with_a_cause(ask: Ask):
 
 
 def test_a_benchmark_is_followed_to_its_figures(ask: Ask):
-    flags = ("device", "benchmark", "cpu", "--suite", "memory", "--seconds", "1")
+    flags = ("device", "benchmark", "cpu", "--suite", "memory", "--seconds", "10")
     assert "By/s" in ask.text(*flags)
     last = ask.json(device_service_pb2.BenchmarkDeviceResponse(), *flags)
     assert last.event.WhichOneof("kind") == "succeeded"
