@@ -87,7 +87,7 @@ def test_stability_tells_drift_and_that_results_repeat() -> None:
 def test_the_time_is_shared_and_what_is_not_reached_is_told() -> None:
     begin = time.perf_counter()
     report = measure((Suite.COMPUTE, Suite.STABILITY), 0.0)
-    assert time.perf_counter() - begin < 2
+    assert time.perf_counter() - begin < 10
     assert report.results == ()
     assert report.warnings == ("compute was not reached", "stability was not reached")
 

