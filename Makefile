@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/deviceops demo --out out/demo
 
 test: $(READY)
-	$(DOTNET); $(BIN)/python -m pytest -m 'not gpu'
+	$(DOTNET); $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu'
 
 check: $(READY)
 	$(BIN)/ruff check
