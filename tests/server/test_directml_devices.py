@@ -1,6 +1,5 @@
 """The front lists DirectML's adapters by itself, with the keys that the caller's own list has."""
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -32,8 +31,10 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
     def parts(wanted: str) -> DeviceParts:
         floor = Floor(tmp_path)
-        made.append(one := DeviceParts(Settings(devices=[wanted], directml_python=Path(sys.executable)), floor.log))
+        made.append(one := DeviceParts(Settings(devices=[wanted]), floor.log))
         one.wire(floor.dispatcher, floor.loaded)
+        # No process is started: what the front knows by itself is asked here.
+        one.fleet.spawn = lambda work: work.close()
         for work in one.begin():
             work.close()
         return one
