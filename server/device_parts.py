@@ -1,16 +1,19 @@
 """Everything about devices, constructed and wired."""
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 
 from domains.device.cpu_telemetry import CpuTelemetry
 from domains.device.device import Backend, Device, DeviceState
 from domains.device.device_names import AUTO, worker_name
 from domains.device.devices import Devices
+from domains.device.directml_inventory import DirectMLInventory
+from domains.device.dxcore import open_dxcore
 from domains.device.inventory import CudaInventory, host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.patient import PatientTelemetry
+from domains.device.patient_inventory import PatientInventory
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.refresh import Refreshed
 from domains.device.settings import DeviceSettings
@@ -59,32 +62,47 @@ class DeviceParts:
         }
         self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
         self._closing: list[Callable[[], None]] = [self.telemetry.close]
-        self._inventories, self._names = self._wanted()
+        self._inventories: list[Inventory] = []
+        self._idle: dict[str, Device] = {}
+        """Listed, and no worker computes on them unless somebody enables them: it would take half a gigabyte for nothing."""
+        self._names = self._wanted()
         self.devices = Devices(events, expected=list(self._names))
         self._begun: list[Coroutine[None, None, None]] = []
 
-    def _wanted(self) -> tuple[list[Inventory], dict[str, Device | None]]:
-        """The backends to look at, and the workers to start at once; None: only the worker will know its device."""
+    def _wanted(self) -> dict[str, Device | None]:
+        """The workers to start at once; None: only the worker will know its device."""
         wanted = self._settings.devices
         every_gpu = AUTO in wanted or "cuda" in wanted
         named = [worker_name(name) for name in wanted if name not in (AUTO, "cuda") and not name.startswith("sim")]
-        inventories: list[Inventory] = []
         names: dict[str, Device | None] = {
             name: host_processor() if name == "cpu" else None for name in dict.fromkeys(named)
         }
         if every_gpu or any(name.startswith("cuda") for name in named):
             cuda = CudaInventory(self._nvml, None if every_gpu else named, os.environ.get(_VISIBLE))
-            self._closing.append(cuda.close)
-            inventories.append(cuda)
-            # RefreshDevices tells what is wrong with the driver.
-            with suppress(DeviceOpsError):
-                names |= cuda.look_now()
+            self._inventories.append(cuda)
+            names |= self._first_look(cuda)
+        if any(name.startswith("directml") for name in named) and (dxcore := open_dxcore()):
+            directml = DirectMLInventory(dxcore, named)
+            self._inventories.append(directml)
+            names |= self._first_look(directml)
         if self.simulation.wanted:
             names |= self.simulation.script.look_now()
-            inventories.append(self.simulation.script)
+            self._inventories.append(self.simulation.script)
         if AUTO in wanted and not names:
             names = {"cpu": host_processor()}
-        return inventories, names
+            if dxcore := open_dxcore():
+                # What computes faster, if somebody has made its environment.
+                self._idle |= self._first_look(DirectMLInventory(dxcore))
+        if "cpu" not in names:
+            self._idle["cpu"] = host_processor()
+        return names
+
+    def _first_look(self, inventory: PatientInventory) -> Mapping[str, Device]:
+        """What is there before the server serves; nothing where the driver fails: RefreshDevices tells what is wrong."""
+        self._closing.append(inventory.close)
+        with suppress(DeviceOpsError):
+            return inventory.look_now()
+        return {}
 
     def wire(self, dispatcher: Dispatcher, loaded: LoadedModels) -> None:
         """With what runs jobs."""
@@ -123,11 +141,12 @@ class DeviceParts:
         """Start the workers; answers what is to run beside the calls."""
         for name, device in self._names.items():
             self.fleet.start(name, device)
-        if "cpu" not in self._names:
-            reach = DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device)
-            # No worker computes on it unless somebody enables it: it would take half a gigabyte for nothing.
-            off = DeviceSettings(enabled=False)
-            self.devices.described("cpu", host_processor(), reach, ready=False, settings=off)
+        reach, off = (
+            DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device),
+            DeviceSettings(enabled=False),
+        )
+        for name, device in self._idle.items():
+            self.devices.described(name, device, reach, ready=False, settings=off)
         looking = [self.hot_plug.keep_looking(_LOOK_S)] if self._inventories else []
         return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.script.keep_looking()]
 

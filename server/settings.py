@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     default_model: str = "emoji-sd"
     """The model of a request that names none."""
     devices: Annotated[list[str], NoDecode] = ["auto"]
-    """`auto` (every CUDA device, else the CPU), or `cpu`, `cuda`, `cuda:0` (as nvidia-smi counts), `directml`, `sim:3` …"""
+    """`auto` (every CUDA device, else the CPU, with DirectML's adapters listed and disabled), or `cpu`, `cuda`, `cuda:0`
+    (as nvidia-smi counts), `directml` (the fastest), `sim:3` …
+    """
     directml_python: Path | None = None
     """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
     sim_script: Path | None = None

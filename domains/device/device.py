@@ -84,7 +84,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     pci_vendor_id: int | None = None
     pci_device_id: int | None = None
     adapter_luid: int | None = None
-    """DXGI's, high part in the upper 32 bits. Only on Windows."""
+    """DXGI's, high part in the upper 32 bits. Only on Windows, of what DirectML computes on."""
     uuid: str = ""
     worker_pid: int = 0
     """The process that owns it."""

@@ -1,10 +1,7 @@
 """Which devices there are, as the configuration wants them and as a backend lists them, without a worker or torch."""
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 
 import psutil
 
@@ -13,15 +10,11 @@ from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
 from domains.device.nvml import NvmlTelemetry
-from domains.device.patient import DriverThread
+from domains.device.patient_inventory import PatientInventory
 from domains.device.visible import visible
-from domains.errors import ErrorReason, InternalError
-
-FIRST_LOOK_S = 10.0
-"""How long a server that starts waits for the driver: one that has to wake many GPUs takes seconds."""
 
 
-class CudaInventory:
+class CudaInventory(PatientInventory):
     """What NVML lists, less what CUDA_VISIBLE_DEVICES hides. Names count all GPUs by PCI bus, as NVML does."""
 
     backend = Backend.CUDA
@@ -30,37 +23,13 @@ class CudaInventory:
         self, driver: NvmlTelemetry, names: Sequence[str] | None = None, visible_devices: str | None = None
     ) -> None:
         """`names`: only these, `cuda:0`; None: all. `visible_devices`: CUDA_VISIBLE_DEVICES; None: it is not set."""
+        super().__init__("NVML", names)
         self._driver = driver
-        self._names = None if names is None else frozenset(names)
         self._visible_devices = visible_devices
-        self._thread = DriverThread("NVML")
-        self._asked: Future[Mapping[str, Device]] | None = None
-
-    def look_now(self, limit_s: float = FIRST_LOOK_S) -> Mapping[str, Device]:
-        """Devices by torch name, as far as the driver knows them. Blocks; DRIVER_ERROR after so many seconds."""
-        try:
-            return self._ask().result(limit_s)
-        except FutureTimeout:
-            message = f"NVIDIA's driver did not list its GPUs within {limit_s:g} s"
-            raise InternalError(message, ErrorReason.DRIVER_ERROR) from None
-
-    async def look(self) -> Mapping[str, Device]:
-        """The same, off the event loop, whenever the driver answers: one question is on its way, however long it hangs."""
-        return await asyncio.shield(asyncio.wrap_future(self._ask()))
-
-    def close(self) -> None:
-        """End the thread; one whose driver hangs ends with the process."""
-        self._thread.stop()
-
-    def _ask(self) -> "Future[Mapping[str, Device]]":
-        if self._asked is None or self._asked.done():
-            self._asked = self._thread.begin(self._list)
-        return self._asked
 
     def _list(self) -> Mapping[str, Device]:
         ours = visible(self._driver.inventory(), self._visible_devices)
-        found = {f"cuda:{adapter.index}": _unprobed(adapter) for adapter in ours}
-        return {name: one for name, one in found.items() if self._names is None or name in self._names}
+        return {f"cuda:{adapter.index}": _unprobed(adapter) for adapter in ours}
 
 
 def _unprobed(adapter: Adapter) -> Device:

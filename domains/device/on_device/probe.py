@@ -10,6 +10,8 @@ import transformers
 
 from domains.device.adapter import Adapter, bare_uuid
 from domains.device.device import Backend, Device, DeviceKind, PrecisionSupport
+from domains.device.directml_adapter import DirectMLAdapter, adapter_at, directml_device
+from domains.device.dxcore import open_dxcore
 from domains.device.inventory import host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver
@@ -17,7 +19,6 @@ from domains.device.on_device.features import allocation_alignment, features
 from domains.device.on_device.torch_device import cannot_use, directml_adapters
 from domains.errors import InternalError
 
-_VENDORS = ("NVIDIA", "AMD", "Intel", "Qualcomm", "Microsoft")
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -83,25 +84,24 @@ def _cpu(tried: tuple[PrecisionSupport, ...]) -> Device:
 
 
 def _directml(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
-    """DirectML tells an adapter's name and nothing else."""
+    """DirectML tells an adapter's name and nothing else; the system knows more."""
     index = device.index or 0
-    name = directml_adapters()[index]
-    return Device(
-        id=f"directml-{index}",
-        aliases=(f"directml:{index}",),
-        display_name=name,
-        kind=DeviceKind.UNSPECIFIED,
-        backend=Backend.DIRECTML,
-        backend_index=index,
-        vendor=next((vendor for vendor in _VENDORS if vendor.lower() in name.lower()), ""),
-        total_memory_bytes=None,
+    return msgspec.structs.replace(
+        directml_device(index, adapter_at(index, directml_adapters(), _listed_adapters())),
         precision_support=tried,
         features=features(device),
-        driver_name="directml",
         worker_pid=os.getpid(),
         libraries=libraries(),
         probe_time_s=time.time(),
     )
+
+
+def _listed_adapters() -> tuple[DirectMLAdapter, ...]:
+    dxcore = open_dxcore()
+    try:
+        return dxcore.adapters() if dxcore else ()
+    except InternalError:
+        return ()
 
 
 def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...], index: int) -> Device:

@@ -38,22 +38,31 @@ def directml() -> Any:
         return importlib.import_module("torch_directml")
     except (ImportError, OSError) as error:
         message = (
-            f"torch_directml cannot be imported ({error}); install deviceops[directml] into an environment of its own,"
-            " and name its interpreter with the setting `directml_python`"
+            f"torch_directml cannot be imported ({error}); install deviceops[directml] into an environment of its own"
+            " (Python 3.11 or 3.12), and name its interpreter with the setting `directml_python`"
         )
         raise NotSupported(message, ErrorReason.FEATURE_NOT_INSTALLED, extra="directml") from error
 
 
 def directml_adapters() -> tuple[str, ...]:
-    """Names of the adapters that DirectML lists, in its order."""
+    """Names of the adapters that DirectML lists, in its order; empty for one that does not tell."""
     extension = directml()
-    return tuple(str(extension.device_name(index)).strip("\0 ") for index in range(extension.device_count()))
+    return tuple(_adapter_name(extension, index) for index in range(extension.device_count()))
+
+
+def _adapter_name(extension: Any, index: int) -> str:
+    # To tell it, the extension makes a Direct3D device there: one adapter whose driver fails must not cost the others.
+    try:
+        return str(extension.device_name(index)).strip("\0 ")
+    except RuntimeError:
+        return ""
 
 
 def _directml_name(name: str) -> str:
-    adapters, index = directml_adapters(), ordinal(name)
-    if index >= len(adapters):
-        listed = ", ".join(f"directml:{number} {adapter}" for number, adapter in enumerate(adapters)) or "none"
+    index = ordinal(name)
+    if index >= directml().device_count():
+        adapters = enumerate(directml_adapters())
+        listed = ", ".join(f"directml:{number} {adapter}".rstrip() for number, adapter in adapters) or "none"
         message = f"there is no adapter {name}; DirectML lists {listed}"
         raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=name, known=listed)
     return f"privateuseone:{index}"

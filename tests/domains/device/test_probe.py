@@ -5,11 +5,18 @@ import time
 from types import SimpleNamespace
 
 import psutil
+import pytest
 import torch
 
 from domains.device.on_device import cuda_driver
+from domains.device.on_device import probe as on_device
 from domains.device.on_device.features import allocation_alignment, features
-from domains.device.on_device.probe import _identity, probe  # pyright: ignore[reportPrivateUsage]  # no GPU needed
+from domains.device.on_device.probe import (
+    _directml,  # pyright: ignore[reportPrivateUsage]  # no DirectML needed
+    _identity,  # pyright: ignore[reportPrivateUsage]  # no GPU needed
+    probe,
+)
+from tests.domains.device.fake_dxcore import REMOVED, FakeDxCore, gpu
 
 UUID = "1a2b3c4d-0000-1111-2222-333344445555"
 
@@ -42,3 +49,18 @@ def test_a_gpu_is_named_by_torch_where_torch_can() -> None:
 
 def test_an_older_torch_leaves_the_naming_to_the_driver() -> None:
     assert _identity(SimpleNamespace(), 0) == cuda_driver.identity(0)
+
+
+def test_the_system_says_what_directml_does_not_of_the_adapter_of_the_same_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = FakeDxCore(gpu("A", speed=2, low=1), gpu("B", speed=1, low=2))
+    monkeypatch.setattr(on_device, "directml_adapters", lambda: ("B", "C"))
+    monkeypatch.setattr(on_device, "open_dxcore", library.dxcore)
+    monkeypatch.setattr(on_device, "features", lambda device: ())  # pyright: ignore[reportUnknownLambdaType]
+    known, unknown = (_directml(torch.device("privateuseone", index), ()) for index in range(2))
+    assert (known.id, known.display_name, known.adapter_luid) == ("directml-0", "B", 2)
+    assert (unknown.id, unknown.display_name, unknown.adapter_luid) == ("directml-1", "C", None)
+    assert known.probe_time_s
+    library.failing["Sort"] = REMOVED
+    assert _directml(torch.device("privateuseone", 0), ()).adapter_luid is None

@@ -121,7 +121,7 @@ namespace DeviceOps.Api.Device.V1 {
   /// </summary>
   public enum DeviceKind {
     /// <summary>
-    /// Of a device: its driver does not tell (DirectML). In a filter: every kind.
+    /// Of a device: its driver does not tell. In a filter: every kind.
     /// </summary>
     [pbr::OriginalName("DEVICE_KIND_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
@@ -372,7 +372,8 @@ namespace DeviceOps.Api.Device.V1 {
 
     private long adapterLuid_;
     /// <summary>
-    /// The adapter's LUID as DXGI tells it, high part in the upper 32 bits. It changes when Windows restarts. Absent: not on Windows.
+    /// The adapter's LUID as DXGI and DXCore tell it: the low part in the lower 32 bits, the high one with its sign in the upper. It changes
+    /// when Windows restarts. Absent: not on Windows (in WSL too, whose LUIDs Windows does not know), or it cannot be told (CUDA).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

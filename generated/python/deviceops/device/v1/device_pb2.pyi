@@ -29,7 +29,7 @@ class _DeviceKind:
 class _DeviceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEVICE_KIND_UNSPECIFIED: _DeviceKind.ValueType  # 0
-    """Of a device: its driver does not tell (DirectML). In a filter: every kind."""
+    """Of a device: its driver does not tell. In a filter: every kind."""
     DEVICE_KIND_CPU: _DeviceKind.ValueType  # 1
     """The host's processor. There is always exactly one."""
     DEVICE_KIND_DISCRETE_GPU: _DeviceKind.ValueType  # 2
@@ -45,7 +45,7 @@ class DeviceKind(_DeviceKind, metaclass=_DeviceKindEnumTypeWrapper):
     """What sort of hardware a device is."""
 
 DEVICE_KIND_UNSPECIFIED: DeviceKind.ValueType  # 0
-"""Of a device: its driver does not tell (DirectML). In a filter: every kind."""
+"""Of a device: its driver does not tell. In a filter: every kind."""
 DEVICE_KIND_CPU: DeviceKind.ValueType  # 1
 """The host's processor. There is always exactly one."""
 DEVICE_KIND_DISCRETE_GPU: DeviceKind.ValueType  # 2
@@ -215,7 +215,9 @@ class DeviceIdentity(_message.Message):
     pci_bus_id: _builtins.str
     """Place on the PCI bus, `0000:65:00.0`. Empty: it has none, or it cannot be told."""
     adapter_luid: _builtins.int
-    """The adapter's LUID as DXGI tells it, high part in the upper 32 bits. It changes when Windows restarts. Absent: not on Windows."""
+    """The adapter's LUID as DXGI and DXCore tell it: the low part in the lower 32 bits, the high one with its sign in the upper. It changes
+    when Windows restarts. Absent: not on Windows (in WSL too, whose LUIDs Windows does not know), or it cannot be told (CUDA).
+    """
     vendor_uuid: _builtins.str
     """The vendor's UUID, `GPU-1a2b3c4d-…`. Empty: it has none."""
     backend_index: _builtins.int

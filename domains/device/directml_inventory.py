@@ -1,0 +1,25 @@
+"""Which adapters DirectML may compute on, as the system lists them, without a worker or torch."""
+
+from collections.abc import Mapping, Sequence
+
+from domains.device.device import Backend, Device
+from domains.device.directml_adapter import directml_device
+from domains.device.dxcore import DxCore
+from domains.device.patient_inventory import PatientInventory
+
+
+class DirectMLInventory(PatientInventory):
+    """What DXCore lists, in the order that DirectML counts in; the worker tells whether it does."""
+
+    backend = Backend.DIRECTML
+
+    def __init__(self, dxcore: DxCore, names: Sequence[str] | None = None) -> None:
+        """`names`: only these, `directml:0`; None: all."""
+        super().__init__("DXCore", names)
+        self._dxcore = dxcore
+
+    def _list(self) -> Mapping[str, Device]:
+        return {
+            f"directml:{index}": directml_device(index, adapter)
+            for index, adapter in enumerate(self._dxcore.adapters())
+        }

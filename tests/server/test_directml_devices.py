@@ -1,0 +1,70 @@
+"""The front lists DirectML's adapters by itself, with the keys that the caller's own list has."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from deviceops.device.v1 import device_pb2
+from domains.device.device import DeviceState
+from server import device_parts
+from server.device_messages import to_device
+from server.device_parts import DeviceParts
+from server.settings import Settings
+from tests.domains.device.fake_dxcore import FakeDxCore, gpu, luid
+from tests.domains.processing.scripted_worker import Floor
+
+Make = Callable[[str], DeviceParts]
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> FakeDxCore:
+    library = FakeDxCore(gpu(INSTANCE_LUID=luid(1, 0xFEDC)))
+    monkeypatch.setattr(device_parts, "open_dxcore", library.dxcore)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return library
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[DeviceParts] = []
+
+    def parts(wanted: str) -> DeviceParts:
+        floor = Floor(tmp_path)
+        made.append(one := DeviceParts(Settings(devices=[wanted]), floor.log))
+        one.wire(floor.dispatcher, floor.loaded)
+        # No process is started: what the front knows by itself is asked here.
+        one.fleet.spawn = lambda work: work.close()
+        for work in one.begin():
+            work.close()
+        return one
+
+    yield parts
+    for one in made:
+        await one.close()
+
+
+async def test_a_configured_adapter_is_listed_before_its_worker_is_there(library: FakeDxCore, make: Make) -> None:
+    parts = make("directml")
+    device = to_device(parts.devices.get("directml:0"))
+    assert (device.id, device.display_name) == ("directml-0", "AMD Radeon RX 7800 XT")
+    assert (device.backend, device.state) == (device_pb2.DEVICE_BACKEND_DIRECTML, device_pb2.DEVICE_STATE_STARTING)
+    assert device.identity.adapter_luid == (1 << 32) | 0xFEDC
+    assert (device.identity.pci_vendor_id, device.identity.pci_device_id) == (0x1002, 0x747E)
+    assert [keeper.name for keeper in parts.fleet.keepers] == ["directml:0"]
+    left, library.adapters = library.adapters, []
+    assert (await parts.refresh(10.0, probe_again=False)).lost == ("directml-0",)
+    library.adapters = left
+    assert (await parts.refresh(10.0, probe_again=False)).returned == ("directml-0",)
+
+
+async def test_where_nothing_else_is_found_the_adapters_are_listed_and_left_alone(
+    library: FakeDxCore, make: Make
+) -> None:
+    parts = make("auto")
+    assert [(view.device.id, view.state) for view in parts.devices.list()] == [
+        ("directml-0", DeviceState.DISABLED),
+        ("cpu", DeviceState.STARTING),
+    ]
+    assert [keeper.name for keeper in parts.fleet.keepers] == ["cpu"]
+    assert not any(library.held.values())
