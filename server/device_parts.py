@@ -11,6 +11,7 @@ from domains.device.devices import Devices
 from domains.device.directml_inventory import DirectMLInventory
 from domains.device.dxcore import open_dxcore
 from domains.device.inventory import CudaInventory, host_processor
+from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry
 from domains.device.patient import PatientTelemetry
 from domains.device.patient_inventory import PatientInventory
@@ -54,7 +55,7 @@ class DeviceParts:
     def __init__(self, settings: Settings, events: EventLog) -> None:
         self._settings = settings
         self.simulation = Simulation(settings.devices, settings.sim_script)
-        self._nvml = NvmlTelemetry()
+        self._nvml = NvmlTelemetry(book=LimitBook(settings.state))
         backends = {
             Backend.CPU: CpuTelemetry(),
             Backend.CUDA: self._nvml,
@@ -148,7 +149,12 @@ class DeviceParts:
         for name, device in self._idle.items():
             self.devices.described(name, device, reach, ready=False, settings=off)
         looking = [self.hot_plug.keep_looking(_LOOK_S)] if self._inventories else []
-        return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.script.keep_looking()]
+        return [
+            *looking,
+            self.statuses.keep_judging(_HEAT_S),
+            self.simulation.script.keep_looking(),
+            self.control.restore_left_over(),
+        ]
 
     async def refresh(self, timeout_s: float, probe_again: bool) -> Refreshed:
         """Look for hardware."""

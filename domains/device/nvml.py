@@ -8,6 +8,7 @@ import pynvml
 
 from domains.device.adapter import Adapter
 from domains.device.device import Device
+from domains.device.limit_book import LimitBook
 from domains.device.nvml_driver import Nvml, code
 from domains.device.nvml_inventory import adapters
 from domains.device.sample import DeviceSample, ThrottleReason
@@ -34,7 +35,8 @@ _TEMPERATURE = "max_temperature_celsius"
 class NvmlTelemetry:
     """Each figure is asked by itself: one that this GPU or user may not have leaves the others as they are."""
 
-    def __init__(self, driver: ModuleType = pynvml) -> None:
+    def __init__(self, driver: ModuleType = pynvml, book: LimitBook | None = None) -> None:
+        """`book`: remembers the limits that held before ours; None: as long as this object lives."""
         self._nvml = Nvml(driver)
         self._known: dict[int, Adapter] = {}
         """By number, as they were listed last."""
@@ -42,8 +44,7 @@ class NvmlTelemetry:
         """UUIDs of all GPUs that ever were listed."""
         self._stale = False
         """A GPU was lost: only a driver that is opened anew sees it come back."""
-        self._before_mw: dict[str, int] = {}
-        """By device: the power limit that held before our first change."""
+        self._book = book or LimitBook()
 
     def inventory(self) -> tuple[Adapter, ...]:
         """The GPUs that the driver lists; none without a driver. Raises DRIVER_ERROR for a driver that fails."""
@@ -151,23 +152,27 @@ class NvmlTelemetry:
         if allowed is None or wanted is None:
             raise no_power_limit(device)
         check_power(device, wanted, allowed)
+        first = False
         try:
             handle = self._handle(device)
             before = self._nvml.ask(device.id, "DeviceGetPowerManagementLimit", handle)
+            # Noted before it is changed: whoever kills us between the two loses nothing.
+            first = before is not None and self._book.note(device.id, before)
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(handle, round(wanted * 1000))
         except self._nvml.error as error:
+            if first:
+                self._book.forget(device.id)
             raise self._refusal(device, wanted, error) from error
-        if before is not None:
-            self._before_mw.setdefault(device.id, before)
 
     def restore(self, device: Device) -> None:
         """See `Telemetry.restore`."""
-        if (before := self._before_mw.pop(device.id, None)) is None:
+        if (before := self._book.before(device.id)) is None:
             return
         try:
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(self._handle(device), before)
         except self._nvml.error as error:
             raise self._refusal(device, before / 1000, error) from error
+        self._book.forget(device.id)
 
     def _refusal(self, device: Device, watts: float, error: Exception) -> DeviceOpsError:
         if self._nvml.is_gone(error):

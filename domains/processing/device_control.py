@@ -66,12 +66,21 @@ class DeviceControl:
         """The server stops, and with it what was chosen: each driver gets back what it had before."""
         for device_id in sorted(self._limited):
             view = self._devices.find(device_id)
-            if view is None or view.state is DeviceState.LOST:
-                continue
-            try:
-                await self._telemetry.restore(view.device)
-            except DeviceOpsError as error:
-                _log.warning("power limit could not be put back", device=device_id, problem=error.message)
+            if view is not None and view.state is not DeviceState.LOST:
+                await self._restore(view)
+
+    async def restore_left_over(self) -> None:
+        """The server starts: what one that was killed has left behind holds no longer."""
+        for view in self._devices.list():
+            async with self._changing[view.device.id]:
+                if view.device.id not in self._limited:
+                    await self._restore(view)
+
+    async def _restore(self, view: DeviceView) -> None:
+        try:
+            await self._telemetry.restore(view.device)
+        except DeviceOpsError as error:
+            _log.warning("power limit could not be put back", device=view.device.id, problem=error.message)
 
     async def update(
         self, name: str, new: DeviceSettings, mask: Sequence[str], *, etag: str, validate_only: bool, cause: str

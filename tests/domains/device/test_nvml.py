@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pynvml
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.device.device import Backend
+from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry, throttle_reasons
 from domains.device.patient import PatientTelemetry
 from domains.device.sample import DeviceSample, ThrottleReason
@@ -157,6 +159,35 @@ def test_the_limit_of_before_is_put_back_once() -> None:
     gpu.limit_mw = 500_000
     telemetry.restore(DEVICE)
     assert gpu.limit_mw == 500_000
+
+
+def test_the_limit_of_before_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+    gpu = FakeGpu()
+    gpu.limit_mw = 650_000
+    driver = FakeNvml(gpu)
+    for watts in (300, 400):
+        NvmlTelemetry(driver, LimitBook(tmp_path)).set_power_limit(DEVICE, watts)
+    for after in (650_000, 500_000):
+        NvmlTelemetry(driver, LimitBook(tmp_path)).restore(DEVICE)
+        assert gpu.limit_mw == after
+        gpu.limit_mw = 500_000
+
+
+def test_a_limit_that_was_refused_is_not_put_back_later(tmp_path: Path) -> None:
+    gpu = FakeGpu()
+    gpu.may_set = False
+    with pytest.raises(InternalError):
+        NvmlTelemetry(FakeNvml(gpu), LimitBook(tmp_path)).set_power_limit(DEVICE, 300)
+    assert LimitBook(tmp_path).before(DEVICE.id) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'{"gpu": "much"}'])
+def test_a_damaged_book_knows_nothing_and_stops_nobody(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "power-limits.json").write_bytes(damage)
+    book = LimitBook(tmp_path)
+    assert book.before(DEVICE.id) is None
+    assert book.note(DEVICE.id, 1)
+    assert LimitBook(tmp_path).before(DEVICE.id) == 1
 
 
 def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:

@@ -56,6 +56,9 @@ async def test_a_power_limit_outlives_a_loss_and_not_the_server(floor: Floor) ->
     assert driver.watts == 200.0
     await control.restore_limits()
     assert driver.restored == ["sim-0"]
+    # What this server has chosen is not what another has left behind.
+    await control.restore_left_over()
+    assert driver.restored == ["sim-0", "sim-1"]
     driver.refuses = True
     await control.apply_again("sim-0")
     # What does not hold is not told.
