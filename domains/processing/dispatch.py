@@ -19,7 +19,7 @@ from domains.processing.crash import WorkerDeath, after_death
 from domains.processing.job import Job
 from domains.processing.job_event import Cancelled, Failed, Interrupted, Started
 from domains.processing.job_queue import JobQueue
-from domains.processing.job_run import JobRun, RunTools
+from domains.processing.job_run import End, JobRun, RunTools
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.lane import Lane, needs_all
@@ -212,14 +212,14 @@ class Dispatcher:
             self._devices.succeeded(device_id)
 
     async def _attempt(self, job: Job, lane: Lane) -> None:
+        run = JobRun(job, self._jobs, self._tools)
         try:
             async with AsyncExitStack() as held:
                 await self.claims.take(job, lane.device_id, held)
                 # Whoever wanted it to stop meanwhile could not tell a worker.
-                if (end := self._end_before_work(job.id)) is not None:
-                    self._jobs.record(job.id, end)
-                else:
-                    await JobRun(job, self._jobs, self._tools).run(lane.worker)
+                run.end = self._end_before_work(job.id)
+                if run.end is None:
+                    await run.run(lane.worker)
         except WorkerGone as gone:
             if isinstance(gone, WorkerStalled):
                 self._devices.failed(lane.device_id, InternalError(str(gone), ErrorReason.DRIVER_ERROR))
@@ -227,7 +227,19 @@ class Dispatcher:
             lane.closed = True
             # And the device's fault first, which is the cause of what becomes of the job.
             await lane.left.wait()
-            self._interrupted(job.id, str(gone), lane)
+            if run.end is None:
+                self._interrupted(job.id, str(gone), lane)
+        # Now that its memory is free: whoever hears of the end may ask for it at once.
+        if run.end is not None:
+            self._ended(job.id, run.end)
+
+    def _ended(self, job_id: str, end: End) -> None:
+        if (job := self._unended(job_id)) is None:
+            return
+        if isinstance(end, Interrupted) and job.state is JobState.CANCELLING:
+            # Somebody wanted it to stop for good while it left the device.
+            end = self._tools.cancelled_at_rest(self._jobs.live(job_id))
+        self._jobs.record(job_id, end)
 
     def _end_before_work(self, job_id: str) -> Cancelled | Interrupted | None:
         """What becomes of a job that is to stop before a worker has heard of it. None: it is not to."""

@@ -1,4 +1,4 @@
-"""One attempt at a job: sends the order, turns each report into events, stores pictures, writes the end."""
+"""One attempt at a job: sends the order, turns each report into events, stores pictures, knows the end."""
 
 import asyncio
 import time
@@ -54,6 +54,9 @@ from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageS
 _LAST_WORD_S = 10.0
 """How long a worker may take to stop a job whose time is up; its last word has the receipt."""
 
+End = Succeeded | Failed | Cancelled | Interrupted
+"""What ends an attempt."""
+
 FrontWork = dict[type, Callable[[Job], Coroutine[None, None, None]]]
 
 
@@ -86,6 +89,9 @@ class RunTools:
 class JobRun:
     """One attempt."""
 
+    end: End | None = None
+    """What became of the job, for whoever gave it its memory to tell: after that is free again."""
+
     def __init__(self, job: Job, jobs: Jobs, tools: RunTools) -> None:
         self._job = job
         self._jobs = jobs
@@ -100,7 +106,10 @@ class JobRun:
         self._time_is_up = False
 
     async def run(self, worker: Worker | None) -> None:
-        """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure."""
+        """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure.
+
+        The front's own work tells its end by itself.
+        """
         if worker is None:
             await self._tools.front_work[type(self._job.work)](self._job)
             return
@@ -120,8 +129,9 @@ class JobRun:
             async with asyncio.timeout(limit + _LAST_WORD_S):
                 await self._follow(worker, self._order())
         except TimeoutError:
-            await self._stored()
-            raise self._too_long() from None
+            if self.end is None:
+                await self._stored()
+                raise self._too_long() from None
         finally:
             timer.cancel()
 
@@ -177,14 +187,14 @@ class JobRun:
                 self._tools.loaded.remove(f"{report.model_id}@{self._jobs.get(self._job.id).device_id}")
             case Finished():
                 await self._stored()
-                self._jobs.record(self._job.id, Succeeded(result=self._result(), receipt=self._receipt(report.receipt)))
+                self.end = Succeeded(result=self._result(), receipt=self._receipt(report.receipt))
             case WorkFailed():
                 await self._stored()
                 failure, receipt = self._failure(report), self._receipt(report.receipt)
-                self._jobs.record(self._job.id, Failed(failure=failure, receipt=receipt, result=self._partial()))
+                self.end = Failed(failure=failure, receipt=receipt, result=self._partial())
             case Stopped():
                 await self._stored()
-                self._jobs.record(self._job.id, self._after_stop(report))
+                self.end = self._after_stop(report)
             case _:
                 pass
 

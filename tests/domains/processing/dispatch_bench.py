@@ -44,6 +44,10 @@ class PlayedWorker:
         self.stopped: list[str] = []
         self.asked = asyncio.Event()
         """Set when an order comes; renewed each time."""
+        self.lingers = False
+        """Whether an order ends not with its last report but with the answer behind it."""
+        self.lingering = asyncio.Event()
+        """Set when one does."""
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         answers = self.answers[order.job_id] = asyncio.Queue()
@@ -53,7 +57,9 @@ class PlayedWorker:
             while not isinstance(answer := await answers.get(), WorkerGone):
                 yield answer
                 if isinstance(answer, Finished | Failed | Stopped):
-                    return
+                    if not self.lingers:
+                        return
+                    self.lingering.set()
             raise answer
         finally:
             del self.answers[order.job_id]

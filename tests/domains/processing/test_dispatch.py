@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from domains.errors import ErrorReason
-from domains.inference.outcome import ImageReady
+from domains.inference.outcome import Finished, ImageReady
 from domains.memory.blobs.blob import Blob
 from domains.processing.job import Job
 from domains.processing.job_event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.worker import Report
+from domains.progress import Receipt
 from tests.domains.processing.dispatch_bench import STOPPED, DispatchBench
+
+FINISHED = Finished(receipt=Receipt())
 
 
 @pytest.fixture
@@ -89,6 +93,56 @@ async def test_a_refused_claim_is_the_jobs_failure(bench: DispatchBench) -> None
     bench.dispatcher.claims.claimed = refused
     job_id = bench.submit()
     await bench.until(job_id, JobState.FAILED)
+
+
+async def lingering(bench: DispatchBench, claim: SlowClaim, last: Report) -> str:
+    """A job whose worker has said its last word, and holds on to its memory."""
+    bench.worker.lingers = True
+    claim.granted.set()
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(last)
+    await bench.worker.lingering.wait()
+    return job_id
+
+
+def leave(bench: DispatchBench) -> None:
+    """The worker is done with its orders."""
+    bench.worker.lingers = False
+    for answers in bench.worker.answers.values():
+        answers.put_nowait(FINISHED)
+
+
+async def test_who_hears_of_the_end_finds_the_memory_free(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    open_at_end: list[int] = []
+    bench.jobs.listeners.append(lambda job: open_at_end.append(claim.open) if job.state.ended else None)
+    job_id = await lingering(bench, claim, FINISHED)
+    assert (bench.job(job_id).state, claim.open) == (JobState.RUNNING, 1)
+    leave(bench)
+    await bench.until(job_id, JobState.SUCCEEDED)
+    assert open_at_end == [0]
+
+
+async def test_a_worker_that_dies_after_its_last_word_has_said_it(bench: DispatchBench) -> None:
+    job_id = await lingering(bench, SlowClaim(bench), FINISHED)
+    bench.die()
+    await bench.until(job_id, JobState.SUCCEEDED)
+
+
+async def test_a_cancel_while_an_interrupted_job_leaves_its_device_ends_it(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    bench.worker.lingers = True
+    claim.granted.set()
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    interrupting = asyncio.create_task(bench.dispatcher.interrupt(job_id, ErrorReason.PREEMPTED, "needed elsewhere"))
+    await bench.worker.lingering.wait()
+    bench.jobs.cancel(job_id, "not at all")
+    leave(bench)
+    await interrupting
+    await bench.until(job_id, JobState.CANCELLED)
+    assert not any(isinstance(event, Interrupted) for event in bench.events(job_id))
 
 
 PICTURE = ImageReady(index=0, seed=1, media_type="image/png", width_px=64, height_px=64, data=b"picture")
