@@ -7,11 +7,10 @@ import os
 import sys
 
 from server import log
+from server.lifetime import end_with_parent
 from server.stdio.peer import FramePeer
 from server.stdio.pipe import protect_stdout
 
-_PR_SET_PDEATHSIG = 1
-_SIGKILL = 9
 _BEHIND_THE_FRONT = 5
 """Niceness of a worker that computes on the CPU: the front answers in milliseconds although every core is busy."""
 
@@ -19,7 +18,7 @@ _BEHIND_THE_FRONT = 5
 def main() -> None:
     """Serve one device until the pipe ends."""
     in_fd, out_fd = protect_stdout()
-    _die_with_parent()
+    end_with_parent()
     log.configure_inherited()
     if not sys.argv[1].startswith("cuda") and sys.platform != "win32":
         os.nice(_BEHIND_THE_FRONT)
@@ -38,14 +37,6 @@ def main() -> None:
         refuse(peer, error)
     else:
         loop.run()
-
-
-def _die_with_parent() -> None:
-    """Linux: killed when the front is, even while a device call hangs. Elsewhere the end of the pipe has to do."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""SIGTERM: health first, then the jobs, then the process, and nothing left behind."""
+"""SIGTERM or Ctrl-C: health first, then the jobs, then the process, and nothing left behind."""
 
+import os
+import signal
 from typing import Any
 
 import grpc
@@ -23,7 +25,9 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
         stub: Any = health_pb2_grpc.HealthStub(server.channel)
         health = stub.Watch(health_pb2.HealthCheckRequest(), timeout=asking.CALL_S)
         assert next(health).status == health_pb2.HealthCheckResponse.SERVING
-        server.process.terminate()
+        # As Ctrl-C in a terminal: every process there hears of it.
+        for pid in (worker, server.process.pid):
+            os.kill(pid, signal.SIGINT)
         assert next(health).status == NOT_SERVING
         refusal = asking.refused(lambda: asking.submit(server))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DRAINING")
