@@ -20,6 +20,7 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+	$(BIN)/pyright --pythonplatform Windows domains server
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(DOTNET); $(BIN)/python protos/generate.py --check

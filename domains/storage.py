@@ -8,12 +8,13 @@ loop may do it; the checkpoint, which does wait for the disk, runs on a thread o
 import asyncio
 import contextlib
 import errno
-import fcntl
 import shutil
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from domains.errors import AlreadyExists, DataLoss, ErrorReason, ResourceExhausted
 
@@ -108,15 +109,13 @@ def checkpoint(folder: Path) -> None:
 @contextmanager
 def owned(folder: Path) -> Generator[None]:
     """Hold the state folder alone. The system drops the lock with the process, however it dies."""
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "lock").open("a+")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyExists(
-                f"another server uses the state folder {folder}; stop it, or choose another folder with --state",
-                state_folder=folder,
-            ) from None
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held = lock.acquire()
+    except Timeout:
+        message = f"another server uses the state folder {folder}; stop it, or choose another folder with --state"
+        raise AlreadyExists(message, state_folder=folder) from None
+    with held:
         yield

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
@@ -45,6 +46,7 @@ from server.device_parts import DeviceParts
 from server.errors import ErrorInterceptor
 from server.health import Health
 from server.inference import InferenceServicer
+from server.lifetime import take_children_along
 from server.listen import listen, options
 from server.memory import MemoryServicer
 from server.memory_parts import MemoryParts
@@ -238,13 +240,21 @@ async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
 
 async def _serve(settings: Settings, begin_s: float) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    _on_signals(asyncio.get_running_loop(), stop)
     async with serving(settings, begin_s) as app:
         # The line that whoever started us waits for.
         print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
         await stop.wait()
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if sys.platform == "win32":
+        # Its loop takes no handlers; it is woken by each signal, though, so that these run.
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK):
+            signal.signal(name, lambda number, frame: stop.set())
+    else:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
 
 
 def run(settings: Settings) -> int:
@@ -252,5 +262,6 @@ def run(settings: Settings) -> int:
     begin_s = time.monotonic()
     log.configure(settings.log_format, settings.log_level)
     log.hand_down(settings.log_format, settings.log_level)
+    take_children_along()
     asyncio.run(_serve(settings, begin_s))
     return 0

@@ -1,6 +1,7 @@
 """The ports: how they are opened, and what a port that somebody else has is called."""
 
 import socket
+import sys
 
 import grpc
 
@@ -42,7 +43,8 @@ def listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
 
 def _has_owner(address: str) -> bool:
     """Whether somebody answers at a Unix socket; gRPC would take its path away from them."""
-    if not address.startswith("unix:"):
+    if sys.platform == "win32" or not address.startswith("unix:"):
+        # Python has no Unix sockets on Windows: there gRPC alone says whether it can listen.
         return False
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(address.removeprefix("unix:")) == 0

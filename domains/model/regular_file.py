@@ -5,8 +5,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-# Windows has none of these; there it takes a privilege to make a symlink.
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -15,7 +14,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises OSError for a symlink (the file was swapped after it was judged) and for a pipe or a device, whose read might
     never end.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | _FLAGS)
+    descriptor = os.open(path, os.O_RDONLY | OPEN_FLAGS | FOREIGN_FLAGS)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)

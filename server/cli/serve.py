@@ -107,4 +107,4 @@ def _end_with_stdin() -> None:
     # The file descriptor itself: a buffered reader's lock would be held in this thread while the interpreter ends.
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)

@@ -90,14 +90,15 @@ def _address_of(process: subprocess.Popen[str], log: Path) -> str:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
+    assert process.stdin is not None
+    # As by SIGTERM; Windows has no such signal for another process.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
     try:
         process.wait(_END_S)
     except subprocess.TimeoutExpired:
         notice(f"The server did not end within {_END_S} s and was killed.")
         process.kill()
         process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+    assert process.stdout is not None
+    process.stdout.close()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from domains.descriptors import OPEN_FLAGS, read_at, take_room, write_at
 from domains.errors import DataLoss, ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob, BlobOrigin
 from domains.storage import storage_errors
@@ -44,7 +45,7 @@ class BlobFiles:
             beside = path.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
             try:
                 beside.write_bytes(data)
-                beside.rename(path)
+                beside.replace(path)
             except OSError:
                 beside.unlink(missing_ok=True)
                 raise
@@ -58,9 +59,9 @@ class BlobFiles:
             if size_bytes > available:
                 raise _no_room(self.folder, size_bytes, available)
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | OPEN_FLAGS, 0o600)
             try:
-                _allocate(descriptor, size_bytes)
+                take_room(descriptor, size_bytes)
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
@@ -70,11 +71,11 @@ class BlobFiles:
     def write_at(self, name: str, offset: int, data: bytes) -> None:
         """Write a piece of a reserved file."""
         with storage_errors(self.folder):
-            descriptor = os.open(self.path(name), os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path(name), os.O_WRONLY | OPEN_FLAGS)
             try:
                 view = memoryview(data)
                 while view:
-                    written = os.pwrite(descriptor, view, offset)
+                    written = write_at(descriptor, view, offset)
                     offset, view = offset + written, view[written:]
             finally:
                 os.close(descriptor)
@@ -104,14 +105,6 @@ def file_name(blob: Blob) -> str:
     return blob.sha256 if blob.origin is BlobOrigin.JOB else blob.id
 
 
-def _allocate(descriptor: int, size_bytes: int) -> None:
-    """Room for all bytes where the system can promise it; else only the length."""
-    if size_bytes and hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size_bytes)
-    else:
-        os.ftruncate(descriptor, size_bytes)
-
-
 def _no_room(folder: Path, needed: int, available: int) -> ResourceExhausted:
     return ResourceExhausted(
         f"{needed} bytes are needed and {available} are free under {folder}; free space there, then retry",
@@ -127,7 +120,7 @@ class DiskContent:
     def __init__(self, files: BlobFiles, blob: Blob) -> None:
         self._blob = blob
         try:
-            self.descriptor = os.open(files.path(file_name(blob)), os.O_RDONLY | os.O_CLOEXEC)
+            self.descriptor = os.open(files.path(file_name(blob)), os.O_RDONLY | OPEN_FLAGS)
         except FileNotFoundError:
             raise self._corrupt(f"the file of blob {blob.id} is gone", 0) from None
         size = os.fstat(self.descriptor).st_size
@@ -143,7 +136,7 @@ class DiskContent:
         return await asyncio.to_thread(self._read, offset, size, then)
 
     def _read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        data = os.pread(self.descriptor, size, offset)
+        data = read_at(self.descriptor, size, offset)
         if len(data) != size:
             raise self._corrupt(
                 f"the file of blob {self._blob.id} was cut off at {offset + len(data)} bytes", len(data)

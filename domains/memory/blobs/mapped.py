@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, read_at
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.roots import BlobRoots
@@ -57,9 +58,8 @@ def lost(blob: Blob, why: str) -> ContentLost:
 
 def open_file(path: Path, roots: BlobRoots) -> int:
     """A descriptor of a regular file inside the roots. FileNotFoundError where there is none any more."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, os.O_RDONLY | OPEN_FLAGS | FOREIGN_FLAGS)
     except OSError as error:
         # ELOOP: somebody put a symbolic link where the file was.
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
@@ -80,9 +80,11 @@ def _check_regular(descriptor: int) -> None:
 
 
 def _check_inside(descriptor: int, path: Path, roots: BlobRoots) -> None:
-    """A folder on the way may have become a symbolic link after the path was resolved; Linux tells where it led."""
+    """A folder on the way may have become a symbolic link after the path was resolved. Linux tells where it led; elsewhere
+    only where it leads by now."""
     link = Path(f"/proc/self/fd/{descriptor}")
-    if link.is_symlink() and not roots.holds(Path(os.readlink(link))):
+    led = Path(os.readlink(link)) if link.is_symlink() else path.resolve()
+    if not roots.holds(led):
         roots.inside(str(path), "file.path")
         raise FileNotFoundError(errno.ENOENT, "leads elsewhere now", str(path))
 
@@ -98,7 +100,7 @@ def hash_of(descriptor: int, begin: int, size: int) -> str | None:
     digest = hashlib.sha256()
     for offset in range(begin, begin + size, PIECE_BYTES):
         wanted = min(PIECE_BYTES, begin + size - offset)
-        piece = os.pread(descriptor, wanted, offset)
+        piece = read_at(descriptor, wanted, offset)
         if len(piece) != wanted:
             return None
         digest.update(piece)
@@ -120,7 +122,7 @@ class MappedContent:
         return await asyncio.to_thread(self._read, offset, size, then)
 
     def _read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        data = os.pread(self._descriptor, size, self._begin + offset)
+        data = read_at(self._descriptor, size, self._begin + offset)
         if len(data) != size:
             raise lost(self._blob, f"its file ends at {self._begin + offset + len(data)} bytes now")
         if self._blob.sha256 and offset == self._hashed_bytes:

@@ -1,8 +1,8 @@
 """What the driver and the C library tell of memory, asked below torch."""
 
-import ctypes
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +37,14 @@ def process_bytes(device: torch.device) -> int | None:
 
 def trim_heap() -> bool:
     """Make the C library give its free memory back to the operating system. False: this one has no such call."""
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is None:
+    if sys.platform == "win32":
         return False
-    trim(0)
-    return True
+    import ctypes
+
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return trim is not None
 
 
 @functools.cache
