@@ -38,8 +38,10 @@ def end_with_parent() -> None:
     """In a worker, first of all. Linux: it is killed when the server is, even while a device call hangs. Elsewhere the job
     or the end of its pipe has to do.
 
-    Ctrl-C in a terminal is told to every process there. It is for the server, which lets the worker's jobs end.
+    A terminal tells Ctrl-C to every process in it, and systemd a SIGTERM to every process of a service. They are for the
+    server, which lets the worker's jobs end, and then kills it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)

@@ -25,7 +25,8 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
         stub: Any = health_pb2_grpc.HealthStub(server.channel)
         health = stub.Watch(health_pb2.HealthCheckRequest(), timeout=asking.CALL_S)
         assert next(health).status == health_pb2.HealthCheckResponse.SERVING
-        # As Ctrl-C in a terminal: every process there hears of it.
+        # A terminal tells Ctrl-C to every process in it, and systemd the end to every process of a service.
+        os.kill(worker, signal.SIGTERM)
         for pid in (worker, server.process.pid):
             os.kill(pid, signal.SIGINT)
         assert next(health).status == NOT_SERVING
