@@ -35,16 +35,16 @@ class HostBytes:
             pages = aligned_pages(blob.size_bytes, alignment or 1)
         except (OSError, MemoryError, OverflowError) as error:
             raise _no_room(blob.size_bytes, available) from error
-        await asyncio.to_thread(_touch, pages)
+        await _on_thread(pages, _touch)
         self._memory[blob.id] = pages
 
     async def write(self, blob: Blob, offset: int, data: bytes) -> None:
         """A piece."""
-        await asyncio.to_thread(self._write, self._memory[blob.id], offset, data)
 
-    @staticmethod
-    def _write(memory: memoryview, offset: int, data: bytes) -> None:
-        memory[offset : offset + len(data)] = data
+        def write(memory: memoryview) -> None:
+            memory[offset : offset + len(data)] = data
+
+        await _on_thread(self._memory[blob.id], write)
 
     async def open(self, blob: Blob) -> "HostContent":
         """To read it."""
@@ -63,8 +63,7 @@ class HostContent:
 
     async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
         """A piece, copied."""
-        memory = self._memory
-        return await asyncio.to_thread(lambda: then(bytes(memory[offset : offset + size])))
+        return await _on_thread(self._memory, lambda memory: then(bytes(memory[offset : offset + size])))
 
     def close(self) -> None:
         """Let go of the pages."""
@@ -77,6 +76,14 @@ def aligned_pages(size: int, alignment: int) -> memoryview:
     pages = mmap.mmap(-1, max(1, size + spare))
     start = -address_of(pages) % alignment
     return memoryview(pages)[start : start + size]
+
+
+async def _on_thread(memory: memoryview, work: Callable[[memoryview], Result]) -> Result:
+    """Do something with the pages. A thread lets go of a call only some time after it has answered; these it has let go of
+    by then, so that a blob that is deleted next is gone from the memory as well.
+    """
+    lent = [memory]
+    return await asyncio.to_thread(lambda: work(lent.pop()))
 
 
 def _touch(memory: memoryview) -> None:

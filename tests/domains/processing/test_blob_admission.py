@@ -1,6 +1,10 @@
 """Memory that a blob was promised is nobody else's, also before a single byte of it was written."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +19,20 @@ from domains.processing.blob_admission import BlobPayments
 from tests.domains.memory.blobs import MIB, opened
 
 
+class SlowToForget(ThreadPoolExecutor):
+    """Threads that hold on to each call after they have answered it, as a thread does that is not given its turn."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.calls: list[object] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls.append((fn, args, kwargs))
+        return super().submit(fn, *args, **kwargs)
+
+
 async def test_two_unwritten_blobs_do_not_get_the_same_host_memory(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_default_executor(SlowToForget())
     with opened(tmp_path) as store:
         pools = Pools()
         pools.add(HostPool(owners=store.owners_in(BlobTier.HOST)))
