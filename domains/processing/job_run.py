@@ -1,4 +1,4 @@
-"""One attempt at a job: sends the order, turns each report into events, stores pictures, knows the end."""
+"""One attempt at a job: sends the order, turns each report into events, knows the end."""
 
 import asyncio
 import time
@@ -23,15 +23,14 @@ from domains.processing.job_event import (
     BenchmarkResult,
     Cancelled,
     Failed,
-    GeneratedImage,
     GenerationResult,
     Interrupted,
     JobReceipt,
     JobResult,
     LoadResult,
-    OutputReady,
     Succeeded,
 )
+from domains.processing.job_pictures import JobPictures
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.live_job import LiveJob, empty_receipt
@@ -97,9 +96,7 @@ class JobRun:
         self._jobs = jobs
         self._tools = tools
         self._pace = Pace()
-        self._images: dict[int, GeneratedImage] = self._images_of_earlier_attempts()
-        self._storing: list[asyncio.Task[None]] = []
-        """Pictures on their way to the disk, in their order."""
+        self._pictures = JobPictures(job, jobs, tools.blobs)
         self._loaded: LoadedModel | None = None
         self._libraries: tuple[str, ...] = ()
         self._benchmark: BenchmarkReport | None = None
@@ -119,7 +116,7 @@ class JobRun:
             await (self._follow(worker, self._order()) if limit is None else self._follow_for(limit, worker))
         except WorkerGone:
             # The pictures that it sent are kept before the next attempt looks for them.
-            await asyncio.gather(*self._storing, return_exceptions=True)
+            await self._pictures.settled()
             raise
 
     async def _follow_for(self, limit: float, worker: Worker) -> None:
@@ -130,7 +127,7 @@ class JobRun:
                 await self._follow(worker, self._order())
         except TimeoutError:
             if self.end is None:
-                await self._stored()
+                await self._pictures.stored()
                 raise self._too_long() from None
         finally:
             timer.cancel()
@@ -176,8 +173,7 @@ class JobRun:
             case StageStarted() | PreviewReady() | Degraded():
                 self._jobs.record(self._job.id, report)
             case ImageReady():
-                before = self._storing[-1] if self._storing else None
-                self._storing.append(asyncio.create_task(self._keep(report, before)))
+                self._pictures.take(report)
             case ModelLoaded():
                 pin = isinstance(self._job.work, LoadWork) and self._job.work.pin
                 self._loaded = self._tools.loaded.put(report.loaded, pin=pin)
@@ -186,14 +182,14 @@ class JobRun:
             case ModelUnloaded():
                 self._tools.loaded.remove(f"{report.model_id}@{self._jobs.get(self._job.id).device_id}")
             case Finished():
-                await self._stored()
+                await self._pictures.stored()
                 self.end = Succeeded(result=self._result(), receipt=self._receipt(report.receipt))
             case WorkFailed():
-                await self._stored()
+                await self._pictures.stored()
                 failure, receipt = self._failure(report), self._receipt(report.receipt)
                 self.end = Failed(failure=failure, receipt=receipt, result=self._partial())
             case Stopped():
-                await self._stored()
+                await self._pictures.stored()
                 self.end = self._after_stop(report)
             case _:
                 pass
@@ -216,28 +212,10 @@ class JobRun:
             return Failed(failure=failure, receipt=self._receipt(report.receipt), result=self._partial())
         return interruption or self._cancelled(report)
 
-    async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
-        """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""
-        if image.index in self._images:
-            return
-        blob = await self._tools.blobs.keep(image.data, image.media_type, self._job.id)
-        if before is not None:
-            await asyncio.wait([before])
-        kept = GeneratedImage(
-            index=image.index, seed=image.seed, width_px=image.width_px, height_px=image.height_px, blob=blob
-        )
-        self._images[image.index] = kept
-        self._jobs.record(self._job.id, OutputReady(image=kept, total=self._total()))
-
-    async def _stored(self) -> None:
-        """All pictures are on disk; the first failure to store one is the job's."""
-        await asyncio.gather(*self._storing)
-
     def _result(self) -> JobResult:
         if isinstance(self._job.work, GenerateWork):
-            images = tuple(self._images[index] for index in sorted(self._images))
             return GenerationResult(
-                images=images,
+                images=self._pictures.kept,
                 resolved=self._job.work.resolved,
                 precision=self._loaded.components[0].precision if self._loaded else "",
                 libraries=self._libraries,
@@ -267,10 +245,7 @@ class JobRun:
         return relative_speed(report, reference) if reference else None
 
     def _partial(self) -> JobResult | None:
-        return self._result() if self._images else None
-
-    def _total(self) -> int:
-        return len(self._job.work.resolved.seeds) if isinstance(self._job.work, GenerateWork) else 0
+        return self._result() if self._pictures.kept else None
 
     def _cancelled(self, report: Stopped) -> Cancelled:
         live = self._jobs.live(self._job.id)
@@ -286,10 +261,6 @@ class JobRun:
 
     def _receipt(self, work: Receipt) -> JobReceipt:
         return msgspec.structs.replace(empty_receipt(self._jobs.get(self._job.id)), work=work)
-
-    def _images_of_earlier_attempts(self) -> dict[int, GeneratedImage]:
-        entries = self._jobs.live(self._job.id).journal.after(0)
-        return {entry.value.image.index: entry.value.image for entry in entries if isinstance(entry.value, OutputReady)}
 
 
 def _for_worker(model: Model) -> Model:
