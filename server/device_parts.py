@@ -8,8 +8,8 @@ from domains.device.cpu_telemetry import CpuTelemetry
 from domains.device.device import Backend, Device, DeviceState
 from domains.device.device_names import AUTO, worker_name
 from domains.device.devices import Devices
-from domains.device.directml_inventory import DirectMLInventory
-from domains.device.dxcore import open_dxcore
+from domains.device.directml.dxcore import open_dxcore
+from domains.device.directml.inventory import DirectMLInventory
 from domains.device.inventory import CudaInventory, host_processor
 from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry

@@ -10,8 +10,8 @@ import transformers
 
 from domains.device.adapter import Adapter, bare_uuid
 from domains.device.device import Backend, Device, DeviceKind, PrecisionSupport
-from domains.device.directml_adapter import DirectMLAdapter, adapter_at, directml_device
-from domains.device.dxcore import open_dxcore
+from domains.device.directml.adapter import DirectMLAdapter, adapter_at, directml_device
+from domains.device.directml.dxcore import open_dxcore
 from domains.device.inventory import host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver

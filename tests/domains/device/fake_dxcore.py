@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from domains.device.com import FUNCTION, GUID_POINTER, HRESULT, OUT_POINTER
-from domains.device.dxcore import DxCore
-from domains.device.dxcore_adapter import Property
+from domains.device.directml.com import FUNCTION, GUID_POINTER, HRESULT, OUT_POINTER
+from domains.device.directml.dxcore import DxCore
+from domains.device.directml.dxcore_adapter import Property
 
 E_INVALID_ARGUMENT = -0x7FF8FFA9
 E_NO_INTERFACE = -0x7FFFBFFE

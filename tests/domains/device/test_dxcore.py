@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from domains.device.device import Backend, DeviceKind
-from domains.device.directml_adapter import DirectMLAdapter, adapter_at, directml_device
-from domains.device.directml_inventory import DirectMLInventory
-from domains.device.dxcore_adapter import Property
+from domains.device.directml.adapter import DirectMLAdapter, adapter_at, directml_device
+from domains.device.directml.dxcore_adapter import Property
+from domains.device.directml.inventory import DirectMLInventory
 from domains.errors import ErrorReason, InternalError
 from tests.domains.device.fake_dxcore import REMOVED, FakeDxCore, gpu, luid
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from domains.device.com import GUID_POINTER, HRESULT, OUT_POINTER, ComObject, Method, check, guid, held
-from domains.device.directml_adapter import DirectMLAdapter
-from domains.device.dxcore_adapter import described
+from domains.device.directml.adapter import DirectMLAdapter
+from domains.device.directml.com import GUID_POINTER, HRESULT, OUT_POINTER, ComObject, Method, check, guid, held
+from domains.device.directml.dxcore_adapter import described
 
 _WSL_LIBRARY = "/usr/lib/wsl/lib/libdxcore.so"
 _SYSTEM_FOLDER_ONLY = 0x800

@@ -4,8 +4,8 @@ import ctypes
 from enum import IntEnum
 from typing import Any
 
-from domains.device.com import GUID_POINTER, HRESULT, ComObject, Method, guid
-from domains.device.directml_adapter import DirectMLAdapter
+from domains.device.directml.adapter import DirectMLAdapter
+from domains.device.directml.com import GUID_POINTER, HRESULT, ComObject, Method, guid
 
 _D3D12_GRAPHICS = guid("0c9ece4d-2f6e-4f01-8c96-e89e331b47b1")
 

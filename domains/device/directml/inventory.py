@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from domains.device.device import Backend, Device
-from domains.device.directml_adapter import directml_device
-from domains.device.dxcore import DxCore
+from domains.device.directml.adapter import directml_device
+from domains.device.directml.dxcore import DxCore
 from domains.device.patient_inventory import PatientInventory
 
 
