@@ -68,7 +68,6 @@ class DeviceParts:
         """Listed, and no worker computes on them unless somebody enables them: it would take half a gigabyte for nothing."""
         self._names = self._wanted()
         self.devices = Devices(events, expected=list(self._names))
-        self._begun: list[Coroutine[None, None, None]] = []
 
     def _wanted(self) -> dict[str, Device | None]:
         """The workers to start at once; None: only the worker will know its device."""
@@ -149,12 +148,7 @@ class DeviceParts:
         for name, device in self._idle.items():
             self.devices.described(name, device, reach, ready=False, settings=off)
         looking = [self.hot_plug.keep_looking(_LOOK_S)] if self._inventories else []
-        return [
-            *looking,
-            self.statuses.keep_judging(_HEAT_S),
-            self.simulation.script.keep_looking(),
-            self.control.restore_left_over(),
-        ]
+        return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.script.keep_looking()]
 
     async def refresh(self, timeout_s: float, probe_again: bool) -> Refreshed:
         """Look for hardware."""
@@ -203,7 +197,9 @@ class DeviceParts:
     def _changed(self, dispatcher: Dispatcher, view: DeviceView, before: DeviceView | None) -> None:
         if view.state is DeviceState.QUARANTINED and (before is None or before.state is not view.state):
             self.fleet.spawn(self.care.bring_back(view.device.id))
-        if before is not None and before.state is DeviceState.LOST and view.state is not DeviceState.LOST:
+        if before is None:
+            self.fleet.spawn(self.control.restore_left_over(view.device.id))
+        elif before.state is DeviceState.LOST and view.state is not DeviceState.LOST:
             self.fleet.spawn(self.control.apply_again(view.device.id))
         if view.device.backend is Backend.SIMULATED:
             self.simulation.telemetry.load(view.device.id, view.running)

@@ -69,12 +69,11 @@ class DeviceControl:
             if view is not None and view.state is not DeviceState.LOST:
                 await self._restore(view)
 
-    async def restore_left_over(self) -> None:
-        """The server starts: what one that was killed has left behind holds no longer."""
-        for view in self._devices.list():
-            async with self._changing[view.device.id]:
-                if view.device.id not in self._limited:
-                    await self._restore(view)
+    async def restore_left_over(self, device_id: str) -> None:
+        """It is seen for the first time: what a server that was killed has left behind holds no longer."""
+        async with self._changing[device_id]:
+            if device_id not in self._limited:
+                await self._restore(self._devices.get(device_id))
 
     async def _restore(self, view: DeviceView) -> None:
         try:

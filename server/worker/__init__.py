@@ -2,9 +2,11 @@
 
 process.py   the worker process: takes the pipe, then torch, then orders
 orders.py    its loop: orders in, reports out, the step loop between
+device_orders.py what concerns the device as a whole: checks, benchmarks, clean-ups, blobs
 model_loads.py   the models that it has brought onto its device
 refusal.py   what it refuses, or why it cannot serve its device at all
 command.py   how the process is started
+wire.py      what goes over the pipe
 link.py      the front's end of one worker
 image_frames.py  a picture's bytes on the pipe, for both ends
 keeper.py    starts a worker, and starts it again when it dies

@@ -57,7 +57,8 @@ async def test_a_power_limit_outlives_a_loss_and_not_the_server(floor: Floor) ->
     await control.restore_limits()
     assert driver.restored == ["sim-0"]
     # What this server has chosen is not what another has left behind.
-    await control.restore_left_over()
+    for name in ("sim-0", "sim-1"):
+        await control.restore_left_over(name)
     assert driver.restored == ["sim-0", "sim-1"]
     driver.refuses = True
     await control.apply_again("sim-0")
