@@ -217,18 +217,23 @@ async def other_watcher(client: Client, rounds: int) -> None:
     await feed.aclose()
 
 
-async def test_leaving_stops_the_sampling() -> None:
+async def test_leaving_stops_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     async with hosted() as client:
+        feed, left = client.methods.feed, asyncio.Event()
+        leave = feed._leave  # pyright: ignore[reportPrivateUsage]  # the server learns of it through the transport
+
+        def leaving(watcher: object) -> None:
+            leave(watcher)
+            left.set()
+
+        monkeypatch.setattr(feed, "_leave", leaving)
         call = client.watch(0.1)
         await call.read()
-        assert client.methods.feed.watchers == 1
+        assert feed.watchers == 1
         call.cancel()
-        # The server learns of it through the transport.
-        for _ in range(500):
-            if not client.methods.feed.watchers:
-                break
-            await asyncio.sleep(0.01)
-        assert client.methods.feed.watchers == 0
+        async with asyncio.timeout(30):
+            await left.wait()
+        assert feed.watchers == 0
 
 
 def test_everything_measured_has_its_place_in_the_contract() -> None:
