@@ -35,7 +35,7 @@ class Answers(Generic[Answer]):
     async def once(self, request_id: str, asked: object, work: Callable[[], Awaitable[Answer]]) -> Answer:
         """Do the work, or give the answer that the same request has had. Without an id: do the work.
 
-        A repetition that comes while the first is still at work waits for it. ID_TAKEN: `asked` differs.
+        A repetition that comes while the first is still at work waits for it. REQUEST_ID_REUSED: `asked` differs.
         """
         check_request_id(request_id)
         if not request_id:
@@ -44,7 +44,7 @@ class Answers(Generic[Answer]):
         while known := self._known.get(request_id):
             if known.asked != asked:
                 message = f"request_id {request_id!r} was used for another request; choose another"
-                raise AlreadyExists(message, ErrorReason.ID_TAKEN, request_id=request_id)
+                raise AlreadyExists(message, ErrorReason.REQUEST_ID_REUSED, request_id=request_id)
             await asyncio.wait([known.answer])
             if not known.answer.cancelled():
                 return known.answer.result()

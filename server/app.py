@@ -15,6 +15,7 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deviceops.common.v1 import domain_pb2
 from deviceops.device.v1 import device_service_pb2
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
@@ -113,7 +114,7 @@ class Server:
 
     def _servicers(self, unloading: Unloading) -> dict[int, tuple[ServiceDescriptor, object]]:
         """The six services, each with the domain that it speaks for."""
-        pb, settings, parts = system_status_pb2, self.settings, self.devices
+        settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
             self.submissions, self.blobs, self.status, settings.keep_jobs_s, self.events, self.view.instance_id
         )
@@ -132,12 +133,12 @@ class Server:
         )
         memory = MemoryServicer(self.memory, parts.devices, self.submissions)
         return {
-            pb.DOMAIN_DEVICE: (_service(device_service_pb2), device),
-            pb.DOMAIN_MEMORY: (_service(memory_service_pb2), memory),
-            pb.DOMAIN_MODEL: (_service(model_service_pb2), model),
-            pb.DOMAIN_INFERENCE: (_service(inference_service_pb2), inference),
-            pb.DOMAIN_POSTPROCESSING: (_service(postprocessing_service_pb2), PostprocessingServicer()),
-            pb.DOMAIN_PROCESSING: (_service(processing_service_pb2), processing),
+            domain_pb2.DOMAIN_DEVICE: (_service(device_service_pb2), device),
+            domain_pb2.DOMAIN_MEMORY: (_service(memory_service_pb2), memory),
+            domain_pb2.DOMAIN_MODEL: (_service(model_service_pb2), model),
+            domain_pb2.DOMAIN_INFERENCE: (_service(inference_service_pb2), inference),
+            domain_pb2.DOMAIN_POSTPROCESSING: (_service(postprocessing_service_pb2), PostprocessingServicer()),
+            domain_pb2.DOMAIN_PROCESSING: (_service(processing_service_pb2), processing),
         }
 
     def status(self) -> system_status_pb2.SystemStatus:

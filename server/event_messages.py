@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from deviceops.common.v1 import error_pb2
-from deviceops.processing.v1 import processing_service_pb2, system_event_pb2, system_status_pb2
+from deviceops.common.v1 import domain_pb2, error_pb2
+from deviceops.processing.v1 import processing_service_pb2, system_event_pb2
 from domains.device.record import DeviceView
 from domains.events import EventDomain, Severity, SystemEvent
 from domains.journal import Entry
@@ -18,7 +18,7 @@ from server.job_messages import in_list, to_job
 from server.memory_messages import to_pool
 from server.model_messages import to_loaded
 
-DOMAINS = {domain: system_status_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in EventDomain}
+DOMAINS = {domain: domain_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in EventDomain}
 SEVERITIES = {severity: error_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity}
 
 

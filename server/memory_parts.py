@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from domains.device.device import DeviceState
 from domains.device.record import DeviceView
-from domains.errors import ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason, FailedPrecondition, Unavailable
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.roots import BlobRoots
@@ -118,7 +118,7 @@ class MemoryParts:
     def check_open(self, device_id: str) -> None:
         """Refuse memory where new work is not taken: DRAINING, DEVICE_DISABLED, DEVICE_LOST. Empty: no device."""
         if self.draining:
-            raise FailedPrecondition("the server is shutting down and takes no new work", ErrorReason.DRAINING)
+            raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)
         if not device_id:
             return
         view = self._parts.devices.there(device_id)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import psutil
 
+from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
 from domains.failure import Failure
 from server import convert
@@ -17,17 +18,17 @@ from server.settings import Settings
 from server.version import SERVER_VERSION
 from server.worker.keeper import KeeperState, WorkerKeeper
 
-DEPENDS: dict[int, list[pb.Domain.ValueType]] = {
-    pb.DOMAIN_DEVICE: [],
-    pb.DOMAIN_MEMORY: [pb.DOMAIN_DEVICE],
-    pb.DOMAIN_MODEL: [pb.DOMAIN_MEMORY],
-    pb.DOMAIN_INFERENCE: [pb.DOMAIN_MODEL],
-    pb.DOMAIN_POSTPROCESSING: [pb.DOMAIN_MODEL],
-    pb.DOMAIN_PROCESSING: [pb.DOMAIN_INFERENCE, pb.DOMAIN_POSTPROCESSING],
+DEPENDS: dict[int, list[domain_pb2.Domain.ValueType]] = {
+    domain_pb2.DOMAIN_DEVICE: [],
+    domain_pb2.DOMAIN_MEMORY: [domain_pb2.DOMAIN_DEVICE],
+    domain_pb2.DOMAIN_MODEL: [domain_pb2.DOMAIN_MEMORY],
+    domain_pb2.DOMAIN_INFERENCE: [domain_pb2.DOMAIN_MODEL],
+    domain_pb2.DOMAIN_POSTPROCESSING: [domain_pb2.DOMAIN_MODEL],
+    domain_pb2.DOMAIN_PROCESSING: [domain_pb2.DOMAIN_INFERENCE, domain_pb2.DOMAIN_POSTPROCESSING],
 }
 """The one place that says which domain stands on which; in the order in which they start."""
 
-_NEEDS_DEVICE = (pb.DOMAIN_DEVICE, pb.DOMAIN_INFERENCE)
+_NEEDS_DEVICE = (domain_pb2.DOMAIN_DEVICE, domain_pb2.DOMAIN_INFERENCE)
 """Domains that do nothing before a worker is ready. The others read and queue at once."""
 
 _WORKER_STATES = {
@@ -73,7 +74,7 @@ class SystemView:
         """How a domain is now."""
         if self.draining:
             return pb.READINESS_STOPPING
-        if domain == pb.DOMAIN_POSTPROCESSING:
+        if domain == domain_pb2.DOMAIN_POSTPROCESSING:
             return pb.READINESS_UNAVAILABLE
         if domain in _NEEDS_DEVICE and not self.ready:
             refused = self.keepers and all(keeper.refused for keeper in self.keepers)
@@ -110,7 +111,7 @@ class SystemView:
         readiness = self.readiness(domain)
         took = self.device_ready_s if domain in _NEEDS_DEVICE else self.serving_s
         return pb.DomainReadiness(
-            domain=pb.Domain.ValueType(domain),
+            domain=domain_pb2.Domain.ValueType(domain),
             readiness=readiness,
             depends_on=DEPENDS[domain],
             waits_for=self._waits_for(domain),
@@ -119,14 +120,14 @@ class SystemView:
             disabled_methods=self.unbuilt.get(domain, []),
         )
 
-    def _waits_for(self, domain: int) -> list[pb.Domain.ValueType]:
+    def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
         """What it needs and what is not ready: only what really holds it up."""
-        if domain == pb.DOMAIN_INFERENCE and self.readiness(domain) == pb.READINESS_STARTING:
-            return [pb.DOMAIN_DEVICE]
+        if domain == domain_pb2.DOMAIN_INFERENCE and self.readiness(domain) == pb.READINESS_STARTING:
+            return [domain_pb2.DOMAIN_DEVICE]
         return []
 
     def _detail(self, domain: int) -> str:
-        if domain == pb.DOMAIN_POSTPROCESSING:
+        if domain == domain_pb2.DOMAIN_POSTPROCESSING:
             return "not built yet"
         if domain in _NEEDS_DEVICE and not self.ready:
             told = (f"{one.name} {f'cannot: {one.last_problem}' if one.refused else one.state}" for one in self.keepers)

@@ -109,7 +109,7 @@ class Jobs:
             message = (
                 f"the request_id names job {earlier.id}, which was asked something else; use a new id for new work"
             )
-            raise AlreadyExists(message, ErrorReason.ID_TAKEN, job_id=earlier.id)
+            raise AlreadyExists(message, ErrorReason.REQUEST_ID_REUSED, job_id=earlier.id)
         return self.get(earlier.id)
 
     def get(self, job_id: str) -> Job:

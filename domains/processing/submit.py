@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from domains.device.devices import Devices
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Unavailable, Violation
 from domains.inference.check import check
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
@@ -146,7 +146,7 @@ class Submissions:
         self, work: Work, options: JobOptions, request_id: str, detached: bool, validate_only: bool = False
     ) -> Job:
         if self.draining:
-            raise FailedPrecondition("the server is shutting down and takes no new work", ErrorReason.DRAINING)
+            raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)
         for name in options.device_ids:
             self._devices.check(name)
         if not self._repeats(request_id):

@@ -43,10 +43,11 @@ def _headline(system: SystemStatus) -> str:
 
 
 def _part(part: DomainReadiness) -> tuple[str, ...]:
+    from deviceops.common.v1 import domain_pb2
     from deviceops.processing.v1 import system_status_pb2
 
-    def name(domain: system_status_pb2.Domain.ValueType) -> str:
-        return word(system_status_pb2.Domain.Name(domain), "DOMAIN_")
+    def name(domain: domain_pb2.Domain.ValueType) -> str:
+        return word(domain_pb2.Domain.Name(domain), "DOMAIN_")
 
     return (
         name(part.domain),

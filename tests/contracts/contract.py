@@ -64,6 +64,37 @@ def fields() -> list[Field]:
     return [Field(file, message, field) for file, message in messages() for field in message.field]
 
 
+@cache
+def _comments() -> dict[tuple[str, str, str], str]:
+    found: dict[tuple[str, str, str], str] = {}
+    for file in files():
+        places = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
+        for number, message in enumerate(file.message_type):
+            # 4: messages of a file, 2: fields of a message (descriptor.proto's own field numbers).
+            for i, field in enumerate(message.field):
+                # A comment's lines are joined, as editors show them.
+                found[file.name, message.name, field.name] = " ".join(places.get((4, number, 2, i), "").split())
+    return found
+
+
+def comment_of(field: Field) -> str:
+    """What the contract says about a field, on one line."""
+    return _comments()[field.file.name, field.message.name, field.field.name]
+
+
+def input_fields() -> list[Field]:
+    """Fields of all messages that a request can carry, the requests themselves included."""
+    known = {f".{file.package}.{message.name}": message for file, message in messages()}
+    todo = [rpc.method.input_type for rpc in rpcs()]
+    reached: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in known and name not in reached:
+            reached.add(name)
+            todo += [field.type_name for field in known[name].field if field.type == FieldDescriptorProto.TYPE_MESSAGE]
+    return [field for field in fields() if f".{field.file.package}.{field.message.name}" in reached]
+
+
 def rpcs() -> list[Rpc]:
     found: list[Rpc] = []
     for file in files():

@@ -4,8 +4,9 @@ import re
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
+from deviceops.common.v1 import access_pb2
 from protos.generate import PROTOS
-from tests.contracts.contract import fields, files, message, messages, rpcs
+from tests.contracts.contract import Field, comment_of, fields, files, input_fields, message, messages, rpcs
 
 UNSIGNED = {
     FieldDescriptorProto.TYPE_UINT32,
@@ -23,8 +24,8 @@ MAY_IMPORT = {
     "device": {"common"},
     "memory": {"common", "device"},
     "model": {"common", "device", "memory"},
-    "inference": {"common", "device", "memory", "model"},
     "postprocessing": {"common", "device", "memory", "model"},
+    "inference": {"common", "device", "memory", "model", "postprocessing"},
     "processing": {"common", "device", "memory", "model", "inference", "postprocessing"},
 }
 CSHARP_MEMBERS = {
@@ -46,6 +47,8 @@ UNIT_OF = {
 NO_QUANTITIES = {"AdjustStep.temperature"}
 """Names that sound like a measured quantity: this one is how warm a picture's colours are."""
 MEASURED = ("_celsius", "_watts", "_mhz")
+SET_BY_THE_SERVER = {"built_in", "configured"}
+"""Fields of stored things that a request repeats and the server alone decides."""
 UNPAGED = {"ListDevices", "ListMemoryPools", "ListLoadedModels", "ListPostprocessors"}
 """Lists that hardware or this program bounds."""
 OUTPUTS = {
@@ -156,6 +159,42 @@ def test_every_rpc_says_how_it_fails() -> None:
         return "Fails with" in comment or "cannot fail" in comment.lower() or "never fails" in comment.lower()
 
     assert not [rpc.where for rpc in rpcs() if not says(rpc.comment)]
+
+
+def test_every_rpc_declares_one_scope() -> None:
+    """Access control reads the scope from the descriptor; a method without one would be open to everybody or to nobody."""
+    scopes = {rpc.where: rpc.method.options.Extensions[access_pb2.scope] for rpc in rpcs()}
+    assert not [where for where, scope in scopes.items() if scope == access_pb2.ACCESS_SCOPE_UNSPECIFIED]
+
+
+def test_rpcs_that_only_look_need_the_read_scope_alone() -> None:
+    """And no others: a verb that changes something never passes for a look."""
+    looks = re.compile(r"(Get|List|Watch|Query|Read|Plan|Preview|Estimate|Inspect|Recommend)[A-Z]")
+    reads = {
+        rpc.where for rpc in rpcs() if rpc.method.options.Extensions[access_pb2.scope] == access_pb2.ACCESS_SCOPE_READ
+    }
+    assert reads == {rpc.where for rpc in rpcs() if looks.match(rpc.method.name)}
+
+
+def test_inputs_say_what_false_means() -> None:
+    """Of every bool that a request can carry."""
+    lacking = [f.where for f in input_fields() if f.field.type == FieldDescriptorProto.TYPE_BOOL and not decides(f)]
+    assert not lacking
+
+
+def decides(field: Field) -> bool:
+    settings = field.message.name == "DeviceSettings" or field.field.name in SET_BY_THE_SERVER
+    return settings or field.field.HasField("oneof_index") or "Default: false" in comment_of(field)
+
+
+def test_failures_are_a_list() -> None:
+    """IntelliSense joins lines, so each reason begins with `- `."""
+    run_on: list[str] = []
+    for rpc in rpcs():
+        _, found, reasons = rpc.comment.partition("Fails with:\n")
+        lines = reasons.splitlines() if found else []
+        run_on += [f"{rpc.where}: {line}" for line in lines if re.match(r" ?[A-Z_]{4,}[,:]", line)]
+    assert not run_on
 
 
 def test_each_request_stands_beside_its_response() -> None:

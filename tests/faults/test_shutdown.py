@@ -31,7 +31,7 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
             os.kill(pid, signal.SIGINT)
         assert next(health).status == NOT_SERVING
         refusal = asking.refused(lambda: asking.submit(server))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DRAINING")
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         rest = asking.journal_of(call)
         assert [name for name in kinds(rest) if name in ENDINGS] == ["succeeded"]
         assert server.process.wait(60) == 0

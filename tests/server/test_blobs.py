@@ -128,7 +128,7 @@ async def test_an_upload_with_a_request_id_goes_on_by_itself(host: Host) -> None
     assert blob.sha256 == sha(data)
     assert (await host.upload(upload_of(data, request_id="r"))).id == blob.id
     other = blob_pb2.BlobSpec(size_bytes=1)
-    assert (await refused(host.upload(upload_of(b"x", blob_spec=other, request_id="r"))))[0] == "ID_TAKEN"
+    assert (await refused(host.upload(upload_of(b"x", blob_spec=other, request_id="r"))))[0] == "REQUEST_ID_REUSED"
 
 
 async def test_bytes_that_are_there_are_answered_at_once(host: Host) -> None:

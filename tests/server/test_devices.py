@@ -503,7 +503,7 @@ def test_a_request_id_changes_once_and_gives_the_same_answer(server: RunningServ
     assert device(server, "sim-0").settings.goal == device_pb2.DEVICE_GOAL_POWER
     told = refused(lambda: update(server, "sim-1", ["goal"], settings=settings, request_id=request_id))
     assert told.code is grpc.StatusCode.ALREADY_EXISTS
-    assert told.reason == "ID_TAKEN"
+    assert told.reason == "REQUEST_ID_REUSED"
 
 
 @pytest.mark.parametrize(("field", "value"), [("request_id", "x" * 65), ("request_id", "a b"), ("cause", "x" * 256)])
@@ -672,7 +672,7 @@ def test_a_quick_check_of_a_healthy_device(server: RunningServer) -> None:
     assert report.HasField("check_time")
     # Once, however often it is asked.
     assert check(server, "sim:0", request_id=request_id) == report
-    assert refused(lambda: check(server, "sim-1", request_id=request_id)).reason == "ID_TAKEN"
+    assert refused(lambda: check(server, "sim-1", request_id=request_id)).reason == "REQUEST_ID_REUSED"
     assert check(server, "sim-0").check_time != report.check_time
 
 

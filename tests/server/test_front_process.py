@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
@@ -39,15 +40,15 @@ def test_the_running_front_has_no_torch_and_its_worker_has(server: RunningServer
 def test_it_answers_before_its_worker_is_ready_and_says_what_it_waits_for() -> None:
     with running_server("--device", "cpu") as fresh:
         first = fresh.status()
-        inference = next(one for one in first.domains if one.domain == system_status_pb2.DOMAIN_INFERENCE)
+        inference = next(one for one in first.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert 0 < first.serving_after.ToTimedelta().total_seconds() < ANSWERS_WITHIN_S
         assert inference.readiness == system_status_pb2.READINESS_STARTING
-        assert list(inference.waits_for) == [system_status_pb2.DOMAIN_DEVICE]
+        assert list(inference.waits_for) == [domain_pb2.DOMAIN_DEVICE]
         assert "cpu" in inference.detail
         assert not first.HasField("ready_after")
         asking.watch(fresh, asking.submit(fresh))
         later = fresh.status()
-        inference = next(one for one in later.domains if one.domain == system_status_pb2.DOMAIN_INFERENCE)
+        inference = next(one for one in later.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert inference.readiness == system_status_pb2.READINESS_READY
         assert not inference.waits_for
         assert later.ready_after.ToTimedelta() > later.serving_after.ToTimedelta()

@@ -94,7 +94,7 @@ def test_who_submits_the_same_without_following_keeps_it_going(server: RunningSe
 def test_the_same_request_id_for_something_else_is_refused(server: RunningServer) -> None:
     job_id = asking.submit(server, picture(seed=1), request_id="taken")
     refusal = asking.refused(lambda: asking.submit(server, picture(seed=2), request_id="taken"))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ID_TAKEN")
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     assert refusal.facts["job_id"] == job_id
     assert refusal.has(error_details_pb2.ResourceInfo())
     asking.watch(server, job_id)

@@ -352,7 +352,7 @@ def test_one_request_id_changes_a_budget_once(machine: Machine) -> None:
     assert again == first
     assert machine.pool().budget.limit_bytes == 300 * MIB
     other = refused(lambda: machine.budget(Budget(limit_bytes=1), request_id="budget-1"))
-    assert other.reason == "ID_TAKEN"
+    assert other.reason == "REQUEST_ID_REUSED"
 
 
 # Pressure
@@ -701,7 +701,7 @@ def test_a_clean_up_goes_as_far_as_its_level_and_says_what_it_did(machine: Machi
     assert MODEL not in machine.models()
     assert machine.reclaim(free_bytes=MIB, request_id="clean-1") == report
     other = refused(lambda: machine.reclaim(free_bytes=2 * MIB, request_id="clean-1"))
-    assert other.reason == "ID_TAKEN"
+    assert other.reason == "REQUEST_ID_REUSED"
     pinned = machine.reclaim("sim-1", max_level=levels.MEMORY_RECLAIM_LEVEL_COMPACT, free_bytes=TOTAL)
     assert (pinned.target_met, "emoji-sd@sim-1" in machine.models()) == (False, True)
     assert pinned.steps[-1].action == "compact"

@@ -264,7 +264,7 @@ async def test_the_same_request_id_is_the_same_reservation(tmp_path: Path) -> No
         first, again = await create(served, request_id="r-1"), await create(served, request_id="r-1")
         assert first == again
         other = messages.CreateReservationRequest(memory_pool_id="host", size_bytes=5, request_id="r-1")
-        assert (await refused(served.memory.CreateReservation(other)))[0] == "ID_TAKEN"
+        assert (await refused(served.memory.CreateReservation(other)))[0] == "REQUEST_ID_REUSED"
         long = messages.CreateReservationRequest(memory_pool_id="host", size_bytes=5, request_id="x" * 65)
         assert (await refused(served.memory.CreateReservation(long)))[2] == {"request_id"}
 

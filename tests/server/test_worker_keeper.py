@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from deviceops.common.v1 import error_pb2
+from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.processing.lane import Lane
@@ -115,8 +115,8 @@ async def test_directml_where_it_is_not_installed_says_what_to_install() -> None
         assert "deviceops[directml]" in problem.message
         view = SystemView(Settings(), 0.0)
         view.keepers = [keeper]
-        assert view.readiness(system_status_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
-        domain = next(one for one in view.status().domains if one.domain == system_status_pb2.DOMAIN_INFERENCE)
+        assert view.readiness(domain_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
+        domain = next(one for one in view.status().domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert "deviceops[directml]" in domain.detail
         assert view.status().workers[0].last_failure.reason == error_pb2.ERROR_REASON_FEATURE_NOT_INSTALLED
 

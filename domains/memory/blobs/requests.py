@@ -39,7 +39,7 @@ class Requests:
 
     @asynccontextmanager
     async def once(self, method: str, said: msgspec.Struct, request_id: str) -> AsyncGenerator[Asking]:
-        """Answer it alone: an equal request waits until this one is answered. ID_TAKEN for another with this id."""
+        """Answer it alone: an equal request waits until this one is answered. REQUEST_ID_REUSED for another with this id."""
         check_request_id(request_id)
         if not request_id:
             yield Asking()
@@ -50,5 +50,7 @@ class Requests:
             known = self._rows.request(request_id)
             if known is not None and known.digest != digest:
                 message = f"request_id {request_id!r} was used for another request; choose another"
-                raise AlreadyExists(message, ErrorReason.ID_TAKEN, request_id=request_id, blob_id=known.blob_id)
+                raise AlreadyExists(
+                    message, ErrorReason.REQUEST_ID_REUSED, request_id=request_id, blob_id=known.blob_id
+                )
             yield Asking(request_id, digest, self._rows.get(known.blob_id) if known else None)

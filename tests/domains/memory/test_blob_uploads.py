@@ -141,7 +141,7 @@ async def test_the_same_request_makes_one_blob_also_after_a_restart(tmp_path: Pa
         assert (await store.create(spec, "request")).id == first.id
         with pytest.raises(AlreadyExists) as told:
             await store.create(BlobSpec(size_bytes=6), "request")
-        assert told.value.reason is ErrorReason.ID_TAKEN
+        assert told.value.reason is ErrorReason.REQUEST_ID_REUSED
         store.delete(first.id)
         assert (await store.create(BlobSpec(size_bytes=6), "request")).size_bytes == 6
 

@@ -472,7 +472,7 @@ async def test_the_same_request_is_the_same_reservation() -> None:
     assert bench.pools.books.promised_bytes("sim-0") == 60
     with pytest.raises(DeviceOpsError) as caught:
         await bench.ledger.create(ask(61), "r-1")
-    assert caught.value.reason is ErrorReason.ID_TAKEN
+    assert caught.value.reason is ErrorReason.REQUEST_ID_REUSED
     bench.clock.turn(60)
     assert (await bench.ledger.create(ask(60), "r-1")).reservation.state is ReservationState.EXPIRED
 

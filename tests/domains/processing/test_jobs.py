@@ -203,7 +203,7 @@ def test_a_request_id_for_other_work_is_refused(jobs: Jobs) -> None:
     first, _ = jobs.submit(ScanWork(), JobOptions(), request_id="r")
     with pytest.raises(AlreadyExists) as told:
         jobs.submit(LoadWork(model_id="m"), JobOptions(), request_id="r")
-    assert told.value.reason is ErrorReason.ID_TAKEN
+    assert told.value.reason is ErrorReason.REQUEST_ID_REUSED
     assert told.value.facts["job_id"] == first.id
 
 

@@ -25,75 +25,86 @@ namespace DeviceOps.Api.Common.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "Ch9kZXZpY2VvcHMvY29tbW9uL3YxL2Vycm9yLnByb3RvEhNkZXZpY2VvcHMu",
-            "Y29tbW9uLnYxGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3RvIiMK",
-            "BEZhY3QSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCSJBCg5GaWVsZFZp",
-            "b2xhdGlvbhINCgVmaWVsZBgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEg8KB2Fs",
-            "bG93ZWQYAyABKAkipQEKB0ZpbmRpbmcSLwoIc2V2ZXJpdHkYASABKA4yHS5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLlNldmVyaXR5Eg0KBWZpZWxkGAIgASgJEjAK",
-            "BnJlYXNvbhgDIAEoDjIgLmRldmljZW9wcy5jb21tb24udjEuRXJyb3JSZWFz",
-            "b24SDwoHbWVzc2FnZRgEIAEoCRIXCg9zdWdnZXN0ZWRfdmFsdWUYBSABKAki",
-            "gwMKB0ZhaWx1cmUSMAoGcmVhc29uGAEgASgOMiAuZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5FcnJvclJlYXNvbhIPCgdtZXNzYWdlGAIgASgJEhMKC3N0YXR1c19j",
-            "b2RlGAMgASgFEigKBWZhY3RzGAQgAygLMhkuZGV2aWNlb3BzLmNvbW1vbi52",
-            "MS5GYWN0EjcKCnZpb2xhdGlvbnMYBSADKAsyIy5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkZpZWxkVmlvbGF0aW9uEjQKCnJvb3RfY2F1c2UYBiABKA4yIC5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkVycm9yUmVhc29uEhQKDGFmZmVjdGVkX2lkcxgH",
-            "IAMoCRIVCg1hY3Rpb25zX3Rha2VuGAggAygJEhgKEHN0YXRlX2NvbnNpc3Rl",
-            "bnQYCSABKAgSEQoJcmV0cnlhYmxlGAogASgIEi0KCWZhaWxfdGltZRgLIAEo",
-            "CzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAq2Q4KC0Vycm9yUmVhc29u",
-            "EhwKGEVSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEh4KGkVSUk9SX1JFQVNP",
-            "Tl9JTlZBTElEX0ZJRUxEEAESKAokRVJST1JfUkVBU09OX1VOU1VQUE9SVEVE",
-            "X0NPTUJJTkFUSU9OEAISGgoWRVJST1JfUkVBU09OX0JBRF9JTUFHRRADEiEK",
-            "HUVSUk9SX1JFQVNPTl9ERVZJQ0VfTk9UX0ZPVU5EEAQSJgoiRVJST1JfUkVB",
-            "U09OX01FTU9SWV9QT09MX05PVF9GT1VORBAFEiAKHEVSUk9SX1JFQVNPTl9N",
-            "T0RFTF9OT1RfRk9VTkQQBhInCiNFUlJPUl9SRUFTT05fTE9BREVEX01PREVM",
-            "X05PVF9GT1VORBAHEh8KG0VSUk9SX1JFQVNPTl9CTE9CX05PVF9GT1VORBAI",
-            "EiYKIkVSUk9SX1JFQVNPTl9SRVNFUlZBVElPTl9OT1RfRk9VTkQQCRIeChpF",
-            "UlJPUl9SRUFTT05fSk9CX05PVF9GT1VORBAKEiIKHkVSUk9SX1JFQVNPTl9T",
-            "RVNTSU9OX05PVF9GT1VORBALEiMKH0VSUk9SX1JFQVNPTl9XT1JLRkxPV19O",
-            "T1RfRk9VTkQQDBIhCh1FUlJPUl9SRUFTT05fUE9MSUNZX05PVF9GT1VORBAN",
-            "EhwKGEVSUk9SX1JFQVNPTl9KT0JfRVhQSVJFRBAOEhkKFUVSUk9SX1JFQVNP",
-            "Tl9JRF9UQUtFThAPEiEKHUVSUk9SX1JFQVNPTl9NT0RFTF9OT1RfTE9BREVE",
-            "EBASIwofRVJST1JfUkVBU09OX01PREVMX0lOQ09NUEFUSUJMRRAREiIKHkVS",
-            "Uk9SX1JFQVNPTl9DT01QT05FTlRfTUlTU0lORxASEiEKHUVSUk9SX1JFQVNP",
-            "Tl9ERVBFTkRFTkNZX0NZQ0xFEBMSIAocRVJST1JfUkVBU09OX0RFVklDRV9E",
-            "SVNBQkxFRBAUEh4KGkVSUk9SX1JFQVNPTl9JTExFR0FMX1NUQVRFEBUSHAoY",
-            "RVJST1JfUkVBU09OX0JMT0JfSU5fVVNFEBYSJAogRVJST1JfUkVBU09OX1JF",
-            "U0VSVkFUSU9OX0VYUElSRUQQFxIZChVFUlJPUl9SRUFTT05fRFJBSU5JTkcQ",
-            "GBIgChxFUlJPUl9SRUFTT05fQ09OVEVOVF9CTE9DS0VEEBkSHgoaRVJST1Jf",
-            "UkVBU09OX0VUQUdfTUlTTUFUQ0gQGhIaChZFUlJPUl9SRUFTT05fUFJFRU1Q",
-            "VEVEEBsSHAoYRVJST1JfUkVBU09OX0RFVklDRV9MT1NUEBwSHwobRVJST1Jf",
-            "UkVBU09OX01PREVMX1VOTE9BREVEEB0SJQohRVJST1JfUkVBU09OX0RFVklD",
-            "RV9PVVRfT0ZfTUVNT1JZEB4SIwofRVJST1JfUkVBU09OX0hPU1RfT1VUX09G",
-            "X01FTU9SWRAfEh0KGUVSUk9SX1JFQVNPTl9TVE9SQUdFX0ZVTEwQIBIgChxF",
-            "UlJPUl9SRUFTT05fQlVER0VUX0VYQ0VFREVEECESGwoXRVJST1JfUkVBU09O",
-            "X1FVRVVFX0ZVTEwQIhIfChtFUlJPUl9SRUFTT05fUVVPVEFfRVhDRUVERUQQ",
-            "IxIiCh5FUlJPUl9SRUFTT05fTUVTU0FHRV9UT09fTEFSR0UQJBIeChpFUlJP",
-            "Ul9SRUFTT05fUVVFVUVfVElNRU9VVBAlEh0KGUVSUk9SX1JFQVNPTl9MT0FE",
-            "X1RJTUVPVVQQJhIcChhFUlJPUl9SRUFTT05fUlVOX1RJTUVPVVQQJxIeChpF",
-            "UlJPUl9SRUFTT05fTU9ERUxfQ09SUlVQVBAoEh0KGUVSUk9SX1JFQVNPTl9C",
-            "TE9CX0NPUlJVUFQQKRIjCh9FUlJPUl9SRUFTT05fQ0hFQ0tQT0lOVF9DT1JS",
-            "VVBUECoSGQoVRVJST1JfUkVBU09OX1NUQVJUSU5HECsSIgoeRVJST1JfUkVB",
-            "U09OX0RFVklDRV9SRUNPVkVSSU5HECwSIgoeRVJST1JfUkVBU09OX1dPUktF",
-            "Ul9SRVNUQVJUSU5HEC0SJwojRVJST1JfUkVBU09OX0NMQVNTSUZJRVJfVU5B",
-            "VkFJTEFCTEUQLhIeChpFUlJPUl9SRUFTT05fVE9LRU5fTUlTU0lORxAvEh4K",
-            "GkVSUk9SX1JFQVNPTl9UT0tFTl9JTlZBTElEEDASIwofRVJST1JfUkVBU09O",
-            "X1BBVEhfT1VUU0lERV9ST09UUxAxEigKJEVSUk9SX1JFQVNPTl9OT1RfU1VQ",
-            "UE9SVEVEX09OX0RFVklDRRAyEiYKIkVSUk9SX1JFQVNPTl9GRUFUVVJFX05P",
-            "VF9JTlNUQUxMRUQQMxIdChlFUlJPUl9SRUFTT05fRFJJVkVSX0VSUk9SEDQS",
-            "IAocRVJST1JfUkVBU09OX05VTUVSSUNfRkFJTFVSRRA1EiEKHUVSUk9SX1JF",
-            "QVNPTl9JTlZBUklBTlRfQlJPS0VOEDYqeAoIU2V2ZXJpdHkSGAoUU0VWRVJJ",
-            "VFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESFAoQU0VWRVJJ",
-            "VFlfV0FSTklORxACEhIKDlNFVkVSSVRZX0VSUk9SEAMSFQoRU0VWRVJJVFlf",
-            "Q1JJVElDQUwQBEIaqgIXRGV2aWNlT3BzLkFwaS5Db21tb24uVjFiBnByb3Rv",
-            "Mw=="));
+            "Y29tbW9uLnYxGiBkZXZpY2VvcHMvY29tbW9uL3YxL2RvbWFpbi5wcm90bxoe",
+            "Z29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvGh9nb29nbGUvcHJvdG9i",
+            "dWYvdGltZXN0YW1wLnByb3RvIiMKBEZhY3QSDAoEbmFtZRgBIAEoCRINCgV2",
+            "YWx1ZRgCIAEoCSJBCg5GaWVsZFZpb2xhdGlvbhINCgVmaWVsZBgBIAEoCRIP",
+            "CgdtZXNzYWdlGAIgASgJEg8KB2FsbG93ZWQYAyABKAkipQEKB0ZpbmRpbmcS",
+            "LwoIc2V2ZXJpdHkYASABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLlNldmVy",
+            "aXR5Eg0KBWZpZWxkGAIgASgJEjAKBnJlYXNvbhgDIAEoDjIgLmRldmljZW9w",
+            "cy5jb21tb24udjEuRXJyb3JSZWFzb24SDwoHbWVzc2FnZRgEIAEoCRIXCg9z",
+            "dWdnZXN0ZWRfdmFsdWUYBSABKAkikQQKB0ZhaWx1cmUSMAoGcmVhc29uGAEg",
+            "ASgOMiAuZGV2aWNlb3BzLmNvbW1vbi52MS5FcnJvclJlYXNvbhIPCgdtZXNz",
+            "YWdlGAIgASgJEhMKC3N0YXR1c19jb2RlGAMgASgFEigKBWZhY3RzGAQgAygL",
+            "MhkuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWN0EjcKCnZpb2xhdGlvbnMYBSAD",
+            "KAsyIy5kZXZpY2VvcHMuY29tbW9uLnYxLkZpZWxkVmlvbGF0aW9uEjQKCnJv",
+            "b3RfY2F1c2UYBiABKA4yIC5kZXZpY2VvcHMuY29tbW9uLnYxLkVycm9yUmVh",
+            "c29uEhQKDGFmZmVjdGVkX2lkcxgHIAMoCRIVCg1hY3Rpb25zX3Rha2VuGAgg",
+            "AygJEhgKEHN0YXRlX2NvbnNpc3RlbnQYCSABKAgSEQoJcmV0cnlhYmxlGAog",
+            "ASgIEi0KCWZhaWxfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1l",
+            "c3RhbXASKwoGZG9tYWluGAwgASgOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5E",
+            "b21haW4SLwoIc2V2ZXJpdHkYDSABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LlNldmVyaXR5Ei4KC3JldHJ5X2RlbGF5GA4gASgLMhkuZ29vZ2xlLnByb3Rv",
+            "YnVmLkR1cmF0aW9uKo4RCgtFcnJvclJlYXNvbhIcChhFUlJPUl9SRUFTT05f",
+            "VU5TUEVDSUZJRUQQABIeChpFUlJPUl9SRUFTT05fSU5WQUxJRF9GSUVMRBAB",
+            "EigKJEVSUk9SX1JFQVNPTl9VTlNVUFBPUlRFRF9DT01CSU5BVElPThACEhoK",
+            "FkVSUk9SX1JFQVNPTl9CQURfSU1BR0UQAxIhCh1FUlJPUl9SRUFTT05fREVW",
+            "SUNFX05PVF9GT1VORBAEEiYKIkVSUk9SX1JFQVNPTl9NRU1PUllfUE9PTF9O",
+            "T1RfRk9VTkQQBRIgChxFUlJPUl9SRUFTT05fTU9ERUxfTk9UX0ZPVU5EEAYS",
+            "JwojRVJST1JfUkVBU09OX0xPQURFRF9NT0RFTF9OT1RfRk9VTkQQBxIfChtF",
+            "UlJPUl9SRUFTT05fQkxPQl9OT1RfRk9VTkQQCBImCiJFUlJPUl9SRUFTT05f",
+            "UkVTRVJWQVRJT05fTk9UX0ZPVU5EEAkSHgoaRVJST1JfUkVBU09OX0pPQl9O",
+            "T1RfRk9VTkQQChIiCh5FUlJPUl9SRUFTT05fU0VTU0lPTl9OT1RfRk9VTkQQ",
+            "CxIjCh9FUlJPUl9SRUFTT05fV09SS0ZMT1dfTk9UX0ZPVU5EEAwSIQodRVJS",
+            "T1JfUkVBU09OX1BPTElDWV9OT1RfRk9VTkQQDRIfChtFUlJPUl9SRUFTT05f",
+            "UEFUSF9OT1RfRk9VTkQQDhIfChtFUlJPUl9SRUFTT05fTk9ERV9OT1RfRk9V",
+            "TkQQDxIpCiVFUlJPUl9SRUFTT05fV0lUSEhFTERfSU1BR0VfTk9UX0ZPVU5E",
+            "EBASHAoYRVJST1JfUkVBU09OX0pPQl9FWFBJUkVEEBESGQoVRVJST1JfUkVB",
+            "U09OX0lEX1RBS0VOEBISIgoeRVJST1JfUkVBU09OX1JFUVVFU1RfSURfUkVV",
+            "U0VEEBMSIQodRVJST1JfUkVBU09OX01PREVMX05PVF9MT0FERUQQFBIjCh9F",
+            "UlJPUl9SRUFTT05fTU9ERUxfSU5DT01QQVRJQkxFEBUSIgoeRVJST1JfUkVB",
+            "U09OX0NPTVBPTkVOVF9NSVNTSU5HEBYSIQodRVJST1JfUkVBU09OX0RFUEVO",
+            "REVOQ1lfQ1lDTEUQFxIgChxFUlJPUl9SRUFTT05fREVWSUNFX0RJU0FCTEVE",
+            "EBgSHgoaRVJST1JfUkVBU09OX0lMTEVHQUxfU1RBVEUQGRIcChhFUlJPUl9S",
+            "RUFTT05fQkxPQl9JTl9VU0UQGhIkCiBFUlJPUl9SRUFTT05fUkVTRVJWQVRJ",
+            "T05fRVhQSVJFRBAbEiAKHEVSUk9SX1JFQVNPTl9NRVRIT0RfRElTQUJMRUQQ",
+            "HBIgChxFUlJPUl9SRUFTT05fQ09OVEVOVF9CTE9DS0VEEB0SHgoaRVJST1Jf",
+            "UkVBU09OX0VUQUdfTUlTTUFUQ0gQHhIaChZFUlJPUl9SRUFTT05fUFJFRU1Q",
+            "VEVEEB8SHAoYRVJST1JfUkVBU09OX0RFVklDRV9MT1NUECASHwobRVJST1Jf",
+            "UkVBU09OX01PREVMX1VOTE9BREVEECESJQohRVJST1JfUkVBU09OX0RFVklD",
+            "RV9PVVRfT0ZfTUVNT1JZECISIwofRVJST1JfUkVBU09OX0hPU1RfT1VUX09G",
+            "X01FTU9SWRAjEh0KGUVSUk9SX1JFQVNPTl9TVE9SQUdFX0ZVTEwQJBIgChxF",
+            "UlJPUl9SRUFTT05fQlVER0VUX0VYQ0VFREVEECUSGwoXRVJST1JfUkVBU09O",
+            "X1FVRVVFX0ZVTEwQJhIfChtFUlJPUl9SRUFTT05fUVVPVEFfRVhDRUVERUQQ",
+            "JxIdChlFUlJPUl9SRUFTT05fUkFURV9MSU1JVEVEECgSIgoeRVJST1JfUkVB",
+            "U09OX01FU1NBR0VfVE9PX0xBUkdFECkSHgoaRVJST1JfUkVBU09OX1FVRVVF",
+            "X1RJTUVPVVQQKhIdChlFUlJPUl9SRUFTT05fTE9BRF9USU1FT1VUECsSHAoY",
+            "RVJST1JfUkVBU09OX1JVTl9USU1FT1VUECwSHgoaRVJST1JfUkVBU09OX01P",
+            "REVMX0NPUlJVUFQQLRIdChlFUlJPUl9SRUFTT05fQkxPQl9DT1JSVVBUEC4S",
+            "IwofRVJST1JfUkVBU09OX0NIRUNLUE9JTlRfQ09SUlVQVBAvEhkKFUVSUk9S",
+            "X1JFQVNPTl9TVEFSVElORxAwEhkKFUVSUk9SX1JFQVNPTl9EUkFJTklORxAx",
+            "EiIKHkVSUk9SX1JFQVNPTl9ERVZJQ0VfUkVDT1ZFUklORxAyEiIKHkVSUk9S",
+            "X1JFQVNPTl9XT1JLRVJfUkVTVEFSVElORxAzEicKI0VSUk9SX1JFQVNPTl9D",
+            "TEFTU0lGSUVSX1VOQVZBSUxBQkxFEDQSHgoaRVJST1JfUkVBU09OX1RPS0VO",
+            "X01JU1NJTkcQNRIeChpFUlJPUl9SRUFTT05fVE9LRU5fSU5WQUxJRBA2EiMK",
+            "H0VSUk9SX1JFQVNPTl9QQVRIX09VVFNJREVfUk9PVFMQNxIeChpFUlJPUl9S",
+            "RUFTT05fU0NPUEVfTUlTU0lORxA4EigKJEVSUk9SX1JFQVNPTl9OT1RfU1VQ",
+            "UE9SVEVEX09OX0RFVklDRRA5EiYKIkVSUk9SX1JFQVNPTl9GRUFUVVJFX05P",
+            "VF9JTlNUQUxMRUQQOhIgChxFUlJPUl9SRUFTT05fTk9UX0lNUExFTUVOVEVE",
+            "EDsSHQoZRVJST1JfUkVBU09OX0RSSVZFUl9FUlJPUhA8Eh8KG0VSUk9SX1JF",
+            "QVNPTl9TVE9SQUdFX0ZBSUxFRBA9EiAKHEVSUk9SX1JFQVNPTl9OVU1FUklD",
+            "X0ZBSUxVUkUQPhIhCh1FUlJPUl9SRUFTT05fSU5WQVJJQU5UX0JST0tFThA/",
+            "KngKCFNldmVyaXR5EhgKFFNFVkVSSVRZX1VOU1BFQ0lGSUVEEAASEQoNU0VW",
+            "RVJJVFlfSU5GTxABEhQKEFNFVkVSSVRZX1dBUk5JTkcQAhISCg5TRVZFUklU",
+            "WV9FUlJPUhADEhUKEVNFVkVSSVRZX0NSSVRJQ0FMEARCGqoCF0RldmljZU9w",
+            "cy5BcGkuQ29tbW9uLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Common.V1.ErrorReason), typeof(global::DeviceOps.Api.Common.V1.Severity), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.Fact), global::DeviceOps.Api.Common.V1.Fact.Parser, new[]{ "Name", "Value" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.FieldViolation), global::DeviceOps.Api.Common.V1.FieldViolation.Parser, new[]{ "Field", "Message", "Allowed" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.Finding), global::DeviceOps.Api.Common.V1.Finding.Parser, new[]{ "Severity", "Field", "Reason", "Message", "SuggestedValue" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.Failure), global::DeviceOps.Api.Common.V1.Failure.Parser, new[]{ "Reason", "Message", "StatusCode", "Facts", "Violations", "RootCause", "AffectedIds", "ActionsTaken", "StateConsistent", "Retryable", "FailTime" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.Failure), global::DeviceOps.Api.Common.V1.Failure.Parser, new[]{ "Reason", "Message", "StatusCode", "Facts", "Violations", "RootCause", "AffectedIds", "ActionsTaken", "StateConsistent", "Retryable", "FailTime", "Domain", "Severity", "RetryDelay" }, null, null, null, null)
           }));
     }
     #endregion
@@ -162,170 +173,209 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_POLICY_NOT_FOUND")] PolicyNotFound = 13,
     /// <summary>
+    /// NOT_FOUND. No file or folder by that path.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_PATH_NOT_FOUND")] PathNotFound = 14,
+    /// <summary>
+    /// NOT_FOUND. No node by that id; GetSystemStatus tells which there are.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_NODE_NOT_FOUND")] NodeNotFound = 15,
+    /// <summary>
+    /// NOT_FOUND. No withheld picture by that id, or it was released or deleted.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_WITHHELD_IMAGE_NOT_FOUND")] WithheldImageNotFound = 16,
+    /// <summary>
     /// NOT_FOUND. The job existed; its record was deleted after its retention time.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_JOB_EXPIRED")] JobExpired = 14,
+    [pbr::OriginalName("ERROR_REASON_JOB_EXPIRED")] JobExpired = 17,
     /// <summary>
-    /// ALREADY_EXISTS. The id names another thing already. Choose another id.
+    /// ALREADY_EXISTS. The id that the caller chose names another thing already. Choose another id.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_ID_TAKEN")] IdTaken = 15,
+    [pbr::OriginalName("ERROR_REASON_ID_TAKEN")] IdTaken = 18,
+    /// <summary>
+    /// ALREADY_EXISTS. The `request_id` was used before, for another request. Send the first request again to get its answer, or choose
+    /// another id.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_REQUEST_ID_REUSED")] RequestIdReused = 19,
     /// <summary>
     /// FAILED_PRECONDITION. The model is not loaded and the request forbids loading it. LoadModel first.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_MODEL_NOT_LOADED")] ModelNotLoaded = 16,
+    [pbr::OriginalName("ERROR_REASON_MODEL_NOT_LOADED")] ModelNotLoaded = 20,
     /// <summary>
     /// FAILED_PRECONDITION. The model cannot serve this request: another family, precision or base.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_MODEL_INCOMPATIBLE")] ModelIncompatible = 17,
+    [pbr::OriginalName("ERROR_REASON_MODEL_INCOMPATIBLE")] ModelIncompatible = 21,
     /// <summary>
     /// FAILED_PRECONDITION. A part of the model (named in the facts) is missing.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_COMPONENT_MISSING")] ComponentMissing = 18,
+    [pbr::OriginalName("ERROR_REASON_COMPONENT_MISSING")] ComponentMissing = 22,
     /// <summary>
     /// FAILED_PRECONDITION. Components or steps depend on each other in a circle.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DEPENDENCY_CYCLE")] DependencyCycle = 19,
+    [pbr::OriginalName("ERROR_REASON_DEPENDENCY_CYCLE")] DependencyCycle = 23,
     /// <summary>
     /// FAILED_PRECONDITION. The device is disabled. Enable it with UpdateDevice, or choose another.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DEVICE_DISABLED")] DeviceDisabled = 20,
+    [pbr::OriginalName("ERROR_REASON_DEVICE_DISABLED")] DeviceDisabled = 24,
     /// <summary>
     /// FAILED_PRECONDITION. The thing's present state (in the facts) forbids this; the same call works after the state has changed.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_ILLEGAL_STATE")] IllegalState = 21,
+    [pbr::OriginalName("ERROR_REASON_ILLEGAL_STATE")] IllegalState = 25,
     /// <summary>
     /// FAILED_PRECONDITION. Somebody still reads or needs the blob.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_BLOB_IN_USE")] BlobInUse = 22,
+    [pbr::OriginalName("ERROR_REASON_BLOB_IN_USE")] BlobInUse = 26,
     /// <summary>
     /// FAILED_PRECONDITION. The reservation ended before it was used. Make a new one.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_RESERVATION_EXPIRED")] ReservationExpired = 23,
+    [pbr::OriginalName("ERROR_REASON_RESERVATION_EXPIRED")] ReservationExpired = 27,
     /// <summary>
-    /// FAILED_PRECONDITION. The server is shutting down and takes no new work. Use another, or wait for its restart.
+    /// FAILED_PRECONDITION. The server's mode does not allow the method now; GetSystemStatus tells the mode and its reason.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DRAINING")] Draining = 24,
+    [pbr::OriginalName("ERROR_REASON_METHOD_DISABLED")] MethodDisabled = 28,
     /// <summary>
     /// FAILED_PRECONDITION. A safety policy withholds the content.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_CONTENT_BLOCKED")] ContentBlocked = 25,
+    [pbr::OriginalName("ERROR_REASON_CONTENT_BLOCKED")] ContentBlocked = 29,
     /// <summary>
     /// ABORTED. Somebody changed the thing since its etag was read. Read it again and retry.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_ETAG_MISMATCH")] EtagMismatch = 26,
+    [pbr::OriginalName("ERROR_REASON_ETAG_MISMATCH")] EtagMismatch = 30,
     /// <summary>
     /// ABORTED. Work of a higher priority took the resources.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_PREEMPTED")] Preempted = 27,
+    [pbr::OriginalName("ERROR_REASON_PREEMPTED")] Preempted = 31,
     /// <summary>
     /// ABORTED. The device vanished during the work.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DEVICE_LOST")] DeviceLost = 28,
+    [pbr::OriginalName("ERROR_REASON_DEVICE_LOST")] DeviceLost = 32,
     /// <summary>
     /// ABORTED. The model was unloaded during the work.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_MODEL_UNLOADED")] ModelUnloaded = 29,
+    [pbr::OriginalName("ERROR_REASON_MODEL_UNLOADED")] ModelUnloaded = 33,
     /// <summary>
     /// RESOURCE_EXHAUSTED. The device has too little memory; the facts tell need and room.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DEVICE_OUT_OF_MEMORY")] DeviceOutOfMemory = 30,
+    [pbr::OriginalName("ERROR_REASON_DEVICE_OUT_OF_MEMORY")] DeviceOutOfMemory = 34,
     /// <summary>
     /// RESOURCE_EXHAUSTED. The host has too little memory.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_HOST_OUT_OF_MEMORY")] HostOutOfMemory = 31,
+    [pbr::OriginalName("ERROR_REASON_HOST_OUT_OF_MEMORY")] HostOutOfMemory = 35,
     /// <summary>
     /// RESOURCE_EXHAUSTED. The disk under the state folder is full. Free space there, or delete jobs; then retry.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_STORAGE_FULL")] StorageFull = 32,
+    [pbr::OriginalName("ERROR_REASON_STORAGE_FULL")] StorageFull = 36,
     /// <summary>
     /// RESOURCE_EXHAUSTED. The memory budget that was set does not allow it.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_BUDGET_EXCEEDED")] BudgetExceeded = 33,
+    [pbr::OriginalName("ERROR_REASON_BUDGET_EXCEEDED")] BudgetExceeded = 37,
     /// <summary>
     /// RESOURCE_EXHAUSTED. The queue is full; `RetryInfo` tells when to try again.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_QUEUE_FULL")] QueueFull = 34,
+    [pbr::OriginalName("ERROR_REASON_QUEUE_FULL")] QueueFull = 38,
     /// <summary>
     /// RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_QUOTA_EXCEEDED")] QuotaExceeded = 35,
+    [pbr::OriginalName("ERROR_REASON_QUOTA_EXCEEDED")] QuotaExceeded = 39,
+    /// <summary>
+    /// RESOURCE_EXHAUSTED. Too many calls of this caller; `RetryInfo` tells when to try again.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_RATE_LIMITED")] RateLimited = 40,
     /// <summary>
     /// RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob. A request above
     /// `SystemLimits.max_message_bytes` is refused by gRPC itself, unread: with this code, and without an ErrorInfo.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_MESSAGE_TOO_LARGE")] MessageTooLarge = 36,
+    [pbr::OriginalName("ERROR_REASON_MESSAGE_TOO_LARGE")] MessageTooLarge = 41,
     /// <summary>
     /// DEADLINE_EXCEEDED. The job waited longer in the queue than its `queue_timeout`.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_QUEUE_TIMEOUT")] QueueTimeout = 37,
+    [pbr::OriginalName("ERROR_REASON_QUEUE_TIMEOUT")] QueueTimeout = 42,
     /// <summary>
     /// DEADLINE_EXCEEDED. Loading the model took longer than allowed.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_LOAD_TIMEOUT")] LoadTimeout = 38,
+    [pbr::OriginalName("ERROR_REASON_LOAD_TIMEOUT")] LoadTimeout = 43,
     /// <summary>
     /// DEADLINE_EXCEEDED. The job ran longer than its `run_timeout`.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_RUN_TIMEOUT")] RunTimeout = 39,
+    [pbr::OriginalName("ERROR_REASON_RUN_TIMEOUT")] RunTimeout = 44,
     /// <summary>
     /// DATA_LOSS. A model file is damaged; the facts name file and defect. Replace the file.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_MODEL_CORRUPT")] ModelCorrupt = 40,
+    [pbr::OriginalName("ERROR_REASON_MODEL_CORRUPT")] ModelCorrupt = 45,
     /// <summary>
     /// DATA_LOSS. A blob's bytes do not match its sha256.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_BLOB_CORRUPT")] BlobCorrupt = 41,
+    [pbr::OriginalName("ERROR_REASON_BLOB_CORRUPT")] BlobCorrupt = 46,
     /// <summary>
     /// DATA_LOSS. A checkpoint cannot be read back; the job can only run from its start.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_CHECKPOINT_CORRUPT")] CheckpointCorrupt = 42,
+    [pbr::OriginalName("ERROR_REASON_CHECKPOINT_CORRUPT")] CheckpointCorrupt = 47,
     /// <summary>
     /// UNAVAILABLE. The server or the domain is still starting. Retry shortly.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_STARTING")] Starting = 43,
+    [pbr::OriginalName("ERROR_REASON_STARTING")] Starting = 48,
+    /// <summary>
+    /// UNAVAILABLE. The server shuts down and takes no new work. Use another, or retry after its restart.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_DRAINING")] Draining = 49,
     /// <summary>
     /// UNAVAILABLE. The device is being checked or reset. Retry.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DEVICE_RECOVERING")] DeviceRecovering = 44,
+    [pbr::OriginalName("ERROR_REASON_DEVICE_RECOVERING")] DeviceRecovering = 50,
     /// <summary>
     /// UNAVAILABLE. The device's worker process is being restarted. Retry.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_WORKER_RESTARTING")] WorkerRestarting = 45,
+    [pbr::OriginalName("ERROR_REASON_WORKER_RESTARTING")] WorkerRestarting = 51,
     /// <summary>
     /// UNAVAILABLE. The safety classifier cannot answer; nothing is passed unchecked.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_CLASSIFIER_UNAVAILABLE")] ClassifierUnavailable = 46,
+    [pbr::OriginalName("ERROR_REASON_CLASSIFIER_UNAVAILABLE")] ClassifierUnavailable = 52,
     /// <summary>
     /// UNAUTHENTICATED. The server wants a token and the call carries none.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_TOKEN_MISSING")] TokenMissing = 47,
+    [pbr::OriginalName("ERROR_REASON_TOKEN_MISSING")] TokenMissing = 53,
     /// <summary>
     /// UNAUTHENTICATED. The call's token is not one that the server knows.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_TOKEN_INVALID")] TokenInvalid = 48,
+    [pbr::OriginalName("ERROR_REASON_TOKEN_INVALID")] TokenInvalid = 54,
     /// <summary>
     /// PERMISSION_DENIED. The path lies outside the folders that the server is configured to touch. Add a root, or move the file.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_PATH_OUTSIDE_ROOTS")] PathOutsideRoots = 49,
+    [pbr::OriginalName("ERROR_REASON_PATH_OUTSIDE_ROOTS")] PathOutsideRoots = 55,
+    /// <summary>
+    /// PERMISSION_DENIED. The call's token does not cover the scope that the method declares. Use a token that does.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_SCOPE_MISSING")] ScopeMissing = 56,
     /// <summary>
     /// UNIMPLEMENTED. This kind of device cannot do it.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_NOT_SUPPORTED_ON_DEVICE")] NotSupportedOnDevice = 50,
+    [pbr::OriginalName("ERROR_REASON_NOT_SUPPORTED_ON_DEVICE")] NotSupportedOnDevice = 57,
     /// <summary>
     /// UNIMPLEMENTED. The optional package is not installed; the facts name the extra to install.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_FEATURE_NOT_INSTALLED")] FeatureNotInstalled = 51,
+    [pbr::OriginalName("ERROR_REASON_FEATURE_NOT_INSTALLED")] FeatureNotInstalled = 58,
+    /// <summary>
+    /// UNIMPLEMENTED. The contract has it and this server does not yet: a method, a kind of work, a field or one of its values. `BadRequest`
+    /// names the fields. GetInferenceCapabilities, ListPostprocessors and `DomainReadiness.disabled_methods` tell beforehand.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_NOT_IMPLEMENTED")] NotImplemented = 59,
     /// <summary>
     /// INTERNAL. The driver or runtime reported an error.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_DRIVER_ERROR")] DriverError = 52,
+    [pbr::OriginalName("ERROR_REASON_DRIVER_ERROR")] DriverError = 60,
+    /// <summary>
+    /// INTERNAL. The disk under the state folder returned an error that is not a full disk. The facts name the file and the operation. Its
+    /// operator has to look.
+    /// </summary>
+    [pbr::OriginalName("ERROR_REASON_STORAGE_FAILED")] StorageFailed = 61,
     /// <summary>
     /// INTERNAL. The computation produced NaN or infinity; the facts name the step.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_NUMERIC_FAILURE")] NumericFailure = 53,
+    [pbr::OriginalName("ERROR_REASON_NUMERIC_FAILURE")] NumericFailure = 62,
     /// <summary>
     /// INTERNAL. A fault of the server itself; its log has the details under the same job id.
     /// </summary>
-    [pbr::OriginalName("ERROR_REASON_INVARIANT_BROKEN")] InvariantBroken = 54,
+    [pbr::OriginalName("ERROR_REASON_INVARIANT_BROKEN")] InvariantBroken = 63,
   }
 
   /// <summary>
@@ -1298,6 +1348,9 @@ namespace DeviceOps.Api.Common.V1 {
       stateConsistent_ = other.stateConsistent_;
       retryable_ = other.retryable_;
       failTime_ = other.failTime_ != null ? other.failTime_.Clone() : null;
+      domain_ = other.domain_;
+      severity_ = other.severity_;
+      retryDelay_ = other.retryDelay_ != null ? other.retryDelay_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1443,7 +1496,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int RetryableFieldNumber = 10;
     private bool retryable_;
     /// <summary>
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later, without a change by the caller.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1466,6 +1519,51 @@ namespace DeviceOps.Api.Common.V1 {
       get { return failTime_; }
       set {
         failTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "domain" field.</summary>
+    public const int DomainFieldNumber = 12;
+    private global::DeviceOps.Api.Common.V1.Domain domain_ = global::DeviceOps.Api.Common.V1.Domain.Unspecified;
+    /// <summary>
+    /// The part of the server in which it happened.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.Domain Domain {
+      get { return domain_; }
+      set {
+        domain_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "severity" field.</summary>
+    public const int SeverityFieldNumber = 13;
+    private global::DeviceOps.Api.Common.V1.Severity severity_ = global::DeviceOps.Api.Common.V1.Severity.Unspecified;
+    /// <summary>
+    /// How much it matters: ERROR for the caller's own request, CRITICAL where others depend on what failed.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.Severity Severity {
+      get { return severity_; }
+      set {
+        severity_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "retry_delay" field.</summary>
+    public const int RetryDelayFieldNumber = 14;
+    private global::Google.Protobuf.WellKnownTypes.Duration retryDelay_;
+    /// <summary>
+    /// How long to wait before the same request. Absent: not `retryable`, or no time can be told.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration RetryDelay {
+      get { return retryDelay_; }
+      set {
+        retryDelay_ = value;
       }
     }
 
@@ -1495,6 +1593,9 @@ namespace DeviceOps.Api.Common.V1 {
       if (StateConsistent != other.StateConsistent) return false;
       if (Retryable != other.Retryable) return false;
       if (!object.Equals(FailTime, other.FailTime)) return false;
+      if (Domain != other.Domain) return false;
+      if (Severity != other.Severity) return false;
+      if (!object.Equals(RetryDelay, other.RetryDelay)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1513,6 +1614,9 @@ namespace DeviceOps.Api.Common.V1 {
       if (StateConsistent != false) hash ^= StateConsistent.GetHashCode();
       if (Retryable != false) hash ^= Retryable.GetHashCode();
       if (failTime_ != null) hash ^= FailTime.GetHashCode();
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
+      if (Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) hash ^= Severity.GetHashCode();
+      if (retryDelay_ != null) hash ^= RetryDelay.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1563,6 +1667,18 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(90);
         output.WriteMessage(FailTime);
       }
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
+        output.WriteRawTag(96);
+        output.WriteEnum((int) Domain);
+      }
+      if (Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) {
+        output.WriteRawTag(104);
+        output.WriteEnum((int) Severity);
+      }
+      if (retryDelay_ != null) {
+        output.WriteRawTag(114);
+        output.WriteMessage(RetryDelay);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1605,6 +1721,18 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(90);
         output.WriteMessage(FailTime);
       }
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
+        output.WriteRawTag(96);
+        output.WriteEnum((int) Domain);
+      }
+      if (Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) {
+        output.WriteRawTag(104);
+        output.WriteEnum((int) Severity);
+      }
+      if (retryDelay_ != null) {
+        output.WriteRawTag(114);
+        output.WriteMessage(RetryDelay);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1639,6 +1767,15 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (failTime_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(FailTime);
+      }
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Domain);
+      }
+      if (Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Severity);
+      }
+      if (retryDelay_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(RetryDelay);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1679,6 +1816,18 @@ namespace DeviceOps.Api.Common.V1 {
           FailTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
         }
         FailTime.MergeFrom(other.FailTime);
+      }
+      if (other.Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
+        Domain = other.Domain;
+      }
+      if (other.Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) {
+        Severity = other.Severity;
+      }
+      if (other.retryDelay_ != null) {
+        if (retryDelay_ == null) {
+          RetryDelay = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        RetryDelay.MergeFrom(other.RetryDelay);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1746,6 +1895,21 @@ namespace DeviceOps.Api.Common.V1 {
             input.ReadMessage(FailTime);
             break;
           }
+          case 96: {
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
+            break;
+          }
+          case 104: {
+            Severity = (global::DeviceOps.Api.Common.V1.Severity) input.ReadEnum();
+            break;
+          }
+          case 114: {
+            if (retryDelay_ == null) {
+              RetryDelay = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(RetryDelay);
+            break;
+          }
         }
       }
     #endif
@@ -1810,6 +1974,21 @@ namespace DeviceOps.Api.Common.V1 {
               FailTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
             }
             input.ReadMessage(FailTime);
+            break;
+          }
+          case 96: {
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
+            break;
+          }
+          case 104: {
+            Severity = (global::DeviceOps.Api.Common.V1.Severity) input.ReadEnum();
+            break;
+          }
+          case 114: {
+            if (retryDelay_ == null) {
+              RetryDelay = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(RetryDelay);
             break;
           }
         }

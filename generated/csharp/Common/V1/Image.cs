@@ -1143,7 +1143,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int PreserveMetadataFieldNumber = 4;
     private bool preserveMetadata_;
     /// <summary>
-    /// Whether to keep EXIF and colour profile of an input image. Empty: no.
+    /// Whether to keep EXIF and colour profile of an input image. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

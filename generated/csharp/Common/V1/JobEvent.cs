@@ -352,7 +352,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowCpuFieldNumber = 3;
     private bool allowCpu_;
     /// <summary>
-    /// Whether the CPU may take the work when no other device can. Empty: only if `device_ids` names it, or there is no other device.
+    /// Whether the CPU may take the work when no other device can. Default: false, only if `device_ids` names it, or there is no other device.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -603,7 +603,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowOtherDeviceFieldNumber = 1;
     private bool allowOtherDevice_;
     /// <summary>
-    /// Move the work to another device that the selector admits.
+    /// Move the work to another device that the selector admits. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -618,7 +618,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowOffloadFieldNumber = 2;
     private bool allowOffload_;
     /// <summary>
-    /// Keep idle parts of the model in host memory.
+    /// Keep idle parts of the model in host memory. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -633,7 +633,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowLowerPrecisionFieldNumber = 3;
     private bool allowLowerPrecision_;
     /// <summary>
-    /// Compute in a lower precision. This changes the picture.
+    /// Compute in a lower precision. This changes the picture. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -648,7 +648,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowSmallerBatchFieldNumber = 4;
     private bool allowSmallerBatch_;
     /// <summary>
-    /// Make the pictures one after the other instead of together.
+    /// Make the pictures one after the other instead of together. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -663,7 +663,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowTilingFieldNumber = 5;
     private bool allowTiling_;
     /// <summary>
-    /// Decode the picture in tiles.
+    /// Decode the picture in tiles. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -678,7 +678,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int AllowEvictionFieldNumber = 6;
     private bool allowEviction_;
     /// <summary>
-    /// Unload idle models of others.
+    /// Unload idle models of others. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

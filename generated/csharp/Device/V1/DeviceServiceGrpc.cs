@@ -10,6 +10,19 @@ using grpc = global::Grpc.Core;
 namespace DeviceOps.Api.Device.V1 {
   /// <summary>
   /// Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+  ///
+  /// Every call can fail with:
+  /// - STARTING: this part of the server is not ready yet; retry.
+  /// - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+  /// - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+  /// - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+  /// - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+  /// - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+  /// - SCOPE_MISSING: the caller's token does not cover the method's scope.
+  /// - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+  /// - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+  /// - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
   /// </summary>
   public static partial class DeviceService
   {
@@ -184,8 +197,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the first look is not finished; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -203,7 +215,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -224,11 +235,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
       /// - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -247,7 +257,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -266,7 +275,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -286,7 +294,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
       /// - INVALID_FIELD: an interval outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -308,11 +315,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
       /// - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -332,7 +338,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a task that this device does not list; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -352,14 +357,12 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -382,13 +385,11 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
       /// - DEVICE_LOST: the device is not there.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
       /// point in time, DRIVER_ERROR where the device does not come back.
       /// </summary>
@@ -436,8 +437,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the first look is not finished; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -454,8 +454,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the first look is not finished; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -470,8 +469,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the first look is not finished; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -488,8 +486,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the first look is not finished; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -506,7 +503,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -525,7 +521,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -542,7 +537,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -561,7 +555,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -581,11 +574,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
       /// - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -607,11 +599,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
       /// - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -631,11 +622,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
       /// - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -657,11 +647,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
       /// - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -679,7 +668,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -700,7 +688,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -719,7 +706,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -740,7 +726,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - STARTING: the first look is not finished; retry shortly.
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -758,7 +743,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -777,7 +761,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -794,7 +777,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -813,7 +795,6 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -832,7 +813,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
       /// - INVALID_FIELD: an interval outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -853,7 +833,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
       /// - INVALID_FIELD: an interval outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -873,11 +852,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
       /// - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -899,11 +877,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
       /// - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -923,11 +900,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
       /// - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -949,11 +925,10 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
       /// - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -972,7 +947,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a task that this device does not list; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -993,7 +967,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a task that this device does not list; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1012,7 +985,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a task that this device does not list; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1033,7 +1005,6 @@ namespace DeviceOps.Api.Device.V1 {
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a task that this device does not list; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1052,14 +1023,12 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1081,14 +1050,12 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1109,13 +1076,11 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
       /// - DEVICE_LOST: the device is not there.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
       /// point in time, DRIVER_ERROR where the device does not come back.
       /// </summary>
@@ -1139,13 +1104,11 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
       /// - DEVICE_LOST: the device is not there.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
       /// point in time, DRIVER_ERROR where the device does not come back.
       /// </summary>

@@ -1284,8 +1284,8 @@ namespace DeviceOps.Api.Device.V1 {
     public const int ForceFieldNumber = 4;
     private bool force_;
     /// <summary>
-    /// What happens if they have not by then. Empty: the reset fails with ILLEGAL_STATE and they run on.
-    /// True: they are interrupted and go on from what they had kept.
+    /// What happens if they have not by then. Default: false, the reset fails with ILLEGAL_STATE and they run on. True: they are interrupted
+    /// and go on from what they had kept.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

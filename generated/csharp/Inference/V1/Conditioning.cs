@@ -646,7 +646,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int InvertFieldNumber = 4;
     private bool invert_;
     /// <summary>
-    /// True: black is made anew, white stays.
+    /// True: black is made anew, white stays. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -691,7 +691,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ZoomToMaskFieldNumber = 7;
     private bool zoomToMask_;
     /// <summary>
-    /// True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail.
+    /// True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail. Default:
+    /// false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2021,7 +2022,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int HandsFieldNumber = 2;
     private bool hands_;
     /// <summary>
-    /// Whether to draw hands.
+    /// Whether to draw hands. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2036,7 +2037,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int FacesFieldNumber = 3;
     private bool faces_;
     /// <summary>
-    /// Whether to draw faces.
+    /// Whether to draw faces. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -2558,7 +2558,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int RequireLoadedModelFieldNumber = 12;
     private bool requireLoadedModel_;
     /// <summary>
-    /// True: refuse with MODEL_NOT_LOADED unless the model is loaded already. Empty: it is loaded first.
+    /// True: refuse with MODEL_NOT_LOADED unless the model is loaded already. Default: false, it is loaded first.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -3234,7 +3234,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int MoveFieldNumber = 6;
     private bool move_;
     /// <summary>
-    /// Delete the source after the copy is verified; deferred while others read it. Empty: keep it. Only for whole blobs: else INVALID_FIELD.
+    /// Delete the source after the copy is verified; deferred while others read it. Default: false, keep it. Only for whole blobs: else
+    /// INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -10,6 +10,19 @@ using grpc = global::Grpc.Core;
 namespace DeviceOps.Api.Memory.V1 {
   /// <summary>
   /// Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+  ///
+  /// Every call can fail with:
+  /// - STARTING: this part of the server is not ready yet; retry.
+  /// - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+  /// - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+  /// - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+  /// - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+  /// - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+  /// - SCOPE_MISSING: the caller's token does not cover the method's scope.
+  /// - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+  /// - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+  /// - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
   /// </summary>
   public static partial class MemoryService
   {
@@ -292,8 +305,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Changes nothing. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the devices are not known yet; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -311,7 +323,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-      /// - STARTING: the devices are not known yet; retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -331,7 +342,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
       /// - INVALID_FIELD: an interval outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -355,8 +365,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -376,10 +385,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -398,7 +406,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -418,17 +425,15 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -446,7 +451,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -469,7 +473,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -487,7 +490,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
       /// - ETAG_MISMATCH: somebody was faster; list it again.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -509,12 +511,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
       /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
       /// - BLOB_CORRUPT: the bytes do not match the given sha256.
-      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      ///   used for another request.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
       /// - QUOTA_EXCEEDED: too many blobs; delete some.
       /// - SESSION_NOT_FOUND: OpenSession first.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -537,9 +538,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
       /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -565,8 +565,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
       ///   SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="requestStream">Used for reading requests from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -591,7 +590,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -615,7 +613,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
       /// - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -634,7 +631,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -652,7 +648,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -672,7 +667,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
       /// - BLOB_IN_USE: only with `only_if_unused`.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -695,13 +689,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
       /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
-      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-      /// or BLOB_CORRUPT where the copy is not equal.
+      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+      /// BLOB_CORRUPT where the copy is not equal.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -747,8 +739,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Changes nothing. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the devices are not known yet; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -765,8 +756,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Changes nothing. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the devices are not known yet; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -781,8 +771,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Changes nothing. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the devices are not known yet; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -799,8 +788,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Changes nothing. Unpaged: hardware bounds it.
       ///
-      /// Fails with:
-      /// - STARTING: the devices are not known yet; retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -817,7 +805,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-      /// - STARTING: the devices are not known yet; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -836,7 +823,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-      /// - STARTING: the devices are not known yet; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -853,7 +839,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-      /// - STARTING: the devices are not known yet; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -872,7 +857,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-      /// - STARTING: the devices are not known yet; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -891,7 +875,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
       /// - INVALID_FIELD: an interval outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -912,7 +895,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
       /// - INVALID_FIELD: an interval outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -934,8 +916,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -959,8 +940,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -982,8 +962,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1007,8 +986,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1027,10 +1005,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1051,10 +1028,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1073,10 +1049,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1097,10 +1072,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
       /// - DEVICE_LOST: the device is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1118,7 +1092,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1138,7 +1111,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1156,7 +1128,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1176,7 +1147,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1195,17 +1165,15 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1226,17 +1194,15 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1255,17 +1221,15 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1286,17 +1250,15 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
-      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      ///   and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED: enable the device with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1313,7 +1275,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1332,7 +1293,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1349,7 +1309,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1368,7 +1327,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1390,7 +1348,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1414,7 +1371,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1436,7 +1392,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1460,7 +1415,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1477,7 +1431,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
       /// - ETAG_MISMATCH: somebody was faster; list it again.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1496,7 +1449,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
       /// - ETAG_MISMATCH: somebody was faster; list it again.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1513,7 +1465,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
       /// - ETAG_MISMATCH: somebody was faster; list it again.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1532,7 +1483,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
       /// - ETAG_MISMATCH: somebody was faster; list it again.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1553,12 +1503,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
       /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
       /// - BLOB_CORRUPT: the bytes do not match the given sha256.
-      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      ///   used for another request.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
       /// - QUOTA_EXCEEDED: too many blobs; delete some.
       /// - SESSION_NOT_FOUND: OpenSession first.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1581,12 +1530,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
       /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
       /// - BLOB_CORRUPT: the bytes do not match the given sha256.
-      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      ///   used for another request.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
       /// - QUOTA_EXCEEDED: too many blobs; delete some.
       /// - SESSION_NOT_FOUND: OpenSession first.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1607,12 +1555,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
       /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
       /// - BLOB_CORRUPT: the bytes do not match the given sha256.
-      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      ///   used for another request.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
       /// - QUOTA_EXCEEDED: too many blobs; delete some.
       /// - SESSION_NOT_FOUND: OpenSession first.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1635,12 +1582,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
       /// - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
       /// - BLOB_CORRUPT: the bytes do not match the given sha256.
-      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      ///   used for another request.
+      /// - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
       /// - QUOTA_EXCEEDED: too many blobs; delete some.
       /// - SESSION_NOT_FOUND: OpenSession first.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1662,9 +1608,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
       /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1688,9 +1633,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
       /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1712,9 +1656,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
       /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1738,9 +1681,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
       /// - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1765,8 +1707,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
       ///   SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
       /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
@@ -1792,8 +1733,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
       ///   SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - STARTING: retry shortly.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="options">The options for the call.</param>
       /// <returns>The call object.</returns>
@@ -1816,7 +1756,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1842,7 +1781,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1866,7 +1804,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1892,7 +1829,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
       /// - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1915,7 +1851,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
       /// - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1940,7 +1875,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
       /// - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
       /// - DEVICE_LOST: the device is not there, and neither is the blob.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1957,7 +1891,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1976,7 +1909,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1993,7 +1925,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2012,7 +1943,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2029,7 +1959,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2048,7 +1977,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2065,7 +1993,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2084,7 +2011,6 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a page size or token that is none; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2103,7 +2029,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
       /// - BLOB_IN_USE: only with `only_if_unused`.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2124,7 +2049,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
       /// - BLOB_IN_USE: only with `only_if_unused`.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2143,7 +2067,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
       /// - BLOB_IN_USE: only with `only_if_unused`.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2164,7 +2087,6 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - BLOB_NOT_FOUND: it is gone; nothing is left to do.
       /// - BLOB_IN_USE: only with `only_if_unused`.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2186,13 +2108,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
       /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
-      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-      /// or BLOB_CORRUPT where the copy is not equal.
+      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+      /// BLOB_CORRUPT where the copy is not equal.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2216,13 +2136,11 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
       /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
       /// - STORAGE_FULL: free space in the state folder.
-      /// - DRAINING: the server shuts down; use another.
-      /// - STARTING: retry shortly.
-      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-      /// or BLOB_CORRUPT where the copy is not equal.
+      /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+      /// BLOB_CORRUPT where the copy is not equal.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

@@ -228,7 +228,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EvictableFieldNumber = 6;
     private bool evictable_;
     /// <summary>
-    /// Whether the caller thinks of letting go of it.
+    /// Whether the caller thinks of letting go of it. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -12,6 +12,19 @@ namespace DeviceOps.Api.Model.V1 {
   /// The models that lie on disk or in the caller's cache, and those that are loaded, and where.
   ///
   /// What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+  ///
+  /// Every call can fail with:
+  /// - STARTING: this part of the server is not ready yet; retry.
+  /// - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+  /// - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+  /// - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+  /// - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+  /// - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+  /// - SCOPE_MISSING: the caller's token does not cover the method's scope.
+  /// - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+  /// - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+  /// - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
   /// </summary>
   public static partial class ModelService
   {
@@ -285,7 +298,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
       /// - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -303,7 +315,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -323,12 +334,13 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no source, a malformed id or label; mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-      /// - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+      /// - BLOB_NOT_FOUND: register the blob first.
+      /// - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+      /// - ID_TAKEN: the id names a model with other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
       /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -385,9 +397,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
       /// - SESSION_NOT_FOUND: no such session.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -408,7 +420,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -427,10 +438,11 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -450,8 +462,8 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-      /// - STARTING: retry shortly.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -472,13 +484,15 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-      /// - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -500,11 +514,13 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-      /// - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - LOADED_MODEL_NOT_FOUND: it is gone already.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - DEVICE_LOST: the device went away, and its memory with it.
+      /// - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
       /// - DRIVER_ERROR: the worker is restarted to free the memory.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -523,7 +539,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -541,7 +556,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -560,7 +574,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -600,7 +613,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -618,11 +630,14 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-      /// - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-      /// - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - ID_TAKEN: the new id or the path is taken; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -643,13 +658,15 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+      /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -698,7 +715,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
       /// - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -718,7 +734,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
       /// - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -736,7 +751,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
       /// - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -756,7 +770,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
       /// - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -773,7 +786,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -792,7 +804,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -809,7 +820,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -828,7 +838,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
-      /// - STARTING: the first scan is not finished; retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -847,12 +856,13 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no source, a malformed id or label; mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-      /// - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+      /// - BLOB_NOT_FOUND: register the blob first.
+      /// - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+      /// - ID_TAKEN: the id names a model with other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
       /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -873,12 +883,13 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no source, a malformed id or label; mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-      /// - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+      /// - BLOB_NOT_FOUND: register the blob first.
+      /// - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+      /// - ID_TAKEN: the id names a model with other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
       /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -897,12 +908,13 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no source, a malformed id or label; mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-      /// - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+      /// - BLOB_NOT_FOUND: register the blob first.
+      /// - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+      /// - ID_TAKEN: the id names a model with other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
       /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -923,12 +935,13 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no source, a malformed id or label; mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-      /// - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+      /// - BLOB_NOT_FOUND: register the blob first.
+      /// - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+      /// - ID_TAKEN: the id names a model with other content; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
       /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1092,9 +1105,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
       /// - SESSION_NOT_FOUND: no such session.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1116,9 +1129,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
       /// - SESSION_NOT_FOUND: no such session.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1137,7 +1150,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1158,7 +1170,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1177,7 +1188,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1198,7 +1208,6 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1216,10 +1225,11 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1239,10 +1249,11 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1260,8 +1271,8 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-      /// - STARTING: retry shortly.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1281,8 +1292,8 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-      /// - STARTING: retry shortly.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1300,8 +1311,8 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-      /// - STARTING: retry shortly.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1321,8 +1332,8 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-      /// - STARTING: retry shortly.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1342,13 +1353,15 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-      /// - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1371,13 +1384,15 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-      /// - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1397,11 +1412,13 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-      /// - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - LOADED_MODEL_NOT_FOUND: it is gone already.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - DEVICE_LOST: the device went away, and its memory with it.
+      /// - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
       /// - DRIVER_ERROR: the worker is restarted to free the memory.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1423,11 +1440,13 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-      /// - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - LOADED_MODEL_NOT_FOUND: it is gone already.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - DEVICE_LOST: the device went away, and its memory with it.
+      /// - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
       /// - DRIVER_ERROR: the worker is restarted to free the memory.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1447,11 +1466,13 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-      /// - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - LOADED_MODEL_NOT_FOUND: it is gone already.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - DEVICE_LOST: the device went away, and its memory with it.
+      /// - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
       /// - DRIVER_ERROR: the worker is restarted to free the memory.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1473,11 +1494,13 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-      /// - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - LOADED_MODEL_NOT_FOUND: it is gone already.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - DEVICE_LOST: the device went away, and its memory with it.
+      /// - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
       /// - DRIVER_ERROR: the worker is restarted to free the memory.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1495,7 +1518,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1514,7 +1536,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1531,7 +1552,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1550,7 +1570,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1567,7 +1586,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1586,7 +1604,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1603,7 +1620,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1622,7 +1638,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1640,7 +1655,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1660,7 +1674,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1758,7 +1771,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1778,7 +1790,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1796,7 +1807,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1816,7 +1826,6 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1833,11 +1842,14 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-      /// - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-      /// - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - ID_TAKEN: the new id or the path is taken; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1856,11 +1868,14 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - MODEL_CORRUPT: replace the file.
+      /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-      /// - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-      /// - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - ID_TAKEN: the new id or the path is taken; choose another.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1879,13 +1894,15 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+      /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1906,13 +1923,15 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-      /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+      /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

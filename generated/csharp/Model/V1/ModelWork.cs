@@ -272,7 +272,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int PinnedFieldNumber = 5;
     private bool pinned_;
     /// <summary>
-    /// Whether it stays when others need room.
+    /// Whether it stays when others need room. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -302,7 +302,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int WarmUpFieldNumber = 7;
     private bool warmUp_;
     /// <summary>
-    /// Whether to compute one small step after the load, so that the first job does not pay for it.
+    /// Whether to compute one small step after the load, so that the first job does not pay for it. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -318,6 +318,7 @@ namespace DeviceOps.Api.Model.V1 {
     private bool verify_;
     /// <summary>
     /// Whether to compute the hashes while reading and to compare them with what the model's `sha256` says: MODEL_CORRUPT if they differ.
+    /// Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -713,7 +714,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RecomputeSha256FieldNumber = 2;
     private bool recomputeSha256_;
     /// <summary>
-    /// Compute every hash again. Empty: only for files that are new or whose size or time of change differs.
+    /// Compute every hash again. Default: false, only for files that are new or whose size or time of change differs.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1281,7 +1281,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int AutoContrastFieldNumber = 14;
     private bool autoContrast_;
     /// <summary>
-    /// Spread the tones to the full range, before all other changes.
+    /// Spread the tones to the full range, before all other changes. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2628,7 +2628,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int OnlyLargestFieldNumber = 2;
     private bool onlyLargest_;
     /// <summary>
-    /// Only the largest face.
+    /// Only the largest face. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2644,7 +2644,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     private bool enhanceBackground_;
     /// <summary>
     /// Enlarge what is around the faces with the server's default upscaler, where the model makes the picture larger. If there is none:
-    /// COMPONENT_MISSING.
+    /// COMPONENT_MISSING. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2899,7 +2899,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int AlphaMattingFieldNumber = 1;
     private bool alphaMatting_;
     /// <summary>
-    /// Refine hair and other fine edges. Takes longer.
+    /// Refine hair and other fine edges. Takes longer. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2944,7 +2944,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ReturnMaskFieldNumber = 4;
     private bool returnMask_;
     /// <summary>
-    /// Also give the mask, as `ProcessedImage.mask`.
+    /// Also give the mask, as `ProcessedImage.mask`. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5492,7 +5492,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int MeasureQualityFieldNumber = 4;
     private bool measureQuality_;
     /// <summary>
-    /// Measure each picture before and after.
+    /// Measure each picture before and after. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5507,7 +5507,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int StopOnFirstErrorFieldNumber = 5;
     private bool stopOnFirstError_;
     /// <summary>
-    /// Stop at the first picture that fails; the rest is not begun. Empty: go on with the others.
+    /// Stop at the first picture that fails; the rest is not begun. Default: false, go on with the others.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

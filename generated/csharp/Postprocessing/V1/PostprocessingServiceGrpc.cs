@@ -10,6 +10,19 @@ using grpc = global::Grpc.Core;
 namespace DeviceOps.Api.Postprocessing.V1 {
   /// <summary>
   /// Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+  ///
+  /// Every call can fail with:
+  /// - STARTING: this part of the server is not ready yet; retry.
+  /// - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+  /// - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+  /// - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+  /// - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+  /// - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+  /// - SCOPE_MISSING: the caller's token does not cover the method's scope.
+  /// - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+  /// - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+  /// - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
   /// </summary>
   public static partial class PostprocessingService
   {
@@ -174,7 +187,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -191,8 +203,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Of a picture it reads the header only.
       ///
-      /// Fails with:
-      /// - STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -215,14 +226,16 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - BAD_IMAGE: a reference picture cannot be decoded; send another.
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      /// what there is.
-      /// - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      ///   what there is.
+      /// - MODEL_INCOMPATIBLE: the model is not for this step.
+      /// - COMPONENT_MISSING: the step needs a model and there is none.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -245,7 +258,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -263,12 +275,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the policy; all violations are listed at once.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-      /// - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - ID_TAKEN: choose another id.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -286,7 +299,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -304,7 +316,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size or page token; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -324,12 +335,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MESSAGE_TOO_LARGE: send samples as blobs.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -348,7 +360,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -395,7 +406,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -414,7 +424,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -431,7 +440,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -450,7 +458,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -466,8 +473,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Of a picture it reads the header only.
       ///
-      /// Fails with:
-      /// - STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -485,8 +491,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Of a picture it reads the header only.
       ///
-      /// Fails with:
-      /// - STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -502,8 +507,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Of a picture it reads the header only.
       ///
-      /// Fails with:
-      /// - STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -521,8 +525,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Of a picture it reads the header only.
       ///
-      /// Fails with:
-      /// - STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -544,14 +547,16 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - BAD_IMAGE: a reference picture cannot be decoded; send another.
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      /// what there is.
-      /// - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      ///   what there is.
+      /// - MODEL_INCOMPATIBLE: the model is not for this step.
+      /// - COMPONENT_MISSING: the step needs a model and there is none.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -575,14 +580,16 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - BAD_IMAGE: a reference picture cannot be decoded; send another.
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      /// what there is.
-      /// - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-      /// - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      ///   what there is.
+      /// - MODEL_INCOMPATIBLE: the model is not for this step.
+      /// - COMPONENT_MISSING: the step needs a model and there is none.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -603,7 +610,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -626,7 +632,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -647,7 +652,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -670,7 +674,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -687,12 +690,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the policy; all violations are listed at once.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-      /// - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - ID_TAKEN: choose another id.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -711,12 +715,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the policy; all violations are listed at once.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-      /// - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - ID_TAKEN: choose another id.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -733,12 +738,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the policy; all violations are listed at once.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-      /// - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - ID_TAKEN: choose another id.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -757,12 +763,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the policy; all violations are listed at once.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-      /// - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - ID_TAKEN: choose another id.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -779,7 +786,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -798,7 +804,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -815,7 +820,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -834,7 +838,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -851,7 +854,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size or page token; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -870,7 +872,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size or page token; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -887,7 +888,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size or page token; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -906,7 +906,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a wrong page size or page token; mend the request.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -925,12 +924,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MESSAGE_TOO_LARGE: send samples as blobs.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -951,12 +951,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MESSAGE_TOO_LARGE: send samples as blobs.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -975,12 +976,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MESSAGE_TOO_LARGE: send samples as blobs.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1001,12 +1003,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - MODEL_NOT_FOUND: no such classifier.
+      /// - MODEL_INCOMPATIBLE: the model is no classifier.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-      /// - ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly. DRAINING: the server is going down.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MESSAGE_TOO_LARGE: send samples as blobs.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1024,7 +1027,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1044,7 +1046,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1062,7 +1063,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1082,7 +1082,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
       /// - STORAGE_FULL: free disk space.
-      /// - STARTING: retry shortly.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

@@ -626,7 +626,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int KeepAuditLogFieldNumber = 10;
     private bool keepAuditLog_;
     /// <summary>
-    /// Whether the log notes each verdict with scores and the picture's hash, never the picture.
+    /// Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

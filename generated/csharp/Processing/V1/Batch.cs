@@ -479,7 +479,7 @@ namespace DeviceOps.Api.Processing.V1 {
     private bool fuse_;
     /// <summary>
     /// True: items that may share one forward pass do (same model, size, adapters). Each picture is the same as alone, as far as its
-    /// `determinism` asks. Empty: each runs by itself.
+    /// `determinism` asks. Default: false, each runs by itself.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -25,258 +25,263 @@ namespace DeviceOps.Api.Processing.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "CjBkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9wcm9jZXNzaW5nX3NlcnZpY2Uu",
-            "cHJvdG8SF2RldmljZW9wcy5wcm9jZXNzaW5nLnYxGh9kZXZpY2VvcHMvY29t",
-            "bW9uL3YxL2Vycm9yLnByb3RvGiNkZXZpY2VvcHMvY29tbW9uL3YxL2pvYl9l",
-            "dmVudC5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9sYWJlbC5wcm90bxol",
-            "ZGV2aWNlb3BzL2RldmljZS92MS9kZXZpY2Vfd29yay5wcm90bxosZGV2aWNl",
-            "b3BzL2luZmVyZW5jZS92MS9nZW5lcmF0ZWRfaW1hZ2UucHJvdG8aKWRldmlj",
-            "ZW9wcy9pbmZlcmVuY2UvdjEvcmVwcm9kdWN0aW9uLnByb3RvGh5kZXZpY2Vv",
-            "cHMvbWVtb3J5L3YxL2Jsb2IucHJvdG8aJWRldmljZW9wcy9tb2RlbC92MS9s",
-            "b2FkZWRfbW9kZWwucHJvdG8aI2RldmljZW9wcy9tb2RlbC92MS9tb2RlbF93",
-            "b3JrLnByb3RvGjBkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvcG9zdHBy",
-            "b2Nlc3NpbmcucHJvdG8aI2RldmljZW9wcy9wcm9jZXNzaW5nL3YxL2JhdGNo",
-            "LnByb3RvGiFkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2IucHJvdG8aJ2Rl",
-            "dmljZW9wcy9wcm9jZXNzaW5nL3YxL2pvYl9xdWV1ZS5wcm90bxomZGV2aWNl",
-            "b3BzL3Byb2Nlc3NpbmcvdjEvam9iX3N0ZXAucHJvdG8aJWRldmljZW9wcy9w",
-            "cm9jZXNzaW5nL3YxL21ldHJpY3MucHJvdG8aJWRldmljZW9wcy9wcm9jZXNz",
-            "aW5nL3YxL3Nlc3Npb24ucHJvdG8aKmRldmljZW9wcy9wcm9jZXNzaW5nL3Yx",
-            "L3N5c3RlbV9ldmVudC5wcm90bxorZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEv",
-            "c3lzdGVtX3N0YXR1cy5wcm90bxomZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEv",
-            "d29ya2Zsb3cucHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90",
-            "bxogZ29vZ2xlL3Byb3RvYnVmL2ZpZWxkX21hc2sucHJvdG8aH2dvb2dsZS9w",
-            "cm90b2J1Zi90aW1lc3RhbXAucHJvdG8iuAEKEFN1Ym1pdEpvYlJlcXVlc3QS",
-            "LgoEc3BlYxgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlNw",
-            "ZWMSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9i",
-            "T3B0aW9ucxIVCg12YWxpZGF0ZV9vbmx5GAMgASgIEhIKCnJlcXVlc3RfaWQY",
-            "BCABKAkSFwoPY29udGludWVfam9iX2lkGAUgASgJIm4KEVN1Ym1pdEpvYlJl",
-            "c3BvbnNlEikKA2pvYhgBIAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkpvYhIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEu",
-            "RmluZGluZyIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI7Cg5H",
-            "ZXRKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5Kb2Ii0AIKCUpvYkZpbHRlchItCgZzdGF0ZXMYASADKA4yHS5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkpvYlN0YXRlEi8KBWtpbmRzGAIgAygOMiAu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iS2luZBISCgpzZXNzaW9uX2lk",
-            "GAMgASgJEioKBmxhYmVscxgEIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEu",
-            "TGFiZWwSMQoNY3JlYXRlZF9hZnRlchgFIAEoCzIaLmdvb2dsZS5wcm90b2J1",
-            "Zi5UaW1lc3RhbXASMgoOY3JlYXRlZF9iZWZvcmUYBiABKAsyGi5nb29nbGUu",
-            "cHJvdG9idWYuVGltZXN0YW1wEhEKCWRldmljZV9pZBgHIAEoCRIVCg1wYXJl",
-            "bnRfam9iX2lkGAggASgJEhIKCnJlcXVlc3RfaWQYCSABKAkibAoPTGlzdEpv",
-            "YnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIg",
-            "ASgJEjIKBmZpbHRlchgDIAEoCzIiLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkpvYkZpbHRlciJXChBMaXN0Sm9ic1Jlc3BvbnNlEioKBGpvYnMYASADKAsy",
-            "HC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rv",
-            "a2VuGAIgASgJIjkKD1dhdGNoSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkS",
-            "FgoOYWZ0ZXJfc2VxdWVuY2UYAiABKAMi9QgKEFdhdGNoSm9iUmVzcG9uc2US",
-            "LAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50",
-            "EjcKBWltYWdlGAIgASgLMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5l",
-            "cmF0ZWRJbWFnZUgAEkUKEWdlbmVyYXRpb25fcmVzdWx0GAMgASgLMiguZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0aW9uUmVzdWx0SAASRgoPcHJv",
-            "Y2Vzc2VkX2ltYWdlGAQgASgLMisuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
-            "LnYxLlByb2Nlc3NlZEltYWdlSAASUgoVcG9zdHByb2Nlc3NpbmdfcmVzdWx0",
-            "GAUgASgLMjEuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9j",
-            "ZXNzaW5nUmVzdWx0SAASNwoMbG9hZGVkX21vZGVsGAYgASgLMh8uZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsSAASQAoRbW9kZWxfc2Nhbl9yZXBv",
-            "cnQYByABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxTY2FuUmVwb3J0",
-            "SAASTAoXbW9kZWxfdmFsaWRhdGlvbl9yZXBvcnQYCCABKAsyKS5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SAASTAoXbW9kZWxf",
-            "Y29udmVyc2lvbl9yZXBvcnQYCSABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEu",
-            "TW9kZWxDb252ZXJzaW9uUmVwb3J0SAASSgoWbW9kZWxfYmVuY2htYXJrX3Jl",
-            "cG9ydBgKIAEoCzIoLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJlbmNobWFy",
-            "a1JlcG9ydEgAEk0KF2RldmljZV9iZW5jaG1hcmtfcmVwb3J0GAsgASgLMiou",
-            "ZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VCZW5jaG1hcmtSZXBvcnRIABJF",
-            "ChNkZXZpY2VfcmVzZXRfcmVwb3J0GAwgASgLMiYuZGV2aWNlb3BzLmRldmlj",
-            "ZS52MS5EZXZpY2VSZXNldFJlcG9ydEgAEkcKFGJsb2JfdHJhbnNmZXJfcmVw",
-            "b3J0GA0gASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iVHJhbnNmZXJS",
-            "ZXBvcnRIABJJChNyZXByb2R1Y3Rpb25fcmVwb3J0GA4gASgLMiouZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5SZXByb2R1Y3Rpb25SZXBvcnRIABJCCg93b3Jr",
-            "Zmxvd19yZXN1bHQYDyABKAsyJy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5X",
-            "b3JrZmxvd1Jlc3VsdEgAEjwKDGJhdGNoX3Jlc3VsdBgQIAEoCzIkLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLkJhdGNoUmVzdWx0SABCCAoGb3V0cHV0ImYK",
-            "EENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJEjMKBXNjb3BlGAIg",
-            "ASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2NvcGUSDQoF",
-            "Y2F1c2UYAyABKAkiPgoRQ2FuY2VsSm9iUmVzcG9uc2USKQoDam9iGAEgASgL",
-            "MhwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iIiEKD1BhdXNlSm9iUmVx",
-            "dWVzdBIOCgZqb2JfaWQYASABKAkiPQoQUGF1c2VKb2JSZXNwb25zZRIpCgNq",
-            "b2IYASABKAsyHC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IiIgoQUmVz",
-            "dW1lSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiPgoRUmVzdW1lSm9iUmVz",
-            "cG9uc2USKQoDam9iGAEgASgLMhwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "Sm9iIpMBChBVcGRhdGVKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIwCgdv",
-            "cHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25z",
-            "Ei8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxk",
-            "TWFzaxIMCgRldGFnGAQgASgJIj4KEVVwZGF0ZUpvYlJlc3BvbnNlEikKA2pv",
-            "YhgBIAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYiIwChBEZWxl",
-            "dGVKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIMCgRldGFnGAIgASgJIigK",
-            "EURlbGV0ZUpvYlJlc3BvbnNlEhMKC2ZyZWVkX2J5dGVzGAEgASgDIkYKDUpv",
-            "YlN0ZXBGaWx0ZXISNQoGc3RhdGVzGAEgAygOMiUuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuSm9iU3RlcFN0YXRlIoQBChNMaXN0Sm9iU3RlcHNSZXF1ZXN0",
-            "Eg4KBmpvYl9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90",
-            "b2tlbhgDIAEoCRI2CgZmaWx0ZXIYBCABKAsyJi5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5Kb2JTdGVwRmlsdGVyImAKFExpc3RKb2JTdGVwc1Jlc3BvbnNl",
-            "Ei8KBXN0ZXBzGAEgAygLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9i",
-            "U3RlcBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZAoST3BlblNlc3Npb25S",
-            "ZXF1ZXN0EjoKCHNldHRpbmdzGAEgASgLMiguZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuU2Vzc2lvblNldHRpbmdzEhIKCnJlcXVlc3RfaWQYAiABKAkiSAoT",
-            "T3BlblNlc3Npb25SZXNwb25zZRIxCgdzZXNzaW9uGAEgASgLMiAuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbiInChFHZXRTZXNzaW9uUmVxdWVz",
-            "dBISCgpzZXNzaW9uX2lkGAEgASgJIkcKEkdldFNlc3Npb25SZXNwb25zZRIx",
+            "cHJvdG8SF2RldmljZW9wcy5wcm9jZXNzaW5nLnYxGiBkZXZpY2VvcHMvY29t",
+            "bW9uL3YxL2FjY2Vzcy5wcm90bxogZGV2aWNlb3BzL2NvbW1vbi92MS9kb21h",
+            "aW4ucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvZXJyb3IucHJvdG8aI2Rl",
+            "dmljZW9wcy9jb21tb24vdjEvam9iX2V2ZW50LnByb3RvGh9kZXZpY2VvcHMv",
+            "Y29tbW9uL3YxL2xhYmVsLnByb3RvGiVkZXZpY2VvcHMvZGV2aWNlL3YxL2Rl",
+            "dmljZV93b3JrLnByb3RvGixkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2dlbmVy",
+            "YXRlZF9pbWFnZS5wcm90bxopZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXBy",
+            "b2R1Y3Rpb24ucHJvdG8aHmRldmljZW9wcy9tZW1vcnkvdjEvYmxvYi5wcm90",
+            "bxolZGV2aWNlb3BzL21vZGVsL3YxL2xvYWRlZF9tb2RlbC5wcm90bxojZGV2",
+            "aWNlb3BzL21vZGVsL3YxL21vZGVsX3dvcmsucHJvdG8aMGRldmljZW9wcy9w",
+            "b3N0cHJvY2Vzc2luZy92MS9wb3N0cHJvY2Vzc2luZy5wcm90bxojZGV2aWNl",
+            "b3BzL3Byb2Nlc3NpbmcvdjEvYmF0Y2gucHJvdG8aIWRldmljZW9wcy9wcm9j",
+            "ZXNzaW5nL3YxL2pvYi5wcm90bxonZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEv",
+            "am9iX3F1ZXVlLnByb3RvGiZkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2Jf",
+            "c3RlcC5wcm90bxolZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvbWV0cmljcy5w",
+            "cm90bxolZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc2Vzc2lvbi5wcm90bxoq",
+            "ZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc3lzdGVtX2V2ZW50LnByb3RvGitk",
+            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fc3RhdHVzLnByb3RvGiZk",
+            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS93b3JrZmxvdy5wcm90bxoeZ29vZ2xl",
+            "L3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvGiBnb29nbGUvcHJvdG9idWYvZmll",
+            "bGRfbWFzay5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90",
+            "byK4AQoQU3VibWl0Sm9iUmVxdWVzdBIuCgRzcGVjGAEgASgLMiAuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuSm9iU3BlYxIwCgdvcHRpb25zGAIgASgLMh8u",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhUKDXZhbGlkYXRlX29u",
+            "bHkYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCRIXCg9jb250aW51ZV9qb2Jf",
+            "aWQYBSABKAkibgoRU3VibWl0Sm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iEi4KCGZpbmRpbmdzGAIgAygL",
+            "MhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIh8KDUdldEpvYlJlcXVl",
+            "c3QSDgoGam9iX2lkGAEgASgJIjsKDkdldEpvYlJlc3BvbnNlEikKA2pvYhgB",
+            "IAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYiLQAgoJSm9iRmls",
+            "dGVyEi0KBnN0YXRlcxgBIAMoDjIdLmRldmljZW9wcy5jb21tb24udjEuSm9i",
+            "U3RhdGUSLwoFa2luZHMYAiADKA4yIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5Kb2JLaW5kEhIKCnNlc3Npb25faWQYAyABKAkSKgoGbGFiZWxzGAQgAygL",
+            "MhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbBIxCg1jcmVhdGVkX2FmdGVy",
+            "GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVk",
+            "X2JlZm9yZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJ",
+            "ZGV2aWNlX2lkGAcgASgJEhUKDXBhcmVudF9qb2JfaWQYCCABKAkSEgoKcmVx",
+            "dWVzdF9pZBgJIAEoCSJsCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXpl",
+            "GAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSMgoGZmlsdGVyGAMgASgLMiIu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iRmlsdGVyIlcKEExpc3RKb2Jz",
+            "UmVzcG9uc2USKgoEam9icxgBIAMoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOQoPV2F0Y2hKb2JS",
+            "ZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEo",
+            "AyL1CAoQV2F0Y2hKb2JSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoFaW1hZ2UYAiABKAsyJi5kZXZp",
+            "Y2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRlZEltYWdlSAASRQoRZ2VuZXJh",
+            "dGlvbl9yZXN1bHQYAyABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdl",
+            "bmVyYXRpb25SZXN1bHRIABJGCg9wcm9jZXNzZWRfaW1hZ2UYBCABKAsyKy5k",
+            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUHJvY2Vzc2VkSW1hZ2VIABJS",
+            "ChVwb3N0cHJvY2Vzc2luZ19yZXN1bHQYBSABKAsyMS5kZXZpY2VvcHMucG9z",
+            "dHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmdSZXN1bHRIABI3Cgxsb2Fk",
+            "ZWRfbW9kZWwYBiABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9k",
+            "ZWxIABJAChFtb2RlbF9zY2FuX3JlcG9ydBgHIAEoCzIjLmRldmljZW9wcy5t",
+            "b2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIABJMChdtb2RlbF92YWxpZGF0aW9u",
+            "X3JlcG9ydBgIIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFZhbGlk",
+            "YXRpb25SZXBvcnRIABJMChdtb2RlbF9jb252ZXJzaW9uX3JlcG9ydBgJIAEo",
+            "CzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNpb25SZXBvcnRI",
+            "ABJKChZtb2RlbF9iZW5jaG1hcmtfcmVwb3J0GAogASgLMiguZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SAASTQoXZGV2aWNlX2Jl",
+            "bmNobWFya19yZXBvcnQYCyABKAsyKi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRl",
+            "dmljZUJlbmNobWFya1JlcG9ydEgAEkUKE2RldmljZV9yZXNldF9yZXBvcnQY",
+            "DCABKAsyJi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVJlc2V0UmVwb3J0",
+            "SAASRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAEkkKE3JlcHJvZHVjdGlv",
+            "bl9yZXBvcnQYDiABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJlcHJv",
+            "ZHVjdGlvblJlcG9ydEgAEkIKD3dvcmtmbG93X3Jlc3VsdBgPIAEoCzInLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93UmVzdWx0SAASPAoMYmF0",
+            "Y2hfcmVzdWx0GBAgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQmF0",
+            "Y2hSZXN1bHRIAEIICgZvdXRwdXQiZgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZq",
+            "b2JfaWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSI+ChFDYW5jZWxK",
+            "b2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5Kb2IiIQoPUGF1c2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI9",
+            "ChBQYXVzZUpvYlJlc3BvbnNlEikKA2pvYhgBIAEoCzIcLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLkpvYiIiChBSZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9p",
+            "ZBgBIAEoCSI+ChFSZXN1bWVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IikwEKEFVwZGF0ZUpvYlJlcXVl",
+            "c3QSDgoGam9iX2lkGAEgASgJEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2Vv",
+            "cHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSLwoLdXBkYXRlX21hc2sYAyABKAsy",
+            "Gi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiPgoR",
+            "VXBkYXRlSm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuSm9iIjAKEERlbGV0ZUpvYlJlcXVlc3QSDgoGam9iX2lk",
+            "GAEgASgJEgwKBGV0YWcYAiABKAkiKAoRRGVsZXRlSm9iUmVzcG9uc2USEwoL",
+            "ZnJlZWRfYnl0ZXMYASABKAMiRgoNSm9iU3RlcEZpbHRlchI1CgZzdGF0ZXMY",
+            "ASADKA4yJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwU3RhdGUi",
+            "hAEKE0xpc3RKb2JTdGVwc1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEhEKCXBh",
+            "Z2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEjYKBmZpbHRlchgE",
+            "IAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlN0ZXBGaWx0ZXIi",
+            "YAoUTGlzdEpvYlN0ZXBzUmVzcG9uc2USLwoFc3RlcHMYASADKAsyIC5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwEhcKD25leHRfcGFnZV90b2tl",
+            "bhgCIAEoCSJkChJPcGVuU2Vzc2lvblJlcXVlc3QSOgoIc2V0dGluZ3MYASAB",
+            "KAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uU2V0dGluZ3MS",
+            "EgoKcmVxdWVzdF9pZBgCIAEoCSJIChNPcGVuU2Vzc2lvblJlc3BvbnNlEjEK",
+            "B3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNz",
+            "aW9uIicKEUdldFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAki",
+            "RwoSR2V0U2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uInIKDVNlc3Npb25GaWx0ZXIS",
+            "NQoGc3RhdGVzGAEgAygOMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
+            "c2lvblN0YXRlEioKBmxhYmVscxgCIAMoCzIaLmRldmljZW9wcy5jb21tb24u",
+            "djEuTGFiZWwidAoTTGlzdFNlc3Npb25zUmVxdWVzdBIRCglwYWdlX3NpemUY",
+            "ASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI2CgZmaWx0ZXIYAyABKAsyJi5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uRmlsdGVyImMKFExpc3RT",
+            "ZXNzaW9uc1Jlc3BvbnNlEjIKCHNlc3Npb25zGAEgAygLMiAuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiAB",
+            "KAkipQEKFFVwZGF0ZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASAB",
+            "KAkSOgoIc2V0dGluZ3MYAiABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5TZXNzaW9uU2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiSgoVVXBkYXRl",
+            "U2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5TZXNzaW9uIkEKE1dhdGNoU2Vzc2lvblJlcXVlc3QS",
+            "EgoKc2Vzc2lvbl9pZBgBIAEoCRIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEoAyKi",
+            "AQoUV2F0Y2hTZXNzaW9uUmVzcG9uc2USPQoKam9iX3VwZGF0ZRgBIAEoCzIp",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoSm9iUmVzcG9uc2USMQoH",
+            "c2Vzc2lvbhgCIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Np",
+            "b24SGAoQc2Vzc2lvbl9zZXF1ZW5jZRgDIAEoAyIpChNQYXVzZVNlc3Npb25S",
+            "ZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiSQoUUGF1c2VTZXNzaW9uUmVz",
+            "cG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlNlc3Npb24iKgoUUmVzdW1lU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lv",
+            "bl9pZBgBIAEoCSJKChVSZXN1bWVTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lv",
+            "bhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24ibgoU",
+            "Q2FuY2VsU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIzCgVz",
+            "Y29wZRgCIAEoDjIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNj",
+            "b3BlEg0KBWNhdXNlGAMgASgJImQKFUNhbmNlbFNlc3Npb25SZXNwb25zZRIx",
             "CgdzZXNzaW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
-            "c2lvbiJyCg1TZXNzaW9uRmlsdGVyEjUKBnN0YXRlcxgBIAMoDjIlLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb25TdGF0ZRIqCgZsYWJlbHMYAiAD",
-            "KAsyGi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsInQKE0xpc3RTZXNzaW9u",
-            "c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiAB",
-            "KAkSNgoGZmlsdGVyGAMgASgLMiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "U2Vzc2lvbkZpbHRlciJjChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIyCghzZXNz",
-            "aW9ucxgBIAMoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24S",
-            "FwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqUBChRVcGRhdGVTZXNzaW9uUmVx",
-            "dWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEjoKCHNldHRpbmdzGAIgASgLMigu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvblNldHRpbmdzEi8KC3Vw",
-            "ZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIM",
-            "CgRldGFnGAQgASgJIkoKFVVwZGF0ZVNlc3Npb25SZXNwb25zZRIxCgdzZXNz",
-            "aW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbiJB",
-            "ChNXYXRjaFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSFgoO",
-            "YWZ0ZXJfc2VxdWVuY2UYAiABKAMiogEKFFdhdGNoU2Vzc2lvblJlc3BvbnNl",
-            "Ej0KCmpvYl91cGRhdGUYASABKAsyKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5XYXRjaEpvYlJlc3BvbnNlEjEKB3Nlc3Npb24YAiABKAsyIC5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5TZXNzaW9uEhgKEHNlc3Npb25fc2VxdWVuY2UY",
-            "AyABKAMiKQoTUGF1c2VTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEg",
-            "ASgJIkkKFFBhdXNlU2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsy",
-            "IC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uIioKFFJlc3VtZVNl",
-            "c3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiSgoVUmVzdW1lU2Vz",
-            "c2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5TZXNzaW9uIm4KFENhbmNlbFNlc3Npb25SZXF1ZXN0EhIK",
-            "CnNlc3Npb25faWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSJkChVD",
-            "YW5jZWxTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24SGAoQY2FuY2VsbGluZ19jb3Vu",
-            "dBgCIAEoBSJmChNDbG9zZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQY",
-            "ASABKAkSOwoGYWN0aW9uGAIgASgOMisuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuU2Vzc2lvbkNsb3NlQWN0aW9uIkkKFENsb3NlU2Vzc2lvblJlc3BvbnNl",
-            "EjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
-            "ZXNzaW9uIkIKDldvcmtmbG93RmlsdGVyEhUKCGJ1aWx0X2luGAEgASgISACI",
-            "AQESDAoEdGV4dBgCIAEoCUILCglfYnVpbHRfaW4idgoUTGlzdFdvcmtmbG93",
-            "c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiAB",
-            "KAkSNwoGZmlsdGVyGAMgASgLMicuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "V29ya2Zsb3dGaWx0ZXIiZgoVTGlzdFdvcmtmbG93c1Jlc3BvbnNlEjQKCXdv",
-            "cmtmbG93cxgBIAMoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtm",
-            "bG93EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIpChJHZXRXb3JrZmxvd1Jl",
-            "cXVlc3QSEwoLd29ya2Zsb3dfaWQYASABKAkiSgoTR2V0V29ya2Zsb3dSZXNw",
-            "b25zZRIzCgh3b3JrZmxvdxgBIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLldvcmtmbG93ImUKF1JlZ2lzdGVyV29ya2Zsb3dSZXF1ZXN0EjMKCHdv",
-            "cmtmbG93GAEgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zs",
-            "b3cSFQoNdmFsaWRhdGVfb25seRgCIAEoCCJ/ChhSZWdpc3RlcldvcmtmbG93",
-            "UmVzcG9uc2USMwoId29ya2Zsb3cYASABKAsyIS5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5Xb3JrZmxvdxIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmljZW9w",
-            "cy5jb21tb24udjEuRmluZGluZyIsChVEZWxldGVXb3JrZmxvd1JlcXVlc3QS",
-            "EwoLd29ya2Zsb3dfaWQYASABKAkiGAoWRGVsZXRlV29ya2Zsb3dSZXNwb25z",
-            "ZSIRCg9HZXRRdWV1ZVJlcXVlc3QiRAoQR2V0UXVldWVSZXNwb25zZRIwCgVx",
-            "dWV1ZRgBIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlF1ZXVl",
-            "IhgKFkdldFN5c3RlbVN0YXR1c1JlcXVlc3QiUAoXR2V0U3lzdGVtU3RhdHVz",
-            "UmVzcG9uc2USNQoGc3RhdHVzGAEgASgLMiUuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuU3lzdGVtU3RhdHVzIlgKFFNldFN5c3RlbU1vZGVSZXF1ZXN0EjEK",
-            "BG1vZGUYASABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1N",
-            "b2RlEg0KBWNhdXNlGAIgASgJIk4KFVNldFN5c3RlbU1vZGVSZXNwb25zZRI1",
-            "CgZzdGF0dXMYASABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0",
-            "ZW1TdGF0dXMipQEKEkRyYWluU3lzdGVtUmVxdWVzdBIvCgxncmFjZV9wZXJp",
-            "b2QYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNAoGYWN0aW9u",
-            "GAIgASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRHJhaW5BY3Rpb24S",
-            "GQoRZXhpdF93aGVuX2RyYWluZWQYAyABKAgSDQoFY2F1c2UYBCABKAki5gEK",
-            "E0RyYWluU3lzdGVtUmVzcG9uc2USLwoGZG9tYWluGAEgASgOMh8uZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuRG9tYWluEhcKD3J1bm5pbmdfam9iX2lkcxgC",
-            "IAMoCRIWCg5maW5pc2hlZF9jb3VudBgDIAEoBRIaChJjaGVja3BvaW50ZWRf",
-            "Y291bnQYBCABKAUSFAoMcXVldWVkX2NvdW50GAUgASgFEioKB2VsYXBzZWQY",
-            "BiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHZHJhaW5lZBgH",
-            "IAEoCCKfAQoRU3lzdGVtRXZlbnRGaWx0ZXISMAoHZG9tYWlucxgBIAMoDjIf",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRvbWFpbhIzCgxtaW5fc2V2ZXJp",
-            "dHkYAiABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLlNldmVyaXR5EhQKDHJl",
-            "c291cmNlX2lkcxgDIAMoCRINCgVraW5kcxgEIAMoCSKAAQoSV2F0Y2hFdmVu",
-            "dHNSZXF1ZXN0EhsKDmFmdGVyX3NlcXVlbmNlGAEgASgDSACIAQESOgoGZmls",
-            "dGVyGAIgASgLMiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtRXZl",
-            "bnRGaWx0ZXJCEQoPX2FmdGVyX3NlcXVlbmNlIpQBChNXYXRjaEV2ZW50c1Jl",
-            "c3BvbnNlEjMKBWV2ZW50GAEgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuU3lzdGVtRXZlbnQSFQoNbGFzdF9zZXF1ZW5jZRgCIAEoAxIVCg1ldmVu",
-            "dHNfbWlzc2VkGAMgASgIEhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgEIAEoCSKj",
-            "AQoTUXVlcnlNZXRyaWNzUmVxdWVzdBI2CgZmaWx0ZXIYASABKAsyJi5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5NZXRyaWNzRmlsdGVyEjsKCGdyb3VwX2J5",
-            "GAIgAygOMikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0cmljc0RpbWVu",
-            "c2lvbhIXCg9pbmNsdWRlX21ldGhvZHMYAyABKAgiowEKFFF1ZXJ5TWV0cmlj",
-            "c1Jlc3BvbnNlEjUKBmdyb3VwcxgBIAMoCzIlLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLk1ldHJpY3NHcm91cBIbChNvbWl0dGVkX2dyb3VwX2NvdW50GAIg",
-            "ASgFEjcKB21ldGhvZHMYAyADKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5NZXRob2RNZXRyaWNzKmEKC0RyYWluQWN0aW9uEhwKGERSQUlOX0FDVElP",
-            "Tl9VTlNQRUNJRklFRBAAEhcKE0RSQUlOX0FDVElPTl9GSU5JU0gQARIbChdE",
-            "UkFJTl9BQ1RJT05fQ0hFQ0tQT0lOVBACMp0YChFQcm9jZXNzaW5nU2Vydmlj",
-            "ZRJiCglTdWJtaXRKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdWJt",
-            "aXRKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3VibWl0",
-            "Sm9iUmVzcG9uc2USWQoGR2V0Sm9iEiYuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuR2V0Sm9iUmVxdWVzdBonLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdl",
-            "dEpvYlJlc3BvbnNlEl8KCExpc3RKb2JzEiguZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuTGlzdEpvYnNSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuTGlzdEpvYnNSZXNwb25zZRJhCghXYXRjaEpvYhIoLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLldhdGNoSm9iUmVxdWVzdBopLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLldhdGNoSm9iUmVzcG9uc2UwARJiCglDYW5jZWxKb2ISKS5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxKb2JSZXF1ZXN0GiouZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVzcG9uc2USXwoIUGF1",
+            "c2lvbhIYChBjYW5jZWxsaW5nX2NvdW50GAIgASgFImYKE0Nsb3NlU2Vzc2lv",
+            "blJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRI7CgZhY3Rpb24YAiABKA4y",
+            "Ky5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uQ2xvc2VBY3Rpb24i",
+            "SQoUQ2xvc2VTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24iQgoOV29ya2Zsb3dGaWx0",
+            "ZXISFQoIYnVpbHRfaW4YASABKAhIAIgBARIMCgR0ZXh0GAIgASgJQgsKCV9i",
+            "dWlsdF9pbiJ2ChRMaXN0V29ya2Zsb3dzUmVxdWVzdBIRCglwYWdlX3NpemUY",
+            "ASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI3CgZmaWx0ZXIYAyABKAsyJy5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd0ZpbHRlciJmChVMaXN0",
+            "V29ya2Zsb3dzUmVzcG9uc2USNAoJd29ya2Zsb3dzGAEgAygLMiEuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3cSFwoPbmV4dF9wYWdlX3Rva2Vu",
+            "GAIgASgJIikKEkdldFdvcmtmbG93UmVxdWVzdBITCgt3b3JrZmxvd19pZBgB",
+            "IAEoCSJKChNHZXRXb3JrZmxvd1Jlc3BvbnNlEjMKCHdvcmtmbG93GAEgASgL",
+            "MiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3ciZQoXUmVnaXN0",
+            "ZXJXb3JrZmxvd1JlcXVlc3QSMwoId29ya2Zsb3cYASABKAsyIS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvdxIVCg12YWxpZGF0ZV9vbmx5GAIg",
+            "ASgIIn8KGFJlZ2lzdGVyV29ya2Zsb3dSZXNwb25zZRIzCgh3b3JrZmxvdxgB",
+            "IAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93Ei4KCGZp",
+            "bmRpbmdzGAIgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIiwK",
+            "FURlbGV0ZVdvcmtmbG93UmVxdWVzdBITCgt3b3JrZmxvd19pZBgBIAEoCSIY",
+            "ChZEZWxldGVXb3JrZmxvd1Jlc3BvbnNlIhEKD0dldFF1ZXVlUmVxdWVzdCJE",
+            "ChBHZXRRdWV1ZVJlc3BvbnNlEjAKBXF1ZXVlGAEgASgLMiEuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuSm9iUXVldWUiGAoWR2V0U3lzdGVtU3RhdHVzUmVx",
+            "dWVzdCJQChdHZXRTeXN0ZW1TdGF0dXNSZXNwb25zZRI1CgZzdGF0dXMYASAB",
+            "KAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1TdGF0dXMiWAoU",
+            "U2V0U3lzdGVtTW9kZVJlcXVlc3QSMQoEbW9kZRgBIAEoDjIjLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLlN5c3RlbU1vZGUSDQoFY2F1c2UYAiABKAkiTgoV",
+            "U2V0U3lzdGVtTW9kZVJlc3BvbnNlEjUKBnN0YXR1cxgBIAEoCzIlLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbVN0YXR1cyKlAQoSRHJhaW5TeXN0",
+            "ZW1SZXF1ZXN0Ei8KDGdyYWNlX3BlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90",
+            "b2J1Zi5EdXJhdGlvbhI0CgZhY3Rpb24YAiABKA4yJC5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5EcmFpbkFjdGlvbhIZChFleGl0X3doZW5fZHJhaW5lZBgD",
+            "IAEoCBINCgVjYXVzZRgEIAEoCSLiAQoTRHJhaW5TeXN0ZW1SZXNwb25zZRIr",
+            "CgZkb21haW4YASABKA4yGy5kZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFpbhIX",
+            "Cg9ydW5uaW5nX2pvYl9pZHMYAiADKAkSFgoOZmluaXNoZWRfY291bnQYAyAB",
+            "KAUSGgoSY2hlY2twb2ludGVkX2NvdW50GAQgASgFEhQKDHF1ZXVlZF9jb3Vu",
+            "dBgFIAEoBRIqCgdlbGFwc2VkGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
+            "cmF0aW9uEg8KB2RyYWluZWQYByABKAgimwEKEVN5c3RlbUV2ZW50RmlsdGVy",
+            "EiwKB2RvbWFpbnMYASADKA4yGy5kZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFp",
+            "bhIzCgxtaW5fc2V2ZXJpdHkYAiABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LlNldmVyaXR5EhQKDHJlc291cmNlX2lkcxgDIAMoCRINCgVraW5kcxgEIAMo",
+            "CSKAAQoSV2F0Y2hFdmVudHNSZXF1ZXN0EhsKDmFmdGVyX3NlcXVlbmNlGAEg",
+            "ASgDSACIAQESOgoGZmlsdGVyGAIgASgLMiouZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuU3lzdGVtRXZlbnRGaWx0ZXJCEQoPX2FmdGVyX3NlcXVlbmNlIpQB",
+            "ChNXYXRjaEV2ZW50c1Jlc3BvbnNlEjMKBWV2ZW50GAEgASgLMiQuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtRXZlbnQSFQoNbGFzdF9zZXF1ZW5j",
+            "ZRgCIAEoAxIVCg1ldmVudHNfbWlzc2VkGAMgASgIEhoKEnNlcnZlcl9pbnN0",
+            "YW5jZV9pZBgEIAEoCSKjAQoTUXVlcnlNZXRyaWNzUmVxdWVzdBI2CgZmaWx0",
+            "ZXIYASABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRyaWNzRmls",
+            "dGVyEjsKCGdyb3VwX2J5GAIgAygOMikuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuTWV0cmljc0RpbWVuc2lvbhIXCg9pbmNsdWRlX21ldGhvZHMYAyABKAgi",
+            "owEKFFF1ZXJ5TWV0cmljc1Jlc3BvbnNlEjUKBmdyb3VwcxgBIAMoCzIlLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NHcm91cBIbChNvbWl0dGVk",
+            "X2dyb3VwX2NvdW50GAIgASgFEjcKB21ldGhvZHMYAyADKAsyJi5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5NZXRob2RNZXRyaWNzKmEKC0RyYWluQWN0aW9u",
+            "EhwKGERSQUlOX0FDVElPTl9VTlNQRUNJRklFRBAAEhcKE0RSQUlOX0FDVElP",
+            "Tl9GSU5JU0gQARIbChdEUkFJTl9BQ1RJT05fQ0hFQ0tQT0lOVBACMssZChFQ",
+            "cm9jZXNzaW5nU2VydmljZRJoCglTdWJtaXRKb2ISKS5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5TdWJtaXRKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuU3VibWl0Sm9iUmVzcG9uc2UiBMjzGAISXwoGR2V0Sm9iEiYu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0Sm9iUmVxdWVzdBonLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJlc3BvbnNlIgTI8xgBEmUKCExp",
+            "c3RKb2JzEiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdEpvYnNSZXF1",
+            "ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdEpvYnNSZXNwb25z",
+            "ZSIEyPMYARJnCghXYXRjaEpvYhIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LldhdGNoSm9iUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldh",
+            "dGNoSm9iUmVzcG9uc2UiBMjzGAEwARJoCglDYW5jZWxKb2ISKS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5DYW5jZWxKb2JSZXF1ZXN0GiouZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVzcG9uc2UiBMjzGAISZQoIUGF1",
             "c2VKb2ISKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZUpvYlJlcXVl",
             "c3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZUpvYlJlc3BvbnNl",
-            "EmIKCVJlc3VtZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlc3Vt",
-            "ZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1bWVK",
-            "b2JSZXNwb25zZRJiCglVcGRhdGVKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5VcGRhdGVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuVXBkYXRlSm9iUmVzcG9uc2USYgoJRGVsZXRlSm9iEikuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuRGVsZXRlSm9iUmVxdWVzdBoqLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLkRlbGV0ZUpvYlJlc3BvbnNlEmsKDExpc3RKb2JTdGVw",
-            "cxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JTdGVwc1JlcXVl",
-            "c3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0Sm9iU3RlcHNSZXNw",
-            "b25zZRJoCgtPcGVuU2Vzc2lvbhIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "Lk9wZW5TZXNzaW9uUmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "Lk9wZW5TZXNzaW9uUmVzcG9uc2USZQoKR2V0U2Vzc2lvbhIqLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuR2V0U2Vzc2lvblJlc3BvbnNlEmsKDExpc3RTZXNz",
-            "aW9ucxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1Jl",
-            "cXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNS",
-            "ZXNwb25zZRJuCg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2USbQoMV2F0Y2hTZXNzaW9u",
-            "EiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNzaW9uUmVxdWVz",
-            "dBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vzc2lvblJlc3Bv",
-            "bnNlMAESawoMUGF1c2VTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuUGF1c2VTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlBhdXNlU2Vzc2lvblJlc3BvbnNlEm4KDVJlc3VtZVNlc3Npb24SLS5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1bWVTZXNzaW9uUmVxdWVzdBou",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlc3VtZVNlc3Npb25SZXNwb25z",
-            "ZRJuCg1DYW5jZWxTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "Q2FuY2VsU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5DYW5jZWxTZXNzaW9uUmVzcG9uc2USawoMQ2xvc2VTZXNzaW9uEiwuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVxdWVzdBotLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlc3BvbnNlEm4K",
-            "DUxpc3RXb3JrZmxvd3MSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0",
-            "V29ya2Zsb3dzUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxp",
-            "c3RXb3JrZmxvd3NSZXNwb25zZRJoCgtHZXRXb3JrZmxvdxIrLmRldmljZW9w",
+            "IgTI8xgCEmgKCVJlc3VtZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlJlc3VtZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5S",
+            "ZXN1bWVKb2JSZXNwb25zZSIEyPMYAhJoCglVcGRhdGVKb2ISKS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5VcGRhdGVKb2JSZXF1ZXN0GiouZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVzcG9uc2UiBMjzGAISaAoJRGVs",
+            "ZXRlSm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlSm9iUmVx",
+            "dWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUpvYlJlc3Bv",
+            "bnNlIgTI8xgCEnEKDExpc3RKb2JTdGVwcxIsLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLkxpc3RKb2JTdGVwc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5MaXN0Sm9iU3RlcHNSZXNwb25zZSIEyPMYARJuCgtPcGVuU2Vz",
+            "c2lvbhIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVx",
+            "dWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVz",
+            "cG9uc2UiBMjzGAISawoKR2V0U2Vzc2lvbhIqLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLkdldFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuR2V0U2Vzc2lvblJlc3BvbnNlIgTI8xgBEnEKDExpc3RTZXNzaW9u",
+            "cxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVl",
+            "c3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNSZXNw",
+            "b25zZSIEyPMYARJ0Cg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiBMjzGAIScwoMV2F0",
+            "Y2hTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNz",
+            "aW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vz",
+            "c2lvblJlc3BvbnNlIgTI8xgBMAEScQoMUGF1c2VTZXNzaW9uEiwuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVxdWVzdBotLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlc3BvbnNlIgTI8xgC",
+            "EnQKDVJlc3VtZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5S",
+            "ZXN1bWVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlJlc3VtZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1DYW5jZWxTZXNzaW9u",
+            "Ei0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lvblJlcXVl",
+            "c3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTZXNzaW9uUmVz",
+            "cG9uc2UiBMjzGAIScQoMQ2xvc2VTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDUxpc3RX",
+            "b3JrZmxvd3MSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0V29ya2Zs",
+            "b3dzUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RXb3Jr",
+            "Zmxvd3NSZXNwb25zZSIEyPMYARJuCgtHZXRXb3JrZmxvdxIrLmRldmljZW9w",
             "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVxdWVzdBosLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2USdwoQUmVnaXN0",
-            "ZXJXb3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlZ2lzdGVy",
-            "V29ya2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVn",
-            "aXN0ZXJXb3JrZmxvd1Jlc3BvbnNlEnEKDkRlbGV0ZVdvcmtmbG93Ei4uZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zsb3dSZXF1ZXN0Gi8u",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zsb3dSZXNwb25z",
-            "ZRJfCghHZXRRdWV1ZRIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFF1",
-            "ZXVlUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFF1ZXVl",
-            "UmVzcG9uc2USdAoPR2V0U3lzdGVtU3RhdHVzEi8uZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuR2V0U3lzdGVtU3RhdHVzUmVxdWVzdBowLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLkdldFN5c3RlbVN0YXR1c1Jlc3BvbnNlEm4KDVNldFN5",
-            "c3RlbU1vZGUSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1N",
-            "b2RlUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3Rl",
-            "bU1vZGVSZXNwb25zZRJqCgtEcmFpblN5c3RlbRIrLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkRyYWluU3lzdGVtUmVxdWVzdBosLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkRyYWluU3lzdGVtUmVzcG9uc2UwARJqCgtXYXRjaEV2ZW50",
-            "cxIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVxdWVz",
-            "dBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVzcG9u",
-            "c2UwARJrCgxRdWVyeU1ldHJpY3MSLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5RdWVyeU1ldHJpY3NSZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuUXVlcnlNZXRyaWNzUmVzcG9uc2VCHqoCG0RldmljZU9wcy5BcGkuUHJv",
-            "Y2Vzc2luZy5WMWIGcHJvdG8z"));
+            "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2UiBMjzGAESfQoQ",
+            "UmVnaXN0ZXJXb3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
+            "Z2lzdGVyV29ya2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuUmVnaXN0ZXJXb3JrZmxvd1Jlc3BvbnNlIgTI8xgCEncKDkRlbGV0ZVdv",
+            "cmtmbG93Ei4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zs",
+            "b3dSZXF1ZXN0Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29y",
+            "a2Zsb3dSZXNwb25zZSIEyPMYAhJlCghHZXRRdWV1ZRIoLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVxdWVzdBopLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkdldFF1ZXVlUmVzcG9uc2UiBMjzGAESegoPR2V0U3lzdGVt",
+            "U3RhdHVzEi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0U3lzdGVtU3Rh",
+            "dHVzUmVxdWVzdBowLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3Rl",
+            "bVN0YXR1c1Jlc3BvbnNlIgTI8xgBEnQKDVNldFN5c3RlbU1vZGUSLS5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVxdWVzdBouLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVSZXNwb25zZSIE",
+            "yPMYBRJwCgtEcmFpblN5c3RlbRIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkRyYWluU3lzdGVtUmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkRyYWluU3lzdGVtUmVzcG9uc2UiBMjzGAUwARJwCgtXYXRjaEV2ZW50cxIr",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVxdWVzdBos",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVzcG9uc2Ui",
+            "BMjzGAEwARJxCgxRdWVyeU1ldHJpY3MSLC5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5RdWVyeU1ldHJpY3NSZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuUXVlcnlNZXRyaWNzUmVzcG9uc2UiBMjzGAFCHqoCG0RldmljZU9w",
+            "cy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.DrainAction), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SubmitJobRequest), global::DeviceOps.Api.Processing.V1.SubmitJobRequest.Parser, new[]{ "Spec", "Options", "ValidateOnly", "RequestId", "ContinueJobId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SubmitJobResponse), global::DeviceOps.Api.Processing.V1.SubmitJobResponse.Parser, new[]{ "Job", "Findings" }, null, null, null, null),
@@ -454,7 +459,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ValidateOnlyFieldNumber = 3;
     private bool validateOnly_;
     /// <summary>
-    /// Check only; store nothing.
+    /// Check only; store nothing. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12704,7 +12709,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ValidateOnlyFieldNumber = 2;
     private bool validateOnly_;
     /// <summary>
-    /// Check only; store nothing.
+    /// Check only; store nothing. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -14796,7 +14801,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ExitWhenDrainedFieldNumber = 3;
     private bool exitWhenDrained_;
     /// <summary>
-    /// Whether the server process ends when it is at rest. Empty: it stays, refuses work and answers questions.
+    /// Whether the server process ends when it is at rest. Default: false, it stays, refuses work and answers questions.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -15100,13 +15105,13 @@ namespace DeviceOps.Api.Processing.V1 {
 
     /// <summary>Field number for the "domain" field.</summary>
     public const int DomainFieldNumber = 1;
-    private global::DeviceOps.Api.Processing.V1.Domain domain_ = global::DeviceOps.Api.Processing.V1.Domain.Unspecified;
+    private global::DeviceOps.Api.Common.V1.Domain domain_ = global::DeviceOps.Api.Common.V1.Domain.Unspecified;
     /// <summary>
     /// The domain that is being brought to rest; those that depend on it are at rest already.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Processing.V1.Domain Domain {
+    public global::DeviceOps.Api.Common.V1.Domain Domain {
       get { return domain_; }
       set {
         domain_ = value;
@@ -15231,7 +15236,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
       hash ^= runningJobIds_.GetHashCode();
       if (FinishedCount != 0) hash ^= FinishedCount.GetHashCode();
       if (CheckpointedCount != 0) hash ^= CheckpointedCount.GetHashCode();
@@ -15256,7 +15261,7 @@ namespace DeviceOps.Api.Processing.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         output.WriteRawTag(8);
         output.WriteEnum((int) Domain);
       }
@@ -15291,7 +15296,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         output.WriteRawTag(8);
         output.WriteEnum((int) Domain);
       }
@@ -15326,7 +15331,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Domain);
       }
       size += runningJobIds_.CalculateSize(_repeated_runningJobIds_codec);
@@ -15357,7 +15362,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (other == null) {
         return;
       }
-      if (other.Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (other.Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         Domain = other.Domain;
       }
       runningJobIds_.Add(other.runningJobIds_);
@@ -15399,7 +15404,7 @@ namespace DeviceOps.Api.Processing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
           case 8: {
-            Domain = (global::DeviceOps.Api.Processing.V1.Domain) input.ReadEnum();
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
             break;
           }
           case 18: {
@@ -15449,7 +15454,7 @@ namespace DeviceOps.Api.Processing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 8: {
-            Domain = (global::DeviceOps.Api.Processing.V1.Domain) input.ReadEnum();
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
             break;
           }
           case 18: {
@@ -15539,15 +15544,15 @@ namespace DeviceOps.Api.Processing.V1 {
 
     /// <summary>Field number for the "domains" field.</summary>
     public const int DomainsFieldNumber = 1;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.Domain> _repeated_domains_codec
-        = pb::FieldCodec.ForEnum(10, x => (int) x, x => (global::DeviceOps.Api.Processing.V1.Domain) x);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain> domains_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain>();
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Domain> _repeated_domains_codec
+        = pb::FieldCodec.ForEnum(10, x => (int) x, x => (global::DeviceOps.Api.Common.V1.Domain) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain> domains_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain>();
     /// <summary>
     /// Of one of these domains. Empty: all.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain> Domains {
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain> Domains {
       get { return domains_; }
     }
 
@@ -16467,7 +16472,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int IncludeMethodsFieldNumber = 3;
     private bool includeMethods_;
     /// <summary>
-    /// Whether to tell the calls of each method too.
+    /// Whether to tell the calls of each method too. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

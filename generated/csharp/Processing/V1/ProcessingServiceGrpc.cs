@@ -10,6 +10,19 @@ using grpc = global::Grpc.Core;
 namespace DeviceOps.Api.Processing.V1 {
   /// <summary>
   /// Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+  ///
+  /// Every call can fail with:
+  /// - STARTING: this part of the server is not ready yet; retry.
+  /// - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+  /// - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+  /// - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+  /// - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+  /// - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+  /// - SCOPE_MISSING: the caller's token does not cover the method's scope.
+  /// - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+  /// - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+  /// - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
   /// </summary>
   public static partial class ProcessingService
   {
@@ -413,21 +426,20 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      /// RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-      /// DEVICE_DISABLED: choose another device, or enable it.
-      /// RESERVATION_EXPIRED: reserve again.
-      /// ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-      /// CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-      /// QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-      /// STORAGE_FULL: free disk space.
-      /// PATH_OUTSIDE_ROOTS: move the file, or add a root.
-      /// NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+      /// - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+      /// - STORAGE_FULL: free disk space.
+      /// - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+      /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -442,7 +454,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one job, with its result. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -457,7 +469,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists jobs, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -475,8 +487,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -494,8 +506,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asking again changes nothing, except that a narrower scope gives way to a wider one.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -511,9 +523,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// model. Asking again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-      /// STORAGE_FULL: free disk space; the job goes on.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+      /// - STORAGE_FULL: free disk space; the job goes on.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -529,10 +541,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// it is.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-      /// SubmitJobRequest.continue_job_id.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      ///   SubmitJobRequest.continue_job_id.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -547,10 +558,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -566,9 +577,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-      /// ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+      /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -583,8 +594,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -599,11 +610,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Opens a session. The same `request_id` gives the same session.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the settings.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// QUOTA_EXCEEDED: too many sessions are open; close one.
-      /// STORAGE_FULL: free disk space.
-      /// STARTING: retry shortly. DRAINING: the server is going down.
+      /// - INVALID_FIELD: mend the settings.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUOTA_EXCEEDED: too many sessions are open; close one.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -618,7 +628,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one session. No effect, except that it counts as a sign of life.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -633,7 +643,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists sessions, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -648,10 +658,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it is closed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it is closed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -668,8 +678,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -685,8 +695,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -701,9 +711,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -718,8 +727,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -734,7 +743,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -749,7 +758,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists workflows by id, those that the server brought along too. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -764,7 +773,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one workflow. No effect.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+      /// - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -780,9 +789,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-      /// ID_TAKEN: another workflow has that id; choose another.
-      /// STORAGE_FULL: free disk space.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+      /// - ID_TAKEN: another workflow has that id; choose another.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -797,8 +806,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: it is gone already.
-      /// ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+      /// - WORKFLOW_NOT_FOUND: it is gone already.
+      /// - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -812,8 +821,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Tells what waits, for which device and how long. No effect.
       ///
-      /// Fails with:
-      /// STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -828,8 +836,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
       /// answers, while starting and draining too, and waits for no device. No effect.
       ///
-      /// Fails with:
-      /// TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -845,8 +852,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// drain that has not come to its end. Setting the present mode again changes nothing.
       ///
       /// Fails with:
-      /// INVALID_FIELD: no such mode.
-      /// ILLEGAL_STATE: the drain has come to its end already.
+      /// - INVALID_FIELD: no such mode.
+      /// - ILLEGAL_STATE: the drain has come to its end already.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -862,7 +869,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// second call follows the same drain.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the grace period.
+      /// - INVALID_FIELD: mend the grace period.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -880,7 +887,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+      /// - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -897,7 +904,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter or the grouping.
+      /// - INVALID_FIELD: mend the filter or the grouping.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -943,21 +950,20 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      /// RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-      /// DEVICE_DISABLED: choose another device, or enable it.
-      /// RESERVATION_EXPIRED: reserve again.
-      /// ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-      /// CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-      /// QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-      /// STORAGE_FULL: free disk space.
-      /// PATH_OUTSIDE_ROOTS: move the file, or add a root.
-      /// NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+      /// - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+      /// - STORAGE_FULL: free disk space.
+      /// - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+      /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -975,21 +981,20 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      /// RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-      /// DEVICE_DISABLED: choose another device, or enable it.
-      /// RESERVATION_EXPIRED: reserve again.
-      /// ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-      /// CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-      /// QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-      /// STORAGE_FULL: free disk space.
-      /// PATH_OUTSIDE_ROOTS: move the file, or add a root.
-      /// NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+      /// - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+      /// - STORAGE_FULL: free disk space.
+      /// - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+      /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1005,21 +1010,20 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      /// RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-      /// DEVICE_DISABLED: choose another device, or enable it.
-      /// RESERVATION_EXPIRED: reserve again.
-      /// ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-      /// CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-      /// QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-      /// STORAGE_FULL: free disk space.
-      /// PATH_OUTSIDE_ROOTS: move the file, or add a root.
-      /// NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+      /// - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+      /// - STORAGE_FULL: free disk space.
+      /// - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+      /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1037,21 +1041,20 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      /// RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-      /// DEVICE_DISABLED: choose another device, or enable it.
-      /// RESERVATION_EXPIRED: reserve again.
-      /// ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-      /// CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-      /// QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-      /// BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-      /// STORAGE_FULL: free disk space.
-      /// PATH_OUTSIDE_ROOTS: move the file, or add a root.
-      /// NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-      /// STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - DEVICE_DISABLED: choose another device, or enable it.
+      /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+      /// - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+      /// - STORAGE_FULL: free disk space.
+      /// - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+      /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1065,7 +1068,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one job, with its result. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1081,7 +1084,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one job, with its result. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1095,7 +1098,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one job, with its result. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1111,7 +1114,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one job, with its result. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1125,7 +1128,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists jobs, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1141,7 +1144,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists jobs, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1155,7 +1158,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists jobs, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1171,7 +1174,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists jobs, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1188,8 +1191,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1208,8 +1211,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1225,8 +1228,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asking again changes nothing, except that a narrower scope gives way to a wider one.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1244,8 +1247,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asking again changes nothing, except that a narrower scope gives way to a wider one.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1261,8 +1264,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asking again changes nothing, except that a narrower scope gives way to a wider one.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1280,8 +1283,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asking again changes nothing, except that a narrower scope gives way to a wider one.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1296,9 +1299,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// model. Asking again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-      /// STORAGE_FULL: free disk space; the job goes on.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+      /// - STORAGE_FULL: free disk space; the job goes on.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1315,9 +1318,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// model. Asking again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-      /// STORAGE_FULL: free disk space; the job goes on.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+      /// - STORAGE_FULL: free disk space; the job goes on.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1332,9 +1335,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// model. Asking again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-      /// STORAGE_FULL: free disk space; the job goes on.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+      /// - STORAGE_FULL: free disk space; the job goes on.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1351,9 +1354,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// model. Asking again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-      /// STORAGE_FULL: free disk space; the job goes on.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+      /// - STORAGE_FULL: free disk space; the job goes on.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1368,10 +1371,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// it is.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-      /// SubmitJobRequest.continue_job_id.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      ///   SubmitJobRequest.continue_job_id.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1388,10 +1390,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// it is.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-      /// SubmitJobRequest.continue_job_id.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      ///   SubmitJobRequest.continue_job_id.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1406,10 +1407,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// it is.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-      /// SubmitJobRequest.continue_job_id.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      ///   SubmitJobRequest.continue_job_id.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1426,10 +1426,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// it is.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-      /// SubmitJobRequest.continue_job_id.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      ///   SubmitJobRequest.continue_job_id.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1443,10 +1442,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1462,10 +1461,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1479,10 +1478,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1498,10 +1497,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1516,9 +1515,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-      /// ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+      /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1535,9 +1534,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-      /// ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+      /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1552,9 +1551,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-      /// ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+      /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1571,9 +1570,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-      /// ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+      /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1587,8 +1586,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1604,8 +1603,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1619,8 +1618,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1636,8 +1635,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
       ///
       /// Fails with:
-      /// JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1651,11 +1650,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Opens a session. The same `request_id` gives the same session.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the settings.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// QUOTA_EXCEEDED: too many sessions are open; close one.
-      /// STORAGE_FULL: free disk space.
-      /// STARTING: retry shortly. DRAINING: the server is going down.
+      /// - INVALID_FIELD: mend the settings.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUOTA_EXCEEDED: too many sessions are open; close one.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1671,11 +1669,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Opens a session. The same `request_id` gives the same session.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the settings.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// QUOTA_EXCEEDED: too many sessions are open; close one.
-      /// STORAGE_FULL: free disk space.
-      /// STARTING: retry shortly. DRAINING: the server is going down.
+      /// - INVALID_FIELD: mend the settings.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUOTA_EXCEEDED: too many sessions are open; close one.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1689,11 +1686,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Opens a session. The same `request_id` gives the same session.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the settings.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// QUOTA_EXCEEDED: too many sessions are open; close one.
-      /// STORAGE_FULL: free disk space.
-      /// STARTING: retry shortly. DRAINING: the server is going down.
+      /// - INVALID_FIELD: mend the settings.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUOTA_EXCEEDED: too many sessions are open; close one.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1709,11 +1705,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Opens a session. The same `request_id` gives the same session.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the settings.
-      /// ID_TAKEN: the `request_id` was used for another request; choose another.
-      /// QUOTA_EXCEEDED: too many sessions are open; close one.
-      /// STORAGE_FULL: free disk space.
-      /// STARTING: retry shortly. DRAINING: the server is going down.
+      /// - INVALID_FIELD: mend the settings.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - QUOTA_EXCEEDED: too many sessions are open; close one.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1727,7 +1722,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one session. No effect, except that it counts as a sign of life.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1743,7 +1738,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one session. No effect, except that it counts as a sign of life.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1757,7 +1752,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one session. No effect, except that it counts as a sign of life.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1773,7 +1768,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one session. No effect, except that it counts as a sign of life.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1787,7 +1782,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists sessions, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1803,7 +1798,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists sessions, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1817,7 +1812,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists sessions, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1833,7 +1828,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists sessions, the newest first. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1847,10 +1842,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it is closed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it is closed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1866,10 +1861,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it is closed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it is closed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1883,10 +1878,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it is closed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it is closed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1902,10 +1897,10 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: mend the mask or the values.
-      /// ILLEGAL_STATE: it is closed.
-      /// ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: mend the mask or the values.
+      /// - ILLEGAL_STATE: it is closed.
+      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1921,8 +1916,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1940,8 +1935,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1955,8 +1950,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1972,8 +1967,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1987,8 +1982,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2004,8 +1999,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2019,9 +2014,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2037,9 +2031,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2053,9 +2046,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2071,9 +2063,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed or closing.
-      /// DRAINING: the server is going down; wait for its restart.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed or closing.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2087,8 +2078,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2104,8 +2095,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2119,8 +2110,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2136,8 +2127,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
-      /// ILLEGAL_STATE: it is closed.
+      /// - SESSION_NOT_FOUND: no such session; give up.
+      /// - ILLEGAL_STATE: it is closed.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2151,7 +2142,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2167,7 +2158,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2181,7 +2172,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2197,7 +2188,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
       ///
       /// Fails with:
-      /// SESSION_NOT_FOUND: no such session; give up.
+      /// - SESSION_NOT_FOUND: no such session; give up.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2211,7 +2202,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists workflows by id, those that the server brought along too. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2227,7 +2218,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists workflows by id, those that the server brought along too. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2241,7 +2232,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists workflows by id, those that the server brought along too. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2257,7 +2248,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Lists workflows by id, those that the server brought along too. No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend page size, token or filter.
+      /// - INVALID_FIELD: mend page size, token or filter.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2271,7 +2262,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one workflow. No effect.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+      /// - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2287,7 +2278,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one workflow. No effect.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+      /// - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2301,7 +2292,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one workflow. No effect.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+      /// - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2317,7 +2308,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells all about one workflow. No effect.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+      /// - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2332,9 +2323,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-      /// ID_TAKEN: another workflow has that id; choose another.
-      /// STORAGE_FULL: free disk space.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+      /// - ID_TAKEN: another workflow has that id; choose another.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2351,9 +2342,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-      /// ID_TAKEN: another workflow has that id; choose another.
-      /// STORAGE_FULL: free disk space.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+      /// - ID_TAKEN: another workflow has that id; choose another.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2368,9 +2359,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-      /// ID_TAKEN: another workflow has that id; choose another.
-      /// STORAGE_FULL: free disk space.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+      /// - ID_TAKEN: another workflow has that id; choose another.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2387,9 +2378,9 @@ namespace DeviceOps.Api.Processing.V1 {
       /// `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
       /// Fails with:
-      /// INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-      /// ID_TAKEN: another workflow has that id; choose another.
-      /// STORAGE_FULL: free disk space.
+      /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+      /// - ID_TAKEN: another workflow has that id; choose another.
+      /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2403,8 +2394,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: it is gone already.
-      /// ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+      /// - WORKFLOW_NOT_FOUND: it is gone already.
+      /// - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2420,8 +2411,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: it is gone already.
-      /// ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+      /// - WORKFLOW_NOT_FOUND: it is gone already.
+      /// - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2435,8 +2426,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: it is gone already.
-      /// ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+      /// - WORKFLOW_NOT_FOUND: it is gone already.
+      /// - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2452,8 +2443,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
       ///
       /// Fails with:
-      /// WORKFLOW_NOT_FOUND: it is gone already.
-      /// ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+      /// - WORKFLOW_NOT_FOUND: it is gone already.
+      /// - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2466,8 +2457,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Tells what waits, for which device and how long. No effect.
       ///
-      /// Fails with:
-      /// STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2482,8 +2472,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Tells what waits, for which device and how long. No effect.
       ///
-      /// Fails with:
-      /// STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2496,8 +2485,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Tells what waits, for which device and how long. No effect.
       ///
-      /// Fails with:
-      /// STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2512,8 +2500,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Tells what waits, for which device and how long. No effect.
       ///
-      /// Fails with:
-      /// STARTING: retry shortly.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2527,8 +2514,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
       /// answers, while starting and draining too, and waits for no device. No effect.
       ///
-      /// Fails with:
-      /// TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2544,8 +2530,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
       /// answers, while starting and draining too, and waits for no device. No effect.
       ///
-      /// Fails with:
-      /// TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2559,8 +2544,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
       /// answers, while starting and draining too, and waits for no device. No effect.
       ///
-      /// Fails with:
-      /// TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2576,8 +2560,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
       /// answers, while starting and draining too, and waits for no device. No effect.
       ///
-      /// Fails with:
-      /// TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+      /// Fails with what every call can fail with, and nothing else.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2592,8 +2575,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// drain that has not come to its end. Setting the present mode again changes nothing.
       ///
       /// Fails with:
-      /// INVALID_FIELD: no such mode.
-      /// ILLEGAL_STATE: the drain has come to its end already.
+      /// - INVALID_FIELD: no such mode.
+      /// - ILLEGAL_STATE: the drain has come to its end already.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2610,8 +2593,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// drain that has not come to its end. Setting the present mode again changes nothing.
       ///
       /// Fails with:
-      /// INVALID_FIELD: no such mode.
-      /// ILLEGAL_STATE: the drain has come to its end already.
+      /// - INVALID_FIELD: no such mode.
+      /// - ILLEGAL_STATE: the drain has come to its end already.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2626,8 +2609,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// drain that has not come to its end. Setting the present mode again changes nothing.
       ///
       /// Fails with:
-      /// INVALID_FIELD: no such mode.
-      /// ILLEGAL_STATE: the drain has come to its end already.
+      /// - INVALID_FIELD: no such mode.
+      /// - ILLEGAL_STATE: the drain has come to its end already.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2644,8 +2627,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// drain that has not come to its end. Setting the present mode again changes nothing.
       ///
       /// Fails with:
-      /// INVALID_FIELD: no such mode.
-      /// ILLEGAL_STATE: the drain has come to its end already.
+      /// - INVALID_FIELD: no such mode.
+      /// - ILLEGAL_STATE: the drain has come to its end already.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2660,7 +2643,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// second call follows the same drain.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the grace period.
+      /// - INVALID_FIELD: mend the grace period.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2677,7 +2660,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// second call follows the same drain.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the grace period.
+      /// - INVALID_FIELD: mend the grace period.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2693,7 +2676,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+      /// - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2711,7 +2694,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+      /// - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2726,7 +2709,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter or the grouping.
+      /// - INVALID_FIELD: mend the filter or the grouping.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2743,7 +2726,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter or the grouping.
+      /// - INVALID_FIELD: mend the filter or the grouping.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2758,7 +2741,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter or the grouping.
+      /// - INVALID_FIELD: mend the filter or the grouping.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -2775,7 +2758,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// No effect.
       ///
       /// Fails with:
-      /// INVALID_FIELD: mend the filter or the grouping.
+      /// - INVALID_FIELD: mend the filter or the grouping.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

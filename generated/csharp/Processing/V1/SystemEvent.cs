@@ -25,39 +25,40 @@ namespace DeviceOps.Api.Processing.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "CipkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fZXZlbnQucHJvdG8S",
-            "F2RldmljZW9wcy5wcm9jZXNzaW5nLnYxGh9kZXZpY2VvcHMvY29tbW9uL3Yx",
-            "L2Vycm9yLnByb3RvGiBkZXZpY2VvcHMvZGV2aWNlL3YxL2RldmljZS5wcm90",
-            "bxoeZGV2aWNlb3BzL21lbW9yeS92MS9ibG9iLnByb3RvGiVkZXZpY2VvcHMv",
-            "bWVtb3J5L3YxL21lbW9yeV9wb29sLnByb3RvGiVkZXZpY2VvcHMvbW9kZWwv",
-            "djEvbG9hZGVkX21vZGVsLnByb3RvGh5kZXZpY2VvcHMvbW9kZWwvdjEvbW9k",
-            "ZWwucHJvdG8aIWRldmljZW9wcy9wcm9jZXNzaW5nL3YxL2pvYi5wcm90bxol",
-            "ZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc2Vzc2lvbi5wcm90bxorZGV2aWNl",
-            "b3BzL3Byb2Nlc3NpbmcvdjEvc3lzdGVtX3N0YXR1cy5wcm90bxomZGV2aWNl",
-            "b3BzL3Byb2Nlc3NpbmcvdjEvd29ya2Zsb3cucHJvdG8aH2dvb2dsZS9wcm90",
-            "b2J1Zi90aW1lc3RhbXAucHJvdG8ihwcKC1N5c3RlbUV2ZW50EhAKCHNlcXVl",
-            "bmNlGAEgASgDEhYKDmNhdXNlX3NlcXVlbmNlGAIgASgDEi4KCmV2ZW50X3Rp",
-            "bWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KBmRvbWFp",
-            "bhgEIAEoDjIfLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRvbWFpbhIvCghz",
-            "ZXZlcml0eRgFIAEoDjIdLmRldmljZW9wcy5jb21tb24udjEuU2V2ZXJpdHkS",
-            "DAoEa2luZBgGIAEoCRITCgtyZXNvdXJjZV9pZBgHIAEoCRIPCgdtZXNzYWdl",
-            "GAggASgJEi0KB2ZhaWx1cmUYCSABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYx",
-            "LkZhaWx1cmUSLQoGZGV2aWNlGBQgASgLMhsuZGV2aWNlb3BzLmRldmljZS52",
-            "MS5EZXZpY2VIABI2CgttZW1vcnlfcG9vbBgVIAEoCzIfLmRldmljZW9wcy5t",
-            "ZW1vcnkudjEuTWVtb3J5UG9vbEgAEikKBGJsb2IYFiABKAsyGS5kZXZpY2Vv",
-            "cHMubWVtb3J5LnYxLkJsb2JIABIqCgVtb2RlbBgXIAEoCzIZLmRldmljZW9w",
-            "cy5tb2RlbC52MS5Nb2RlbEgAEjcKDGxvYWRlZF9tb2RlbBgYIAEoCzIfLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbEgAEisKA2pvYhgZIAEoCzIc",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYkgAEjMKB3Nlc3Npb24YGiAB",
-            "KAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uSAASNQoId29y",
-            "a2Zsb3cYGyABKAsyIS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxv",
-            "d0gAEkQKEGRvbWFpbl9yZWFkaW5lc3MYHCABKAsyKC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3NIABI3CgZ3b3JrZXIYHSABKAsy",
-            "JS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZXJTdGF0dXNIABI+Cg1z",
-            "eXN0ZW1fc3RhdHVzGB4gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "U3lzdGVtU3RhdHVzSABCCgoIc25hcHNob3RCHqoCG0RldmljZU9wcy5BcGku",
-            "UHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "F2RldmljZW9wcy5wcm9jZXNzaW5nLnYxGiBkZXZpY2VvcHMvY29tbW9uL3Yx",
+            "L2RvbWFpbi5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9lcnJvci5wcm90",
+            "bxogZGV2aWNlb3BzL2RldmljZS92MS9kZXZpY2UucHJvdG8aHmRldmljZW9w",
+            "cy9tZW1vcnkvdjEvYmxvYi5wcm90bxolZGV2aWNlb3BzL21lbW9yeS92MS9t",
+            "ZW1vcnlfcG9vbC5wcm90bxolZGV2aWNlb3BzL21vZGVsL3YxL2xvYWRlZF9t",
+            "b2RlbC5wcm90bxoeZGV2aWNlb3BzL21vZGVsL3YxL21vZGVsLnByb3RvGiFk",
+            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2IucHJvdG8aJWRldmljZW9wcy9w",
+            "cm9jZXNzaW5nL3YxL3Nlc3Npb24ucHJvdG8aK2RldmljZW9wcy9wcm9jZXNz",
+            "aW5nL3YxL3N5c3RlbV9zdGF0dXMucHJvdG8aJmRldmljZW9wcy9wcm9jZXNz",
+            "aW5nL3YxL3dvcmtmbG93LnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0",
+            "YW1wLnByb3RvIoMHCgtTeXN0ZW1FdmVudBIQCghzZXF1ZW5jZRgBIAEoAxIW",
+            "Cg5jYXVzZV9zZXF1ZW5jZRgCIAEoAxIuCgpldmVudF90aW1lGAMgASgLMhou",
+            "Z29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZkb21haW4YBCABKA4yGy5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFpbhIvCghzZXZlcml0eRgFIAEoDjId",
+            "LmRldmljZW9wcy5jb21tb24udjEuU2V2ZXJpdHkSDAoEa2luZBgGIAEoCRIT",
+            "CgtyZXNvdXJjZV9pZBgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi0KB2ZhaWx1",
+            "cmUYCSABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUSLQoGZGV2",
+            "aWNlGBQgASgLMhsuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VIABI2Cgtt",
+            "ZW1vcnlfcG9vbBgVIAEoCzIfLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
+            "UG9vbEgAEikKBGJsb2IYFiABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJs",
+            "b2JIABIqCgVtb2RlbBgXIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bEgAEjcKDGxvYWRlZF9tb2RlbBgYIAEoCzIfLmRldmljZW9wcy5tb2RlbC52",
+            "MS5Mb2FkZWRNb2RlbEgAEisKA2pvYhgZIAEoCzIcLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkpvYkgAEjMKB3Nlc3Npb24YGiABKAsyIC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5TZXNzaW9uSAASNQoId29ya2Zsb3cYGyABKAsyIS5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd0gAEkQKEGRvbWFpbl9y",
+            "ZWFkaW5lc3MYHCABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21h",
+            "aW5SZWFkaW5lc3NIABI3CgZ3b3JrZXIYHSABKAsyJS5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5Xb3JrZXJTdGF0dXNIABI+Cg1zeXN0ZW1fc3RhdHVzGB4g",
+            "ASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzSABC",
+            "CgoIc25hcHNob3RCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIG",
+            "cHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemEvent), global::DeviceOps.Api.Processing.V1.SystemEvent.Parser, new[]{ "Sequence", "CauseSequence", "EventTime", "Domain", "Severity", "Kind", "ResourceId", "Message", "Failure", "Device", "MemoryPool", "Blob", "Model", "LoadedModel", "Job", "Session", "Workflow", "DomainReadiness", "Worker", "SystemStatus" }, new[]{ "Snapshot" }, null, null, null)
           }));
@@ -205,13 +206,13 @@ namespace DeviceOps.Api.Processing.V1 {
 
     /// <summary>Field number for the "domain" field.</summary>
     public const int DomainFieldNumber = 4;
-    private global::DeviceOps.Api.Processing.V1.Domain domain_ = global::DeviceOps.Api.Processing.V1.Domain.Unspecified;
+    private global::DeviceOps.Api.Common.V1.Domain domain_ = global::DeviceOps.Api.Common.V1.Domain.Unspecified;
     /// <summary>
     /// The domain that owns the thing.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Processing.V1.Domain Domain {
+    public global::DeviceOps.Api.Common.V1.Domain Domain {
       get { return domain_; }
       set {
         domain_ = value;
@@ -536,7 +537,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Sequence != 0L) hash ^= Sequence.GetHashCode();
       if (CauseSequence != 0L) hash ^= CauseSequence.GetHashCode();
       if (eventTime_ != null) hash ^= EventTime.GetHashCode();
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
       if (Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) hash ^= Severity.GetHashCode();
       if (Kind.Length != 0) hash ^= Kind.GetHashCode();
       if (ResourceId.Length != 0) hash ^= ResourceId.GetHashCode();
@@ -584,7 +585,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(26);
         output.WriteMessage(EventTime);
       }
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         output.WriteRawTag(32);
         output.WriteEnum((int) Domain);
       }
@@ -674,7 +675,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(26);
         output.WriteMessage(EventTime);
       }
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         output.WriteRawTag(32);
         output.WriteEnum((int) Domain);
       }
@@ -761,7 +762,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (eventTime_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(EventTime);
       }
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Domain);
       }
       if (Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) {
@@ -836,7 +837,7 @@ namespace DeviceOps.Api.Processing.V1 {
         }
         EventTime.MergeFrom(other.EventTime);
       }
-      if (other.Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (other.Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         Domain = other.Domain;
       }
       if (other.Severity != global::DeviceOps.Api.Common.V1.Severity.Unspecified) {
@@ -961,7 +962,7 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 32: {
-            Domain = (global::DeviceOps.Api.Processing.V1.Domain) input.ReadEnum();
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
             break;
           }
           case 40: {
@@ -1121,7 +1122,7 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 32: {
-            Domain = (global::DeviceOps.Api.Processing.V1.Domain) input.ReadEnum();
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
             break;
           }
           case 40: {

@@ -25,66 +25,63 @@ namespace DeviceOps.Api.Processing.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "CitkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fc3RhdHVzLnByb3Rv",
-            "EhdkZXZpY2VvcHMucHJvY2Vzc2luZy52MRofZGV2aWNlb3BzL2NvbW1vbi92",
-            "MS9lcnJvci5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3Rv",
-            "Gh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3RvIvICCg9Eb21haW5S",
-            "ZWFkaW5lc3MSLwoGZG9tYWluGAEgASgOMh8uZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuRG9tYWluEjUKCXJlYWRpbmVzcxgCIAEoDjIiLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLlJlYWRpbmVzcxIzCgpkZXBlbmRzX29uGAMgAygOMh8u",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRG9tYWluEjIKCXdhaXRzX2ZvchgE",
-            "IAMoDjIfLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRvbWFpbhIOCgZkZXRh",
-            "aWwYBSABKAkSMAoNaW5pdF9kdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90",
-            "b2J1Zi5EdXJhdGlvbhIYChBkaXNhYmxlZF9tZXRob2RzGAcgAygJEjIKDGxh",
-            "c3RfZmFpbHVyZRgIIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVy",
-            "ZSJ6CgxTdGFydHVwUGhhc2USDAoEbmFtZRgBIAEoCRIvCgxzdGFydF9vZmZz",
-            "ZXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoIZHVyYXRp",
-            "b24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ivAIKDFdvcmtl",
-            "clN0YXR1cxIRCglkZXZpY2VfaWQYASABKAkSMwoFc3RhdGUYAiABKA4yJC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZXJTdGF0ZRIXCgpwcm9jZXNz",
-            "X2lkGAMgASgDSACIAQESLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5w",
-            "cm90b2J1Zi5UaW1lc3RhbXASFQoNcmVzdGFydF9jb3VudBgFIAEoBRIbCg5y",
-            "ZXNpZGVudF9ieXRlcxgGIAEoA0gBiAEBEjIKDGxhc3RfZmFpbHVyZRgHIAEo",
-            "CzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVyZRIRCglsaWJyYXJpZXMY",
-            "CCADKAlCDQoLX3Byb2Nlc3NfaWRCEQoPX3Jlc2lkZW50X2J5dGVzIqoBCgxT",
-            "eXN0ZW1MaW1pdHMSGAoQbWF4X2lubGluZV9ieXRlcxgBIAEoAxIZChFtYXhf",
-            "bWVzc2FnZV9ieXRlcxgCIAEoAxIYChBibG9iX2NodW5rX2J5dGVzGAMgASgD",
-            "EhYKDnF1ZXVlX2NhcGFjaXR5GAQgASgFEjMKEGRlZmF1bHRfa2VlcF9mb3IY",
-            "BSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i1QUKDFN5c3RlbVN0",
-            "YXR1cxIaChJzZXJ2ZXJfaW5zdGFuY2VfaWQYASABKAkSMQoEbW9kZRgCIAEo",
-            "DjIjLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbU1vZGUSEwoLbW9k",
-            "ZV9yZWFzb24YAyABKAkSEwoLbW9kZV9mb3JjZWQYBCABKAgSOQoHZG9tYWlu",
-            "cxgFIAMoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRvbWFpblJlYWRp",
-            "bmVzcxI2Cgd3b3JrZXJzGAYgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuV29ya2VyU3RhdHVzEhYKDnNlcnZlcl92ZXJzaW9uGAcgASgJEhgKEGNv",
-            "bnRyYWN0X3ZlcnNpb24YCCABKAkSEQoJbGlicmFyaWVzGAkgAygJEhAKCHBs",
-            "YXRmb3JtGAogASgJEhgKEGxpc3Rlbl9hZGRyZXNzZXMYCyADKAkSGAoQaW5z",
-            "dGFsbGVkX2V4dHJhcxgMIAMoCRI1CgZsaW1pdHMYDSABKAsyJS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5TeXN0ZW1MaW1pdHMSLgoKc3RhcnRfdGltZRgO",
-            "IAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoGdXB0aW1lGA8g",
-            "ASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXNlcnZpbmdfYWZ0",
-            "ZXIYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLcmVhZHlf",
-            "YWZ0ZXIYESABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SPQoOc3Rh",
-            "cnR1cF9waGFzZXMYEiADKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
-            "dGFydHVwUGhhc2USGwoTbGFzdF9ldmVudF9zZXF1ZW5jZRgTIAEoAyqgAQoG",
-            "RG9tYWluEhYKEkRPTUFJTl9VTlNQRUNJRklFRBAAEhEKDURPTUFJTl9ERVZJ",
-            "Q0UQARIRCg1ET01BSU5fTUVNT1JZEAISEAoMRE9NQUlOX01PREVMEAMSFAoQ",
-            "RE9NQUlOX0lORkVSRU5DRRAEEhkKFURPTUFJTl9QT1NUUFJPQ0VTU0lORxAF",
-            "EhUKEURPTUFJTl9QUk9DRVNTSU5HEAYqngEKCVJlYWRpbmVzcxIZChVSRUFE",
-            "SU5FU1NfVU5TUEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARIT",
-            "Cg9SRUFESU5FU1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZ",
-            "ChVSRUFESU5FU1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJ",
-            "TkcQBSqwAQoKU3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklF",
-            "RBAAEhYKElNZU1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NP",
-            "TlNFUlZBVElPThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNU",
-            "RU1fTU9ERV9TQUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklO",
-            "RxAFKq4BCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJ",
-            "RUQQABIZChVXT1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RB",
-            "VEVfUkVBRFkQAhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dP",
-            "UktFUl9TVEFURV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAF",
-            "Qh6qAhtEZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "EhdkZXZpY2VvcHMucHJvY2Vzc2luZy52MRogZGV2aWNlb3BzL2NvbW1vbi92",
+            "MS9kb21haW4ucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvZXJyb3IucHJv",
+            "dG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3By",
+            "b3RvYnVmL3RpbWVzdGFtcC5wcm90byLmAgoPRG9tYWluUmVhZGluZXNzEisK",
+            "BmRvbWFpbhgBIAEoDjIbLmRldmljZW9wcy5jb21tb24udjEuRG9tYWluEjUK",
+            "CXJlYWRpbmVzcxgCIAEoDjIiLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
+            "YWRpbmVzcxIvCgpkZXBlbmRzX29uGAMgAygOMhsuZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5Eb21haW4SLgoJd2FpdHNfZm9yGAQgAygOMhsuZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5Eb21haW4SDgoGZGV0YWlsGAUgASgJEjAKDWluaXRfZHVyYXRp",
+            "b24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGAoQZGlzYWJs",
+            "ZWRfbWV0aG9kcxgHIAMoCRIyCgxsYXN0X2ZhaWx1cmUYCCABKAsyHC5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkZhaWx1cmUiegoMU3RhcnR1cFBoYXNlEgwKBG5h",
+            "bWUYASABKAkSLwoMc3RhcnRfb2Zmc2V0GAIgASgLMhkuZ29vZ2xlLnByb3Rv",
+            "YnVmLkR1cmF0aW9uEisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3Rv",
+            "YnVmLkR1cmF0aW9uIrwCCgxXb3JrZXJTdGF0dXMSEQoJZGV2aWNlX2lkGAEg",
+            "ASgJEjMKBXN0YXRlGAIgASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "V29ya2VyU3RhdGUSFwoKcHJvY2Vzc19pZBgDIAEoA0gAiAEBEi4KCnN0YXJ0",
+            "X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDXJl",
+            "c3RhcnRfY291bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgB",
+            "ARIyCgxsYXN0X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LkZhaWx1cmUSEQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEK",
+            "D19yZXNpZGVudF9ieXRlcyKqAQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxp",
+            "bmVfYnl0ZXMYASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQ",
+            "YmxvYl9jaHVua19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEo",
+            "BRIzChBkZWZhdWx0X2tlZXBfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVm",
+            "LkR1cmF0aW9uItUFCgxTeXN0ZW1TdGF0dXMSGgoSc2VydmVyX2luc3RhbmNl",
+            "X2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMgASgJEhMKC21vZGVf",
+            "Zm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3MSNgoHd29ya2VycxgGIAMoCzIl",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtlclN0YXR1cxIWCg5zZXJ2",
+            "ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250cmFjdF92ZXJzaW9uGAggASgJEhEK",
+            "CWxpYnJhcmllcxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEoCRIYChBsaXN0ZW5f",
+            "YWRkcmVzc2VzGAsgAygJEhgKEGluc3RhbGxlZF9leHRyYXMYDCADKAkSNQoG",
+            "bGltaXRzGA0gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVt",
+            "TGltaXRzEi4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYu",
+            "VGltZXN0YW1wEikKBnVwdGltZRgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVyGBAgASgLMhkuZ29vZ2xlLnByb3Rv",
+            "YnVmLkR1cmF0aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgLMhkuZ29vZ2xlLnBy",
+            "b3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2VzGBIgAygLMiUuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNlEhsKE2xhc3RfZXZl",
+            "bnRfc2VxdWVuY2UYEyABKAMqngEKCVJlYWRpbmVzcxIZChVSRUFESU5FU1Nf",
+            "VU5TUEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARITCg9SRUFE",
+            "SU5FU1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZChVSRUFE",
+            "SU5FU1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJTkcQBSqw",
+            "AQoKU3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklFRBAAEhYK",
+            "ElNZU1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZB",
+            "VElPThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNURU1fTU9E",
+            "RV9TQUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklORxAFKq4B",
+            "CgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZ",
+            "ChVXT1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RBVEVfUkVB",
+            "RFkQAhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dPUktFUl9T",
+            "VEFURV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAFQh6qAhtE",
+            "ZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Domain), typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DomainReadiness), global::DeviceOps.Api.Processing.V1.DomainReadiness.Parser, new[]{ "Domain", "Readiness", "DependsOn", "WaitsFor", "Detail", "InitDuration", "DisabledMethods", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
@@ -96,40 +93,6 @@ namespace DeviceOps.Api.Processing.V1 {
 
   }
   #region Enums
-  /// <summary>
-  /// A part of the server, one for each service. Each needs the ones that DomainReadiness.depends_on names.
-  /// </summary>
-  public enum Domain {
-    /// <summary>
-    /// Not said. In a filter: every domain.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_UNSPECIFIED")] Unspecified = 0,
-    /// <summary>
-    /// Devices.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_DEVICE")] Device = 1,
-    /// <summary>
-    /// Memory and blobs.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_MEMORY")] Memory = 2,
-    /// <summary>
-    /// Models.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_MODEL")] Model = 3,
-    /// <summary>
-    /// Making pictures.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_INFERENCE")] Inference = 4,
-    /// <summary>
-    /// Changing and checking pictures.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_POSTPROCESSING")] Postprocessing = 5,
-    /// <summary>
-    /// Jobs, sessions, workflows, and the server as a whole.
-    /// </summary>
-    [pbr::OriginalName("DOMAIN_PROCESSING")] Processing = 6,
-  }
-
   /// <summary>
   /// Whether a domain can do its work.
   /// </summary>
@@ -280,13 +243,13 @@ namespace DeviceOps.Api.Processing.V1 {
 
     /// <summary>Field number for the "domain" field.</summary>
     public const int DomainFieldNumber = 1;
-    private global::DeviceOps.Api.Processing.V1.Domain domain_ = global::DeviceOps.Api.Processing.V1.Domain.Unspecified;
+    private global::DeviceOps.Api.Common.V1.Domain domain_ = global::DeviceOps.Api.Common.V1.Domain.Unspecified;
     /// <summary>
     /// The domain.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Processing.V1.Domain Domain {
+    public global::DeviceOps.Api.Common.V1.Domain Domain {
       get { return domain_; }
       set {
         domain_ = value;
@@ -310,29 +273,29 @@ namespace DeviceOps.Api.Processing.V1 {
 
     /// <summary>Field number for the "depends_on" field.</summary>
     public const int DependsOnFieldNumber = 3;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.Domain> _repeated_dependsOn_codec
-        = pb::FieldCodec.ForEnum(26, x => (int) x, x => (global::DeviceOps.Api.Processing.V1.Domain) x);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain> dependsOn_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain>();
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Domain> _repeated_dependsOn_codec
+        = pb::FieldCodec.ForEnum(26, x => (int) x, x => (global::DeviceOps.Api.Common.V1.Domain) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain> dependsOn_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain>();
     /// <summary>
     /// Domains that it needs.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain> DependsOn {
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain> DependsOn {
       get { return dependsOn_; }
     }
 
     /// <summary>Field number for the "waits_for" field.</summary>
     public const int WaitsForFieldNumber = 4;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.Domain> _repeated_waitsFor_codec
-        = pb::FieldCodec.ForEnum(34, x => (int) x, x => (global::DeviceOps.Api.Processing.V1.Domain) x);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain> waitsFor_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain>();
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Domain> _repeated_waitsFor_codec
+        = pb::FieldCodec.ForEnum(34, x => (int) x, x => (global::DeviceOps.Api.Common.V1.Domain) x);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain> waitsFor_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain>();
     /// <summary>
     /// Those of them that are not ready yet. Empty: it waits for none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Domain> WaitsFor {
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Domain> WaitsFor {
       get { return waitsFor_; }
     }
 
@@ -425,7 +388,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) hash ^= Domain.GetHashCode();
       if (Readiness != global::DeviceOps.Api.Processing.V1.Readiness.Unspecified) hash ^= Readiness.GetHashCode();
       hash ^= dependsOn_.GetHashCode();
       hash ^= waitsFor_.GetHashCode();
@@ -451,7 +414,7 @@ namespace DeviceOps.Api.Processing.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         output.WriteRawTag(8);
         output.WriteEnum((int) Domain);
       }
@@ -484,7 +447,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         output.WriteRawTag(8);
         output.WriteEnum((int) Domain);
       }
@@ -517,7 +480,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Domain);
       }
       if (Readiness != global::DeviceOps.Api.Processing.V1.Readiness.Unspecified) {
@@ -547,7 +510,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (other == null) {
         return;
       }
-      if (other.Domain != global::DeviceOps.Api.Processing.V1.Domain.Unspecified) {
+      if (other.Domain != global::DeviceOps.Api.Common.V1.Domain.Unspecified) {
         Domain = other.Domain;
       }
       if (other.Readiness != global::DeviceOps.Api.Processing.V1.Readiness.Unspecified) {
@@ -591,7 +554,7 @@ namespace DeviceOps.Api.Processing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
           case 8: {
-            Domain = (global::DeviceOps.Api.Processing.V1.Domain) input.ReadEnum();
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
             break;
           }
           case 16: {
@@ -650,7 +613,7 @@ namespace DeviceOps.Api.Processing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 8: {
-            Domain = (global::DeviceOps.Api.Processing.V1.Domain) input.ReadEnum();
+            Domain = (global::DeviceOps.Api.Common.V1.Domain) input.ReadEnum();
             break;
           }
           case 16: {

@@ -1803,7 +1803,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int MayFailFieldNumber = 6;
     private bool mayFail_;
     /// <summary>
-    /// True: its failure does not fail the run; steps that need it are skipped. Empty: it does.
+    /// True: its failure does not fail the run; steps that need it are skipped. Default: false, it does.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

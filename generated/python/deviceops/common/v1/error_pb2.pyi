@@ -4,7 +4,9 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from deviceops.common.v1 import domain_pb2 as _domain_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -54,89 +56,113 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. No workflow by that id."""
     ERROR_REASON_POLICY_NOT_FOUND: _ErrorReason.ValueType  # 13
     """NOT_FOUND. No safety policy by that id."""
-    ERROR_REASON_JOB_EXPIRED: _ErrorReason.ValueType  # 14
+    ERROR_REASON_PATH_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """NOT_FOUND. No file or folder by that path."""
+    ERROR_REASON_NODE_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """NOT_FOUND. No node by that id; GetSystemStatus tells which there are."""
+    ERROR_REASON_WITHHELD_IMAGE_NOT_FOUND: _ErrorReason.ValueType  # 16
+    """NOT_FOUND. No withheld picture by that id, or it was released or deleted."""
+    ERROR_REASON_JOB_EXPIRED: _ErrorReason.ValueType  # 17
     """NOT_FOUND. The job existed; its record was deleted after its retention time."""
-    ERROR_REASON_ID_TAKEN: _ErrorReason.ValueType  # 15
-    """ALREADY_EXISTS. The id names another thing already. Choose another id."""
-    ERROR_REASON_MODEL_NOT_LOADED: _ErrorReason.ValueType  # 16
+    ERROR_REASON_ID_TAKEN: _ErrorReason.ValueType  # 18
+    """ALREADY_EXISTS. The id that the caller chose names another thing already. Choose another id."""
+    ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 19
+    """ALREADY_EXISTS. The `request_id` was used before, for another request. Send the first request again to get its answer, or choose
+    another id.
+    """
+    ERROR_REASON_MODEL_NOT_LOADED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION. The model is not loaded and the request forbids loading it. LoadModel first."""
-    ERROR_REASON_MODEL_INCOMPATIBLE: _ErrorReason.ValueType  # 17
+    ERROR_REASON_MODEL_INCOMPATIBLE: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION. The model cannot serve this request: another family, precision or base."""
-    ERROR_REASON_COMPONENT_MISSING: _ErrorReason.ValueType  # 18
+    ERROR_REASON_COMPONENT_MISSING: _ErrorReason.ValueType  # 22
     """FAILED_PRECONDITION. A part of the model (named in the facts) is missing."""
-    ERROR_REASON_DEPENDENCY_CYCLE: _ErrorReason.ValueType  # 19
+    ERROR_REASON_DEPENDENCY_CYCLE: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION. Components or steps depend on each other in a circle."""
-    ERROR_REASON_DEVICE_DISABLED: _ErrorReason.ValueType  # 20
+    ERROR_REASON_DEVICE_DISABLED: _ErrorReason.ValueType  # 24
     """FAILED_PRECONDITION. The device is disabled. Enable it with UpdateDevice, or choose another."""
-    ERROR_REASON_ILLEGAL_STATE: _ErrorReason.ValueType  # 21
+    ERROR_REASON_ILLEGAL_STATE: _ErrorReason.ValueType  # 25
     """FAILED_PRECONDITION. The thing's present state (in the facts) forbids this; the same call works after the state has changed."""
-    ERROR_REASON_BLOB_IN_USE: _ErrorReason.ValueType  # 22
+    ERROR_REASON_BLOB_IN_USE: _ErrorReason.ValueType  # 26
     """FAILED_PRECONDITION. Somebody still reads or needs the blob."""
-    ERROR_REASON_RESERVATION_EXPIRED: _ErrorReason.ValueType  # 23
+    ERROR_REASON_RESERVATION_EXPIRED: _ErrorReason.ValueType  # 27
     """FAILED_PRECONDITION. The reservation ended before it was used. Make a new one."""
-    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 24
-    """FAILED_PRECONDITION. The server is shutting down and takes no new work. Use another, or wait for its restart."""
-    ERROR_REASON_CONTENT_BLOCKED: _ErrorReason.ValueType  # 25
+    ERROR_REASON_METHOD_DISABLED: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION. The server's mode does not allow the method now; GetSystemStatus tells the mode and its reason."""
+    ERROR_REASON_CONTENT_BLOCKED: _ErrorReason.ValueType  # 29
     """FAILED_PRECONDITION. A safety policy withholds the content."""
-    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 26
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 30
     """ABORTED. Somebody changed the thing since its etag was read. Read it again and retry."""
-    ERROR_REASON_PREEMPTED: _ErrorReason.ValueType  # 27
+    ERROR_REASON_PREEMPTED: _ErrorReason.ValueType  # 31
     """ABORTED. Work of a higher priority took the resources."""
-    ERROR_REASON_DEVICE_LOST: _ErrorReason.ValueType  # 28
+    ERROR_REASON_DEVICE_LOST: _ErrorReason.ValueType  # 32
     """ABORTED. The device vanished during the work."""
-    ERROR_REASON_MODEL_UNLOADED: _ErrorReason.ValueType  # 29
+    ERROR_REASON_MODEL_UNLOADED: _ErrorReason.ValueType  # 33
     """ABORTED. The model was unloaded during the work."""
-    ERROR_REASON_DEVICE_OUT_OF_MEMORY: _ErrorReason.ValueType  # 30
+    ERROR_REASON_DEVICE_OUT_OF_MEMORY: _ErrorReason.ValueType  # 34
     """RESOURCE_EXHAUSTED. The device has too little memory; the facts tell need and room."""
-    ERROR_REASON_HOST_OUT_OF_MEMORY: _ErrorReason.ValueType  # 31
+    ERROR_REASON_HOST_OUT_OF_MEMORY: _ErrorReason.ValueType  # 35
     """RESOURCE_EXHAUSTED. The host has too little memory."""
-    ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 32
+    ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 36
     """RESOURCE_EXHAUSTED. The disk under the state folder is full. Free space there, or delete jobs; then retry."""
-    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 33
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 37
     """RESOURCE_EXHAUSTED. The memory budget that was set does not allow it."""
-    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 34
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 38
     """RESOURCE_EXHAUSTED. The queue is full; `RetryInfo` tells when to try again."""
-    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 35
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 39
     """RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached."""
-    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 36
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 40
+    """RESOURCE_EXHAUSTED. Too many calls of this caller; `RetryInfo` tells when to try again."""
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 41
     """RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob. A request above
     `SystemLimits.max_message_bytes` is refused by gRPC itself, unread: with this code, and without an ErrorInfo.
     """
-    ERROR_REASON_QUEUE_TIMEOUT: _ErrorReason.ValueType  # 37
+    ERROR_REASON_QUEUE_TIMEOUT: _ErrorReason.ValueType  # 42
     """DEADLINE_EXCEEDED. The job waited longer in the queue than its `queue_timeout`."""
-    ERROR_REASON_LOAD_TIMEOUT: _ErrorReason.ValueType  # 38
+    ERROR_REASON_LOAD_TIMEOUT: _ErrorReason.ValueType  # 43
     """DEADLINE_EXCEEDED. Loading the model took longer than allowed."""
-    ERROR_REASON_RUN_TIMEOUT: _ErrorReason.ValueType  # 39
+    ERROR_REASON_RUN_TIMEOUT: _ErrorReason.ValueType  # 44
     """DEADLINE_EXCEEDED. The job ran longer than its `run_timeout`."""
-    ERROR_REASON_MODEL_CORRUPT: _ErrorReason.ValueType  # 40
+    ERROR_REASON_MODEL_CORRUPT: _ErrorReason.ValueType  # 45
     """DATA_LOSS. A model file is damaged; the facts name file and defect. Replace the file."""
-    ERROR_REASON_BLOB_CORRUPT: _ErrorReason.ValueType  # 41
+    ERROR_REASON_BLOB_CORRUPT: _ErrorReason.ValueType  # 46
     """DATA_LOSS. A blob's bytes do not match its sha256."""
-    ERROR_REASON_CHECKPOINT_CORRUPT: _ErrorReason.ValueType  # 42
+    ERROR_REASON_CHECKPOINT_CORRUPT: _ErrorReason.ValueType  # 47
     """DATA_LOSS. A checkpoint cannot be read back; the job can only run from its start."""
-    ERROR_REASON_STARTING: _ErrorReason.ValueType  # 43
+    ERROR_REASON_STARTING: _ErrorReason.ValueType  # 48
     """UNAVAILABLE. The server or the domain is still starting. Retry shortly."""
-    ERROR_REASON_DEVICE_RECOVERING: _ErrorReason.ValueType  # 44
+    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 49
+    """UNAVAILABLE. The server shuts down and takes no new work. Use another, or retry after its restart."""
+    ERROR_REASON_DEVICE_RECOVERING: _ErrorReason.ValueType  # 50
     """UNAVAILABLE. The device is being checked or reset. Retry."""
-    ERROR_REASON_WORKER_RESTARTING: _ErrorReason.ValueType  # 45
+    ERROR_REASON_WORKER_RESTARTING: _ErrorReason.ValueType  # 51
     """UNAVAILABLE. The device's worker process is being restarted. Retry."""
-    ERROR_REASON_CLASSIFIER_UNAVAILABLE: _ErrorReason.ValueType  # 46
+    ERROR_REASON_CLASSIFIER_UNAVAILABLE: _ErrorReason.ValueType  # 52
     """UNAVAILABLE. The safety classifier cannot answer; nothing is passed unchecked."""
-    ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 47
+    ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 53
     """UNAUTHENTICATED. The server wants a token and the call carries none."""
-    ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 48
+    ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 54
     """UNAUTHENTICATED. The call's token is not one that the server knows."""
-    ERROR_REASON_PATH_OUTSIDE_ROOTS: _ErrorReason.ValueType  # 49
+    ERROR_REASON_PATH_OUTSIDE_ROOTS: _ErrorReason.ValueType  # 55
     """PERMISSION_DENIED. The path lies outside the folders that the server is configured to touch. Add a root, or move the file."""
-    ERROR_REASON_NOT_SUPPORTED_ON_DEVICE: _ErrorReason.ValueType  # 50
+    ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 56
+    """PERMISSION_DENIED. The call's token does not cover the scope that the method declares. Use a token that does."""
+    ERROR_REASON_NOT_SUPPORTED_ON_DEVICE: _ErrorReason.ValueType  # 57
     """UNIMPLEMENTED. This kind of device cannot do it."""
-    ERROR_REASON_FEATURE_NOT_INSTALLED: _ErrorReason.ValueType  # 51
+    ERROR_REASON_FEATURE_NOT_INSTALLED: _ErrorReason.ValueType  # 58
     """UNIMPLEMENTED. The optional package is not installed; the facts name the extra to install."""
-    ERROR_REASON_DRIVER_ERROR: _ErrorReason.ValueType  # 52
+    ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 59
+    """UNIMPLEMENTED. The contract has it and this server does not yet: a method, a kind of work, a field or one of its values. `BadRequest`
+    names the fields. GetInferenceCapabilities, ListPostprocessors and `DomainReadiness.disabled_methods` tell beforehand.
+    """
+    ERROR_REASON_DRIVER_ERROR: _ErrorReason.ValueType  # 60
     """INTERNAL. The driver or runtime reported an error."""
-    ERROR_REASON_NUMERIC_FAILURE: _ErrorReason.ValueType  # 53
+    ERROR_REASON_STORAGE_FAILED: _ErrorReason.ValueType  # 61
+    """INTERNAL. The disk under the state folder returned an error that is not a full disk. The facts name the file and the operation. Its
+    operator has to look.
+    """
+    ERROR_REASON_NUMERIC_FAILURE: _ErrorReason.ValueType  # 62
     """INTERNAL. The computation produced NaN or infinity; the facts name the step."""
-    ERROR_REASON_INVARIANT_BROKEN: _ErrorReason.ValueType  # 54
+    ERROR_REASON_INVARIANT_BROKEN: _ErrorReason.ValueType  # 63
     """INTERNAL. A fault of the server itself; its log has the details under the same job id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -172,89 +198,113 @@ ERROR_REASON_WORKFLOW_NOT_FOUND: ErrorReason.ValueType  # 12
 """NOT_FOUND. No workflow by that id."""
 ERROR_REASON_POLICY_NOT_FOUND: ErrorReason.ValueType  # 13
 """NOT_FOUND. No safety policy by that id."""
-ERROR_REASON_JOB_EXPIRED: ErrorReason.ValueType  # 14
+ERROR_REASON_PATH_NOT_FOUND: ErrorReason.ValueType  # 14
+"""NOT_FOUND. No file or folder by that path."""
+ERROR_REASON_NODE_NOT_FOUND: ErrorReason.ValueType  # 15
+"""NOT_FOUND. No node by that id; GetSystemStatus tells which there are."""
+ERROR_REASON_WITHHELD_IMAGE_NOT_FOUND: ErrorReason.ValueType  # 16
+"""NOT_FOUND. No withheld picture by that id, or it was released or deleted."""
+ERROR_REASON_JOB_EXPIRED: ErrorReason.ValueType  # 17
 """NOT_FOUND. The job existed; its record was deleted after its retention time."""
-ERROR_REASON_ID_TAKEN: ErrorReason.ValueType  # 15
-"""ALREADY_EXISTS. The id names another thing already. Choose another id."""
-ERROR_REASON_MODEL_NOT_LOADED: ErrorReason.ValueType  # 16
+ERROR_REASON_ID_TAKEN: ErrorReason.ValueType  # 18
+"""ALREADY_EXISTS. The id that the caller chose names another thing already. Choose another id."""
+ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 19
+"""ALREADY_EXISTS. The `request_id` was used before, for another request. Send the first request again to get its answer, or choose
+another id.
+"""
+ERROR_REASON_MODEL_NOT_LOADED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. The model is not loaded and the request forbids loading it. LoadModel first."""
-ERROR_REASON_MODEL_INCOMPATIBLE: ErrorReason.ValueType  # 17
+ERROR_REASON_MODEL_INCOMPATIBLE: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION. The model cannot serve this request: another family, precision or base."""
-ERROR_REASON_COMPONENT_MISSING: ErrorReason.ValueType  # 18
+ERROR_REASON_COMPONENT_MISSING: ErrorReason.ValueType  # 22
 """FAILED_PRECONDITION. A part of the model (named in the facts) is missing."""
-ERROR_REASON_DEPENDENCY_CYCLE: ErrorReason.ValueType  # 19
+ERROR_REASON_DEPENDENCY_CYCLE: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION. Components or steps depend on each other in a circle."""
-ERROR_REASON_DEVICE_DISABLED: ErrorReason.ValueType  # 20
+ERROR_REASON_DEVICE_DISABLED: ErrorReason.ValueType  # 24
 """FAILED_PRECONDITION. The device is disabled. Enable it with UpdateDevice, or choose another."""
-ERROR_REASON_ILLEGAL_STATE: ErrorReason.ValueType  # 21
+ERROR_REASON_ILLEGAL_STATE: ErrorReason.ValueType  # 25
 """FAILED_PRECONDITION. The thing's present state (in the facts) forbids this; the same call works after the state has changed."""
-ERROR_REASON_BLOB_IN_USE: ErrorReason.ValueType  # 22
+ERROR_REASON_BLOB_IN_USE: ErrorReason.ValueType  # 26
 """FAILED_PRECONDITION. Somebody still reads or needs the blob."""
-ERROR_REASON_RESERVATION_EXPIRED: ErrorReason.ValueType  # 23
+ERROR_REASON_RESERVATION_EXPIRED: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION. The reservation ended before it was used. Make a new one."""
-ERROR_REASON_DRAINING: ErrorReason.ValueType  # 24
-"""FAILED_PRECONDITION. The server is shutting down and takes no new work. Use another, or wait for its restart."""
-ERROR_REASON_CONTENT_BLOCKED: ErrorReason.ValueType  # 25
+ERROR_REASON_METHOD_DISABLED: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION. The server's mode does not allow the method now; GetSystemStatus tells the mode and its reason."""
+ERROR_REASON_CONTENT_BLOCKED: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION. A safety policy withholds the content."""
-ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 26
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 30
 """ABORTED. Somebody changed the thing since its etag was read. Read it again and retry."""
-ERROR_REASON_PREEMPTED: ErrorReason.ValueType  # 27
+ERROR_REASON_PREEMPTED: ErrorReason.ValueType  # 31
 """ABORTED. Work of a higher priority took the resources."""
-ERROR_REASON_DEVICE_LOST: ErrorReason.ValueType  # 28
+ERROR_REASON_DEVICE_LOST: ErrorReason.ValueType  # 32
 """ABORTED. The device vanished during the work."""
-ERROR_REASON_MODEL_UNLOADED: ErrorReason.ValueType  # 29
+ERROR_REASON_MODEL_UNLOADED: ErrorReason.ValueType  # 33
 """ABORTED. The model was unloaded during the work."""
-ERROR_REASON_DEVICE_OUT_OF_MEMORY: ErrorReason.ValueType  # 30
+ERROR_REASON_DEVICE_OUT_OF_MEMORY: ErrorReason.ValueType  # 34
 """RESOURCE_EXHAUSTED. The device has too little memory; the facts tell need and room."""
-ERROR_REASON_HOST_OUT_OF_MEMORY: ErrorReason.ValueType  # 31
+ERROR_REASON_HOST_OUT_OF_MEMORY: ErrorReason.ValueType  # 35
 """RESOURCE_EXHAUSTED. The host has too little memory."""
-ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 32
+ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 36
 """RESOURCE_EXHAUSTED. The disk under the state folder is full. Free space there, or delete jobs; then retry."""
-ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 33
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 37
 """RESOURCE_EXHAUSTED. The memory budget that was set does not allow it."""
-ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 34
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 38
 """RESOURCE_EXHAUSTED. The queue is full; `RetryInfo` tells when to try again."""
-ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 35
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 39
 """RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached."""
-ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 36
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 40
+"""RESOURCE_EXHAUSTED. Too many calls of this caller; `RetryInfo` tells when to try again."""
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 41
 """RESOURCE_EXHAUSTED. The message is larger than the server accepts. Send large data as a blob. A request above
 `SystemLimits.max_message_bytes` is refused by gRPC itself, unread: with this code, and without an ErrorInfo.
 """
-ERROR_REASON_QUEUE_TIMEOUT: ErrorReason.ValueType  # 37
+ERROR_REASON_QUEUE_TIMEOUT: ErrorReason.ValueType  # 42
 """DEADLINE_EXCEEDED. The job waited longer in the queue than its `queue_timeout`."""
-ERROR_REASON_LOAD_TIMEOUT: ErrorReason.ValueType  # 38
+ERROR_REASON_LOAD_TIMEOUT: ErrorReason.ValueType  # 43
 """DEADLINE_EXCEEDED. Loading the model took longer than allowed."""
-ERROR_REASON_RUN_TIMEOUT: ErrorReason.ValueType  # 39
+ERROR_REASON_RUN_TIMEOUT: ErrorReason.ValueType  # 44
 """DEADLINE_EXCEEDED. The job ran longer than its `run_timeout`."""
-ERROR_REASON_MODEL_CORRUPT: ErrorReason.ValueType  # 40
+ERROR_REASON_MODEL_CORRUPT: ErrorReason.ValueType  # 45
 """DATA_LOSS. A model file is damaged; the facts name file and defect. Replace the file."""
-ERROR_REASON_BLOB_CORRUPT: ErrorReason.ValueType  # 41
+ERROR_REASON_BLOB_CORRUPT: ErrorReason.ValueType  # 46
 """DATA_LOSS. A blob's bytes do not match its sha256."""
-ERROR_REASON_CHECKPOINT_CORRUPT: ErrorReason.ValueType  # 42
+ERROR_REASON_CHECKPOINT_CORRUPT: ErrorReason.ValueType  # 47
 """DATA_LOSS. A checkpoint cannot be read back; the job can only run from its start."""
-ERROR_REASON_STARTING: ErrorReason.ValueType  # 43
+ERROR_REASON_STARTING: ErrorReason.ValueType  # 48
 """UNAVAILABLE. The server or the domain is still starting. Retry shortly."""
-ERROR_REASON_DEVICE_RECOVERING: ErrorReason.ValueType  # 44
+ERROR_REASON_DRAINING: ErrorReason.ValueType  # 49
+"""UNAVAILABLE. The server shuts down and takes no new work. Use another, or retry after its restart."""
+ERROR_REASON_DEVICE_RECOVERING: ErrorReason.ValueType  # 50
 """UNAVAILABLE. The device is being checked or reset. Retry."""
-ERROR_REASON_WORKER_RESTARTING: ErrorReason.ValueType  # 45
+ERROR_REASON_WORKER_RESTARTING: ErrorReason.ValueType  # 51
 """UNAVAILABLE. The device's worker process is being restarted. Retry."""
-ERROR_REASON_CLASSIFIER_UNAVAILABLE: ErrorReason.ValueType  # 46
+ERROR_REASON_CLASSIFIER_UNAVAILABLE: ErrorReason.ValueType  # 52
 """UNAVAILABLE. The safety classifier cannot answer; nothing is passed unchecked."""
-ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 47
+ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 53
 """UNAUTHENTICATED. The server wants a token and the call carries none."""
-ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 48
+ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 54
 """UNAUTHENTICATED. The call's token is not one that the server knows."""
-ERROR_REASON_PATH_OUTSIDE_ROOTS: ErrorReason.ValueType  # 49
+ERROR_REASON_PATH_OUTSIDE_ROOTS: ErrorReason.ValueType  # 55
 """PERMISSION_DENIED. The path lies outside the folders that the server is configured to touch. Add a root, or move the file."""
-ERROR_REASON_NOT_SUPPORTED_ON_DEVICE: ErrorReason.ValueType  # 50
+ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 56
+"""PERMISSION_DENIED. The call's token does not cover the scope that the method declares. Use a token that does."""
+ERROR_REASON_NOT_SUPPORTED_ON_DEVICE: ErrorReason.ValueType  # 57
 """UNIMPLEMENTED. This kind of device cannot do it."""
-ERROR_REASON_FEATURE_NOT_INSTALLED: ErrorReason.ValueType  # 51
+ERROR_REASON_FEATURE_NOT_INSTALLED: ErrorReason.ValueType  # 58
 """UNIMPLEMENTED. The optional package is not installed; the facts name the extra to install."""
-ERROR_REASON_DRIVER_ERROR: ErrorReason.ValueType  # 52
+ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 59
+"""UNIMPLEMENTED. The contract has it and this server does not yet: a method, a kind of work, a field or one of its values. `BadRequest`
+names the fields. GetInferenceCapabilities, ListPostprocessors and `DomainReadiness.disabled_methods` tell beforehand.
+"""
+ERROR_REASON_DRIVER_ERROR: ErrorReason.ValueType  # 60
 """INTERNAL. The driver or runtime reported an error."""
-ERROR_REASON_NUMERIC_FAILURE: ErrorReason.ValueType  # 53
+ERROR_REASON_STORAGE_FAILED: ErrorReason.ValueType  # 61
+"""INTERNAL. The disk under the state folder returned an error that is not a full disk. The facts name the file and the operation. Its
+operator has to look.
+"""
+ERROR_REASON_NUMERIC_FAILURE: ErrorReason.ValueType  # 62
 """INTERNAL. The computation produced NaN or infinity; the facts name the step."""
-ERROR_REASON_INVARIANT_BROKEN: ErrorReason.ValueType  # 54
+ERROR_REASON_INVARIANT_BROKEN: ErrorReason.ValueType  # 63
 """INTERNAL. A fault of the server itself; its log has the details under the same job id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
@@ -401,6 +451,9 @@ class Failure(_message.Message):
     STATE_CONSISTENT_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
     FAIL_TIME_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     reason: Global___ErrorReason.ValueType
     """What happened."""
     message: _builtins.str
@@ -414,7 +467,11 @@ class Failure(_message.Message):
     again; list again before going on.
     """
     retryable: _builtins.bool
-    """Whether the same request may succeed later."""
+    """Whether the same request may succeed later, without a change by the caller."""
+    domain: _domain_pb2.Domain.ValueType
+    """The part of the server in which it happened."""
+    severity: Global___Severity.ValueType
+    """How much it matters: ERROR for the caller's own request, CRITICAL where others depend on what failed."""
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fact]:
         """Every value that the message names."""
@@ -435,6 +492,10 @@ class Failure(_message.Message):
     def fail_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
 
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """How long to wait before the same request. Absent: not `retryable`, or no time can be told."""
+
     def __init__(
         self,
         *,
@@ -449,10 +510,13 @@ class Failure(_message.Message):
         state_consistent: _builtins.bool = ...,
         retryable: _builtins.bool = ...,
         fail_time: _timestamp_pb2.Timestamp | None = ...,
+        domain: _domain_pb2.Domain.ValueType = ...,
+        severity: Global___Severity.ValueType = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fail_time", b"fail_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fail_time", b"fail_time", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions_taken", b"actions_taken", "affected_ids", b"affected_ids", "facts", b"facts", "fail_time", b"fail_time", "message", b"message", "reason", b"reason", "retryable", b"retryable", "root_cause", b"root_cause", "state_consistent", b"state_consistent", "status_code", b"status_code", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions_taken", b"actions_taken", "affected_ids", b"affected_ids", "domain", b"domain", "facts", b"facts", "fail_time", b"fail_time", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay", "retryable", b"retryable", "root_cause", b"root_cause", "severity", b"severity", "state_consistent", b"state_consistent", "status_code", b"status_code", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -168,7 +168,7 @@ class OutputFormat(_message.Message):
     embed_manifest: _builtins.bool
     """Whether to write the manifest (resolved request, seed, model hash, versions) into the file. Absent: yes."""
     preserve_metadata: _builtins.bool
-    """Whether to keep EXIF and colour profile of an input image. Empty: no."""
+    """Whether to keep EXIF and colour profile of an input image. Default: false."""
     def __init__(
         self,
         *,

@@ -156,7 +156,7 @@ class DeviceSelector(_message.Message):
     strategy: Global___PlacementStrategy.ValueType
     """How to choose among them."""
     allow_cpu: _builtins.bool
-    """Whether the CPU may take the work when no other device can. Empty: only if `device_ids` names it, or there is no other device."""
+    """Whether the CPU may take the work when no other device can. Default: false, only if `device_ids` names it, or there is no other device."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Device ids or aliases (`cpu`, `cuda:0`, `gpu-1a2b3c4d`). Empty: any enabled device."""
@@ -192,17 +192,17 @@ class FallbackPolicy(_message.Message):
     ALLOW_EVICTION_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     allow_other_device: _builtins.bool
-    """Move the work to another device that the selector admits."""
+    """Move the work to another device that the selector admits. Default: false."""
     allow_offload: _builtins.bool
-    """Keep idle parts of the model in host memory."""
+    """Keep idle parts of the model in host memory. Default: false."""
     allow_lower_precision: _builtins.bool
-    """Compute in a lower precision. This changes the picture."""
+    """Compute in a lower precision. This changes the picture. Default: false."""
     allow_smaller_batch: _builtins.bool
-    """Make the pictures one after the other instead of together."""
+    """Make the pictures one after the other instead of together. Default: false."""
     allow_tiling: _builtins.bool
-    """Decode the picture in tiles."""
+    """Decode the picture in tiles. Default: false."""
     allow_eviction: _builtins.bool
-    """Unload idle models of others."""
+    """Unload idle models of others. Default: false."""
     max_attempts: _builtins.int
     """How often to try again, 0..10. Absent: 3."""
     def __init__(

@@ -139,7 +139,7 @@ class UpdateDeviceRequest(_message.Message):
     etag: _builtins.str
     """The etag of the device as the caller knows it. Empty: overwrite whatever there is."""
     validate_only: _builtins.bool
-    """Only tell what would be; change nothing. The driver is not asked."""
+    """Only tell what would be; change nothing. The driver is not asked. Default: false."""
     request_id: _builtins.str
     """The same id gives the same answer, once. Empty: each call counts."""
     cause: _builtins.str
@@ -246,7 +246,7 @@ class RefreshDevicesRequest(_message.Message):
     TIMEOUT_PER_BACKEND_FIELD_NUMBER: _builtins.int
     PROBE_AGAIN_FIELD_NUMBER: _builtins.int
     probe_again: _builtins.bool
-    """Try out again what each device can do, also those that have not changed. Takes seconds a device, between two jobs. Empty: no."""
+    """Try out again what each device can do, also those that have not changed. Takes seconds a device, between two jobs. Default: false."""
     @_builtins.property
     def timeout_per_backend(self) -> _duration_pb2.Duration:
         """How long to wait for each backend, 0.1..60 s. Absent: 10 s."""
@@ -558,7 +558,7 @@ class BenchmarkDeviceRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """Let the job go on when the caller leaves. Empty: leaving cancels it."""
+    """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
     request_id: _builtins.str
     """The same id gives the same job, once. Empty: each call is a new job."""
     @_builtins.property
@@ -628,7 +628,7 @@ class ResetDeviceRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """Let the job go on when the caller leaves. Empty: leaving cancels it."""
+    """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
     request_id: _builtins.str
     """The same id gives the same job, once. Empty: each call is a new job."""
     @_builtins.property

@@ -27,6 +27,19 @@ if _version_not_supported:
 
 class DeviceServiceStub:
     """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel):
@@ -89,6 +102,19 @@ class DeviceServiceStub:
 
 class DeviceServiceServicer:
     """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def ListDevices(self, request, context):
@@ -96,8 +122,7 @@ class DeviceServiceServicer:
 
         Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
 
-        Fails with:
-        - STARTING: the first look is not finished; retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +135,6 @@ class DeviceServiceServicer:
 
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
-        - STARTING: the first look is not finished; retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,11 +150,10 @@ class DeviceServiceServicer:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
         - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
         - DEVICE_LOST: the device is not there; wait until it comes back.
         - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +167,6 @@ class DeviceServiceServicer:
 
         Fails with:
         - INVALID_FIELD: a timeout outside its range; mend the request.
-        - STARTING: the first look is not finished; retry shortly.
         A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -158,7 +180,6 @@ class DeviceServiceServicer:
 
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +194,6 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
         - INVALID_FIELD: an interval outside its range; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,11 +209,10 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a timeout outside its range; mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
         - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
         - DEVICE_LOST: the device is not there.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,7 +227,6 @@ class DeviceServiceServicer:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a task that this device does not list; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,14 +241,12 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - DEVICE_DISABLED: enable it with UpdateDevice.
         - DEVICE_LOST: the device is not there.
         - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
         - STORAGE_FULL: free space in the state folder.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
         What goes wrong after that ends the job with a `Failure`, and the call ends OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -247,13 +263,11 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
         - DEVICE_LOST: the device is not there.
         - STORAGE_FULL: free space in the state folder.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
         What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
         point in time, DRIVER_ERROR where the device does not come back.
         """
@@ -324,6 +338,19 @@ def add_DeviceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DeviceService:
     """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @staticmethod

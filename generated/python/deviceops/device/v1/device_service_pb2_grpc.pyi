@@ -27,7 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DeviceServiceStub:
-    """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases."""
+    """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,8 +52,7 @@ class DeviceServiceStub:
 
     Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
 
-    Fails with:
-    - STARTING: the first look is not finished; retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     GetDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceRequest, _device_service_pb2.GetDeviceResponse]
     """Tells all about one device, from what was last seen.
@@ -48,7 +61,6 @@ class DeviceServiceStub:
 
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
-    - STARTING: the first look is not finished; retry shortly.
     """
     UpdateDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.UpdateDeviceRequest, _device_service_pb2.UpdateDeviceResponse]
     """Changes the settings of a device: enable, drain, goal, jobs at once, ceilings of power and temperature.
@@ -60,11 +72,10 @@ class DeviceServiceStub:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
     - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
     - DEVICE_LOST: the device is not there; wait until it comes back.
     - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-    - STARTING: retry shortly.
     """
     RefreshDevices: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.RefreshDevicesRequest, _device_service_pb2.RefreshDevicesResponse]
     """Looks for hardware again and tells what appeared, changed, vanished and came back.
@@ -74,7 +85,6 @@ class DeviceServiceStub:
 
     Fails with:
     - INVALID_FIELD: a timeout outside its range; mend the request.
-    - STARTING: the first look is not finished; retry shortly.
     A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
     """
     GetDeviceStatus: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceStatusRequest, _device_service_pb2.GetDeviceStatusResponse]
@@ -84,7 +94,6 @@ class DeviceServiceStub:
 
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
-    - STARTING: retry shortly.
     """
     WatchDeviceStatus: _grpc.UnaryStreamMultiCallable[_device_service_pb2.WatchDeviceStatusRequest, _device_service_pb2.WatchDeviceStatusResponse]
     """Measures devices again and again, until the caller leaves.
@@ -95,7 +104,6 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
     - INVALID_FIELD: an interval outside its range; mend the request.
-    - STARTING: retry shortly.
     """
     CheckDeviceHealth: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.CheckDeviceHealthRequest, _device_service_pb2.CheckDeviceHealthResponse]
     """Tries whether a device computes right: allocate, copy, compute, compare, through the same queue and worker as real work.
@@ -107,11 +115,10 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a timeout outside its range; mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
     - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
     - DEVICE_LOST: the device is not there.
-    - STARTING: retry shortly.
     """
     RecommendDeviceSettings: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.RecommendDeviceSettingsRequest, _device_service_pb2.RecommendDeviceSettingsResponse]
     """Tells which settings would serve a goal.
@@ -122,7 +129,6 @@ class DeviceServiceStub:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a task that this device does not list; mend the request.
-    - STARTING: retry shortly.
     """
     BenchmarkDevice: _grpc.UnaryStreamMultiCallable[_device_service_pb2.BenchmarkDeviceRequest, _device_service_pb2.BenchmarkDeviceResponse]
     """Measures what a device can do: a job, followed to its end in this call.
@@ -133,14 +139,12 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - DEVICE_DISABLED: enable it with UpdateDevice.
     - DEVICE_LOST: the device is not there.
     - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
     - STORAGE_FULL: free space in the state folder.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
     What goes wrong after that ends the job with a `Failure`, and the call ends OK.
     """
     ResetDevice: _grpc.UnaryStreamMultiCallable[_device_service_pb2.ResetDeviceRequest, _device_service_pb2.ResetDeviceResponse]
@@ -153,20 +157,32 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
     - DEVICE_LOST: the device is not there.
     - STORAGE_FULL: free space in the state folder.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
     What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
     point in time, DRIVER_ERROR where the device does not come back.
     """
 
 @_typing.type_check_only
 class DeviceServiceAsyncStub(DeviceServiceStub):
-    """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases."""
+    """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDevices: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ListDevicesRequest, _device_service_pb2.ListDevicesResponse]  # type: ignore[assignment]
@@ -174,8 +190,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
 
     Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
 
-    Fails with:
-    - STARTING: the first look is not finished; retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     GetDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceRequest, _device_service_pb2.GetDeviceResponse]  # type: ignore[assignment]
     """Tells all about one device, from what was last seen.
@@ -184,7 +199,6 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
 
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
-    - STARTING: the first look is not finished; retry shortly.
     """
     UpdateDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.UpdateDeviceRequest, _device_service_pb2.UpdateDeviceResponse]  # type: ignore[assignment]
     """Changes the settings of a device: enable, drain, goal, jobs at once, ceilings of power and temperature.
@@ -196,11 +210,10 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
     - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
     - DEVICE_LOST: the device is not there; wait until it comes back.
     - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-    - STARTING: retry shortly.
     """
     RefreshDevices: _aio.UnaryUnaryMultiCallable[_device_service_pb2.RefreshDevicesRequest, _device_service_pb2.RefreshDevicesResponse]  # type: ignore[assignment]
     """Looks for hardware again and tells what appeared, changed, vanished and came back.
@@ -210,7 +223,6 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
 
     Fails with:
     - INVALID_FIELD: a timeout outside its range; mend the request.
-    - STARTING: the first look is not finished; retry shortly.
     A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
     """
     GetDeviceStatus: _aio.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceStatusRequest, _device_service_pb2.GetDeviceStatusResponse]  # type: ignore[assignment]
@@ -220,7 +232,6 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
 
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
-    - STARTING: retry shortly.
     """
     WatchDeviceStatus: _aio.UnaryStreamMultiCallable[_device_service_pb2.WatchDeviceStatusRequest, _device_service_pb2.WatchDeviceStatusResponse]  # type: ignore[assignment]
     """Measures devices again and again, until the caller leaves.
@@ -231,7 +242,6 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
     - INVALID_FIELD: an interval outside its range; mend the request.
-    - STARTING: retry shortly.
     """
     CheckDeviceHealth: _aio.UnaryUnaryMultiCallable[_device_service_pb2.CheckDeviceHealthRequest, _device_service_pb2.CheckDeviceHealthResponse]  # type: ignore[assignment]
     """Tries whether a device computes right: allocate, copy, compute, compare, through the same queue and worker as real work.
@@ -243,11 +253,10 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a timeout outside its range; mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
     - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
     - DEVICE_LOST: the device is not there.
-    - STARTING: retry shortly.
     """
     RecommendDeviceSettings: _aio.UnaryUnaryMultiCallable[_device_service_pb2.RecommendDeviceSettingsRequest, _device_service_pb2.RecommendDeviceSettingsResponse]  # type: ignore[assignment]
     """Tells which settings would serve a goal.
@@ -258,7 +267,6 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a task that this device does not list; mend the request.
-    - STARTING: retry shortly.
     """
     BenchmarkDevice: _aio.UnaryStreamMultiCallable[_device_service_pb2.BenchmarkDeviceRequest, _device_service_pb2.BenchmarkDeviceResponse]  # type: ignore[assignment]
     """Measures what a device can do: a job, followed to its end in this call.
@@ -269,14 +277,12 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - DEVICE_DISABLED: enable it with UpdateDevice.
     - DEVICE_LOST: the device is not there.
     - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
     - STORAGE_FULL: free space in the state folder.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
     What goes wrong after that ends the job with a `Failure`, and the call ends OK.
     """
     ResetDevice: _aio.UnaryStreamMultiCallable[_device_service_pb2.ResetDeviceRequest, _device_service_pb2.ResetDeviceResponse]  # type: ignore[assignment]
@@ -289,19 +295,31 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
     - DEVICE_LOST: the device is not there.
     - STORAGE_FULL: free space in the state folder.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
     What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
     point in time, DRIVER_ERROR where the device does not come back.
     """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases."""
+    """Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_abc_1.abstractmethod
     def ListDevices(
@@ -313,8 +331,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Changes nothing and touches no driver: it answers from what was last seen. RefreshDevices looks again. Unpaged: hardware bounds it.
 
-        Fails with:
-        - STARTING: the first look is not finished; retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
 
     @_abc_1.abstractmethod
@@ -329,7 +346,6 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
-        - STARTING: the first look is not finished; retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -347,11 +363,10 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
         - ETAG_MISMATCH: somebody was faster; read the device again and retry.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
         - DEVICE_LOST: the device is not there; wait until it comes back.
         - DRIVER_ERROR: the driver refused; the old settings hold. Setting a power limit often needs administrator rights.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -367,7 +382,6 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: a timeout outside its range; mend the request.
-        - STARTING: the first look is not finished; retry shortly.
         A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
         """
 
@@ -383,7 +397,6 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -400,7 +413,6 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
         - INVALID_FIELD: an interval outside its range; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -418,11 +430,10 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a timeout outside its range; mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_TIMEOUT: a job kept the device busy, in good health, for the whole `timeout`; retry with more.
         - DEVICE_RECOVERING: a reset is on its way and ends with a check of its own; wait for it.
         - DEVICE_LOST: the device is not there.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -439,7 +450,6 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a task that this device does not list; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -456,14 +466,12 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - DEVICE_DISABLED: enable it with UpdateDevice.
         - DEVICE_LOST: the device is not there.
         - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
         - STORAGE_FULL: free space in the state folder.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
         What goes wrong after that ends the job with a `Failure`, and the call ends OK.
         """
 
@@ -482,13 +490,11 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
         - DEVICE_LOST: the device is not there.
         - STORAGE_FULL: free space in the state folder.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
         What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
         point in time, DRIVER_ERROR where the device does not come back.
         """

@@ -226,8 +226,8 @@ class DeviceReset(_message.Message):
     level: Global___DeviceResetLevel.ValueType
     """How much to throw away."""
     force: _builtins.bool
-    """What happens if they have not by then. Empty: the reset fails with ILLEGAL_STATE and they run on.
-    True: they are interrupted and go on from what they had kept.
+    """What happens if they have not by then. Default: false, the reset fails with ILLEGAL_STATE and they run on. True: they are interrupted
+    and go on from what they had kept.
     """
     @_builtins.property
     def drain_timeout(self) -> _duration_pb2.Duration:

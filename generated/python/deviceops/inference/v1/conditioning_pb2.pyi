@@ -185,13 +185,15 @@ class InpaintMask(_message.Message):
     dilation_px: _builtins.int
     """How much the mask grows first, 0..50 px."""
     invert: _builtins.bool
-    """True: black is made anew, white stays."""
+    """True: black is made anew, white stays. Default: false."""
     blend: Global___MaskBlend.ValueType
     """How the new part meets the old."""
     fill: Global___MaskFill.ValueType
     """What the new part starts from."""
     zoom_to_mask: _builtins.bool
-    """True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail."""
+    """True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail. Default:
+    false.
+    """
     zoom_padding_px: _builtins.int
     """How much around the mask is cut out with it when `zoom_to_mask` is set, 0..256 px. Absent: 32."""
     @_builtins.property
@@ -340,9 +342,9 @@ class PosePreprocessing(_message.Message):
     model_id: _builtins.str
     """The pose model. Empty: the server's default; if there is none, COMPONENT_MISSING."""
     hands: _builtins.bool
-    """Whether to draw hands."""
+    """Whether to draw hands. Default: false."""
     faces: _builtins.bool
-    """Whether to draw faces."""
+    """Whether to draw faces. Default: false."""
     def __init__(
         self,
         *,

@@ -420,7 +420,7 @@ class Generation(_message.Message):
     safety_policy_id: _builtins.str
     """The safety policy that each picture must pass. Empty: the server's default policy. An unknown id: POLICY_NOT_FOUND."""
     require_loaded_model: _builtins.bool
-    """True: refuse with MODEL_NOT_LOADED unless the model is loaded already. Empty: it is loaded first."""
+    """True: refuse with MODEL_NOT_LOADED unless the model is loaded already. Default: false, it is loaded first."""
     prompt_syntax: Global___PromptSyntax.ValueType
     """How the prompts are read."""
     long_prompt: Global___LongPrompt.ValueType

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from deviceops.common.v1 import access_pb2 as deviceops_dot_common_dot_v1_dot_access__pb2
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
 from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot_job__event__pb2
 from deviceops.inference.v1 import capability_pb2 as deviceops_dot_inference_dot_v1_dot_capability__pb2
@@ -33,7 +34,7 @@ from deviceops.inference.v1 import reproduction_pb2 as deviceops_dot_inference_d
 from deviceops.inference.v1 import resolved_generation_pb2 as deviceops_dot_inference_dot_v1_dot_resolved__generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.deviceops/inference/v1/inference_service.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a#deviceops/common/v1/job_event.proto\x1a\'deviceops/inference/v1/capability.proto\x1a\x31\x64\x65viceops/inference/v1/conditioning_preview.proto\x1a,deviceops/inference/v1/generated_image.proto\x1a\'deviceops/inference/v1/generation.proto\x1a,deviceops/inference/v1/generation_plan.proto\x1a)deviceops/inference/v1/reproduction.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\"\xa1\x01\n\x0fGenerateRequest\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xbf\x01\n\x10GenerateResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12\x37\n\x05image\x18\x02 \x01(\x0b\x32&.deviceops.inference.v1.GeneratedImageH\x00\x12:\n\x06result\x18\x03 \x01(\x0b\x32(.deviceops.inference.v1.GenerationResultH\x00\x42\x08\n\x06output\"z\n\x1fGetInferenceCapabilitiesRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x1d\n\x15include_known_prompts\x18\x03 \x01(\x08\x12\x12\n\nknown_etag\x18\x04 \x01(\t\"\xeb\x02\n GetInferenceCapabilitiesResponse\x12\x42\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32,.deviceops.inference.v1.GenerationCapability\x12\x39\n\nschedulers\x18\x02 \x03(\x0b\x32%.deviceops.inference.v1.SchedulerInfo\x12\x37\n\x06models\x18\x03 \x03(\x0b\x32\'.deviceops.inference.v1.GenerationModel\x12\x38\n\x06limits\x18\x04 \x01(\x0b\x32(.deviceops.inference.v1.GenerationLimits\x12\x1a\n\x12output_media_types\x18\x05 \x03(\t\x12\x18\n\x10\x63ontract_version\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x11\n\tunchanged\x18\x08 \x01(\x08\"\x81\x01\n\x15PlanGenerationRequest\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\"\xc4\x01\n\x16PlanGenerationResponse\x12<\n\x08resolved\x18\x01 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12<\n\x08\x65stimate\x18\x03 \x01(\x0b\x32*.deviceops.inference.v1.GenerationEstimate\"\x8a\x01\n\x1aPreviewConditioningRequest\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x34\n\x07\x64\x65vices\x18\x02 \x01(\x0b\x32#.deviceops.common.v1.DeviceSelector\"\xf3\x01\n\x1bPreviewConditioningResponse\x12\x36\n\x07prompts\x18\x01 \x03(\x0b\x32%.deviceops.inference.v1.PromptReading\x12\x38\n\x0c\x63ontrol_maps\x18\x02 \x03(\x0b\x32\".deviceops.inference.v1.ControlMap\x12\x32\n\x04mask\x18\x03 \x01(\x0b\x32$.deviceops.inference.v1.MaskAnalysis\x12.\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\"\xab\x01\n\x15ReproduceImageRequest\x12:\n\x0creproduction\x18\x01 \x01(\x0b\x32$.deviceops.inference.v1.Reproduction\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xc7\x01\n\x16ReproduceImageResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12\x37\n\x05image\x18\x02 \x01(\x0b\x32&.deviceops.inference.v1.GeneratedImageH\x00\x12<\n\x06report\x18\x0e \x01(\x0b\x32*.deviceops.inference.v1.ReproductionReportH\x00\x42\x08\n\x06output2\xe7\x04\n\x10InferenceService\x12_\n\x08Generate\x12\'.deviceops.inference.v1.GenerateRequest\x1a(.deviceops.inference.v1.GenerateResponse0\x01\x12\x8d\x01\n\x18GetInferenceCapabilities\x12\x37.deviceops.inference.v1.GetInferenceCapabilitiesRequest\x1a\x38.deviceops.inference.v1.GetInferenceCapabilitiesResponse\x12o\n\x0ePlanGeneration\x12-.deviceops.inference.v1.PlanGenerationRequest\x1a..deviceops.inference.v1.PlanGenerationResponse\x12~\n\x13PreviewConditioning\x12\x32.deviceops.inference.v1.PreviewConditioningRequest\x1a\x33.deviceops.inference.v1.PreviewConditioningResponse\x12q\n\x0eReproduceImage\x12-.deviceops.inference.v1.ReproduceImageRequest\x1a..deviceops.inference.v1.ReproduceImageResponse0\x01\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.deviceops/inference/v1/inference_service.proto\x12\x16\x64\x65viceops.inference.v1\x1a deviceops/common/v1/access.proto\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a#deviceops/common/v1/job_event.proto\x1a\'deviceops/inference/v1/capability.proto\x1a\x31\x64\x65viceops/inference/v1/conditioning_preview.proto\x1a,deviceops/inference/v1/generated_image.proto\x1a\'deviceops/inference/v1/generation.proto\x1a,deviceops/inference/v1/generation_plan.proto\x1a)deviceops/inference/v1/reproduction.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\"\xa1\x01\n\x0fGenerateRequest\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xbf\x01\n\x10GenerateResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12\x37\n\x05image\x18\x02 \x01(\x0b\x32&.deviceops.inference.v1.GeneratedImageH\x00\x12:\n\x06result\x18\x03 \x01(\x0b\x32(.deviceops.inference.v1.GenerationResultH\x00\x42\x08\n\x06output\"z\n\x1fGetInferenceCapabilitiesRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x1d\n\x15include_known_prompts\x18\x03 \x01(\x08\x12\x12\n\nknown_etag\x18\x04 \x01(\t\"\xeb\x02\n GetInferenceCapabilitiesResponse\x12\x42\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32,.deviceops.inference.v1.GenerationCapability\x12\x39\n\nschedulers\x18\x02 \x03(\x0b\x32%.deviceops.inference.v1.SchedulerInfo\x12\x37\n\x06models\x18\x03 \x03(\x0b\x32\'.deviceops.inference.v1.GenerationModel\x12\x38\n\x06limits\x18\x04 \x01(\x0b\x32(.deviceops.inference.v1.GenerationLimits\x12\x1a\n\x12output_media_types\x18\x05 \x03(\t\x12\x18\n\x10\x63ontract_version\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x11\n\tunchanged\x18\x08 \x01(\x08\"\x81\x01\n\x15PlanGenerationRequest\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\"\xc4\x01\n\x16PlanGenerationResponse\x12<\n\x08resolved\x18\x01 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12<\n\x08\x65stimate\x18\x03 \x01(\x0b\x32*.deviceops.inference.v1.GenerationEstimate\"\x8a\x01\n\x1aPreviewConditioningRequest\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x34\n\x07\x64\x65vices\x18\x02 \x01(\x0b\x32#.deviceops.common.v1.DeviceSelector\"\xf3\x01\n\x1bPreviewConditioningResponse\x12\x36\n\x07prompts\x18\x01 \x03(\x0b\x32%.deviceops.inference.v1.PromptReading\x12\x38\n\x0c\x63ontrol_maps\x18\x02 \x03(\x0b\x32\".deviceops.inference.v1.ControlMap\x12\x32\n\x04mask\x18\x03 \x01(\x0b\x32$.deviceops.inference.v1.MaskAnalysis\x12.\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\"\xab\x01\n\x15ReproduceImageRequest\x12:\n\x0creproduction\x18\x01 \x01(\x0b\x32$.deviceops.inference.v1.Reproduction\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xc7\x01\n\x16ReproduceImageResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12\x37\n\x05image\x18\x02 \x01(\x0b\x32&.deviceops.inference.v1.GeneratedImageH\x00\x12<\n\x06report\x18\x0e \x01(\x0b\x32*.deviceops.inference.v1.ReproductionReportH\x00\x42\x08\n\x06output2\x86\x05\n\x10InferenceService\x12\x65\n\x08Generate\x12\'.deviceops.inference.v1.GenerateRequest\x1a(.deviceops.inference.v1.GenerateResponse\"\x04\xc8\xf3\x18\x02\x30\x01\x12\x93\x01\n\x18GetInferenceCapabilities\x12\x37.deviceops.inference.v1.GetInferenceCapabilitiesRequest\x1a\x38.deviceops.inference.v1.GetInferenceCapabilitiesResponse\"\x04\xc8\xf3\x18\x01\x12u\n\x0ePlanGeneration\x12-.deviceops.inference.v1.PlanGenerationRequest\x1a..deviceops.inference.v1.PlanGenerationResponse\"\x04\xc8\xf3\x18\x01\x12\x84\x01\n\x13PreviewConditioning\x12\x32.deviceops.inference.v1.PreviewConditioningRequest\x1a\x33.deviceops.inference.v1.PreviewConditioningResponse\"\x04\xc8\xf3\x18\x01\x12w\n\x0eReproduceImage\x12-.deviceops.inference.v1.ReproduceImageRequest\x1a..deviceops.inference.v1.ReproduceImageResponse\"\x04\xc8\xf3\x18\x02\x30\x01\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,26 +42,36 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.infe
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_GENERATEREQUEST']._serialized_start=463
-  _globals['_GENERATEREQUEST']._serialized_end=624
-  _globals['_GENERATERESPONSE']._serialized_start=627
-  _globals['_GENERATERESPONSE']._serialized_end=818
-  _globals['_GETINFERENCECAPABILITIESREQUEST']._serialized_start=820
-  _globals['_GETINFERENCECAPABILITIESREQUEST']._serialized_end=942
-  _globals['_GETINFERENCECAPABILITIESRESPONSE']._serialized_start=945
-  _globals['_GETINFERENCECAPABILITIESRESPONSE']._serialized_end=1308
-  _globals['_PLANGENERATIONREQUEST']._serialized_start=1311
-  _globals['_PLANGENERATIONREQUEST']._serialized_end=1440
-  _globals['_PLANGENERATIONRESPONSE']._serialized_start=1443
-  _globals['_PLANGENERATIONRESPONSE']._serialized_end=1639
-  _globals['_PREVIEWCONDITIONINGREQUEST']._serialized_start=1642
-  _globals['_PREVIEWCONDITIONINGREQUEST']._serialized_end=1780
-  _globals['_PREVIEWCONDITIONINGRESPONSE']._serialized_start=1783
-  _globals['_PREVIEWCONDITIONINGRESPONSE']._serialized_end=2026
-  _globals['_REPRODUCEIMAGEREQUEST']._serialized_start=2029
-  _globals['_REPRODUCEIMAGEREQUEST']._serialized_end=2200
-  _globals['_REPRODUCEIMAGERESPONSE']._serialized_start=2203
-  _globals['_REPRODUCEIMAGERESPONSE']._serialized_end=2402
-  _globals['_INFERENCESERVICE']._serialized_start=2405
-  _globals['_INFERENCESERVICE']._serialized_end=3020
+  _globals['_INFERENCESERVICE'].methods_by_name['Generate']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['Generate']._serialized_options = b'\310\363\030\002'
+  _globals['_INFERENCESERVICE'].methods_by_name['GetInferenceCapabilities']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['GetInferenceCapabilities']._serialized_options = b'\310\363\030\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['PlanGeneration']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['PlanGeneration']._serialized_options = b'\310\363\030\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['PreviewConditioning']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['PreviewConditioning']._serialized_options = b'\310\363\030\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['ReproduceImage']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['ReproduceImage']._serialized_options = b'\310\363\030\002'
+  _globals['_GENERATEREQUEST']._serialized_start=497
+  _globals['_GENERATEREQUEST']._serialized_end=658
+  _globals['_GENERATERESPONSE']._serialized_start=661
+  _globals['_GENERATERESPONSE']._serialized_end=852
+  _globals['_GETINFERENCECAPABILITIESREQUEST']._serialized_start=854
+  _globals['_GETINFERENCECAPABILITIESREQUEST']._serialized_end=976
+  _globals['_GETINFERENCECAPABILITIESRESPONSE']._serialized_start=979
+  _globals['_GETINFERENCECAPABILITIESRESPONSE']._serialized_end=1342
+  _globals['_PLANGENERATIONREQUEST']._serialized_start=1345
+  _globals['_PLANGENERATIONREQUEST']._serialized_end=1474
+  _globals['_PLANGENERATIONRESPONSE']._serialized_start=1477
+  _globals['_PLANGENERATIONRESPONSE']._serialized_end=1673
+  _globals['_PREVIEWCONDITIONINGREQUEST']._serialized_start=1676
+  _globals['_PREVIEWCONDITIONINGREQUEST']._serialized_end=1814
+  _globals['_PREVIEWCONDITIONINGRESPONSE']._serialized_start=1817
+  _globals['_PREVIEWCONDITIONINGRESPONSE']._serialized_end=2060
+  _globals['_REPRODUCEIMAGEREQUEST']._serialized_start=2063
+  _globals['_REPRODUCEIMAGEREQUEST']._serialized_end=2234
+  _globals['_REPRODUCEIMAGERESPONSE']._serialized_start=2237
+  _globals['_REPRODUCEIMAGERESPONSE']._serialized_end=2436
+  _globals['_INFERENCESERVICE']._serialized_start=2439
+  _globals['_INFERENCESERVICE']._serialized_end=3085
 # @@protoc_insertion_point(module_scope)

@@ -38,7 +38,7 @@ class GenerateRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
     call is a new job.
@@ -118,7 +118,7 @@ class GetInferenceCapabilitiesRequest(_message.Message):
     model_id: _builtins.str
     """Only this model's family, and this model among the models. Empty: all families."""
     include_known_prompts: _builtins.bool
-    """Whether to fill `GenerationModel.known_prompts`."""
+    """Whether to fill `GenerationModel.known_prompts`. Default: false."""
     known_etag: _builtins.str
     """The etag of an earlier answer to the same request. If nothing changed since, the answer has `unchanged` set and nothing else but
     the etag. Empty: always a full answer.
@@ -352,7 +352,7 @@ class ReproduceImageRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property

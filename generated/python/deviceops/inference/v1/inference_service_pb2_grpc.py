@@ -27,6 +27,19 @@ if _version_not_supported:
 
 class InferenceServiceStub:
     """Makes pictures with diffusion models.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel):
@@ -64,6 +77,19 @@ class InferenceServiceStub:
 
 class InferenceServiceServicer:
     """Makes pictures with diffusion models.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def Generate(self, request, context):
@@ -74,19 +100,18 @@ class InferenceServiceServicer:
         job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-        MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
         what there is.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
-        MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
-        DEVICE_DISABLED: choose another device, or enable it.
-        RESERVATION_EXPIRED: reserve again.
-        QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-        BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
-        STORAGE_FULL: free disk space.
-        NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-        STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
+        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
+        - STORAGE_FULL: free disk space.
+        - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,8 +122,7 @@ class InferenceServiceServicer:
         schedulers; the models that are ready; the limits. No effect; answered from memory.
 
         Fails with:
-        DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
-        STARTING: retry shortly.
+        - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,8 +132,7 @@ class InferenceServiceServicer:
         """Says what Generate would do with this request, and does nothing: every choice made, everything wrong at once, what would be loaded
         and unloaded, memory and time with an interval. A request that is wrong is an answer with findings, not a failure.
 
-        Fails with:
-        STARTING: retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,12 +143,12 @@ class InferenceServiceServicer:
         maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-        MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
-        MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
-        QUEUE_FULL: retry after the time in `RetryInfo`.
-        DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
-        STARTING, WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly. DRAINING: the server is going down.
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
+        - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+        - QUEUE_FULL: retry after the time in `RetryInfo`.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
+        - WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,15 +161,16 @@ class InferenceServiceServicer:
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
 
         Fails with:
-        INVALID_FIELD: mend the request.
-        BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
-        MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
-        BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-        DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing. DEVICE_DISABLED: choose another device.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
-        STARTING: retry shortly. DRAINING: the server is going down.
+        - INVALID_FIELD: mend the request.
+        - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
+        - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
+        - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
+        - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - DEVICE_DISABLED: choose another device.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
+        - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +214,19 @@ def add_InferenceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class InferenceService:
     """Makes pictures with diffusion models.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @staticmethod

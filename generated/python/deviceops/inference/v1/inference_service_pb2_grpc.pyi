@@ -27,7 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InferenceServiceStub:
-    """Makes pictures with diffusion models."""
+    """Makes pictures with diffusion models.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,46 +55,43 @@ class InferenceServiceStub:
     job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-    MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-    what there is.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
-    MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
-    DEVICE_DISABLED: choose another device, or enable it.
-    RESERVATION_EXPIRED: reserve again.
-    QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-    BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
-    STORAGE_FULL: free disk space.
-    NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-    STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
+      what there is.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
+    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
+    - STORAGE_FULL: free disk space.
+    - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
     """
     GetInferenceCapabilities: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceCapabilitiesRequest, _inference_service_pb2.GetInferenceCapabilitiesResponse]
     """Tells what can be generated where: per device, family and task the fields that a request may set, with ranges and defaults; the
     schedulers; the models that are ready; the limits. No effect; answered from memory.
 
     Fails with:
-    DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
-    STARTING: retry shortly.
+    - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
     """
     PlanGeneration: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.PlanGenerationRequest, _inference_service_pb2.PlanGenerationResponse]
     """Says what Generate would do with this request, and does nothing: every choice made, everything wrong at once, what would be loaded
     and unloaded, memory and time with an interval. A request that is wrong is an answer with findings, not a failure.
 
-    Fails with:
-    STARTING: retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     PreviewConditioning: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.PreviewConditioningRequest, _inference_service_pb2.PreviewConditioningResponse]
     """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
     maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-    MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
-    MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
-    QUEUE_FULL: retry after the time in `RetryInfo`.
-    DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
-    STARTING, WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly. DRAINING: the server is going down.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
+    - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+    - QUEUE_FULL: retry after the time in `RetryInfo`.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
+    - WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly.
     """
     ReproduceImage: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.ReproduceImageRequest, _inference_service_pb2.ReproduceImageResponse]
     """Makes a picture again from the manifest in its file and compares: identical, within tolerance, or different and why.
@@ -89,20 +100,35 @@ class InferenceServiceStub:
     cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
 
     Fails with:
-    INVALID_FIELD: mend the request.
-    BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
-    MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
-    BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-    DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing. DEVICE_DISABLED: choose another device.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
-    STARTING: retry shortly. DRAINING: the server is going down.
+    - INVALID_FIELD: mend the request.
+    - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
+    - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
+    - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
+    - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - DEVICE_DISABLED: choose another device.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
+    - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
     """
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
-    """Makes pictures with diffusion models."""
+    """Makes pictures with diffusion models.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]  # type: ignore[assignment]
@@ -113,46 +139,43 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-    MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-    what there is.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
-    MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
-    DEVICE_DISABLED: choose another device, or enable it.
-    RESERVATION_EXPIRED: reserve again.
-    QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-    BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
-    STORAGE_FULL: free disk space.
-    NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-    STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
+      what there is.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
+    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
+    - STORAGE_FULL: free disk space.
+    - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
     """
     GetInferenceCapabilities: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceCapabilitiesRequest, _inference_service_pb2.GetInferenceCapabilitiesResponse]  # type: ignore[assignment]
     """Tells what can be generated where: per device, family and task the fields that a request may set, with ranges and defaults; the
     schedulers; the models that are ready; the limits. No effect; answered from memory.
 
     Fails with:
-    DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
-    STARTING: retry shortly.
+    - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
     """
     PlanGeneration: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.PlanGenerationRequest, _inference_service_pb2.PlanGenerationResponse]  # type: ignore[assignment]
     """Says what Generate would do with this request, and does nothing: every choice made, everything wrong at once, what would be loaded
     and unloaded, memory and time with an interval. A request that is wrong is an answer with findings, not a failure.
 
-    Fails with:
-    STARTING: retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     PreviewConditioning: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.PreviewConditioningRequest, _inference_service_pb2.PreviewConditioningResponse]  # type: ignore[assignment]
     """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
     maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-    MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
-    MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
-    QUEUE_FULL: retry after the time in `RetryInfo`.
-    DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
-    STARTING, WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly. DRAINING: the server is going down.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
+    - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+    - QUEUE_FULL: retry after the time in `RetryInfo`.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
+    - WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly.
     """
     ReproduceImage: _aio.UnaryStreamMultiCallable[_inference_service_pb2.ReproduceImageRequest, _inference_service_pb2.ReproduceImageResponse]  # type: ignore[assignment]
     """Makes a picture again from the manifest in its file and compares: identical, within tolerance, or different and why.
@@ -161,19 +184,34 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
 
     Fails with:
-    INVALID_FIELD: mend the request.
-    BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
-    MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
-    BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-    DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing. DEVICE_DISABLED: choose another device.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
-    STARTING: retry shortly. DRAINING: the server is going down.
+    - INVALID_FIELD: mend the request.
+    - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
+    - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
+    - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
+    - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - DEVICE_DISABLED: choose another device.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
+    - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
     """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Makes pictures with diffusion models."""
+    """Makes pictures with diffusion models.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_abc_1.abstractmethod
     def Generate(
@@ -188,19 +226,18 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-        MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-        what there is.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
-        MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
-        DEVICE_DISABLED: choose another device, or enable it.
-        RESERVATION_EXPIRED: reserve again.
-        QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-        BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
-        STORAGE_FULL: free disk space.
-        NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-        STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
+          what there is.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
+        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for a smaller size, or allow more fallbacks.
+        - STORAGE_FULL: free disk space.
+        - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
         """
 
     @_abc_1.abstractmethod
@@ -213,8 +250,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         schedulers; the models that are ready; the limits. No effect; answered from memory.
 
         Fails with:
-        DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
-        STARTING: retry shortly.
+        - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
         """
 
     @_abc_1.abstractmethod
@@ -226,8 +262,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says what Generate would do with this request, and does nothing: every choice made, everything wrong at once, what would be loaded
         and unloaded, memory and time with an interval. A request that is wrong is an answer with findings, not a failure.
 
-        Fails with:
-        STARTING: retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
 
     @_abc_1.abstractmethod
@@ -240,12 +275,12 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-        MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
-        MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
-        QUEUE_FULL: retry after the time in `RetryInfo`.
-        DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
-        STARTING, WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly. DRAINING: the server is going down.
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
+        - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+        - QUEUE_FULL: retry after the time in `RetryInfo`.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
+        - WORKER_RESTARTING, DEVICE_RECOVERING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -260,15 +295,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
 
         Fails with:
-        INVALID_FIELD: mend the request.
-        BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
-        MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
-        BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-        DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing. DEVICE_DISABLED: choose another device.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
-        STARTING: retry shortly. DRAINING: the server is going down.
+        - INVALID_FIELD: mend the request.
+        - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
+        - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
+        - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
+        - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - DEVICE_DISABLED: choose another device.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
+        - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY: it can never fit there; choose another device.
         """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

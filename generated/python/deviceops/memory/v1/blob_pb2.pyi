@@ -462,7 +462,9 @@ class BlobTransfer(_message.Message):
     length_bytes: _builtins.int
     """How many bytes. 0: to the end."""
     move: _builtins.bool
-    """Delete the source after the copy is verified; deferred while others read it. Empty: keep it. Only for whole blobs: else INVALID_FIELD."""
+    """Delete the source after the copy is verified; deferred while others read it. Default: false, keep it. Only for whole blobs: else
+    INVALID_FIELD.
+    """
     verify: _builtins.bool
     """Read the copy back and compare its hash with the source's. Absent: yes. With `move`, no: INVALID_FIELD."""
     @_builtins.property

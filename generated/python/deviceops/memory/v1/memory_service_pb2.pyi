@@ -36,7 +36,7 @@ class ListMemoryPoolsRequest(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     INCLUDE_OWNERS_FIELD_NUMBER: _builtins.int
     include_owners: _builtins.bool
-    """Tell who holds the memory, too. Empty: no."""
+    """Tell who holds the memory, too. Default: false."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_memory_pool_pb2.MemoryPoolKind.ValueType]:
         """Only these kinds. Empty: all."""
@@ -90,7 +90,7 @@ class GetMemoryPoolRequest(_message.Message):
     memory_pool_id: _builtins.str
     """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
     include_owners: _builtins.bool
-    """Tell who holds the memory, too. Empty: no."""
+    """Tell who holds the memory, too. Default: false."""
     def __init__(
         self,
         *,
@@ -142,7 +142,7 @@ class WatchMemoryPoolsRequest(_message.Message):
     min_change_bytes: _builtins.int
     """Leave a pool out of a message if neither its used nor its held bytes moved by this much since it was last sent. 0: never leave out."""
     include_owners: _builtins.bool
-    """Tell who holds the memory, too. Empty: no."""
+    """Tell who holds the memory, too. Default: false."""
     @_builtins.property
     def memory_pool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`host`, `disk`, ids or aliases of devices. Empty: all, those that appear later too."""
@@ -217,7 +217,7 @@ class SetMemoryBudgetRequest(_message.Message):
     etag: _builtins.str
     """The etag of the pool as the caller knows it. Empty: overwrite whatever there is."""
     validate_only: _builtins.bool
-    """Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure."""
+    """Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure. Default: false."""
     request_id: _builtins.str
     """The same id gives the same answer, once. Empty: each call counts."""
     @_builtins.property
@@ -294,7 +294,7 @@ class ReclaimMemoryRequest(_message.Message):
     max_level: _memory_pool_pb2.MemoryReclaimLevel.ValueType
     """How far to go."""
     validate_only: _builtins.bool
-    """Only tell what would be done; free nothing."""
+    """Only tell what would be done; free nothing. Default: false."""
     request_id: _builtins.str
     """The same id gives the same report, once. Empty: each call counts."""
     @_builtins.property
@@ -440,7 +440,7 @@ class CreateReservationRequest(_message.Message):
     priority: _job_event_pb2.Priority.ValueType
     """How urgent."""
     allow_eviction: _builtins.bool
-    """Whether idle models may be unloaded to make room. Empty: no."""
+    """Whether idle models may be unloaded to make room. Default: false."""
     session_id: _builtins.str
     """The session that it counts against. Empty: none."""
     request_id: _builtins.str
@@ -1160,7 +1160,7 @@ class DeleteBlobRequest(_message.Message):
     blob_id: _builtins.str
     """The blob."""
     only_if_unused: _builtins.bool
-    """Fail with BLOB_IN_USE instead of waiting for those who read or need it. Empty: wait."""
+    """Fail with BLOB_IN_USE instead of waiting for those who read or need it. Default: false, wait."""
     def __init__(
         self,
         *,
@@ -1214,7 +1214,7 @@ class TransferBlobRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """Let the job go on when the caller leaves. Empty: leaving cancels it."""
+    """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
     request_id: _builtins.str
     """The same id gives the same job, once. Empty: each call is a new job."""
     @_builtins.property

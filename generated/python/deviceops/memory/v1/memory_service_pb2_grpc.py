@@ -27,6 +27,19 @@ if _version_not_supported:
 
 class MemoryServiceStub:
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel):
@@ -134,6 +147,19 @@ class MemoryServiceStub:
 
 class MemoryServiceServicer:
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def ListMemoryPools(self, request, context):
@@ -141,8 +167,7 @@ class MemoryServiceServicer:
 
         Changes nothing. Unpaged: hardware bounds it.
 
-        Fails with:
-        - STARTING: the devices are not known yet; retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +180,6 @@ class MemoryServiceServicer:
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-        - STARTING: the devices are not known yet; retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,7 +194,6 @@ class MemoryServiceServicer:
         Fails with:
         - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
         - INVALID_FIELD: an interval outside its range; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,8 +211,7 @@ class MemoryServiceServicer:
         - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
         - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
         room, or end jobs and unload models first.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - STARTING: retry shortly.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,10 +226,9 @@ class MemoryServiceServicer:
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
         - DEVICE_LOST: the device is not there.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,7 +242,6 @@ class MemoryServiceServicer:
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,17 +256,15 @@ class MemoryServiceServicer:
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
-        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-        and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+        room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
         - BUDGET_EXCEEDED: the pool has room, the budget has not.
         - QUOTA_EXCEEDED: a limit of the session.
         - SESSION_NOT_FOUND: OpenSession first.
         - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED: enable the device with UpdateDevice.
         - DEVICE_LOST: the device is not there.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -259,7 +277,6 @@ class MemoryServiceServicer:
 
         Fails with:
         - INVALID_FIELD: a page size or token that is none; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,7 +294,6 @@ class MemoryServiceServicer:
         - ETAG_MISMATCH: somebody was faster; list it again and retry.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,7 +306,6 @@ class MemoryServiceServicer:
         - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
         - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
         - ETAG_MISMATCH: somebody was faster; list it again.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -307,12 +322,11 @@ class MemoryServiceServicer:
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
         - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
         - BLOB_CORRUPT: the bytes do not match the given sha256.
-        - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-        used for another request.
+        - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
         - QUOTA_EXCEEDED: too many blobs; delete some.
         - SESSION_NOT_FOUND: OpenSession first.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -330,9 +344,8 @@ class MemoryServiceServicer:
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
         - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -353,8 +366,7 @@ class MemoryServiceServicer:
         - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
         SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
         - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - STARTING: retry shortly.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -374,7 +386,6 @@ class MemoryServiceServicer:
         - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
         - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
         - DEVICE_LOST: the device is not there, and neither is the blob.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -393,7 +404,6 @@ class MemoryServiceServicer:
         - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
         - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
         - DEVICE_LOST: the device is not there, and neither is the blob.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -406,7 +416,6 @@ class MemoryServiceServicer:
 
         Fails with:
         - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -419,7 +428,6 @@ class MemoryServiceServicer:
 
         Fails with:
         - INVALID_FIELD: a page size or token that is none; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -434,7 +442,6 @@ class MemoryServiceServicer:
         Fails with:
         - BLOB_NOT_FOUND: it is gone; nothing is left to do.
         - BLOB_IN_USE: only with `only_if_unused`.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -452,13 +459,11 @@ class MemoryServiceServicer:
         - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
         - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
         - STORAGE_FULL: free space in the state folder.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
-        What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-        or BLOB_CORRUPT where the copy is not equal.
+        What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+        BLOB_CORRUPT where the copy is not equal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -572,6 +577,19 @@ def add_MemoryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class MemoryService:
     """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @staticmethod

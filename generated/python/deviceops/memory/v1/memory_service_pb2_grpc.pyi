@@ -27,7 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MemoryServiceStub:
-    """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data."""
+    """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,8 +52,7 @@ class MemoryServiceStub:
 
     Changes nothing. Unpaged: hardware bounds it.
 
-    Fails with:
-    - STARTING: the devices are not known yet; retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     GetMemoryPool: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryPoolRequest, _memory_service_pb2.GetMemoryPoolResponse]
     """Measures one memory pool.
@@ -48,7 +61,6 @@ class MemoryServiceStub:
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-    - STARTING: the devices are not known yet; retry shortly.
     """
     WatchMemoryPools: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]
     """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
@@ -59,7 +71,6 @@ class MemoryServiceStub:
     Fails with:
     - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
     - INVALID_FIELD: an interval outside its range; mend the request.
-    - STARTING: retry shortly.
     """
     SetMemoryBudget: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.SetMemoryBudgetRequest, _memory_service_pb2.SetMemoryBudgetResponse]
     """Sets how much of a pool the server may use, and when it shall worry.
@@ -73,8 +84,7 @@ class MemoryServiceStub:
     - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
     - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       room, or end jobs and unload models first.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - STARTING: retry shortly.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReclaimMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ReclaimMemoryRequest, _memory_service_pb2.ReclaimMemoryResponse]
     """Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
@@ -85,10 +95,9 @@ class MemoryServiceStub:
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
     - DEVICE_LOST: the device is not there.
-    - STARTING: retry shortly.
     """
     QueryMemoryHistory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.QueryMemoryHistoryRequest, _memory_service_pb2.QueryMemoryHistoryResponse]
     """Tells how the use of a pool went, who seems to leak, and what would help.
@@ -98,7 +107,6 @@ class MemoryServiceStub:
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-    - STARTING: retry shortly.
     """
     CreateReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.CreateReservationRequest, _memory_service_pb2.CreateReservationResponse]
     """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
@@ -109,17 +117,15 @@ class MemoryServiceStub:
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
-    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
     - BUDGET_EXCEEDED: the pool has room, the budget has not.
     - QUOTA_EXCEEDED: a limit of the session.
     - SESSION_NOT_FOUND: OpenSession first.
     - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED: enable the device with UpdateDevice.
     - DEVICE_LOST: the device is not there.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
     """
     ListReservations: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListReservationsRequest, _memory_service_pb2.ListReservationsResponse]
     """Lists reservations, the newest first.
@@ -128,7 +134,6 @@ class MemoryServiceStub:
 
     Fails with:
     - INVALID_FIELD: a page size or token that is none; mend the request.
-    - STARTING: retry shortly.
     """
     RenewReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RenewReservationRequest, _memory_service_pb2.RenewReservationResponse]
     """Puts off the expiry of a reservation, and changes its size if asked.
@@ -142,7 +147,6 @@ class MemoryServiceStub:
     - ETAG_MISMATCH: somebody was faster; list it again and retry.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-    - STARTING: retry shortly.
     """
     DeleteReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteReservationRequest, _memory_service_pb2.DeleteReservationResponse]
     """Gives a reservation's bytes back unused, and forgets it.
@@ -151,7 +155,6 @@ class MemoryServiceStub:
     - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
     - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
     - ETAG_MISMATCH: somebody was faster; list it again.
-    - STARTING: retry shortly.
     """
     RegisterBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]
     """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
@@ -164,12 +167,11 @@ class MemoryServiceStub:
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
     - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
     - BLOB_CORRUPT: the bytes do not match the given sha256.
-    - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      used for another request.
+    - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
     - QUOTA_EXCEEDED: too many blobs; delete some.
     - SESSION_NOT_FOUND: OpenSession first.
-    - STARTING: retry shortly.
     """
     CreateBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.CreateBlobRequest, _memory_service_pb2.CreateBlobResponse]
     """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
@@ -183,9 +185,8 @@ class MemoryServiceStub:
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
     - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-    - STARTING: retry shortly.
     """
     UploadBlob: _grpc.StreamUnaryMultiCallable[_memory_service_pb2.UploadBlobRequest, _memory_service_pb2.UploadBlobResponse]
     """Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
@@ -202,8 +203,7 @@ class MemoryServiceStub:
     - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
       SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
     - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - STARTING: retry shortly.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WriteBlobChunk: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.WriteBlobChunkRequest, _memory_service_pb2.WriteBlobChunkResponse]
     """Writes one chunk of a blob that is not complete yet.
@@ -219,7 +219,6 @@ class MemoryServiceStub:
     - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
     - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
     - DEVICE_LOST: the device is not there, and neither is the blob.
-    - STARTING: retry shortly.
     """
     ReadBlob: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.ReadBlobRequest, _memory_service_pb2.ReadBlobResponse]
     """Reads the bytes of a blob, in order, in chunks.
@@ -234,7 +233,6 @@ class MemoryServiceStub:
     - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
     - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
     - DEVICE_LOST: the device is not there, and neither is the blob.
-    - STARTING: retry shortly.
     """
     GetBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetBlobRequest, _memory_service_pb2.GetBlobResponse]
     """Tells what one blob is and what can be done with it now.
@@ -243,7 +241,6 @@ class MemoryServiceStub:
 
     Fails with:
     - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-    - STARTING: retry shortly.
     """
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListBlobsRequest, _memory_service_pb2.ListBlobsResponse]
     """Lists blobs, the newest first.
@@ -252,7 +249,6 @@ class MemoryServiceStub:
 
     Fails with:
     - INVALID_FIELD: a page size or token that is none; mend the request.
-    - STARTING: retry shortly.
     """
     DeleteBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteBlobRequest, _memory_service_pb2.DeleteBlobResponse]
     """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
@@ -263,7 +259,6 @@ class MemoryServiceStub:
     Fails with:
     - BLOB_NOT_FOUND: it is gone; nothing is left to do.
     - BLOB_IN_USE: only with `only_if_unused`.
-    - STARTING: retry shortly.
     """
     TransferBlob: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.TransferBlobRequest, _memory_service_pb2.TransferBlobResponse]
     """Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
@@ -277,18 +272,30 @@ class MemoryServiceStub:
     - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
     - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
     - STORAGE_FULL: free space in the state folder.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
-    What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-    or BLOB_CORRUPT where the copy is not equal.
+    What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+    BLOB_CORRUPT where the copy is not equal.
     """
 
 @_typing.type_check_only
 class MemoryServiceAsyncStub(MemoryServiceStub):
-    """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data."""
+    """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMemoryPools: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoryPoolsRequest, _memory_service_pb2.ListMemoryPoolsResponse]  # type: ignore[assignment]
@@ -296,8 +303,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     Changes nothing. Unpaged: hardware bounds it.
 
-    Fails with:
-    - STARTING: the devices are not known yet; retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     GetMemoryPool: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryPoolRequest, _memory_service_pb2.GetMemoryPoolResponse]  # type: ignore[assignment]
     """Measures one memory pool.
@@ -306,7 +312,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-    - STARTING: the devices are not known yet; retry shortly.
     """
     WatchMemoryPools: _aio.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]  # type: ignore[assignment]
     """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
@@ -317,7 +322,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
     - INVALID_FIELD: an interval outside its range; mend the request.
-    - STARTING: retry shortly.
     """
     SetMemoryBudget: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.SetMemoryBudgetRequest, _memory_service_pb2.SetMemoryBudgetResponse]  # type: ignore[assignment]
     """Sets how much of a pool the server may use, and when it shall worry.
@@ -331,8 +335,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
     - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       room, or end jobs and unload models first.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - STARTING: retry shortly.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReclaimMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ReclaimMemoryRequest, _memory_service_pb2.ReclaimMemoryResponse]  # type: ignore[assignment]
     """Frees memory of a pool, level by level, until the target is met or nothing more may be taken.
@@ -343,10 +346,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
     - DEVICE_LOST: the device is not there.
-    - STARTING: retry shortly.
     """
     QueryMemoryHistory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.QueryMemoryHistoryRequest, _memory_service_pb2.QueryMemoryHistoryResponse]  # type: ignore[assignment]
     """Tells how the use of a pool went, who seems to leak, and what would help.
@@ -356,7 +358,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-    - STARTING: retry shortly.
     """
     CreateReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.CreateReservationRequest, _memory_service_pb2.CreateReservationResponse]  # type: ignore[assignment]
     """Keeps bytes of a pool free for work that comes later: the first half of a two-step start, LoadModel or Generate is the second.
@@ -367,17 +368,15 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
-    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-      and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+    - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+      room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
     - BUDGET_EXCEEDED: the pool has room, the budget has not.
     - QUOTA_EXCEEDED: a limit of the session.
     - SESSION_NOT_FOUND: OpenSession first.
     - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED: enable the device with UpdateDevice.
     - DEVICE_LOST: the device is not there.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
     """
     ListReservations: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListReservationsRequest, _memory_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """Lists reservations, the newest first.
@@ -386,7 +385,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     Fails with:
     - INVALID_FIELD: a page size or token that is none; mend the request.
-    - STARTING: retry shortly.
     """
     RenewReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RenewReservationRequest, _memory_service_pb2.RenewReservationResponse]  # type: ignore[assignment]
     """Puts off the expiry of a reservation, and changes its size if asked.
@@ -400,7 +398,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ETAG_MISMATCH: somebody was faster; list it again and retry.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-    - STARTING: retry shortly.
     """
     DeleteReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteReservationRequest, _memory_service_pb2.DeleteReservationResponse]  # type: ignore[assignment]
     """Gives a reservation's bytes back unused, and forgets it.
@@ -409,7 +406,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
     - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
     - ETAG_MISMATCH: somebody was faster; list it again.
-    - STARTING: retry shortly.
     """
     RegisterBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]  # type: ignore[assignment]
     """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
@@ -422,12 +418,11 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
     - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
     - BLOB_CORRUPT: the bytes do not match the given sha256.
-    - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-      used for another request.
+    - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
     - QUOTA_EXCEEDED: too many blobs; delete some.
     - SESSION_NOT_FOUND: OpenSession first.
-    - STARTING: retry shortly.
     """
     CreateBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.CreateBlobRequest, _memory_service_pb2.CreateBlobResponse]  # type: ignore[assignment]
     """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
@@ -441,9 +436,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
     - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-    - STARTING: retry shortly.
     """
     UploadBlob: _aio.StreamUnaryMultiCallable[_memory_service_pb2.UploadBlobRequest, _memory_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Sends a blob in one stream: first what it is to be, or which half-written blob to go on with; then its bytes in chunks, in order.
@@ -460,8 +454,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
       SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
     - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - STARTING: retry shortly.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WriteBlobChunk: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.WriteBlobChunkRequest, _memory_service_pb2.WriteBlobChunkResponse]  # type: ignore[assignment]
     """Writes one chunk of a blob that is not complete yet.
@@ -477,7 +470,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
     - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
     - DEVICE_LOST: the device is not there, and neither is the blob.
-    - STARTING: retry shortly.
     """
     ReadBlob: _aio.UnaryStreamMultiCallable[_memory_service_pb2.ReadBlobRequest, _memory_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
     """Reads the bytes of a blob, in order, in chunks.
@@ -492,7 +484,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
     - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
     - DEVICE_LOST: the device is not there, and neither is the blob.
-    - STARTING: retry shortly.
     """
     GetBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetBlobRequest, _memory_service_pb2.GetBlobResponse]  # type: ignore[assignment]
     """Tells what one blob is and what can be done with it now.
@@ -501,7 +492,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     Fails with:
     - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-    - STARTING: retry shortly.
     """
     ListBlobs: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListBlobsRequest, _memory_service_pb2.ListBlobsResponse]  # type: ignore[assignment]
     """Lists blobs, the newest first.
@@ -510,7 +500,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     Fails with:
     - INVALID_FIELD: a page size or token that is none; mend the request.
-    - STARTING: retry shortly.
     """
     DeleteBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteBlobRequest, _memory_service_pb2.DeleteBlobResponse]  # type: ignore[assignment]
     """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
@@ -521,7 +510,6 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - BLOB_NOT_FOUND: it is gone; nothing is left to do.
     - BLOB_IN_USE: only with `only_if_unused`.
-    - STARTING: retry shortly.
     """
     TransferBlob: _aio.UnaryStreamMultiCallable[_memory_service_pb2.TransferBlobRequest, _memory_service_pb2.TransferBlobResponse]  # type: ignore[assignment]
     """Copies or moves a blob's bytes to another tier or device: a job, followed to its end in this call.
@@ -535,17 +523,29 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
     - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
     - STORAGE_FULL: free space in the state folder.
-    - DRAINING: the server shuts down; use another.
-    - STARTING: retry shortly.
-    What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-    or BLOB_CORRUPT where the copy is not equal.
+    What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+    BLOB_CORRUPT where the copy is not equal.
     """
 
 class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data."""
+    """Memory: what is used by whom, what may be used, what is promised, and the blobs that carry large data.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_abc_1.abstractmethod
     def ListMemoryPools(
@@ -557,8 +557,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Changes nothing. Unpaged: hardware bounds it.
 
-        Fails with:
-        - STARTING: the devices are not known yet; retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
 
     @_abc_1.abstractmethod
@@ -573,7 +572,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
-        - STARTING: the devices are not known yet; retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -590,7 +588,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
         - INVALID_FIELD: an interval outside its range; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -610,8 +607,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
         - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
           room, or end jobs and unload models first.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - STARTING: retry shortly.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -628,10 +624,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_RECOVERING, WORKER_RESTARTING: that frees the memory anyway; look again afterwards.
         - DEVICE_LOST: the device is not there.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -647,7 +642,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -664,17 +658,15 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
-        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need
-          and room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+        - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
+          room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
         - BUDGET_EXCEEDED: the pool has room, the budget has not.
         - QUOTA_EXCEEDED: a limit of the session.
         - SESSION_NOT_FOUND: OpenSession first.
         - RESERVATION_NOT_FOUND: the `request_id` made one that was deleted since, or ended more than an hour ago; choose another id.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED: enable the device with UpdateDevice.
         - DEVICE_LOST: the device is not there.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -689,7 +681,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: a page size or token that is none; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -709,7 +700,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - ETAG_MISMATCH: somebody was faster; list it again and retry.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -724,7 +714,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
         - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
         - ETAG_MISMATCH: somebody was faster; list it again.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -743,12 +732,11 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
         - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
         - BLOB_CORRUPT: the bytes do not match the given sha256.
-        - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; or the `request_id` was
-          used for another request.
+        - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - BLOB_IN_USE: the older generation is being read; retry when its readers are gone.
         - QUOTA_EXCEEDED: too many blobs; delete some.
         - SESSION_NOT_FOUND: OpenSession first.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -768,9 +756,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: too little room in the tier; the facts tell need and room.
         - BUDGET_EXCEEDED, QUOTA_EXCEEDED: a limit that was set; delete blobs or raise it.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: choose another device, or wait.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -793,8 +780,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - DEVICE_NOT_FOUND, NOT_SUPPORTED_ON_DEVICE, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED,
           SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED, DEVICE_DISABLED, DEVICE_LOST, DEVICE_RECOVERING: as CreateBlob.
         - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - STARTING: retry shortly.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -816,7 +802,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - STORAGE_FULL: the disk is full; free space, then send the same chunk again.
         - MESSAGE_TOO_LARGE: chunks are at most 1 MiB.
         - DEVICE_LOST: the device is not there, and neither is the blob.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -837,7 +822,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - ETAG_MISMATCH: its generation is another than expected; read it again with GetBlob.
         - BLOB_CORRUPT: the bytes do not match the sha256; make or send it again.
         - DEVICE_LOST: the device is not there, and neither is the blob.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -852,7 +836,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - BLOB_NOT_FOUND: it was deleted or has expired; give up.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -867,7 +850,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: a page size or token that is none; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -884,7 +866,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - BLOB_NOT_FOUND: it is gone; nothing is left to do.
         - BLOB_IN_USE: only with `only_if_unused`.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -904,13 +885,11 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
         - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
         - STORAGE_FULL: free space in the state folder.
-        - DRAINING: the server shuts down; use another.
-        - STARTING: retry shortly.
-        What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob),
-        or BLOB_CORRUPT where the copy is not equal.
+        What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
+        BLOB_CORRUPT where the copy is not equal.
         """
 
 def add_MemoryServiceServicer_to_server(servicer: MemoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

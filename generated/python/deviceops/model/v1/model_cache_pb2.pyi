@@ -86,7 +86,7 @@ class ModelCacheEntry(_message.Message):
     sha256: _builtins.str
     """SHA-256 of the content, as 64 hex digits. Empty: not compared."""
     evictable: _builtins.bool
-    """Whether the caller thinks of letting go of it."""
+    """Whether the caller thinks of letting go of it. Default: false."""
     def __init__(
         self,
         *,

@@ -366,7 +366,7 @@ class RegisterModelRequest(_message.Message):
     computed it. Empty: not known.
     """
     validate_only: _builtins.bool
-    """Only tell what would be; register nothing."""
+    """Only tell what would be; register nothing. Default: false."""
     request_id: _builtins.str
     """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property
@@ -568,7 +568,7 @@ class ScanModelsRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property
@@ -714,7 +714,7 @@ class ValidateModelRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property
@@ -856,7 +856,7 @@ class LoadModelRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property
@@ -953,11 +953,11 @@ class UnloadModelRequest(_message.Message):
     device_id: _builtins.str
     """All on this device, by id or alias."""
     force: _builtins.bool
-    """What happens if they have not by then. Empty: the models that they use stay loaded, and the call fails with ILLEGAL_STATE.
+    """What happens if they have not by then. Default: false, the models that they use stay loaded, and the call fails with ILLEGAL_STATE.
     True: the jobs end with MODEL_UNLOADED.
     """
     keep_on_host: _builtins.bool
-    """Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id."""
+    """Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id. Default: false."""
     request_id: _builtins.str
     """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property
@@ -1323,7 +1323,7 @@ class ReconcileModelCacheRequest(_message.Message):
     cache_generation: _builtins.int
     """Which edition of the cache this is, as the caller counts it; comes back in the answer. 0: it does not count."""
     repair: _builtins.bool
-    """Whether to unload idle loaded models that are out of date or whose source is gone. Empty: nothing is changed."""
+    """Whether to unload idle loaded models that are out of date or whose source is gone. Default: false, nothing is changed."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_model_cache_pb2.ModelCacheEntry]:
         """Everything that it holds, at most 4,000: what is not here counts as let go of."""
@@ -1400,7 +1400,7 @@ class ConvertModelRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property
@@ -1470,7 +1470,7 @@ class BenchmarkModelRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property

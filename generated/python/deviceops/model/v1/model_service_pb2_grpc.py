@@ -29,6 +29,19 @@ class ModelServiceStub:
     """The models that lie on disk or in the caller's cache, and those that are loaded, and where.
 
     What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel):
@@ -133,6 +146,19 @@ class ModelServiceServicer:
     """The models that lie on disk or in the caller's cache, and those that are loaded, and where.
 
     What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def ListModels(self, request, context):
@@ -143,7 +169,6 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
         - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-        - STARTING: the first scan is not finished; retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,7 +181,6 @@ class ModelServiceServicer:
 
         Fails with:
         - MODEL_NOT_FOUND: ListModels tells which there are.
-        - STARTING: the first scan is not finished; retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,12 +195,13 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD: no source, a malformed id or label; mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-        - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-        - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+        - BLOB_NOT_FOUND: register the blob first.
+        - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+        - ID_TAKEN: the id names a model with other content; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
         - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
         - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-        - STARTING: retry shortly. DRAINING: the server is going down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,9 +243,9 @@ class ModelServiceServicer:
         - INVALID_FIELD: mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
         - SESSION_NOT_FOUND: no such session.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +260,6 @@ class ModelServiceServicer:
         - INVALID_FIELD: no subject; mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,10 +273,11 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,8 +291,8 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-        - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-        - STARTING: retry shortly.
+        - MODEL_CORRUPT: replace the file.
+        - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,13 +308,15 @@ class ModelServiceServicer:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-        - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+        - MODEL_CORRUPT: replace the file.
+        - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -305,11 +332,13 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-        - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+        - LOADED_MODEL_NOT_FOUND: it is gone already.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
         - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
         - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - DEVICE_LOST: the device went away, and its memory with it.
+        - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
         - DRIVER_ERROR: the worker is restarted to free the memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -323,7 +352,6 @@ class ModelServiceServicer:
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -336,7 +364,6 @@ class ModelServiceServicer:
 
         Fails with:
         - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -350,7 +377,6 @@ class ModelServiceServicer:
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -379,7 +405,6 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -392,11 +417,14 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - MODEL_CORRUPT: replace the file.
+        - COMPONENT_MISSING: the model is not whole.
         - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-        - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-        - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - ID_TAKEN: the new id or the path is taken; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - STORAGE_FULL: free disk space.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -411,13 +439,15 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+        - MODEL_CORRUPT: replace the file.
         - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -528,6 +558,19 @@ class ModelService:
     """The models that lie on disk or in the caller's cache, and those that are loaded, and where.
 
     What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @staticmethod

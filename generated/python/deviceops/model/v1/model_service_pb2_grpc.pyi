@@ -30,6 +30,19 @@ class ModelServiceStub:
     """The models that lie on disk or in the caller's cache, and those that are loaded, and where.
 
     What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @_typing.overload
@@ -44,7 +57,6 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
     - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-    - STARTING: the first scan is not finished; retry shortly.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
     """Tells all about one model.
@@ -53,7 +65,6 @@ class ModelServiceStub:
 
     Fails with:
     - MODEL_NOT_FOUND: ListModels tells which there are.
-    - STARTING: the first scan is not finished; retry shortly.
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]
     """Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
@@ -64,12 +75,13 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: no source, a malformed id or label; mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-    - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-    - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+    - BLOB_NOT_FOUND: register the blob first.
+    - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+    - ID_TAKEN: the id names a model with other content; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
     - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
     - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-    - STARTING: retry shortly. DRAINING: the server is going down.
     """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]
     """Changes a model's display name and labels. Its files are not touched.
@@ -99,9 +111,9 @@ class ModelServiceStub:
     - INVALID_FIELD: mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
     - SESSION_NOT_FOUND: no such session.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
     InspectModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.InspectModelRequest, _model_service_pb2.InspectModelResponse]
     """Says what files or blobs are: kind, family, components, precision, and the evidence for it. Registers nothing and reads headers only.
@@ -112,7 +124,6 @@ class ModelServiceStub:
     - INVALID_FIELD: no subject; mend the request.
     - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-    - STARTING: retry shortly.
     """
     ValidateModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ValidateModelRequest, _model_service_pb2.ValidateModelResponse]
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
@@ -122,10 +133,11 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
     EstimateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.EstimateModelRequest, _model_service_pb2.EstimateModelResponse]
     """Forecasts what a load and its use would cost on each device that could take it: bytes, time, and what would be evicted.
@@ -135,8 +147,8 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-    - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-    - STARTING: retry shortly.
+    - MODEL_CORRUPT: replace the file.
+    - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
     """
     LoadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.LoadModelRequest, _model_service_pb2.LoadModelResponse]
     """Brings a model into the memory of one device, with bytes as progress. Ends with the loaded model.
@@ -148,13 +160,15 @@ class ModelServiceStub:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-    - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+    - MODEL_CORRUPT: replace the file.
+    - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]
@@ -166,11 +180,13 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-    - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+    - LOADED_MODEL_NOT_FOUND: it is gone already.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
     - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
     - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - DEVICE_LOST: the device went away, and its memory with it.
+    - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
     - DRIVER_ERROR: the worker is restarted to free the memory.
     """
     ListLoadedModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListLoadedModelsRequest, _model_service_pb2.ListLoadedModelsResponse]
@@ -180,7 +196,6 @@ class ModelServiceStub:
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-    - STARTING: retry shortly.
     """
     GetLoadedModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetLoadedModelRequest, _model_service_pb2.GetLoadedModelResponse]
     """Tells all about one loaded model: per component where it is, in which precision, how many bytes, shared with whom, used by how many.
@@ -189,7 +204,6 @@ class ModelServiceStub:
 
     Fails with:
     - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-    - STARTING: retry shortly.
     """
     WatchLoadedModels: _grpc.UnaryStreamMultiCallable[_model_service_pb2.WatchLoadedModelsRequest, _model_service_pb2.WatchLoadedModelsResponse]
     """Tells every loaded model, and then each change of one, until the caller leaves.
@@ -199,7 +213,6 @@ class ModelServiceStub:
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-    - STARTING: retry shortly.
     """
     UpdateLoadedModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateLoadedModelRequest, _model_service_pb2.UpdateLoadedModelResponse]
     """Pins or unpins a loaded model, or changes how long it stays without being used.
@@ -220,7 +233,6 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-    - STARTING: retry shortly.
     """
     ConvertModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]
     """Writes a model in another precision or layout, as a new model.
@@ -229,11 +241,14 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - MODEL_CORRUPT: replace the file.
+    - COMPONENT_MISSING: the model is not whole.
     - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-    - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-    - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - ID_TAKEN: the new id or the path is taken; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - STORAGE_FULL: free disk space.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     """
     BenchmarkModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.BenchmarkModelRequest, _model_service_pb2.BenchmarkModelResponse]
     """Measures how fast a model runs, and if asked how fast it loads, on one device.
@@ -244,13 +259,15 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+    - MODEL_CORRUPT: replace the file.
     - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
 
 @_typing.type_check_only
@@ -258,6 +275,19 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """The models that lie on disk or in the caller's cache, and those that are loaded, and where.
 
     What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -269,7 +299,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
     - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-    - STARTING: the first scan is not finished; retry shortly.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Tells all about one model.
@@ -278,7 +307,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - MODEL_NOT_FOUND: ListModels tells which there are.
-    - STARTING: the first scan is not finished; retry shortly.
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
     """Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
@@ -289,12 +317,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: no source, a malformed id or label; mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-    - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-    - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+    - BLOB_NOT_FOUND: register the blob first.
+    - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+    - ID_TAKEN: the id names a model with other content; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
     - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
     - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-    - STARTING: retry shortly. DRAINING: the server is going down.
     """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """Changes a model's display name and labels. Its files are not touched.
@@ -324,9 +353,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD: mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
     - SESSION_NOT_FOUND: no such session.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
     InspectModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.InspectModelRequest, _model_service_pb2.InspectModelResponse]  # type: ignore[assignment]
     """Says what files or blobs are: kind, family, components, precision, and the evidence for it. Registers nothing and reads headers only.
@@ -337,7 +366,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD: no subject; mend the request.
     - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-    - STARTING: retry shortly.
     """
     ValidateModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.ValidateModelRequest, _model_service_pb2.ValidateModelResponse]  # type: ignore[assignment]
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
@@ -347,10 +375,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
     EstimateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.EstimateModelRequest, _model_service_pb2.EstimateModelResponse]  # type: ignore[assignment]
     """Forecasts what a load and its use would cost on each device that could take it: bytes, time, and what would be evicted.
@@ -360,8 +389,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-    - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-    - STARTING: retry shortly.
+    - MODEL_CORRUPT: replace the file.
+    - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
     """
     LoadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.LoadModelRequest, _model_service_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Brings a model into the memory of one device, with bytes as progress. Ends with the loaded model.
@@ -373,13 +402,15 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-    - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+    - MODEL_CORRUPT: replace the file.
+    - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
@@ -391,11 +422,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-    - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+    - LOADED_MODEL_NOT_FOUND: it is gone already.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
     - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
     - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - DEVICE_LOST: the device went away, and its memory with it.
+    - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
     - DRIVER_ERROR: the worker is restarted to free the memory.
     """
     ListLoadedModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListLoadedModelsRequest, _model_service_pb2.ListLoadedModelsResponse]  # type: ignore[assignment]
@@ -405,7 +438,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-    - STARTING: retry shortly.
     """
     GetLoadedModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetLoadedModelRequest, _model_service_pb2.GetLoadedModelResponse]  # type: ignore[assignment]
     """Tells all about one loaded model: per component where it is, in which precision, how many bytes, shared with whom, used by how many.
@@ -414,7 +446,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-    - STARTING: retry shortly.
     """
     WatchLoadedModels: _aio.UnaryStreamMultiCallable[_model_service_pb2.WatchLoadedModelsRequest, _model_service_pb2.WatchLoadedModelsResponse]  # type: ignore[assignment]
     """Tells every loaded model, and then each change of one, until the caller leaves.
@@ -424,7 +455,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-    - STARTING: retry shortly.
     """
     UpdateLoadedModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateLoadedModelRequest, _model_service_pb2.UpdateLoadedModelResponse]  # type: ignore[assignment]
     """Pins or unpins a loaded model, or changes how long it stays without being used.
@@ -445,7 +475,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-    - STARTING: retry shortly.
     """
     ConvertModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]  # type: ignore[assignment]
     """Writes a model in another precision or layout, as a new model.
@@ -454,11 +483,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - MODEL_CORRUPT: replace the file.
+    - COMPONENT_MISSING: the model is not whole.
     - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-    - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-    - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - ID_TAKEN: the new id or the path is taken; choose another.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - STORAGE_FULL: free disk space.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     """
     BenchmarkModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.BenchmarkModelRequest, _model_service_pb2.BenchmarkModelResponse]  # type: ignore[assignment]
     """Measures how fast a model runs, and if asked how fast it loads, on one device.
@@ -469,19 +501,34 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+    - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+    - MODEL_CORRUPT: replace the file.
     - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The models that lie on disk or in the caller's cache, and those that are loaded, and where.
 
     What the server knows about models lasts until it stops: a scan finds files again, and the caller registers the rest again.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @_abc_1.abstractmethod
@@ -497,7 +544,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
         - DEVICE_NOT_FOUND: the filter names one that is not there; ListDevices tells which there are.
-        - STARTING: the first scan is not finished; retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -512,7 +558,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - MODEL_NOT_FOUND: ListModels tells which there are.
-        - STARTING: the first scan is not finished; retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -529,12 +574,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: no source, a malformed id or label; mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-        - BLOB_NOT_FOUND: register the blob first. BLOB_CORRUPT: its bytes are not what its hash says; replace them.
-        - ID_TAKEN: the id names a model with other content, or the `request_id` was used for another request; choose another.
+        - BLOB_NOT_FOUND: register the blob first.
+        - BLOB_CORRUPT: its bytes are not what its hash says; replace them.
+        - ID_TAKEN: the id names a model with other content; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
         - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
         - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
-        - STARTING: retry shortly. DRAINING: the server is going down.
         """
 
     @_abc_1.abstractmethod
@@ -582,9 +628,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
         - SESSION_NOT_FOUND: no such session.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
 
     @_abc_1.abstractmethod
@@ -601,7 +647,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: no subject; mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -617,10 +662,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
 
     @_abc_1.abstractmethod
@@ -636,8 +682,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-        - MODEL_CORRUPT: replace the file. COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
-        - STARTING: retry shortly.
+        - MODEL_CORRUPT: replace the file.
+        - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
         """
 
     @_abc_1.abstractmethod
@@ -655,13 +701,15 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
-        - MODEL_CORRUPT: replace the file. BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+        - MODEL_CORRUPT: replace the file.
+        - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
         """
 
@@ -679,11 +727,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
-        - LOADED_MODEL_NOT_FOUND: it is gone already. MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+        - LOADED_MODEL_NOT_FOUND: it is gone already.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
         - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
         - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - DEVICE_LOST: the device went away, and its memory with it. WORKER_RESTARTING, DEVICE_RECOVERING: retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - DEVICE_LOST: the device went away, and its memory with it.
+        - WORKER_RESTARTING, DEVICE_RECOVERING: retry.
         - DRIVER_ERROR: the worker is restarted to free the memory.
         """
 
@@ -699,7 +749,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -714,7 +763,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - LOADED_MODEL_NOT_FOUND: it was unloaded, or never was; ListLoadedModels tells which there are.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -730,7 +778,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -763,7 +810,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -778,11 +824,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing. MODEL_CORRUPT: replace the file. COMPONENT_MISSING: the model is not whole.
+        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - MODEL_CORRUPT: replace the file.
+        - COMPONENT_MISSING: the model is not whole.
         - PATH_OUTSIDE_ROOTS: choose a path inside a root.
-        - ID_TAKEN: the new id, the path or the `request_id` is taken; choose another.
-        - STORAGE_FULL: free disk space. QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - ID_TAKEN: the new id or the path is taken; choose another.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - STORAGE_FULL: free disk space.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         """
 
     @_abc_1.abstractmethod
@@ -799,13 +848,15 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
-        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model. MODEL_CORRUPT: replace the file.
+        - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
+        - MODEL_CORRUPT: replace the file.
         - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -82,11 +82,13 @@ class ModelLoad(_message.Message):
     vae_model_id: _builtins.str
     """Another model whose VAE takes the place of its own. Empty: its own."""
     pinned: _builtins.bool
-    """Whether it stays when others need room."""
+    """Whether it stays when others need room. Default: false."""
     warm_up: _builtins.bool
-    """Whether to compute one small step after the load, so that the first job does not pay for it."""
+    """Whether to compute one small step after the load, so that the first job does not pay for it. Default: false."""
     verify: _builtins.bool
-    """Whether to compute the hashes while reading and to compare them with what the model's `sha256` says: MODEL_CORRUPT if they differ."""
+    """Whether to compute the hashes while reading and to compare them with what the model's `sha256` says: MODEL_CORRUPT if they differ.
+    Default: false.
+    """
     @_builtins.property
     def component_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which of its components. Empty: all. A component without one that it depends on: COMPONENT_MISSING."""
@@ -130,7 +132,7 @@ class ModelScan(_message.Message):
     ROOTS_FIELD_NUMBER: _builtins.int
     RECOMPUTE_SHA256_FIELD_NUMBER: _builtins.int
     recompute_sha256: _builtins.bool
-    """Compute every hash again. Empty: only for files that are new or whose size or time of change differs."""
+    """Compute every hash again. Default: false, only for files that are new or whose size or time of change differs."""
     @_builtins.property
     def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. Empty: all configured roots."""

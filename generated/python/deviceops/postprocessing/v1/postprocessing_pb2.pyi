@@ -252,7 +252,7 @@ class AdjustStep(_message.Message):
     hue_degrees: _builtins.float
     """Turns all hues, -180..180."""
     auto_contrast: _builtins.bool
-    """Spread the tones to the full range, before all other changes."""
+    """Spread the tones to the full range, before all other changes. Default: false."""
     auto_contrast_cutoff_ratio: _builtins.float
     """Share of the darkest and of the brightest pixels that `auto_contrast` leaves out of account, 0..0.49. 0: none."""
     def __init__(
@@ -381,10 +381,10 @@ class RestoreFacesStep(_message.Message):
     fidelity_ratio: _builtins.float
     """0 (most beautiful) .. 1 (most like the picture). Absent: 0.5. Models without such a choice: UNSUPPORTED_COMBINATION if set."""
     only_largest: _builtins.bool
-    """Only the largest face."""
+    """Only the largest face. Default: false."""
     enhance_background: _builtins.bool
     """Enlarge what is around the faces with the server's default upscaler, where the model makes the picture larger. If there is none:
-    COMPONENT_MISSING.
+    COMPONENT_MISSING. Default: false.
     """
     def __init__(
         self,
@@ -414,13 +414,13 @@ class RemoveBackgroundStep(_message.Message):
     BACKGROUND_COLOR_FIELD_NUMBER: _builtins.int
     RETURN_MASK_FIELD_NUMBER: _builtins.int
     alpha_matting: _builtins.bool
-    """Refine hair and other fine edges. Takes longer."""
+    """Refine hair and other fine edges. Takes longer. Default: false."""
     feather_px: _builtins.int
     """Softens the edge by this much, 0..64."""
     background_color: _builtins.str
     """The new background, `#RRGGBB`. Empty: transparent; that needs PNG or WebP, with JPEG it is UNSUPPORTED_COMBINATION."""
     return_mask: _builtins.bool
-    """Also give the mask, as `ProcessedImage.mask`."""
+    """Also give the mask, as `ProcessedImage.mask`. Default: false."""
     def __init__(
         self,
         *,
@@ -700,9 +700,9 @@ class Postprocessing(_message.Message):
     preset_id: _builtins.str
     """A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION."""
     measure_quality: _builtins.bool
-    """Measure each picture before and after."""
+    """Measure each picture before and after. Default: false."""
     stop_on_first_error: _builtins.bool
-    """Stop at the first picture that fails; the rest is not begun. Empty: go on with the others."""
+    """Stop at the first picture that fails; the rest is not begun. Default: false, go on with the others."""
     max_concurrency: _builtins.int
     """How many pictures are worked on at once, 1..64. 0: the server chooses."""
     @_builtins.property

@@ -39,7 +39,7 @@ class ListPostprocessorsRequest(_message.Message):
     the etag. Empty: always a full answer.
     """
     refresh: _builtins.bool
-    """Look at models and optional packages again instead of answering from memory."""
+    """Look at models and optional packages again instead of answering from memory. Default: false."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what these devices can do, by id or alias. Empty: all enabled ones."""
@@ -202,7 +202,7 @@ class PostprocessRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """True: leaving the call does not cancel the job. Empty: it does."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
     @_builtins.property
@@ -338,7 +338,7 @@ class CreateSafetyPolicyRequest(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Only tell what would be; make nothing."""
+    """Only tell what would be; make nothing. Default: false."""
     request_id: _builtins.str
     """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property
@@ -554,7 +554,7 @@ class UpdateSafetyPolicyRequest(_message.Message):
     etag: _builtins.str
     """The etag of the policy as the caller knows it. Empty: change it in any case."""
     validate_only: _builtins.bool
-    """Only tell what would be; change nothing."""
+    """Only tell what would be; change nothing. Default: false."""
     request_id: _builtins.str
     """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property

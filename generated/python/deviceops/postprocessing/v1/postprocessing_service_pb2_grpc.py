@@ -27,6 +27,19 @@ if _version_not_supported:
 
 class PostprocessingServiceStub:
     """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel):
@@ -84,6 +97,19 @@ class PostprocessingServiceStub:
 
 class PostprocessingServiceServicer:
     """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def ListPostprocessors(self, request, context):
@@ -93,7 +119,6 @@ class PostprocessingServiceServicer:
 
         Fails with:
         - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,8 +130,7 @@ class PostprocessingServiceServicer:
 
         Of a picture it reads the header only.
 
-        Fails with:
-        - STARTING: retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,13 +149,15 @@ class PostprocessingServiceServicer:
         - MESSAGE_TOO_LARGE: send pictures as blobs.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
         what there is.
-        - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+        - MODEL_INCOMPATIBLE: the model is not for this step.
+        - COMPONENT_MISSING: the step needs a model and there is none.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +174,6 @@ class PostprocessingServiceServicer:
         - MESSAGE_TOO_LARGE: send pictures as blobs.
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
         - QUEUE_FULL: retry after the time in `RetryInfo`.
-        - STARTING: retry shortly. DRAINING: the server is going down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,12 +186,13 @@ class PostprocessingServiceServicer:
 
         Fails with:
         - INVALID_FIELD: mend the policy; all violations are listed at once.
-        - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-        - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+        - MODEL_NOT_FOUND: no such classifier.
+        - MODEL_INCOMPATIBLE: the model is no classifier.
+        - ID_TAKEN: choose another id.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MESSAGE_TOO_LARGE: send samples as blobs.
         - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
         - STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +205,6 @@ class PostprocessingServiceServicer:
 
         Fails with:
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +217,6 @@ class PostprocessingServiceServicer:
 
         Fails with:
         - INVALID_FIELD: a wrong page size or page token; mend the request.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,12 +231,13 @@ class PostprocessingServiceServicer:
         Fails with:
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-        - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+        - MODEL_NOT_FOUND: no such classifier.
+        - MODEL_INCOMPATIBLE: the model is no classifier.
         - ILLEGAL_STATE: the policy is part of the configuration; change it there.
         - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - MESSAGE_TOO_LARGE: send samples as blobs.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,7 +251,6 @@ class PostprocessingServiceServicer:
         - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
         - ETAG_MISMATCH: somebody changed it; read it again and retry.
         - STORAGE_FULL: free disk space.
-        - STARTING: retry shortly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,6 +314,19 @@ def add_PostprocessingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PostprocessingService:
     """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @staticmethod

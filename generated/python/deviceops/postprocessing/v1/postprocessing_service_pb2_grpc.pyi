@@ -27,7 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PostprocessingServiceStub:
-    """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass."""
+    """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +54,6 @@ class PostprocessingServiceStub:
 
     Fails with:
     - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-    - STARTING: retry shortly.
     """
     PlanPostprocessing: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.PlanPostprocessingRequest, _postprocessing_service_pb2.PlanPostprocessingResponse]
     """Says what Postprocess would do with this request, and does nothing: everything wrong at once, the sizes after each step, memory and
@@ -48,8 +61,7 @@ class PostprocessingServiceStub:
 
     Of a picture it reads the header only.
 
-    Fails with:
-    - STARTING: retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     Postprocess: _grpc.UnaryStreamMultiCallable[_postprocessing_service_pb2.PostprocessRequest, _postprocessing_service_pb2.PostprocessResponse]
     """Does a list of steps to each picture, and tells each when it is ready.
@@ -63,14 +75,16 @@ class PostprocessingServiceStub:
     - BAD_IMAGE: a reference picture cannot be decoded; send another.
     - MESSAGE_TOO_LARGE: send pictures as blobs.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-    what there is.
-    - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      what there is.
+    - MODEL_INCOMPATIBLE: the model is not for this step.
+    - COMPONENT_MISSING: the step needs a model and there is none.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
     CheckSafety: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CheckSafetyRequest, _postprocessing_service_pb2.CheckSafetyResponse]
     """Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
@@ -83,7 +97,6 @@ class PostprocessingServiceStub:
     - MESSAGE_TOO_LARGE: send pictures as blobs.
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
     - QUEUE_FULL: retry after the time in `RetryInfo`.
-    - STARTING: retry shortly. DRAINING: the server is going down.
     """
     CreateSafetyPolicy: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CreateSafetyPolicyRequest, _postprocessing_service_pb2.CreateSafetyPolicyResponse]
     """Makes a policy. With `validate_only`, tries it on samples and makes nothing.
@@ -92,12 +105,13 @@ class PostprocessingServiceStub:
 
     Fails with:
     - INVALID_FIELD: mend the policy; all violations are listed at once.
-    - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-    - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+    - MODEL_NOT_FOUND: no such classifier.
+    - MODEL_INCOMPATIBLE: the model is no classifier.
+    - ID_TAKEN: choose another id.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MESSAGE_TOO_LARGE: send samples as blobs.
     - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
     - STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
     """
     GetSafetyPolicy: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.GetSafetyPolicyRequest, _postprocessing_service_pb2.GetSafetyPolicyResponse]
     """Tells all about one policy.
@@ -106,7 +120,6 @@ class PostprocessingServiceStub:
 
     Fails with:
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-    - STARTING: retry shortly.
     """
     ListSafetyPolicies: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ListSafetyPoliciesRequest, _postprocessing_service_pb2.ListSafetyPoliciesResponse]
     """Lists the policies, by id.
@@ -115,7 +128,6 @@ class PostprocessingServiceStub:
 
     Fails with:
     - INVALID_FIELD: a wrong page size or page token; mend the request.
-    - STARTING: retry shortly.
     """
     UpdateSafetyPolicy: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.UpdateSafetyPolicyRequest, _postprocessing_service_pb2.UpdateSafetyPolicyResponse]
     """Changes parts of a policy, which gives it a new revision. With `validate_only`, tries the change on samples and changes nothing.
@@ -126,12 +138,13 @@ class PostprocessingServiceStub:
     Fails with:
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-    - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+    - MODEL_NOT_FOUND: no such classifier.
+    - MODEL_INCOMPATIBLE: the model is no classifier.
     - ILLEGAL_STATE: the policy is part of the configuration; change it there.
     - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - MESSAGE_TOO_LARGE: send samples as blobs.
+    - STORAGE_FULL: free disk space.
     """
     DeleteSafetyPolicy: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.DeleteSafetyPolicyRequest, _postprocessing_service_pb2.DeleteSafetyPolicyResponse]
     """Deletes a policy that nothing needs.
@@ -141,12 +154,25 @@ class PostprocessingServiceStub:
     - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
     - ETAG_MISMATCH: somebody changed it; read it again and retry.
     - STORAGE_FULL: free disk space.
-    - STARTING: retry shortly.
     """
 
 @_typing.type_check_only
 class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
-    """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass."""
+    """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPostprocessors: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ListPostprocessorsRequest, _postprocessing_service_pb2.ListPostprocessorsResponse]  # type: ignore[assignment]
@@ -156,7 +182,6 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
 
     Fails with:
     - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-    - STARTING: retry shortly.
     """
     PlanPostprocessing: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.PlanPostprocessingRequest, _postprocessing_service_pb2.PlanPostprocessingResponse]  # type: ignore[assignment]
     """Says what Postprocess would do with this request, and does nothing: everything wrong at once, the sizes after each step, memory and
@@ -164,8 +189,7 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
 
     Of a picture it reads the header only.
 
-    Fails with:
-    - STARTING: retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     Postprocess: _aio.UnaryStreamMultiCallable[_postprocessing_service_pb2.PostprocessRequest, _postprocessing_service_pb2.PostprocessResponse]  # type: ignore[assignment]
     """Does a list of steps to each picture, and tells each when it is ready.
@@ -179,14 +203,16 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - BAD_IMAGE: a reference picture cannot be decoded; send another.
     - MESSAGE_TOO_LARGE: send pictures as blobs.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-    what there is.
-    - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-    - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+      what there is.
+    - MODEL_INCOMPATIBLE: the model is not for this step.
+    - COMPONENT_MISSING: the step needs a model and there is none.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
     """
     CheckSafety: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CheckSafetyRequest, _postprocessing_service_pb2.CheckSafetyResponse]  # type: ignore[assignment]
     """Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
@@ -199,7 +225,6 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - MESSAGE_TOO_LARGE: send pictures as blobs.
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
     - QUEUE_FULL: retry after the time in `RetryInfo`.
-    - STARTING: retry shortly. DRAINING: the server is going down.
     """
     CreateSafetyPolicy: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CreateSafetyPolicyRequest, _postprocessing_service_pb2.CreateSafetyPolicyResponse]  # type: ignore[assignment]
     """Makes a policy. With `validate_only`, tries it on samples and makes nothing.
@@ -208,12 +233,13 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
 
     Fails with:
     - INVALID_FIELD: mend the policy; all violations are listed at once.
-    - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-    - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+    - MODEL_NOT_FOUND: no such classifier.
+    - MODEL_INCOMPATIBLE: the model is no classifier.
+    - ID_TAKEN: choose another id.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MESSAGE_TOO_LARGE: send samples as blobs.
     - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
     - STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
     """
     GetSafetyPolicy: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.GetSafetyPolicyRequest, _postprocessing_service_pb2.GetSafetyPolicyResponse]  # type: ignore[assignment]
     """Tells all about one policy.
@@ -222,7 +248,6 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
 
     Fails with:
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-    - STARTING: retry shortly.
     """
     ListSafetyPolicies: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ListSafetyPoliciesRequest, _postprocessing_service_pb2.ListSafetyPoliciesResponse]  # type: ignore[assignment]
     """Lists the policies, by id.
@@ -231,7 +256,6 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
 
     Fails with:
     - INVALID_FIELD: a wrong page size or page token; mend the request.
-    - STARTING: retry shortly.
     """
     UpdateSafetyPolicy: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.UpdateSafetyPolicyRequest, _postprocessing_service_pb2.UpdateSafetyPolicyResponse]  # type: ignore[assignment]
     """Changes parts of a policy, which gives it a new revision. With `validate_only`, tries the change on samples and changes nothing.
@@ -242,12 +266,13 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     Fails with:
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-    - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+    - MODEL_NOT_FOUND: no such classifier.
+    - MODEL_INCOMPATIBLE: the model is no classifier.
     - ILLEGAL_STATE: the policy is part of the configuration; change it there.
     - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-    - ID_TAKEN: the `request_id` was used for another request; choose another.
-    - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-    - STARTING: retry shortly. DRAINING: the server is going down.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - MESSAGE_TOO_LARGE: send samples as blobs.
+    - STORAGE_FULL: free disk space.
     """
     DeleteSafetyPolicy: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.DeleteSafetyPolicyRequest, _postprocessing_service_pb2.DeleteSafetyPolicyResponse]  # type: ignore[assignment]
     """Deletes a policy that nothing needs.
@@ -257,11 +282,24 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
     - ETAG_MISMATCH: somebody changed it; read it again and retry.
     - STORAGE_FULL: free disk space.
-    - STARTING: retry shortly.
     """
 
 class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass."""
+    """Works on pictures that are there already, and checks what they show. Safety fails closed: what cannot be checked does not pass.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_abc_1.abstractmethod
     def ListPostprocessors(
@@ -275,7 +313,6 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - DEVICE_NOT_FOUND: the request names one that is not there; ListDevices tells which there are.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -289,8 +326,7 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Of a picture it reads the header only.
 
-        Fails with:
-        - STARTING: retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
 
     @_abc_1.abstractmethod
@@ -310,14 +346,16 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - BAD_IMAGE: a reference picture cannot be decoded; send another.
         - MESSAGE_TOO_LARGE: send pictures as blobs.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-        what there is.
-        - MODEL_INCOMPATIBLE: the model is not for this step. COMPONENT_MISSING: the step needs a model and there is none.
-        - DEVICE_DISABLED: choose another device, or enable it. RESERVATION_EXPIRED: reserve again.
+          what there is.
+        - MODEL_INCOMPATIBLE: the model is not for this step.
+        - COMPONENT_MISSING: the step needs a model and there is none.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
         """
 
     @_abc_1.abstractmethod
@@ -336,7 +374,6 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - MESSAGE_TOO_LARGE: send pictures as blobs.
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
         - QUEUE_FULL: retry after the time in `RetryInfo`.
-        - STARTING: retry shortly. DRAINING: the server is going down.
         """
 
     @_abc_1.abstractmethod
@@ -351,12 +388,13 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: mend the policy; all violations are listed at once.
-        - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
-        - ID_TAKEN: choose another id, or the `request_id` was used for another request.
+        - MODEL_NOT_FOUND: no such classifier.
+        - MODEL_INCOMPATIBLE: the model is no classifier.
+        - ID_TAKEN: choose another id.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MESSAGE_TOO_LARGE: send samples as blobs.
         - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
         - STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
         """
 
     @_abc_1.abstractmethod
@@ -371,7 +409,6 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -386,7 +423,6 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: a wrong page size or page token; mend the request.
-        - STARTING: retry shortly.
         """
 
     @_abc_1.abstractmethod
@@ -403,12 +439,13 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-        - MODEL_NOT_FOUND: no such classifier. MODEL_INCOMPATIBLE: the model is no classifier.
+        - MODEL_NOT_FOUND: no such classifier.
+        - MODEL_INCOMPATIBLE: the model is no classifier.
         - ILLEGAL_STATE: the policy is part of the configuration; change it there.
         - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
-        - ID_TAKEN: the `request_id` was used for another request; choose another.
-        - MESSAGE_TOO_LARGE: send samples as blobs. STORAGE_FULL: free disk space.
-        - STARTING: retry shortly. DRAINING: the server is going down.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - MESSAGE_TOO_LARGE: send samples as blobs.
+        - STORAGE_FULL: free disk space.
         """
 
     @_abc_1.abstractmethod
@@ -424,7 +461,6 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
         - ETAG_MISMATCH: somebody changed it; read it again and retry.
         - STORAGE_FULL: free disk space.
-        - STARTING: retry shortly.
         """
 
 def add_PostprocessingServiceServicer_to_server(servicer: PostprocessingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -147,7 +147,7 @@ class SafetyPolicy(_message.Message):
     on_classifier_failure: Global___SafetyAction.ValueType
     """What is done when a picture cannot be checked. Empty: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD."""
     keep_audit_log: _builtins.bool
-    """Whether the log notes each verdict with scores and the picture's hash, never the picture."""
+    """Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false."""
     configured: _builtins.bool
     """Whether it is part of the server's configuration. Such a policy cannot be changed or deleted by calls. Set by the server."""
     etag: _builtins.str

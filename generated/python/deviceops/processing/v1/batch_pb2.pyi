@@ -98,7 +98,7 @@ class Batch(_message.Message):
     """How many items may run at the same time, 1..64. 0: the server chooses by free memory, and again as it changes."""
     fuse: _builtins.bool
     """True: items that may share one forward pass do (same model, size, adapters). Each picture is the same as alone, as far as its
-    `determinism` asks. Empty: each runs by itself.
+    `determinism` asks. Default: false, each runs by itself.
     """
     max_fused_images: _builtins.int
     """How many pictures to fuse at most, 1..64. 0: the server chooses by free memory."""

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from deviceops.common.v1 import domain_pb2 as _domain_pb2
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
 from deviceops.common.v1 import label_pb2 as _label_pb2
@@ -77,7 +78,7 @@ class SubmitJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CONTINUE_JOB_ID_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Check only; store nothing."""
+    """Check only; store nothing. Default: false."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
     call is a new job.
@@ -1452,7 +1453,7 @@ class RegisterWorkflowRequest(_message.Message):
     WORKFLOW_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Check only; store nothing."""
+    """Check only; store nothing. Default: false."""
     @_builtins.property
     def workflow(self) -> _workflow_pb2.Workflow:
         """The workflow, with its id."""
@@ -1687,7 +1688,7 @@ class DrainSystemRequest(_message.Message):
     action: Global___DrainAction.ValueType
     """What becomes of running jobs. Jobs that wait are kept for the next start."""
     exit_when_drained: _builtins.bool
-    """Whether the server process ends when it is at rest. Empty: it stays, refuses work and answers questions."""
+    """Whether the server process ends when it is at rest. Default: false, it stays, refuses work and answers questions."""
     cause: _builtins.str
     """Why, for people and logs. At most 255 characters."""
     @_builtins.property
@@ -1723,7 +1724,7 @@ class DrainSystemResponse(_message.Message):
     QUEUED_COUNT_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
-    domain: _system_status_pb2.Domain.ValueType
+    domain: _domain_pb2.Domain.ValueType
     """The domain that is being brought to rest; those that depend on it are at rest already."""
     finished_count: _builtins.int
     """Jobs that ended since the drain began."""
@@ -1744,7 +1745,7 @@ class DrainSystemResponse(_message.Message):
     def __init__(
         self,
         *,
-        domain: _system_status_pb2.Domain.ValueType = ...,
+        domain: _domain_pb2.Domain.ValueType = ...,
         running_job_ids: _abc.Iterable[_builtins.str] | None = ...,
         finished_count: _builtins.int = ...,
         checkpointed_count: _builtins.int = ...,
@@ -1773,7 +1774,7 @@ class SystemEventFilter(_message.Message):
     min_severity: _error_pb2.Severity.ValueType
     """At least this severe. Not said: any."""
     @_builtins.property
-    def domains(self) -> _containers.RepeatedScalarFieldContainer[_system_status_pb2.Domain.ValueType]:
+    def domains(self) -> _containers.RepeatedScalarFieldContainer[_domain_pb2.Domain.ValueType]:
         """Of one of these domains. Empty: all."""
 
     @_builtins.property
@@ -1787,7 +1788,7 @@ class SystemEventFilter(_message.Message):
     def __init__(
         self,
         *,
-        domains: _abc.Iterable[_system_status_pb2.Domain.ValueType] | None = ...,
+        domains: _abc.Iterable[_domain_pb2.Domain.ValueType] | None = ...,
         min_severity: _error_pb2.Severity.ValueType = ...,
         resource_ids: _abc.Iterable[_builtins.str] | None = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
@@ -1880,7 +1881,7 @@ class QueryMetricsRequest(_message.Message):
     GROUP_BY_FIELD_NUMBER: _builtins.int
     INCLUDE_METHODS_FIELD_NUMBER: _builtins.int
     include_methods: _builtins.bool
-    """Whether to tell the calls of each method too."""
+    """Whether to tell the calls of each method too. Default: false."""
     @_builtins.property
     def filter(self) -> _metrics_pb2.MetricsFilter:
         """Which jobs. Absent: all since the server started."""

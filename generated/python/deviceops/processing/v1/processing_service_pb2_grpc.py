@@ -27,6 +27,19 @@ if _version_not_supported:
 
 class ProcessingServiceStub:
     """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def __init__(self, channel):
@@ -184,6 +197,19 @@ class ProcessingServiceStub:
 
 class ProcessingServiceServicer:
     """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     def SubmitJob(self, request, context):
@@ -192,21 +218,20 @@ class ProcessingServiceServicer:
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-        MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+        - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
         RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-        DEVICE_DISABLED: choose another device, or enable it.
-        RESERVATION_EXPIRED: reserve again.
-        ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-        CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-        QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-        BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-        STORAGE_FULL: free disk space.
-        PATH_OUTSIDE_ROOTS: move the file, or add a root.
-        NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-        STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
+        - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+        - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+        - STORAGE_FULL: free disk space.
+        - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+        - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,7 +241,7 @@ class ProcessingServiceServicer:
         """Tells all about one job, with its result. No effect.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,7 +251,7 @@ class ProcessingServiceServicer:
         """Lists jobs, the newest first. No effect.
 
         Fails with:
-        INVALID_FIELD: mend page size, token or filter.
+        - INVALID_FIELD: mend page size, token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,8 +264,8 @@ class ProcessingServiceServicer:
         job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,8 +277,8 @@ class ProcessingServiceServicer:
         Asking again changes nothing, except that a narrower scope gives way to a wider one.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,9 +289,9 @@ class ProcessingServiceServicer:
         model. Asking again changes nothing.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-        STORAGE_FULL: free disk space; the job goes on.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+        - STORAGE_FULL: free disk space; the job goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,10 +302,9 @@ class ProcessingServiceServicer:
         it is.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
         SubmitJobRequest.continue_job_id.
-        DRAINING: the server is going down; wait for its restart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -290,10 +314,10 @@ class ProcessingServiceServicer:
         """Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        INVALID_FIELD: mend the mask or the values.
-        ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-        ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - INVALID_FIELD: mend the mask or the values.
+        - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,9 +328,9 @@ class ProcessingServiceServicer:
         workflow run or batch go with it. Cannot be undone.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-        ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-        ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+        - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -316,8 +340,8 @@ class ProcessingServiceServicer:
         """Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        INVALID_FIELD: mend page size, token or filter.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - INVALID_FIELD: mend page size, token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -327,11 +351,10 @@ class ProcessingServiceServicer:
         """Opens a session. The same `request_id` gives the same session.
 
         Fails with:
-        INVALID_FIELD: mend the settings.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        QUOTA_EXCEEDED: too many sessions are open; close one.
-        STORAGE_FULL: free disk space.
-        STARTING: retry shortly. DRAINING: the server is going down.
+        - INVALID_FIELD: mend the settings.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUOTA_EXCEEDED: too many sessions are open; close one.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,7 +364,7 @@ class ProcessingServiceServicer:
         """Tells all about one session. No effect, except that it counts as a sign of life.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
+        - SESSION_NOT_FOUND: no such session; give up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -351,7 +374,7 @@ class ProcessingServiceServicer:
         """Lists sessions, the newest first. No effect.
 
         Fails with:
-        INVALID_FIELD: mend page size, token or filter.
+        - INVALID_FIELD: mend page size, token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -361,10 +384,10 @@ class ProcessingServiceServicer:
         """Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        INVALID_FIELD: mend the mask or the values.
-        ILLEGAL_STATE: it is closed.
-        ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - INVALID_FIELD: mend the mask or the values.
+        - ILLEGAL_STATE: it is closed.
+        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -376,8 +399,8 @@ class ProcessingServiceServicer:
         After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -387,8 +410,8 @@ class ProcessingServiceServicer:
         """Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        ILLEGAL_STATE: it is closed or closing.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - ILLEGAL_STATE: it is closed or closing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -398,9 +421,8 @@ class ProcessingServiceServicer:
         """Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        ILLEGAL_STATE: it is closed or closing.
-        DRAINING: the server is going down; wait for its restart.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - ILLEGAL_STATE: it is closed or closing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -410,8 +432,8 @@ class ProcessingServiceServicer:
         """Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        ILLEGAL_STATE: it is closed.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - ILLEGAL_STATE: it is closed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -421,7 +443,7 @@ class ProcessingServiceServicer:
         """Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
+        - SESSION_NOT_FOUND: no such session; give up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -431,7 +453,7 @@ class ProcessingServiceServicer:
         """Lists workflows by id, those that the server brought along too. No effect.
 
         Fails with:
-        INVALID_FIELD: mend page size, token or filter.
+        - INVALID_FIELD: mend page size, token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -441,7 +463,7 @@ class ProcessingServiceServicer:
         """Tells all about one workflow. No effect.
 
         Fails with:
-        WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+        - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -452,9 +474,9 @@ class ProcessingServiceServicer:
         `validate_only` nothing is stored: everything wrong is told at once as findings.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-        ID_TAKEN: another workflow has that id; choose another.
-        STORAGE_FULL: free disk space.
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+        - ID_TAKEN: another workflow has that id; choose another.
+        - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -464,8 +486,8 @@ class ProcessingServiceServicer:
         """Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
 
         Fails with:
-        WORKFLOW_NOT_FOUND: it is gone already.
-        ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+        - WORKFLOW_NOT_FOUND: it is gone already.
+        - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -474,8 +496,7 @@ class ProcessingServiceServicer:
     def GetQueue(self, request, context):
         """Tells what waits, for which device and how long. No effect.
 
-        Fails with:
-        STARTING: retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -485,8 +506,7 @@ class ProcessingServiceServicer:
         """Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
         answers, while starting and draining too, and waits for no device. No effect.
 
-        Fails with:
-        TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+        Fails with what every call can fail with, and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -497,8 +517,8 @@ class ProcessingServiceServicer:
         drain that has not come to its end. Setting the present mode again changes nothing.
 
         Fails with:
-        INVALID_FIELD: no such mode.
-        ILLEGAL_STATE: the drain has come to its end already.
+        - INVALID_FIELD: no such mode.
+        - ILLEGAL_STATE: the drain has come to its end already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -509,7 +529,7 @@ class ProcessingServiceServicer:
         second call follows the same drain.
 
         Fails with:
-        INVALID_FIELD: mend the grace period.
+        - INVALID_FIELD: mend the grace period.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -521,7 +541,7 @@ class ProcessingServiceServicer:
         The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
 
         Fails with:
-        INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+        - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -532,7 +552,7 @@ class ProcessingServiceServicer:
         No effect.
 
         Fails with:
-        INVALID_FIELD: mend the filter or the grouping.
+        - INVALID_FIELD: mend the filter or the grouping.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -696,6 +716,19 @@ def add_ProcessingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ProcessingService:
     """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
     """
 
     @staticmethod

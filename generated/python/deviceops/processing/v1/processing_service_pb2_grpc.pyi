@@ -27,7 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProcessingServiceStub:
-    """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole."""
+    """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,33 +53,32 @@ class ProcessingServiceStub:
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-    MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-    RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-    DEVICE_DISABLED: choose another device, or enable it.
-    RESERVATION_EXPIRED: reserve again.
-    ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-    CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-    QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-    BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-    STORAGE_FULL: free disk space.
-    PATH_OUTSIDE_ROOTS: move the file, or add a root.
-    NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-    STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+    - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
+    - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+    - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+    - STORAGE_FULL: free disk space.
+    - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+    - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.GetJobRequest, _processing_service_pb2.GetJobResponse]
     """Tells all about one job, with its result. No effect.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ListJobsRequest, _processing_service_pb2.ListJobsResponse]
     """Lists jobs, the newest first. No effect.
 
     Fails with:
-    INVALID_FIELD: mend page size, token or filter.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchJobRequest, _processing_service_pb2.WatchJobResponse]
     """Follows a job to its end, with everything that it makes. Any number may watch; leaving has no effect on the job.
@@ -74,8 +87,8 @@ class ProcessingServiceStub:
     job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.CancelJobRequest, _processing_service_pb2.CancelJobResponse]
     """Asks a job to stop. Answers as soon as that is noted; the job's last event is the proof that it stopped.
@@ -83,83 +96,81 @@ class ProcessingServiceStub:
     Asking again changes nothing, except that a narrower scope gives way to a wider one.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
     """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.PauseJobRequest, _processing_service_pb2.PauseJobResponse]
     """Asks a job to stand still at its next safe point, with its progress kept on disk. It gives its device memory back, except for the
     model. Asking again changes nothing.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-    STORAGE_FULL: free disk space; the job goes on.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+    - STORAGE_FULL: free disk space; the job goes on.
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ResumeJobRequest, _processing_service_pb2.ResumeJobResponse]
     """Lets a paused or interrupted job go on: it waits for its turn and continues from its checkpoint. A job that waits or runs is left as
     it is.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-    SubmitJobRequest.continue_job_id.
-    DRAINING: the server is going down; wait for its restart.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      SubmitJobRequest.continue_job_id.
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.UpdateJobRequest, _processing_service_pb2.UpdateJobResponse]
     """Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    INVALID_FIELD: mend the mask or the values.
-    ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-    ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - INVALID_FIELD: mend the mask or the values.
+    - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]
     """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
     workflow run or batch go with it. Cannot be undone.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-    ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-    ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+    - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
     """
     ListJobSteps: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ListJobStepsRequest, _processing_service_pb2.ListJobStepsResponse]
     """Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    INVALID_FIELD: mend page size, token or filter.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     OpenSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.OpenSessionRequest, _processing_service_pb2.OpenSessionResponse]
     """Opens a session. The same `request_id` gives the same session.
 
     Fails with:
-    INVALID_FIELD: mend the settings.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    QUOTA_EXCEEDED: too many sessions are open; close one.
-    STORAGE_FULL: free disk space.
-    STARTING: retry shortly. DRAINING: the server is going down.
+    - INVALID_FIELD: mend the settings.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUOTA_EXCEEDED: too many sessions are open; close one.
+    - STORAGE_FULL: free disk space.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.GetSessionRequest, _processing_service_pb2.GetSessionResponse]
     """Tells all about one session. No effect, except that it counts as a sign of life.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
+    - SESSION_NOT_FOUND: no such session; give up.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ListSessionsRequest, _processing_service_pb2.ListSessionsResponse]
     """Lists sessions, the newest first. No effect.
 
     Fails with:
-    INVALID_FIELD: mend page size, token or filter.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.UpdateSessionRequest, _processing_service_pb2.UpdateSessionResponse]
     """Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    INVALID_FIELD: mend the mask or the values.
-    ILLEGAL_STATE: it is closed.
-    ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - INVALID_FIELD: mend the mask or the values.
+    - ILLEGAL_STATE: it is closed.
+    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
@@ -167,92 +178,89 @@ class ProcessingServiceStub:
     After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
     """
     PauseSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.PauseSessionRequest, _processing_service_pb2.PauseSessionResponse]
     """Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    ILLEGAL_STATE: it is closed or closing.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - ILLEGAL_STATE: it is closed or closing.
     """
     ResumeSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ResumeSessionRequest, _processing_service_pb2.ResumeSessionResponse]
     """Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    ILLEGAL_STATE: it is closed or closing.
-    DRAINING: the server is going down; wait for its restart.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - ILLEGAL_STATE: it is closed or closing.
     """
     CancelSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.CancelSessionRequest, _processing_service_pb2.CancelSessionResponse]
     """Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    ILLEGAL_STATE: it is closed.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - ILLEGAL_STATE: it is closed.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.CloseSessionRequest, _processing_service_pb2.CloseSessionResponse]
     """Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
+    - SESSION_NOT_FOUND: no such session; give up.
     """
     ListWorkflows: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ListWorkflowsRequest, _processing_service_pb2.ListWorkflowsResponse]
     """Lists workflows by id, those that the server brought along too. No effect.
 
     Fails with:
-    INVALID_FIELD: mend page size, token or filter.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     GetWorkflow: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.GetWorkflowRequest, _processing_service_pb2.GetWorkflowResponse]
     """Tells all about one workflow. No effect.
 
     Fails with:
-    WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+    - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
     """
     RegisterWorkflow: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.RegisterWorkflowRequest, _processing_service_pb2.RegisterWorkflowResponse]
     """Checks a workflow (graph, bindings, kinds, ranges) and stores it under its id. The same workflow again changes nothing. With
     `validate_only` nothing is stored: everything wrong is told at once as findings.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-    ID_TAKEN: another workflow has that id; choose another.
-    STORAGE_FULL: free disk space.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+    - ID_TAKEN: another workflow has that id; choose another.
+    - STORAGE_FULL: free disk space.
     """
     DeleteWorkflow: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteWorkflowRequest, _processing_service_pb2.DeleteWorkflowResponse]
     """Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
 
     Fails with:
-    WORKFLOW_NOT_FOUND: it is gone already.
-    ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+    - WORKFLOW_NOT_FOUND: it is gone already.
+    - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
     """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.GetQueueRequest, _processing_service_pb2.GetQueueResponse]
     """Tells what waits, for which device and how long. No effect.
 
-    Fails with:
-    STARTING: retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     GetSystemStatus: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.GetSystemStatusRequest, _processing_service_pb2.GetSystemStatusResponse]
     """Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
     answers, while starting and draining too, and waits for no device. No effect.
 
-    Fails with:
-    TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+    Fails with what every call can fail with, and nothing else.
     """
     SetSystemMode: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.SetSystemModeRequest, _processing_service_pb2.SetSystemModeResponse]
     """Puts the server into a mode and keeps it there until this is called again; NORMAL lets the server choose by itself again, and ends a
     drain that has not come to its end. Setting the present mode again changes nothing.
 
     Fails with:
-    INVALID_FIELD: no such mode.
-    ILLEGAL_STATE: the drain has come to its end already.
+    - INVALID_FIELD: no such mode.
+    - ILLEGAL_STATE: the drain has come to its end already.
     """
     DrainSystem: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.DrainSystemRequest, _processing_service_pb2.DrainSystemResponse]
     """Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
     second call follows the same drain.
 
     Fails with:
-    INVALID_FIELD: mend the grace period.
+    - INVALID_FIELD: mend the grace period.
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchEventsRequest, _processing_service_pb2.WatchEventsResponse]
     """Follows every change of state in every domain, causes before effects. Leaving has no effect.
@@ -260,19 +268,33 @@ class ProcessingServiceStub:
     The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
 
     Fails with:
-    INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+    - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
     """
     QueryMetrics: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.QueryMetricsRequest, _processing_service_pb2.QueryMetricsResponse]
     """Counts and times what was done, grouped as asked. Figures come from the receipts of ended jobs; calls are counted since the start.
     No effect.
 
     Fails with:
-    INVALID_FIELD: mend the filter or the grouping.
+    - INVALID_FIELD: mend the filter or the grouping.
     """
 
 @_typing.type_check_only
 class ProcessingServiceAsyncStub(ProcessingServiceStub):
-    """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole."""
+    """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.SubmitJobRequest, _processing_service_pb2.SubmitJobResponse]  # type: ignore[assignment]
@@ -281,33 +303,32 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-    MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-    RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-    DEVICE_DISABLED: choose another device, or enable it.
-    RESERVATION_EXPIRED: reserve again.
-    ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-    CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-    QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-    BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-    STORAGE_FULL: free disk space.
-    PATH_OUTSIDE_ROOTS: move the file, or add a root.
-    NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-    STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+    - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+      RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+    - DEVICE_DISABLED: choose another device, or enable it.
+    - RESERVATION_EXPIRED: reserve again.
+    - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+    - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+    - STORAGE_FULL: free disk space.
+    - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+    - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.GetJobRequest, _processing_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Tells all about one job, with its result. No effect.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ListJobsRequest, _processing_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first. No effect.
 
     Fails with:
-    INVALID_FIELD: mend page size, token or filter.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchJobRequest, _processing_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follows a job to its end, with everything that it makes. Any number may watch; leaving has no effect on the job.
@@ -316,8 +337,8 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.CancelJobRequest, _processing_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. Answers as soon as that is noted; the job's last event is the proof that it stopped.
@@ -325,83 +346,81 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     Asking again changes nothing, except that a narrower scope gives way to a wider one.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.PauseJobRequest, _processing_service_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Asks a job to stand still at its next safe point, with its progress kept on disk. It gives its device memory back, except for the
     model. Asking again changes nothing.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-    STORAGE_FULL: free disk space; the job goes on.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+    - STORAGE_FULL: free disk space; the job goes on.
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ResumeJobRequest, _processing_service_pb2.ResumeJobResponse]  # type: ignore[assignment]
     """Lets a paused or interrupted job go on: it waits for its turn and continues from its checkpoint. A job that waits or runs is left as
     it is.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-    SubmitJobRequest.continue_job_id.
-    DRAINING: the server is going down; wait for its restart.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+      SubmitJobRequest.continue_job_id.
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.UpdateJobRequest, _processing_service_pb2.UpdateJobResponse]  # type: ignore[assignment]
     """Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    INVALID_FIELD: mend the mask or the values.
-    ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-    ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - INVALID_FIELD: mend the mask or the values.
+    - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
     workflow run or batch go with it. Cannot be undone.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-    ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-    ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+    - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
     """
     ListJobSteps: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ListJobStepsRequest, _processing_service_pb2.ListJobStepsResponse]  # type: ignore[assignment]
     """Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
 
     Fails with:
-    JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    INVALID_FIELD: mend page size, token or filter.
+    - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     OpenSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.OpenSessionRequest, _processing_service_pb2.OpenSessionResponse]  # type: ignore[assignment]
     """Opens a session. The same `request_id` gives the same session.
 
     Fails with:
-    INVALID_FIELD: mend the settings.
-    ID_TAKEN: the `request_id` was used for another request; choose another.
-    QUOTA_EXCEEDED: too many sessions are open; close one.
-    STORAGE_FULL: free disk space.
-    STARTING: retry shortly. DRAINING: the server is going down.
+    - INVALID_FIELD: mend the settings.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - QUOTA_EXCEEDED: too many sessions are open; close one.
+    - STORAGE_FULL: free disk space.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.GetSessionRequest, _processing_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Tells all about one session. No effect, except that it counts as a sign of life.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
+    - SESSION_NOT_FOUND: no such session; give up.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ListSessionsRequest, _processing_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists sessions, the newest first. No effect.
 
     Fails with:
-    INVALID_FIELD: mend page size, token or filter.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     UpdateSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.UpdateSessionRequest, _processing_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
     """Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    INVALID_FIELD: mend the mask or the values.
-    ILLEGAL_STATE: it is closed.
-    ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - INVALID_FIELD: mend the mask or the values.
+    - ILLEGAL_STATE: it is closed.
+    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
@@ -409,92 +428,89 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
     """
     PauseSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.PauseSessionRequest, _processing_service_pb2.PauseSessionResponse]  # type: ignore[assignment]
     """Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    ILLEGAL_STATE: it is closed or closing.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - ILLEGAL_STATE: it is closed or closing.
     """
     ResumeSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ResumeSessionRequest, _processing_service_pb2.ResumeSessionResponse]  # type: ignore[assignment]
     """Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    ILLEGAL_STATE: it is closed or closing.
-    DRAINING: the server is going down; wait for its restart.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - ILLEGAL_STATE: it is closed or closing.
     """
     CancelSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.CancelSessionRequest, _processing_service_pb2.CancelSessionResponse]  # type: ignore[assignment]
     """Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
-    ILLEGAL_STATE: it is closed.
+    - SESSION_NOT_FOUND: no such session; give up.
+    - ILLEGAL_STATE: it is closed.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.CloseSessionRequest, _processing_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
 
     Fails with:
-    SESSION_NOT_FOUND: no such session; give up.
+    - SESSION_NOT_FOUND: no such session; give up.
     """
     ListWorkflows: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ListWorkflowsRequest, _processing_service_pb2.ListWorkflowsResponse]  # type: ignore[assignment]
     """Lists workflows by id, those that the server brought along too. No effect.
 
     Fails with:
-    INVALID_FIELD: mend page size, token or filter.
+    - INVALID_FIELD: mend page size, token or filter.
     """
     GetWorkflow: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.GetWorkflowRequest, _processing_service_pb2.GetWorkflowResponse]  # type: ignore[assignment]
     """Tells all about one workflow. No effect.
 
     Fails with:
-    WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+    - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
     """
     RegisterWorkflow: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.RegisterWorkflowRequest, _processing_service_pb2.RegisterWorkflowResponse]  # type: ignore[assignment]
     """Checks a workflow (graph, bindings, kinds, ranges) and stores it under its id. The same workflow again changes nothing. With
     `validate_only` nothing is stored: everything wrong is told at once as findings.
 
     Fails with:
-    INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-    ID_TAKEN: another workflow has that id; choose another.
-    STORAGE_FULL: free disk space.
+    - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+    - ID_TAKEN: another workflow has that id; choose another.
+    - STORAGE_FULL: free disk space.
     """
     DeleteWorkflow: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteWorkflowRequest, _processing_service_pb2.DeleteWorkflowResponse]  # type: ignore[assignment]
     """Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
 
     Fails with:
-    WORKFLOW_NOT_FOUND: it is gone already.
-    ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+    - WORKFLOW_NOT_FOUND: it is gone already.
+    - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.GetQueueRequest, _processing_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """Tells what waits, for which device and how long. No effect.
 
-    Fails with:
-    STARTING: retry shortly.
+    Fails with what every call can fail with, and nothing else.
     """
     GetSystemStatus: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.GetSystemStatusRequest, _processing_service_pb2.GetSystemStatusResponse]  # type: ignore[assignment]
     """Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
     answers, while starting and draining too, and waits for no device. No effect.
 
-    Fails with:
-    TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+    Fails with what every call can fail with, and nothing else.
     """
     SetSystemMode: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.SetSystemModeRequest, _processing_service_pb2.SetSystemModeResponse]  # type: ignore[assignment]
     """Puts the server into a mode and keeps it there until this is called again; NORMAL lets the server choose by itself again, and ends a
     drain that has not come to its end. Setting the present mode again changes nothing.
 
     Fails with:
-    INVALID_FIELD: no such mode.
-    ILLEGAL_STATE: the drain has come to its end already.
+    - INVALID_FIELD: no such mode.
+    - ILLEGAL_STATE: the drain has come to its end already.
     """
     DrainSystem: _aio.UnaryStreamMultiCallable[_processing_service_pb2.DrainSystemRequest, _processing_service_pb2.DrainSystemResponse]  # type: ignore[assignment]
     """Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
     second call follows the same drain.
 
     Fails with:
-    INVALID_FIELD: mend the grace period.
+    - INVALID_FIELD: mend the grace period.
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchEventsRequest, _processing_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Follows every change of state in every domain, causes before effects. Leaving has no effect.
@@ -502,18 +518,32 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
 
     Fails with:
-    INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+    - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
     """
     QueryMetrics: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.QueryMetricsRequest, _processing_service_pb2.QueryMetricsResponse]  # type: ignore[assignment]
     """Counts and times what was done, grouped as asked. Figures come from the receipts of ended jobs; calls are counted since the start.
     No effect.
 
     Fails with:
-    INVALID_FIELD: mend the filter or the grouping.
+    - INVALID_FIELD: mend the filter or the grouping.
     """
 
 class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole."""
+    """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
+
+    Every call can fail with:
+    - STARTING: this part of the server is not ready yet; retry.
+    - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
+    - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
+    - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
+    - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
+    - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+    - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
+    - SCOPE_MISSING: the caller's token does not cover the method's scope.
+    - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.
+    - STORAGE_FAILED: the disk under the state folder returned an error; its operator has to look.
+    - INVARIANT_BROKEN: a fault of the server itself; its log tells more.
+    """
 
     @_abc_1.abstractmethod
     def SubmitJob(
@@ -526,21 +556,20 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-        MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-        RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
-        DEVICE_DISABLED: choose another device, or enable it.
-        RESERVATION_EXPIRED: reserve again.
-        ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
-        CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
-        QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
-        BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
-        STORAGE_FULL: free disk space.
-        PATH_OUTSIDE_ROOTS: move the file, or add a root.
-        NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
-        STARTING: retry shortly. DRAINING: the server is going down; use another, or wait for its restart.
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
+        - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
+          RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+        - DEVICE_DISABLED: choose another device, or enable it.
+        - RESERVATION_EXPIRED: reserve again.
+        - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+        - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
+        - STORAGE_FULL: free disk space.
+        - PATH_OUTSIDE_ROOTS: move the file, or add a root.
+        - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
         """
 
     @_abc_1.abstractmethod
@@ -552,7 +581,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells all about one job, with its result. No effect.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
         """
 
     @_abc_1.abstractmethod
@@ -564,7 +593,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists jobs, the newest first. No effect.
 
         Fails with:
-        INVALID_FIELD: mend page size, token or filter.
+        - INVALID_FIELD: mend page size, token or filter.
         """
 
     @_abc_1.abstractmethod
@@ -579,8 +608,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
         """
 
     @_abc_1.abstractmethod
@@ -594,8 +623,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         Asking again changes nothing, except that a narrower scope gives way to a wider one.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - ILLEGAL_STATE: it ended otherwise already; the facts tell its state.
         """
 
     @_abc_1.abstractmethod
@@ -608,9 +637,9 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         model. Asking again changes nothing.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
-        STORAGE_FULL: free disk space; the job goes on.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state.
+        - STORAGE_FULL: free disk space; the job goes on.
         """
 
     @_abc_1.abstractmethod
@@ -623,10 +652,9 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         it is.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
-        SubmitJobRequest.continue_job_id.
-        DRAINING: the server is going down; wait for its restart.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - ILLEGAL_STATE: it is being stopped or has ended; the facts tell its state. To go on from a failed job's checkpoint, see
+          SubmitJobRequest.continue_job_id.
         """
 
     @_abc_1.abstractmethod
@@ -638,10 +666,10 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes priority, deadlines, labels or keeping time of a job. Takes effect at once; the same call again changes nothing.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        INVALID_FIELD: mend the mask or the values.
-        ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-        ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - INVALID_FIELD: mend the mask or the values.
+        - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
+        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
         """
 
     @_abc_1.abstractmethod
@@ -654,9 +682,9 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         workflow run or batch go with it. Cannot be undone.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
-        ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-        ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
+        - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
+        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
         """
 
     @_abc_1.abstractmethod
@@ -668,8 +696,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
 
         Fails with:
-        JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        INVALID_FIELD: mend page size, token or filter.
+        - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
+        - INVALID_FIELD: mend page size, token or filter.
         """
 
     @_abc_1.abstractmethod
@@ -681,11 +709,10 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Opens a session. The same `request_id` gives the same session.
 
         Fails with:
-        INVALID_FIELD: mend the settings.
-        ID_TAKEN: the `request_id` was used for another request; choose another.
-        QUOTA_EXCEEDED: too many sessions are open; close one.
-        STORAGE_FULL: free disk space.
-        STARTING: retry shortly. DRAINING: the server is going down.
+        - INVALID_FIELD: mend the settings.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - QUOTA_EXCEEDED: too many sessions are open; close one.
+        - STORAGE_FULL: free disk space.
         """
 
     @_abc_1.abstractmethod
@@ -697,7 +724,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells all about one session. No effect, except that it counts as a sign of life.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
+        - SESSION_NOT_FOUND: no such session; give up.
         """
 
     @_abc_1.abstractmethod
@@ -709,7 +736,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists sessions, the newest first. No effect.
 
         Fails with:
-        INVALID_FIELD: mend page size, token or filter.
+        - INVALID_FIELD: mend page size, token or filter.
         """
 
     @_abc_1.abstractmethod
@@ -721,10 +748,10 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a session's settings. Takes effect at once; jobs that run are not stopped by a lower limit.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        INVALID_FIELD: mend the mask or the values.
-        ILLEGAL_STATE: it is closed.
-        ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - INVALID_FIELD: mend the mask or the values.
+        - ILLEGAL_STATE: it is closed.
+        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
         """
 
     @_abc_1.abstractmethod
@@ -738,8 +765,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
         """
 
     @_abc_1.abstractmethod
@@ -751,8 +778,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        ILLEGAL_STATE: it is closed or closing.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - ILLEGAL_STATE: it is closed or closing.
         """
 
     @_abc_1.abstractmethod
@@ -764,9 +791,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a paused session go on, with the jobs that PauseSession paused; those that were paused one by one stay so.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        ILLEGAL_STATE: it is closed or closing.
-        DRAINING: the server is going down; wait for its restart.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - ILLEGAL_STATE: it is closed or closing.
         """
 
     @_abc_1.abstractmethod
@@ -778,8 +804,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks all of a session's jobs to stop. The session stays open. Asking again is harmless.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
-        ILLEGAL_STATE: it is closed.
+        - SESSION_NOT_FOUND: no such session; give up.
+        - ILLEGAL_STATE: it is closed.
         """
 
     @_abc_1.abstractmethod
@@ -791,7 +817,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a session and says what becomes of its jobs. Their results stay until they expire. Closing a closed session changes nothing.
 
         Fails with:
-        SESSION_NOT_FOUND: no such session; give up.
+        - SESSION_NOT_FOUND: no such session; give up.
         """
 
     @_abc_1.abstractmethod
@@ -803,7 +829,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists workflows by id, those that the server brought along too. No effect.
 
         Fails with:
-        INVALID_FIELD: mend page size, token or filter.
+        - INVALID_FIELD: mend page size, token or filter.
         """
 
     @_abc_1.abstractmethod
@@ -815,7 +841,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells all about one workflow. No effect.
 
         Fails with:
-        WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
+        - WORKFLOW_NOT_FOUND: no such workflow; ListWorkflows tells which there are.
         """
 
     @_abc_1.abstractmethod
@@ -828,9 +854,9 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         `validate_only` nothing is stored: everything wrong is told at once as findings.
 
         Fails with:
-        INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
-        ID_TAKEN: another workflow has that id; choose another.
-        STORAGE_FULL: free disk space.
+        - INVALID_FIELD, UNSUPPORTED_COMBINATION, DEPENDENCY_CYCLE: mend it; all violations are listed at once.
+        - ID_TAKEN: another workflow has that id; choose another.
+        - STORAGE_FULL: free disk space.
         """
 
     @_abc_1.abstractmethod
@@ -842,8 +868,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a workflow. Runs that have been submitted are not touched: they keep their own copy.
 
         Fails with:
-        WORKFLOW_NOT_FOUND: it is gone already.
-        ILLEGAL_STATE: the server brought it along; it cannot be deleted.
+        - WORKFLOW_NOT_FOUND: it is gone already.
+        - ILLEGAL_STATE: the server brought it along; it cannot be deleted.
         """
 
     @_abc_1.abstractmethod
@@ -854,8 +880,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_processing_service_pb2.GetQueueResponse, _abc.Awaitable[_processing_service_pb2.GetQueueResponse]]:
         """Tells what waits, for which device and how long. No effect.
 
-        Fails with:
-        STARTING: retry shortly.
+        Fails with what every call can fail with, and nothing else.
         """
 
     @_abc_1.abstractmethod
@@ -867,8 +892,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells how the server is: which domain is ready and what the others wait for, mode, versions, limits, the timing of its start. Always
         answers, while starting and draining too, and waits for no device. No effect.
 
-        Fails with:
-        TOKEN_MISSING, TOKEN_INVALID: fix the configuration. Nothing else.
+        Fails with what every call can fail with, and nothing else.
         """
 
     @_abc_1.abstractmethod
@@ -881,8 +905,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         drain that has not come to its end. Setting the present mode again changes nothing.
 
         Fails with:
-        INVALID_FIELD: no such mode.
-        ILLEGAL_STATE: the drain has come to its end already.
+        - INVALID_FIELD: no such mode.
+        - ILLEGAL_STATE: the drain has come to its end already.
         """
 
     @_abc_1.abstractmethod
@@ -895,7 +919,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         second call follows the same drain.
 
         Fails with:
-        INVALID_FIELD: mend the grace period.
+        - INVALID_FIELD: mend the grace period.
         """
 
     @_abc_1.abstractmethod
@@ -909,7 +933,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
 
         Fails with:
-        INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
+        - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
         """
 
     @_abc_1.abstractmethod
@@ -922,7 +946,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         No effect.
 
         Fails with:
-        INVALID_FIELD: mend the filter or the grouping.
+        - INVALID_FIELD: mend the filter or the grouping.
         """
 
 def add_ProcessingServiceServicer_to_server(servicer: ProcessingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

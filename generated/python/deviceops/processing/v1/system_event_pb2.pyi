@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from deviceops.common.v1 import domain_pb2 as _domain_pb2
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.device.v1 import device_pb2 as _device_pb2
 from deviceops.memory.v1 import blob_pb2 as _blob_pb2
@@ -57,7 +58,7 @@ class SystemEvent(_message.Message):
     """Rises with every event, also over restarts of the server. Gaps are normal."""
     cause_sequence: _builtins.int
     """The event that led to this one: the loss of a device is the cause of its jobs' interruption. 0: none."""
-    domain: _system_status_pb2.Domain.ValueType
+    domain: _domain_pb2.Domain.ValueType
     """The domain that owns the thing."""
     severity: _error_pb2.Severity.ValueType
     """How much it matters."""
@@ -128,7 +129,7 @@ class SystemEvent(_message.Message):
         sequence: _builtins.int = ...,
         cause_sequence: _builtins.int = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
-        domain: _system_status_pb2.Domain.ValueType = ...,
+        domain: _domain_pb2.Domain.ValueType = ...,
         severity: _error_pb2.Severity.ValueType = ...,
         kind: _builtins.str = ...,
         resource_id: _builtins.str = ...,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from deviceops.common.v1 import domain_pb2 as _domain_pb2
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -21,46 +22,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _Domain:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _DomainEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Domain.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    DOMAIN_UNSPECIFIED: _Domain.ValueType  # 0
-    """Not said. In a filter: every domain."""
-    DOMAIN_DEVICE: _Domain.ValueType  # 1
-    """Devices."""
-    DOMAIN_MEMORY: _Domain.ValueType  # 2
-    """Memory and blobs."""
-    DOMAIN_MODEL: _Domain.ValueType  # 3
-    """Models."""
-    DOMAIN_INFERENCE: _Domain.ValueType  # 4
-    """Making pictures."""
-    DOMAIN_POSTPROCESSING: _Domain.ValueType  # 5
-    """Changing and checking pictures."""
-    DOMAIN_PROCESSING: _Domain.ValueType  # 6
-    """Jobs, sessions, workflows, and the server as a whole."""
-
-class Domain(_Domain, metaclass=_DomainEnumTypeWrapper):
-    """A part of the server, one for each service. Each needs the ones that DomainReadiness.depends_on names."""
-
-DOMAIN_UNSPECIFIED: Domain.ValueType  # 0
-"""Not said. In a filter: every domain."""
-DOMAIN_DEVICE: Domain.ValueType  # 1
-"""Devices."""
-DOMAIN_MEMORY: Domain.ValueType  # 2
-"""Memory and blobs."""
-DOMAIN_MODEL: Domain.ValueType  # 3
-"""Models."""
-DOMAIN_INFERENCE: Domain.ValueType  # 4
-"""Making pictures."""
-DOMAIN_POSTPROCESSING: Domain.ValueType  # 5
-"""Changing and checking pictures."""
-DOMAIN_PROCESSING: Domain.ValueType  # 6
-"""Jobs, sessions, workflows, and the server as a whole."""
-Global___Domain: _TypeAlias = Domain  # noqa: Y015
 
 class _Readiness:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -184,18 +145,18 @@ class DomainReadiness(_message.Message):
     INIT_DURATION_FIELD_NUMBER: _builtins.int
     DISABLED_METHODS_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
-    domain: Global___Domain.ValueType
+    domain: _domain_pb2.Domain.ValueType
     """The domain."""
     readiness: Global___Readiness.ValueType
     """Whether it can do its work."""
     detail: _builtins.str
     """What it does or waits for now, for people: `importing torch in the worker of gpu-1a2b3c4d`. Empty: nothing."""
     @_builtins.property
-    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[Global___Domain.ValueType]:
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_domain_pb2.Domain.ValueType]:
         """Domains that it needs."""
 
     @_builtins.property
-    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[Global___Domain.ValueType]:
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_domain_pb2.Domain.ValueType]:
         """Those of them that are not ready yet. Empty: it waits for none."""
 
     @_builtins.property
@@ -213,10 +174,10 @@ class DomainReadiness(_message.Message):
     def __init__(
         self,
         *,
-        domain: Global___Domain.ValueType = ...,
+        domain: _domain_pb2.Domain.ValueType = ...,
         readiness: Global___Readiness.ValueType = ...,
-        depends_on: _abc.Iterable[Global___Domain.ValueType] | None = ...,
-        waits_for: _abc.Iterable[Global___Domain.ValueType] | None = ...,
+        depends_on: _abc.Iterable[_domain_pb2.Domain.ValueType] | None = ...,
+        waits_for: _abc.Iterable[_domain_pb2.Domain.ValueType] | None = ...,
         detail: _builtins.str = ...,
         init_duration: _duration_pb2.Duration | None = ...,
         disabled_methods: _abc.Iterable[_builtins.str] | None = ...,

@@ -238,7 +238,7 @@ class WorkflowStep(_message.Message):
     display_name: _builtins.str
     """For people. Empty: the id."""
     may_fail: _builtins.bool
-    """True: its failure does not fail the run; steps that need it are skipped. Empty: it does."""
+    """True: its failure does not fail the run; steps that need it are skipped. Default: false, it does."""
     @_builtins.property
     def work(self) -> _work_pb2.WorkSpec:
         """What to do."""
