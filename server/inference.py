@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from deviceops.common.v1 import image_pb2
+from deviceops.common.v1 import field_capability_pb2, image_pb2
 from deviceops.inference.v1 import capability_pb2, inference_service_pb2, resolved_generation_pb2
 from domains.device.devices import Devices
 from domains.inference import limits
@@ -145,8 +145,8 @@ def to_scheduler(scheduler: Scheduler) -> capability_pb2.SchedulerInfo:
     )
 
 
-def _field(path: str) -> capability_pb2.FieldCapability:
-    field = capability_pb2.FieldCapability(field=f"generation.{path}")
+def _field(path: str) -> field_capability_pb2.FieldCapability:
+    field = field_capability_pb2.FieldCapability(field=f"generation.{path}")
     if path in _RANGES:
         field.minimum, field.maximum = _RANGES[path]
     if path in ("width_px", "height_px"):

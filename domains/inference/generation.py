@@ -33,7 +33,7 @@ class Previews(msgspec.Struct, frozen=True, kw_only=True):
     """Longer edge of a preview, 16..512."""
 
 
-class OutputFormat(msgspec.Struct, frozen=True, kw_only=True):
+class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The file that a picture becomes."""
 
     media_type: str = "image/png"
@@ -56,7 +56,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     height_px: int | None = None
     image_count: int = 1
     sampling: Sampling = Sampling()
-    output: OutputFormat = OutputFormat()
+    output: EncodeOptions = EncodeOptions()
     previews: Previews = Previews()
 
 
@@ -79,5 +79,5 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     karras_sigmas: bool
     seeds: tuple[int, ...]
     """One a picture; their number is the number of pictures."""
-    output: OutputFormat
+    output: EncodeOptions
     previews: Previews

@@ -47,7 +47,7 @@ def generate_request(wish: Wish) -> GenerateRequest:
         height_px=wish.height,
         image_count=wish.count,
         sampling=_sampling(wish),
-        output=image_pb2.OutputFormat(media_type=wish.media_type, quality=wish.quality),
+        output=image_pb2.EncodeOptions(media_type=wish.media_type, quality=wish.quality),
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
     return inference_service_pb2.GenerateRequest(generation=generation)

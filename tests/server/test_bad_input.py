@@ -55,23 +55,23 @@ CASES = {
     "long prompt": (G(prompt="x" * 40 * 1024), "generation.prompt", "32768"),
     "long negative": (G(negative_prompt="ü" * 20 * 1024), "generation.negative_prompt", "32768"),
     "PNG quality": (
-        G(output=image_pb2.OutputFormat(media_type="image/png", quality=50)),
+        G(output=image_pb2.EncodeOptions(media_type="image/png", quality=50)),
         "generation.output.quality",
         "lossless",
     ),
-    "default quality": (G(output=image_pb2.OutputFormat(quality=50)), "generation.output.quality", "lossless"),
+    "default quality": (G(output=image_pb2.EncodeOptions(quality=50)), "generation.output.quality", "lossless"),
     "JPEG quality 0": (
-        G(output=image_pb2.OutputFormat(media_type="image/jpeg", quality=0)),
+        G(output=image_pb2.EncodeOptions(media_type="image/jpeg", quality=0)),
         "generation.output.quality",
         "1..100",
     ),
     "WebP quality 101": (
-        G(output=image_pb2.OutputFormat(media_type="image/webp", quality=101)),
+        G(output=image_pb2.EncodeOptions(media_type="image/webp", quality=101)),
         "generation.output.quality",
         "1..100",
     ),
     "unknown format": (
-        G(output=image_pb2.OutputFormat(media_type="image/gif")),
+        G(output=image_pb2.EncodeOptions(media_type="image/gif")),
         "generation.output.media_type",
         "image/png",
     ),
@@ -102,7 +102,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
         height_px=100_000,
         image_count=99,
         sampling=S(steps=0, guidance_scale=math.nan, scheduler="none", seed=-5),
-        output=image_pb2.OutputFormat(media_type="image/gif"),
+        output=image_pb2.EncodeOptions(media_type="image/gif"),
     )
     options = job_event_pb2.JobOptions(labels=[label_pb2.Label(key="", value="x")], run_timeout=Duration(seconds=-1))
     refusal = ask(server, generation, options=options)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from deviceops.common.v1 import field_capability_pb2
 from deviceops.inference.v1 import capability_pb2, generation_pb2, inference_service_pb2, resolved_generation_pb2
 from domains.inference import limits
 from domains.inference.schedulers import SCHEDULERS
@@ -51,7 +52,7 @@ def test_the_schedulers_are_all_there_with_their_options(told: Answer) -> None:
     assert {one.id for one in told.schedulers if one.stochastic} == {"euler_a"}
 
 
-def fields(capability: capability_pb2.GenerationCapability) -> dict[str, capability_pb2.FieldCapability]:
+def fields(capability: capability_pb2.GenerationCapability) -> dict[str, field_capability_pb2.FieldCapability]:
     return {field.field: field for field in capability.fields}
 
 

@@ -67,7 +67,7 @@ def test_the_result_repeats_every_choice(server: RunningServer) -> None:
 @pytest.mark.parametrize("media_type", SIGNATURES)
 def test_each_format_is_what_it_says(server: RunningServer, media_type: str) -> None:
     asked = picture()
-    asked.output.CopyFrom(image_pb2.OutputFormat(media_type=media_type))
+    asked.output.CopyFrom(image_pb2.EncodeOptions(media_type=media_type))
     (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
     data = asking.blob(server, image.file.blob_id)
     assert image.file.media_type == media_type
@@ -78,7 +78,7 @@ def test_each_format_is_what_it_says(server: RunningServer, media_type: str) -> 
 
 def test_a_picture_can_go_without_its_manifest(server: RunningServer) -> None:
     asked = picture()
-    asked.output.CopyFrom(image_pb2.OutputFormat(embed_manifest=False))
+    asked.output.CopyFrom(image_pb2.EncodeOptions(manifest=image_pb2.MANIFEST_DETAIL_NONE))
     (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
     assert b"a red apple" not in asking.blob(server, image.file.blob_id)
 

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
 from domains.model.catalogue import EMBEDDED
 from tests.server import asking
@@ -226,7 +226,7 @@ def test_a_scan_outside_the_roots_is_refused(server: RunningServer, path: str) -
 @pytest.mark.usefixtures("scan")
 def test_a_found_model_makes_the_same_picture_as_the_embedded_one(server: RunningServer) -> None:
     asked = picture(steps=3)
-    asked.output.embed_manifest = False
+    asked.output.manifest = image_pb2.MANIFEST_DETAIL_NONE
     files: list[str] = []
     for model_id in ("good", "emoji-sd"):
         asked.model_id = model_id

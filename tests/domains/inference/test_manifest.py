@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.generation import OutputFormat, Previews, ResolvedGeneration
+from domains.inference.generation import EncodeOptions, Previews, ResolvedGeneration
 from domains.inference.manifest import manifest_of, parse, to_json
 
 REQUESTS = st.builds(
@@ -24,7 +24,7 @@ REQUESTS = st.builds(
     eta=st.floats(0, 1),
     karras_sigmas=st.booleans(),
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4).map(tuple),
-    output=st.builds(OutputFormat),
+    output=st.builds(EncodeOptions),
     previews=st.builds(Previews),
 )
 

@@ -30,22 +30,35 @@ namespace DeviceOps.Api.Common.V1 {
             "EQoHYmxvYl9pZBgCIAEoCUgAQggKBnNvdXJjZSKCAQoJSW1hZ2VGaWxlEg8K",
             "B2Jsb2JfaWQYASABKAkSEgoKbWVkaWFfdHlwZRgCIAEoCRIsCgRzaXplGAMg",
             "ASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNpemUSEgoKc2l6ZV9i",
-            "eXRlcxgEIAEoAxIOCgZzaGEyNTYYBSABKAkijwEKDE91dHB1dEZvcm1hdBIS",
-            "CgptZWRpYV90eXBlGAEgASgJEhQKB3F1YWxpdHkYAiABKAVIAIgBARIbCg5l",
-            "bWJlZF9tYW5pZmVzdBgDIAEoCEgBiAEBEhkKEXByZXNlcnZlX21ldGFkYXRh",
-            "GAQgASgIQgoKCF9xdWFsaXR5QhEKD19lbWJlZF9tYW5pZmVzdCqqAQoJUHJl",
-            "Y2lzaW9uEhkKFVBSRUNJU0lPTl9VTlNQRUNJRklFRBAAEhUKEVBSRUNJU0lP",
-            "Tl9GTE9BVDMyEAESFQoRUFJFQ0lTSU9OX0ZMT0FUMTYQAhIWChJQUkVDSVNJ",
-            "T05fQkZMT0FUMTYQAxIUChBQUkVDSVNJT05fRkxPQVQ4EAQSEgoOUFJFQ0lT",
-            "SU9OX0lOVDgQBRISCg5QUkVDSVNJT05fSU5UNBAGQhqqAhdEZXZpY2VPcHMu",
-            "QXBpLkNvbW1vbi5WMWIGcHJvdG8z"));
+            "eXRlcxgEIAEoAxIOCgZzaGEyNTYYBSABKAki/gEKDUVuY29kZU9wdGlvbnMS",
+            "EgoKbWVkaWFfdHlwZRgBIAEoCRIUCgdxdWFsaXR5GAIgASgFSACIAQESEAoI",
+            "bG9zc2xlc3MYAyABKAgSEQoJYml0X2RlcHRoGAQgASgFEjUKCG1hbmlmZXN0",
+            "GAUgASgOMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5NYW5pZmVzdERldGFpbBIY",
+            "ChBhMTExMV9wYXJhbWV0ZXJzGAYgASgIEhcKCnByb3ZlbmFuY2UYByABKAhI",
+            "AYgBARIZChFwcmVzZXJ2ZV9tZXRhZGF0YRgIIAEoCEIKCghfcXVhbGl0eUIN",
+            "CgtfcHJvdmVuYW5jZSqqAQoJUHJlY2lzaW9uEhkKFVBSRUNJU0lPTl9VTlNQ",
+            "RUNJRklFRBAAEhUKEVBSRUNJU0lPTl9GTE9BVDMyEAESFQoRUFJFQ0lTSU9O",
+            "X0ZMT0FUMTYQAhIWChJQUkVDSVNJT05fQkZMT0FUMTYQAxIUChBQUkVDSVNJ",
+            "T05fRkxPQVQ4EAQSEgoOUFJFQ0lTSU9OX0lOVDgQBRISCg5QUkVDSVNJT05f",
+            "SU5UNBAGKnsKCEltYWdlRml0EhkKFUlNQUdFX0ZJVF9VTlNQRUNJRklFRBAA",
+            "EhUKEUlNQUdFX0ZJVF9TVFJFVENIEAESEwoPSU1BR0VfRklUX0NPVkVSEAIS",
+            "FQoRSU1BR0VfRklUX0NPTlRBSU4QAxIRCg1JTUFHRV9GSVRfUEFEEAQqzgEK",
+            "EFJlc2FtcGxpbmdGaWx0ZXISIQodUkVTQU1QTElOR19GSUxURVJfVU5TUEVD",
+            "SUZJRUQQABIdChlSRVNBTVBMSU5HX0ZJTFRFUl9MQU5DWk9TEAESHQoZUkVT",
+            "QU1QTElOR19GSUxURVJfQklDVUJJQxACEh4KGlJFU0FNUExJTkdfRklMVEVS",
+            "X0JJTElORUFSEAMSGgoWUkVTQU1QTElOR19GSUxURVJfQVJFQRAEEh0KGVJF",
+            "U0FNUExJTkdfRklMVEVSX05FQVJFU1QQBSqBAQoOTWFuaWZlc3REZXRhaWwS",
+            "HwobTUFOSUZFU1RfREVUQUlMX1VOU1BFQ0lGSUVEEAASGAoUTUFOSUZFU1Rf",
+            "REVUQUlMX0ZVTEwQARIaChZNQU5JRkVTVF9ERVRBSUxfUkVDSVBFEAISGAoU",
+            "TUFOSUZFU1RfREVUQUlMX05PTkUQA0IaqgIXRGV2aWNlT3BzLkFwaS5Db21t",
+            "b24uVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Common.V1.Precision), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Common.V1.Precision), typeof(global::DeviceOps.Api.Common.V1.ImageFit), typeof(global::DeviceOps.Api.Common.V1.ResamplingFilter), typeof(global::DeviceOps.Api.Common.V1.ManifestDetail), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.ImageSize), global::DeviceOps.Api.Common.V1.ImageSize.Parser, new[]{ "WidthPx", "HeightPx" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.ImageInput), global::DeviceOps.Api.Common.V1.ImageInput.Parser, new[]{ "Data", "BlobId" }, new[]{ "Source" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.ImageFile), global::DeviceOps.Api.Common.V1.ImageFile.Parser, new[]{ "BlobId", "MediaType", "Size", "SizeBytes", "Sha256" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.OutputFormat), global::DeviceOps.Api.Common.V1.OutputFormat.Parser, new[]{ "MediaType", "Quality", "EmbedManifest", "PreserveMetadata" }, new[]{ "Quality", "EmbedManifest" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.EncodeOptions), global::DeviceOps.Api.Common.V1.EncodeOptions.Parser, new[]{ "MediaType", "Quality", "Lossless", "BitDepth", "Manifest", "A1111Parameters", "Provenance", "PreserveMetadata" }, new[]{ "Quality", "Provenance" }, null, null, null)
           }));
     }
     #endregion
@@ -84,6 +97,84 @@ namespace DeviceOps.Api.Common.V1 {
     /// 4-bit integer, weights only.
     /// </summary>
     [pbr::OriginalName("PRECISION_INT4")] Int4 = 6,
+  }
+
+  /// <summary>
+  /// How a picture of another size or shape is brought to a size. A1111: resize mode.
+  /// </summary>
+  public enum ImageFit {
+    /// <summary>
+    /// Not said. Of an input picture of another size: INVALID_FIELD. Of a resize step: STRETCH.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_FIT_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// Exactly this size, out of shape if need be.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_FIT_STRETCH")] Stretch = 1,
+    /// <summary>
+    /// As small as covers the size, cut at the middle to exactly this size. A1111: crop and resize.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_FIT_COVER")] Cover = 2,
+    /// <summary>
+    /// As large as fits inside; the result may be smaller than the size. Not for input pictures of a generation: INVALID_FIELD.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_FIT_CONTAIN")] Contain = 3,
+    /// <summary>
+    /// As large as fits inside, with the rest filled up to exactly this size. A1111: resize and fill.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_FIT_PAD")] Pad = 4,
+  }
+
+  /// <summary>
+  /// How pixels or latents are computed when their number changes.
+  /// </summary>
+  public enum ResamplingFilter {
+    /// <summary>
+    /// Not said: LANCZOS for pixels, BICUBIC for latents.
+    /// </summary>
+    [pbr::OriginalName("RESAMPLING_FILTER_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// Lanczos with three lobes: sharpest. Not for latents: INVALID_FIELD.
+    /// </summary>
+    [pbr::OriginalName("RESAMPLING_FILTER_LANCZOS")] Lanczos = 1,
+    /// <summary>
+    /// Cubic.
+    /// </summary>
+    [pbr::OriginalName("RESAMPLING_FILTER_BICUBIC")] Bicubic = 2,
+    /// <summary>
+    /// Linear.
+    /// </summary>
+    [pbr::OriginalName("RESAMPLING_FILTER_BILINEAR")] Bilinear = 3,
+    /// <summary>
+    /// The mean over the area: for making smaller.
+    /// </summary>
+    [pbr::OriginalName("RESAMPLING_FILTER_AREA")] Area = 4,
+    /// <summary>
+    /// The nearest pixel: keeps hard edges, for pixel art and masks.
+    /// </summary>
+    [pbr::OriginalName("RESAMPLING_FILTER_NEAREST")] Nearest = 5,
+  }
+
+  /// <summary>
+  /// How much a picture's file says about how it was made.
+  /// </summary>
+  public enum ManifestDetail {
+    /// <summary>
+    /// Not said: FULL.
+    /// </summary>
+    [pbr::OriginalName("MANIFEST_DETAIL_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// The whole resolved generation, seeds, model hashes and versions: enough to make the picture again.
+    /// </summary>
+    [pbr::OriginalName("MANIFEST_DETAIL_FULL")] Full = 1,
+    /// <summary>
+    /// FULL with the SHA-256 of each prompt in place of its text, for pictures that are handed on.
+    /// </summary>
+    [pbr::OriginalName("MANIFEST_DETAIL_RECIPE")] Recipe = 2,
+    /// <summary>
+    /// Nothing. The mark of `EncodeOptions.provenance` is written all the same.
+    /// </summary>
+    [pbr::OriginalName("MANIFEST_DETAIL_NONE")] None = 3,
   }
 
   #endregion
@@ -392,7 +483,8 @@ namespace DeviceOps.Api.Common.V1 {
     /// <summary>Field number for the "data" field.</summary>
     public const int DataFieldNumber = 1;
     /// <summary>
-    /// The encoded file (PNG, JPEG or WebP), at most 256 KiB. Larger: BAD_IMAGE, upload a blob instead.
+    /// The encoded file (PNG, JPEG, WebP or AVIF, as the capabilities list), at most 256 KiB, and 2 MiB over the whole request. More:
+    /// MESSAGE_TOO_LARGE, upload a blob instead. The server keeps it as a blob, and names that blob wherever it repeats the request.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -709,7 +801,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int MediaTypeFieldNumber = 2;
     private string mediaType_ = "";
     /// <summary>
-    /// `image/png`, `image/jpeg` or `image/webp`.
+    /// `image/png`, `image/jpeg`, `image/webp` or `image/avif`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1012,20 +1104,20 @@ namespace DeviceOps.Api.Common.V1 {
   }
 
   /// <summary>
-  /// The file that a picture becomes.
+  /// The file that a picture becomes. The capabilities list which media types and fields this server writes.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class OutputFormat : pb::IMessage<OutputFormat>
+  public sealed partial class EncodeOptions : pb::IMessage<EncodeOptions>
   #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       , pb::IBufferMessage
   #endif
   {
-    private static readonly pb::MessageParser<OutputFormat> _parser = new pb::MessageParser<OutputFormat>(() => new OutputFormat());
+    private static readonly pb::MessageParser<EncodeOptions> _parser = new pb::MessageParser<EncodeOptions>(() => new EncodeOptions());
     private pb::UnknownFieldSet _unknownFields;
     private int _hasBits0;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<OutputFormat> Parser { get { return _parser; } }
+    public static pb::MessageParser<EncodeOptions> Parser { get { return _parser; } }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1041,7 +1133,7 @@ namespace DeviceOps.Api.Common.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public OutputFormat() {
+    public EncodeOptions() {
       OnConstruction();
     }
 
@@ -1049,26 +1141,30 @@ namespace DeviceOps.Api.Common.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public OutputFormat(OutputFormat other) : this() {
+    public EncodeOptions(EncodeOptions other) : this() {
       _hasBits0 = other._hasBits0;
       mediaType_ = other.mediaType_;
       quality_ = other.quality_;
-      embedManifest_ = other.embedManifest_;
+      lossless_ = other.lossless_;
+      bitDepth_ = other.bitDepth_;
+      manifest_ = other.manifest_;
+      a1111Parameters_ = other.a1111Parameters_;
+      provenance_ = other.provenance_;
       preserveMetadata_ = other.preserveMetadata_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public OutputFormat Clone() {
-      return new OutputFormat(this);
+    public EncodeOptions Clone() {
+      return new EncodeOptions(this);
     }
 
     /// <summary>Field number for the "media_type" field.</summary>
     public const int MediaTypeFieldNumber = 1;
     private string mediaType_ = "";
     /// <summary>
-    /// `image/png` (empty: this), `image/jpeg` or `image/webp`.
+    /// `image/png` (empty: this), `image/jpeg`, `image/webp` or `image/avif`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1085,7 +1181,7 @@ namespace DeviceOps.Api.Common.V1 {
 
     private int quality_;
     /// <summary>
-    /// 1..100 for JPEG and WebP; absent: 90. PNG has none: INVALID_FIELD.
+    /// 1..100 for JPEG, and for WebP and AVIF unless `lossless`; absent: 90. Elsewhere: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1109,41 +1205,103 @@ namespace DeviceOps.Api.Common.V1 {
       _hasBits0 &= ~1;
     }
 
-    /// <summary>Field number for the "embed_manifest" field.</summary>
-    public const int EmbedManifestFieldNumber = 3;
-    private readonly static bool EmbedManifestDefaultValue = false;
-
-    private bool embedManifest_;
+    /// <summary>Field number for the "lossless" field.</summary>
+    public const int LosslessFieldNumber = 3;
+    private bool lossless_;
     /// <summary>
-    /// Whether to write the manifest (resolved request, seed, model hash, versions) into the file. Absent: yes.
+    /// Keep every pixel exactly, in WebP and AVIF. Default: false. PNG always does; JPEG cannot: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool EmbedManifest {
-      get { if ((_hasBits0 & 2) != 0) { return embedManifest_; } else { return EmbedManifestDefaultValue; } }
+    public bool Lossless {
+      get { return lossless_; }
       set {
-        _hasBits0 |= 2;
-        embedManifest_ = value;
+        lossless_ = value;
       }
     }
-    /// <summary>Gets whether the "embed_manifest" field is set</summary>
+
+    /// <summary>Field number for the "bit_depth" field.</summary>
+    public const int BitDepthFieldNumber = 4;
+    private int bitDepth_;
+    /// <summary>
+    /// Bits a colour, 8 or 16 for PNG, 8, 10 or 12 for AVIF. 0: 8. Elsewhere: INVALID_FIELD.
+    /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasEmbedManifest {
+    public int BitDepth {
+      get { return bitDepth_; }
+      set {
+        bitDepth_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "manifest" field.</summary>
+    public const int ManifestFieldNumber = 5;
+    private global::DeviceOps.Api.Common.V1.ManifestDetail manifest_ = global::DeviceOps.Api.Common.V1.ManifestDetail.Unspecified;
+    /// <summary>
+    /// How much the file says about how it was made.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ManifestDetail Manifest {
+      get { return manifest_; }
+      set {
+        manifest_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "a1111_parameters" field.</summary>
+    public const int A1111ParametersFieldNumber = 6;
+    private bool a1111Parameters_;
+    /// <summary>
+    /// Write the `parameters` text too, as A1111 and tools like it read it. Default: false. It holds the prompts: with a manifest other than
+    /// FULL it is UNSUPPORTED_COMBINATION.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool A1111Parameters {
+      get { return a1111Parameters_; }
+      set {
+        a1111Parameters_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "provenance" field.</summary>
+    public const int ProvenanceFieldNumber = 7;
+    private readonly static bool ProvenanceDefaultValue = false;
+
+    private bool provenance_;
+    /// <summary>
+    /// Mark the file as made by AI in its standard metadata (IPTC digital source type: `trainedAlgorithmicMedia`, with an input picture
+    /// `compositeWithTrainedAlgorithmicMedia`), as rules on generated pictures ask. Absent: yes. Pixels and manifest do not depend on it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Provenance {
+      get { if ((_hasBits0 & 2) != 0) { return provenance_; } else { return ProvenanceDefaultValue; } }
+      set {
+        _hasBits0 |= 2;
+        provenance_ = value;
+      }
+    }
+    /// <summary>Gets whether the "provenance" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasProvenance {
       get { return (_hasBits0 & 2) != 0; }
     }
-    /// <summary>Clears the value of the "embed_manifest" field</summary>
+    /// <summary>Clears the value of the "provenance" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearEmbedManifest() {
+    public void ClearProvenance() {
       _hasBits0 &= ~2;
     }
 
     /// <summary>Field number for the "preserve_metadata" field.</summary>
-    public const int PreserveMetadataFieldNumber = 4;
+    public const int PreserveMetadataFieldNumber = 8;
     private bool preserveMetadata_;
     /// <summary>
-    /// Whether to keep EXIF and colour profile of an input image. Default: false.
+    /// Keep EXIF and colour profile of an input picture. Default: false. Without an input picture it has no effect.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1157,12 +1315,12 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
-      return Equals(other as OutputFormat);
+      return Equals(other as EncodeOptions);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(OutputFormat other) {
+    public bool Equals(EncodeOptions other) {
       if (ReferenceEquals(other, null)) {
         return false;
       }
@@ -1171,7 +1329,11 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (MediaType != other.MediaType) return false;
       if (Quality != other.Quality) return false;
-      if (EmbedManifest != other.EmbedManifest) return false;
+      if (Lossless != other.Lossless) return false;
+      if (BitDepth != other.BitDepth) return false;
+      if (Manifest != other.Manifest) return false;
+      if (A1111Parameters != other.A1111Parameters) return false;
+      if (Provenance != other.Provenance) return false;
       if (PreserveMetadata != other.PreserveMetadata) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -1182,7 +1344,11 @@ namespace DeviceOps.Api.Common.V1 {
       int hash = 1;
       if (MediaType.Length != 0) hash ^= MediaType.GetHashCode();
       if (HasQuality) hash ^= Quality.GetHashCode();
-      if (HasEmbedManifest) hash ^= EmbedManifest.GetHashCode();
+      if (Lossless != false) hash ^= Lossless.GetHashCode();
+      if (BitDepth != 0) hash ^= BitDepth.GetHashCode();
+      if (Manifest != global::DeviceOps.Api.Common.V1.ManifestDetail.Unspecified) hash ^= Manifest.GetHashCode();
+      if (A1111Parameters != false) hash ^= A1111Parameters.GetHashCode();
+      if (HasProvenance) hash ^= Provenance.GetHashCode();
       if (PreserveMetadata != false) hash ^= PreserveMetadata.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -1210,12 +1376,28 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(16);
         output.WriteInt32(Quality);
       }
-      if (HasEmbedManifest) {
+      if (Lossless != false) {
         output.WriteRawTag(24);
-        output.WriteBool(EmbedManifest);
+        output.WriteBool(Lossless);
+      }
+      if (BitDepth != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(BitDepth);
+      }
+      if (Manifest != global::DeviceOps.Api.Common.V1.ManifestDetail.Unspecified) {
+        output.WriteRawTag(40);
+        output.WriteEnum((int) Manifest);
+      }
+      if (A1111Parameters != false) {
+        output.WriteRawTag(48);
+        output.WriteBool(A1111Parameters);
+      }
+      if (HasProvenance) {
+        output.WriteRawTag(56);
+        output.WriteBool(Provenance);
       }
       if (PreserveMetadata != false) {
-        output.WriteRawTag(32);
+        output.WriteRawTag(64);
         output.WriteBool(PreserveMetadata);
       }
       if (_unknownFields != null) {
@@ -1236,12 +1418,28 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(16);
         output.WriteInt32(Quality);
       }
-      if (HasEmbedManifest) {
+      if (Lossless != false) {
         output.WriteRawTag(24);
-        output.WriteBool(EmbedManifest);
+        output.WriteBool(Lossless);
+      }
+      if (BitDepth != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(BitDepth);
+      }
+      if (Manifest != global::DeviceOps.Api.Common.V1.ManifestDetail.Unspecified) {
+        output.WriteRawTag(40);
+        output.WriteEnum((int) Manifest);
+      }
+      if (A1111Parameters != false) {
+        output.WriteRawTag(48);
+        output.WriteBool(A1111Parameters);
+      }
+      if (HasProvenance) {
+        output.WriteRawTag(56);
+        output.WriteBool(Provenance);
       }
       if (PreserveMetadata != false) {
-        output.WriteRawTag(32);
+        output.WriteRawTag(64);
         output.WriteBool(PreserveMetadata);
       }
       if (_unknownFields != null) {
@@ -1260,7 +1458,19 @@ namespace DeviceOps.Api.Common.V1 {
       if (HasQuality) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(Quality);
       }
-      if (HasEmbedManifest) {
+      if (Lossless != false) {
+        size += 1 + 1;
+      }
+      if (BitDepth != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(BitDepth);
+      }
+      if (Manifest != global::DeviceOps.Api.Common.V1.ManifestDetail.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Manifest);
+      }
+      if (A1111Parameters != false) {
+        size += 1 + 1;
+      }
+      if (HasProvenance) {
         size += 1 + 1;
       }
       if (PreserveMetadata != false) {
@@ -1274,7 +1484,7 @@ namespace DeviceOps.Api.Common.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(OutputFormat other) {
+    public void MergeFrom(EncodeOptions other) {
       if (other == null) {
         return;
       }
@@ -1284,8 +1494,20 @@ namespace DeviceOps.Api.Common.V1 {
       if (other.HasQuality) {
         Quality = other.Quality;
       }
-      if (other.HasEmbedManifest) {
-        EmbedManifest = other.EmbedManifest;
+      if (other.Lossless != false) {
+        Lossless = other.Lossless;
+      }
+      if (other.BitDepth != 0) {
+        BitDepth = other.BitDepth;
+      }
+      if (other.Manifest != global::DeviceOps.Api.Common.V1.ManifestDetail.Unspecified) {
+        Manifest = other.Manifest;
+      }
+      if (other.A1111Parameters != false) {
+        A1111Parameters = other.A1111Parameters;
+      }
+      if (other.HasProvenance) {
+        Provenance = other.Provenance;
       }
       if (other.PreserveMetadata != false) {
         PreserveMetadata = other.PreserveMetadata;
@@ -1318,10 +1540,26 @@ namespace DeviceOps.Api.Common.V1 {
             break;
           }
           case 24: {
-            EmbedManifest = input.ReadBool();
+            Lossless = input.ReadBool();
             break;
           }
           case 32: {
+            BitDepth = input.ReadInt32();
+            break;
+          }
+          case 40: {
+            Manifest = (global::DeviceOps.Api.Common.V1.ManifestDetail) input.ReadEnum();
+            break;
+          }
+          case 48: {
+            A1111Parameters = input.ReadBool();
+            break;
+          }
+          case 56: {
+            Provenance = input.ReadBool();
+            break;
+          }
+          case 64: {
             PreserveMetadata = input.ReadBool();
             break;
           }
@@ -1353,10 +1591,26 @@ namespace DeviceOps.Api.Common.V1 {
             break;
           }
           case 24: {
-            EmbedManifest = input.ReadBool();
+            Lossless = input.ReadBool();
             break;
           }
           case 32: {
+            BitDepth = input.ReadInt32();
+            break;
+          }
+          case 40: {
+            Manifest = (global::DeviceOps.Api.Common.V1.ManifestDetail) input.ReadEnum();
+            break;
+          }
+          case 48: {
+            A1111Parameters = input.ReadBool();
+            break;
+          }
+          case 56: {
+            Provenance = input.ReadBool();
+            break;
+          }
+          case 64: {
             PreserveMetadata = input.ReadBool();
             break;
           }

@@ -28,15 +28,20 @@ namespace DeviceOps.Api.Common.V1 {
             "b3BzLmNvbW1vbi52MRofZGV2aWNlb3BzL2NvbW1vbi92MS9lcnJvci5wcm90",
             "bxofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFnZS5wcm90bxofZGV2aWNlb3Bz",
             "L2NvbW1vbi92MS9sYWJlbC5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0",
-            "aW9uLnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3RvInEK",
-            "DkRldmljZVNlbGVjdG9yEhIKCmRldmljZV9pZHMYASADKAkSOAoIc3RyYXRl",
-            "Z3kYAiABKA4yJi5kZXZpY2VvcHMuY29tbW9uLnYxLlBsYWNlbWVudFN0cmF0",
-            "ZWd5EhEKCWFsbG93X2NwdRgDIAEoCCLZAQoORmFsbGJhY2tQb2xpY3kSGgoS",
-            "YWxsb3dfb3RoZXJfZGV2aWNlGAEgASgIEhUKDWFsbG93X29mZmxvYWQYAiAB",
-            "KAgSHQoVYWxsb3dfbG93ZXJfcHJlY2lzaW9uGAMgASgIEhsKE2FsbG93X3Nt",
-            "YWxsZXJfYmF0Y2gYBCABKAgSFAoMYWxsb3dfdGlsaW5nGAUgASgIEhYKDmFs",
-            "bG93X2V2aWN0aW9uGAYgASgIEhkKDG1heF9hdHRlbXB0cxgHIAEoBUgAiAEB",
-            "Qg8KDV9tYXhfYXR0ZW1wdHMikQMKCkpvYk9wdGlvbnMSEgoKc2Vzc2lvbl9p",
+            "aW9uLnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3RvIrQB",
+            "Cg5EZXZpY2VTZWxlY3RvchISCgpkZXZpY2VfaWRzGAEgAygJEjgKCHN0cmF0",
+            "ZWd5GAIgASgOMiYuZGV2aWNlb3BzLmNvbW1vbi52MS5QbGFjZW1lbnRTdHJh",
+            "dGVneRIRCglhbGxvd19jcHUYAyABKAgSEAoIbm9kZV9pZHMYBCADKAkSLwoL",
+            "bm9kZV9sYWJlbHMYBSADKAsyGi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVs",
+            "IvYCCg5GYWxsYmFja1BvbGljeRIfChJhbGxvd19vdGhlcl9kZXZpY2UYASAB",
+            "KAhIAIgBARIaCg1hbGxvd19vZmZsb2FkGAIgASgISAGIAQESIgoVYWxsb3df",
+            "bG93ZXJfcHJlY2lzaW9uGAMgASgISAKIAQESIAoTYWxsb3dfc21hbGxlcl9i",
+            "YXRjaBgEIAEoCEgDiAEBEhkKDGFsbG93X3RpbGluZxgFIAEoCEgEiAEBEhsK",
+            "DmFsbG93X2V2aWN0aW9uGAYgASgISAWIAQESGQoMbWF4X2F0dGVtcHRzGAcg",
+            "ASgFSAaIAQFCFQoTX2FsbG93X290aGVyX2RldmljZUIQCg5fYWxsb3dfb2Zm",
+            "bG9hZEIYChZfYWxsb3dfbG93ZXJfcHJlY2lzaW9uQhYKFF9hbGxvd19zbWFs",
+            "bGVyX2JhdGNoQg8KDV9hbGxvd190aWxpbmdCEQoPX2FsbG93X2V2aWN0aW9u",
+            "Qg8KDV9tYXhfYXR0ZW1wdHMiwgMKCkpvYk9wdGlvbnMSEgoKc2Vzc2lvbl9p",
             "ZBgBIAEoCRIvCghwcmlvcml0eRgCIAEoDjIdLmRldmljZW9wcy5jb21tb24u",
             "djEuUHJpb3JpdHkSNAoHZGV2aWNlcxgDIAEoCzIjLmRldmljZW9wcy5jb21t",
             "b24udjEuRGV2aWNlU2VsZWN0b3ISNQoIZmFsbGJhY2sYBCABKAsyIy5kZXZp",
@@ -45,98 +50,110 @@ namespace DeviceOps.Api.Common.V1 {
             "bWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoGbGFi",
             "ZWxzGAcgAygLMhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbBIrCghrZWVw",
             "X2ZvchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIWCg5yZXNl",
-            "cnZhdGlvbl9pZBgJIAEoCSJiCglKb2JRdWV1ZWQSFQoIcG9zaXRpb24YASAB",
-            "KAVIAIgBARIxCg5lc3RpbWF0ZWRfd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90",
-            "b2J1Zi5EdXJhdGlvbkILCglfcG9zaXRpb24iMAoKSm9iU3RhcnRlZBIRCglk",
-            "ZXZpY2VfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoBSIgCg9Kb2JTdGFnZVN0",
-            "YXJ0ZWQSDQoFc3RhZ2UYASABKAkiigIKC0pvYlByb2dyZXNzEg0KBXN0YWdl",
-            "GAEgASgJEhEKCWNvbXBsZXRlZBgCIAEoAxINCgV0b3RhbBgDIAEoAxIMCgR1",
-            "bml0GAQgASgJEhwKD2NvbXBsZXRlZF9yYXRpbxgFIAEoAUgAiAEBEioKB2Vs",
-            "YXBzZWQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoJcmVt",
-            "YWluaW5nGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhwKD3Jh",
-            "dGVfcGVyX3NlY29uZBgIIAEoAUgBiAEBQhIKEF9jb21wbGV0ZWRfcmF0aW9C",
-            "EgoQX3JhdGVfcGVyX3NlY29uZCJ/CgpKb2JQcmV2aWV3EhMKC2ltYWdlX2lu",
-            "ZGV4GAEgASgFEgwKBHN0ZXAYAiABKAUSDAoEZGF0YRgDIAEoDBISCgptZWRp",
-            "YV90eXBlGAQgASgJEiwKBHNpemUYBSABKAsyHi5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkltYWdlU2l6ZSIuCg5Kb2JPdXRwdXRSZWFkeRINCgVpbmRleBgBIAEo",
-            "BRINCgV0b3RhbBgCIAEoBSJdCgtEZWdyYWRhdGlvbhIMCgRraW5kGAEgASgJ",
-            "EjAKBnJlYXNvbhgCIAEoDjIgLmRldmljZW9wcy5jb21tb24udjEuRXJyb3JS",
-            "ZWFzb24SDgoGZGV0YWlsGAMgASgJIgwKCkpvYlBhdXNpbmciLQoJSm9iUGF1",
-            "c2VkEg0KBXN0YWdlGAEgASgJEhEKCWNvbXBsZXRlZBgCIAEoAyIfCgpKb2JS",
-            "ZXN1bWVkEhEKCWZyb21fc3RlcBgBIAEoAyIeCg1Kb2JDYW5jZWxsaW5nEg0K",
-            "BWNhdXNlGAEgASgJIlMKDkpvYkludGVycnVwdGVkEjAKBnJlYXNvbhgBIAEo",
-            "DjIgLmRldmljZW9wcy5jb21tb24udjEuRXJyb3JSZWFzb24SDwoHbWVzc2Fn",
-            "ZRgCIAEoCSJLCgxKb2JIZWFydGJlYXQSDQoFc3RhZ2UYASABKAkSLAoJcXVp",
-            "ZXRfZm9yGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uInoKC1N0",
-            "YWdlVGltaW5nEg0KBXN0YWdlGAEgASgJEiwKCXdhbGxfdGltZRgCIAEoCzIZ",
-            "Lmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtkZXZpY2VfdGltZRgDIAEo",
-            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKIAwoHUmVjZWlwdBItCgpx",
-            "dWV1ZV90aW1lGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisK",
-            "CHJ1bl90aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAK",
-            "BnN0YWdlcxgDIAMoCzIgLmRldmljZW9wcy5jb21tb24udjEuU3RhZ2VUaW1p",
-            "bmcSHgoRcGVha19kZXZpY2VfYnl0ZXMYBCABKANIAIgBARIcCg9wZWFrX2hv",
-            "c3RfYnl0ZXMYBSABKANIAYgBARIWCg5zdGVwc19leGVjdXRlZBgGIAEoAxIS",
-            "CgpjYWNoZV9oaXRzGAcgASgDEjYKDGRlZ3JhZGF0aW9ucxgIIAMoCzIgLmRl",
-            "dmljZW9wcy5jb21tb24udjEuRGVncmFkYXRpb24SEAoIYXR0ZW1wdHMYCSAB",
-            "KAUSEQoJZGV2aWNlX2lkGAogASgJQhQKEl9wZWFrX2RldmljZV9ieXRlc0IS",
-            "ChBfcGVha19ob3N0X2J5dGVzIkoKC0ZyZWVkTWVtb3J5EhEKCWRldmljZV9p",
-            "ZBgBIAEoCRIYCgtmcmVlZF9ieXRlcxgCIAEoA0gAiAEBQg4KDF9mcmVlZF9i",
-            "eXRlcyI9CgxKb2JTdWNjZWVkZWQSLQoHcmVjZWlwdBgBIAEoCzIcLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuUmVjZWlwdCJ1ChVKb2JQYXJ0aWFsbHlTdWNjZWVk",
-            "ZWQSLQoHcmVjZWlwdBgBIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuUmVj",
-            "ZWlwdBIXCg9zdWNjZWVkZWRfY291bnQYAiABKAUSFAoMZmFpbGVkX2NvdW50",
-            "GAMgASgFImkKCUpvYkZhaWxlZBItCgdmYWlsdXJlGAEgASgLMhwuZGV2aWNl",
-            "b3BzLmNvbW1vbi52MS5GYWlsdXJlEi0KB3JlY2VpcHQYAiABKAsyHC5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLlJlY2VpcHQiuAEKDEpvYkNhbmNlbGxlZBINCgVz",
-            "dGFnZRgBIAEoCRIqCgdsYXRlbmN5GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVm",
-            "LkR1cmF0aW9uEi8KBWZyZWVkGAMgAygLMiAuZGV2aWNlb3BzLmNvbW1vbi52",
-            "MS5GcmVlZE1lbW9yeRItCgdyZWNlaXB0GAQgASgLMhwuZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5SZWNlaXB0Eg0KBWNhdXNlGAUgASgJIskICghKb2JFdmVudBIO",
-            "CgZqb2JfaWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAMSLgoKZXZlbnRfdGlt",
-            "ZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoFc3RhdGUY",
-            "BCABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlN0YXRlEjAKBnF1ZXVl",
-            "ZBgKIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSm9iUXVldWVkSAASMgoH",
-            "c3RhcnRlZBgLIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9iU3RhcnRl",
-            "ZEgAEj0KDXN0YWdlX3N0YXJ0ZWQYDCABKAsyJC5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkpvYlN0YWdlU3RhcnRlZEgAEjQKCHByb2dyZXNzGA0gASgLMiAuZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5Kb2JQcm9ncmVzc0gAEjIKB3ByZXZpZXcYDiAB",
-            "KAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlByZXZpZXdIABI7CgxvdXRw",
-            "dXRfcmVhZHkYDyABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk91dHB1",
-            "dFJlYWR5SAASNAoIZGVncmFkZWQYECABKAsyIC5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkRlZ3JhZGF0aW9uSAASMgoHcGF1c2luZxgRIAEoCzIfLmRldmljZW9w",
-            "cy5jb21tb24udjEuSm9iUGF1c2luZ0gAEjAKBnBhdXNlZBgSIAEoCzIeLmRl",
-            "dmljZW9wcy5jb21tb24udjEuSm9iUGF1c2VkSAASMgoHcmVzdW1lZBgTIAEo",
-            "CzIfLmRldmljZW9wcy5jb21tb24udjEuSm9iUmVzdW1lZEgAEjgKCmNhbmNl",
-            "bGxpbmcYFCABKAsyIi5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkNhbmNlbGxp",
-            "bmdIABI6CgtpbnRlcnJ1cHRlZBgVIAEoCzIjLmRldmljZW9wcy5jb21tb24u",
-            "djEuSm9iSW50ZXJydXB0ZWRIABI2CgloZWFydGJlYXQYFiABKAsyIS5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkpvYkhlYXJ0YmVhdEgAEjYKCXN1Y2NlZWRlZBge",
-            "IAEoCzIhLmRldmljZW9wcy5jb21tb24udjEuSm9iU3VjY2VlZGVkSAASSQoT",
-            "cGFydGlhbGx5X3N1Y2NlZWRlZBgfIAEoCzIqLmRldmljZW9wcy5jb21tb24u",
-            "djEuSm9iUGFydGlhbGx5U3VjY2VlZGVkSAASMAoGZmFpbGVkGCAgASgLMh4u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JGYWlsZWRIABI2CgljYW5jZWxsZWQY",
-            "ISABKAsyIS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkNhbmNlbGxlZEgAQgYK",
-            "BGtpbmQqnwIKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAA",
-            "EhQKEEpPQl9TVEFURV9RVUVVRUQQARIVChFKT0JfU1RBVEVfUlVOTklORxAC",
-            "EhUKEUpPQl9TVEFURV9QQVVTSU5HEAMSFAoQSk9CX1NUQVRFX1BBVVNFRBAE",
-            "EhgKFEpPQl9TVEFURV9DQU5DRUxMSU5HEAUSFwoTSk9CX1NUQVRFX1NVQ0NF",
-            "RURFRBAGEiEKHUpPQl9TVEFURV9QQVJUSUFMTFlfU1VDQ0VFREVEEAcSFAoQ",
-            "Sk9CX1NUQVRFX0ZBSUxFRBAIEhcKE0pPQl9TVEFURV9DQU5DRUxMRUQQCRIZ",
-            "ChVKT0JfU1RBVEVfSU5URVJSVVBURUQQCip1CghQcmlvcml0eRIYChRQUklP",
-            "UklUWV9VTlNQRUNJRklFRBAAEhAKDFBSSU9SSVRZX0xPVxABEhMKD1BSSU9S",
-            "SVRZX05PUk1BTBACEhEKDVBSSU9SSVRZX0hJR0gQAxIVChFQUklPUklUWV9D",
-            "UklUSUNBTBAEKtABChFQbGFjZW1lbnRTdHJhdGVneRIiCh5QTEFDRU1FTlRf",
-            "U1RSQVRFR1lfVU5TUEVDSUZJRUQQABIlCiFQTEFDRU1FTlRfU1RSQVRFR1lf",
-            "TU9ERUxfQUZGSU5JVFkQARIjCh9QTEFDRU1FTlRfU1RSQVRFR1lfTEVBU1Rf",
-            "TE9BREVEEAISJwojUExBQ0VNRU5UX1NUUkFURUdZX01PU1RfRlJFRV9NRU1P",
-            "UlkQAxIiCh5QTEFDRU1FTlRfU1RSQVRFR1lfUk9VTkRfUk9CSU4QBEIaqgIX",
-            "RGV2aWNlT3BzLkFwaS5Db21tb24uVjFiBnByb3RvMw=="));
+            "cnZhdGlvbl9pZBgJIAEoCRIvCgxsb2FkX3RpbWVvdXQYCiABKAsyGS5nb29n",
+            "bGUucHJvdG9idWYuRHVyYXRpb24iYgoJSm9iUXVldWVkEhUKCHBvc2l0aW9u",
+            "GAEgASgFSACIAQESMQoOZXN0aW1hdGVkX3dhaXQYAiABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb25CCwoJX3Bvc2l0aW9uIjAKCkpvYlN0YXJ0ZWQS",
+            "EQoJZGV2aWNlX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKAUiIAoPSm9iU3Rh",
+            "Z2VTdGFydGVkEg0KBXN0YWdlGAEgASgJIooCCgtKb2JQcm9ncmVzcxINCgVz",
+            "dGFnZRgBIAEoCRIRCgljb21wbGV0ZWQYAiABKAMSDQoFdG90YWwYAyABKAMS",
+            "DAoEdW5pdBgEIAEoCRIcCg9jb21wbGV0ZWRfcmF0aW8YBSABKAFIAIgBARIq",
+            "CgdlbGFwc2VkGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwK",
+            "CXJlbWFpbmluZxgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIc",
+            "Cg9yYXRlX3Blcl9zZWNvbmQYCCABKAFIAYgBAUISChBfY29tcGxldGVkX3Jh",
+            "dGlvQhIKEF9yYXRlX3Blcl9zZWNvbmQifwoKSm9iUHJldmlldxITCgtpbWFn",
+            "ZV9pbmRleBgBIAEoBRIMCgRzdGVwGAIgASgFEgwKBGRhdGEYAyABKAwSEgoK",
+            "bWVkaWFfdHlwZRgEIAEoCRIsCgRzaXplGAUgASgLMh4uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5JbWFnZVNpemUiLgoOSm9iT3V0cHV0UmVhZHkSDQoFaW5kZXgY",
+            "ASABKAUSDQoFdG90YWwYAiABKAUiXQoLRGVncmFkYXRpb24SDAoEa2luZBgB",
+            "IAEoCRIwCgZyZWFzb24YAiABKA4yIC5kZXZpY2VvcHMuY29tbW9uLnYxLkVy",
+            "cm9yUmVhc29uEg4KBmRldGFpbBgDIAEoCSJSCgpKb2JQYXVzaW5nEjUKBm9y",
+            "aWdpbhgBIAEoDjIlLmRldmljZW9wcy5jb21tb24udjEuSm9iQ29udHJvbE9y",
+            "aWdpbhINCgVjYXVzZRgCIAEoCSJzCglKb2JQYXVzZWQSDQoFc3RhZ2UYASAB",
+            "KAkSEQoJY29tcGxldGVkGAIgASgDEjUKBm9yaWdpbhgDIAEoDjIlLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuSm9iQ29udHJvbE9yaWdpbhINCgVjYXVzZRgEIAEo",
+            "CSJlCgpKb2JSZXN1bWVkEhEKCWZyb21fc3RlcBgBIAEoAxI1CgZvcmlnaW4Y",
+            "AiABKA4yJS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkNvbnRyb2xPcmlnaW4S",
+            "DQoFY2F1c2UYAyABKAkiHgoNSm9iQ2FuY2VsbGluZxINCgVjYXVzZRgBIAEo",
+            "CSJTCg5Kb2JJbnRlcnJ1cHRlZBIwCgZyZWFzb24YASABKA4yIC5kZXZpY2Vv",
+            "cHMuY29tbW9uLnYxLkVycm9yUmVhc29uEg8KB21lc3NhZ2UYAiABKAkiSwoM",
+            "Sm9iSGVhcnRiZWF0Eg0KBXN0YWdlGAEgASgJEiwKCXF1aWV0X2ZvchgCIAEo",
+            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ6CgtTdGFnZVRpbWluZxIN",
+            "CgVzdGFnZRgBIAEoCRIsCgl3YWxsX3RpbWUYAiABKAsyGS5nb29nbGUucHJv",
+            "dG9idWYuRHVyYXRpb24SLgoLZGV2aWNlX3RpbWUYAyABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24iiAMKB1JlY2VpcHQSLQoKcXVldWVfdGltZRgB",
+            "IAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCghydW5fdGltZRgC",
+            "IAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgZzdGFnZXMYAyAD",
+            "KAsyIC5kZXZpY2VvcHMuY29tbW9uLnYxLlN0YWdlVGltaW5nEh4KEXBlYWtf",
+            "ZGV2aWNlX2J5dGVzGAQgASgDSACIAQESHAoPcGVha19ob3N0X2J5dGVzGAUg",
+            "ASgDSAGIAQESFgoOc3RlcHNfZXhlY3V0ZWQYBiABKAMSEgoKY2FjaGVfaGl0",
+            "cxgHIAEoAxI2CgxkZWdyYWRhdGlvbnMYCCADKAsyIC5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkRlZ3JhZGF0aW9uEhAKCGF0dGVtcHRzGAkgASgFEhEKCWRldmlj",
+            "ZV9pZBgKIAEoCUIUChJfcGVha19kZXZpY2VfYnl0ZXNCEgoQX3BlYWtfaG9z",
+            "dF9ieXRlcyJKCgtGcmVlZE1lbW9yeRIRCglkZXZpY2VfaWQYASABKAkSGAoL",
+            "ZnJlZWRfYnl0ZXMYAiABKANIAIgBAUIOCgxfZnJlZWRfYnl0ZXMiPQoMSm9i",
+            "U3VjY2VlZGVkEi0KB3JlY2VpcHQYASABKAsyHC5kZXZpY2VvcHMuY29tbW9u",
+            "LnYxLlJlY2VpcHQidQoVSm9iUGFydGlhbGx5U3VjY2VlZGVkEi0KB3JlY2Vp",
+            "cHQYASABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLlJlY2VpcHQSFwoPc3Vj",
+            "Y2VlZGVkX2NvdW50GAIgASgFEhQKDGZhaWxlZF9jb3VudBgDIAEoBSJpCglK",
+            "b2JGYWlsZWQSLQoHZmFpbHVyZRgBIAEoCzIcLmRldmljZW9wcy5jb21tb24u",
+            "djEuRmFpbHVyZRItCgdyZWNlaXB0GAIgASgLMhwuZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5SZWNlaXB0IrgBCgxKb2JDYW5jZWxsZWQSDQoFc3RhZ2UYASABKAkS",
+            "KgoHbGF0ZW5jeRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIv",
+            "CgVmcmVlZBgDIAMoCzIgLmRldmljZW9wcy5jb21tb24udjEuRnJlZWRNZW1v",
+            "cnkSLQoHcmVjZWlwdBgEIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuUmVj",
+            "ZWlwdBINCgVjYXVzZRgFIAEoCSLbCAoISm9iRXZlbnQSDgoGam9iX2lkGAEg",
+            "ASgJEhAKCHNlcXVlbmNlGAIgASgDEi4KCmV2ZW50X3RpbWUYAyABKAsyGi5n",
+            "b29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKBXN0YXRlGAQgASgOMh0uZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5Kb2JTdGF0ZRIQCgh0ZXJtaW5hbBgFIAEoCBIw",
+            "CgZxdWV1ZWQYCiABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlF1ZXVl",
+            "ZEgAEjIKB3N0YXJ0ZWQYCyABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpv",
+            "YlN0YXJ0ZWRIABI9Cg1zdGFnZV9zdGFydGVkGAwgASgLMiQuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5Kb2JTdGFnZVN0YXJ0ZWRIABI0Cghwcm9ncmVzcxgNIAEo",
+            "CzIgLmRldmljZW9wcy5jb21tb24udjEuSm9iUHJvZ3Jlc3NIABIyCgdwcmV2",
+            "aWV3GA4gASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JQcmV2aWV3SAAS",
+            "OwoMb3V0cHV0X3JlYWR5GA8gASgLMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5K",
+            "b2JPdXRwdXRSZWFkeUgAEjQKCGRlZ3JhZGVkGBAgASgLMiAuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5EZWdyYWRhdGlvbkgAEjIKB3BhdXNpbmcYESABKAsyHy5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkpvYlBhdXNpbmdIABIwCgZwYXVzZWQYEiAB",
+            "KAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlBhdXNlZEgAEjIKB3Jlc3Vt",
+            "ZWQYEyABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlJlc3VtZWRIABI4",
+            "CgpjYW5jZWxsaW5nGBQgASgLMiIuZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JD",
+            "YW5jZWxsaW5nSAASOgoLaW50ZXJydXB0ZWQYFSABKAsyIy5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkpvYkludGVycnVwdGVkSAASNgoJaGVhcnRiZWF0GBYgASgL",
+            "MiEuZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JIZWFydGJlYXRIABI2CglzdWNj",
+            "ZWVkZWQYHiABKAsyIS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlN1Y2NlZWRl",
+            "ZEgAEkkKE3BhcnRpYWxseV9zdWNjZWVkZWQYHyABKAsyKi5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkpvYlBhcnRpYWxseVN1Y2NlZWRlZEgAEjAKBmZhaWxlZBgg",
+            "IAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSm9iRmFpbGVkSAASNgoJY2Fu",
+            "Y2VsbGVkGCEgASgLMiEuZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JDYW5jZWxs",
+            "ZWRIAEIGCgRraW5kKp8CCghKb2JTdGF0ZRIZChVKT0JfU1RBVEVfVU5TUEVD",
+            "SUZJRUQQABIUChBKT0JfU1RBVEVfUVVFVUVEEAESFQoRSk9CX1NUQVRFX1JV",
+            "Tk5JTkcQAhIVChFKT0JfU1RBVEVfUEFVU0lORxADEhQKEEpPQl9TVEFURV9Q",
+            "QVVTRUQQBBIYChRKT0JfU1RBVEVfQ0FOQ0VMTElORxAFEhcKE0pPQl9TVEFU",
+            "RV9TVUNDRUVERUQQBhIhCh1KT0JfU1RBVEVfUEFSVElBTExZX1NVQ0NFRURF",
+            "RBAHEhQKEEpPQl9TVEFURV9GQUlMRUQQCBIXChNKT0JfU1RBVEVfQ0FOQ0VM",
+            "TEVEEAkSGQoVSk9CX1NUQVRFX0lOVEVSUlVQVEVEEAoqdQoIUHJpb3JpdHkS",
+            "GAoUUFJJT1JJVFlfVU5TUEVDSUZJRUQQABIQCgxQUklPUklUWV9MT1cQARIT",
+            "Cg9QUklPUklUWV9OT1JNQUwQAhIRCg1QUklPUklUWV9ISUdIEAMSFQoRUFJJ",
+            "T1JJVFlfQ1JJVElDQUwQBCrQAQoRUGxhY2VtZW50U3RyYXRlZ3kSIgoeUExB",
+            "Q0VNRU5UX1NUUkFURUdZX1VOU1BFQ0lGSUVEEAASJQohUExBQ0VNRU5UX1NU",
+            "UkFURUdZX01PREVMX0FGRklOSVRZEAESIwofUExBQ0VNRU5UX1NUUkFURUdZ",
+            "X0xFQVNUX0xPQURFRBACEicKI1BMQUNFTUVOVF9TVFJBVEVHWV9NT1NUX0ZS",
+            "RUVfTUVNT1JZEAMSIgoeUExBQ0VNRU5UX1NUUkFURUdZX1JPVU5EX1JPQklO",
+            "EAQq/AEKEEpvYkNvbnRyb2xPcmlnaW4SIgoeSk9CX0NPTlRST0xfT1JJR0lO",
+            "X1VOU1BFQ0lGSUVEEAASHQoZSk9CX0NPTlRST0xfT1JJR0lOX0NBTExFUhAB",
+            "Eh4KGkpPQl9DT05UUk9MX09SSUdJTl9TRVNTSU9OEAISIQodSk9CX0NPTlRS",
+            "T0xfT1JJR0lOX1BSRUVNUFRJT04QAxIcChhKT0JfQ09OVFJPTF9PUklHSU5f",
+            "RFJBSU4QBBIjCh9KT0JfQ09OVFJPTF9PUklHSU5fREVWSUNFX1JFU0VUEAUS",
+            "HwobSk9CX0NPTlRST0xfT1JJR0lOX1JFQ09WRVJZEAZCGqoCF0RldmljZU9w",
+            "cy5BcGkuQ29tbW9uLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Common.V1.JobState), typeof(global::DeviceOps.Api.Common.V1.Priority), typeof(global::DeviceOps.Api.Common.V1.PlacementStrategy), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.DeviceSelector), global::DeviceOps.Api.Common.V1.DeviceSelector.Parser, new[]{ "DeviceIds", "Strategy", "AllowCpu" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.FallbackPolicy), global::DeviceOps.Api.Common.V1.FallbackPolicy.Parser, new[]{ "AllowOtherDevice", "AllowOffload", "AllowLowerPrecision", "AllowSmallerBatch", "AllowTiling", "AllowEviction", "MaxAttempts" }, new[]{ "MaxAttempts" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobOptions), global::DeviceOps.Api.Common.V1.JobOptions.Parser, new[]{ "SessionId", "Priority", "Devices", "Fallback", "QueueTimeout", "RunTimeout", "Labels", "KeepFor", "ReservationId" }, null, null, null, null),
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Common.V1.JobState), typeof(global::DeviceOps.Api.Common.V1.Priority), typeof(global::DeviceOps.Api.Common.V1.PlacementStrategy), typeof(global::DeviceOps.Api.Common.V1.JobControlOrigin), }, null, new pbr::GeneratedClrTypeInfo[] {
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.DeviceSelector), global::DeviceOps.Api.Common.V1.DeviceSelector.Parser, new[]{ "DeviceIds", "Strategy", "AllowCpu", "NodeIds", "NodeLabels" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.FallbackPolicy), global::DeviceOps.Api.Common.V1.FallbackPolicy.Parser, new[]{ "AllowOtherDevice", "AllowOffload", "AllowLowerPrecision", "AllowSmallerBatch", "AllowTiling", "AllowEviction", "MaxAttempts" }, new[]{ "AllowOtherDevice", "AllowOffload", "AllowLowerPrecision", "AllowSmallerBatch", "AllowTiling", "AllowEviction", "MaxAttempts" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobOptions), global::DeviceOps.Api.Common.V1.JobOptions.Parser, new[]{ "SessionId", "Priority", "Devices", "Fallback", "QueueTimeout", "RunTimeout", "Labels", "KeepFor", "ReservationId", "LoadTimeout" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobQueued), global::DeviceOps.Api.Common.V1.JobQueued.Parser, new[]{ "Position", "EstimatedWait" }, new[]{ "Position" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobStarted), global::DeviceOps.Api.Common.V1.JobStarted.Parser, new[]{ "DeviceId", "Attempt" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobStageStarted), global::DeviceOps.Api.Common.V1.JobStageStarted.Parser, new[]{ "Stage" }, null, null, null, null),
@@ -144,9 +161,9 @@ namespace DeviceOps.Api.Common.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobPreview), global::DeviceOps.Api.Common.V1.JobPreview.Parser, new[]{ "ImageIndex", "Step", "Data", "MediaType", "Size" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobOutputReady), global::DeviceOps.Api.Common.V1.JobOutputReady.Parser, new[]{ "Index", "Total" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.Degradation), global::DeviceOps.Api.Common.V1.Degradation.Parser, new[]{ "Kind", "Reason", "Detail" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobPausing), global::DeviceOps.Api.Common.V1.JobPausing.Parser, null, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobPaused), global::DeviceOps.Api.Common.V1.JobPaused.Parser, new[]{ "Stage", "Completed" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobResumed), global::DeviceOps.Api.Common.V1.JobResumed.Parser, new[]{ "FromStep" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobPausing), global::DeviceOps.Api.Common.V1.JobPausing.Parser, new[]{ "Origin", "Cause" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobPaused), global::DeviceOps.Api.Common.V1.JobPaused.Parser, new[]{ "Stage", "Completed", "Origin", "Cause" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobResumed), global::DeviceOps.Api.Common.V1.JobResumed.Parser, new[]{ "FromStep", "Origin", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobCancelling), global::DeviceOps.Api.Common.V1.JobCancelling.Parser, new[]{ "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobInterrupted), global::DeviceOps.Api.Common.V1.JobInterrupted.Parser, new[]{ "Reason", "Message" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobHeartbeat), global::DeviceOps.Api.Common.V1.JobHeartbeat.Parser, new[]{ "Stage", "QuietFor" }, null, null, null, null),
@@ -157,7 +174,7 @@ namespace DeviceOps.Api.Common.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobPartiallySucceeded), global::DeviceOps.Api.Common.V1.JobPartiallySucceeded.Parser, new[]{ "Receipt", "SucceededCount", "FailedCount" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobFailed), global::DeviceOps.Api.Common.V1.JobFailed.Parser, new[]{ "Failure", "Receipt" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobCancelled), global::DeviceOps.Api.Common.V1.JobCancelled.Parser, new[]{ "Stage", "Latency", "Freed", "Receipt", "Cause" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobEvent), global::DeviceOps.Api.Common.V1.JobEvent.Parser, new[]{ "JobId", "Sequence", "EventTime", "State", "Queued", "Started", "StageStarted", "Progress", "Preview", "OutputReady", "Degraded", "Pausing", "Paused", "Resumed", "Cancelling", "Interrupted", "Heartbeat", "Succeeded", "PartiallySucceeded", "Failed", "Cancelled" }, new[]{ "Kind" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Common.V1.JobEvent), global::DeviceOps.Api.Common.V1.JobEvent.Parser, new[]{ "JobId", "Sequence", "EventTime", "State", "Terminal", "Queued", "Started", "StageStarted", "Progress", "Preview", "OutputReady", "Degraded", "Pausing", "Paused", "Resumed", "Cancelling", "Interrupted", "Heartbeat", "Succeeded", "PartiallySucceeded", "Failed", "Cancelled" }, new[]{ "Kind" }, null, null, null)
           }));
     }
     #endregion
@@ -266,6 +283,40 @@ namespace DeviceOps.Api.Common.V1 {
     [pbr::OriginalName("PLACEMENT_STRATEGY_ROUND_ROBIN")] RoundRobin = 4,
   }
 
+  /// <summary>
+  /// Who made a job pause or go on.
+  /// </summary>
+  public enum JobControlOrigin {
+    /// <summary>
+    /// Not said; never sent.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// A call that names the job: PauseJob, ResumeJob.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_CALLER")] Caller = 1,
+    /// <summary>
+    /// A call that names its session: PauseSession, ResumeSession.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_SESSION")] Session = 2,
+    /// <summary>
+    /// The scheduler, for work of a higher priority.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_PREEMPTION")] Preemption = 3,
+    /// <summary>
+    /// A drain: the server goes down and keeps the job for its next start.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_DRAIN")] Drain = 4,
+    /// <summary>
+    /// A reset of the job's device.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_DEVICE_RESET")] DeviceReset = 5,
+    /// <summary>
+    /// The return of the server, worker or device that the job had lost.
+    /// </summary>
+    [pbr::OriginalName("JOB_CONTROL_ORIGIN_RECOVERY")] Recovery = 6,
+  }
+
   #endregion
 
   #region Messages
@@ -310,6 +361,8 @@ namespace DeviceOps.Api.Common.V1 {
       deviceIds_ = other.deviceIds_.Clone();
       strategy_ = other.strategy_;
       allowCpu_ = other.allowCpu_;
+      nodeIds_ = other.nodeIds_.Clone();
+      nodeLabels_ = other.nodeLabels_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -363,6 +416,34 @@ namespace DeviceOps.Api.Common.V1 {
       }
     }
 
+    /// <summary>Field number for the "node_ids" field.</summary>
+    public const int NodeIdsFieldNumber = 4;
+    private static readonly pb::FieldCodec<string> _repeated_nodeIds_codec
+        = pb::FieldCodec.ForString(34);
+    private readonly pbc::RepeatedField<string> nodeIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Only devices of these nodes, by id. Empty: of any node. An unknown one: NODE_NOT_FOUND.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> NodeIds {
+      get { return nodeIds_; }
+    }
+
+    /// <summary>Field number for the "node_labels" field.</summary>
+    public const int NodeLabelsFieldNumber = 5;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_nodeLabels_codec
+        = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> nodeLabels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// Only devices of nodes that have all of these labels. An empty value stands for any value of its key. At most 32.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> NodeLabels {
+      get { return nodeLabels_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -381,6 +462,8 @@ namespace DeviceOps.Api.Common.V1 {
       if(!deviceIds_.Equals(other.deviceIds_)) return false;
       if (Strategy != other.Strategy) return false;
       if (AllowCpu != other.AllowCpu) return false;
+      if(!nodeIds_.Equals(other.nodeIds_)) return false;
+      if(!nodeLabels_.Equals(other.nodeLabels_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -391,6 +474,8 @@ namespace DeviceOps.Api.Common.V1 {
       hash ^= deviceIds_.GetHashCode();
       if (Strategy != global::DeviceOps.Api.Common.V1.PlacementStrategy.Unspecified) hash ^= Strategy.GetHashCode();
       if (AllowCpu != false) hash ^= AllowCpu.GetHashCode();
+      hash ^= nodeIds_.GetHashCode();
+      hash ^= nodeLabels_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -418,6 +503,8 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(24);
         output.WriteBool(AllowCpu);
       }
+      nodeIds_.WriteTo(output, _repeated_nodeIds_codec);
+      nodeLabels_.WriteTo(output, _repeated_nodeLabels_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -437,6 +524,8 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(24);
         output.WriteBool(AllowCpu);
       }
+      nodeIds_.WriteTo(ref output, _repeated_nodeIds_codec);
+      nodeLabels_.WriteTo(ref output, _repeated_nodeLabels_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -454,6 +543,8 @@ namespace DeviceOps.Api.Common.V1 {
       if (AllowCpu != false) {
         size += 1 + 1;
       }
+      size += nodeIds_.CalculateSize(_repeated_nodeIds_codec);
+      size += nodeLabels_.CalculateSize(_repeated_nodeLabels_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -473,6 +564,8 @@ namespace DeviceOps.Api.Common.V1 {
       if (other.AllowCpu != false) {
         AllowCpu = other.AllowCpu;
       }
+      nodeIds_.Add(other.nodeIds_);
+      nodeLabels_.Add(other.nodeLabels_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -502,6 +595,14 @@ namespace DeviceOps.Api.Common.V1 {
           }
           case 24: {
             AllowCpu = input.ReadBool();
+            break;
+          }
+          case 34: {
+            nodeIds_.AddEntriesFrom(input, _repeated_nodeIds_codec);
+            break;
+          }
+          case 42: {
+            nodeLabels_.AddEntriesFrom(input, _repeated_nodeLabels_codec);
             break;
           }
         }
@@ -535,6 +636,14 @@ namespace DeviceOps.Api.Common.V1 {
             AllowCpu = input.ReadBool();
             break;
           }
+          case 34: {
+            nodeIds_.AddEntriesFrom(ref input, _repeated_nodeIds_codec);
+            break;
+          }
+          case 42: {
+            nodeLabels_.AddEntriesFrom(ref input, _repeated_nodeLabels_codec);
+            break;
+          }
         }
       }
     }
@@ -543,8 +652,8 @@ namespace DeviceOps.Api.Common.V1 {
   }
 
   /// <summary>
-  /// What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`.
-  /// An absent message allows all but another device and lower precision. A server that cannot keep a policy yet refuses it by name.
+  /// What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`. Each field has its own
+  /// default, which also holds for an absent message: a message that sets one field forbids nothing else.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class FallbackPolicy : pb::IMessage<FallbackPolicy>
@@ -601,92 +710,182 @@ namespace DeviceOps.Api.Common.V1 {
 
     /// <summary>Field number for the "allow_other_device" field.</summary>
     public const int AllowOtherDeviceFieldNumber = 1;
+    private readonly static bool AllowOtherDeviceDefaultValue = false;
+
     private bool allowOtherDevice_;
     /// <summary>
-    /// Move the work to another device that the selector admits. Default: false.
+    /// Move the work to another device that the selector admits. Absent: no.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool AllowOtherDevice {
-      get { return allowOtherDevice_; }
+      get { if ((_hasBits0 & 1) != 0) { return allowOtherDevice_; } else { return AllowOtherDeviceDefaultValue; } }
       set {
+        _hasBits0 |= 1;
         allowOtherDevice_ = value;
       }
+    }
+    /// <summary>Gets whether the "allow_other_device" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAllowOtherDevice {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "allow_other_device" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAllowOtherDevice() {
+      _hasBits0 &= ~1;
     }
 
     /// <summary>Field number for the "allow_offload" field.</summary>
     public const int AllowOffloadFieldNumber = 2;
+    private readonly static bool AllowOffloadDefaultValue = false;
+
     private bool allowOffload_;
     /// <summary>
-    /// Keep idle parts of the model in host memory. Default: false.
+    /// Keep idle parts of the model in host memory. Absent: yes.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool AllowOffload {
-      get { return allowOffload_; }
+      get { if ((_hasBits0 & 2) != 0) { return allowOffload_; } else { return AllowOffloadDefaultValue; } }
       set {
+        _hasBits0 |= 2;
         allowOffload_ = value;
       }
+    }
+    /// <summary>Gets whether the "allow_offload" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAllowOffload {
+      get { return (_hasBits0 & 2) != 0; }
+    }
+    /// <summary>Clears the value of the "allow_offload" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAllowOffload() {
+      _hasBits0 &= ~2;
     }
 
     /// <summary>Field number for the "allow_lower_precision" field.</summary>
     public const int AllowLowerPrecisionFieldNumber = 3;
+    private readonly static bool AllowLowerPrecisionDefaultValue = false;
+
     private bool allowLowerPrecision_;
     /// <summary>
-    /// Compute in a lower precision. This changes the picture. Default: false.
+    /// Compute in a lower precision. This changes the picture. Absent: no.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool AllowLowerPrecision {
-      get { return allowLowerPrecision_; }
+      get { if ((_hasBits0 & 4) != 0) { return allowLowerPrecision_; } else { return AllowLowerPrecisionDefaultValue; } }
       set {
+        _hasBits0 |= 4;
         allowLowerPrecision_ = value;
       }
+    }
+    /// <summary>Gets whether the "allow_lower_precision" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAllowLowerPrecision {
+      get { return (_hasBits0 & 4) != 0; }
+    }
+    /// <summary>Clears the value of the "allow_lower_precision" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAllowLowerPrecision() {
+      _hasBits0 &= ~4;
     }
 
     /// <summary>Field number for the "allow_smaller_batch" field.</summary>
     public const int AllowSmallerBatchFieldNumber = 4;
+    private readonly static bool AllowSmallerBatchDefaultValue = false;
+
     private bool allowSmallerBatch_;
     /// <summary>
-    /// Make the pictures one after the other instead of together. Default: false.
+    /// Make the pictures one after the other instead of together. Absent: yes.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool AllowSmallerBatch {
-      get { return allowSmallerBatch_; }
+      get { if ((_hasBits0 & 8) != 0) { return allowSmallerBatch_; } else { return AllowSmallerBatchDefaultValue; } }
       set {
+        _hasBits0 |= 8;
         allowSmallerBatch_ = value;
       }
+    }
+    /// <summary>Gets whether the "allow_smaller_batch" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAllowSmallerBatch {
+      get { return (_hasBits0 & 8) != 0; }
+    }
+    /// <summary>Clears the value of the "allow_smaller_batch" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAllowSmallerBatch() {
+      _hasBits0 &= ~8;
     }
 
     /// <summary>Field number for the "allow_tiling" field.</summary>
     public const int AllowTilingFieldNumber = 5;
+    private readonly static bool AllowTilingDefaultValue = false;
+
     private bool allowTiling_;
     /// <summary>
-    /// Decode the picture in tiles. Default: false.
+    /// Decode the picture in tiles. Absent: yes.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool AllowTiling {
-      get { return allowTiling_; }
+      get { if ((_hasBits0 & 16) != 0) { return allowTiling_; } else { return AllowTilingDefaultValue; } }
       set {
+        _hasBits0 |= 16;
         allowTiling_ = value;
       }
+    }
+    /// <summary>Gets whether the "allow_tiling" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAllowTiling {
+      get { return (_hasBits0 & 16) != 0; }
+    }
+    /// <summary>Clears the value of the "allow_tiling" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAllowTiling() {
+      _hasBits0 &= ~16;
     }
 
     /// <summary>Field number for the "allow_eviction" field.</summary>
     public const int AllowEvictionFieldNumber = 6;
+    private readonly static bool AllowEvictionDefaultValue = false;
+
     private bool allowEviction_;
     /// <summary>
-    /// Unload idle models of others. Default: false.
+    /// Unload idle models of others. Absent: yes.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool AllowEviction {
-      get { return allowEviction_; }
+      get { if ((_hasBits0 & 32) != 0) { return allowEviction_; } else { return AllowEvictionDefaultValue; } }
       set {
+        _hasBits0 |= 32;
         allowEviction_ = value;
       }
+    }
+    /// <summary>Gets whether the "allow_eviction" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAllowEviction {
+      get { return (_hasBits0 & 32) != 0; }
+    }
+    /// <summary>Clears the value of the "allow_eviction" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAllowEviction() {
+      _hasBits0 &= ~32;
     }
 
     /// <summary>Field number for the "max_attempts" field.</summary>
@@ -700,9 +899,9 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int MaxAttempts {
-      get { if ((_hasBits0 & 1) != 0) { return maxAttempts_; } else { return MaxAttemptsDefaultValue; } }
+      get { if ((_hasBits0 & 64) != 0) { return maxAttempts_; } else { return MaxAttemptsDefaultValue; } }
       set {
-        _hasBits0 |= 1;
+        _hasBits0 |= 64;
         maxAttempts_ = value;
       }
     }
@@ -710,13 +909,13 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool HasMaxAttempts {
-      get { return (_hasBits0 & 1) != 0; }
+      get { return (_hasBits0 & 64) != 0; }
     }
     /// <summary>Clears the value of the "max_attempts" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public void ClearMaxAttempts() {
-      _hasBits0 &= ~1;
+      _hasBits0 &= ~64;
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -748,12 +947,12 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (AllowOtherDevice != false) hash ^= AllowOtherDevice.GetHashCode();
-      if (AllowOffload != false) hash ^= AllowOffload.GetHashCode();
-      if (AllowLowerPrecision != false) hash ^= AllowLowerPrecision.GetHashCode();
-      if (AllowSmallerBatch != false) hash ^= AllowSmallerBatch.GetHashCode();
-      if (AllowTiling != false) hash ^= AllowTiling.GetHashCode();
-      if (AllowEviction != false) hash ^= AllowEviction.GetHashCode();
+      if (HasAllowOtherDevice) hash ^= AllowOtherDevice.GetHashCode();
+      if (HasAllowOffload) hash ^= AllowOffload.GetHashCode();
+      if (HasAllowLowerPrecision) hash ^= AllowLowerPrecision.GetHashCode();
+      if (HasAllowSmallerBatch) hash ^= AllowSmallerBatch.GetHashCode();
+      if (HasAllowTiling) hash ^= AllowTiling.GetHashCode();
+      if (HasAllowEviction) hash ^= AllowEviction.GetHashCode();
       if (HasMaxAttempts) hash ^= MaxAttempts.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -773,27 +972,27 @@ namespace DeviceOps.Api.Common.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (AllowOtherDevice != false) {
+      if (HasAllowOtherDevice) {
         output.WriteRawTag(8);
         output.WriteBool(AllowOtherDevice);
       }
-      if (AllowOffload != false) {
+      if (HasAllowOffload) {
         output.WriteRawTag(16);
         output.WriteBool(AllowOffload);
       }
-      if (AllowLowerPrecision != false) {
+      if (HasAllowLowerPrecision) {
         output.WriteRawTag(24);
         output.WriteBool(AllowLowerPrecision);
       }
-      if (AllowSmallerBatch != false) {
+      if (HasAllowSmallerBatch) {
         output.WriteRawTag(32);
         output.WriteBool(AllowSmallerBatch);
       }
-      if (AllowTiling != false) {
+      if (HasAllowTiling) {
         output.WriteRawTag(40);
         output.WriteBool(AllowTiling);
       }
-      if (AllowEviction != false) {
+      if (HasAllowEviction) {
         output.WriteRawTag(48);
         output.WriteBool(AllowEviction);
       }
@@ -811,27 +1010,27 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (AllowOtherDevice != false) {
+      if (HasAllowOtherDevice) {
         output.WriteRawTag(8);
         output.WriteBool(AllowOtherDevice);
       }
-      if (AllowOffload != false) {
+      if (HasAllowOffload) {
         output.WriteRawTag(16);
         output.WriteBool(AllowOffload);
       }
-      if (AllowLowerPrecision != false) {
+      if (HasAllowLowerPrecision) {
         output.WriteRawTag(24);
         output.WriteBool(AllowLowerPrecision);
       }
-      if (AllowSmallerBatch != false) {
+      if (HasAllowSmallerBatch) {
         output.WriteRawTag(32);
         output.WriteBool(AllowSmallerBatch);
       }
-      if (AllowTiling != false) {
+      if (HasAllowTiling) {
         output.WriteRawTag(40);
         output.WriteBool(AllowTiling);
       }
-      if (AllowEviction != false) {
+      if (HasAllowEviction) {
         output.WriteRawTag(48);
         output.WriteBool(AllowEviction);
       }
@@ -849,22 +1048,22 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (AllowOtherDevice != false) {
+      if (HasAllowOtherDevice) {
         size += 1 + 1;
       }
-      if (AllowOffload != false) {
+      if (HasAllowOffload) {
         size += 1 + 1;
       }
-      if (AllowLowerPrecision != false) {
+      if (HasAllowLowerPrecision) {
         size += 1 + 1;
       }
-      if (AllowSmallerBatch != false) {
+      if (HasAllowSmallerBatch) {
         size += 1 + 1;
       }
-      if (AllowTiling != false) {
+      if (HasAllowTiling) {
         size += 1 + 1;
       }
-      if (AllowEviction != false) {
+      if (HasAllowEviction) {
         size += 1 + 1;
       }
       if (HasMaxAttempts) {
@@ -882,22 +1081,22 @@ namespace DeviceOps.Api.Common.V1 {
       if (other == null) {
         return;
       }
-      if (other.AllowOtherDevice != false) {
+      if (other.HasAllowOtherDevice) {
         AllowOtherDevice = other.AllowOtherDevice;
       }
-      if (other.AllowOffload != false) {
+      if (other.HasAllowOffload) {
         AllowOffload = other.AllowOffload;
       }
-      if (other.AllowLowerPrecision != false) {
+      if (other.HasAllowLowerPrecision) {
         AllowLowerPrecision = other.AllowLowerPrecision;
       }
-      if (other.AllowSmallerBatch != false) {
+      if (other.HasAllowSmallerBatch) {
         AllowSmallerBatch = other.AllowSmallerBatch;
       }
-      if (other.AllowTiling != false) {
+      if (other.HasAllowTiling) {
         AllowTiling = other.AllowTiling;
       }
-      if (other.AllowEviction != false) {
+      if (other.HasAllowEviction) {
         AllowEviction = other.AllowEviction;
       }
       if (other.HasMaxAttempts) {
@@ -1051,6 +1250,7 @@ namespace DeviceOps.Api.Common.V1 {
       labels_ = other.labels_.Clone();
       keepFor_ = other.keepFor_ != null ? other.keepFor_.Clone() : null;
       reservationId_ = other.reservationId_;
+      loadTimeout_ = other.loadTimeout_ != null ? other.loadTimeout_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1195,6 +1395,21 @@ namespace DeviceOps.Api.Common.V1 {
       }
     }
 
+    /// <summary>Field number for the "load_timeout" field.</summary>
+    public const int LoadTimeoutFieldNumber = 10;
+    private global::Google.Protobuf.WellKnownTypes.Duration loadTimeout_;
+    /// <summary>
+    /// The longest that loading its models may take; then it ends with LOAD_TIMEOUT. Absent: as long as it takes.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration LoadTimeout {
+      get { return loadTimeout_; }
+      set {
+        loadTimeout_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1219,6 +1434,7 @@ namespace DeviceOps.Api.Common.V1 {
       if(!labels_.Equals(other.labels_)) return false;
       if (!object.Equals(KeepFor, other.KeepFor)) return false;
       if (ReservationId != other.ReservationId) return false;
+      if (!object.Equals(LoadTimeout, other.LoadTimeout)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1235,6 +1451,7 @@ namespace DeviceOps.Api.Common.V1 {
       hash ^= labels_.GetHashCode();
       if (keepFor_ != null) hash ^= KeepFor.GetHashCode();
       if (ReservationId.Length != 0) hash ^= ReservationId.GetHashCode();
+      if (loadTimeout_ != null) hash ^= LoadTimeout.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1286,6 +1503,10 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(74);
         output.WriteString(ReservationId);
       }
+      if (loadTimeout_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(LoadTimeout);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1329,6 +1550,10 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(74);
         output.WriteString(ReservationId);
       }
+      if (loadTimeout_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(LoadTimeout);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1363,6 +1588,9 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (ReservationId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ReservationId);
+      }
+      if (loadTimeout_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(LoadTimeout);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1415,6 +1643,12 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (other.ReservationId.Length != 0) {
         ReservationId = other.ReservationId;
+      }
+      if (other.loadTimeout_ != null) {
+        if (loadTimeout_ == null) {
+          LoadTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        LoadTimeout.MergeFrom(other.LoadTimeout);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1486,6 +1720,13 @@ namespace DeviceOps.Api.Common.V1 {
             ReservationId = input.ReadString();
             break;
           }
+          case 82: {
+            if (loadTimeout_ == null) {
+              LoadTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(LoadTimeout);
+            break;
+          }
         }
       }
     #endif
@@ -1554,6 +1795,13 @@ namespace DeviceOps.Api.Common.V1 {
           }
           case 74: {
             ReservationId = input.ReadString();
+            break;
+          }
+          case 82: {
+            if (loadTimeout_ == null) {
+              LoadTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(LoadTimeout);
             break;
           }
         }
@@ -3754,6 +4002,8 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public JobPausing(JobPausing other) : this() {
+      origin_ = other.origin_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3761,6 +4011,36 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public JobPausing Clone() {
       return new JobPausing(this);
+    }
+
+    /// <summary>Field number for the "origin" field.</summary>
+    public const int OriginFieldNumber = 1;
+    private global::DeviceOps.Api.Common.V1.JobControlOrigin origin_ = global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified;
+    /// <summary>
+    /// Who asked.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.JobControlOrigin Origin {
+      get { return origin_; }
+      set {
+        origin_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// The caller's reason, if one was given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3778,6 +4058,8 @@ namespace DeviceOps.Api.Common.V1 {
       if (ReferenceEquals(other, this)) {
         return true;
       }
+      if (Origin != other.Origin) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3785,6 +4067,8 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) hash ^= Origin.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3803,6 +4087,14 @@ namespace DeviceOps.Api.Common.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        output.WriteRawTag(8);
+        output.WriteEnum((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3813,6 +4105,14 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        output.WriteRawTag(8);
+        output.WriteEnum((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3823,6 +4123,12 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
+      }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -3834,6 +4140,12 @@ namespace DeviceOps.Api.Common.V1 {
     public void MergeFrom(JobPausing other) {
       if (other == null) {
         return;
+      }
+      if (other.Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        Origin = other.Origin;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3854,6 +4166,14 @@ namespace DeviceOps.Api.Common.V1 {
           default:
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
+          case 8: {
+            Origin = (global::DeviceOps.Api.Common.V1.JobControlOrigin) input.ReadEnum();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -3873,6 +4193,14 @@ namespace DeviceOps.Api.Common.V1 {
           default:
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
+          case 8: {
+            Origin = (global::DeviceOps.Api.Common.V1.JobControlOrigin) input.ReadEnum();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     }
@@ -3920,6 +4248,8 @@ namespace DeviceOps.Api.Common.V1 {
     public JobPaused(JobPaused other) : this() {
       stage_ = other.stage_;
       completed_ = other.completed_;
+      origin_ = other.origin_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3959,6 +4289,36 @@ namespace DeviceOps.Api.Common.V1 {
       }
     }
 
+    /// <summary>Field number for the "origin" field.</summary>
+    public const int OriginFieldNumber = 3;
+    private global::DeviceOps.Api.Common.V1.JobControlOrigin origin_ = global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified;
+    /// <summary>
+    /// Who asked.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.JobControlOrigin Origin {
+      get { return origin_; }
+      set {
+        origin_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 4;
+    private string cause_ = "";
+    /// <summary>
+    /// The caller's reason, if one was given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -3976,6 +4336,8 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (Stage != other.Stage) return false;
       if (Completed != other.Completed) return false;
+      if (Origin != other.Origin) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3985,6 +4347,8 @@ namespace DeviceOps.Api.Common.V1 {
       int hash = 1;
       if (Stage.Length != 0) hash ^= Stage.GetHashCode();
       if (Completed != 0L) hash ^= Completed.GetHashCode();
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) hash ^= Origin.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4011,6 +4375,14 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(Completed);
       }
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        output.WriteRawTag(24);
+        output.WriteEnum((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4029,6 +4401,14 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(Completed);
       }
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        output.WriteRawTag(24);
+        output.WriteEnum((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4044,6 +4424,12 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (Completed != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(Completed);
+      }
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4062,6 +4448,12 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (other.Completed != 0L) {
         Completed = other.Completed;
+      }
+      if (other.Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        Origin = other.Origin;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4090,6 +4482,14 @@ namespace DeviceOps.Api.Common.V1 {
             Completed = input.ReadInt64();
             break;
           }
+          case 24: {
+            Origin = (global::DeviceOps.Api.Common.V1.JobControlOrigin) input.ReadEnum();
+            break;
+          }
+          case 34: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -4115,6 +4515,14 @@ namespace DeviceOps.Api.Common.V1 {
           }
           case 16: {
             Completed = input.ReadInt64();
+            break;
+          }
+          case 24: {
+            Origin = (global::DeviceOps.Api.Common.V1.JobControlOrigin) input.ReadEnum();
+            break;
+          }
+          case 34: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -4163,6 +4571,8 @@ namespace DeviceOps.Api.Common.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public JobResumed(JobResumed other) : this() {
       fromStep_ = other.fromStep_;
+      origin_ = other.origin_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4187,6 +4597,36 @@ namespace DeviceOps.Api.Common.V1 {
       }
     }
 
+    /// <summary>Field number for the "origin" field.</summary>
+    public const int OriginFieldNumber = 2;
+    private global::DeviceOps.Api.Common.V1.JobControlOrigin origin_ = global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified;
+    /// <summary>
+    /// Who let it go on.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.JobControlOrigin Origin {
+      get { return origin_; }
+      set {
+        origin_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 3;
+    private string cause_ = "";
+    /// <summary>
+    /// The caller's reason, if one was given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4203,6 +4643,8 @@ namespace DeviceOps.Api.Common.V1 {
         return true;
       }
       if (FromStep != other.FromStep) return false;
+      if (Origin != other.Origin) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4211,6 +4653,8 @@ namespace DeviceOps.Api.Common.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (FromStep != 0L) hash ^= FromStep.GetHashCode();
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) hash ^= Origin.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4233,6 +4677,14 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(8);
         output.WriteInt64(FromStep);
       }
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        output.WriteRawTag(16);
+        output.WriteEnum((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4247,6 +4699,14 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(8);
         output.WriteInt64(FromStep);
       }
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        output.WriteRawTag(16);
+        output.WriteEnum((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4259,6 +4719,12 @@ namespace DeviceOps.Api.Common.V1 {
       int size = 0;
       if (FromStep != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(FromStep);
+      }
+      if (Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Origin);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4274,6 +4740,12 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (other.FromStep != 0L) {
         FromStep = other.FromStep;
+      }
+      if (other.Origin != global::DeviceOps.Api.Common.V1.JobControlOrigin.Unspecified) {
+        Origin = other.Origin;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4298,6 +4770,14 @@ namespace DeviceOps.Api.Common.V1 {
             FromStep = input.ReadInt64();
             break;
           }
+          case 16: {
+            Origin = (global::DeviceOps.Api.Common.V1.JobControlOrigin) input.ReadEnum();
+            break;
+          }
+          case 26: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -4319,6 +4799,14 @@ namespace DeviceOps.Api.Common.V1 {
             break;
           case 8: {
             FromStep = input.ReadInt64();
+            break;
+          }
+          case 16: {
+            Origin = (global::DeviceOps.Api.Common.V1.JobControlOrigin) input.ReadEnum();
+            break;
+          }
+          case 26: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -7367,6 +7855,7 @@ namespace DeviceOps.Api.Common.V1 {
       sequence_ = other.sequence_;
       eventTime_ = other.eventTime_ != null ? other.eventTime_.Clone() : null;
       state_ = other.state_;
+      terminal_ = other.terminal_;
       switch (other.KindCase) {
         case KindOneofCase.Queued:
           Queued = other.Queued.Clone();
@@ -7488,6 +7977,21 @@ namespace DeviceOps.Api.Common.V1 {
       get { return state_; }
       set {
         state_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "terminal" field.</summary>
+    public const int TerminalFieldNumber = 5;
+    private bool terminal_;
+    /// <summary>
+    /// Whether this is the job's last event. A reader who does not know the `kind` of an ending event still knows that nothing follows.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Terminal {
+      get { return terminal_; }
+      set {
+        terminal_ = value;
       }
     }
 
@@ -7801,6 +8305,7 @@ namespace DeviceOps.Api.Common.V1 {
       if (Sequence != other.Sequence) return false;
       if (!object.Equals(EventTime, other.EventTime)) return false;
       if (State != other.State) return false;
+      if (Terminal != other.Terminal) return false;
       if (!object.Equals(Queued, other.Queued)) return false;
       if (!object.Equals(Started, other.Started)) return false;
       if (!object.Equals(StageStarted, other.StageStarted)) return false;
@@ -7830,6 +8335,7 @@ namespace DeviceOps.Api.Common.V1 {
       if (Sequence != 0L) hash ^= Sequence.GetHashCode();
       if (eventTime_ != null) hash ^= EventTime.GetHashCode();
       if (State != global::DeviceOps.Api.Common.V1.JobState.Unspecified) hash ^= State.GetHashCode();
+      if (Terminal != false) hash ^= Terminal.GetHashCode();
       if (kindCase_ == KindOneofCase.Queued) hash ^= Queued.GetHashCode();
       if (kindCase_ == KindOneofCase.Started) hash ^= Started.GetHashCode();
       if (kindCase_ == KindOneofCase.StageStarted) hash ^= StageStarted.GetHashCode();
@@ -7881,6 +8387,10 @@ namespace DeviceOps.Api.Common.V1 {
       if (State != global::DeviceOps.Api.Common.V1.JobState.Unspecified) {
         output.WriteRawTag(32);
         output.WriteEnum((int) State);
+      }
+      if (Terminal != false) {
+        output.WriteRawTag(40);
+        output.WriteBool(Terminal);
       }
       if (kindCase_ == KindOneofCase.Queued) {
         output.WriteRawTag(82);
@@ -7976,6 +8486,10 @@ namespace DeviceOps.Api.Common.V1 {
         output.WriteRawTag(32);
         output.WriteEnum((int) State);
       }
+      if (Terminal != false) {
+        output.WriteRawTag(40);
+        output.WriteBool(Terminal);
+      }
       if (kindCase_ == KindOneofCase.Queued) {
         output.WriteRawTag(82);
         output.WriteMessage(Queued);
@@ -8066,6 +8580,9 @@ namespace DeviceOps.Api.Common.V1 {
       if (State != global::DeviceOps.Api.Common.V1.JobState.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) State);
       }
+      if (Terminal != false) {
+        size += 1 + 1;
+      }
       if (kindCase_ == KindOneofCase.Queued) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Queued);
       }
@@ -8143,6 +8660,9 @@ namespace DeviceOps.Api.Common.V1 {
       }
       if (other.State != global::DeviceOps.Api.Common.V1.JobState.Unspecified) {
         State = other.State;
+      }
+      if (other.Terminal != false) {
+        Terminal = other.Terminal;
       }
       switch (other.KindCase) {
         case KindOneofCase.Queued:
@@ -8285,6 +8805,10 @@ namespace DeviceOps.Api.Common.V1 {
           }
           case 32: {
             State = (global::DeviceOps.Api.Common.V1.JobState) input.ReadEnum();
+            break;
+          }
+          case 40: {
+            Terminal = input.ReadBool();
             break;
           }
           case 82: {
@@ -8476,6 +9000,10 @@ namespace DeviceOps.Api.Common.V1 {
           }
           case 32: {
             State = (global::DeviceOps.Api.Common.V1.JobState) input.ReadEnum();
+            break;
+          }
+          case 40: {
+            Terminal = input.ReadBool();
             break;
           }
           case 82: {

@@ -25,45 +25,41 @@ namespace DeviceOps.Api.Inference.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "CidkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2NhcGFiaWxpdHkucHJvdG8SFmRl",
-            "dmljZW9wcy5pbmZlcmVuY2UudjEaH2RldmljZW9wcy9jb21tb24vdjEvaW1h",
-            "Z2UucHJvdG8aMGRldmljZW9wcy9pbmZlcmVuY2UvdjEvcmVzb2x2ZWRfZ2Vu",
-            "ZXJhdGlvbi5wcm90byJPCg9TY2hlZHVsZXJPcHRpb24SDQoFZmllbGQYASAB",
-            "KAkSFQoNZGVmYXVsdF92YWx1ZRgCIAEoCRIWCg5hbGxvd2VkX3ZhbHVlcxgD",
-            "IAMoCSKsAQoNU2NoZWR1bGVySW5mbxIKCgJpZBgBIAEoCRIUCgxkaXNwbGF5",
-            "X25hbWUYAiABKAkSGQoRcmVjb21tZW5kZWRfc3RlcHMYAyABKAUSOAoHb3B0",
-            "aW9ucxgEIAMoCzInLmRldmljZW9wcy5pbmZlcmVuY2UudjEuU2NoZWR1bGVy",
-            "T3B0aW9uEhAKCGZhbWlsaWVzGAUgAygJEhIKCnN0b2NoYXN0aWMYBiABKAgi",
-            "vQEKD0ZpZWxkQ2FwYWJpbGl0eRINCgVmaWVsZBgBIAEoCRIUCgdtaW5pbXVt",
-            "GAIgASgBSACIAQESFAoHbWF4aW11bRgDIAEoAUgBiAEBEhgKC211bHRpcGxl",
-            "X29mGAQgASgBSAKIAQESFQoNZGVmYXVsdF92YWx1ZRgFIAEoCRIWCg5hbGxv",
-            "d2VkX3ZhbHVlcxgGIAMoCUIKCghfbWluaW11bUIKCghfbWF4aW11bUIOCgxf",
-            "bXVsdGlwbGVfb2Yi6gIKFEdlbmVyYXRpb25DYXBhYmlsaXR5EhEKCWRldmlj",
-            "ZV9pZBgBIAEoCRIOCgZmYW1pbHkYAiABKAkSNAoEdGFzaxgDIAEoDjImLmRl",
-            "dmljZW9wcy5pbmZlcmVuY2UudjEuR2VuZXJhdGlvblRhc2sSMgoKcHJlY2lz",
-            "aW9ucxgEIAMoDjIeLmRldmljZW9wcy5jb21tb24udjEuUHJlY2lzaW9uEjcK",
-            "BmZpZWxkcxgFIAMoCzInLmRldmljZW9wcy5pbmZlcmVuY2UudjEuRmllbGRD",
-            "YXBhYmlsaXR5EhIKCnNjaGVkdWxlcnMYBiADKAkSFQoNY29udHJvbF90eXBl",
-            "cxgHIAMoCRIXCgpiYXRjaF9zaXplGAggASgFSACIAQESGwoTbWF4X2NvbmN1",
-            "cnJlbnRfam9icxgJIAEoBRIcChRwcm9tcHRfd2luZG93X3Rva2VucxgKIAEo",
-            "BUINCgtfYmF0Y2hfc2l6ZSKVAgoPR2VuZXJhdGlvbk1vZGVsEhAKCG1vZGVs",
-            "X2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIOCgZmYW1pbHkYAyAB",
-            "KAkSGAoQcmVhZHlfZGV2aWNlX2lkcxgEIAMoCRISCgppc19kZWZhdWx0GAUg",
-            "ASgIEjMKC25hdGl2ZV9zaXplGAYgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52",
-            "MS5JbWFnZVNpemUSGQoRZGVmYXVsdF9zY2hlZHVsZXIYByABKAkSFQoNZGVm",
-            "YXVsdF9zdGVwcxgIIAEoBRIeChZkZWZhdWx0X2d1aWRhbmNlX3NjYWxlGAkg",
-            "ASgBEhUKDWtub3duX3Byb21wdHMYCiADKAki9AEKEEdlbmVyYXRpb25MaW1p",
-            "dHMSEwoLbWluX2VkZ2VfcHgYASABKAUSEwoLbWF4X2VkZ2VfcHgYAiABKAUS",
-            "GAoQZWRnZV9tdWx0aXBsZV9weBgDIAEoBRITCgttYXhfYXJlYV9weBgEIAEo",
-            "AxIRCgltYXhfc3RlcHMYBSABKAUSFwoPbWF4X2ltYWdlX2NvdW50GAYgASgF",
-            "EhgKEG1heF9wcm9tcHRfYnl0ZXMYByABKAMSFAoMbWF4X2NvbnRyb2xzGAgg",
-            "ASgFEhEKCW1heF9sb3JhcxgJIAEoBRIYChBtYXhfaW5saW5lX2J5dGVzGAog",
-            "ASgDQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5WMWIGcHJvdG8z"));
+            "dmljZW9wcy5pbmZlcmVuY2UudjEaKmRldmljZW9wcy9jb21tb24vdjEvZmll",
+            "bGRfY2FwYWJpbGl0eS5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFn",
+            "ZS5wcm90bxowZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXNvbHZlZF9nZW5l",
+            "cmF0aW9uLnByb3RvIk8KD1NjaGVkdWxlck9wdGlvbhINCgVmaWVsZBgBIAEo",
+            "CRIVCg1kZWZhdWx0X3ZhbHVlGAIgASgJEhYKDmFsbG93ZWRfdmFsdWVzGAMg",
+            "AygJIqwBCg1TY2hlZHVsZXJJbmZvEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlf",
+            "bmFtZRgCIAEoCRIZChFyZWNvbW1lbmRlZF9zdGVwcxgDIAEoBRI4CgdvcHRp",
+            "b25zGAQgAygLMicuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TY2hlZHVsZXJP",
+            "cHRpb24SEAoIZmFtaWxpZXMYBSADKAkSEgoKc3RvY2hhc3RpYxgGIAEoCCLn",
+            "AgoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEQoJZGV2aWNlX2lkGAEgASgJEg4K",
+            "BmZhbWlseRgCIAEoCRI0CgR0YXNrGAMgASgOMiYuZGV2aWNlb3BzLmluZmVy",
+            "ZW5jZS52MS5HZW5lcmF0aW9uVGFzaxIyCgpwcmVjaXNpb25zGAQgAygOMh4u",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24SNAoGZmllbGRzGAUgAygL",
+            "MiQuZGV2aWNlb3BzLmNvbW1vbi52MS5GaWVsZENhcGFiaWxpdHkSEgoKc2No",
+            "ZWR1bGVycxgGIAMoCRIVCg1jb250cm9sX3R5cGVzGAcgAygJEhcKCmJhdGNo",
+            "X3NpemUYCCABKAVIAIgBARIbChNtYXhfY29uY3VycmVudF9qb2JzGAkgASgF",
+            "EhwKFHByb21wdF93aW5kb3dfdG9rZW5zGAogASgFQg0KC19iYXRjaF9zaXpl",
+            "IpUCCg9HZW5lcmF0aW9uTW9kZWwSEAoIbW9kZWxfaWQYASABKAkSFAoMZGlz",
+            "cGxheV9uYW1lGAIgASgJEg4KBmZhbWlseRgDIAEoCRIYChByZWFkeV9kZXZp",
+            "Y2VfaWRzGAQgAygJEhIKCmlzX2RlZmF1bHQYBSABKAgSMwoLbmF0aXZlX3Np",
+            "emUYBiABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIZChFk",
+            "ZWZhdWx0X3NjaGVkdWxlchgHIAEoCRIVCg1kZWZhdWx0X3N0ZXBzGAggASgF",
+            "Eh4KFmRlZmF1bHRfZ3VpZGFuY2Vfc2NhbGUYCSABKAESFQoNa25vd25fcHJv",
+            "bXB0cxgKIAMoCSL0AQoQR2VuZXJhdGlvbkxpbWl0cxITCgttaW5fZWRnZV9w",
+            "eBgBIAEoBRITCgttYXhfZWRnZV9weBgCIAEoBRIYChBlZGdlX211bHRpcGxl",
+            "X3B4GAMgASgFEhMKC21heF9hcmVhX3B4GAQgASgDEhEKCW1heF9zdGVwcxgF",
+            "IAEoBRIXCg9tYXhfaW1hZ2VfY291bnQYBiABKAUSGAoQbWF4X3Byb21wdF9i",
+            "eXRlcxgHIAEoAxIUCgxtYXhfY29udHJvbHMYCCABKAUSEQoJbWF4X2xvcmFz",
+            "GAkgASgFEhgKEG1heF9pbmxpbmVfYnl0ZXMYCiABKANCHaoCGkRldmljZU9w",
+            "cy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SchedulerOption), global::DeviceOps.Api.Inference.V1.SchedulerOption.Parser, new[]{ "Field", "DefaultValue", "AllowedValues" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SchedulerInfo), global::DeviceOps.Api.Inference.V1.SchedulerInfo.Parser, new[]{ "Id", "DisplayName", "RecommendedSteps", "Options", "Families", "Stochastic" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.FieldCapability), global::DeviceOps.Api.Inference.V1.FieldCapability.Parser, new[]{ "Field", "Minimum", "Maximum", "MultipleOf", "DefaultValue", "AllowedValues" }, new[]{ "Minimum", "Maximum", "MultipleOf" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceId", "Family", "Task", "Precisions", "Fields", "Schedulers", "ControlTypes", "BatchSize", "MaxConcurrentJobs", "PromptWindowTokens" }, new[]{ "BatchSize" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationModel), global::DeviceOps.Api.Inference.V1.GenerationModel.Parser, new[]{ "ModelId", "DisplayName", "Family", "ReadyDeviceIds", "IsDefault", "NativeSize", "DefaultScheduler", "DefaultSteps", "DefaultGuidanceScale", "KnownPrompts" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationLimits), global::DeviceOps.Api.Inference.V1.GenerationLimits.Parser, new[]{ "MinEdgePx", "MaxEdgePx", "EdgeMultiplePx", "MaxAreaPx", "MaxSteps", "MaxImageCount", "MaxPromptBytes", "MaxControls", "MaxLoras", "MaxInlineBytes" }, null, null, null, null)
@@ -729,446 +725,6 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// What one field of Generation may be, here.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class FieldCapability : pb::IMessage<FieldCapability>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<FieldCapability> _parser = new pb::MessageParser<FieldCapability>(() => new FieldCapability());
-    private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<FieldCapability> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[2]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public FieldCapability() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public FieldCapability(FieldCapability other) : this() {
-      _hasBits0 = other._hasBits0;
-      field_ = other.field_;
-      minimum_ = other.minimum_;
-      maximum_ = other.maximum_;
-      multipleOf_ = other.multipleOf_;
-      defaultValue_ = other.defaultValue_;
-      allowedValues_ = other.allowedValues_.Clone();
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public FieldCapability Clone() {
-      return new FieldCapability(this);
-    }
-
-    /// <summary>Field number for the "field" field.</summary>
-    public const int FieldFieldNumber = 1;
-    private string field_ = "";
-    /// <summary>
-    /// Path in Generation: `sampling.steps`, `loras`. A field that no entry names must be left empty.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Field {
-      get { return field_; }
-      set {
-        field_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "minimum" field.</summary>
-    public const int MinimumFieldNumber = 2;
-    private readonly static double MinimumDefaultValue = 0D;
-
-    private double minimum_;
-    /// <summary>
-    /// Smallest value or, for a list, smallest number of entries; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Minimum {
-      get { if ((_hasBits0 & 1) != 0) { return minimum_; } else { return MinimumDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        minimum_ = value;
-      }
-    }
-    /// <summary>Gets whether the "minimum" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasMinimum {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "minimum" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearMinimum() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "maximum" field.</summary>
-    public const int MaximumFieldNumber = 3;
-    private readonly static double MaximumDefaultValue = 0D;
-
-    private double maximum_;
-    /// <summary>
-    /// Largest value, number of entries of a list, or bytes of a text; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Maximum {
-      get { if ((_hasBits0 & 2) != 0) { return maximum_; } else { return MaximumDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        maximum_ = value;
-      }
-    }
-    /// <summary>Gets whether the "maximum" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasMaximum {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "maximum" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearMaximum() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "multiple_of" field.</summary>
-    public const int MultipleOfFieldNumber = 4;
-    private readonly static double MultipleOfDefaultValue = 0D;
-
-    private double multipleOf_;
-    /// <summary>
-    /// The value must be a multiple of this; absent: any.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double MultipleOf {
-      get { if ((_hasBits0 & 4) != 0) { return multipleOf_; } else { return MultipleOfDefaultValue; } }
-      set {
-        _hasBits0 |= 4;
-        multipleOf_ = value;
-      }
-    }
-    /// <summary>Gets whether the "multiple_of" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasMultipleOf {
-      get { return (_hasBits0 & 4) != 0; }
-    }
-    /// <summary>Clears the value of the "multiple_of" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearMultipleOf() {
-      _hasBits0 &= ~4;
-    }
-
-    /// <summary>Field number for the "default_value" field.</summary>
-    public const int DefaultValueFieldNumber = 5;
-    private string defaultValue_ = "";
-    /// <summary>
-    /// What counts when the request leaves it out, as text. Empty: nothing, or it depends on the model.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string DefaultValue {
-      get { return defaultValue_; }
-      set {
-        defaultValue_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "allowed_values" field.</summary>
-    public const int AllowedValuesFieldNumber = 6;
-    private static readonly pb::FieldCodec<string> _repeated_allowedValues_codec
-        = pb::FieldCodec.ForString(50);
-    private readonly pbc::RepeatedField<string> allowedValues_ = new pbc::RepeatedField<string>();
-    /// <summary>
-    /// Values it can have, as text. Empty: any within the range.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<string> AllowedValues {
-      get { return allowedValues_; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as FieldCapability);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(FieldCapability other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (Field != other.Field) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Minimum, other.Minimum)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Maximum, other.Maximum)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(MultipleOf, other.MultipleOf)) return false;
-      if (DefaultValue != other.DefaultValue) return false;
-      if(!allowedValues_.Equals(other.allowedValues_)) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (Field.Length != 0) hash ^= Field.GetHashCode();
-      if (HasMinimum) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Minimum);
-      if (HasMaximum) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Maximum);
-      if (HasMultipleOf) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(MultipleOf);
-      if (DefaultValue.Length != 0) hash ^= DefaultValue.GetHashCode();
-      hash ^= allowedValues_.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (Field.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(Field);
-      }
-      if (HasMinimum) {
-        output.WriteRawTag(17);
-        output.WriteDouble(Minimum);
-      }
-      if (HasMaximum) {
-        output.WriteRawTag(25);
-        output.WriteDouble(Maximum);
-      }
-      if (HasMultipleOf) {
-        output.WriteRawTag(33);
-        output.WriteDouble(MultipleOf);
-      }
-      if (DefaultValue.Length != 0) {
-        output.WriteRawTag(42);
-        output.WriteString(DefaultValue);
-      }
-      allowedValues_.WriteTo(output, _repeated_allowedValues_codec);
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Field.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(Field);
-      }
-      if (HasMinimum) {
-        output.WriteRawTag(17);
-        output.WriteDouble(Minimum);
-      }
-      if (HasMaximum) {
-        output.WriteRawTag(25);
-        output.WriteDouble(Maximum);
-      }
-      if (HasMultipleOf) {
-        output.WriteRawTag(33);
-        output.WriteDouble(MultipleOf);
-      }
-      if (DefaultValue.Length != 0) {
-        output.WriteRawTag(42);
-        output.WriteString(DefaultValue);
-      }
-      allowedValues_.WriteTo(ref output, _repeated_allowedValues_codec);
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (Field.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Field);
-      }
-      if (HasMinimum) {
-        size += 1 + 8;
-      }
-      if (HasMaximum) {
-        size += 1 + 8;
-      }
-      if (HasMultipleOf) {
-        size += 1 + 8;
-      }
-      if (DefaultValue.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultValue);
-      }
-      size += allowedValues_.CalculateSize(_repeated_allowedValues_codec);
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(FieldCapability other) {
-      if (other == null) {
-        return;
-      }
-      if (other.Field.Length != 0) {
-        Field = other.Field;
-      }
-      if (other.HasMinimum) {
-        Minimum = other.Minimum;
-      }
-      if (other.HasMaximum) {
-        Maximum = other.Maximum;
-      }
-      if (other.HasMultipleOf) {
-        MultipleOf = other.MultipleOf;
-      }
-      if (other.DefaultValue.Length != 0) {
-        DefaultValue = other.DefaultValue;
-      }
-      allowedValues_.Add(other.allowedValues_);
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 10: {
-            Field = input.ReadString();
-            break;
-          }
-          case 17: {
-            Minimum = input.ReadDouble();
-            break;
-          }
-          case 25: {
-            Maximum = input.ReadDouble();
-            break;
-          }
-          case 33: {
-            MultipleOf = input.ReadDouble();
-            break;
-          }
-          case 42: {
-            DefaultValue = input.ReadString();
-            break;
-          }
-          case 50: {
-            allowedValues_.AddEntriesFrom(input, _repeated_allowedValues_codec);
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 10: {
-            Field = input.ReadString();
-            break;
-          }
-          case 17: {
-            Minimum = input.ReadDouble();
-            break;
-          }
-          case 25: {
-            Maximum = input.ReadDouble();
-            break;
-          }
-          case 33: {
-            MultipleOf = input.ReadDouble();
-            break;
-          }
-          case 42: {
-            DefaultValue = input.ReadString();
-            break;
-          }
-          case 50: {
-            allowedValues_.AddEntriesFrom(ref input, _repeated_allowedValues_codec);
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
   /// What one device can do for one family and one task.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -1187,7 +743,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1288,15 +844,15 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "fields" field.</summary>
     public const int FieldsFieldNumber = 5;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.FieldCapability> _repeated_fields_codec
-        = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Inference.V1.FieldCapability.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.FieldCapability> fields_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.FieldCapability>();
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.FieldCapability> _repeated_fields_codec
+        = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.FieldCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> fields_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability>();
     /// <summary>
     /// The fields that a request may set, with their ranges and defaults. All others: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.FieldCapability> Fields {
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> Fields {
       get { return fields_; }
     }
 
@@ -1725,7 +1281,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[3]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2276,7 +1832,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[5]; }
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

@@ -26,79 +26,77 @@ namespace DeviceOps.Api.Inference.V1 {
           string.Concat(
             "CilkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2NvbmRpdGlvbmluZy5wcm90bxIW",
             "ZGV2aWNlb3BzLmluZmVyZW5jZS52MRofZGV2aWNlb3BzL2NvbW1vbi92MS9p",
-            "bWFnZS5wcm90byKOAQoJSW5pdEltYWdlEi4KBWltYWdlGAEgASgLMh8uZGV2",
+            "bWFnZS5wcm90byKLAQoJSW5pdEltYWdlEi4KBWltYWdlGAEgASgLMh8uZGV2",
             "aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhUKCHN0cmVuZ3RoGAIgASgB",
-            "SACIAQESLQoDZml0GAMgASgOMiAuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5J",
-            "bWFnZUZpdEILCglfc3RyZW5ndGgirgIKC0lucGFpbnRNYXNrEi4KBWltYWdl",
-            "GAEgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhQKB2Js",
-            "dXJfcHgYAiABKAVIAIgBARITCgtkaWxhdGlvbl9weBgDIAEoBRIOCgZpbnZl",
-            "cnQYBCABKAgSMAoFYmxlbmQYBSABKA4yIS5kZXZpY2VvcHMuaW5mZXJlbmNl",
-            "LnYxLk1hc2tCbGVuZBIuCgRmaWxsGAYgASgOMiAuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5NYXNrRmlsbBIUCgx6b29tX3RvX21hc2sYByABKAgSHAoPem9v",
-            "bV9wYWRkaW5nX3B4GAggASgFSAGIAQFCCgoIX2JsdXJfcHhCEgoQX3pvb21f",
-            "cGFkZGluZ19weCKoAQoIT3V0cGFpbnQSDwoHbGVmdF9weBgBIAEoBRIOCgZ0",
-            "b3BfcHgYAiABKAUSEAoIcmlnaHRfcHgYAyABKAUSEQoJYm90dG9tX3B4GAQg",
-            "ASgFEhcKCm92ZXJsYXBfcHgYBSABKAVIAIgBARIuCgRmaWxsGAYgASgOMiAu",
-            "ZGV2aWNlb3BzLmluZmVyZW5jZS52MS5NYXNrRmlsbEINCgtfb3ZlcmxhcF9w",
-            "eCJyChJDYW5ueVByZXByb2Nlc3NpbmcSGgoNbG93X3RocmVzaG9sZBgBIAEo",
-            "BUgAiAEBEhsKDmhpZ2hfdGhyZXNob2xkGAIgASgFSAGIAQFCEAoOX2xvd190",
-            "aHJlc2hvbGRCEQoPX2hpZ2hfdGhyZXNob2xkIiYKEkRlcHRoUHJlcHJvY2Vz",
-            "c2luZxIQCghtb2RlbF9pZBgBIAEoCSJDChFQb3NlUHJlcHJvY2Vzc2luZxIQ",
-            "Cghtb2RlbF9pZBgBIAEoCRINCgVoYW5kcxgCIAEoCBINCgVmYWNlcxgDIAEo",
-            "CCJFChVTY3JpYmJsZVByZXByb2Nlc3NpbmcSGgoNY29hcnNlbmVzc19weBgB",
-            "IAEoAUgAiAEBQhAKDl9jb2Fyc2VuZXNzX3B4IikKFVNvZnRFZGdlUHJlcHJv",
-            "Y2Vzc2luZxIQCghtb2RlbF9pZBgBIAEoCSIoChRMaW5lQXJ0UHJlcHJvY2Vz",
-            "c2luZxIQCghtb2RlbF9pZBgBIAEoCSInChNOb3JtYWxQcmVwcm9jZXNzaW5n",
-            "EhAKCG1vZGVsX2lkGAEgASgJIi0KGVNlZ21lbnRhdGlvblByZXByb2Nlc3Np",
-            "bmcSEAoIbW9kZWxfaWQYASABKAkiSAoYTGluZVNlZ21lbnRQcmVwcm9jZXNz",
-            "aW5nEhoKDW1pbl9sZW5ndGhfcHgYASABKAVIAIgBAUIQCg5fbWluX2xlbmd0",
-            "aF9weCLxBAoUQ29udHJvbFByZXByb2Nlc3NpbmcSOwoFY2FubnkYASABKAsy",
-            "Ki5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNhbm55UHJlcHJvY2Vzc2luZ0gA",
-            "EjsKBWRlcHRoGAIgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXB0",
-            "aFByZXByb2Nlc3NpbmdIABI5CgRwb3NlGAMgASgLMikuZGV2aWNlb3BzLmlu",
-            "ZmVyZW5jZS52MS5Qb3NlUHJlcHJvY2Vzc2luZ0gAEkEKCHNjcmliYmxlGAQg",
-            "ASgLMi0uZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TY3JpYmJsZVByZXByb2Nl",
-            "c3NpbmdIABJCCglzb2Z0X2VkZ2UYBSABKAsyLS5kZXZpY2VvcHMuaW5mZXJl",
-            "bmNlLnYxLlNvZnRFZGdlUHJlcHJvY2Vzc2luZ0gAEkAKCGxpbmVfYXJ0GAYg",
-            "ASgLMiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5MaW5lQXJ0UHJlcHJvY2Vz",
-            "c2luZ0gAEj0KBm5vcm1hbBgHIAEoCzIrLmRldmljZW9wcy5pbmZlcmVuY2Uu",
-            "djEuTm9ybWFsUHJlcHJvY2Vzc2luZ0gAEkkKDHNlZ21lbnRhdGlvbhgIIAEo",
-            "CzIxLmRldmljZW9wcy5pbmZlcmVuY2UudjEuU2VnbWVudGF0aW9uUHJlcHJv",
-            "Y2Vzc2luZ0gAEkkKDWxpbmVfc2VnbWVudHMYCSABKAsyMC5kZXZpY2VvcHMu",
-            "aW5mZXJlbmNlLnYxLkxpbmVTZWdtZW50UHJlcHJvY2Vzc2luZ0gAQgYKBGtp",
-            "bmQigwMKDENvbnRyb2xJbnB1dBIQCghtb2RlbF9pZBgBIAEoCRIuCgVpbWFn",
-            "ZRgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dBJDCg1w",
-            "cmVwcm9jZXNzaW5nGAMgASgLMiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5D",
-            "b250cm9sUHJlcHJvY2Vzc2luZxIUCgxjb250cm9sX3R5cGUYBCABKAkSEwoG",
-            "d2VpZ2h0GAUgASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFIAYgBARIW",
-            "CgllbmRfcmF0aW8YByABKAFIAogBARI3CgdiYWxhbmNlGAggASgOMiYuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5Db250cm9sQmFsYW5jZRItCgNmaXQYCSAB",
-            "KA4yIC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkltYWdlRml0QgkKB193ZWln",
-            "aHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8i8AEKC0ltYWdlUHJv",
-            "bXB0EhAKCG1vZGVsX2lkGAEgASgJEi4KBWltYWdlGAIgASgLMh8uZGV2aWNl",
-            "b3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhMKBndlaWdodBgDIAEoAUgAiAEB",
-            "EhgKC3N0YXJ0X3JhdGlvGAQgASgBSAGIAQESFgoJZW5kX3JhdGlvGAUgASgB",
-            "SAKIAQESLwoGcmVnaW9uGAYgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5J",
-            "bWFnZUlucHV0QgkKB193ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRf",
-            "cmF0aW8idwoJTG9yYUlucHV0EhAKCG1vZGVsX2lkGAEgASgJEhMKBndlaWdo",
-            "dBgCIAEoAUgAiAEBEiAKE3RleHRfZW5jb2Rlcl93ZWlnaHQYAyABKAFIAYgB",
-            "AUIJCgdfd2VpZ2h0QhYKFF90ZXh0X2VuY29kZXJfd2VpZ2h0IlgKFVRleHR1",
-            "YWxJbnZlcnNpb25JbnB1dBIQCghtb2RlbF9pZBgBIAEoCRINCgV0b2tlbhgC",
-            "IAEoCRITCgZ3ZWlnaHQYAyABKAFIAIgBAUIJCgdfd2VpZ2h0KmMKCEltYWdl",
-            "Rml0EhkKFUlNQUdFX0ZJVF9VTlNQRUNJRklFRBAAEhUKEUlNQUdFX0ZJVF9T",
-            "VFJFVENIEAESEgoOSU1BR0VfRklUX0NST1AQAhIRCg1JTUFHRV9GSVRfUEFE",
-            "EAMqbQoJTWFza0JsZW5kEhoKFk1BU0tfQkxFTkRfVU5TUEVDSUZJRUQQABIT",
-            "Cg9NQVNLX0JMRU5EX05PTkUQARIWChJNQVNLX0JMRU5EX0ZFQVRIRVIQAhIX",
-            "ChNNQVNLX0JMRU5EX0dBVVNTSUFOEAMqZgoITWFza0ZpbGwSGQoVTUFTS19G",
-            "SUxMX1VOU1BFQ0lGSUVEEAASFgoSTUFTS19GSUxMX09SSUdJTkFMEAESEwoP",
-            "TUFTS19GSUxMX05PSVNFEAISEgoOTUFTS19GSUxMX0VER0UQAyqEAQoOQ29u",
-            "dHJvbEJhbGFuY2USHwobQ09OVFJPTF9CQUxBTkNFX1VOU1BFQ0lGSUVEEAAS",
-            "GAoUQ09OVFJPTF9CQUxBTkNFX0VWRU4QARIaChZDT05UUk9MX0JBTEFOQ0Vf",
-            "UFJPTVBUEAISGwoXQ09OVFJPTF9CQUxBTkNFX0NPTlRST0wQA0IdqgIaRGV2",
-            "aWNlT3BzLkFwaS5JbmZlcmVuY2UuVjFiBnByb3RvMw=="));
+            "SACIAQESKgoDZml0GAMgASgOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFn",
+            "ZUZpdEILCglfc3RyZW5ndGgirgIKC0lucGFpbnRNYXNrEi4KBWltYWdlGAEg",
+            "ASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhQKB2JsdXJf",
+            "cHgYAiABKAVIAIgBARITCgtkaWxhdGlvbl9weBgDIAEoBRIOCgZpbnZlcnQY",
+            "BCABKAgSMAoFYmxlbmQYBSABKA4yIS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "Lk1hc2tCbGVuZBIuCgRmaWxsGAYgASgOMiAuZGV2aWNlb3BzLmluZmVyZW5j",
+            "ZS52MS5NYXNrRmlsbBIUCgx6b29tX3RvX21hc2sYByABKAgSHAoPem9vbV9w",
+            "YWRkaW5nX3B4GAggASgFSAGIAQFCCgoIX2JsdXJfcHhCEgoQX3pvb21fcGFk",
+            "ZGluZ19weCKoAQoIT3V0cGFpbnQSDwoHbGVmdF9weBgBIAEoBRIOCgZ0b3Bf",
+            "cHgYAiABKAUSEAoIcmlnaHRfcHgYAyABKAUSEQoJYm90dG9tX3B4GAQgASgF",
+            "EhcKCm92ZXJsYXBfcHgYBSABKAVIAIgBARIuCgRmaWxsGAYgASgOMiAuZGV2",
+            "aWNlb3BzLmluZmVyZW5jZS52MS5NYXNrRmlsbEINCgtfb3ZlcmxhcF9weCJy",
+            "ChJDYW5ueVByZXByb2Nlc3NpbmcSGgoNbG93X3RocmVzaG9sZBgBIAEoBUgA",
+            "iAEBEhsKDmhpZ2hfdGhyZXNob2xkGAIgASgFSAGIAQFCEAoOX2xvd190aHJl",
+            "c2hvbGRCEQoPX2hpZ2hfdGhyZXNob2xkIiYKEkRlcHRoUHJlcHJvY2Vzc2lu",
+            "ZxIQCghtb2RlbF9pZBgBIAEoCSJDChFQb3NlUHJlcHJvY2Vzc2luZxIQCght",
+            "b2RlbF9pZBgBIAEoCRINCgVoYW5kcxgCIAEoCBINCgVmYWNlcxgDIAEoCCJF",
+            "ChVTY3JpYmJsZVByZXByb2Nlc3NpbmcSGgoNY29hcnNlbmVzc19weBgBIAEo",
+            "AUgAiAEBQhAKDl9jb2Fyc2VuZXNzX3B4IikKFVNvZnRFZGdlUHJlcHJvY2Vz",
+            "c2luZxIQCghtb2RlbF9pZBgBIAEoCSIoChRMaW5lQXJ0UHJlcHJvY2Vzc2lu",
+            "ZxIQCghtb2RlbF9pZBgBIAEoCSInChNOb3JtYWxQcmVwcm9jZXNzaW5nEhAK",
+            "CG1vZGVsX2lkGAEgASgJIi0KGVNlZ21lbnRhdGlvblByZXByb2Nlc3NpbmcS",
+            "EAoIbW9kZWxfaWQYASABKAkiSAoYTGluZVNlZ21lbnRQcmVwcm9jZXNzaW5n",
+            "EhoKDW1pbl9sZW5ndGhfcHgYASABKAVIAIgBAUIQCg5fbWluX2xlbmd0aF9w",
+            "eCLxBAoUQ29udHJvbFByZXByb2Nlc3NpbmcSOwoFY2FubnkYASABKAsyKi5k",
+            "ZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNhbm55UHJlcHJvY2Vzc2luZ0gAEjsK",
+            "BWRlcHRoGAIgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXB0aFBy",
+            "ZXByb2Nlc3NpbmdIABI5CgRwb3NlGAMgASgLMikuZGV2aWNlb3BzLmluZmVy",
+            "ZW5jZS52MS5Qb3NlUHJlcHJvY2Vzc2luZ0gAEkEKCHNjcmliYmxlGAQgASgL",
+            "Mi0uZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TY3JpYmJsZVByZXByb2Nlc3Np",
+            "bmdIABJCCglzb2Z0X2VkZ2UYBSABKAsyLS5kZXZpY2VvcHMuaW5mZXJlbmNl",
+            "LnYxLlNvZnRFZGdlUHJlcHJvY2Vzc2luZ0gAEkAKCGxpbmVfYXJ0GAYgASgL",
+            "MiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5MaW5lQXJ0UHJlcHJvY2Vzc2lu",
+            "Z0gAEj0KBm5vcm1hbBgHIAEoCzIrLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
+            "Tm9ybWFsUHJlcHJvY2Vzc2luZ0gAEkkKDHNlZ21lbnRhdGlvbhgIIAEoCzIx",
+            "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuU2VnbWVudGF0aW9uUHJlcHJvY2Vz",
+            "c2luZ0gAEkkKDWxpbmVfc2VnbWVudHMYCSABKAsyMC5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLkxpbmVTZWdtZW50UHJlcHJvY2Vzc2luZ0gAQgYKBGtpbmQi",
+            "gAMKDENvbnRyb2xJbnB1dBIQCghtb2RlbF9pZBgBIAEoCRIuCgVpbWFnZRgC",
+            "IAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dBJDCg1wcmVw",
+            "cm9jZXNzaW5nGAMgASgLMiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Db250",
+            "cm9sUHJlcHJvY2Vzc2luZxIUCgxjb250cm9sX3R5cGUYBCABKAkSEwoGd2Vp",
+            "Z2h0GAUgASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFIAYgBARIWCgll",
+            "bmRfcmF0aW8YByABKAFIAogBARI3CgdiYWxhbmNlGAggASgOMiYuZGV2aWNl",
+            "b3BzLmluZmVyZW5jZS52MS5Db250cm9sQmFsYW5jZRIqCgNmaXQYCSABKA4y",
+            "HS5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlRml0QgkKB193ZWlnaHRCDgoM",
+            "X3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8i8AEKC0ltYWdlUHJvbXB0EhAK",
+            "CG1vZGVsX2lkGAEgASgJEi4KBWltYWdlGAIgASgLMh8uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5JbWFnZUlucHV0EhMKBndlaWdodBgDIAEoAUgAiAEBEhgKC3N0",
+            "YXJ0X3JhdGlvGAQgASgBSAGIAQESFgoJZW5kX3JhdGlvGAUgASgBSAKIAQES",
+            "LwoGcmVnaW9uGAYgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlu",
+            "cHV0QgkKB193ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8i",
+            "dwoJTG9yYUlucHV0EhAKCG1vZGVsX2lkGAEgASgJEhMKBndlaWdodBgCIAEo",
+            "AUgAiAEBEiAKE3RleHRfZW5jb2Rlcl93ZWlnaHQYAyABKAFIAYgBAUIJCgdf",
+            "d2VpZ2h0QhYKFF90ZXh0X2VuY29kZXJfd2VpZ2h0IlgKFVRleHR1YWxJbnZl",
+            "cnNpb25JbnB1dBIQCghtb2RlbF9pZBgBIAEoCRINCgV0b2tlbhgCIAEoCRIT",
+            "CgZ3ZWlnaHQYAyABKAFIAIgBAUIJCgdfd2VpZ2h0Km0KCU1hc2tCbGVuZBIa",
+            "ChZNQVNLX0JMRU5EX1VOU1BFQ0lGSUVEEAASEwoPTUFTS19CTEVORF9OT05F",
+            "EAESFgoSTUFTS19CTEVORF9GRUFUSEVSEAISFwoTTUFTS19CTEVORF9HQVVT",
+            "U0lBThADKmYKCE1hc2tGaWxsEhkKFU1BU0tfRklMTF9VTlNQRUNJRklFRBAA",
+            "EhYKEk1BU0tfRklMTF9PUklHSU5BTBABEhMKD01BU0tfRklMTF9OT0lTRRAC",
+            "EhIKDk1BU0tfRklMTF9FREdFEAMqhAEKDkNvbnRyb2xCYWxhbmNlEh8KG0NP",
+            "TlRST0xfQkFMQU5DRV9VTlNQRUNJRklFRBAAEhgKFENPTlRST0xfQkFMQU5D",
+            "RV9FVkVOEAESGgoWQ09OVFJPTF9CQUxBTkNFX1BST01QVBACEhsKF0NPTlRS",
+            "T0xfQkFMQU5DRV9DT05UUk9MEANCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJl",
+            "bmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.ImageFit), typeof(global::DeviceOps.Api.Inference.V1.MaskBlend), typeof(global::DeviceOps.Api.Inference.V1.MaskFill), typeof(global::DeviceOps.Api.Inference.V1.ControlBalance), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.MaskBlend), typeof(global::DeviceOps.Api.Inference.V1.MaskFill), typeof(global::DeviceOps.Api.Inference.V1.ControlBalance), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InitImage), global::DeviceOps.Api.Inference.V1.InitImage.Parser, new[]{ "Image", "Strength", "Fit" }, new[]{ "Strength" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InpaintMask), global::DeviceOps.Api.Inference.V1.InpaintMask.Parser, new[]{ "Image", "BlurPx", "DilationPx", "Invert", "Blend", "Fill", "ZoomToMask", "ZoomPaddingPx" }, new[]{ "BlurPx", "ZoomPaddingPx" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.Outpaint), global::DeviceOps.Api.Inference.V1.Outpaint.Parser, new[]{ "LeftPx", "TopPx", "RightPx", "BottomPx", "OverlapPx", "Fill" }, new[]{ "OverlapPx" }, null, null, null),
@@ -122,28 +120,6 @@ namespace DeviceOps.Api.Inference.V1 {
 
   }
   #region Enums
-  /// <summary>
-  /// How an input picture is brought to the size of the result.
-  /// </summary>
-  public enum ImageFit {
-    /// <summary>
-    /// Not said: a picture of another size is refused with INVALID_FIELD.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_FIT_UNSPECIFIED")] Unspecified = 0,
-    /// <summary>
-    /// Stretched to the size.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_FIT_STRETCH")] Stretch = 1,
-    /// <summary>
-    /// Scaled to cover the size; what sticks out on both sides is cut off.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_FIT_CROP")] Crop = 2,
-    /// <summary>
-    /// Scaled to fit into the size; the rest is filled with the nearest edge pixels.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_FIT_PAD")] Pad = 3,
-  }
-
   /// <summary>
   /// How the new part meets the old at the edge of a mask.
   /// </summary>
@@ -313,13 +289,13 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "fit" field.</summary>
     public const int FitFieldNumber = 3;
-    private global::DeviceOps.Api.Inference.V1.ImageFit fit_ = global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified;
+    private global::DeviceOps.Api.Common.V1.ImageFit fit_ = global::DeviceOps.Api.Common.V1.ImageFit.Unspecified;
     /// <summary>
     /// What to do when its size is not the asked one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.ImageFit Fit {
+    public global::DeviceOps.Api.Common.V1.ImageFit Fit {
       get { return fit_; }
       set {
         fit_ = value;
@@ -353,7 +329,7 @@ namespace DeviceOps.Api.Inference.V1 {
       int hash = 1;
       if (image_ != null) hash ^= Image.GetHashCode();
       if (HasStrength) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Strength);
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -380,7 +356,7 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(17);
         output.WriteDouble(Strength);
       }
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         output.WriteRawTag(24);
         output.WriteEnum((int) Fit);
       }
@@ -402,7 +378,7 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(17);
         output.WriteDouble(Strength);
       }
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         output.WriteRawTag(24);
         output.WriteEnum((int) Fit);
       }
@@ -422,7 +398,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (HasStrength) {
         size += 1 + 8;
       }
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Fit);
       }
       if (_unknownFields != null) {
@@ -446,7 +422,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.HasStrength) {
         Strength = other.Strength;
       }
-      if (other.Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (other.Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         Fit = other.Fit;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -480,7 +456,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 24: {
-            Fit = (global::DeviceOps.Api.Inference.V1.ImageFit) input.ReadEnum();
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
         }
@@ -514,7 +490,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 24: {
-            Fit = (global::DeviceOps.Api.Inference.V1.ImageFit) input.ReadEnum();
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
         }
@@ -4415,13 +4391,13 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "fit" field.</summary>
     public const int FitFieldNumber = 9;
-    private global::DeviceOps.Api.Inference.V1.ImageFit fit_ = global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified;
+    private global::DeviceOps.Api.Common.V1.ImageFit fit_ = global::DeviceOps.Api.Common.V1.ImageFit.Unspecified;
     /// <summary>
     /// What to do when its size is not the result's.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.ImageFit Fit {
+    public global::DeviceOps.Api.Common.V1.ImageFit Fit {
       get { return fit_; }
       set {
         fit_ = value;
@@ -4467,7 +4443,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (HasStartRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StartRatio);
       if (HasEndRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(EndRatio);
       if (Balance != global::DeviceOps.Api.Inference.V1.ControlBalance.Unspecified) hash ^= Balance.GetHashCode();
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4518,7 +4494,7 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(64);
         output.WriteEnum((int) Balance);
       }
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         output.WriteRawTag(72);
         output.WriteEnum((int) Fit);
       }
@@ -4564,7 +4540,7 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(64);
         output.WriteEnum((int) Balance);
       }
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         output.WriteRawTag(72);
         output.WriteEnum((int) Fit);
       }
@@ -4602,7 +4578,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Balance != global::DeviceOps.Api.Inference.V1.ControlBalance.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Balance);
       }
-      if (Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Fit);
       }
       if (_unknownFields != null) {
@@ -4647,7 +4623,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.Balance != global::DeviceOps.Api.Inference.V1.ControlBalance.Unspecified) {
         Balance = other.Balance;
       }
-      if (other.Fit != global::DeviceOps.Api.Inference.V1.ImageFit.Unspecified) {
+      if (other.Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         Fit = other.Fit;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -4708,7 +4684,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 72: {
-            Fit = (global::DeviceOps.Api.Inference.V1.ImageFit) input.ReadEnum();
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
         }
@@ -4769,7 +4745,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 72: {
-            Fit = (global::DeviceOps.Api.Inference.V1.ImageFit) input.ReadEnum();
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
         }

@@ -50,43 +50,43 @@ namespace DeviceOps.Api.Inference.V1 {
             "aWdpbmFsX3NpemUYASABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdl",
             "U2l6ZRIzCgt0YXJnZXRfc2l6ZRgCIAEoCzIeLmRldmljZW9wcy5jb21tb24u",
             "djEuSW1hZ2VTaXplEhQKDGNyb3BfbGVmdF9weBgDIAEoBRITCgtjcm9wX3Rv",
-            "cF9weBgEIAEoBSKYCgoKR2VuZXJhdGlvbhIOCgZwcm9tcHQYASABKAkSFwoP",
+            "cF9weBgEIAEoBSKZCgoKR2VuZXJhdGlvbhIOCgZwcm9tcHQYASABKAkSFwoP",
             "bmVnYXRpdmVfcHJvbXB0GAIgASgJEhAKCG1vZGVsX2lkGAMgASgJEhUKCHdp",
             "ZHRoX3B4GAQgASgFSACIAQESFgoJaGVpZ2h0X3B4GAUgASgFSAGIAQESEwoL",
             "aW1hZ2VfY291bnQYBiABKAUSMgoIc2FtcGxpbmcYByABKAsyIC5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLlNhbXBsaW5nEjEKBm91dHB1dBgIIAEoCzIhLmRl",
-            "dmljZW9wcy5jb21tb24udjEuT3V0cHV0Rm9ybWF0EjgKCHByZXZpZXdzGAkg",
-            "ASgLMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5QcmV2aWV3T3B0aW9ucxI4",
-            "CgtkZXRlcm1pbmlzbRgKIAEoDjIjLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
-            "RGV0ZXJtaW5pc20SGAoQc2FmZXR5X3BvbGljeV9pZBgLIAEoCRIcChRyZXF1",
-            "aXJlX2xvYWRlZF9tb2RlbBgMIAEoCBI7Cg1wcm9tcHRfc3ludGF4GBQgASgO",
-            "MiQuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Qcm9tcHRTeW50YXgSNwoLbG9u",
-            "Z19wcm9tcHQYFSABKA4yIi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkxvbmdQ",
-            "cm9tcHQSFQoNc2Vjb25kX3Byb21wdBgWIAEoCRIeChZzZWNvbmRfbmVnYXRp",
-            "dmVfcHJvbXB0GBcgASgJEhQKDHRoaXJkX3Byb21wdBgYIAEoCRIdChV0aGly",
-            "ZF9uZWdhdGl2ZV9wcm9tcHQYGSABKAkSFgoJY2xpcF9za2lwGBogASgFSAKI",
-            "AQESNQoKaW5pdF9pbWFnZRgeIAEoCzIhLmRldmljZW9wcy5pbmZlcmVuY2Uu",
-            "djEuSW5pdEltYWdlEjEKBG1hc2sYHyABKAsyIy5kZXZpY2VvcHMuaW5mZXJl",
-            "bmNlLnYxLklucGFpbnRNYXNrEjIKCG91dHBhaW50GCAgASgLMiAuZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5PdXRwYWludBI2Cghjb250cm9scxghIAMoCzIk",
-            "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuQ29udHJvbElucHV0EjoKDWltYWdl",
-            "X3Byb21wdHMYIiADKAsyIy5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkltYWdl",
-            "UHJvbXB0EjAKBWxvcmFzGCMgAygLMiEuZGV2aWNlb3BzLmluZmVyZW5jZS52",
-            "MS5Mb3JhSW5wdXQSSQoSdGV4dHVhbF9pbnZlcnNpb25zGCQgAygLMi0uZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5UZXh0dWFsSW52ZXJzaW9uSW5wdXQSFAoM",
-            "dmFlX21vZGVsX2lkGCUgASgJEjQKB3JlZmluZXIYJiABKAsyIy5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLlJlZmluZXJQYXNzEjUKCmhpcmVzX3Bhc3MYJyAB",
-            "KAsyIS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkhpcmVzUGFzcxJDChFzaXpl",
-            "X2NvbmRpdGlvbmluZxgoIAEoCzIoLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
-            "U2l6ZUNvbmRpdGlvbmluZ0ILCglfd2lkdGhfcHhCDAoKX2hlaWdodF9weEIM",
-            "CgpfY2xpcF9za2lwKlcKC0RldGVybWluaXNtEhsKF0RFVEVSTUlOSVNNX1VO",
-            "U1BFQ0lGSUVEEAASFAoQREVURVJNSU5JU01fRkFTVBABEhUKEURFVEVSTUlO",
-            "SVNNX0VYQUNUEAIqYgoMUHJvbXB0U3ludGF4Eh0KGVBST01QVF9TWU5UQVhf",
-            "VU5TUEVDSUZJRUQQABIXChNQUk9NUFRfU1lOVEFYX1BMQUlOEAESGgoWUFJP",
-            "TVBUX1NZTlRBWF9XRUlHSFRFRBACKnIKCkxvbmdQcm9tcHQSGwoXTE9OR19Q",
-            "Uk9NUFRfVU5TUEVDSUZJRUQQABIYChRMT05HX1BST01QVF9UUlVOQ0FURRAB",
-            "EhUKEUxPTkdfUFJPTVBUX0NIVU5LEAISFgoSTE9OR19QUk9NUFRfUkVGVVNF",
-            "EANCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
+            "cHMuaW5mZXJlbmNlLnYxLlNhbXBsaW5nEjIKBm91dHB1dBgIIAEoCzIiLmRl",
+            "dmljZW9wcy5jb21tb24udjEuRW5jb2RlT3B0aW9ucxI4CghwcmV2aWV3cxgJ",
+            "IAEoCzImLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUHJldmlld09wdGlvbnMS",
+            "OAoLZGV0ZXJtaW5pc20YCiABKA4yIy5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "LkRldGVybWluaXNtEhgKEHNhZmV0eV9wb2xpY3lfaWQYCyABKAkSHAoUcmVx",
+            "dWlyZV9sb2FkZWRfbW9kZWwYDCABKAgSOwoNcHJvbXB0X3N5bnRheBgUIAEo",
+            "DjIkLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUHJvbXB0U3ludGF4EjcKC2xv",
+            "bmdfcHJvbXB0GBUgASgOMiIuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Mb25n",
+            "UHJvbXB0EhUKDXNlY29uZF9wcm9tcHQYFiABKAkSHgoWc2Vjb25kX25lZ2F0",
+            "aXZlX3Byb21wdBgXIAEoCRIUCgx0aGlyZF9wcm9tcHQYGCABKAkSHQoVdGhp",
+            "cmRfbmVnYXRpdmVfcHJvbXB0GBkgASgJEhYKCWNsaXBfc2tpcBgaIAEoBUgC",
+            "iAEBEjUKCmluaXRfaW1hZ2UYHiABKAsyIS5kZXZpY2VvcHMuaW5mZXJlbmNl",
+            "LnYxLkluaXRJbWFnZRIxCgRtYXNrGB8gASgLMiMuZGV2aWNlb3BzLmluZmVy",
+            "ZW5jZS52MS5JbnBhaW50TWFzaxIyCghvdXRwYWludBggIAEoCzIgLmRldmlj",
+            "ZW9wcy5pbmZlcmVuY2UudjEuT3V0cGFpbnQSNgoIY29udHJvbHMYISADKAsy",
+            "JC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNvbnRyb2xJbnB1dBI6Cg1pbWFn",
+            "ZV9wcm9tcHRzGCIgAygLMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5JbWFn",
+            "ZVByb21wdBIwCgVsb3JhcxgjIAMoCzIhLmRldmljZW9wcy5pbmZlcmVuY2Uu",
+            "djEuTG9yYUlucHV0EkkKEnRleHR1YWxfaW52ZXJzaW9ucxgkIAMoCzItLmRl",
+            "dmljZW9wcy5pbmZlcmVuY2UudjEuVGV4dHVhbEludmVyc2lvbklucHV0EhQK",
+            "DHZhZV9tb2RlbF9pZBglIAEoCRI0CgdyZWZpbmVyGCYgASgLMiMuZGV2aWNl",
+            "b3BzLmluZmVyZW5jZS52MS5SZWZpbmVyUGFzcxI1CgpoaXJlc19wYXNzGCcg",
+            "ASgLMiEuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5IaXJlc1Bhc3MSQwoRc2l6",
+            "ZV9jb25kaXRpb25pbmcYKCABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "LlNpemVDb25kaXRpb25pbmdCCwoJX3dpZHRoX3B4QgwKCl9oZWlnaHRfcHhC",
+            "DAoKX2NsaXBfc2tpcCpXCgtEZXRlcm1pbmlzbRIbChdERVRFUk1JTklTTV9V",
+            "TlNQRUNJRklFRBAAEhQKEERFVEVSTUlOSVNNX0ZBU1QQARIVChFERVRFUk1J",
+            "TklTTV9FWEFDVBACKmIKDFByb21wdFN5bnRheBIdChlQUk9NUFRfU1lOVEFY",
+            "X1VOU1BFQ0lGSUVEEAASFwoTUFJPTVBUX1NZTlRBWF9QTEFJThABEhoKFlBS",
+            "T01QVF9TWU5UQVhfV0VJR0hURUQQAipyCgpMb25nUHJvbXB0EhsKF0xPTkdf",
+            "UFJPTVBUX1VOU1BFQ0lGSUVEEAASGAoUTE9OR19QUk9NUFRfVFJVTkNBVEUQ",
+            "ARIVChFMT05HX1BST01QVF9DSFVOSxACEhYKEkxPTkdfUFJPTVBUX1JFRlVT",
+            "RRADQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.Determinism), typeof(global::DeviceOps.Api.Inference.V1.PromptSyntax), typeof(global::DeviceOps.Api.Inference.V1.LongPrompt), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -2496,13 +2496,13 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "output" field.</summary>
     public const int OutputFieldNumber = 8;
-    private global::DeviceOps.Api.Common.V1.OutputFormat output_;
+    private global::DeviceOps.Api.Common.V1.EncodeOptions output_;
     /// <summary>
     /// The file that each picture becomes. Absent: PNG with its manifest.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.OutputFormat Output {
+    public global::DeviceOps.Api.Common.V1.EncodeOptions Output {
       get { return output_; }
       set {
         output_ = value;
@@ -3306,7 +3306,7 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (other.output_ != null) {
         if (output_ == null) {
-          Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+          Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
         }
         Output.MergeFrom(other.Output);
       }
@@ -3441,7 +3441,7 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 66: {
             if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;
@@ -3607,7 +3607,7 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 66: {
             if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;

@@ -30,7 +30,7 @@ namespace DeviceOps.Api.Inference.V1 {
             "ZGl0aW9uaW5nLnByb3RvGidkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2dlbmVy",
             "YXRpb24ucHJvdG8iOwoJVXNlZE1vZGVsEgwKBHJvbGUYASABKAkSEAoIbW9k",
             "ZWxfaWQYAiABKAkSDgoGc2hhMjU2GAMgASgJIioKCVVzZWRJbWFnZRINCgVm",
-            "aWVsZBgBIAEoCRIOCgZzaGEyNTYYAiABKAki8Q0KElJlc29sdmVkR2VuZXJh",
+            "aWVsZBgBIAEoCRIOCgZzaGEyNTYYAiABKAki8g0KElJlc29sdmVkR2VuZXJh",
             "dGlvbhI0CgR0YXNrGAEgASgOMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5H",
             "ZW5lcmF0aW9uVGFzaxIQCghtb2RlbF9pZBgCIAEoCRIUCgxtb2RlbF9zaGEy",
             "NTYYAyABKAkSDgoGZmFtaWx5GAQgASgJEhEKCWRldmljZV9pZBgFIAEoCRIx",
@@ -43,39 +43,39 @@ namespace DeviceOps.Api.Inference.V1 {
             "ZXJfb3JkZXIYEiABKAVIAIgBARIYChBndWlkYW5jZV9yZXNjYWxlGBMgASgB",
             "EiQKF2R5bmFtaWNfdGhyZXNob2xkX3JhdGlvGBQgASgBSAGIAQESIAoTdHJ1",
             "ZV9ndWlkYW5jZV9zY2FsZRgVIAEoAUgCiAEBEjgKC2RldGVybWluaXNtGBYg",
-            "ASgOMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXRlcm1pbmlzbRIxCgZv",
-            "dXRwdXQYFyABKAsyIS5kZXZpY2VvcHMuY29tbW9uLnYxLk91dHB1dEZvcm1h",
-            "dBI4CghwcmV2aWV3cxgYIAEoCzImLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
-            "UHJldmlld09wdGlvbnMSGAoQc2FmZXR5X3BvbGljeV9pZBgZIAEoCRI7Cg1w",
-            "cm9tcHRfc3ludGF4GBogASgOMiQuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Q",
-            "cm9tcHRTeW50YXgSNwoLbG9uZ19wcm9tcHQYGyABKA4yIi5kZXZpY2VvcHMu",
-            "aW5mZXJlbmNlLnYxLkxvbmdQcm9tcHQSFQoNc2Vjb25kX3Byb21wdBgcIAEo",
-            "CRIeChZzZWNvbmRfbmVnYXRpdmVfcHJvbXB0GB0gASgJEhQKDHRoaXJkX3By",
-            "b21wdBgeIAEoCRIdChV0aGlyZF9uZWdhdGl2ZV9wcm9tcHQYHyABKAkSEQoJ",
-            "Y2xpcF9za2lwGCAgASgFEjUKCmluaXRfaW1hZ2UYISABKAsyIS5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLkluaXRJbWFnZRIxCgRtYXNrGCIgASgLMiMuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5JbnBhaW50TWFzaxIyCghvdXRwYWludBgj",
-            "IAEoCzIgLmRldmljZW9wcy5pbmZlcmVuY2UudjEuT3V0cGFpbnQSNgoIY29u",
-            "dHJvbHMYJCADKAsyJC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNvbnRyb2xJ",
-            "bnB1dBI6Cg1pbWFnZV9wcm9tcHRzGCUgAygLMiMuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5JbWFnZVByb21wdBIwCgVsb3JhcxgmIAMoCzIhLmRldmljZW9w",
-            "cy5pbmZlcmVuY2UudjEuTG9yYUlucHV0EkkKEnRleHR1YWxfaW52ZXJzaW9u",
-            "cxgnIAMoCzItLmRldmljZW9wcy5pbmZlcmVuY2UudjEuVGV4dHVhbEludmVy",
-            "c2lvbklucHV0EjQKB3JlZmluZXIYKCABKAsyIy5kZXZpY2VvcHMuaW5mZXJl",
-            "bmNlLnYxLlJlZmluZXJQYXNzEjUKCmhpcmVzX3Bhc3MYKSABKAsyIS5kZXZp",
-            "Y2VvcHMuaW5mZXJlbmNlLnYxLkhpcmVzUGFzcxJDChFzaXplX2NvbmRpdGlv",
-            "bmluZxgqIAEoCzIoLmRldmljZW9wcy5pbmZlcmVuY2UudjEuU2l6ZUNvbmRp",
-            "dGlvbmluZxI2Cgt1c2VkX21vZGVscxgrIAMoCzIhLmRldmljZW9wcy5pbmZl",
-            "cmVuY2UudjEuVXNlZE1vZGVsEjYKC3VzZWRfaW1hZ2VzGCwgAygLMiEuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5Vc2VkSW1hZ2USFgoOc2VydmVyX3ZlcnNp",
-            "b24YLSABKAkSEQoJbGlicmFyaWVzGC4gAygJQg8KDV9zb2x2ZXJfb3JkZXJC",
-            "GgoYX2R5bmFtaWNfdGhyZXNob2xkX3JhdGlvQhYKFF90cnVlX2d1aWRhbmNl",
-            "X3NjYWxlKrkBCg5HZW5lcmF0aW9uVGFzaxIfChtHRU5FUkFUSU9OX1RBU0tf",
-            "VU5TUEVDSUZJRUQQABIhCh1HRU5FUkFUSU9OX1RBU0tfVEVYVF9UT19JTUFH",
-            "RRABEiIKHkdFTkVSQVRJT05fVEFTS19JTUFHRV9UT19JTUFHRRACEh4KGkdF",
-            "TkVSQVRJT05fVEFTS19JTlBBSU5USU5HEAMSHwobR0VORVJBVElPTl9UQVNL",
-            "X09VVFBBSU5USU5HEARCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNlLlYx",
-            "YgZwcm90bzM="));
+            "ASgOMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXRlcm1pbmlzbRIyCgZv",
+            "dXRwdXQYFyABKAsyIi5kZXZpY2VvcHMuY29tbW9uLnYxLkVuY29kZU9wdGlv",
+            "bnMSOAoIcHJldmlld3MYGCABKAsyJi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "LlByZXZpZXdPcHRpb25zEhgKEHNhZmV0eV9wb2xpY3lfaWQYGSABKAkSOwoN",
+            "cHJvbXB0X3N5bnRheBgaIAEoDjIkLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
+            "UHJvbXB0U3ludGF4EjcKC2xvbmdfcHJvbXB0GBsgASgOMiIuZGV2aWNlb3Bz",
+            "LmluZmVyZW5jZS52MS5Mb25nUHJvbXB0EhUKDXNlY29uZF9wcm9tcHQYHCAB",
+            "KAkSHgoWc2Vjb25kX25lZ2F0aXZlX3Byb21wdBgdIAEoCRIUCgx0aGlyZF9w",
+            "cm9tcHQYHiABKAkSHQoVdGhpcmRfbmVnYXRpdmVfcHJvbXB0GB8gASgJEhEK",
+            "CWNsaXBfc2tpcBggIAEoBRI1Cgppbml0X2ltYWdlGCEgASgLMiEuZGV2aWNl",
+            "b3BzLmluZmVyZW5jZS52MS5Jbml0SW1hZ2USMQoEbWFzaxgiIAEoCzIjLmRl",
+            "dmljZW9wcy5pbmZlcmVuY2UudjEuSW5wYWludE1hc2sSMgoIb3V0cGFpbnQY",
+            "IyABKAsyIC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLk91dHBhaW50EjYKCGNv",
+            "bnRyb2xzGCQgAygLMiQuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Db250cm9s",
+            "SW5wdXQSOgoNaW1hZ2VfcHJvbXB0cxglIAMoCzIjLmRldmljZW9wcy5pbmZl",
+            "cmVuY2UudjEuSW1hZ2VQcm9tcHQSMAoFbG9yYXMYJiADKAsyIS5kZXZpY2Vv",
+            "cHMuaW5mZXJlbmNlLnYxLkxvcmFJbnB1dBJJChJ0ZXh0dWFsX2ludmVyc2lv",
+            "bnMYJyADKAsyLS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlRleHR1YWxJbnZl",
+            "cnNpb25JbnB1dBI0CgdyZWZpbmVyGCggASgLMiMuZGV2aWNlb3BzLmluZmVy",
+            "ZW5jZS52MS5SZWZpbmVyUGFzcxI1CgpoaXJlc19wYXNzGCkgASgLMiEuZGV2",
+            "aWNlb3BzLmluZmVyZW5jZS52MS5IaXJlc1Bhc3MSQwoRc2l6ZV9jb25kaXRp",
+            "b25pbmcYKiABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlNpemVDb25k",
+            "aXRpb25pbmcSNgoLdXNlZF9tb2RlbHMYKyADKAsyIS5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLlVzZWRNb2RlbBI2Cgt1c2VkX2ltYWdlcxgsIAMoCzIhLmRl",
+            "dmljZW9wcy5pbmZlcmVuY2UudjEuVXNlZEltYWdlEhYKDnNlcnZlcl92ZXJz",
+            "aW9uGC0gASgJEhEKCWxpYnJhcmllcxguIAMoCUIPCg1fc29sdmVyX29yZGVy",
+            "QhoKGF9keW5hbWljX3RocmVzaG9sZF9yYXRpb0IWChRfdHJ1ZV9ndWlkYW5j",
+            "ZV9zY2FsZSq5AQoOR2VuZXJhdGlvblRhc2sSHwobR0VORVJBVElPTl9UQVNL",
+            "X1VOU1BFQ0lGSUVEEAASIQodR0VORVJBVElPTl9UQVNLX1RFWFRfVE9fSU1B",
+            "R0UQARIiCh5HRU5FUkFUSU9OX1RBU0tfSU1BR0VfVE9fSU1BR0UQAhIeChpH",
+            "RU5FUkFUSU9OX1RBU0tfSU5QQUlOVElORxADEh8KG0dFTkVSQVRJT05fVEFT",
+            "S19PVVRQQUlOVElORxAEQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5W",
+            "MWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.GenerationTask), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -1117,13 +1117,13 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "output" field.</summary>
     public const int OutputFieldNumber = 23;
-    private global::DeviceOps.Api.Common.V1.OutputFormat output_;
+    private global::DeviceOps.Api.Common.V1.EncodeOptions output_;
     /// <summary>
     /// The file that each picture became, all fields set.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.OutputFormat Output {
+    public global::DeviceOps.Api.Common.V1.EncodeOptions Output {
       get { return output_; }
       set {
         output_ = value;
@@ -2140,7 +2140,7 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (other.output_ != null) {
         if (output_ == null) {
-          Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+          Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
         }
         Output.MergeFrom(other.Output);
       }
@@ -2330,7 +2330,7 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 186: {
             if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;
@@ -2558,7 +2558,7 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 186: {
             if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;

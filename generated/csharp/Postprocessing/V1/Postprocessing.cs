@@ -28,116 +28,107 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             "cHJvdG8SG2RldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MRofZGV2aWNlb3Bz",
             "L2NvbW1vbi92MS9lcnJvci5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9p",
             "bWFnZS5wcm90bxooZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3NhZmV0",
-            "eS5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvIsYBCgtV",
+            "eS5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvIr4BCgtV",
             "cHNjYWxlU3RlcBITCgZmYWN0b3IYASABKAFIAIgBARIPCgd0aWxlX3B4GAIg",
             "ASgFEhwKD3RpbGVfb3ZlcmxhcF9weBgDIAEoBUgBiAEBEhUKDWRlbm9pc2Vf",
-            "cmF0aW8YBCABKAESPQoGZmlsdGVyGAUgASgOMi0uZGV2aWNlb3BzLnBvc3Rw",
-            "cm9jZXNzaW5nLnYxLlJlc2FtcGxpbmdGaWx0ZXJCCQoHX2ZhY3RvckISChBf",
-            "dGlsZV9vdmVybGFwX3B4IroBCgpSZXNpemVTdGVwEhAKCHdpZHRoX3B4GAEg",
-            "ASgFEhEKCWhlaWdodF9weBgCIAEoBRI1CgRtb2RlGAMgASgOMicuZGV2aWNl",
-            "b3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlJlc2l6ZU1vZGUSPQoGZmlsdGVyGAQg",
-            "ASgOMi0uZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlJlc2FtcGxpbmdG",
-            "aWx0ZXISEQoJcGFkX2NvbG9yGAUgASgJIsQCCgpBZGp1c3RTdGVwEhYKDmV4",
-            "cG9zdXJlX3N0b3BzGAEgASgBEhAKCGNvbnRyYXN0GAIgASgBEhIKCnNhdHVy",
-            "YXRpb24YAyABKAESEwoLdGVtcGVyYXR1cmUYBCABKAESDAoEdGludBgFIAEo",
-            "ARISCgVnYW1tYRgGIAEoAUgAiAEBEhIKCmhpZ2hsaWdodHMYByABKAESDwoH",
-            "c2hhZG93cxgIIAEoARIOCgZ3aGl0ZXMYCSABKAESDgoGYmxhY2tzGAogASgB",
-            "Eg8KB2NsYXJpdHkYCyABKAESEQoJc3RydWN0dXJlGAwgASgBEhMKC2h1ZV9k",
-            "ZWdyZWVzGA0gASgBEhUKDWF1dG9fY29udHJhc3QYDiABKAgSIgoaYXV0b19j",
-            "b250cmFzdF9jdXRvZmZfcmF0aW8YDyABKAFCCAoGX2dhbW1hIj0KC0Rlbm9p",
-            "c2VTdGVwEhsKDnN0cmVuZ3RoX3JhdGlvGAEgASgBSACIAQFCEQoPX3N0cmVu",
-            "Z3RoX3JhdGlvImwKC1NoYXJwZW5TdGVwEhMKBmFtb3VudBgBIAEoAUgAiAEB",
-            "EhYKCXJhZGl1c19weBgCIAEoAUgBiAEBEhcKD3RocmVzaG9sZF9yYXRpbxgD",
-            "IAEoAUIJCgdfYW1vdW50QgwKCl9yYWRpdXNfcHgiMAoIQmx1clN0ZXASFgoJ",
-            "cmFkaXVzX3B4GAEgASgBSACIAQFCDAoKX3JhZGl1c19weCJ0ChBSZXN0b3Jl",
-            "RmFjZXNTdGVwEhsKDmZpZGVsaXR5X3JhdGlvGAEgASgBSACIAQESFAoMb25s",
-            "eV9sYXJnZXN0GAIgASgIEhoKEmVuaGFuY2VfYmFja2dyb3VuZBgDIAEoCEIR",
-            "Cg9fZmlkZWxpdHlfcmF0aW8icAoUUmVtb3ZlQmFja2dyb3VuZFN0ZXASFQoN",
-            "YWxwaGFfbWF0dGluZxgBIAEoCBISCgpmZWF0aGVyX3B4GAIgASgFEhgKEGJh",
-            "Y2tncm91bmRfY29sb3IYAyABKAkSEwoLcmV0dXJuX21hc2sYBCABKAgidAoO",
-            "TWF0Y2hDb2xvclN0ZXASMgoJcmVmZXJlbmNlGAEgASgLMh8uZGV2aWNlb3Bz",
-            "LmNvbW1vbi52MS5JbWFnZUlucHV0EhsKDnN0cmVuZ3RoX3JhdGlvGAIgASgB",
-            "SACIAQFCEQoPX3N0cmVuZ3RoX3JhdGlvIpEBChFUcmFuc2ZlclN0eWxlU3Rl",
-            "cBIyCglyZWZlcmVuY2UYASABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLklt",
-            "YWdlSW5wdXQSGwoOc3RyZW5ndGhfcmF0aW8YAiABKAFIAIgBARIYChBrZWVw",
-            "X2NvbG9yX3JhdGlvGAMgASgBQhEKD19zdHJlbmd0aF9yYXRpbyIfCgpTYWZl",
-            "dHlTdGVwEhEKCXBvbGljeV9pZBgBIAEoCSI/CgpFbmNvZGVTdGVwEjEKBm91",
-            "dHB1dBgBIAEoCzIhLmRldmljZW9wcy5jb21tb24udjEuT3V0cHV0Rm9ybWF0",
-            "IvAGChJQb3N0cHJvY2Vzc2luZ1N0ZXASEAoIbW9kZWxfaWQYASABKAkSOwoH",
-            "dXBzY2FsZRgCIAEoCzIoLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5V",
-            "cHNjYWxlU3RlcEgAEjkKBnJlc2l6ZRgDIAEoCzInLmRldmljZW9wcy5wb3N0",
-            "cHJvY2Vzc2luZy52MS5SZXNpemVTdGVwSAASOQoGYWRqdXN0GAQgASgLMicu",
-            "ZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkFkanVzdFN0ZXBIABI7Cgdk",
-            "ZW5vaXNlGAUgASgLMiguZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkRl",
-            "bm9pc2VTdGVwSAASOwoHc2hhcnBlbhgGIAEoCzIoLmRldmljZW9wcy5wb3N0",
-            "cHJvY2Vzc2luZy52MS5TaGFycGVuU3RlcEgAEjUKBGJsdXIYByABKAsyJS5k",
-            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuQmx1clN0ZXBIABJGCg1yZXN0",
-            "b3JlX2ZhY2VzGAggASgLMi0uZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
-            "LlJlc3RvcmVGYWNlc1N0ZXBIABJOChFyZW1vdmVfYmFja2dyb3VuZBgJIAEo",
-            "CzIxLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5SZW1vdmVCYWNrZ3Jv",
-            "dW5kU3RlcEgAEkIKC21hdGNoX2NvbG9yGAogASgLMisuZGV2aWNlb3BzLnBv",
-            "c3Rwcm9jZXNzaW5nLnYxLk1hdGNoQ29sb3JTdGVwSAASSAoOdHJhbnNmZXJf",
-            "c3R5bGUYCyABKAsyLi5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuVHJh",
-            "bnNmZXJTdHlsZVN0ZXBIABI5CgZzYWZldHkYDCABKAsyJy5kZXZpY2VvcHMu",
-            "cG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5U3RlcEgAEjkKBmVuY29kZRgNIAEo",
-            "CzInLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5FbmNvZGVTdGVwSAAS",
-            "PgoIb25fZXJyb3IYDiABKA4yLC5kZXZpY2VvcHMucG9zdHByb2Nlc3Npbmcu",
-            "djEuU3RlcEVycm9yQWN0aW9uQggKBmFjdGlvbiKRAQoTUG9zdHByb2Nlc3Np",
-            "bmdJbnB1dBIKCgJpZBgBIAEoCRIuCgVpbWFnZRgCIAEoCzIfLmRldmljZW9w",
-            "cy5jb21tb24udjEuSW1hZ2VJbnB1dBI+CgVzdGVwcxgDIAMoCzIvLmRldmlj",
-            "ZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJvY2Vzc2luZ1N0ZXAi9AEK",
-            "DlBvc3Rwcm9jZXNzaW5nEkAKBmlucHV0cxgBIAMoCzIwLmRldmljZW9wcy5w",
-            "b3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJvY2Vzc2luZ0lucHV0Ej4KBXN0ZXBz",
-            "GAIgAygLMi8uZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9j",
-            "ZXNzaW5nU3RlcBIRCglwcmVzZXRfaWQYAyABKAkSFwoPbWVhc3VyZV9xdWFs",
-            "aXR5GAQgASgIEhsKE3N0b3Bfb25fZmlyc3RfZXJyb3IYBSABKAgSFwoPbWF4",
-            "X2NvbmN1cnJlbmN5GAYgASgFIqICCgxJbWFnZVF1YWxpdHkSFgoJc2hhcnBu",
-            "ZXNzGAEgASgBSACIAQESEgoFbm9pc2UYAiABKAFIAYgBARIbCg5jb250cmFz",
-            "dF9yYXRpbxgDIAEoAUgCiAEBEh0KEGJyaWdodG5lc3NfcmF0aW8YBCABKAFI",
-            "A4gBARIaCg1jbGlwcGVkX3JhdGlvGAUgASgBSASIAQESFAoHcHNucl9kYhgG",
-            "IAEoAUgFiAEBEhEKBHNzaW0YByABKAFIBogBAUIMCgpfc2hhcnBuZXNzQggK",
-            "Bl9ub2lzZUIRCg9fY29udHJhc3RfcmF0aW9CEwoRX2JyaWdodG5lc3NfcmF0",
-            "aW9CEAoOX2NsaXBwZWRfcmF0aW9CCgoIX3BzbnJfZGJCBwoFX3NzaW0ikwIK",
-            "ClN0ZXBSZXBvcnQSDQoFaW5kZXgYASABKAUSDgoGYWN0aW9uGAIgASgJEhAK",
-            "CG1vZGVsX2lkGAMgASgJEhEKCWRldmljZV9pZBgEIAEoCRIrCghkdXJhdGlv",
-            "bhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIzCgtvdXRwdXRf",
-            "c2l6ZRgGIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXplEg8K",
-            "B3NraXBwZWQYByABKAgSEQoJY2xhc3NpY2FsGAggASgIEgwKBG5vdGUYCSAB",
-            "KAkSLQoHZmFpbHVyZRgKIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFp",
-            "bHVyZSK4AwoOUHJvY2Vzc2VkSW1hZ2USDQoFaW5kZXgYASABKAUSCgoCaWQY",
-            "AiABKAkSLAoEZmlsZRgDIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1h",
-            "Z2VGaWxlEiwKBG1hc2sYBCABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLklt",
-            "YWdlRmlsZRJDCg9zYWZldHlfdmVyZGljdHMYBSADKAsyKi5kZXZpY2VvcHMu",
-            "cG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5VmVyZGljdBJBCg5xdWFsaXR5X2Jl",
-            "Zm9yZRgGIAEoCzIpLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5JbWFn",
-            "ZVF1YWxpdHkSQAoNcXVhbGl0eV9hZnRlchgHIAEoCzIpLmRldmljZW9wcy5w",
-            "b3N0cHJvY2Vzc2luZy52MS5JbWFnZVF1YWxpdHkSNgoFc3RlcHMYCCADKAsy",
-            "Jy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU3RlcFJlcG9ydBItCgdm",
-            "YWlsdXJlGAkgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlIpYC",
-            "ChRQb3N0cHJvY2Vzc2luZ1Jlc3VsdBI7CgZpbWFnZXMYASADKAsyKy5kZXZp",
-            "Y2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUHJvY2Vzc2VkSW1hZ2USFwoPc3Vj",
-            "Y2VlZGVkX2NvdW50GAIgASgFEhQKDGZhaWxlZF9jb3VudBgDIAEoBRIVCg1i",
-            "bG9ja2VkX2NvdW50GAQgASgFEhUKDXNraXBwZWRfY291bnQYBSABKAUSHgoR",
-            "aW1hZ2VzX3Blcl9zZWNvbmQYBiABKAFIAIgBARIuCgh3YXJuaW5ncxgHIAMo",
-            "CzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZ0IUChJfaW1hZ2VzX3Bl",
-            "cl9zZWNvbmQqjQEKD1N0ZXBFcnJvckFjdGlvbhIhCh1TVEVQX0VSUk9SX0FD",
-            "VElPTl9VTlNQRUNJRklFRBAAEhoKFlNURVBfRVJST1JfQUNUSU9OX0ZBSUwQ",
-            "ARIaChZTVEVQX0VSUk9SX0FDVElPTl9TS0lQEAISHwobU1RFUF9FUlJPUl9B",
-            "Q1RJT05fQ0xBU1NJQ0FMEAMqzgEKEFJlc2FtcGxpbmdGaWx0ZXISIQodUkVT",
-            "QU1QTElOR19GSUxURVJfVU5TUEVDSUZJRUQQABIdChlSRVNBTVBMSU5HX0ZJ",
-            "TFRFUl9MQU5DWk9TEAESHQoZUkVTQU1QTElOR19GSUxURVJfQklDVUJJQxAC",
-            "Eh4KGlJFU0FNUExJTkdfRklMVEVSX0JJTElORUFSEAMSGgoWUkVTQU1QTElO",
-            "R19GSUxURVJfQVJFQRAEEh0KGVJFU0FNUExJTkdfRklMVEVSX05FQVJFU1QQ",
-            "BSqHAQoKUmVzaXplTW9kZRIbChdSRVNJWkVfTU9ERV9VTlNQRUNJRklFRBAA",
-            "EhcKE1JFU0laRV9NT0RFX1NUUkVUQ0gQARIXChNSRVNJWkVfTU9ERV9DT05U",
-            "QUlOEAISFQoRUkVTSVpFX01PREVfQ09WRVIQAxITCg9SRVNJWkVfTU9ERV9Q",
-            "QUQQBEIiqgIfRGV2aWNlT3BzLkFwaS5Qb3N0cHJvY2Vzc2luZy5WMWIGcHJv",
-            "dG8z"));
+            "cmF0aW8YBCABKAESNQoGZmlsdGVyGAUgASgOMiUuZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5SZXNhbXBsaW5nRmlsdGVyQgkKB19mYWN0b3JCEgoQX3RpbGVfb3Zl",
+            "cmxhcF9weCKnAQoKUmVzaXplU3RlcBIQCgh3aWR0aF9weBgBIAEoBRIRCglo",
+            "ZWlnaHRfcHgYAiABKAUSKgoDZml0GAMgASgOMh0uZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5JbWFnZUZpdBI1CgZmaWx0ZXIYBCABKA4yJS5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLlJlc2FtcGxpbmdGaWx0ZXISEQoJcGFkX2NvbG9yGAUgASgJIsQC",
+            "CgpBZGp1c3RTdGVwEhYKDmV4cG9zdXJlX3N0b3BzGAEgASgBEhAKCGNvbnRy",
+            "YXN0GAIgASgBEhIKCnNhdHVyYXRpb24YAyABKAESEwoLdGVtcGVyYXR1cmUY",
+            "BCABKAESDAoEdGludBgFIAEoARISCgVnYW1tYRgGIAEoAUgAiAEBEhIKCmhp",
+            "Z2hsaWdodHMYByABKAESDwoHc2hhZG93cxgIIAEoARIOCgZ3aGl0ZXMYCSAB",
+            "KAESDgoGYmxhY2tzGAogASgBEg8KB2NsYXJpdHkYCyABKAESEQoJc3RydWN0",
+            "dXJlGAwgASgBEhMKC2h1ZV9kZWdyZWVzGA0gASgBEhUKDWF1dG9fY29udHJh",
+            "c3QYDiABKAgSIgoaYXV0b19jb250cmFzdF9jdXRvZmZfcmF0aW8YDyABKAFC",
+            "CAoGX2dhbW1hIj0KC0Rlbm9pc2VTdGVwEhsKDnN0cmVuZ3RoX3JhdGlvGAEg",
+            "ASgBSACIAQFCEQoPX3N0cmVuZ3RoX3JhdGlvImwKC1NoYXJwZW5TdGVwEhMK",
+            "BmFtb3VudBgBIAEoAUgAiAEBEhYKCXJhZGl1c19weBgCIAEoAUgBiAEBEhcK",
+            "D3RocmVzaG9sZF9yYXRpbxgDIAEoAUIJCgdfYW1vdW50QgwKCl9yYWRpdXNf",
+            "cHgiMAoIQmx1clN0ZXASFgoJcmFkaXVzX3B4GAEgASgBSACIAQFCDAoKX3Jh",
+            "ZGl1c19weCJ0ChBSZXN0b3JlRmFjZXNTdGVwEhsKDmZpZGVsaXR5X3JhdGlv",
+            "GAEgASgBSACIAQESFAoMb25seV9sYXJnZXN0GAIgASgIEhoKEmVuaGFuY2Vf",
+            "YmFja2dyb3VuZBgDIAEoCEIRCg9fZmlkZWxpdHlfcmF0aW8icAoUUmVtb3Zl",
+            "QmFja2dyb3VuZFN0ZXASFQoNYWxwaGFfbWF0dGluZxgBIAEoCBISCgpmZWF0",
+            "aGVyX3B4GAIgASgFEhgKEGJhY2tncm91bmRfY29sb3IYAyABKAkSEwoLcmV0",
+            "dXJuX21hc2sYBCABKAgidAoOTWF0Y2hDb2xvclN0ZXASMgoJcmVmZXJlbmNl",
+            "GAEgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhsKDnN0",
+            "cmVuZ3RoX3JhdGlvGAIgASgBSACIAQFCEQoPX3N0cmVuZ3RoX3JhdGlvIpEB",
+            "ChFUcmFuc2ZlclN0eWxlU3RlcBIyCglyZWZlcmVuY2UYASABKAsyHy5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSGwoOc3RyZW5ndGhfcmF0aW8Y",
+            "AiABKAFIAIgBARIYChBrZWVwX2NvbG9yX3JhdGlvGAMgASgBQhEKD19zdHJl",
+            "bmd0aF9yYXRpbyIfCgpTYWZldHlTdGVwEhEKCXBvbGljeV9pZBgBIAEoCSJA",
+            "CgpFbmNvZGVTdGVwEjIKBm91dHB1dBgBIAEoCzIiLmRldmljZW9wcy5jb21t",
+            "b24udjEuRW5jb2RlT3B0aW9ucyLwBgoSUG9zdHByb2Nlc3NpbmdTdGVwEhAK",
+            "CG1vZGVsX2lkGAEgASgJEjsKB3Vwc2NhbGUYAiABKAsyKC5kZXZpY2VvcHMu",
+            "cG9zdHByb2Nlc3NpbmcudjEuVXBzY2FsZVN0ZXBIABI5CgZyZXNpemUYAyAB",
+            "KAsyJy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUmVzaXplU3RlcEgA",
+            "EjkKBmFkanVzdBgEIAEoCzInLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52",
+            "MS5BZGp1c3RTdGVwSAASOwoHZGVub2lzZRgFIAEoCzIoLmRldmljZW9wcy5w",
+            "b3N0cHJvY2Vzc2luZy52MS5EZW5vaXNlU3RlcEgAEjsKB3NoYXJwZW4YBiAB",
+            "KAsyKC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2hhcnBlblN0ZXBI",
+            "ABI1CgRibHVyGAcgASgLMiUuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
+            "LkJsdXJTdGVwSAASRgoNcmVzdG9yZV9mYWNlcxgIIAEoCzItLmRldmljZW9w",
+            "cy5wb3N0cHJvY2Vzc2luZy52MS5SZXN0b3JlRmFjZXNTdGVwSAASTgoRcmVt",
+            "b3ZlX2JhY2tncm91bmQYCSABKAsyMS5kZXZpY2VvcHMucG9zdHByb2Nlc3Np",
+            "bmcudjEuUmVtb3ZlQmFja2dyb3VuZFN0ZXBIABJCCgttYXRjaF9jb2xvchgK",
+            "IAEoCzIrLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5NYXRjaENvbG9y",
+            "U3RlcEgAEkgKDnRyYW5zZmVyX3N0eWxlGAsgASgLMi4uZGV2aWNlb3BzLnBv",
+            "c3Rwcm9jZXNzaW5nLnYxLlRyYW5zZmVyU3R5bGVTdGVwSAASOQoGc2FmZXR5",
+            "GAwgASgLMicuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVN0",
+            "ZXBIABI5CgZlbmNvZGUYDSABKAsyJy5kZXZpY2VvcHMucG9zdHByb2Nlc3Np",
+            "bmcudjEuRW5jb2RlU3RlcEgAEj4KCG9uX2Vycm9yGA4gASgOMiwuZGV2aWNl",
+            "b3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlN0ZXBFcnJvckFjdGlvbkIICgZhY3Rp",
+            "b24ikQEKE1Bvc3Rwcm9jZXNzaW5nSW5wdXQSCgoCaWQYASABKAkSLgoFaW1h",
+            "Z2UYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSPgoF",
+            "c3RlcHMYAyADKAsyLy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9z",
+            "dHByb2Nlc3NpbmdTdGVwIvQBCg5Qb3N0cHJvY2Vzc2luZxJACgZpbnB1dHMY",
+            "ASADKAsyMC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nl",
+            "c3NpbmdJbnB1dBI+CgVzdGVwcxgCIAMoCzIvLmRldmljZW9wcy5wb3N0cHJv",
+            "Y2Vzc2luZy52MS5Qb3N0cHJvY2Vzc2luZ1N0ZXASEQoJcHJlc2V0X2lkGAMg",
+            "ASgJEhcKD21lYXN1cmVfcXVhbGl0eRgEIAEoCBIbChNzdG9wX29uX2ZpcnN0",
+            "X2Vycm9yGAUgASgIEhcKD21heF9jb25jdXJyZW5jeRgGIAEoBSKiAgoMSW1h",
+            "Z2VRdWFsaXR5EhYKCXNoYXJwbmVzcxgBIAEoAUgAiAEBEhIKBW5vaXNlGAIg",
+            "ASgBSAGIAQESGwoOY29udHJhc3RfcmF0aW8YAyABKAFIAogBARIdChBicmln",
+            "aHRuZXNzX3JhdGlvGAQgASgBSAOIAQESGgoNY2xpcHBlZF9yYXRpbxgFIAEo",
+            "AUgEiAEBEhQKB3BzbnJfZGIYBiABKAFIBYgBARIRCgRzc2ltGAcgASgBSAaI",
+            "AQFCDAoKX3NoYXJwbmVzc0IICgZfbm9pc2VCEQoPX2NvbnRyYXN0X3JhdGlv",
+            "QhMKEV9icmlnaHRuZXNzX3JhdGlvQhAKDl9jbGlwcGVkX3JhdGlvQgoKCF9w",
+            "c25yX2RiQgcKBV9zc2ltIpMCCgpTdGVwUmVwb3J0Eg0KBWluZGV4GAEgASgF",
+            "Eg4KBmFjdGlvbhgCIAEoCRIQCghtb2RlbF9pZBgDIAEoCRIRCglkZXZpY2Vf",
+            "aWQYBCABKAkSKwoIZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYu",
+            "RHVyYXRpb24SMwoLb3V0cHV0X3NpemUYBiABKAsyHi5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkltYWdlU2l6ZRIPCgdza2lwcGVkGAcgASgIEhEKCWNsYXNzaWNh",
+            "bBgIIAEoCBIMCgRub3RlGAkgASgJEi0KB2ZhaWx1cmUYCiABKAsyHC5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkZhaWx1cmUiuAMKDlByb2Nlc3NlZEltYWdlEg0K",
+            "BWluZGV4GAEgASgFEgoKAmlkGAIgASgJEiwKBGZpbGUYAyABKAsyHi5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkltYWdlRmlsZRIsCgRtYXNrGAQgASgLMh4uZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZUZpbGUSQwoPc2FmZXR5X3ZlcmRpY3Rz",
+            "GAUgAygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVZl",
+            "cmRpY3QSQQoOcXVhbGl0eV9iZWZvcmUYBiABKAsyKS5kZXZpY2VvcHMucG9z",
+            "dHByb2Nlc3NpbmcudjEuSW1hZ2VRdWFsaXR5EkAKDXF1YWxpdHlfYWZ0ZXIY",
+            "ByABKAsyKS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuSW1hZ2VRdWFs",
+            "aXR5EjYKBXN0ZXBzGAggAygLMicuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
+            "LnYxLlN0ZXBSZXBvcnQSLQoHZmFpbHVyZRgJIAEoCzIcLmRldmljZW9wcy5j",
+            "b21tb24udjEuRmFpbHVyZSKWAgoUUG9zdHByb2Nlc3NpbmdSZXN1bHQSOwoG",
+            "aW1hZ2VzGAEgAygLMisuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBy",
+            "b2Nlc3NlZEltYWdlEhcKD3N1Y2NlZWRlZF9jb3VudBgCIAEoBRIUCgxmYWls",
+            "ZWRfY291bnQYAyABKAUSFQoNYmxvY2tlZF9jb3VudBgEIAEoBRIVCg1za2lw",
+            "cGVkX2NvdW50GAUgASgFEh4KEWltYWdlc19wZXJfc2Vjb25kGAYgASgBSACI",
+            "AQESLgoId2FybmluZ3MYByADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZp",
+            "bmRpbmdCFAoSX2ltYWdlc19wZXJfc2Vjb25kKo0BCg9TdGVwRXJyb3JBY3Rp",
+            "b24SIQodU1RFUF9FUlJPUl9BQ1RJT05fVU5TUEVDSUZJRUQQABIaChZTVEVQ",
+            "X0VSUk9SX0FDVElPTl9GQUlMEAESGgoWU1RFUF9FUlJPUl9BQ1RJT05fU0tJ",
+            "UBACEh8KG1NURVBfRVJST1JfQUNUSU9OX0NMQVNTSUNBTBADQiKqAh9EZXZp",
+            "Y2VPcHMuQXBpLlBvc3Rwcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Postprocessing.V1.StepErrorAction), typeof(global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter), typeof(global::DeviceOps.Api.Postprocessing.V1.ResizeMode), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Postprocessing.V1.StepErrorAction), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.UpscaleStep), global::DeviceOps.Api.Postprocessing.V1.UpscaleStep.Parser, new[]{ "Factor", "TilePx", "TileOverlapPx", "DenoiseRatio", "Filter" }, new[]{ "Factor", "TileOverlapPx" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ResizeStep), global::DeviceOps.Api.Postprocessing.V1.ResizeStep.Parser, new[]{ "WidthPx", "HeightPx", "Mode", "Filter", "PadColor" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ResizeStep), global::DeviceOps.Api.Postprocessing.V1.ResizeStep.Parser, new[]{ "WidthPx", "HeightPx", "Fit", "Filter", "PadColor" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.AdjustStep), global::DeviceOps.Api.Postprocessing.V1.AdjustStep.Parser, new[]{ "ExposureStops", "Contrast", "Saturation", "Temperature", "Tint", "Gamma", "Highlights", "Shadows", "Whites", "Blacks", "Clarity", "Structure", "HueDegrees", "AutoContrast", "AutoContrastCutoffRatio" }, new[]{ "Gamma" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DenoiseStep), global::DeviceOps.Api.Postprocessing.V1.DenoiseStep.Parser, new[]{ "StrengthRatio" }, new[]{ "StrengthRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SharpenStep), global::DeviceOps.Api.Postprocessing.V1.SharpenStep.Parser, new[]{ "Amount", "RadiusPx", "ThresholdRatio" }, new[]{ "Amount", "RadiusPx" }, null, null, null),
@@ -181,62 +172,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     /// The step is done without a model, where it can be: ListPostprocessors tells. If that fails too, the picture fails.
     /// </summary>
     [pbr::OriginalName("STEP_ERROR_ACTION_CLASSICAL")] Classical = 3,
-  }
-
-  /// <summary>
-  /// How pixels are computed when a picture changes its size.
-  /// </summary>
-  public enum ResamplingFilter {
-    /// <summary>
-    /// Not said: LANCZOS.
-    /// </summary>
-    [pbr::OriginalName("RESAMPLING_FILTER_UNSPECIFIED")] Unspecified = 0,
-    /// <summary>
-    /// Lanczos with three lobes: sharpest.
-    /// </summary>
-    [pbr::OriginalName("RESAMPLING_FILTER_LANCZOS")] Lanczos = 1,
-    /// <summary>
-    /// Cubic.
-    /// </summary>
-    [pbr::OriginalName("RESAMPLING_FILTER_BICUBIC")] Bicubic = 2,
-    /// <summary>
-    /// Linear.
-    /// </summary>
-    [pbr::OriginalName("RESAMPLING_FILTER_BILINEAR")] Bilinear = 3,
-    /// <summary>
-    /// The mean over the area: for making smaller.
-    /// </summary>
-    [pbr::OriginalName("RESAMPLING_FILTER_AREA")] Area = 4,
-    /// <summary>
-    /// The nearest pixel: keeps hard edges, for pixel art and masks.
-    /// </summary>
-    [pbr::OriginalName("RESAMPLING_FILTER_NEAREST")] Nearest = 5,
-  }
-
-  /// <summary>
-  /// How a picture of another shape fills a size.
-  /// </summary>
-  public enum ResizeMode {
-    /// <summary>
-    /// Not said: STRETCH.
-    /// </summary>
-    [pbr::OriginalName("RESIZE_MODE_UNSPECIFIED")] Unspecified = 0,
-    /// <summary>
-    /// Exactly this size, out of shape if need be.
-    /// </summary>
-    [pbr::OriginalName("RESIZE_MODE_STRETCH")] Stretch = 1,
-    /// <summary>
-    /// As large as fits inside; the result may be smaller than the size.
-    /// </summary>
-    [pbr::OriginalName("RESIZE_MODE_CONTAIN")] Contain = 2,
-    /// <summary>
-    /// As small as covers it, cut at the middle to exactly this size.
-    /// </summary>
-    [pbr::OriginalName("RESIZE_MODE_COVER")] Cover = 3,
-    /// <summary>
-    /// As large as fits inside, with bars around it to exactly this size.
-    /// </summary>
-    [pbr::OriginalName("RESIZE_MODE_PAD")] Pad = 4,
   }
 
   #endregion
@@ -389,13 +324,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     /// <summary>Field number for the "filter" field.</summary>
     public const int FilterFieldNumber = 5;
-    private global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter filter_ = global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified;
+    private global::DeviceOps.Api.Common.V1.ResamplingFilter filter_ = global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified;
     /// <summary>
     /// The filter.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter Filter {
+    public global::DeviceOps.Api.Common.V1.ResamplingFilter Filter {
       get { return filter_; }
       set {
         filter_ = value;
@@ -433,7 +368,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (TilePx != 0) hash ^= TilePx.GetHashCode();
       if (HasTileOverlapPx) hash ^= TileOverlapPx.GetHashCode();
       if (DenoiseRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DenoiseRatio);
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) hash ^= Filter.GetHashCode();
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) hash ^= Filter.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -468,7 +403,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(33);
         output.WriteDouble(DenoiseRatio);
       }
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         output.WriteRawTag(40);
         output.WriteEnum((int) Filter);
       }
@@ -498,7 +433,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(33);
         output.WriteDouble(DenoiseRatio);
       }
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         output.WriteRawTag(40);
         output.WriteEnum((int) Filter);
       }
@@ -524,7 +459,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (DenoiseRatio != 0D) {
         size += 1 + 8;
       }
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Filter);
       }
       if (_unknownFields != null) {
@@ -551,7 +486,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.DenoiseRatio != 0D) {
         DenoiseRatio = other.DenoiseRatio;
       }
-      if (other.Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (other.Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         Filter = other.Filter;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -590,7 +525,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 40: {
-            Filter = (global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter) input.ReadEnum();
+            Filter = (global::DeviceOps.Api.Common.V1.ResamplingFilter) input.ReadEnum();
             break;
           }
         }
@@ -629,7 +564,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 40: {
-            Filter = (global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter) input.ReadEnum();
+            Filter = (global::DeviceOps.Api.Common.V1.ResamplingFilter) input.ReadEnum();
             break;
           }
         }
@@ -679,7 +614,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public ResizeStep(ResizeStep other) : this() {
       widthPx_ = other.widthPx_;
       heightPx_ = other.heightPx_;
-      mode_ = other.mode_;
+      fit_ = other.fit_;
       filter_ = other.filter_;
       padColor_ = other.padColor_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
@@ -721,30 +656,30 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
-    /// <summary>Field number for the "mode" field.</summary>
-    public const int ModeFieldNumber = 3;
-    private global::DeviceOps.Api.Postprocessing.V1.ResizeMode mode_ = global::DeviceOps.Api.Postprocessing.V1.ResizeMode.Unspecified;
+    /// <summary>Field number for the "fit" field.</summary>
+    public const int FitFieldNumber = 3;
+    private global::DeviceOps.Api.Common.V1.ImageFit fit_ = global::DeviceOps.Api.Common.V1.ImageFit.Unspecified;
     /// <summary>
     /// How a picture of another shape fills the size. With only one edge given it has no effect.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Postprocessing.V1.ResizeMode Mode {
-      get { return mode_; }
+    public global::DeviceOps.Api.Common.V1.ImageFit Fit {
+      get { return fit_; }
       set {
-        mode_ = value;
+        fit_ = value;
       }
     }
 
     /// <summary>Field number for the "filter" field.</summary>
     public const int FilterFieldNumber = 4;
-    private global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter filter_ = global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified;
+    private global::DeviceOps.Api.Common.V1.ResamplingFilter filter_ = global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified;
     /// <summary>
     /// The filter.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter Filter {
+    public global::DeviceOps.Api.Common.V1.ResamplingFilter Filter {
       get { return filter_; }
       set {
         filter_ = value;
@@ -783,7 +718,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (WidthPx != other.WidthPx) return false;
       if (HeightPx != other.HeightPx) return false;
-      if (Mode != other.Mode) return false;
+      if (Fit != other.Fit) return false;
       if (Filter != other.Filter) return false;
       if (PadColor != other.PadColor) return false;
       return Equals(_unknownFields, other._unknownFields);
@@ -795,8 +730,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       int hash = 1;
       if (WidthPx != 0) hash ^= WidthPx.GetHashCode();
       if (HeightPx != 0) hash ^= HeightPx.GetHashCode();
-      if (Mode != global::DeviceOps.Api.Postprocessing.V1.ResizeMode.Unspecified) hash ^= Mode.GetHashCode();
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) hash ^= Filter.GetHashCode();
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) hash ^= Filter.GetHashCode();
       if (PadColor.Length != 0) hash ^= PadColor.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -824,11 +759,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(16);
         output.WriteInt32(HeightPx);
       }
-      if (Mode != global::DeviceOps.Api.Postprocessing.V1.ResizeMode.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         output.WriteRawTag(24);
-        output.WriteEnum((int) Mode);
+        output.WriteEnum((int) Fit);
       }
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         output.WriteRawTag(32);
         output.WriteEnum((int) Filter);
       }
@@ -854,11 +789,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(16);
         output.WriteInt32(HeightPx);
       }
-      if (Mode != global::DeviceOps.Api.Postprocessing.V1.ResizeMode.Unspecified) {
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         output.WriteRawTag(24);
-        output.WriteEnum((int) Mode);
+        output.WriteEnum((int) Fit);
       }
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         output.WriteRawTag(32);
         output.WriteEnum((int) Filter);
       }
@@ -882,10 +817,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (HeightPx != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(HeightPx);
       }
-      if (Mode != global::DeviceOps.Api.Postprocessing.V1.ResizeMode.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Mode);
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Fit);
       }
-      if (Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Filter);
       }
       if (PadColor.Length != 0) {
@@ -909,10 +844,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.HeightPx != 0) {
         HeightPx = other.HeightPx;
       }
-      if (other.Mode != global::DeviceOps.Api.Postprocessing.V1.ResizeMode.Unspecified) {
-        Mode = other.Mode;
+      if (other.Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
+        Fit = other.Fit;
       }
-      if (other.Filter != global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter.Unspecified) {
+      if (other.Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         Filter = other.Filter;
       }
       if (other.PadColor.Length != 0) {
@@ -946,11 +881,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 24: {
-            Mode = (global::DeviceOps.Api.Postprocessing.V1.ResizeMode) input.ReadEnum();
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
           case 32: {
-            Filter = (global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter) input.ReadEnum();
+            Filter = (global::DeviceOps.Api.Common.V1.ResamplingFilter) input.ReadEnum();
             break;
           }
           case 42: {
@@ -985,11 +920,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 24: {
-            Mode = (global::DeviceOps.Api.Postprocessing.V1.ResizeMode) input.ReadEnum();
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
           case 32: {
-            Filter = (global::DeviceOps.Api.Postprocessing.V1.ResamplingFilter) input.ReadEnum();
+            Filter = (global::DeviceOps.Api.Common.V1.ResamplingFilter) input.ReadEnum();
             break;
           }
           case 42: {
@@ -4003,13 +3938,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     /// <summary>Field number for the "output" field.</summary>
     public const int OutputFieldNumber = 1;
-    private global::DeviceOps.Api.Common.V1.OutputFormat output_;
+    private global::DeviceOps.Api.Common.V1.EncodeOptions output_;
     /// <summary>
     /// The file. The picture is made anew by this step even if nothing else changes it, unless format and content can stay as they are.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.OutputFormat Output {
+    public global::DeviceOps.Api.Common.V1.EncodeOptions Output {
       get { return output_; }
       set {
         output_ = value;
@@ -4103,7 +4038,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (other.output_ != null) {
         if (output_ == null) {
-          Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+          Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
         }
         Output.MergeFrom(other.Output);
       }
@@ -4128,7 +4063,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           case 10: {
             if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;
@@ -4154,7 +4089,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           case 10: {
             if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.OutputFormat();
+              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;

@@ -25,51 +25,48 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "Ci9kZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvcG9zdHByb2Nlc3Nvci5w",
-            "cm90bxIbZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxGh9kZXZpY2VvcHMv",
-            "Y29tbW9uL3YxL2Vycm9yLnByb3RvGh9kZXZpY2VvcHMvY29tbW9uL3YxL2lt",
-            "YWdlLnByb3RvGjBkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvcG9zdHBy",
-            "b2Nlc3NpbmcucHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90",
-            "byKTAQoWUG9zdHByb2Nlc3NvclBhcmFtZXRlchINCgVmaWVsZBgBIAEoCRIU",
-            "CgdtaW5pbXVtGAIgASgBSACIAQESFAoHbWF4aW11bRgDIAEoAUgBiAEBEhUK",
-            "DWRlZmF1bHRfdmFsdWUYBCABKAkSDwoHY2hvaWNlcxgFIAMoCUIKCghfbWlu",
-            "aW11bUIKCghfbWF4aW11bSKWAQoSUG9zdHByb2Nlc3Nvck1vZGVsEhAKCG1v",
-            "ZGVsX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIZCgxzY2FsZV9m",
-            "YWN0b3IYAyABKAFIAIgBARIYChByZWFkeV9kZXZpY2VfaWRzGAQgAygJEhIK",
-            "CmNhdGVnb3JpZXMYBSADKAlCDwoNX3NjYWxlX2ZhY3RvciKpAwoNUG9zdHBy",
-            "b2Nlc3NvchIOCgZhY3Rpb24YASABKAkSEQoJYXZhaWxhYmxlGAIgASgIEjwK",
-            "EnVuYXZhaWxhYmxlX3JlYXNvbhgDIAEoDjIgLmRldmljZW9wcy5jb21tb24u",
-            "djEuRXJyb3JSZWFzb24SGwoTdW5hdmFpbGFibGVfbWVzc2FnZRgEIAEoCRIT",
-            "CgtuZWVkc19tb2RlbBgFIAEoCBIVCg1oYXNfY2xhc3NpY2FsGAYgASgIEj8K",
-            "Bm1vZGVscxgHIAMoCzIvLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Q",
-            "b3N0cHJvY2Vzc29yTW9kZWwSGAoQZGVmYXVsdF9tb2RlbF9pZBgIIAEoCRJH",
-            "CgpwYXJhbWV0ZXJzGAkgAygLMjMuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
-            "LnYxLlBvc3Rwcm9jZXNzb3JQYXJhbWV0ZXISNgoObWF4X2lucHV0X3NpemUY",
-            "CiABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRISCgpkZXZp",
-            "Y2VfaWRzGAsgAygJIqABChRQb3N0cHJvY2Vzc2luZ1ByZXNldBIKCgJpZBgB",
-            "IAEoCRIUCgxkaXNwbGF5X25hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyAB",
-            "KAkSPgoFc3RlcHMYBCADKAsyLy5kZXZpY2VvcHMucG9zdHByb2Nlc3Npbmcu",
-            "djEuUG9zdHByb2Nlc3NpbmdTdGVwEhEKCWF2YWlsYWJsZRgFIAEoCCLGAQoM",
-            "UGxhbm5lZEltYWdlEg0KBWluZGV4GAEgASgFEgoKAmlkGAIgASgJEjIKCmlu",
-            "cHV0X3NpemUYAyABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6",
-            "ZRIyCgpzdGVwX3NpemVzGAQgAygLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5J",
-            "bWFnZVNpemUSMwoLb3V0cHV0X3NpemUYBSABKAsyHi5kZXZpY2VvcHMuY29t",
-            "bW9uLnYxLkltYWdlU2l6ZSKtAwoWUG9zdHByb2Nlc3NpbmdFc3RpbWF0ZRIR",
-            "CglkZXZpY2VfaWQYASABKAkSHgoRcGVha19kZXZpY2VfYnl0ZXMYAiABKANI",
-            "AIgBARIcCg9wZWFrX2hvc3RfYnl0ZXMYAyABKANIAYgBARIjChZhdmFpbGFi",
-            "bGVfZGV2aWNlX2J5dGVzGAQgASgDSAKIAQESLQoKcXVldWVfdGltZRgFIAEo",
-            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIsCglsb2FkX3RpbWUYBiAB",
-            "KAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoIcnVuX3RpbWUYByAB",
-            "KAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFgoObG9hZF9tb2RlbF9p",
-            "ZHMYCCADKAkSIAoYZXZpY3RlZF9sb2FkZWRfbW9kZWxfaWRzGAkgAygJEhQK",
-            "DHNhbXBsZV9jb3VudBgKIAEoA0IUChJfcGVha19kZXZpY2VfYnl0ZXNCEgoQ",
-            "X3BlYWtfaG9zdF9ieXRlc0IZChdfYXZhaWxhYmxlX2RldmljZV9ieXRlc0Ii",
-            "qgIfRGV2aWNlT3BzLkFwaS5Qb3N0cHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "cm90bxIbZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxGipkZXZpY2VvcHMv",
+            "Y29tbW9uL3YxL2ZpZWxkX2NhcGFiaWxpdHkucHJvdG8aH2RldmljZW9wcy9j",
+            "b21tb24vdjEvZXJyb3IucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvaW1h",
+            "Z2UucHJvdG8aMGRldmljZW9wcy9wb3N0cHJvY2Vzc2luZy92MS9wb3N0cHJv",
+            "Y2Vzc2luZy5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3Rv",
+            "IpYBChJQb3N0cHJvY2Vzc29yTW9kZWwSEAoIbW9kZWxfaWQYASABKAkSFAoM",
+            "ZGlzcGxheV9uYW1lGAIgASgJEhkKDHNjYWxlX2ZhY3RvchgDIAEoAUgAiAEB",
+            "EhgKEHJlYWR5X2RldmljZV9pZHMYBCADKAkSEgoKY2F0ZWdvcmllcxgFIAMo",
+            "CUIPCg1fc2NhbGVfZmFjdG9yIpYDCg1Qb3N0cHJvY2Vzc29yEg4KBmFjdGlv",
+            "bhgBIAEoCRIRCglhdmFpbGFibGUYAiABKAgSPAoSdW5hdmFpbGFibGVfcmVh",
+            "c29uGAMgASgOMiAuZGV2aWNlb3BzLmNvbW1vbi52MS5FcnJvclJlYXNvbhIb",
+            "ChN1bmF2YWlsYWJsZV9tZXNzYWdlGAQgASgJEhMKC25lZWRzX21vZGVsGAUg",
+            "ASgIEhUKDWhhc19jbGFzc2ljYWwYBiABKAgSPwoGbW9kZWxzGAcgAygLMi8u",
+            "ZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNzb3JNb2Rl",
+            "bBIYChBkZWZhdWx0X21vZGVsX2lkGAggASgJEjQKBmZpZWxkcxgJIAMoCzIk",
+            "LmRldmljZW9wcy5jb21tb24udjEuRmllbGRDYXBhYmlsaXR5EjYKDm1heF9p",
+            "bnB1dF9zaXplGAogASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNp",
+            "emUSEgoKZGV2aWNlX2lkcxgLIAMoCSKgAQoUUG9zdHByb2Nlc3NpbmdQcmVz",
+            "ZXQSCgoCaWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEhMKC2Rlc2Ny",
+            "aXB0aW9uGAMgASgJEj4KBXN0ZXBzGAQgAygLMi8uZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNzaW5nU3RlcBIRCglhdmFpbGFibGUY",
+            "BSABKAgixgEKDFBsYW5uZWRJbWFnZRINCgVpbmRleBgBIAEoBRIKCgJpZBgC",
+            "IAEoCRIyCgppbnB1dF9zaXplGAMgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5JbWFnZVNpemUSMgoKc3RlcF9zaXplcxgEIAMoCzIeLmRldmljZW9wcy5j",
+            "b21tb24udjEuSW1hZ2VTaXplEjMKC291dHB1dF9zaXplGAUgASgLMh4uZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNpemUirQMKFlBvc3Rwcm9jZXNzaW5n",
+            "RXN0aW1hdGUSEQoJZGV2aWNlX2lkGAEgASgJEh4KEXBlYWtfZGV2aWNlX2J5",
+            "dGVzGAIgASgDSACIAQESHAoPcGVha19ob3N0X2J5dGVzGAMgASgDSAGIAQES",
+            "IwoWYXZhaWxhYmxlX2RldmljZV9ieXRlcxgEIAEoA0gCiAEBEi0KCnF1ZXVl",
+            "X3RpbWUYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoJbG9h",
+            "ZF90aW1lGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCHJ1",
+            "bl90aW1lGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhYKDmxv",
+            "YWRfbW9kZWxfaWRzGAggAygJEiAKGGV2aWN0ZWRfbG9hZGVkX21vZGVsX2lk",
+            "cxgJIAMoCRIUCgxzYW1wbGVfY291bnQYCiABKANCFAoSX3BlYWtfZGV2aWNl",
+            "X2J5dGVzQhIKEF9wZWFrX2hvc3RfYnl0ZXNCGQoXX2F2YWlsYWJsZV9kZXZp",
+            "Y2VfYnl0ZXNCIqoCH0RldmljZU9wcy5BcGkuUG9zdHByb2Nlc3NpbmcuVjFi",
+            "BnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter), global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter.Parser, new[]{ "Field", "Minimum", "Maximum", "DefaultValue", "Choices" }, new[]{ "Minimum", "Maximum" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessorModel), global::DeviceOps.Api.Postprocessing.V1.PostprocessorModel.Parser, new[]{ "ModelId", "DisplayName", "ScaleFactor", "ReadyDeviceIds", "Categories" }, new[]{ "ScaleFactor" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.Postprocessor), global::DeviceOps.Api.Postprocessing.V1.Postprocessor.Parser, new[]{ "Action", "Available", "UnavailableReason", "UnavailableMessage", "NeedsModel", "HasClassical", "Models", "DefaultModelId", "Parameters", "MaxInputSize", "DeviceIds" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.Postprocessor), global::DeviceOps.Api.Postprocessing.V1.Postprocessor.Parser, new[]{ "Action", "Available", "UnavailableReason", "UnavailableMessage", "NeedsModel", "HasClassical", "Models", "DefaultModelId", "Fields", "MaxInputSize", "DeviceIds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingPreset), global::DeviceOps.Api.Postprocessing.V1.PostprocessingPreset.Parser, new[]{ "Id", "DisplayName", "Description", "Steps", "Available" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PlannedImage), global::DeviceOps.Api.Postprocessing.V1.PlannedImage.Parser, new[]{ "Index", "Id", "InputSize", "StepSizes", "OutputSize" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingEstimate), global::DeviceOps.Api.Postprocessing.V1.PostprocessingEstimate.Parser, new[]{ "DeviceId", "PeakDeviceBytes", "PeakHostBytes", "AvailableDeviceBytes", "QueueTime", "LoadTime", "RunTime", "LoadModelIds", "EvictedLoadedModelIds", "SampleCount" }, new[]{ "PeakDeviceBytes", "PeakHostBytes", "AvailableDeviceBytes" }, null, null, null)
@@ -79,391 +76,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
   }
   #region Messages
-  /// <summary>
-  /// What one field of a step may be.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class PostprocessorParameter : pb::IMessage<PostprocessorParameter>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<PostprocessorParameter> _parser = new pb::MessageParser<PostprocessorParameter>(() => new PostprocessorParameter());
-    private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<PostprocessorParameter> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[0]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public PostprocessorParameter() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public PostprocessorParameter(PostprocessorParameter other) : this() {
-      _hasBits0 = other._hasBits0;
-      field_ = other.field_;
-      minimum_ = other.minimum_;
-      maximum_ = other.maximum_;
-      defaultValue_ = other.defaultValue_;
-      choices_ = other.choices_.Clone();
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public PostprocessorParameter Clone() {
-      return new PostprocessorParameter(this);
-    }
-
-    /// <summary>Field number for the "field" field.</summary>
-    public const int FieldFieldNumber = 1;
-    private string field_ = "";
-    /// <summary>
-    /// Name of the field in the step's message: `strength_ratio`.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Field {
-      get { return field_; }
-      set {
-        field_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "minimum" field.</summary>
-    public const int MinimumFieldNumber = 2;
-    private readonly static double MinimumDefaultValue = 0D;
-
-    private double minimum_;
-    /// <summary>
-    /// Smallest number. Absent: it is no number, or has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Minimum {
-      get { if ((_hasBits0 & 1) != 0) { return minimum_; } else { return MinimumDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        minimum_ = value;
-      }
-    }
-    /// <summary>Gets whether the "minimum" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasMinimum {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "minimum" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearMinimum() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "maximum" field.</summary>
-    public const int MaximumFieldNumber = 3;
-    private readonly static double MaximumDefaultValue = 0D;
-
-    private double maximum_;
-    /// <summary>
-    /// Largest number. Absent: it is no number, or has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Maximum {
-      get { if ((_hasBits0 & 2) != 0) { return maximum_; } else { return MaximumDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        maximum_ = value;
-      }
-    }
-    /// <summary>Gets whether the "maximum" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasMaximum {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "maximum" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearMaximum() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "default_value" field.</summary>
-    public const int DefaultValueFieldNumber = 4;
-    private string defaultValue_ = "";
-    /// <summary>
-    /// The value that an absent or empty field stands for, as text. Empty: the field must be set, or the server chooses.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string DefaultValue {
-      get { return defaultValue_; }
-      set {
-        defaultValue_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "choices" field.</summary>
-    public const int ChoicesFieldNumber = 5;
-    private static readonly pb::FieldCodec<string> _repeated_choices_codec
-        = pb::FieldCodec.ForString(42);
-    private readonly pbc::RepeatedField<string> choices_ = new pbc::RepeatedField<string>();
-    /// <summary>
-    /// All that it may be: names of an enum's values, categories of a safety classifier. Empty: any within the range.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<string> Choices {
-      get { return choices_; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as PostprocessorParameter);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(PostprocessorParameter other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (Field != other.Field) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Minimum, other.Minimum)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Maximum, other.Maximum)) return false;
-      if (DefaultValue != other.DefaultValue) return false;
-      if(!choices_.Equals(other.choices_)) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (Field.Length != 0) hash ^= Field.GetHashCode();
-      if (HasMinimum) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Minimum);
-      if (HasMaximum) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Maximum);
-      if (DefaultValue.Length != 0) hash ^= DefaultValue.GetHashCode();
-      hash ^= choices_.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (Field.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(Field);
-      }
-      if (HasMinimum) {
-        output.WriteRawTag(17);
-        output.WriteDouble(Minimum);
-      }
-      if (HasMaximum) {
-        output.WriteRawTag(25);
-        output.WriteDouble(Maximum);
-      }
-      if (DefaultValue.Length != 0) {
-        output.WriteRawTag(34);
-        output.WriteString(DefaultValue);
-      }
-      choices_.WriteTo(output, _repeated_choices_codec);
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Field.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(Field);
-      }
-      if (HasMinimum) {
-        output.WriteRawTag(17);
-        output.WriteDouble(Minimum);
-      }
-      if (HasMaximum) {
-        output.WriteRawTag(25);
-        output.WriteDouble(Maximum);
-      }
-      if (DefaultValue.Length != 0) {
-        output.WriteRawTag(34);
-        output.WriteString(DefaultValue);
-      }
-      choices_.WriteTo(ref output, _repeated_choices_codec);
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (Field.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Field);
-      }
-      if (HasMinimum) {
-        size += 1 + 8;
-      }
-      if (HasMaximum) {
-        size += 1 + 8;
-      }
-      if (DefaultValue.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultValue);
-      }
-      size += choices_.CalculateSize(_repeated_choices_codec);
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(PostprocessorParameter other) {
-      if (other == null) {
-        return;
-      }
-      if (other.Field.Length != 0) {
-        Field = other.Field;
-      }
-      if (other.HasMinimum) {
-        Minimum = other.Minimum;
-      }
-      if (other.HasMaximum) {
-        Maximum = other.Maximum;
-      }
-      if (other.DefaultValue.Length != 0) {
-        DefaultValue = other.DefaultValue;
-      }
-      choices_.Add(other.choices_);
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 10: {
-            Field = input.ReadString();
-            break;
-          }
-          case 17: {
-            Minimum = input.ReadDouble();
-            break;
-          }
-          case 25: {
-            Maximum = input.ReadDouble();
-            break;
-          }
-          case 34: {
-            DefaultValue = input.ReadString();
-            break;
-          }
-          case 42: {
-            choices_.AddEntriesFrom(input, _repeated_choices_codec);
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 10: {
-            Field = input.ReadString();
-            break;
-          }
-          case 17: {
-            Minimum = input.ReadDouble();
-            break;
-          }
-          case 25: {
-            Maximum = input.ReadDouble();
-            break;
-          }
-          case 34: {
-            DefaultValue = input.ReadString();
-            break;
-          }
-          case 42: {
-            choices_.AddEntriesFrom(ref input, _repeated_choices_codec);
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
   /// <summary>
   /// A model that can do a step.
   /// </summary>
@@ -483,7 +95,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[0]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -841,7 +453,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[1]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -869,7 +481,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       hasClassical_ = other.hasClassical_;
       models_ = other.models_.Clone();
       defaultModelId_ = other.defaultModelId_;
-      parameters_ = other.parameters_.Clone();
+      fields_ = other.fields_.Clone();
       maxInputSize_ = other.maxInputSize_ != null ? other.maxInputSize_.Clone() : null;
       deviceIds_ = other.deviceIds_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
@@ -1000,18 +612,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
-    /// <summary>Field number for the "parameters" field.</summary>
-    public const int ParametersFieldNumber = 9;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter> _repeated_parameters_codec
-        = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter> parameters_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter>();
+    /// <summary>Field number for the "fields" field.</summary>
+    public const int FieldsFieldNumber = 9;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.FieldCapability> _repeated_fields_codec
+        = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Common.V1.FieldCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> fields_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability>();
     /// <summary>
-    /// Its fields.
+    /// Its fields, by their names in the step's message.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessorParameter> Parameters {
-      get { return parameters_; }
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> Fields {
+      get { return fields_; }
     }
 
     /// <summary>Field number for the "max_input_size" field.</summary>
@@ -1066,7 +678,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (HasClassical != other.HasClassical) return false;
       if(!models_.Equals(other.models_)) return false;
       if (DefaultModelId != other.DefaultModelId) return false;
-      if(!parameters_.Equals(other.parameters_)) return false;
+      if(!fields_.Equals(other.fields_)) return false;
       if (!object.Equals(MaxInputSize, other.MaxInputSize)) return false;
       if(!deviceIds_.Equals(other.deviceIds_)) return false;
       return Equals(_unknownFields, other._unknownFields);
@@ -1084,7 +696,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (HasClassical != false) hash ^= HasClassical.GetHashCode();
       hash ^= models_.GetHashCode();
       if (DefaultModelId.Length != 0) hash ^= DefaultModelId.GetHashCode();
-      hash ^= parameters_.GetHashCode();
+      hash ^= fields_.GetHashCode();
       if (maxInputSize_ != null) hash ^= MaxInputSize.GetHashCode();
       hash ^= deviceIds_.GetHashCode();
       if (_unknownFields != null) {
@@ -1134,7 +746,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(66);
         output.WriteString(DefaultModelId);
       }
-      parameters_.WriteTo(output, _repeated_parameters_codec);
+      fields_.WriteTo(output, _repeated_fields_codec);
       if (maxInputSize_ != null) {
         output.WriteRawTag(82);
         output.WriteMessage(MaxInputSize);
@@ -1179,7 +791,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(66);
         output.WriteString(DefaultModelId);
       }
-      parameters_.WriteTo(ref output, _repeated_parameters_codec);
+      fields_.WriteTo(ref output, _repeated_fields_codec);
       if (maxInputSize_ != null) {
         output.WriteRawTag(82);
         output.WriteMessage(MaxInputSize);
@@ -1217,7 +829,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (DefaultModelId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultModelId);
       }
-      size += parameters_.CalculateSize(_repeated_parameters_codec);
+      size += fields_.CalculateSize(_repeated_fields_codec);
       if (maxInputSize_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(MaxInputSize);
       }
@@ -1256,7 +868,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.DefaultModelId.Length != 0) {
         DefaultModelId = other.DefaultModelId;
       }
-      parameters_.Add(other.parameters_);
+      fields_.Add(other.fields_);
       if (other.maxInputSize_ != null) {
         if (maxInputSize_ == null) {
           MaxInputSize = new global::DeviceOps.Api.Common.V1.ImageSize();
@@ -1316,7 +928,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 74: {
-            parameters_.AddEntriesFrom(input, _repeated_parameters_codec);
+            fields_.AddEntriesFrom(input, _repeated_fields_codec);
             break;
           }
           case 82: {
@@ -1382,7 +994,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 74: {
-            parameters_.AddEntriesFrom(ref input, _repeated_parameters_codec);
+            fields_.AddEntriesFrom(ref input, _repeated_fields_codec);
             break;
           }
           case 82: {
@@ -1421,7 +1033,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1774,7 +1386,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[3]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2146,7 +1758,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[5]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

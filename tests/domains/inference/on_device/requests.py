@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from domains.inference.generation import OutputFormat, Previews, ResolvedGeneration
+from domains.inference.generation import EncodeOptions, Previews, ResolvedGeneration
 from domains.model.catalogue import embedded_models
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
@@ -33,7 +33,7 @@ def request(model: Model, like: ResolvedGeneration | None = None, **changes: Any
         eta=0.0,
         karras_sigmas=False,
         seeds=(7,),
-        output=OutputFormat(),
+        output=EncodeOptions(),
         previews=Previews(),
     )
     return msgspec.structs.replace(plain, **changes)

@@ -6,7 +6,7 @@ import pytest
 import structlog
 import torch
 
-from domains.inference.generation import OutputFormat
+from domains.inference.generation import EncodeOptions
 from domains.inference.outcome import Failed, Finished
 from domains.model.model import Model
 from tests.domains.inference.on_device.recorder import Recorder
@@ -73,7 +73,7 @@ def test_the_job_beside_a_failing_one_finishes(loop: Recorder, tiny: Model) -> N
 
 
 def test_a_file_that_cannot_be_written_fails_its_job(loop: Recorder, tiny: Model) -> None:
-    lossy_png = OutputFormat(media_type="image/png", quality=50)
+    lossy_png = EncodeOptions(media_type="image/png", quality=50)
     loop.loop.submit("a", loop.loaded, request(tiny, steps=1, output=lossy_png))
     loop.run()
     assert failure(loop, "a").reason == "UNSUPPORTED_COMBINATION"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x65viceops/common/v1/image.proto\x12\x13\x64\x65viceops.common.v1\"0\n\tImageSize\x12\x10\n\x08width_px\x18\x01 \x01(\x05\x12\x11\n\theight_px\x18\x02 \x01(\x05\"9\n\nImageInput\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x62lob_id\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\x82\x01\n\tImageFile\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12,\n\x04size\x18\x03 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"\x8f\x01\n\x0cOutputFormat\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x14\n\x07quality\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0e\x65mbed_manifest\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x11preserve_metadata\x18\x04 \x01(\x08\x42\n\n\x08_qualityB\x11\n\x0f_embed_manifest*\xaa\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x15\n\x11PRECISION_FLOAT16\x10\x02\x12\x16\n\x12PRECISION_BFLOAT16\x10\x03\x12\x14\n\x10PRECISION_FLOAT8\x10\x04\x12\x12\n\x0ePRECISION_INT8\x10\x05\x12\x12\n\x0ePRECISION_INT4\x10\x06\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Common.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64\x65viceops/common/v1/image.proto\x12\x13\x64\x65viceops.common.v1\"0\n\tImageSize\x12\x10\n\x08width_px\x18\x01 \x01(\x05\x12\x11\n\theight_px\x18\x02 \x01(\x05\"9\n\nImageInput\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x62lob_id\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\x82\x01\n\tImageFile\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12,\n\x04size\x18\x03 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"\xfe\x01\n\rEncodeOptions\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x14\n\x07quality\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08lossless\x18\x03 \x01(\x08\x12\x11\n\tbit_depth\x18\x04 \x01(\x05\x12\x35\n\x08manifest\x18\x05 \x01(\x0e\x32#.deviceops.common.v1.ManifestDetail\x12\x18\n\x10\x61\x31\x31\x31\x31_parameters\x18\x06 \x01(\x08\x12\x17\n\nprovenance\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x19\n\x11preserve_metadata\x18\x08 \x01(\x08\x42\n\n\x08_qualityB\r\n\x0b_provenance*\xaa\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x15\n\x11PRECISION_FLOAT16\x10\x02\x12\x16\n\x12PRECISION_BFLOAT16\x10\x03\x12\x14\n\x10PRECISION_FLOAT8\x10\x04\x12\x12\n\x0ePRECISION_INT8\x10\x05\x12\x12\n\x0ePRECISION_INT4\x10\x06*{\n\x08ImageFit\x12\x19\n\x15IMAGE_FIT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FIT_STRETCH\x10\x01\x12\x13\n\x0fIMAGE_FIT_COVER\x10\x02\x12\x15\n\x11IMAGE_FIT_CONTAIN\x10\x03\x12\x11\n\rIMAGE_FIT_PAD\x10\x04*\xce\x01\n\x10ResamplingFilter\x12!\n\x1dRESAMPLING_FILTER_UNSPECIFIED\x10\x00\x12\x1d\n\x19RESAMPLING_FILTER_LANCZOS\x10\x01\x12\x1d\n\x19RESAMPLING_FILTER_BICUBIC\x10\x02\x12\x1e\n\x1aRESAMPLING_FILTER_BILINEAR\x10\x03\x12\x1a\n\x16RESAMPLING_FILTER_AREA\x10\x04\x12\x1d\n\x19RESAMPLING_FILTER_NEAREST\x10\x05*\x81\x01\n\x0eManifestDetail\x12\x1f\n\x1bMANIFEST_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14MANIFEST_DETAIL_FULL\x10\x01\x12\x1a\n\x16MANIFEST_DETAIL_RECIPE\x10\x02\x12\x18\n\x14MANIFEST_DETAIL_NONE\x10\x03\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Common.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,14 +32,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.common.v1.image_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\027DeviceOps.Api.Common.V1'
-  _globals['_PRECISION']._serialized_start=445
-  _globals['_PRECISION']._serialized_end=615
+  _globals['_PRECISION']._serialized_start=556
+  _globals['_PRECISION']._serialized_end=726
+  _globals['_IMAGEFIT']._serialized_start=728
+  _globals['_IMAGEFIT']._serialized_end=851
+  _globals['_RESAMPLINGFILTER']._serialized_start=854
+  _globals['_RESAMPLINGFILTER']._serialized_end=1060
+  _globals['_MANIFESTDETAIL']._serialized_start=1063
+  _globals['_MANIFESTDETAIL']._serialized_end=1192
   _globals['_IMAGESIZE']._serialized_start=56
   _globals['_IMAGESIZE']._serialized_end=104
   _globals['_IMAGEINPUT']._serialized_start=106
   _globals['_IMAGEINPUT']._serialized_end=163
   _globals['_IMAGEFILE']._serialized_start=166
   _globals['_IMAGEFILE']._serialized_end=296
-  _globals['_OUTPUTFORMAT']._serialized_start=299
-  _globals['_OUTPUTFORMAT']._serialized_end=442
+  _globals['_ENCODEOPTIONS']._serialized_start=299
+  _globals['_ENCODEOPTIONS']._serialized_end=553
 # @@protoc_insertion_point(module_scope)

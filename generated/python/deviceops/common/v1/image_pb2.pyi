@@ -57,6 +57,102 @@ PRECISION_INT4: Precision.ValueType  # 6
 """4-bit integer, weights only."""
 Global___Precision: _TypeAlias = Precision  # noqa: Y015
 
+class _ImageFit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FIT_UNSPECIFIED: _ImageFit.ValueType  # 0
+    """Not said. Of an input picture of another size: INVALID_FIELD. Of a resize step: STRETCH."""
+    IMAGE_FIT_STRETCH: _ImageFit.ValueType  # 1
+    """Exactly this size, out of shape if need be."""
+    IMAGE_FIT_COVER: _ImageFit.ValueType  # 2
+    """As small as covers the size, cut at the middle to exactly this size. A1111: crop and resize."""
+    IMAGE_FIT_CONTAIN: _ImageFit.ValueType  # 3
+    """As large as fits inside; the result may be smaller than the size. Not for input pictures of a generation: INVALID_FIELD."""
+    IMAGE_FIT_PAD: _ImageFit.ValueType  # 4
+    """As large as fits inside, with the rest filled up to exactly this size. A1111: resize and fill."""
+
+class ImageFit(_ImageFit, metaclass=_ImageFitEnumTypeWrapper):
+    """How a picture of another size or shape is brought to a size. A1111: resize mode."""
+
+IMAGE_FIT_UNSPECIFIED: ImageFit.ValueType  # 0
+"""Not said. Of an input picture of another size: INVALID_FIELD. Of a resize step: STRETCH."""
+IMAGE_FIT_STRETCH: ImageFit.ValueType  # 1
+"""Exactly this size, out of shape if need be."""
+IMAGE_FIT_COVER: ImageFit.ValueType  # 2
+"""As small as covers the size, cut at the middle to exactly this size. A1111: crop and resize."""
+IMAGE_FIT_CONTAIN: ImageFit.ValueType  # 3
+"""As large as fits inside; the result may be smaller than the size. Not for input pictures of a generation: INVALID_FIELD."""
+IMAGE_FIT_PAD: ImageFit.ValueType  # 4
+"""As large as fits inside, with the rest filled up to exactly this size. A1111: resize and fill."""
+Global___ImageFit: _TypeAlias = ImageFit  # noqa: Y015
+
+class _ResamplingFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResamplingFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResamplingFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESAMPLING_FILTER_UNSPECIFIED: _ResamplingFilter.ValueType  # 0
+    """Not said: LANCZOS for pixels, BICUBIC for latents."""
+    RESAMPLING_FILTER_LANCZOS: _ResamplingFilter.ValueType  # 1
+    """Lanczos with three lobes: sharpest. Not for latents: INVALID_FIELD."""
+    RESAMPLING_FILTER_BICUBIC: _ResamplingFilter.ValueType  # 2
+    """Cubic."""
+    RESAMPLING_FILTER_BILINEAR: _ResamplingFilter.ValueType  # 3
+    """Linear."""
+    RESAMPLING_FILTER_AREA: _ResamplingFilter.ValueType  # 4
+    """The mean over the area: for making smaller."""
+    RESAMPLING_FILTER_NEAREST: _ResamplingFilter.ValueType  # 5
+    """The nearest pixel: keeps hard edges, for pixel art and masks."""
+
+class ResamplingFilter(_ResamplingFilter, metaclass=_ResamplingFilterEnumTypeWrapper):
+    """How pixels or latents are computed when their number changes."""
+
+RESAMPLING_FILTER_UNSPECIFIED: ResamplingFilter.ValueType  # 0
+"""Not said: LANCZOS for pixels, BICUBIC for latents."""
+RESAMPLING_FILTER_LANCZOS: ResamplingFilter.ValueType  # 1
+"""Lanczos with three lobes: sharpest. Not for latents: INVALID_FIELD."""
+RESAMPLING_FILTER_BICUBIC: ResamplingFilter.ValueType  # 2
+"""Cubic."""
+RESAMPLING_FILTER_BILINEAR: ResamplingFilter.ValueType  # 3
+"""Linear."""
+RESAMPLING_FILTER_AREA: ResamplingFilter.ValueType  # 4
+"""The mean over the area: for making smaller."""
+RESAMPLING_FILTER_NEAREST: ResamplingFilter.ValueType  # 5
+"""The nearest pixel: keeps hard edges, for pixel art and masks."""
+Global___ResamplingFilter: _TypeAlias = ResamplingFilter  # noqa: Y015
+
+class _ManifestDetail:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ManifestDetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ManifestDetail.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MANIFEST_DETAIL_UNSPECIFIED: _ManifestDetail.ValueType  # 0
+    """Not said: FULL."""
+    MANIFEST_DETAIL_FULL: _ManifestDetail.ValueType  # 1
+    """The whole resolved generation, seeds, model hashes and versions: enough to make the picture again."""
+    MANIFEST_DETAIL_RECIPE: _ManifestDetail.ValueType  # 2
+    """FULL with the SHA-256 of each prompt in place of its text, for pictures that are handed on."""
+    MANIFEST_DETAIL_NONE: _ManifestDetail.ValueType  # 3
+    """Nothing. The mark of `EncodeOptions.provenance` is written all the same."""
+
+class ManifestDetail(_ManifestDetail, metaclass=_ManifestDetailEnumTypeWrapper):
+    """How much a picture's file says about how it was made."""
+
+MANIFEST_DETAIL_UNSPECIFIED: ManifestDetail.ValueType  # 0
+"""Not said: FULL."""
+MANIFEST_DETAIL_FULL: ManifestDetail.ValueType  # 1
+"""The whole resolved generation, seeds, model hashes and versions: enough to make the picture again."""
+MANIFEST_DETAIL_RECIPE: ManifestDetail.ValueType  # 2
+"""FULL with the SHA-256 of each prompt in place of its text, for pictures that are handed on."""
+MANIFEST_DETAIL_NONE: ManifestDetail.ValueType  # 3
+"""Nothing. The mark of `EncodeOptions.provenance` is written all the same."""
+Global___ManifestDetail: _TypeAlias = ManifestDetail  # noqa: Y015
+
 @_typing.final
 class ImageSize(_message.Message):
     """Width and height of a picture."""
@@ -92,7 +188,9 @@ class ImageInput(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The encoded file (PNG, JPEG or WebP), at most 256 KiB. Larger: BAD_IMAGE, upload a blob instead."""
+    """The encoded file (PNG, JPEG, WebP or AVIF, as the capabilities list), at most 256 KiB, and 2 MiB over the whole request. More:
+    MESSAGE_TOO_LARGE, upload a blob instead. The server keeps it as a blob, and names that blob wherever it repeats the request.
+    """
     blob_id: _builtins.str
     """A blob that holds the encoded file."""
     def __init__(
@@ -125,7 +223,7 @@ class ImageFile(_message.Message):
     blob_id: _builtins.str
     """The blob that holds the file."""
     media_type: _builtins.str
-    """`image/png`, `image/jpeg` or `image/webp`."""
+    """`image/png`, `image/jpeg`, `image/webp` or `image/avif`."""
     size_bytes: _builtins.int
     """Size of the file."""
     sha256: _builtins.str
@@ -152,42 +250,62 @@ class ImageFile(_message.Message):
 Global___ImageFile: _TypeAlias = ImageFile  # noqa: Y015
 
 @_typing.final
-class OutputFormat(_message.Message):
-    """The file that a picture becomes."""
+class EncodeOptions(_message.Message):
+    """The file that a picture becomes. The capabilities list which media types and fields this server writes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
-    EMBED_MANIFEST_FIELD_NUMBER: _builtins.int
+    LOSSLESS_FIELD_NUMBER: _builtins.int
+    BIT_DEPTH_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    A1111_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     PRESERVE_METADATA_FIELD_NUMBER: _builtins.int
     media_type: _builtins.str
-    """`image/png` (empty: this), `image/jpeg` or `image/webp`."""
+    """`image/png` (empty: this), `image/jpeg`, `image/webp` or `image/avif`."""
     quality: _builtins.int
-    """1..100 for JPEG and WebP; absent: 90. PNG has none: INVALID_FIELD."""
-    embed_manifest: _builtins.bool
-    """Whether to write the manifest (resolved request, seed, model hash, versions) into the file. Absent: yes."""
+    """1..100 for JPEG, and for WebP and AVIF unless `lossless`; absent: 90. Elsewhere: INVALID_FIELD."""
+    lossless: _builtins.bool
+    """Keep every pixel exactly, in WebP and AVIF. Default: false. PNG always does; JPEG cannot: INVALID_FIELD."""
+    bit_depth: _builtins.int
+    """Bits a colour, 8 or 16 for PNG, 8, 10 or 12 for AVIF. 0: 8. Elsewhere: INVALID_FIELD."""
+    manifest: Global___ManifestDetail.ValueType
+    """How much the file says about how it was made."""
+    a1111_parameters: _builtins.bool
+    """Write the `parameters` text too, as A1111 and tools like it read it. Default: false. It holds the prompts: with a manifest other than
+    FULL it is UNSUPPORTED_COMBINATION.
+    """
+    provenance: _builtins.bool
+    """Mark the file as made by AI in its standard metadata (IPTC digital source type: `trainedAlgorithmicMedia`, with an input picture
+    `compositeWithTrainedAlgorithmicMedia`), as rules on generated pictures ask. Absent: yes. Pixels and manifest do not depend on it.
+    """
     preserve_metadata: _builtins.bool
-    """Whether to keep EXIF and colour profile of an input image. Default: false."""
+    """Keep EXIF and colour profile of an input picture. Default: false. Without an input picture it has no effect."""
     def __init__(
         self,
         *,
         media_type: _builtins.str = ...,
         quality: _builtins.int | None = ...,
-        embed_manifest: _builtins.bool | None = ...,
+        lossless: _builtins.bool = ...,
+        bit_depth: _builtins.int = ...,
+        manifest: Global___ManifestDetail.ValueType = ...,
+        a1111_parameters: _builtins.bool = ...,
+        provenance: _builtins.bool | None = ...,
         preserve_metadata: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_embed_manifest", b"_embed_manifest", "_quality", b"_quality", "embed_manifest", b"embed_manifest", "quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_provenance", b"_provenance", "_quality", b"_quality", "provenance", b"provenance", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embed_manifest", b"_embed_manifest", "_quality", b"_quality", "embed_manifest", b"embed_manifest", "media_type", b"media_type", "preserve_metadata", b"preserve_metadata", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_provenance", b"_provenance", "_quality", b"_quality", "a1111_parameters", b"a1111_parameters", "bit_depth", b"bit_depth", "lossless", b"lossless", "manifest", b"manifest", "media_type", b"media_type", "preserve_metadata", b"preserve_metadata", "provenance", b"provenance", "quality", b"quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__embed_manifest: _TypeAlias = _typing.Literal["embed_manifest"]  # noqa: Y015
-    _WhichOneofArgType__embed_manifest: _TypeAlias = _typing.Literal["_embed_manifest", b"_embed_manifest"]  # noqa: Y015
+    _WhichOneofReturnType__provenance: _TypeAlias = _typing.Literal["provenance"]  # noqa: Y015
+    _WhichOneofArgType__provenance: _TypeAlias = _typing.Literal["_provenance", b"_provenance"]  # noqa: Y015
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__embed_manifest) -> _WhichOneofReturnType__embed_manifest | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provenance) -> _WhichOneofReturnType__provenance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
-Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
+Global___EncodeOptions: _TypeAlias = EncodeOptions  # noqa: Y015

@@ -144,6 +144,46 @@ PLACEMENT_STRATEGY_ROUND_ROBIN: PlacementStrategy.ValueType  # 4
 """Each in turn."""
 Global___PlacementStrategy: _TypeAlias = PlacementStrategy  # noqa: Y015
 
+class _JobControlOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobControlOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobControlOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_CONTROL_ORIGIN_UNSPECIFIED: _JobControlOrigin.ValueType  # 0
+    """Not said; never sent."""
+    JOB_CONTROL_ORIGIN_CALLER: _JobControlOrigin.ValueType  # 1
+    """A call that names the job: PauseJob, ResumeJob."""
+    JOB_CONTROL_ORIGIN_SESSION: _JobControlOrigin.ValueType  # 2
+    """A call that names its session: PauseSession, ResumeSession."""
+    JOB_CONTROL_ORIGIN_PREEMPTION: _JobControlOrigin.ValueType  # 3
+    """The scheduler, for work of a higher priority."""
+    JOB_CONTROL_ORIGIN_DRAIN: _JobControlOrigin.ValueType  # 4
+    """A drain: the server goes down and keeps the job for its next start."""
+    JOB_CONTROL_ORIGIN_DEVICE_RESET: _JobControlOrigin.ValueType  # 5
+    """A reset of the job's device."""
+    JOB_CONTROL_ORIGIN_RECOVERY: _JobControlOrigin.ValueType  # 6
+    """The return of the server, worker or device that the job had lost."""
+
+class JobControlOrigin(_JobControlOrigin, metaclass=_JobControlOriginEnumTypeWrapper):
+    """Who made a job pause or go on."""
+
+JOB_CONTROL_ORIGIN_UNSPECIFIED: JobControlOrigin.ValueType  # 0
+"""Not said; never sent."""
+JOB_CONTROL_ORIGIN_CALLER: JobControlOrigin.ValueType  # 1
+"""A call that names the job: PauseJob, ResumeJob."""
+JOB_CONTROL_ORIGIN_SESSION: JobControlOrigin.ValueType  # 2
+"""A call that names its session: PauseSession, ResumeSession."""
+JOB_CONTROL_ORIGIN_PREEMPTION: JobControlOrigin.ValueType  # 3
+"""The scheduler, for work of a higher priority."""
+JOB_CONTROL_ORIGIN_DRAIN: JobControlOrigin.ValueType  # 4
+"""A drain: the server goes down and keeps the job for its next start."""
+JOB_CONTROL_ORIGIN_DEVICE_RESET: JobControlOrigin.ValueType  # 5
+"""A reset of the job's device."""
+JOB_CONTROL_ORIGIN_RECOVERY: JobControlOrigin.ValueType  # 6
+"""The return of the server, worker or device that the job had lost."""
+Global___JobControlOrigin: _TypeAlias = JobControlOrigin  # noqa: Y015
+
 @_typing.final
 class DeviceSelector(_message.Message):
     """Where work may run."""
@@ -153,6 +193,8 @@ class DeviceSelector(_message.Message):
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     ALLOW_CPU_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    NODE_LABELS_FIELD_NUMBER: _builtins.int
     strategy: Global___PlacementStrategy.ValueType
     """How to choose among them."""
     allow_cpu: _builtins.bool
@@ -161,16 +203,26 @@ class DeviceSelector(_message.Message):
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Device ids or aliases (`cpu`, `cuda:0`, `gpu-1a2b3c4d`). Empty: any enabled device."""
 
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only devices of these nodes, by id. Empty: of any node. An unknown one: NODE_NOT_FOUND."""
+
+    @_builtins.property
+    def node_labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """Only devices of nodes that have all of these labels. An empty value stands for any value of its key. At most 32."""
+
     def __init__(
         self,
         *,
         device_ids: _abc.Iterable[_builtins.str] | None = ...,
         strategy: Global___PlacementStrategy.ValueType = ...,
         allow_cpu: _builtins.bool = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        node_labels: _abc.Iterable[_label_pb2.Label] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_cpu", b"allow_cpu", "device_ids", b"device_ids", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_cpu", b"allow_cpu", "device_ids", b"device_ids", "node_ids", b"node_ids", "node_labels", b"node_labels", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,8 +230,8 @@ Global___DeviceSelector: _TypeAlias = DeviceSelector  # noqa: Y015
 
 @_typing.final
 class FallbackPolicy(_message.Message):
-    """What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`.
-    An absent message allows all but another device and lower precision. A server that cannot keep a policy yet refuses it by name.
+    """What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`. Each field has its own
+    default, which also holds for an absent message: a message that sets one field forbids nothing else.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -192,36 +244,61 @@ class FallbackPolicy(_message.Message):
     ALLOW_EVICTION_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     allow_other_device: _builtins.bool
-    """Move the work to another device that the selector admits. Default: false."""
+    """Move the work to another device that the selector admits. Absent: no."""
     allow_offload: _builtins.bool
-    """Keep idle parts of the model in host memory. Default: false."""
+    """Keep idle parts of the model in host memory. Absent: yes."""
     allow_lower_precision: _builtins.bool
-    """Compute in a lower precision. This changes the picture. Default: false."""
+    """Compute in a lower precision. This changes the picture. Absent: no."""
     allow_smaller_batch: _builtins.bool
-    """Make the pictures one after the other instead of together. Default: false."""
+    """Make the pictures one after the other instead of together. Absent: yes."""
     allow_tiling: _builtins.bool
-    """Decode the picture in tiles. Default: false."""
+    """Decode the picture in tiles. Absent: yes."""
     allow_eviction: _builtins.bool
-    """Unload idle models of others. Default: false."""
+    """Unload idle models of others. Absent: yes."""
     max_attempts: _builtins.int
     """How often to try again, 0..10. Absent: 3."""
     def __init__(
         self,
         *,
-        allow_other_device: _builtins.bool = ...,
-        allow_offload: _builtins.bool = ...,
-        allow_lower_precision: _builtins.bool = ...,
-        allow_smaller_batch: _builtins.bool = ...,
-        allow_tiling: _builtins.bool = ...,
-        allow_eviction: _builtins.bool = ...,
+        allow_other_device: _builtins.bool | None = ...,
+        allow_offload: _builtins.bool | None = ...,
+        allow_lower_precision: _builtins.bool | None = ...,
+        allow_smaller_batch: _builtins.bool | None = ...,
+        allow_tiling: _builtins.bool | None = ...,
+        allow_eviction: _builtins.bool | None = ...,
         max_attempts: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "max_attempts", b"max_attempts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_eviction", b"_allow_eviction", "_allow_lower_precision", b"_allow_lower_precision", "_allow_offload", b"_allow_offload", "_allow_other_device", b"_allow_other_device", "_allow_smaller_batch", b"_allow_smaller_batch", "_allow_tiling", b"_allow_tiling", "_max_attempts", b"_max_attempts", "allow_eviction", b"allow_eviction", "allow_lower_precision", b"allow_lower_precision", "allow_offload", b"allow_offload", "allow_other_device", b"allow_other_device", "allow_smaller_batch", b"allow_smaller_batch", "allow_tiling", b"allow_tiling", "max_attempts", b"max_attempts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "allow_eviction", b"allow_eviction", "allow_lower_precision", b"allow_lower_precision", "allow_offload", b"allow_offload", "allow_other_device", b"allow_other_device", "allow_smaller_batch", b"allow_smaller_batch", "allow_tiling", b"allow_tiling", "max_attempts", b"max_attempts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_eviction", b"_allow_eviction", "_allow_lower_precision", b"_allow_lower_precision", "_allow_offload", b"_allow_offload", "_allow_other_device", b"_allow_other_device", "_allow_smaller_batch", b"_allow_smaller_batch", "_allow_tiling", b"_allow_tiling", "_max_attempts", b"_max_attempts", "allow_eviction", b"allow_eviction", "allow_lower_precision", b"allow_lower_precision", "allow_offload", b"allow_offload", "allow_other_device", b"allow_other_device", "allow_smaller_batch", b"allow_smaller_batch", "allow_tiling", b"allow_tiling", "max_attempts", b"max_attempts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_eviction: _TypeAlias = _typing.Literal["allow_eviction"]  # noqa: Y015
+    _WhichOneofArgType__allow_eviction: _TypeAlias = _typing.Literal["_allow_eviction", b"_allow_eviction"]  # noqa: Y015
+    _WhichOneofReturnType__allow_lower_precision: _TypeAlias = _typing.Literal["allow_lower_precision"]  # noqa: Y015
+    _WhichOneofArgType__allow_lower_precision: _TypeAlias = _typing.Literal["_allow_lower_precision", b"_allow_lower_precision"]  # noqa: Y015
+    _WhichOneofReturnType__allow_offload: _TypeAlias = _typing.Literal["allow_offload"]  # noqa: Y015
+    _WhichOneofArgType__allow_offload: _TypeAlias = _typing.Literal["_allow_offload", b"_allow_offload"]  # noqa: Y015
+    _WhichOneofReturnType__allow_other_device: _TypeAlias = _typing.Literal["allow_other_device"]  # noqa: Y015
+    _WhichOneofArgType__allow_other_device: _TypeAlias = _typing.Literal["_allow_other_device", b"_allow_other_device"]  # noqa: Y015
+    _WhichOneofReturnType__allow_smaller_batch: _TypeAlias = _typing.Literal["allow_smaller_batch"]  # noqa: Y015
+    _WhichOneofArgType__allow_smaller_batch: _TypeAlias = _typing.Literal["_allow_smaller_batch", b"_allow_smaller_batch"]  # noqa: Y015
+    _WhichOneofReturnType__allow_tiling: _TypeAlias = _typing.Literal["allow_tiling"]  # noqa: Y015
+    _WhichOneofArgType__allow_tiling: _TypeAlias = _typing.Literal["_allow_tiling", b"_allow_tiling"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_eviction) -> _WhichOneofReturnType__allow_eviction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_lower_precision) -> _WhichOneofReturnType__allow_lower_precision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_offload) -> _WhichOneofReturnType__allow_offload | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_other_device) -> _WhichOneofReturnType__allow_other_device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_smaller_batch) -> _WhichOneofReturnType__allow_smaller_batch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_tiling) -> _WhichOneofReturnType__allow_tiling | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
 
 Global___FallbackPolicy: _TypeAlias = FallbackPolicy  # noqa: Y015
@@ -241,6 +318,7 @@ class JobOptions(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     KEEP_FOR_FIELD_NUMBER: _builtins.int
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    LOAD_TIMEOUT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session that the job belongs to. Empty: none."""
     priority: Global___Priority.ValueType
@@ -273,6 +351,10 @@ class JobOptions(_message.Message):
     def keep_for(self) -> _duration_pb2.Duration:
         """How long its record and results are kept after its end. Absent: the server's setting."""
 
+    @_builtins.property
+    def load_timeout(self) -> _duration_pb2.Duration:
+        """The longest that loading its models may take; then it ends with LOAD_TIMEOUT. Absent: as long as it takes."""
+
     def __init__(
         self,
         *,
@@ -285,10 +367,11 @@ class JobOptions(_message.Message):
         labels: _abc.Iterable[_label_pb2.Label] | None = ...,
         keep_for: _duration_pb2.Duration | None = ...,
         reservation_id: _builtins.str = ...,
+        load_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "fallback", b"fallback", "keep_for", b"keep_for", "queue_timeout", b"queue_timeout", "run_timeout", b"run_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "fallback", b"fallback", "keep_for", b"keep_for", "load_timeout", b"load_timeout", "queue_timeout", b"queue_timeout", "run_timeout", b"run_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "fallback", b"fallback", "keep_for", b"keep_for", "labels", b"labels", "priority", b"priority", "queue_timeout", b"queue_timeout", "reservation_id", b"reservation_id", "run_timeout", b"run_timeout", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "fallback", b"fallback", "keep_for", b"keep_for", "labels", b"labels", "load_timeout", b"load_timeout", "priority", b"priority", "queue_timeout", b"queue_timeout", "reservation_id", b"reservation_id", "run_timeout", b"run_timeout", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,12 +618,21 @@ class JobPausing(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    origin: Global___JobControlOrigin.ValueType
+    """Who asked."""
+    cause: _builtins.str
+    """The caller's reason, if one was given."""
     def __init__(
         self,
+        *,
+        origin: Global___JobControlOrigin.ValueType = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "origin", b"origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,19 +646,27 @@ class JobPaused(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     """The stage in which it stands."""
     completed: _builtins.int
     """Steps of that stage that are kept."""
+    origin: Global___JobControlOrigin.ValueType
+    """Who asked."""
+    cause: _builtins.str
+    """The caller's reason, if one was given."""
     def __init__(
         self,
         *,
         stage: _builtins.str = ...,
         completed: _builtins.int = ...,
+        origin: Global___JobControlOrigin.ValueType = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "completed", b"completed", "origin", b"origin", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,16 +679,24 @@ class JobResumed(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FROM_STEP_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     from_step: _builtins.int
     """The step that it goes on from; 0: from the start."""
+    origin: Global___JobControlOrigin.ValueType
+    """Who let it go on."""
+    cause: _builtins.str
+    """The caller's reason, if one was given."""
     def __init__(
         self,
         *,
         from_step: _builtins.int = ...,
+        origin: Global___JobControlOrigin.ValueType = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_step", b"from_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "from_step", b"from_step", "origin", b"origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -948,6 +1056,7 @@ class JobEvent(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     STAGE_STARTED_FIELD_NUMBER: _builtins.int
@@ -973,6 +1082,8 @@ class JobEvent(_message.Message):
     """
     state: Global___JobState.ValueType
     """The state that the job has after this event."""
+    terminal: _builtins.bool
+    """Whether this is the job's last event. A reader who does not know the `kind` of an ending event still knows that nothing follows."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -1052,6 +1163,7 @@ class JobEvent(_message.Message):
         sequence: _builtins.int = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         state: Global___JobState.ValueType = ...,
+        terminal: _builtins.bool = ...,
         queued: Global___JobQueued | None = ...,
         started: Global___JobStarted | None = ...,
         stage_started: Global___JobStageStarted | None = ...,
@@ -1072,7 +1184,7 @@ class JobEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelling", b"cancelling", "degraded", b"degraded", "event_time", b"event_time", "failed", b"failed", "heartbeat", b"heartbeat", "interrupted", b"interrupted", "kind", b"kind", "output_ready", b"output_ready", "partially_succeeded", b"partially_succeeded", "paused", b"paused", "pausing", b"pausing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "resumed", b"resumed", "stage_started", b"stage_started", "started", b"started", "succeeded", b"succeeded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelling", b"cancelling", "degraded", b"degraded", "event_time", b"event_time", "failed", b"failed", "heartbeat", b"heartbeat", "interrupted", b"interrupted", "job_id", b"job_id", "kind", b"kind", "output_ready", b"output_ready", "partially_succeeded", b"partially_succeeded", "paused", b"paused", "pausing", b"pausing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "resumed", b"resumed", "sequence", b"sequence", "stage_started", b"stage_started", "started", b"started", "state", b"state", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelling", b"cancelling", "degraded", b"degraded", "event_time", b"event_time", "failed", b"failed", "heartbeat", b"heartbeat", "interrupted", b"interrupted", "job_id", b"job_id", "kind", b"kind", "output_ready", b"output_ready", "partially_succeeded", b"partially_succeeded", "paused", b"paused", "pausing", b"pausing", "preview", b"preview", "progress", b"progress", "queued", b"queued", "resumed", b"resumed", "sequence", b"sequence", "stage_started", b"stage_started", "started", b"started", "state", b"state", "succeeded", b"succeeded", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["queued", "started", "stage_started", "progress", "preview", "output_ready", "degraded", "pausing", "paused", "resumed", "cancelling", "interrupted", "heartbeat", "succeeded", "partially_succeeded", "failed", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

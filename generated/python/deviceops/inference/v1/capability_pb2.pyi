@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from deviceops.common.v1 import field_capability_pb2 as _field_capability_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.inference.v1 import resolved_generation_pb2 as _resolved_generation_pb2
 from google.protobuf import descriptor as _descriptor
@@ -99,61 +100,6 @@ class SchedulerInfo(_message.Message):
 Global___SchedulerInfo: _TypeAlias = SchedulerInfo  # noqa: Y015
 
 @_typing.final
-class FieldCapability(_message.Message):
-    """What one field of Generation may be, here."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIELD_FIELD_NUMBER: _builtins.int
-    MINIMUM_FIELD_NUMBER: _builtins.int
-    MAXIMUM_FIELD_NUMBER: _builtins.int
-    MULTIPLE_OF_FIELD_NUMBER: _builtins.int
-    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
-    ALLOWED_VALUES_FIELD_NUMBER: _builtins.int
-    field: _builtins.str
-    """Path in Generation: `sampling.steps`, `loras`. A field that no entry names must be left empty."""
-    minimum: _builtins.float
-    """Smallest value or, for a list, smallest number of entries; absent: none."""
-    maximum: _builtins.float
-    """Largest value, number of entries of a list, or bytes of a text; absent: none."""
-    multiple_of: _builtins.float
-    """The value must be a multiple of this; absent: any."""
-    default_value: _builtins.str
-    """What counts when the request leaves it out, as text. Empty: nothing, or it depends on the model."""
-    @_builtins.property
-    def allowed_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Values it can have, as text. Empty: any within the range."""
-
-    def __init__(
-        self,
-        *,
-        field: _builtins.str = ...,
-        minimum: _builtins.float | None = ...,
-        maximum: _builtins.float | None = ...,
-        multiple_of: _builtins.float | None = ...,
-        default_value: _builtins.str = ...,
-        allowed_values: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "_multiple_of", b"_multiple_of", "maximum", b"maximum", "minimum", b"minimum", "multiple_of", b"multiple_of"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "_multiple_of", b"_multiple_of", "allowed_values", b"allowed_values", "default_value", b"default_value", "field", b"field", "maximum", b"maximum", "minimum", b"minimum", "multiple_of", b"multiple_of"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
-    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
-    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
-    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
-    _WhichOneofReturnType__multiple_of: _TypeAlias = _typing.Literal["multiple_of"]  # noqa: Y015
-    _WhichOneofArgType__multiple_of: _TypeAlias = _typing.Literal["_multiple_of", b"_multiple_of"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__multiple_of) -> _WhichOneofReturnType__multiple_of | None: ...
-
-Global___FieldCapability: _TypeAlias = FieldCapability  # noqa: Y015
-
-@_typing.final
 class GenerationCapability(_message.Message):
     """What one device can do for one family and one task."""
 
@@ -186,7 +132,7 @@ class GenerationCapability(_message.Message):
         """What it can compute in, the default first."""
 
     @_builtins.property
-    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldCapability]:
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.FieldCapability]:
         """The fields that a request may set, with their ranges and defaults. All others: UNSUPPORTED_COMBINATION."""
 
     @_builtins.property
@@ -204,7 +150,7 @@ class GenerationCapability(_message.Message):
         family: _builtins.str = ...,
         task: _resolved_generation_pb2.GenerationTask.ValueType = ...,
         precisions: _abc.Iterable[_image_pb2.Precision.ValueType] | None = ...,
-        fields: _abc.Iterable[Global___FieldCapability] | None = ...,
+        fields: _abc.Iterable[_field_capability_pb2.FieldCapability] | None = ...,
         schedulers: _abc.Iterable[_builtins.str] | None = ...,
         control_types: _abc.Iterable[_builtins.str] | None = ...,
         batch_size: _builtins.int | None = ...,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)deviceops/inference/v1/conditioning.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\"\x8e\x01\n\tInitImage\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12-\n\x03\x66it\x18\x03 \x01(\x0e\x32 .deviceops.inference.v1.ImageFitB\x0b\n\t_strength\"\xae\x02\n\x0bInpaintMask\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x14\n\x07\x62lur_px\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0b\x64ilation_px\x18\x03 \x01(\x05\x12\x0e\n\x06invert\x18\x04 \x01(\x08\x12\x30\n\x05\x62lend\x18\x05 \x01(\x0e\x32!.deviceops.inference.v1.MaskBlend\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFill\x12\x14\n\x0czoom_to_mask\x18\x07 \x01(\x08\x12\x1c\n\x0fzoom_padding_px\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\n\n\x08_blur_pxB\x12\n\x10_zoom_padding_px\"\xa8\x01\n\x08Outpaint\x12\x0f\n\x07left_px\x18\x01 \x01(\x05\x12\x0e\n\x06top_px\x18\x02 \x01(\x05\x12\x10\n\x08right_px\x18\x03 \x01(\x05\x12\x11\n\tbottom_px\x18\x04 \x01(\x05\x12\x17\n\noverlap_px\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFillB\r\n\x0b_overlap_px\"r\n\x12\x43\x61nnyPreprocessing\x12\x1a\n\rlow_threshold\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0ehigh_threshold\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x10\n\x0e_low_thresholdB\x11\n\x0f_high_threshold\"&\n\x12\x44\x65pthPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"C\n\x11PosePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05hands\x18\x02 \x01(\x08\x12\r\n\x05\x66\x61\x63\x65s\x18\x03 \x01(\x08\"E\n\x15ScribblePreprocessing\x12\x1a\n\rcoarseness_px\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_coarseness_px\")\n\x15SoftEdgePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"(\n\x14LineArtPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\'\n\x13NormalPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"-\n\x19SegmentationPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"H\n\x18LineSegmentPreprocessing\x12\x1a\n\rmin_length_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_min_length_px\"\xf1\x04\n\x14\x43ontrolPreprocessing\x12;\n\x05\x63\x61nny\x18\x01 \x01(\x0b\x32*.deviceops.inference.v1.CannyPreprocessingH\x00\x12;\n\x05\x64\x65pth\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.DepthPreprocessingH\x00\x12\x39\n\x04pose\x18\x03 \x01(\x0b\x32).deviceops.inference.v1.PosePreprocessingH\x00\x12\x41\n\x08scribble\x18\x04 \x01(\x0b\x32-.deviceops.inference.v1.ScribblePreprocessingH\x00\x12\x42\n\tsoft_edge\x18\x05 \x01(\x0b\x32-.deviceops.inference.v1.SoftEdgePreprocessingH\x00\x12@\n\x08line_art\x18\x06 \x01(\x0b\x32,.deviceops.inference.v1.LineArtPreprocessingH\x00\x12=\n\x06normal\x18\x07 \x01(\x0b\x32+.deviceops.inference.v1.NormalPreprocessingH\x00\x12I\n\x0csegmentation\x18\x08 \x01(\x0b\x32\x31.deviceops.inference.v1.SegmentationPreprocessingH\x00\x12I\n\rline_segments\x18\t \x01(\x0b\x32\x30.deviceops.inference.v1.LineSegmentPreprocessingH\x00\x42\x06\n\x04kind\"\x83\x03\n\x0c\x43ontrolInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12.\n\x05image\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x43\n\rpreprocessing\x18\x03 \x01(\x0b\x32,.deviceops.inference.v1.ControlPreprocessing\x12\x14\n\x0c\x63ontrol_type\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x37\n\x07\x62\x61lance\x18\x08 \x01(\x0e\x32&.deviceops.inference.v1.ControlBalance\x12-\n\x03\x66it\x18\t \x01(\x0e\x32 .deviceops.inference.v1.ImageFitB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"\xf0\x01\n\x0bImagePrompt\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12.\n\x05image\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12/\n\x06region\x18\x06 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"w\n\tLoraInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12 \n\x13text_encoder_weight\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_weightB\x16\n\x14_text_encoder_weight\"X\n\x15TextualInversionInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight*c\n\x08ImageFit\x12\x19\n\x15IMAGE_FIT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FIT_STRETCH\x10\x01\x12\x12\n\x0eIMAGE_FIT_CROP\x10\x02\x12\x11\n\rIMAGE_FIT_PAD\x10\x03*m\n\tMaskBlend\x12\x1a\n\x16MASK_BLEND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_BLEND_NONE\x10\x01\x12\x16\n\x12MASK_BLEND_FEATHER\x10\x02\x12\x17\n\x13MASK_BLEND_GAUSSIAN\x10\x03*f\n\x08MaskFill\x12\x19\n\x15MASK_FILL_UNSPECIFIED\x10\x00\x12\x16\n\x12MASK_FILL_ORIGINAL\x10\x01\x12\x13\n\x0fMASK_FILL_NOISE\x10\x02\x12\x12\n\x0eMASK_FILL_EDGE\x10\x03*\x84\x01\n\x0e\x43ontrolBalance\x12\x1f\n\x1b\x43ONTROL_BALANCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTROL_BALANCE_EVEN\x10\x01\x12\x1a\n\x16\x43ONTROL_BALANCE_PROMPT\x10\x02\x12\x1b\n\x17\x43ONTROL_BALANCE_CONTROL\x10\x03\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)deviceops/inference/v1/conditioning.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\"\x8b\x01\n\tInitImage\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12*\n\x03\x66it\x18\x03 \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFitB\x0b\n\t_strength\"\xae\x02\n\x0bInpaintMask\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x14\n\x07\x62lur_px\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0b\x64ilation_px\x18\x03 \x01(\x05\x12\x0e\n\x06invert\x18\x04 \x01(\x08\x12\x30\n\x05\x62lend\x18\x05 \x01(\x0e\x32!.deviceops.inference.v1.MaskBlend\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFill\x12\x14\n\x0czoom_to_mask\x18\x07 \x01(\x08\x12\x1c\n\x0fzoom_padding_px\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\n\n\x08_blur_pxB\x12\n\x10_zoom_padding_px\"\xa8\x01\n\x08Outpaint\x12\x0f\n\x07left_px\x18\x01 \x01(\x05\x12\x0e\n\x06top_px\x18\x02 \x01(\x05\x12\x10\n\x08right_px\x18\x03 \x01(\x05\x12\x11\n\tbottom_px\x18\x04 \x01(\x05\x12\x17\n\noverlap_px\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFillB\r\n\x0b_overlap_px\"r\n\x12\x43\x61nnyPreprocessing\x12\x1a\n\rlow_threshold\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0ehigh_threshold\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x10\n\x0e_low_thresholdB\x11\n\x0f_high_threshold\"&\n\x12\x44\x65pthPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"C\n\x11PosePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05hands\x18\x02 \x01(\x08\x12\r\n\x05\x66\x61\x63\x65s\x18\x03 \x01(\x08\"E\n\x15ScribblePreprocessing\x12\x1a\n\rcoarseness_px\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_coarseness_px\")\n\x15SoftEdgePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"(\n\x14LineArtPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\'\n\x13NormalPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"-\n\x19SegmentationPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"H\n\x18LineSegmentPreprocessing\x12\x1a\n\rmin_length_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_min_length_px\"\xf1\x04\n\x14\x43ontrolPreprocessing\x12;\n\x05\x63\x61nny\x18\x01 \x01(\x0b\x32*.deviceops.inference.v1.CannyPreprocessingH\x00\x12;\n\x05\x64\x65pth\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.DepthPreprocessingH\x00\x12\x39\n\x04pose\x18\x03 \x01(\x0b\x32).deviceops.inference.v1.PosePreprocessingH\x00\x12\x41\n\x08scribble\x18\x04 \x01(\x0b\x32-.deviceops.inference.v1.ScribblePreprocessingH\x00\x12\x42\n\tsoft_edge\x18\x05 \x01(\x0b\x32-.deviceops.inference.v1.SoftEdgePreprocessingH\x00\x12@\n\x08line_art\x18\x06 \x01(\x0b\x32,.deviceops.inference.v1.LineArtPreprocessingH\x00\x12=\n\x06normal\x18\x07 \x01(\x0b\x32+.deviceops.inference.v1.NormalPreprocessingH\x00\x12I\n\x0csegmentation\x18\x08 \x01(\x0b\x32\x31.deviceops.inference.v1.SegmentationPreprocessingH\x00\x12I\n\rline_segments\x18\t \x01(\x0b\x32\x30.deviceops.inference.v1.LineSegmentPreprocessingH\x00\x42\x06\n\x04kind\"\x80\x03\n\x0c\x43ontrolInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12.\n\x05image\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x43\n\rpreprocessing\x18\x03 \x01(\x0b\x32,.deviceops.inference.v1.ControlPreprocessing\x12\x14\n\x0c\x63ontrol_type\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x37\n\x07\x62\x61lance\x18\x08 \x01(\x0e\x32&.deviceops.inference.v1.ControlBalance\x12*\n\x03\x66it\x18\t \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFitB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"\xf0\x01\n\x0bImagePrompt\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12.\n\x05image\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12/\n\x06region\x18\x06 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"w\n\tLoraInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12 \n\x13text_encoder_weight\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_weightB\x16\n\x14_text_encoder_weight\"X\n\x15TextualInversionInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight*m\n\tMaskBlend\x12\x1a\n\x16MASK_BLEND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_BLEND_NONE\x10\x01\x12\x16\n\x12MASK_BLEND_FEATHER\x10\x02\x12\x17\n\x13MASK_BLEND_GAUSSIAN\x10\x03*f\n\x08MaskFill\x12\x19\n\x15MASK_FILL_UNSPECIFIED\x10\x00\x12\x16\n\x12MASK_FILL_ORIGINAL\x10\x01\x12\x13\n\x0fMASK_FILL_NOISE\x10\x02\x12\x12\n\x0eMASK_FILL_EDGE\x10\x03*\x84\x01\n\x0e\x43ontrolBalance\x12\x1f\n\x1b\x43ONTROL_BALANCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTROL_BALANCE_EVEN\x10\x01\x12\x1a\n\x16\x43ONTROL_BALANCE_PROMPT\x10\x02\x12\x1b\n\x17\x43ONTROL_BALANCE_CONTROL\x10\x03\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,46 +33,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.cond
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_IMAGEFIT']._serialized_start=2738
-  _globals['_IMAGEFIT']._serialized_end=2837
-  _globals['_MASKBLEND']._serialized_start=2839
-  _globals['_MASKBLEND']._serialized_end=2948
-  _globals['_MASKFILL']._serialized_start=2950
-  _globals['_MASKFILL']._serialized_end=3052
-  _globals['_CONTROLBALANCE']._serialized_start=3055
-  _globals['_CONTROLBALANCE']._serialized_end=3187
+  _globals['_MASKBLEND']._serialized_start=2732
+  _globals['_MASKBLEND']._serialized_end=2841
+  _globals['_MASKFILL']._serialized_start=2843
+  _globals['_MASKFILL']._serialized_end=2945
+  _globals['_CONTROLBALANCE']._serialized_start=2948
+  _globals['_CONTROLBALANCE']._serialized_end=3080
   _globals['_INITIMAGE']._serialized_start=103
-  _globals['_INITIMAGE']._serialized_end=245
-  _globals['_INPAINTMASK']._serialized_start=248
-  _globals['_INPAINTMASK']._serialized_end=550
-  _globals['_OUTPAINT']._serialized_start=553
-  _globals['_OUTPAINT']._serialized_end=721
-  _globals['_CANNYPREPROCESSING']._serialized_start=723
-  _globals['_CANNYPREPROCESSING']._serialized_end=837
-  _globals['_DEPTHPREPROCESSING']._serialized_start=839
-  _globals['_DEPTHPREPROCESSING']._serialized_end=877
-  _globals['_POSEPREPROCESSING']._serialized_start=879
-  _globals['_POSEPREPROCESSING']._serialized_end=946
-  _globals['_SCRIBBLEPREPROCESSING']._serialized_start=948
-  _globals['_SCRIBBLEPREPROCESSING']._serialized_end=1017
-  _globals['_SOFTEDGEPREPROCESSING']._serialized_start=1019
-  _globals['_SOFTEDGEPREPROCESSING']._serialized_end=1060
-  _globals['_LINEARTPREPROCESSING']._serialized_start=1062
-  _globals['_LINEARTPREPROCESSING']._serialized_end=1102
-  _globals['_NORMALPREPROCESSING']._serialized_start=1104
-  _globals['_NORMALPREPROCESSING']._serialized_end=1143
-  _globals['_SEGMENTATIONPREPROCESSING']._serialized_start=1145
-  _globals['_SEGMENTATIONPREPROCESSING']._serialized_end=1190
-  _globals['_LINESEGMENTPREPROCESSING']._serialized_start=1192
-  _globals['_LINESEGMENTPREPROCESSING']._serialized_end=1264
-  _globals['_CONTROLPREPROCESSING']._serialized_start=1267
-  _globals['_CONTROLPREPROCESSING']._serialized_end=1892
-  _globals['_CONTROLINPUT']._serialized_start=1895
-  _globals['_CONTROLINPUT']._serialized_end=2282
-  _globals['_IMAGEPROMPT']._serialized_start=2285
-  _globals['_IMAGEPROMPT']._serialized_end=2525
-  _globals['_LORAINPUT']._serialized_start=2527
-  _globals['_LORAINPUT']._serialized_end=2646
-  _globals['_TEXTUALINVERSIONINPUT']._serialized_start=2648
-  _globals['_TEXTUALINVERSIONINPUT']._serialized_end=2736
+  _globals['_INITIMAGE']._serialized_end=242
+  _globals['_INPAINTMASK']._serialized_start=245
+  _globals['_INPAINTMASK']._serialized_end=547
+  _globals['_OUTPAINT']._serialized_start=550
+  _globals['_OUTPAINT']._serialized_end=718
+  _globals['_CANNYPREPROCESSING']._serialized_start=720
+  _globals['_CANNYPREPROCESSING']._serialized_end=834
+  _globals['_DEPTHPREPROCESSING']._serialized_start=836
+  _globals['_DEPTHPREPROCESSING']._serialized_end=874
+  _globals['_POSEPREPROCESSING']._serialized_start=876
+  _globals['_POSEPREPROCESSING']._serialized_end=943
+  _globals['_SCRIBBLEPREPROCESSING']._serialized_start=945
+  _globals['_SCRIBBLEPREPROCESSING']._serialized_end=1014
+  _globals['_SOFTEDGEPREPROCESSING']._serialized_start=1016
+  _globals['_SOFTEDGEPREPROCESSING']._serialized_end=1057
+  _globals['_LINEARTPREPROCESSING']._serialized_start=1059
+  _globals['_LINEARTPREPROCESSING']._serialized_end=1099
+  _globals['_NORMALPREPROCESSING']._serialized_start=1101
+  _globals['_NORMALPREPROCESSING']._serialized_end=1140
+  _globals['_SEGMENTATIONPREPROCESSING']._serialized_start=1142
+  _globals['_SEGMENTATIONPREPROCESSING']._serialized_end=1187
+  _globals['_LINESEGMENTPREPROCESSING']._serialized_start=1189
+  _globals['_LINESEGMENTPREPROCESSING']._serialized_end=1261
+  _globals['_CONTROLPREPROCESSING']._serialized_start=1264
+  _globals['_CONTROLPREPROCESSING']._serialized_end=1889
+  _globals['_CONTROLINPUT']._serialized_start=1892
+  _globals['_CONTROLINPUT']._serialized_end=2276
+  _globals['_IMAGEPROMPT']._serialized_start=2279
+  _globals['_IMAGEPROMPT']._serialized_end=2519
+  _globals['_LORAINPUT']._serialized_start=2521
+  _globals['_LORAINPUT']._serialized_end=2640
+  _globals['_TEXTUALINVERSIONINPUT']._serialized_start=2642
+  _globals['_TEXTUALINVERSIONINPUT']._serialized_end=2730
 # @@protoc_insertion_point(module_scope)

@@ -18,34 +18,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _ImageFit:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ImageFitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFit.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    IMAGE_FIT_UNSPECIFIED: _ImageFit.ValueType  # 0
-    """Not said: a picture of another size is refused with INVALID_FIELD."""
-    IMAGE_FIT_STRETCH: _ImageFit.ValueType  # 1
-    """Stretched to the size."""
-    IMAGE_FIT_CROP: _ImageFit.ValueType  # 2
-    """Scaled to cover the size; what sticks out on both sides is cut off."""
-    IMAGE_FIT_PAD: _ImageFit.ValueType  # 3
-    """Scaled to fit into the size; the rest is filled with the nearest edge pixels."""
-
-class ImageFit(_ImageFit, metaclass=_ImageFitEnumTypeWrapper):
-    """How an input picture is brought to the size of the result."""
-
-IMAGE_FIT_UNSPECIFIED: ImageFit.ValueType  # 0
-"""Not said: a picture of another size is refused with INVALID_FIELD."""
-IMAGE_FIT_STRETCH: ImageFit.ValueType  # 1
-"""Stretched to the size."""
-IMAGE_FIT_CROP: ImageFit.ValueType  # 2
-"""Scaled to cover the size; what sticks out on both sides is cut off."""
-IMAGE_FIT_PAD: ImageFit.ValueType  # 3
-"""Scaled to fit into the size; the rest is filled with the nearest edge pixels."""
-Global___ImageFit: _TypeAlias = ImageFit  # noqa: Y015
-
 class _MaskBlend:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -143,7 +115,7 @@ class InitImage(_message.Message):
     """How much of it is made anew, 0..1: 0 gives it back as it is, 1 keeps nothing. Absent: 0.75. With outpainting it counts inside the
     old edges alone.
     """
-    fit: Global___ImageFit.ValueType
+    fit: _image_pb2.ImageFit.ValueType
     """What to do when its size is not the asked one."""
     @_builtins.property
     def image(self) -> _image_pb2.ImageInput:
@@ -154,7 +126,7 @@ class InitImage(_message.Message):
         *,
         image: _image_pb2.ImageInput | None = ...,
         strength: _builtins.float | None = ...,
-        fit: Global___ImageFit.ValueType = ...,
+        fit: _image_pb2.ImageFit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "image", b"image", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -597,7 +569,7 @@ class ControlInput(_message.Message):
     """Share of the steps after which it stops, 0..1 and more than the start. Absent: 1."""
     balance: Global___ControlBalance.ValueType
     """Who wins where it and the prompt disagree."""
-    fit: Global___ImageFit.ValueType
+    fit: _image_pb2.ImageFit.ValueType
     """What to do when its size is not the result's."""
     @_builtins.property
     def image(self) -> _image_pb2.ImageInput:
@@ -618,7 +590,7 @@ class ControlInput(_message.Message):
         start_ratio: _builtins.float | None = ...,
         end_ratio: _builtins.float | None = ...,
         balance: Global___ControlBalance.ValueType = ...,
-        fit: Global___ImageFit.ValueType = ...,
+        fit: _image_pb2.ImageFit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "image", b"image", "preprocessing", b"preprocessing", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

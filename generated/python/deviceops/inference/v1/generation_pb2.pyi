@@ -442,7 +442,7 @@ class Generation(_message.Message):
         """How to sample. Absent: all as the model recommends."""
 
     @_builtins.property
-    def output(self) -> _image_pb2.OutputFormat:
+    def output(self) -> _image_pb2.EncodeOptions:
         """The file that each picture becomes. Absent: PNG with its manifest."""
 
     @_builtins.property
@@ -499,7 +499,7 @@ class Generation(_message.Message):
         height_px: _builtins.int | None = ...,
         image_count: _builtins.int = ...,
         sampling: Global___Sampling | None = ...,
-        output: _image_pb2.OutputFormat | None = ...,
+        output: _image_pb2.EncodeOptions | None = ...,
         previews: Global___PreviewOptions | None = ...,
         determinism: Global___Determinism.ValueType = ...,
         safety_policy_id: _builtins.str = ...,

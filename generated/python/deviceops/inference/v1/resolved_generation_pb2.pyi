@@ -229,7 +229,7 @@ class ResolvedGeneration(_message.Message):
         """The seed of each picture; their number is the number of pictures. Empty in a plan whose request names no seed."""
 
     @_builtins.property
-    def output(self) -> _image_pb2.OutputFormat:
+    def output(self) -> _image_pb2.EncodeOptions:
         """The file that each picture became, all fields set."""
 
     @_builtins.property
@@ -313,7 +313,7 @@ class ResolvedGeneration(_message.Message):
         dynamic_threshold_ratio: _builtins.float | None = ...,
         true_guidance_scale: _builtins.float | None = ...,
         determinism: _generation_pb2.Determinism.ValueType = ...,
-        output: _image_pb2.OutputFormat | None = ...,
+        output: _image_pb2.EncodeOptions | None = ...,
         previews: _generation_pb2.PreviewOptions | None = ...,
         safety_policy_id: _builtins.str = ...,
         prompt_syntax: _generation_pb2.PromptSyntax.ValueType = ...,

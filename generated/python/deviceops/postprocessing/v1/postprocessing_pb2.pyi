@@ -51,74 +51,6 @@ STEP_ERROR_ACTION_CLASSICAL: StepErrorAction.ValueType  # 3
 """The step is done without a model, where it can be: ListPostprocessors tells. If that fails too, the picture fails."""
 Global___StepErrorAction: _TypeAlias = StepErrorAction  # noqa: Y015
 
-class _ResamplingFilter:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ResamplingFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResamplingFilter.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    RESAMPLING_FILTER_UNSPECIFIED: _ResamplingFilter.ValueType  # 0
-    """Not said: LANCZOS."""
-    RESAMPLING_FILTER_LANCZOS: _ResamplingFilter.ValueType  # 1
-    """Lanczos with three lobes: sharpest."""
-    RESAMPLING_FILTER_BICUBIC: _ResamplingFilter.ValueType  # 2
-    """Cubic."""
-    RESAMPLING_FILTER_BILINEAR: _ResamplingFilter.ValueType  # 3
-    """Linear."""
-    RESAMPLING_FILTER_AREA: _ResamplingFilter.ValueType  # 4
-    """The mean over the area: for making smaller."""
-    RESAMPLING_FILTER_NEAREST: _ResamplingFilter.ValueType  # 5
-    """The nearest pixel: keeps hard edges, for pixel art and masks."""
-
-class ResamplingFilter(_ResamplingFilter, metaclass=_ResamplingFilterEnumTypeWrapper):
-    """How pixels are computed when a picture changes its size."""
-
-RESAMPLING_FILTER_UNSPECIFIED: ResamplingFilter.ValueType  # 0
-"""Not said: LANCZOS."""
-RESAMPLING_FILTER_LANCZOS: ResamplingFilter.ValueType  # 1
-"""Lanczos with three lobes: sharpest."""
-RESAMPLING_FILTER_BICUBIC: ResamplingFilter.ValueType  # 2
-"""Cubic."""
-RESAMPLING_FILTER_BILINEAR: ResamplingFilter.ValueType  # 3
-"""Linear."""
-RESAMPLING_FILTER_AREA: ResamplingFilter.ValueType  # 4
-"""The mean over the area: for making smaller."""
-RESAMPLING_FILTER_NEAREST: ResamplingFilter.ValueType  # 5
-"""The nearest pixel: keeps hard edges, for pixel art and masks."""
-Global___ResamplingFilter: _TypeAlias = ResamplingFilter  # noqa: Y015
-
-class _ResizeMode:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ResizeModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResizeMode.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    RESIZE_MODE_UNSPECIFIED: _ResizeMode.ValueType  # 0
-    """Not said: STRETCH."""
-    RESIZE_MODE_STRETCH: _ResizeMode.ValueType  # 1
-    """Exactly this size, out of shape if need be."""
-    RESIZE_MODE_CONTAIN: _ResizeMode.ValueType  # 2
-    """As large as fits inside; the result may be smaller than the size."""
-    RESIZE_MODE_COVER: _ResizeMode.ValueType  # 3
-    """As small as covers it, cut at the middle to exactly this size."""
-    RESIZE_MODE_PAD: _ResizeMode.ValueType  # 4
-    """As large as fits inside, with bars around it to exactly this size."""
-
-class ResizeMode(_ResizeMode, metaclass=_ResizeModeEnumTypeWrapper):
-    """How a picture of another shape fills a size."""
-
-RESIZE_MODE_UNSPECIFIED: ResizeMode.ValueType  # 0
-"""Not said: STRETCH."""
-RESIZE_MODE_STRETCH: ResizeMode.ValueType  # 1
-"""Exactly this size, out of shape if need be."""
-RESIZE_MODE_CONTAIN: ResizeMode.ValueType  # 2
-"""As large as fits inside; the result may be smaller than the size."""
-RESIZE_MODE_COVER: ResizeMode.ValueType  # 3
-"""As small as covers it, cut at the middle to exactly this size."""
-RESIZE_MODE_PAD: ResizeMode.ValueType  # 4
-"""As large as fits inside, with bars around it to exactly this size."""
-Global___ResizeMode: _TypeAlias = ResizeMode  # noqa: Y015
-
 @_typing.final
 class UpscaleStep(_message.Message):
     """Makes a picture larger. With a model, by what it has learned; without, by a filter."""
@@ -140,7 +72,7 @@ class UpscaleStep(_message.Message):
     """How far tiles overlap, 0 to half a tile. Absent: 16."""
     denoise_ratio: _builtins.float
     """How much noise the model takes away beside, 0..1, for models that can. 0: none. Others: UNSUPPORTED_COMBINATION."""
-    filter: Global___ResamplingFilter.ValueType
+    filter: _image_pb2.ResamplingFilter.ValueType
     """The filter."""
     def __init__(
         self,
@@ -149,7 +81,7 @@ class UpscaleStep(_message.Message):
         tile_px: _builtins.int = ...,
         tile_overlap_px: _builtins.int | None = ...,
         denoise_ratio: _builtins.float = ...,
-        filter: Global___ResamplingFilter.ValueType = ...,
+        filter: _image_pb2.ResamplingFilter.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "_tile_overlap_px", b"_tile_overlap_px", "factor", b"factor", "tile_overlap_px", b"tile_overlap_px"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -174,16 +106,16 @@ class ResizeStep(_message.Message):
 
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
-    MODE_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     PAD_COLOR_FIELD_NUMBER: _builtins.int
     width_px: _builtins.int
     """Width, 1..16384. 0: follows the height, in the picture's own shape. Both 0: INVALID_FIELD."""
     height_px: _builtins.int
     """Height, 1..16384. 0: follows the width."""
-    mode: Global___ResizeMode.ValueType
+    fit: _image_pb2.ImageFit.ValueType
     """How a picture of another shape fills the size. With only one edge given it has no effect."""
-    filter: Global___ResamplingFilter.ValueType
+    filter: _image_pb2.ResamplingFilter.ValueType
     """The filter."""
     pad_color: _builtins.str
     """Colour of the bars for PAD, `#RRGGBB` or `#RRGGBBAA`. Empty: black."""
@@ -192,13 +124,13 @@ class ResizeStep(_message.Message):
         *,
         width_px: _builtins.int = ...,
         height_px: _builtins.int = ...,
-        mode: Global___ResizeMode.ValueType = ...,
-        filter: Global___ResamplingFilter.ValueType = ...,
+        fit: _image_pb2.ImageFit.ValueType = ...,
+        filter: _image_pb2.ResamplingFilter.ValueType = ...,
         pad_color: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "height_px", b"height_px", "mode", b"mode", "pad_color", b"pad_color", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "fit", b"fit", "height_px", b"height_px", "pad_color", b"pad_color", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -533,13 +465,13 @@ class EncodeStep(_message.Message):
 
     OUTPUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def output(self) -> _image_pb2.OutputFormat:
+    def output(self) -> _image_pb2.EncodeOptions:
         """The file. The picture is made anew by this step even if nothing else changes it, unless format and content can stay as they are."""
 
     def __init__(
         self,
         *,
-        output: _image_pb2.OutputFormat | None = ...,
+        output: _image_pb2.EncodeOptions | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

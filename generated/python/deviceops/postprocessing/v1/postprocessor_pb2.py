@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from deviceops.common.v1 import field_capability_pb2 as deviceops_dot_common_dot_v1_dot_field__capability__pb2
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 from deviceops.postprocessing.v1 import postprocessing_pb2 as deviceops_dot_postprocessing_dot_v1_dot_postprocessing__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/deviceops/postprocessing/v1/postprocessor.proto\x12\x1b\x64\x65viceops.postprocessing.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/postprocessing/v1/postprocessing.proto\x1a\x1egoogle/protobuf/duration.proto\"\x93\x01\n\x16PostprocessorParameter\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x14\n\x07minimum\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\rdefault_value\x18\x04 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x05 \x03(\tB\n\n\x08_minimumB\n\n\x08_maximum\"\x96\x01\n\x12PostprocessorModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x19\n\x0cscale_factor\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10ready_device_ids\x18\x04 \x03(\t\x12\x12\n\ncategories\x18\x05 \x03(\tB\x0f\n\r_scale_factor\"\xa9\x03\n\rPostprocessor\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12<\n\x12unavailable_reason\x18\x03 \x01(\x0e\x32 .deviceops.common.v1.ErrorReason\x12\x1b\n\x13unavailable_message\x18\x04 \x01(\t\x12\x13\n\x0bneeds_model\x18\x05 \x01(\x08\x12\x15\n\rhas_classical\x18\x06 \x01(\x08\x12?\n\x06models\x18\x07 \x03(\x0b\x32/.deviceops.postprocessing.v1.PostprocessorModel\x12\x18\n\x10\x64\x65\x66\x61ult_model_id\x18\x08 \x01(\t\x12G\n\nparameters\x18\t \x03(\x0b\x32\x33.deviceops.postprocessing.v1.PostprocessorParameter\x12\x36\n\x0emax_input_size\x18\n \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x12\n\ndevice_ids\x18\x0b \x03(\t\"\xa0\x01\n\x14PostprocessingPreset\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12>\n\x05steps\x18\x04 \x03(\x0b\x32/.deviceops.postprocessing.v1.PostprocessingStep\x12\x11\n\tavailable\x18\x05 \x01(\x08\"\xc6\x01\n\x0cPlannedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x32\n\ninput_size\x18\x03 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x32\n\nstep_sizes\x18\x04 \x03(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x33\n\x0boutput_size\x18\x05 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\"\xad\x03\n\x16PostprocessingEstimate\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x1e\n\x11peak_device_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fpeak_host_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12#\n\x16\x61vailable_device_bytes\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12-\n\nqueue_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tload_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08run_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eload_model_ids\x18\x08 \x03(\t\x12 \n\x18\x65victed_loaded_model_ids\x18\t \x03(\t\x12\x14\n\x0csample_count\x18\n \x01(\x03\x42\x14\n\x12_peak_device_bytesB\x12\n\x10_peak_host_bytesB\x19\n\x17_available_device_bytesB\"\xaa\x02\x1f\x44\x65viceOps.Api.Postprocessing.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/deviceops/postprocessing/v1/postprocessor.proto\x12\x1b\x64\x65viceops.postprocessing.v1\x1a*deviceops/common/v1/field_capability.proto\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/postprocessing/v1/postprocessing.proto\x1a\x1egoogle/protobuf/duration.proto\"\x96\x01\n\x12PostprocessorModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x19\n\x0cscale_factor\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10ready_device_ids\x18\x04 \x03(\t\x12\x12\n\ncategories\x18\x05 \x03(\tB\x0f\n\r_scale_factor\"\x96\x03\n\rPostprocessor\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12<\n\x12unavailable_reason\x18\x03 \x01(\x0e\x32 .deviceops.common.v1.ErrorReason\x12\x1b\n\x13unavailable_message\x18\x04 \x01(\t\x12\x13\n\x0bneeds_model\x18\x05 \x01(\x08\x12\x15\n\rhas_classical\x18\x06 \x01(\x08\x12?\n\x06models\x18\x07 \x03(\x0b\x32/.deviceops.postprocessing.v1.PostprocessorModel\x12\x18\n\x10\x64\x65\x66\x61ult_model_id\x18\x08 \x01(\t\x12\x34\n\x06\x66ields\x18\t \x03(\x0b\x32$.deviceops.common.v1.FieldCapability\x12\x36\n\x0emax_input_size\x18\n \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x12\n\ndevice_ids\x18\x0b \x03(\t\"\xa0\x01\n\x14PostprocessingPreset\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12>\n\x05steps\x18\x04 \x03(\x0b\x32/.deviceops.postprocessing.v1.PostprocessingStep\x12\x11\n\tavailable\x18\x05 \x01(\x08\"\xc6\x01\n\x0cPlannedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x32\n\ninput_size\x18\x03 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x32\n\nstep_sizes\x18\x04 \x03(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x33\n\x0boutput_size\x18\x05 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\"\xad\x03\n\x16PostprocessingEstimate\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x1e\n\x11peak_device_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fpeak_host_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12#\n\x16\x61vailable_device_bytes\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12-\n\nqueue_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tload_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08run_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eload_model_ids\x18\x08 \x03(\t\x12 \n\x18\x65victed_loaded_model_ids\x18\t \x03(\t\x12\x14\n\x0csample_count\x18\n \x01(\x03\x42\x14\n\x12_peak_device_bytesB\x12\n\x10_peak_host_bytesB\x19\n\x17_available_device_bytesB\"\xaa\x02\x1f\x44\x65viceOps.Api.Postprocessing.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,16 +37,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.postprocessing.v1
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\037DeviceOps.Api.Postprocessing.V1'
-  _globals['_POSTPROCESSORPARAMETER']._serialized_start=229
-  _globals['_POSTPROCESSORPARAMETER']._serialized_end=376
-  _globals['_POSTPROCESSORMODEL']._serialized_start=379
-  _globals['_POSTPROCESSORMODEL']._serialized_end=529
-  _globals['_POSTPROCESSOR']._serialized_start=532
-  _globals['_POSTPROCESSOR']._serialized_end=957
-  _globals['_POSTPROCESSINGPRESET']._serialized_start=960
-  _globals['_POSTPROCESSINGPRESET']._serialized_end=1120
-  _globals['_PLANNEDIMAGE']._serialized_start=1123
-  _globals['_PLANNEDIMAGE']._serialized_end=1321
-  _globals['_POSTPROCESSINGESTIMATE']._serialized_start=1324
-  _globals['_POSTPROCESSINGESTIMATE']._serialized_end=1753
+  _globals['_POSTPROCESSORMODEL']._serialized_start=273
+  _globals['_POSTPROCESSORMODEL']._serialized_end=423
+  _globals['_POSTPROCESSOR']._serialized_start=426
+  _globals['_POSTPROCESSOR']._serialized_end=832
+  _globals['_POSTPROCESSINGPRESET']._serialized_start=835
+  _globals['_POSTPROCESSINGPRESET']._serialized_end=995
+  _globals['_PLANNEDIMAGE']._serialized_start=998
+  _globals['_PLANNEDIMAGE']._serialized_end=1196
+  _globals['_POSTPROCESSINGESTIMATE']._serialized_start=1199
+  _globals['_POSTPROCESSINGESTIMATE']._serialized_end=1628
 # @@protoc_insertion_point(module_scope)

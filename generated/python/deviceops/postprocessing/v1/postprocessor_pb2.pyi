@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
+from deviceops.common.v1 import field_capability_pb2 as _field_capability_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.postprocessing.v1 import postprocessing_pb2 as _postprocessing_pb2
 from google.protobuf import descriptor as _descriptor
@@ -21,53 +22,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-@_typing.final
-class PostprocessorParameter(_message.Message):
-    """What one field of a step may be."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIELD_FIELD_NUMBER: _builtins.int
-    MINIMUM_FIELD_NUMBER: _builtins.int
-    MAXIMUM_FIELD_NUMBER: _builtins.int
-    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
-    CHOICES_FIELD_NUMBER: _builtins.int
-    field: _builtins.str
-    """Name of the field in the step's message: `strength_ratio`."""
-    minimum: _builtins.float
-    """Smallest number. Absent: it is no number, or has none."""
-    maximum: _builtins.float
-    """Largest number. Absent: it is no number, or has none."""
-    default_value: _builtins.str
-    """The value that an absent or empty field stands for, as text. Empty: the field must be set, or the server chooses."""
-    @_builtins.property
-    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """All that it may be: names of an enum's values, categories of a safety classifier. Empty: any within the range."""
-
-    def __init__(
-        self,
-        *,
-        field: _builtins.str = ...,
-        minimum: _builtins.float | None = ...,
-        maximum: _builtins.float | None = ...,
-        default_value: _builtins.str = ...,
-        choices: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "default_value", b"default_value", "field", b"field", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
-    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
-    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
-    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
-
-Global___PostprocessorParameter: _TypeAlias = PostprocessorParameter  # noqa: Y015
 
 @_typing.final
 class PostprocessorModel(_message.Message):
@@ -127,7 +81,7 @@ class Postprocessor(_message.Message):
     HAS_CLASSICAL_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     DEFAULT_MODEL_ID_FIELD_NUMBER: _builtins.int
-    PARAMETERS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     MAX_INPUT_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
     action: _builtins.str
@@ -149,8 +103,8 @@ class Postprocessor(_message.Message):
         """The models that can do it. Empty: there is none, or it takes none."""
 
     @_builtins.property
-    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessorParameter]:
-        """Its fields."""
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.FieldCapability]:
+        """Its fields, by their names in the step's message."""
 
     @_builtins.property
     def max_input_size(self) -> _image_pb2.ImageSize:
@@ -171,13 +125,13 @@ class Postprocessor(_message.Message):
         has_classical: _builtins.bool = ...,
         models: _abc.Iterable[Global___PostprocessorModel] | None = ...,
         default_model_id: _builtins.str = ...,
-        parameters: _abc.Iterable[Global___PostprocessorParameter] | None = ...,
+        fields: _abc.Iterable[_field_capability_pb2.FieldCapability] | None = ...,
         max_input_size: _image_pb2.ImageSize | None = ...,
         device_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_input_size", b"max_input_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "available", b"available", "default_model_id", b"default_model_id", "device_ids", b"device_ids", "has_classical", b"has_classical", "max_input_size", b"max_input_size", "models", b"models", "needs_model", b"needs_model", "parameters", b"parameters", "unavailable_message", b"unavailable_message", "unavailable_reason", b"unavailable_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "available", b"available", "default_model_id", b"default_model_id", "device_ids", b"device_ids", "fields", b"fields", "has_classical", b"has_classical", "max_input_size", b"max_input_size", "models", b"models", "needs_model", b"needs_model", "unavailable_message", b"unavailable_message", "unavailable_reason", b"unavailable_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
