@@ -23,6 +23,7 @@ check: $(READY)
 	$(BIN)/pyright --pythonplatform Windows domains server
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/python protos/breaking.py
 	$(DOTNET); $(BIN)/python protos/generate.py --check
 
 generate: $(READY)
