@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from tests.server.harness import RunningServer
 
@@ -31,7 +31,7 @@ def _generate(address: str, moving: threading.Event, stop: threading.Event) -> N
     request = inference_service_pb2.GenerateRequest(
         generation=generation_pb2.Generation(
             prompt="a red apple",
-            sampling=generation_pb2.Sampling(steps=_STEPS),
+            sampling=sampling_pb2.Sampling(steps=_STEPS),
             previews=generation_pb2.PreviewOptions(every_steps=_PREVIEW_EVERY),
         )
     )

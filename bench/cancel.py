@@ -5,7 +5,7 @@ import statistics
 import time
 
 from bench.measure import Spread, result
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from tests.server.harness import RunningServer, running_server
 
@@ -17,7 +17,7 @@ SEEN_STEPS = 6
 
 def steps_until_stopped(server: RunningServer) -> float:
     """Cancel one job in mid-denoise."""
-    generation = generation_pb2.Generation(prompt="a red apple", sampling=generation_pb2.Sampling(steps=100))
+    generation = generation_pb2.Generation(prompt="a red apple", sampling=sampling_pb2.Sampling(steps=100))
     call = server.inference.Generate(inference_service_pb2.GenerateRequest(generation=generation))
     times: list[float] = []
     asked = 0.0

@@ -19,7 +19,7 @@ from bench.cuda_picture import cuda_device
 from bench.measure import result, spread
 from bench.serve_overhead import PROMPT, SEED
 from deviceops.device.v1 import device_health_pb2, device_service_pb2, device_work_pb2
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.memory.v1 import blob_pb2, memory_pool_pb2, memory_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from tests.server.harness import RunningServer, running_server
@@ -31,7 +31,7 @@ DEVICE_BLOB_BYTES = 256 * 1024 * 1024
 def generate(server: RunningServer, steps: int, count: int = 1) -> Any:
     """The last response of a generation."""
     generation = generation_pb2.Generation(
-        prompt=PROMPT, image_count=count, sampling=generation_pb2.Sampling(seed=SEED, steps=steps)
+        prompt=PROMPT, image_count=count, sampling=sampling_pb2.Sampling(seed=SEED, steps=steps)
     )
     return list(server.inference.Generate(inference_service_pb2.GenerateRequest(generation=generation)))
 
@@ -104,7 +104,7 @@ def poison_and_recover(server: RunningServer, device_id: str, fault: Path) -> di
     began: list[float] = []
     kinds: list[str] = []
     generation = generation_pb2.Generation(
-        prompt=PROMPT, sampling=generation_pb2.Sampling(seed=SEED, steps=1000), width_px=256, height_px=256
+        prompt=PROMPT, sampling=sampling_pb2.Sampling(seed=SEED, steps=1000), width_px=256, height_px=256
     )
     last = None
     for response in server.inference.Generate(inference_service_pb2.GenerateRequest(generation=generation)):

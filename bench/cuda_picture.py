@@ -17,7 +17,7 @@ import grpc
 from bench.measure import interleave, ratio, result, spread
 from bench.serve_overhead import GUIDANCE, MODEL, PROMPT, SEED, STEPS, difference, through_server
 from deviceops.device.v1 import device_pb2, device_service_pb2
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from tests.server.harness import RunningServer, running_server
 
@@ -61,7 +61,7 @@ def cuda_device(server: RunningServer, limit_s: float = 120) -> device_pb2.Devic
 
 def survives_a_kill(server: RunningServer) -> dict[str, object]:
     """Kill the worker in mid-denoise; the job runs again and ends well."""
-    sampling = generation_pb2.Sampling(seed=SEED, steps=200)
+    sampling = sampling_pb2.Sampling(seed=SEED, steps=200)
     generation = generation_pb2.Generation(prompt=PROMPT, sampling=sampling)
     kinds: list[str] = []
     killed_s = 0.0
@@ -79,7 +79,7 @@ def survives_a_kill(server: RunningServer) -> dict[str, object]:
 
 def cancels(server: RunningServer) -> float:
     """Seconds between the request and the proof."""
-    generation = generation_pb2.Generation(prompt=PROMPT, sampling=generation_pb2.Sampling(steps=500))
+    generation = generation_pb2.Generation(prompt=PROMPT, sampling=sampling_pb2.Sampling(steps=500))
     for response in server.inference.Generate(inference_service_pb2.GenerateRequest(generation=generation)):
         event = response.event
         if event.progress.stage == "denoising" and event.progress.completed:

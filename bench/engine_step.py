@@ -1,7 +1,7 @@
 """A picture by our engine, prompt to PNG in this process, against diffusers' own pipeline with Pillow's PNG.
 
-Same model, prompt, seed, steps, guidance, scheduler and threads on both sides. The final latents are compared in the
-same run, for every scheduler; so are the denoiser alone and the VAE's decoder alone.
+Same model, prompt, seed, steps, guidance, sampler and threads on both sides. The final latents are compared in the
+same run, for every sampler and sigma schedule; so are the denoiser alone and the VAE's decoder alone.
 """
 
 import os
@@ -17,7 +17,7 @@ from bench.measure import interleave, ratio, result, spread
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report
-from domains.inference.schedulers import SCHEDULERS
+from domains.inference.samplers import SAMPLERS
 from tests.domains.inference.on_device.reference import final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
 
@@ -67,14 +67,14 @@ class Theirs:
 
 
 def differences(ours: Ours, theirs: Theirs) -> dict[str, float]:
-    """Largest absolute difference of the final latents, by scheduler."""
+    """Largest absolute difference of the final latents, by sampler and sigma schedule."""
     found: dict[str, float] = {}
-    for scheduler in SCHEDULERS.values():
-        for karras in (False, True)[: 1 + scheduler.karras]:
+    for sampler in SAMPLERS.values():
+        for schedule in sampler.sigma_schedules:
             asked = request(
-                embedded_model(), REQUEST, scheduler=scheduler.id, karras_sigmas=karras, negative_prompt="blue"
+                embedded_model(), REQUEST, sampler=sampler.id, sigma_schedule=schedule, negative_prompt="blue"
             )
-            found[scheduler.id + " karras" * karras] = _difference(ours, theirs, asked)
+            found[f"{sampler.id} {schedule}"] = _difference(ours, theirs, asked)
     return found
 
 
@@ -90,7 +90,7 @@ def main() -> int:
     gaps = differences(ours, theirs)
     samples = interleave({"engine": ours.picture, "diffusers": theirs.picture}, ROUNDS)
     ours.loop.close()
-    default = gaps[REQUEST.scheduler]
+    default = gaps[f"{REQUEST.sampler} {REQUEST.sigma_schedule}"]
     return result(
         "engine_step",
         ratio(samples["engine"], samples["diffusers"]),
@@ -101,7 +101,7 @@ def main() -> int:
         details={
             "threads": THREADS,
             "largest difference of the measured picture's latents": default,
-            "largest difference by scheduler, 20 steps": gaps,
+            "largest difference by sampler and sigma schedule, 20 steps": gaps,
             "engine seconds": spread(samples["engine"]),
             "diffusers seconds": spread(samples["diffusers"]),
         },

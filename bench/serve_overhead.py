@@ -14,7 +14,7 @@ from PIL import Image
 
 import domains.model
 from bench.measure import interleave, ratio, result, spread
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from tests.server.harness import RunningServer, running_server
 
@@ -27,7 +27,7 @@ PIXEL_TOLERANCE = 2
 
 def through_server(server: RunningServer) -> bytes:
     """One picture as a client gets it."""
-    sampling = generation_pb2.Sampling(seed=SEED, steps=STEPS, guidance_scale=GUIDANCE)
+    sampling = sampling_pb2.Sampling(seed=SEED, steps=STEPS, guidance_scale=GUIDANCE)
     generation = generation_pb2.Generation(prompt=PROMPT, sampling=sampling)
     responses = list(server.inference.Generate(inference_service_pb2.GenerateRequest(generation=generation)))
     blob = responses[-1].result.images[0].file.blob_id

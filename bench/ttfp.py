@@ -10,7 +10,7 @@ import time
 import grpc
 
 from bench.measure import Spread, result
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from tests.server.harness import running_server
 
@@ -21,7 +21,7 @@ TARGET_MS = 3.0
 async def first_event_ms(inference: InferenceServiceStub) -> float:
     """One call, followed to its end so that no job of one call runs beside the next."""
     generation = generation_pb2.Generation(
-        prompt="a red apple", width_px=64, height_px=64, sampling=generation_pb2.Sampling(steps=1)
+        prompt="a red apple", width_px=64, height_px=64, sampling=sampling_pb2.Sampling(steps=1)
     )
     begin = time.perf_counter()
     call = inference.Generate(inference_service_pb2.GenerateRequest(generation=generation))

@@ -1,50 +1,31 @@
 """Generations to and from messages.
 
-`from_generation` refuses by name every field of the contract that this server does not serve yet: a request is carried out
-as it was asked, or not at all.
+`from_generation` refuses by path every field of the contract that this server does not serve yet (`domains.inference.fields`
+lists those that it does): a request is carried out as it was asked, or not at all.
 """
 
 import importlib.metadata
-from collections.abc import Callable
 
-from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2, sampling_pb2
+from deviceops.model.v1 import execution_pb2
+from domains.inference.check import wrong_with
+from domains.inference.fields import FIELDS
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
-from domains.processing.submit import violations_of
+from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
+from domains.processing.job_event import GenerationResult
 from server import convert
+from server.unserved import check_served
 
-_SERVED = {
-    *(
-        "prompt",
-        "negative_prompt",
-        "model_id",
-        "width_px",
-        "height_px",
-        "image_count",
-        "sampling",
-        "output",
-        "previews",
-    ),
-    *("require_loaded_model",),
-}
-_SAMPLING_SERVED = {"scheduler", "steps", "guidance_scale", "seed", "eta", "karras_sigmas"}
-_HARMLESS: dict[str, Callable[[object], bool]] = {
-    # What these ask for is what happens anyway.
-    "prompt_syntax": lambda value: value == generation_pb2.PROMPT_SYNTAX_PLAIN,
-    "long_prompt": lambda value: value == generation_pb2.LONG_PROMPT_TRUNCATE,
-    "determinism": lambda value: value in (generation_pb2.DETERMINISM_FAST, generation_pb2.DETERMINISM_EXACT),
-}
+TASK = "text_to_image"
+"""The only task that is served: no input picture is."""
+
+_SERVED = {path: field.allowed for path, field in FIELDS.items()}
 
 
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Generation:
-    """What was asked. Raises all that is wrong with it; UNSUPPORTED_COMBINATION if that is only fields that this server
-    does not serve."""
-    unserved = _unserved(message, path)
+    """What was asked. Raises all that is wrong with it, fields that this server does not serve among it."""
     asked = _asked(message)
-    wrong = violations_of(asked)
-    if unserved or wrong:
-        reason = ErrorReason.INVALID_FIELD if wrong else ErrorReason.UNSUPPORTED_COMBINATION
-        raise InvalidRequest([*unserved, *wrong], reason)
+    check_served(message, path, _SERVED, wrong_with(asked))
     return asked
 
 
@@ -55,43 +36,24 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
         model_id=message.model_id,
+        loaded_model_id=message.loaded_model_id,
         width_px=message.width_px if message.HasField("width_px") else None,
         height_px=message.height_px if message.HasField("height_px") else None,
-        image_count=message.image_count or 1,
+        image_count=message.image_count or None,
         sampling=Sampling(
-            scheduler=sampling.scheduler,
+            sampler=sampling.sampler,
+            sigma_schedule=sampling.sigma_schedule,
             steps=sampling.steps if sampling.HasField("steps") else None,
             guidance_scale=sampling.guidance_scale if sampling.HasField("guidance_scale") else None,
             seed=sampling.seed if sampling.HasField("seed") else None,
+            seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
-            karras_sigmas=sampling.karras_sigmas if sampling.HasField("karras_sigmas") else None,
         ),
         output=convert.from_output(message.output),
-        previews=Previews(every_steps=previews.every_steps, max_edge_px=previews.max_edge_px or 256),
+        previews=Previews(
+            every_steps=previews.every_steps, max_edge_px=previews.max_edge_px or DEFAULT_PREVIEW_EDGE_PX
+        ),
     )
-
-
-def _unserved(message: generation_pb2.Generation, path: str) -> list[Violation]:
-    named = [(f"{path}.{field.name}", field.name, value) for field, value in message.ListFields()]
-    unserved = [where for where, name, value in named if name not in _SERVED and not _harmless(name, value)]
-    unserved += [
-        f"{path}.sampling.{field.name}"
-        for field, _ in message.sampling.ListFields()
-        if field.name not in _SAMPLING_SERVED
-    ]
-    if message.output.preserve_metadata:
-        unserved.append(f"{path}.output.preserve_metadata")
-    text = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
-    return [Violation(field=field, message=text) for field in unserved]
-
-
-def _harmless(name: str, value: object) -> bool:
-    return name in _HARMLESS and _HARMLESS[name](value)
-
-
-def served_fields() -> list[str]:
-    """Paths within a Generation that this server serves."""
-    return [*sorted(_SERVED - {"sampling"}), *(f"sampling.{name}" for name in sorted(_SAMPLING_SERVED))]
 
 
 def to_generation(asked: Generation) -> generation_pb2.Generation:
@@ -100,52 +62,86 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         prompt=asked.prompt,
         negative_prompt=asked.negative_prompt,
         model_id=asked.model_id,
+        loaded_model_id=asked.loaded_model_id,
         width_px=asked.width_px,
         height_px=asked.height_px,
-        image_count=asked.image_count,
-        sampling=generation_pb2.Sampling(
-            scheduler=asked.sampling.scheduler,
+        image_count=asked.image_count or 0,
+        sampling=sampling_pb2.Sampling(
+            sampler=asked.sampling.sampler,
+            sigma_schedule=asked.sampling.sigma_schedule,
             steps=asked.sampling.steps,
             guidance_scale=asked.sampling.guidance_scale,
             seed=asked.sampling.seed,
+            seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
-            karras_sigmas=asked.sampling.karras_sigmas,
         ),
         output=convert.to_output(asked.output),
-        previews=generation_pb2.PreviewOptions(
-            every_steps=asked.previews.every_steps, max_edge_px=asked.previews.max_edge_px
-        ),
+        previews=_previews(asked.previews),
     )
 
 
-def to_resolved(
-    resolved: ResolvedGeneration, device_id: str, precision: str, libraries: tuple[str, ...]
-) -> resolved_generation_pb2.ResolvedGeneration:
-    """What ran, or would run."""
-    return resolved_generation_pb2.ResolvedGeneration(
-        task=resolved_generation_pb2.GENERATION_TASK_TEXT_TO_IMAGE,
-        model_id=resolved.model_id,
-        model_sha256=resolved.model_sha256,
-        family=resolved.family,
-        device_id=device_id,
-        precision=convert.to_precision(precision),
+def _previews(previews: Previews) -> generation_pb2.PreviewOptions:
+    return generation_pb2.PreviewOptions(every_steps=previews.every_steps, max_edge_px=previews.max_edge_px)
+
+
+def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
+    """The request with every choice made; sent again, it asks for the same pictures."""
+    return generation_pb2.Generation(
         prompt=resolved.prompt,
         negative_prompt=resolved.negative_prompt,
+        model_id=resolved.model_id,
         width_px=resolved.width_px,
         height_px=resolved.height_px,
-        seeds=resolved.seeds,
-        scheduler=resolved.scheduler,
-        steps=resolved.steps,
-        guidance_scale=resolved.guidance_scale,
-        eta=resolved.eta,
-        karras_sigmas=resolved.karras_sigmas,
-        determinism=generation_pb2.DETERMINISM_EXACT,
-        output=convert.to_output(resolved.output),
-        previews=generation_pb2.PreviewOptions(
-            every_steps=resolved.previews.every_steps, max_edge_px=resolved.previews.max_edge_px
+        image_count=len(resolved.seeds),
+        sampling=sampling_pb2.Sampling(
+            sampler=resolved.sampler,
+            sigma_schedule=resolved.sigma_schedule,
+            steps=resolved.steps,
+            guidance_scale=resolved.guidance_scale,
+            seeds=resolved.seeds,
+            eta=resolved.eta,
         ),
+        output=convert.to_output(resolved.output),
+        previews=_previews(resolved.previews),
+        determinism=generation_pb2.DETERMINISM_EXACT,
         prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,
         long_prompt=generation_pb2.LONG_PROMPT_TRUNCATE,
+    )
+
+
+def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation_pb2.ResolvedGeneration:
+    """What ran."""
+    resolved = result.resolved
+    base = resolved_generation_pb2.UsedModel(
+        role="base", model_id=resolved.model_id, sha256=resolved.model_sha256, family=resolved.family
+    )
+    return resolved_generation_pb2.ResolvedGeneration(
+        generation=to_filled(resolved),
+        task=TASK,
+        family=resolved.family,
+        device_id=device_id,
+        execution=to_execution(dict(result.precisions)) if result.precisions else None,
+        used_models=[base],
         server_version=importlib.metadata.version("deviceops"),
-        libraries=libraries,
+        libraries=result.libraries,
+    )
+
+
+def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:
+    """How a loaded model computes; `precisions` by component, as its worker tells them.
+
+    The kernel of attention is torch's choice for each call, which it does not tell.
+    """
+    denoiser = precisions.get("unet") or precisions.get("transformer", "")
+    return execution_pb2.ExecutionOptions(
+        precision=convert.to_precision(denoiser),
+        text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),
+        vae_precision=convert.to_precision(precisions.get("vae", "")),
+        # The engine has no other ways yet: whole pictures one after the other, and all on the device.
+        quantization="none",
+        attention_slicing=False,
+        vae_slicing=True,
+        vae_tiling=False,
+        offload=execution_pb2.OFFLOAD_MODE_NONE,
+        compile=False,
     )

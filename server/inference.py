@@ -7,16 +7,18 @@ from typing import Any
 import grpc
 
 from deviceops.common.v1 import field_capability_pb2, image_pb2
-from deviceops.inference.v1 import capability_pb2, inference_service_pb2, resolved_generation_pb2
+from deviceops.inference.v1 import capability_pb2, conditioning_pb2, inference_service_pb2
 from domains.device.devices import Devices
 from domains.inference import limits
-from domains.inference.schedulers import SCHEDULERS, Scheduler
+from domains.inference.fields import FIELDS, Field
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
 from domains.model.catalogue import Catalogue
+from domains.model.families import FAMILIES
 from domains.model.loaded import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.submit import Submissions
 from server import convert
-from server.generation_messages import from_generation, served_fields
+from server.generation_messages import TASK, from_generation
 from server.watch import door
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -25,15 +27,8 @@ CONTRACT_VERSION = "1.0.0"
 INLINE_BYTES = 256 * 1024
 """Most bytes that travel inside a message; more is a blob."""
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "width_px": limits.EDGE_PX,
-    "height_px": limits.EDGE_PX,
-    "image_count": limits.IMAGES,
-    "sampling.steps": limits.STEPS,
-    "sampling.guidance_scale": limits.GUIDANCE,
-    "sampling.seed": limits.SEED,
-    "sampling.eta": limits.ETA,
-}
+REQUEST_INLINE_BYTES = 2 * 1024 * 1024
+"""Most bytes of all inline images of a request together."""
 
 
 class InferenceServicer:
@@ -84,7 +79,11 @@ class InferenceServicer:
                 for view in views
                 for family in sorted({model.family for model in usable})
             ],
-            schedulers=[to_scheduler(scheduler) for scheduler in SCHEDULERS.values()],
+            samplers=[to_sampler(sampler) for sampler in SAMPLERS.values()],
+            sigma_schedules=[
+                capability_pb2.SigmaScheduleInfo(id=schedule, display_name=name)
+                for schedule, name in SIGMA_SCHEDULES.items()
+            ],
             models=[self._model(model, request.include_known_prompts) for model in usable],
             limits=_limits(),
             output_media_types=limits.MEDIA_TYPES,
@@ -101,17 +100,18 @@ class InferenceServicer:
         return capability_pb2.GenerationCapability(
             device_id=device_id,
             family=family,
-            task=resolved_generation_pb2.GENERATION_TASK_TEXT_TO_IMAGE,
+            task=TASK,
             precisions=[convert.PRECISIONS[word] for word in precisions],
-            fields=[_field(path) for path in served_fields()],
-            schedulers=list(SCHEDULERS),
-            batch_size=limits.IMAGES[1],
+            fields=[to_field(field) for field in FIELDS.values()],
+            samplers=list(SAMPLERS),
+            sigma_schedules=list(SIGMA_SCHEDULES),
+            control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
             max_concurrent_jobs=self._jobs_per_device,
             prompt_window_tokens=_CLIP_WINDOW_TOKENS,
         )
 
     def _model(self, model: Model, with_prompts: bool) -> capability_pb2.GenerationModel:
-        scheduler = model.default_scheduler or next(iter(SCHEDULERS))
+        sampler = sampler_of(model)
         return capability_pb2.GenerationModel(
             model_id=model.id,
             display_name=model.display_name,
@@ -121,8 +121,9 @@ class InferenceServicer:
             native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
             if model.native_width_px
             else None,
-            default_scheduler=scheduler,
-            default_steps=SCHEDULERS[scheduler].recommended_steps,
+            default_sampler=sampler,
+            default_sigma_schedule=schedule_of(model, sampler),
+            default_steps=SAMPLERS[sampler].recommended_steps,
             default_guidance_scale=limits.DEFAULT_GUIDANCE,
             known_prompts=model.known_prompts if with_prompts else (),
         )
@@ -132,28 +133,45 @@ _CLIP_WINDOW_TOKENS = 77
 """CLIP's context (Radford et al. 2021), its two markers included."""
 
 
-def to_scheduler(scheduler: Scheduler) -> capability_pb2.SchedulerInfo:
-    """One line of the table."""
-    able = (("sampling.karras_sigmas", scheduler.karras, "false"), ("sampling.eta", scheduler.eta, "0"))
-    return capability_pb2.SchedulerInfo(
-        id=scheduler.id,
-        display_name=scheduler.display_name,
-        recommended_steps=scheduler.recommended_steps,
-        options=[capability_pb2.SchedulerOption(field=field, default_value=value) for field, on, value in able if on],
-        families=["sd1"],
-        stochastic=scheduler.stochastic,
+_CONTROL_KINDS = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
+
+
+def _without_controlnets(kind: str) -> field_capability_pb2.OptionCapability:
+    return field_capability_pb2.OptionCapability(
+        id=kind,
+        display_name=kind.replace("_", " ").capitalize(),
+        unavailable_message="this server serves no ControlNets yet",
     )
 
 
-def _field(path: str) -> field_capability_pb2.FieldCapability:
-    field = field_capability_pb2.FieldCapability(field=f"generation.{path}")
-    if path in _RANGES:
-        field.minimum, field.maximum = _RANGES[path]
-    if path in ("width_px", "height_px"):
-        field.multiple_of = limits.EDGE_MULTIPLE_PX
-    if path == "sampling.scheduler":
-        field.allowed_values.extend(SCHEDULERS)
-    return field
+def to_sampler(sampler: SamplerEntry) -> capability_pb2.SamplerInfo:
+    """One line of the table."""
+    eta = capability_pb2.SamplerOption(field="eta", default_value=FIELDS["sampling.eta"].default)
+    return capability_pb2.SamplerInfo(
+        id=sampler.id,
+        display_name=sampler.display_name,
+        recommended_steps=sampler.recommended_steps,
+        options=[eta] if sampler.eta else [],
+        sigma_schedules=sampler.sigma_schedules,
+        families=[signs.family for signs in FAMILIES],
+        stochastic=sampler.stochastic,
+        evaluations_per_step=sampler.evaluations_per_step,
+    )
+
+
+def to_field(field: Field) -> field_capability_pb2.FieldCapability:
+    """One line of the table."""
+    low, high = field.bounds or (None, None)
+    return field_capability_pb2.FieldCapability(
+        field=field.path,
+        minimum=low,
+        maximum=high,
+        multiple_of=field.multiple_of,
+        default_value=field.default,
+        allowed_values=field.allowed,
+        unit=field.unit,
+        group=field.group,
+    )
 
 
 def _limits() -> capability_pb2.GenerationLimits:
@@ -161,9 +179,12 @@ def _limits() -> capability_pb2.GenerationLimits:
         min_edge_px=limits.EDGE_PX[0],
         max_edge_px=limits.EDGE_PX[1],
         edge_multiple_px=limits.EDGE_MULTIPLE_PX,
-        max_area_px=limits.AREA_PX,
+        max_area_px2=limits.AREA_PX2,
         max_steps=limits.STEPS[1],
         max_image_count=limits.IMAGES[1],
         max_prompt_bytes=limits.PROMPT_BYTES,
+        max_controls=0,
+        max_loras=0,
         max_inline_bytes=INLINE_BYTES,
+        max_request_inline_bytes=REQUEST_INLINE_BYTES,
     )

@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from deviceops.common.v1 import image_pb2, job_event_pb2
 from deviceops.inference.v1 import generated_image_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
-from domains.inference.generation import ResolvedGeneration
 from domains.journal import Entry
 from domains.processing import job_event as events
 from domains.processing.job import (
@@ -172,15 +171,13 @@ def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage
             size_bytes=image.blob.size_bytes,
             sha256=image.blob.sha256,
         ),
-        safety=generated_image_pb2.ImageSafety(outcome=generated_image_pb2.IMAGE_SAFETY_OUTCOME_NOT_CHECKED),
     )
 
 
 def _generation_result(job: Job, result: events.GenerationResult) -> generated_image_pb2.GenerationResult:
-    resolved: ResolvedGeneration = result.resolved
     return generated_image_pb2.GenerationResult(
         images=[to_image(image) for image in result.images],
-        resolved=to_resolved(resolved, job.device_id, result.precision, result.libraries),
+        resolved=to_resolved(result, job.device_id),
     )
 
 

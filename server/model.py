@@ -16,6 +16,7 @@ from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from server import convert, paging
 from server.model_messages import to_loaded, to_model
+from server.unserved import Served, check_served
 from server.watch import door
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -147,13 +148,12 @@ class ModelServicer:
         ]
 
 
+_SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": ()}
+
+
 def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:
     """A load is carried out as it was asked, or not at all."""
-    served = {"model_id", "pinned"}
-    unserved = [field.name for field, _ in load.ListFields() if field.name not in served]
-    if unserved:
-        text = "this server does not serve it yet; leave it empty"
-        raise InvalidRequest([Violation(field=f"{path}.{name}", message=text) for name in unserved])
+    check_served(load, path, _SERVED)
 
 
 _ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {

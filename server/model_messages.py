@@ -10,6 +10,7 @@ from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanReport
 from server import convert
+from server.generation_messages import to_execution
 
 _STATES = {
     ModelState.AVAILABLE: model_pb2.MODEL_STATE_AVAILABLE,
@@ -52,7 +53,8 @@ def to_model(model: Model, loaded_ids: list[str], *, with_prompts: bool = True) 
         if model.native_width_px
         else None,
         prediction_type=model.prediction_type,
-        default_scheduler=model.default_scheduler,
+        default_sampler=model.default_sampler,
+        default_sigma_schedule=model.default_sigma_schedule,
         known_prompts=model.known_prompts if with_prompts else (),
         embedded=model.embedded,
         source_path=model.folder,
@@ -92,7 +94,9 @@ def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_
         model_id=loaded.model_id,
         device_id=loaded.device_id,
         state=loaded_model_pb2.LoadedModelState.Value(f"LOADED_MODEL_STATE_{loaded.state.name}"),
-        components=[_loaded_component(component, on_host) for component in loaded.components],
+        components=[_loaded_component(loaded, component, on_host) for component in loaded.components],
+        execution=to_execution({component.id: component.precision for component in loaded.components}),
+        tier=loaded_model_pb2.MODEL_TIER_DEVICE,
         pinned=loaded.pinned,
         device_bytes=None if on_host else total,
         host_bytes=total if on_host else 0,
@@ -102,7 +106,9 @@ def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_
     )
 
 
-def _loaded_component(component: LoadedComponent, on_host: bool) -> loaded_model_pb2.LoadedComponent:
+def _loaded_component(
+    loaded: LoadedModel, component: LoadedComponent, on_host: bool
+) -> loaded_model_pb2.LoadedComponent:
     residency = loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
     return loaded_model_pb2.LoadedComponent(
         component_id=component.id,
@@ -111,6 +117,7 @@ def _loaded_component(component: LoadedComponent, on_host: bool) -> loaded_model
         precision=convert.to_precision(component.precision),
         device_bytes=None if on_host else component.bytes,
         host_bytes=component.bytes if on_host else 0,
+        source_model_id=loaded.model_id,
     )
 
 

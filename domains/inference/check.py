@@ -3,19 +3,44 @@
 import math
 from collections.abc import Iterator
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.generation import Generation
-from domains.inference.schedulers import SCHEDULERS
-
-Bounds = tuple[int, int] | tuple[float, float]
+from domains.inference.fields import FIELDS
+from domains.inference.generation import Generation, Sampling
+from domains.inference.samplers import SAMPLERS
 
 
 def check(asked: Generation) -> None:
-    """Raise InvalidRequest with all violations. Needs no model: what depends on one is checked by `resolve`."""
-    violations = [*_prompt(asked), *_size(asked), *_sampling(asked), *_output(asked)]
-    if violations:
-        raise InvalidRequest(violations)
+    """Raise InvalidRequest with all violations. Needs no model: what depends on one is checked by `resolve`.
+
+    The reason is INVALID_FIELD if a field is wrong by itself, else UNSUPPORTED_COMBINATION.
+    """
+    alone = [*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_output(asked)]
+    together = list(_together(asked))
+    if alone or together:
+        raise InvalidRequest([*alone, *together], None if alone else ErrorReason.UNSUPPORTED_COMBINATION)
+
+
+def wrong_with(asked: Generation) -> InvalidRequest | None:
+    """All that is wrong with it whatever the model; None: nothing."""
+    try:
+        check(asked)
+    except InvalidRequest as error:
+        return error
+    return None
+
+
+def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:
+    """What is asked for and a sampler does not take."""
+    entry = SAMPLERS[sampler]
+    schedule, takes = asked.sigma_schedule, ", ".join(entry.sigma_schedules)
+    if schedule in FIELDS["sampling.sigma_schedule"].allowed and schedule not in entry.sigma_schedules:
+        text = f"{sampler} does not take the sigma schedule {schedule}; it takes: {takes}"
+        yield Violation(field="generation.sampling.sigma_schedule", message=text, allowed=takes)
+    if asked.eta and not entry.eta:
+        able = ", ".join(name for name, one in SAMPLERS.items() if one.eta)
+        text = f"{sampler} does not read eta; leave it absent or 0, or take one that does: {able}"
+        yield Violation(field="generation.sampling.eta", message=text, allowed="0")
 
 
 def _prompt(asked: Generation) -> Iterator[Violation]:
@@ -32,7 +57,7 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
 def _size(asked: Generation) -> Iterator[Violation]:
     edges = (("width_px", asked.width_px), ("height_px", asked.height_px))
     for field, edge in edges:
-        yield from _within(field, edge, limits.EDGE_PX)
+        yield from _within(field, edge)
         if edge is not None and edge % limits.EDGE_MULTIPLE_PX:
             below, above = edge - edge % limits.EDGE_MULTIPLE_PX, edge + -edge % limits.EDGE_MULTIPLE_PX
             yield Violation(
@@ -45,51 +70,59 @@ def _size(asked: Generation) -> Iterator[Violation]:
         yield Violation(
             field="generation.height_px" if asked.height_px is None else "generation.width_px", message=message
         )
-    yield from _within("image_count", asked.image_count, limits.IMAGES)
+    yield from _within("image_count", asked.image_count)
 
 
-def _sampling(asked: Generation) -> Iterator[Violation]:
+def _sampling(sampling: Sampling) -> Iterator[Violation]:
+    for name in ("steps", "guidance_scale", "eta", "seed"):
+        yield from _within(f"sampling.{name}", getattr(sampling, name))
+    for index, seed in enumerate(sampling.seeds):
+        yield from _within("sampling.seed", seed, f"sampling.seeds[{index}]")
+    yield from _within("sampling.seeds", len(sampling.seeds))
+    yield from _known("sampling.sampler", sampling.sampler, "sampler")
+    yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
+
+
+def _together(asked: Generation) -> Iterator[Violation]:
     sampling = asked.sampling
-    yield from _within("sampling.steps", sampling.steps, limits.STEPS)
-    yield from _within("sampling.guidance_scale", sampling.guidance_scale, limits.GUIDANCE)
-    yield from _within("sampling.eta", sampling.eta, limits.ETA)
-    yield from _within("sampling.seed", sampling.seed, limits.SEED)
-    if not sampling.scheduler:
-        return
-    known = SCHEDULERS.get(sampling.scheduler)
-    if known is None:
-        yield Violation(
-            field="generation.sampling.scheduler",
-            message=f"there is no scheduler {sampling.scheduler[:64]!r}; known: {', '.join(SCHEDULERS)}",
-            allowed=", ".join(SCHEDULERS),
+    if sampling.sampler in SAMPLERS:
+        yield from for_sampler(sampling.sampler, sampling)
+    if sampling.seeds and sampling.seed is not None:
+        text = "one seed a picture and a first seed exclude each other; leave `seed` or `seeds` empty"
+        yield Violation(field="generation.sampling.seeds", message=text)
+    if sampling.seeds and asked.image_count not in (None, len(sampling.seeds)):
+        text = (
+            f"has {len(sampling.seeds)} seeds for {asked.image_count} pictures; leave image_count 0, or make them equal"
         )
-    elif sampling.karras_sigmas and not known.karras:
-        able = ", ".join(name for name, scheduler in SCHEDULERS.items() if scheduler.karras)
-        yield Violation(
-            field="generation.sampling.karras_sigmas",
-            message=f"{sampling.scheduler} has no sigmas to space; those that have: {able}",
-            allowed=able,
-        )
+        yield Violation(field="generation.sampling.seeds", message=text)
 
 
 def _output(asked: Generation) -> Iterator[Violation]:
     output = asked.output
-    if output.media_type not in limits.MEDIA_TYPES:
-        known = ", ".join(limits.MEDIA_TYPES)
-        message = f"cannot write {output.media_type[:64]!r}; known: {known}"
-        yield Violation(field="generation.output.media_type", message=message, allowed=known)
+    yield from _known("output.media_type", output.media_type, "format to write")
     if output.quality is not None and output.media_type == "image/png":
         message = "PNG is lossless and has no quality; leave it absent, or ask for image/jpeg or image/webp"
         yield Violation(field="generation.output.quality", message=message)
     else:
-        yield from _within("output.quality", output.quality, limits.QUALITY)
-    yield from _within("previews.every_steps", asked.previews.every_steps, limits.PREVIEW_EVERY)
-    yield from _within("previews.max_edge_px", asked.previews.max_edge_px, limits.PREVIEW_EDGE_PX)
+        yield from _within("output.quality", output.quality)
+    yield from _within("previews.every_steps", asked.previews.every_steps)
+    yield from _within("previews.max_edge_px", asked.previews.max_edge_px)
 
 
-def _within(field: str, value: float | None, bounds: Bounds) -> Iterator[Violation]:
-    low, high = bounds
-    if value is None or (math.isfinite(value) and low <= value <= high):
+def _known(path: str, value: str, what: str) -> Iterator[Violation]:
+    """A name that is not empty must be one of the field's."""
+    allowed = FIELDS[path].allowed
+    if value and value not in allowed:
+        known = ", ".join(allowed)
+        text = f"there is no {what} {value[:64]!r}; known: {known}"
+        yield Violation(field=f"generation.{path}", message=text, allowed=known)
+
+
+def _within(path: str, value: float | None, told_as: str = "") -> Iterator[Violation]:
+    """A number must lie within the bounds of the field `path`; `told_as` names it where that is another path."""
+    bounds = FIELDS[path].bounds
+    if value is None or bounds is None or (math.isfinite(value) and bounds[0] <= value <= bounds[1]):
         return
+    low, high = bounds
     allowed = f"{low:g}..{high:g}" if isinstance(low, float) else f"{low}..{high}"
-    yield Violation(field=f"generation.{field}", message=f"{value} is not within {allowed}", allowed=allowed)
+    yield Violation(field=f"generation.{told_as or path}", message=f"{value} is not within {allowed}", allowed=allowed)

@@ -6,22 +6,26 @@ Two types, not one full of `None`: `Generation` says what was asked, absent wher
 
 import msgspec
 
+from domains.inference import limits
+
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How to walk from noise to picture, as asked."""
 
-    scheduler: str = ""
+    sampler: str = ""
     """Id from the capability list (`euler`, `dpmpp_2m` …). Empty: the model's own default."""
+    sigma_schedule: str = ""
+    """Id of the noise levels (`normal`, `karras` …). Empty: the model's own if the sampler takes it, else `normal`."""
     steps: int | None = None
-    """1..1000. Absent: the scheduler's recommended number."""
+    """1..1000. Absent: the sampler's recommended number."""
     guidance_scale: float | None = None
     """Classifier-free guidance, 0..50; 1 or less switches it off. Absent: the family's default."""
     seed: int | None = None
-    """0..2**63-1. Absent: drawn by the server and reported. Image i of a job uses seed + i."""
+    """0..2**63-1. Absent: `seeds`, else drawn by the server and reported. Image i of a job uses seed + i."""
+    seeds: tuple[int, ...] = ()
+    """One an image. Empty: as `seed` says."""
     eta: float | None = None
-    """Noise re-injected per step, 0..1; only `ddim` reads it. Absent: 0."""
-    karras_sigmas: bool | None = None
-    """The noise levels of Karras et al. 2022. Absent: no, unless the scheduler's id says so."""
+    """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
 
 
 class Previews(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +33,7 @@ class Previews(msgspec.Struct, frozen=True, kw_only=True):
 
     every_steps: int = 0
     """0: none."""
-    max_edge_px: int = 256
+    max_edge_px: int = limits.DEFAULT_PREVIEW_EDGE_PX
     """Longer edge of a preview, 16..512."""
 
 
@@ -50,11 +54,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     negative_prompt: str = ""
     model_id: str = ""
-    """Empty: the default model."""
+    """Empty: that of `loaded_model_id`, else the default model."""
+    loaded_model_id: str = ""
+    """The loaded model to run on. Empty: any load of the model, or a new one."""
     width_px: int | None = None
     """Absent: the model's native size."""
     height_px: int | None = None
-    image_count: int = 1
+    image_count: int | None = None
+    """Absent: as many as `sampling.seeds` has, else 1."""
     sampling: Sampling = Sampling()
     output: EncodeOptions = EncodeOptions()
     previews: Previews = Previews()
@@ -72,11 +79,12 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     negative_prompt: str
     width_px: int
     height_px: int
-    scheduler: str
+    sampler: str
+    sigma_schedule: str
     steps: int
     guidance_scale: float
-    eta: float
-    karras_sigmas: bool
+    eta: float | None
+    """None: the sampler does not read it."""
     seeds: tuple[int, ...]
     """One a picture; their number is the number of pictures."""
     output: EncodeOptions

@@ -6,7 +6,7 @@ STEPS: Final = (1, 1000)
 GUIDANCE: Final = (0.0, 50.0)
 EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
-AREA_PX: Final = 4096 * 4096
+AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024
 SEED: Final = (0, 2**63 - 1)
@@ -14,6 +14,11 @@ ETA: Final = (0.0, 1.0)
 QUALITY: Final = (1, 100)
 PREVIEW_EVERY: Final = (0, 1000)
 PREVIEW_EDGE_PX: Final = (16, 512)
+DEFAULT_PREVIEW_EDGE_PX: Final = 256
+DEFAULT_QUALITY: Final = 90
+"""That of `domains.imaging` (a test says so), for files with a quality."""
+LOSSY_MEDIA_TYPES: Final = ("image/jpeg", "image/webp")
+"""Those of `domains.imaging` that have a quality (a test says so)."""
 MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
 """The keys of `domains.imaging.MEDIA_TYPES` (a test says so), without the encoders behind them: the front process only
 needs the names, and OpenCV would add a third to its start."""

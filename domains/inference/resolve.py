@@ -2,11 +2,13 @@
 
 import secrets
 
+from msgspec.structs import replace
+
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.check import check
-from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.schedulers import SCHEDULERS
+from domains.inference.check import check, for_sampler
+from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
+from domains.inference.samplers import SAMPLERS, sampler_of, schedule_of
 from domains.model.model import Model, ModelState
 
 
@@ -15,11 +17,9 @@ def resolve(asked: Generation, model: Model) -> ResolvedGeneration:
     check(asked)
     usable(model)
     sampling = asked.sampling
-    scheduler = sampling.scheduler or model.default_scheduler or "euler"
-    karras = bool(sampling.karras_sigmas)
-    if karras and not SCHEDULERS[scheduler].karras:
-        message = f"the model's own scheduler {scheduler} has no sigmas to space; name another scheduler"
-        raise InvalidRequest([Violation(field="generation.sampling.karras_sigmas", message=message)])
+    sampler = sampling.sampler or sampler_of(model)
+    if unfit := list(for_sampler(sampler, sampling)):
+        raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     width_px, height_px = _size(asked, model)
     return ResolvedGeneration(
         model_id=model.id,
@@ -29,15 +29,22 @@ def resolve(asked: Generation, model: Model) -> ResolvedGeneration:
         negative_prompt=asked.negative_prompt,
         width_px=width_px,
         height_px=height_px,
-        scheduler=scheduler,
-        steps=sampling.steps or SCHEDULERS[scheduler].recommended_steps,
+        sampler=sampler,
+        sigma_schedule=sampling.sigma_schedule or schedule_of(model, sampler),
+        steps=sampling.steps or SAMPLERS[sampler].recommended_steps,
         guidance_scale=limits.DEFAULT_GUIDANCE if sampling.guidance_scale is None else sampling.guidance_scale,
-        eta=sampling.eta or 0.0,
-        karras_sigmas=karras,
-        seeds=seeds(sampling.seed, asked.image_count),
-        output=asked.output,
+        eta=(sampling.eta or 0.0) if SAMPLERS[sampler].eta else None,
+        seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
+        output=_output(asked.output),
         previews=asked.previews,
     )
+
+
+def _output(asked: EncodeOptions) -> EncodeOptions:
+    """With the quality that the file will have."""
+    if asked.quality is None and asked.media_type in limits.LOSSY_MEDIA_TYPES:
+        return replace(asked, quality=limits.DEFAULT_QUALITY)
+    return asked
 
 
 def _size(asked: Generation, model: Model) -> tuple[int, int]:

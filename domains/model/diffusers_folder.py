@@ -13,7 +13,7 @@ from domains.model.fingerprint import Fingerprints
 from domains.model.json_file import MAX_BYTES, read_json
 from domains.model.model import Model, ModelState
 from domains.model.naming import display_name
-from domains.model.scheduler_names import of_class
+from domains.model.sampler_names import of_class, schedule_of
 
 INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
@@ -104,7 +104,8 @@ def _whole(
         native_width_px=edge,
         native_height_px=edge,
         prediction_type=scheduler.get("prediction_type", "epsilon") if family else "",
-        default_scheduler=of_class(str(scheduler.get("_class_name", ""))),
+        default_sampler=of_class(str(scheduler.get("_class_name", ""))),
+        default_sigma_schedule=schedule_of(scheduler) if scheduler else "",
         known_prompts=_known_prompts(folder, inside),
     )
 

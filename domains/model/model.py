@@ -50,8 +50,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     native_height_px: int = 0
     prediction_type: str = ""
     """What the denoiser predicts: `epsilon`, `v_prediction`, `sample`."""
-    default_scheduler: str = ""
-    """Our id for the scheduler that the model ships with; empty if we have none like it."""
+    default_sampler: str = ""
+    """Our id for the sampler that the model ships with; empty if we have none like it."""
+    default_sigma_schedule: str = ""
+    """The sigma schedule that its scheduler_config.json asks for; empty if it has no such file."""
     known_prompts: tuple[str, ...] = ()
     """Names the model is known to draw, where its folder lists them; empty: not known."""
     embedded: bool = False

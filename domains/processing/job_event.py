@@ -43,8 +43,8 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
 
     images: tuple[GeneratedImage, ...]
     resolved: ResolvedGeneration
-    precision: str = ""
-    """What the denoiser computed in, in torch's words; empty if the job ended before a model was ready."""
+    precisions: tuple[tuple[str, str], ...] = ()
+    """(component, what it computed in, in torch's words); empty if the job ended before a model was ready."""
     libraries: tuple[str, ...] = ()
     """Versions of what computed: `torch 2.14.1`."""
 

@@ -217,7 +217,7 @@ class JobRun:
             return GenerationResult(
                 images=self._pictures.kept,
                 resolved=self._job.work.resolved,
-                precision=self._loaded.components[0].precision if self._loaded else "",
+                precisions=tuple((one.id, one.precision) for one in self._loaded.components) if self._loaded else (),
                 libraries=self._libraries,
             )
         if isinstance(self._job.work, BenchmarkWork):

@@ -6,13 +6,14 @@ import msgspec
 
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Unavailable, Violation
-from domains.inference.check import check
+from domains.inference.check import wrong_with
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.model import Model
 from domains.processing.attachments import Attachments
 from domains.processing.job import (
     BenchmarkWork,
@@ -68,21 +69,43 @@ class Submissions:
         validate_only: bool = False,
     ) -> Job:
         """Make pictures."""
-        wrong = violations_of(asked)
-        model = None
+        wrong = wrong_with(asked)
+        model = loaded = None
         try:
-            model = self._catalogue.get(asked.model_id) if asked.model_id else self._catalogue.default()
+            loaded = self._loaded.get(asked.loaded_model_id) if asked.loaded_model_id else None
+            model = self._model_of(asked, loaded)
         except NotFound:
             # What is wrong with the request itself is told first, and all of it at once.
             if not wrong:
                 raise
-        if wrong or model is None:
-            raise InvalidRequest(wrong)
+        if wrong is not None:
+            raise wrong
+        assert model is not None
+        if loaded is not None:
+            options = self._where_loaded(asked, loaded, options)
         resolved = resolve(asked, model)
         if must_be_loaded and not any(one.model_id == model.id for one in self._loaded.list()):
             message = f"model {model.id} is loaded on no device, and require_loaded_model is set; call LoadModel first"
             raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model.id)
         return self._submit(GenerateWork(asked=asked, resolved=resolved), options, request_id, detached, validate_only)
+
+    def _model_of(self, asked: Generation, loaded: LoadedModel | None) -> Model:
+        if loaded is not None:
+            return self._catalogue.get(loaded.model_id)
+        return self._catalogue.get(asked.model_id) if asked.model_id else self._catalogue.default()
+
+    def _where_loaded(self, asked: Generation, loaded: LoadedModel, options: JobOptions) -> JobOptions:
+        """The options of a job that names the loaded model to run on: it runs on its device, and nowhere else."""
+        wrong = {
+            "model_id": asked.model_id not in ("", loaded.model_id),
+            "loaded_model_id": bool(options.device_ids)
+            and loaded.device_id not in {self.device_id(name) for name in options.device_ids},
+        }
+        if any(wrong.values()):
+            text = f"{loaded.id} is model {loaded.model_id} on device {loaded.device_id}; the request names another"
+            violations = [Violation(field=f"generation.{name}", message=text) for name, is_so in wrong.items() if is_so]
+            raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, loaded_model_id=loaded.id)
+        return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
     def load(
         self, model_id: str, options: JobOptions, *, request_id: str = "", detached: bool = True, pin: bool = False
@@ -175,12 +198,3 @@ def _names_its_device(options: JobOptions) -> None:
     if options.device_ids:
         message = "must be empty: the work names its device"
         raise InvalidRequest([Violation(field="options.devices", message=message)])
-
-
-def violations_of(asked: Generation) -> tuple[Violation, ...]:
-    """All that is wrong with it whatever the model; empty: nothing."""
-    try:
-        check(asked)
-    except InvalidRequest as error:
-        return error.violations
-    return ()

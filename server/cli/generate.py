@@ -25,7 +25,10 @@ def generate(
     negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed.")] = None,
-    scheduler: Annotated[str, typer.Option(help="euler, euler_a, ddim, dpmpp_2m …")] = "",
+    sampler: Annotated[str, typer.Option(help="euler, euler_a, ddim, dpmpp_2m … [default: the model's own]")] = "",
+    schedule: Annotated[
+        str, typer.Option(help="Noise levels: normal, karras, exponential. [default: the model's own]")
+    ] = "",
     seed: Annotated[int | None, typer.Option(help="Start of the noise; picture i uses seed + i.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many pictures; the files are numbered.")] = 1,
     width: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
@@ -55,7 +58,8 @@ def generate(
         model=model,
         steps=steps,
         guidance=guidance,
-        scheduler=scheduler,
+        sampler=sampler,
+        sigma_schedule=schedule,
         seed=seed,
         count=count,
         width=width,

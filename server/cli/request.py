@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deviceops.inference.v1.generation_pb2 import Sampling
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
+    from deviceops.inference.v1.sampling_pb2 import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class Wish:
     """A model's id; empty: the server's default."""
     steps: int | None = None
     guidance: float | None = None
-    scheduler: str = ""
+    sampler: str = ""
+    sigma_schedule: str = ""
     seed: int | None = None
     count: int = 1
     width: int | None = None
@@ -54,8 +55,12 @@ def generate_request(wish: Wish) -> GenerateRequest:
 
 
 def _sampling(wish: Wish) -> Sampling:
-    from deviceops.inference.v1 import generation_pb2
+    from deviceops.inference.v1 import sampling_pb2
 
-    return generation_pb2.Sampling(
-        scheduler=wish.scheduler, steps=wish.steps, guidance_scale=wish.guidance, seed=wish.seed
+    return sampling_pb2.Sampling(
+        sampler=wish.sampler,
+        sigma_schedule=wish.sigma_schedule,
+        steps=wish.steps,
+        guidance_scale=wish.guidance,
+        seed=wish.seed,
     )

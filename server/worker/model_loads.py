@@ -88,7 +88,9 @@ class ModelLoads:
             id=f"{loaded.model.id}@{self._device_id()}",
             model_id=loaded.model.id,
             device_id=self._device_id(),
-            components=tuple(LoadedComponent(id=name, bytes=size, precision=loaded.precision) for name, size in sizes),
+            components=tuple(
+                LoadedComponent(id=name, bytes=size, precision=loaded.precision_of(name)) for name, size in sizes
+            ),
             load_time_s=self._loaded_at[loaded.model.id],
             last_use_time_s=time.time(),
         )

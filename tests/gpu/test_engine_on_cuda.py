@@ -12,7 +12,7 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.inference.outcome import Failed, Finished, Stopped
-from domains.inference.schedulers import SCHEDULERS
+from domains.inference.samplers import SAMPLERS
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.progress import PreviewReady
@@ -23,7 +23,7 @@ from tests.domains.inference.on_device.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.gpu
 
-WAYS = [(one.id, karras) for one in SCHEDULERS.values() for karras in (False, True)[: 1 + one.karras]]
+WAYS = [(one.id, schedule) for one in SAMPLERS.values() for schedule in one.sigma_schedules]
 
 
 @pytest.fixture(autouse=True)
@@ -40,19 +40,19 @@ def tiny(tmp_path: Path) -> Model:
     return write_tiny_model(tmp_path / "tiny")
 
 
-@pytest.mark.parametrize(("scheduler", "karras"), WAYS)
-def test_final_latents_equal_those_of_diffusers(scheduler: str, karras: bool) -> None:
-    asked = request(embedded_model(), scheduler=scheduler, karras_sigmas=karras, steps=8, negative_prompt="red")
+@pytest.mark.parametrize(("sampler", "schedule"), WAYS)
+def test_final_latents_equal_those_of_diffusers(sampler: str, schedule: str) -> None:
+    asked = request(embedded_model(), sampler=sampler, sigma_schedule=schedule, steps=8, negative_prompt="red")
     theirs = reference_latents(reference_pipeline(embedded_model()).to("cuda"), asked)
     ours = final_latents(load(embedded_model(), "cuda", "float32"), asked)
     assert (ours - theirs).abs().max().item() <= 1e-3
 
 
-@pytest.mark.parametrize(("scheduler", "karras"), WAYS)
-def test_nothing_in_a_step_waits_for_the_device(scheduler: str, karras: bool) -> None:
+@pytest.mark.parametrize(("sampler", "schedule"), WAYS)
+def test_nothing_in_a_step_waits_for_the_device(sampler: str, schedule: str) -> None:
     loaded = load(embedded_model(), "cuda")
     family = family_of(loaded)
-    asked = request(embedded_model(), scheduler=scheduler, karras_sigmas=karras, steps=6, seeds=(1, 2))
+    asked = request(embedded_model(), sampler=sampler, sigma_schedule=schedule, steps=6, seeds=(1, 2))
     with torch.inference_mode():
         conditions = condition(loaded, family, asked, PromptCache()).conditions
         trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device)

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from deviceops.common.v1 import job_event_pb2
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from tests.server.harness import RunningServer
@@ -33,7 +33,7 @@ def picture(*, steps: int = 2, seed: int = 1, count: int = 1, previews: int = 0)
         width_px=64,
         height_px=64,
         image_count=count,
-        sampling=generation_pb2.Sampling(steps=steps, seed=seed, scheduler="euler"),
+        sampling=sampling_pb2.Sampling(steps=steps, seed=seed, sampler="euler"),
         previews=generation_pb2.PreviewOptions(every_steps=previews, max_edge_px=64),
     )
 

@@ -11,16 +11,16 @@ from google.rpc import error_details_pb2
 
 from deviceops.common.v1 import image_pb2, job_event_pb2, label_pb2
 from deviceops.device.v1 import device_service_pb2
-from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, passes_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
-from deviceops.model.v1 import model_service_pb2, model_work_pb2
+from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from tests.server import asking
 from tests.server.asking import Refusal
 from tests.server.harness import RunningServer
 
 G = generation_pb2.Generation
-S = generation_pb2.Sampling
+S = sampling_pb2.Sampling
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -51,7 +51,15 @@ CASES = {
     "guidance below 0": (G(sampling=S(guidance_scale=-1)), "generation.sampling.guidance_scale", "0..50"),
     "eta NaN": (G(sampling=S(eta=math.nan)), "generation.sampling.eta", "0..1"),
     "seed below 0": (G(sampling=S(seed=-1)), "generation.sampling.seed", "0.."),
-    "unknown scheduler": (G(sampling=S(scheduler="eulerr")), "generation.sampling.scheduler", "euler, "),
+    "unknown sampler": (G(sampling=S(sampler="eulerr")), "generation.sampling.sampler", "euler, "),
+    "unknown schedule": (G(sampling=S(sigma_schedule="carras")), "generation.sampling.sigma_schedule", "karras, "),
+    "one of the seeds": (G(sampling=S(seeds=[1, -2])), "generation.sampling.seeds[1]", "0.."),
+    "too many seeds": (G(sampling=S(seeds=range(17))), "generation.sampling.seeds", "0..16"),
+    "an unknown value of an enum": (
+        G(determinism=99),  # pyright: ignore[reportArgumentType]  # open enums take any number
+        "generation.determinism",
+        "99",
+    ),
     "long prompt": (G(prompt="x" * 40 * 1024), "generation.prompt", "32768"),
     "long negative": (G(negative_prompt="ü" * 20 * 1024), "generation.negative_prompt", "32768"),
     "PNG quality": (
@@ -101,7 +109,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
         width_px=7,
         height_px=100_000,
         image_count=99,
-        sampling=S(steps=0, guidance_scale=math.nan, scheduler="none", seed=-5),
+        sampling=S(steps=0, guidance_scale=math.nan, sampler="none", seed=-5),
         output=image_pb2.EncodeOptions(media_type="image/gif"),
     )
     options = job_event_pb2.JobOptions(labels=[label_pb2.Label(key="", value="x")], run_timeout=Duration(seconds=-1))
@@ -113,7 +121,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
         "generation.image_count",
         "generation.sampling.steps",
         "generation.sampling.guidance_scale",
-        "generation.sampling.scheduler",
+        "generation.sampling.sampler",
         "generation.sampling.seed",
         "generation.output.media_type",
         "options.labels",
@@ -122,16 +130,19 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 
 UNSERVED = {
-    "controls": G(controls=[conditioning_pb2.ControlInput()]),
-    "loras": G(loras=[conditioning_pb2.LoraInput()]),
-    "image_prompts": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
-    "textual_inversions": G(textual_inversions=[conditioning_pb2.TextualInversionInput()]),
+    "controls[0]": G(controls=[conditioning_pb2.ControlInput()]),
+    "loras[0]": G(loras=[conditioning_pb2.LoraInput()]),
+    "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
+    "textual_inversions[0]": G(textual_inversions=[conditioning_pb2.TextualInversionInput()]),
     "init_image": G(init_image=conditioning_pb2.InitImage()),
     "mask": G(mask=conditioning_pb2.InpaintMask()),
     "outpaint": G(outpaint=conditioning_pb2.Outpaint()),
-    "refiner": G(refiner=generation_pb2.RefinerPass()),
-    "hires_pass": G(hires_pass=generation_pb2.HiresPass()),
-    "vae_model_id": G(vae_model_id="x"),
+    "refiner": G(refiner=passes_pb2.RefinerPass()),
+    "hires_pass": G(hires_pass=passes_pb2.HiresPass()),
+    "components[0].model_id": G(components=[execution_pb2.ComponentSource(model_id="x")]),
+    "execution.precision": G(execution=execution_pb2.ExecutionOptions(precision=image_pb2.PRECISION_FLOAT16)),
+    "prompt_syntax": G(prompt_syntax=generation_pb2.PROMPT_SYNTAX_A1111),
+    "output.manifest": G(output=image_pb2.EncodeOptions(manifest=image_pb2.MANIFEST_DETAIL_RECIPE)),
     "clip_skip": G(clip_skip=2),
     "safety_policy_id": G(safety_policy_id="strict"),
 }
@@ -144,12 +155,33 @@ def test_a_field_that_is_not_served_is_refused_by_name(server: RunningServer, na
     assert refusal.fields == [f"generation.{name}"]
 
 
+COMBINATIONS = {
+    "a schedule that the sampler does not take": (
+        S(sampler="ddim", sigma_schedule="karras"),
+        "sampling.sigma_schedule",
+        "it takes: normal",
+    ),
+    "eta that the sampler does not read": (S(sampler="euler", eta=0.5), "sampling.eta", "ddim"),
+    "eta that the model's own sampler does not read": (S(eta=0.5), "sampling.eta", "ddim"),
+    "a first seed and a list": (S(seed=1, seeds=[1]), "sampling.seeds", "exclude"),
+    "another number of seeds": (S(seeds=[1, 2]), "sampling.seeds", "3 pictures"),
+}
+
+
+@pytest.mark.parametrize(("sampling", "field", "hint"), COMBINATIONS.values(), ids=COMBINATIONS.keys())
+def test_fields_that_do_not_go_together_are_named(server: RunningServer, sampling: S, field: str, hint: str) -> None:
+    refusal = ask(server, G(sampling=sampling, image_count=3 if len(sampling.seeds) == 2 else 0))
+    assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
+    assert refusal.fields == [f"generation.{field}"]
+    assert hint in refusal.bad_request.field_violations[0].description
+
+
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:
     generation = G(sampling=S(steps=0), clip_skip=2)
     generation.loras.add()
     refusal = ask(server, generation)
     assert refusal.reason == "INVALID_FIELD"
-    assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.loras"}
+    assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.loras[0]"}
 
 
 def test_a_prompt_of_10_mb_is_refused_by_its_field(server: RunningServer) -> None:
@@ -287,12 +319,19 @@ def test_unknown_ids_are_told_by_kind(server: RunningServer) -> None:
 
 
 def test_a_model_load_asks_only_for_what_is_served(server: RunningServer) -> None:
-    load = model_work_pb2.ModelLoad(model_id="emoji-sd", warm_up=True, vae_model_id="other")
+    load = model_work_pb2.ModelLoad(
+        model_id="emoji-sd",
+        warm_up=True,
+        tier=loaded_model_pb2.MODEL_TIER_HOST,
+        execution=execution_pb2.ExecutionOptions(quantization="nf4"),
+        components=[execution_pb2.ComponentSource(component_id="vae", model_id="other")],
+    )
+    unserved = {"warm_up", "tier", "execution.quantization", "components[0].component_id", "components[0].model_id"}
     refusal = asking.refused(lambda: server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=load)))
-    assert set(refusal.fields) == {"model_load.warm_up", "model_load.vae_model_id"}
+    assert set(refusal.fields) == {f"model_load.{name}" for name in unserved}
     submission = processing_service_pb2.SubmitJobRequest(spec=job_pb2.JobSpec(model_load=load))
     refusal = asking.refused(lambda: server.processing.SubmitJob(submission))
-    assert set(refusal.fields) == {"spec.model_load.warm_up", "spec.model_load.vae_model_id"}
+    assert set(refusal.fields) == {f"spec.model_load.{name}" for name in unserved}
 
 
 def test_nothing_of_a_refused_request_is_stored(server: RunningServer) -> None:

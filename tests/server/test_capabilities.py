@@ -3,9 +3,11 @@
 import pytest
 
 from deviceops.common.v1 import field_capability_pb2
-from deviceops.inference.v1 import capability_pb2, generation_pb2, inference_service_pb2, resolved_generation_pb2
+from deviceops.inference.v1 import capability_pb2, conditioning_pb2, generation_pb2, inference_service_pb2
 from domains.inference import limits
-from domains.inference.schedulers import SCHEDULERS
+from domains.inference.fields import FIELDS
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.model.families import FAMILIES
 from tests.server import asking
 from tests.server.harness import RunningServer
 
@@ -39,17 +41,24 @@ def test_what_it_takes_by_itself_is_what_a_job_gets(server: RunningServer, told:
     generation = generation_pb2.Generation(prompt="a rocket")
     job_id = asking.submit(server, generation)
     resolved = asking.watch(server, job_id)[-1].generation_result.resolved
-    assert (resolved.scheduler, resolved.steps) == (model.default_scheduler, model.default_steps)
-    assert resolved.guidance_scale == model.default_guidance_scale
-    assert (resolved.width_px, resolved.height_px) == (model.native_size.width_px, model.native_size.height_px)
+    chosen, size = resolved.generation, model.native_size
+    assert (chosen.sampling.sampler, chosen.sampling.steps) == (model.default_sampler, model.default_steps)
+    assert chosen.sampling.sigma_schedule == model.default_sigma_schedule
+    assert chosen.sampling.guidance_scale == model.default_guidance_scale
+    assert (chosen.width_px, chosen.height_px) == (size.width_px, size.height_px)
 
 
-def test_the_schedulers_are_all_there_with_their_options(told: Answer) -> None:
-    assert [scheduler.id for scheduler in told.schedulers] == list(SCHEDULERS)
-    options = {scheduler.id: {option.field for option in scheduler.options} for scheduler in told.schedulers}
-    assert "sampling.eta" in options["ddim"]
-    assert "sampling.karras_sigmas" in options["dpmpp_2m"]
-    assert {one.id for one in told.schedulers if one.stochastic} == {"euler_a"}
+def test_the_samplers_are_all_there_with_what_they_take(told: Answer) -> None:
+    assert [sampler.id for sampler in told.samplers] == list(SAMPLERS)
+    for sampler in told.samplers:
+        assert tuple(sampler.sigma_schedules) == SAMPLERS[sampler.id].sigma_schedules
+        assert list(sampler.families) == [signs.family for signs in FAMILIES]
+        assert sampler.evaluations_per_step == 1
+    assert {one.id: [option.field for option in one.options] for one in told.samplers if one.options} == {
+        "ddim": ["eta"]
+    }
+    assert {one.id for one in told.samplers if one.stochastic} == {"euler_a"}
+    assert [schedule.id for schedule in told.sigma_schedules] == list(SIGMA_SCHEDULES)
 
 
 def fields(capability: capability_pb2.GenerationCapability) -> dict[str, field_capability_pb2.FieldCapability]:
@@ -59,19 +68,48 @@ def fields(capability: capability_pb2.GenerationCapability) -> dict[str, field_c
 def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -> None:
     (capability,) = told.capabilities
     assert (capability.device_id, capability.family) == ("cpu", "sd1")
-    assert capability.task == resolved_generation_pb2.GENERATION_TASK_TEXT_TO_IMAGE
+    assert capability.task == "text_to_image"
+    assert (list(capability.samplers), list(capability.sigma_schedules)) == (list(SAMPLERS), list(SIGMA_SCHEDULES))
     known = fields(capability)
-    steps, width = known["generation.sampling.steps"], known["generation.width_px"]
-    assert (steps.minimum, steps.maximum) == limits.STEPS
+    steps, width = known["sampling.steps"], known["width_px"]
+    assert (steps.minimum, steps.maximum, steps.unit, steps.group) == (*limits.STEPS, "steps", "sampling")
     assert (width.minimum, width.maximum, width.multiple_of) == (*limits.EDGE_PX, limits.EDGE_MULTIPLE_PX)
-    assert list(known["generation.sampling.scheduler"].allowed_values) == list(SCHEDULERS)
-    assert "generation.loras" not in known
+    assert list(known["sampling.sampler"].allowed_values) == list(SAMPLERS)
+    assert known["output.media_type"].default_value == "image/png"
+    assert not [path for path in known if path.startswith("loras")]
+
+
+def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
+    (capability,) = told.capabilities
+    groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
+    assert [field.field for field in capability.fields] == list(FIELDS)
+    assert {field.group for field in capability.fields} <= groups
+    units = {field.field: field.unit for field in capability.fields if field.unit}
+    assert {path: unit for path, unit in units.items() if unit != "px"} == {
+        "prompt": "bytes",
+        "negative_prompt": "bytes",
+        "sampling.steps": "steps",
+        "previews.every_steps": "steps",
+    }
+    assert {path for path, unit in units.items() if unit == "px"} == {
+        field.field for field in capability.fields if field.field.endswith("_px")
+    }
+
+
+def test_ways_to_make_control_maps_say_why_there_are_none(told: Answer) -> None:
+    (capability,) = told.capabilities
+    kinds = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
+    assert [one.id for one in capability.control_preprocessors] == [kind.name for kind in kinds]
+    assert not any(one.available for one in capability.control_preprocessors)
+    assert all("ControlNets" in one.unavailable_message for one in capability.control_preprocessors)
 
 
 def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert (told.limits.max_prompt_bytes, told.limits.max_steps) == (limits.PROMPT_BYTES, limits.STEPS[1])
     assert (told.limits.min_edge_px, told.limits.max_edge_px) == limits.EDGE_PX
     assert told.limits.max_image_count == limits.IMAGES[1]
+    assert (told.limits.max_area_px2, told.limits.max_request_inline_bytes) == (16_777_216, 2 * 1024 * 1024)
+    assert (told.limits.max_controls, told.limits.max_loras) == (0, 0)
     assert list(told.output_media_types) == list(limits.MEDIA_TYPES)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deviceops.common.v1 import image_pb2
-from deviceops.inference.v1 import generated_image_pb2
+from deviceops.inference.v1 import generated_image_pb2, generation_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from tests.server import asking
 from tests.server.asking import picture
@@ -25,7 +25,7 @@ def result_of(server: RunningServer, **asked: int) -> generated_image_pb2.Genera
 def test_several_pictures_have_consecutive_seeds_and_equal_single_runs(server: RunningServer) -> None:
     together = result_of(server, seed=100, count=3, steps=3)
     assert [image.seed for image in together.images] == [100, 101, 102]
-    assert list(together.resolved.seeds) == [100, 101, 102]
+    assert list(together.resolved.generation.sampling.seeds) == [100, 101, 102]
     for image in together.images:
         (alone,) = result_of(server, seed=image.seed, steps=3).images
         # Pictures of one job share their forward passes; the batch may round the last bit of a float otherwise.
@@ -48,20 +48,73 @@ def test_a_seed_that_was_not_given_is_drawn_and_told(server: RunningServer) -> N
     asked.sampling.ClearField("seed")
     drawn = [asking.watch(server, asking.submit(server, asked))[-1].generation_result for _ in range(2)]
     assert drawn[0].images[0].seed != drawn[1].images[0].seed
-    assert [list(result.resolved.seeds) for result in drawn] == [[r.images[0].seed] for r in drawn]
+    assert [list(result.resolved.generation.sampling.seeds) for result in drawn] == [[r.images[0].seed] for r in drawn]
 
 
 def test_the_result_repeats_every_choice(server: RunningServer) -> None:
     asked = picture()
     asked.sampling.Clear()
     resolved = asking.watch(server, asking.submit(server, asked))[-1].generation_result.resolved
-    assert resolved.model_id == "emoji-sd"
-    assert len(resolved.model_sha256) == 64
-    assert resolved.scheduler
-    assert resolved.steps > 0
-    assert resolved.guidance_scale > 0
-    assert resolved.device_id == "cpu"
+    assert resolved.generation.model_id == "emoji-sd"
+    (base,) = resolved.used_models
+    assert (base.role, base.model_id, base.family, len(base.sha256)) == ("base", "emoji-sd", "sd1", 64)
+    sampling = resolved.generation.sampling
+    assert (sampling.sampler, sampling.sigma_schedule) == ("dpmpp_2m", "normal")
+    assert (sampling.steps, sampling.guidance_scale) == (20, 5.0)
+    # "Not used" is not 0: this sampler reads no eta.
+    assert not sampling.HasField("eta")
+    assert resolved.generation.output.media_type == "image/png"
+    assert (resolved.task, resolved.family, resolved.device_id) == ("text_to_image", "sd1", "cpu")
+    float32 = image_pb2.PRECISION_FLOAT32
+    ran = resolved.execution
+    assert (ran.precision, ran.text_encoder_precision, ran.vae_precision) == (float32, float32, float32)
     assert any(library.startswith("torch ") for library in resolved.libraries)
+    assert resolved.server_version
+
+
+def test_a_list_of_seeds_makes_one_picture_each(server: RunningServer) -> None:
+    asked = picture(count=0)
+    asked.sampling.ClearField("seed")
+    asked.sampling.seeds.extend([7, 3])
+    result = asking.watch(server, asking.submit(server, asked))[-1].generation_result
+    assert [image.seed for image in result.images] == [7, 3]
+    assert (result.resolved.generation.image_count, list(result.resolved.generation.sampling.seeds)) == (2, [7, 3])
+
+
+RESENT = {
+    "all by the model's choice": generation_pb2.Generation(prompt="a red apple", width_px=64, height_px=64),
+    "two seeds, JPEG": generation_pb2.Generation(
+        prompt="an owl",
+        negative_prompt="blue",
+        width_px=64,
+        height_px=72,
+        sampling=sampling_pb2.Sampling(
+            sampler="euler", sigma_schedule="karras", steps=4, guidance_scale=2.5, seeds=[5, 2**63 - 1]
+        ),
+        output=image_pb2.EncodeOptions(media_type="image/jpeg"),
+        previews=generation_pb2.PreviewOptions(every_steps=2),
+    ),
+    "eta, WebP, without a manifest": generation_pb2.Generation(
+        prompt="a cactus",
+        image_count=2,
+        width_px=64,
+        height_px=64,
+        sampling=sampling_pb2.Sampling(sampler="ddim", steps=3, eta=0.5, guidance_scale=1),
+        output=image_pb2.EncodeOptions(media_type="image/webp", quality=50, manifest=image_pb2.MANIFEST_DETAIL_NONE),
+        determinism=generation_pb2.DETERMINISM_FAST,
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", RESENT.values(), ids=RESENT.keys())
+def test_a_results_generation_sent_again_gives_the_same_files(
+    server: RunningServer, asked: generation_pb2.Generation
+) -> None:
+    first = asking.watch(server, asking.submit(server, asked))[-1].generation_result
+    again = asking.watch(server, asking.submit(server, first.resolved.generation))[-1].generation_result
+    assert first.images
+    assert [image.file.sha256 for image in again.images] == [image.file.sha256 for image in first.images]
+    assert again.resolved == first.resolved
 
 
 @pytest.mark.parametrize("media_type", SIGNATURES)

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 
 from deviceops.common.v1 import error_pb2, job_event_pb2, label_pb2
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.model.v1 import model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from tests.server import asking
@@ -135,7 +135,7 @@ def test_validate_only_stores_nothing(server: RunningServer) -> None:
 
 def test_validate_only_tells_everything_wrong_as_findings(server: RunningServer) -> None:
     wrong = generation_pb2.Generation(
-        prompt="x", width_px=7, height_px=64, sampling=generation_pb2.Sampling(steps=0), clip_skip=2
+        prompt="x", width_px=7, height_px=64, sampling=sampling_pb2.Sampling(steps=0), clip_skip=2
     )
     request = processing_service_pb2.SubmitJobRequest(spec=job_pb2.JobSpec(generation=wrong), validate_only=True)
     answer = server.processing.SubmitJob(request)

@@ -17,7 +17,7 @@ UNIMPLEMENTED = {
     "device.v1.DeviceService": "",
     "memory.v1.MemoryService": "",
     "model.v1.ModelService": "RegisterModel UpdateModel ForgetModel InspectModel ValidateModel EstimateModel"
-    " WatchLoadedModels UpdateLoadedModel ReconcileModelCache ConvertModel BenchmarkModel",
+    " WatchLoadedModels UpdateLoadedModel PrefetchModels ReconcileModelCache ConvertModel BenchmarkModel",
     "inference.v1.InferenceService": "PlanGeneration PreviewConditioning ReproduceImage",
     "postprocessing.v1.PostprocessingService": "ListPostprocessors PlanPostprocessing Postprocess CheckSafety"
     " CreateSafetyPolicy GetSafetyPolicy ListSafetyPolicies UpdateSafetyPolicy DeleteSafetyPolicy",

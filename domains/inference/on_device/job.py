@@ -200,8 +200,8 @@ class Job:
 
 def _not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
     message = (
-        f"the latents are no longer finite after step {step} of {resolved.steps} with {resolved.scheduler};"
+        f"the latents are no longer finite after step {step} of {resolved.steps} with {resolved.sampler};"
         " load the model in a wider precision, or lower the guidance"
     )
-    facts = {"step": step, "scheduler": resolved.scheduler, "guidance_scale": resolved.guidance_scale}
+    facts = {"step": step, "sampler": resolved.sampler, "guidance_scale": resolved.guidance_scale}
     return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)

@@ -1,4 +1,4 @@
-"""One job's way from noise to picture: a fresh diffusers scheduler with our id's options and the model's own training.
+"""One job's way from noise to picture: a fresh diffusers scheduler with our sampler's options and the model's own training.
 
 Diffusers' schedulers keep their tables on the CPU as 0-dim tensors, which a device reads as plain numbers; so a step
 enqueues kernels and waits for nothing.
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.on_device.unipc import UniPC
-from domains.inference.schedulers import SCHEDULERS
+from domains.inference.samplers import SAMPLERS
+from domains.model.sampler_names import FLAG_OF_SCHEDULE
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -96,13 +97,15 @@ _SOLVERS: Mapping[str, _Solver] = {
 class Sampler:
     """The walk of one job. Not shared: it remembers where it is and what the last outputs were."""
 
-    def __init__(self, scheduler: str, config: Mapping[str, object], *, steps: int, karras: bool, eta: float) -> None:
-        """`config`: the model's scheduler_config.json. Raises InvalidRequest for a scheduler or option we lack."""
-        _refuse_unknown(scheduler, karras)
-        self.id = scheduler
-        self._solver = _SOLVERS[scheduler]
-        self._eta = eta if SCHEDULERS[scheduler].eta else 0.0
-        self._scheduler = _built(self._solver, config, karras if SCHEDULERS[scheduler].karras else None)
+    def __init__(
+        self, sampler: str, config: Mapping[str, object], *, sigma_schedule: str, steps: int, eta: float | None
+    ) -> None:
+        """`config`: the model's scheduler_config.json. Raises InvalidRequest for a sampler or schedule we lack."""
+        _refuse_unknown(sampler, sigma_schedule)
+        self.id = sampler
+        self._solver = _SOLVERS[sampler]
+        self._eta = (eta or 0.0) if SAMPLERS[sampler].eta else 0.0
+        self._scheduler = _built(self._solver, config, sigma_schedule)
         self._scheduler.set_timesteps(steps)
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(0)  # else the first step looks its index up in a device tensor
@@ -122,7 +125,7 @@ class Sampler:
     @property
     def needs_noise(self) -> bool:
         """Whether each step takes new noise."""
-        return SCHEDULERS[self.id].stochastic or self._eta > 0
+        return SAMPLERS[self.id].stochastic or self._eta > 0
 
     def scaled(self, latents: Tensor, index: int) -> Tensor:
         """Latents as the denoiser wants them at step `index`."""
@@ -143,11 +146,11 @@ class Sampler:
         return [tensor for tensor in held if isinstance(tensor, Tensor)]
 
 
-def _built(solver: _Solver, config: Mapping[str, object], karras: bool | None) -> Any:
+def _built(solver: _Solver, config: Mapping[str, object], sigma_schedule: str) -> Any:
     # Latents are not pixels: clipping them to −1..1, the default of DDIM, is never meant where the config is silent.
     options = {"clip_sample": False, **config, **solver.options}
-    if karras is not None:
-        options["use_karras_sigmas"] = karras
+    # The request's schedule alone counts; diffusers refuses a scheduler with two of these.
+    options |= {flag: schedule == sigma_schedule for schedule, flag in FLAG_OF_SCHEDULE.items()}
     prediction = options.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES:
         message = f"the model predicts {prediction!r}; this engine can walk on: {', '.join(PREDICTION_TYPES)}"
@@ -156,11 +159,13 @@ def _built(solver: _Solver, config: Mapping[str, object], karras: bool | None) -
     return solver.scheduler(**{name: value for name, value in options.items() if name in known})
 
 
-def _refuse_unknown(scheduler: str, karras: bool) -> None:
-    if scheduler not in _SOLVERS:
-        message = f"there is no scheduler {scheduler!r}; known: {', '.join(_SOLVERS)}"
-        violation = Violation(field="generation.sampling.scheduler", message=message, allowed=", ".join(_SOLVERS))
+def _refuse_unknown(sampler: str, sigma_schedule: str) -> None:
+    if sampler not in _SOLVERS:
+        message = f"there is no sampler {sampler!r}; known: {', '.join(_SOLVERS)}"
+        violation = Violation(field="generation.sampling.sampler", message=message, allowed=", ".join(_SOLVERS))
         raise InvalidRequest([violation])
-    if karras and not SCHEDULERS[scheduler].karras:
-        message = f"{scheduler} has no sigmas to space"
-        raise InvalidRequest([Violation(field="generation.sampling.karras_sigmas", message=message)])
+    takes = SAMPLERS[sampler].sigma_schedules
+    if sigma_schedule not in takes:
+        message = f"{sampler} does not take the sigma schedule {sigma_schedule!r}; it takes: {', '.join(takes)}"
+        violation = Violation(field="generation.sampling.sigma_schedule", message=message, allowed=", ".join(takes))
+        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)

@@ -57,7 +57,13 @@ def begin(
     device: torch.device,
 ) -> Trajectory:
     """A trajectory at its noise. `config` is the model's scheduler config."""
-    sampler = Sampler(resolved.scheduler, config, steps=resolved.steps, karras=resolved.karras_sigmas, eta=resolved.eta)
+    sampler = Sampler(
+        resolved.sampler,
+        config,
+        sigma_schedule=resolved.sigma_schedule,
+        steps=resolved.steps,
+        eta=resolved.eta,
+    )
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
     return Trajectory(family, conditions, sampler, Noise(resolved.seeds, shape, device))
 

@@ -44,3 +44,8 @@ class OnDeviceModel:
     def precision(self) -> str:
         """`dtype` in torch's words: `float32`."""
         return str(self.dtype).removeprefix("torch.")
+
+    def precision_of(self, component: str) -> str:
+        """What one component computes in; a VAE may need more than the others."""
+        dtype = next((tensor.dtype for tensor in self.modules[component].parameters()), self.dtype)
+        return str(dtype).removeprefix("torch.")

@@ -41,7 +41,7 @@ def test_the_demo_model_is_told_right(tmp_path: Path) -> None:
     assert model.family == "sd1"
     assert (model.native_width_px, model.native_height_px) == (256, 256)
     assert model.prediction_type == "v_prediction"
-    assert model.default_scheduler == "dpmpp_2m"
+    assert (model.default_sampler, model.default_sigma_schedule) == ("dpmpp_2m", "normal")
     assert 1022 <= len(model.known_prompts) <= 4000
     parameters = {part.id: part.parameter_count for part in model.components}
     assert 8.9e6 < parameters["unet"] < 9.1e6
@@ -53,12 +53,12 @@ def test_the_demo_model_is_told_right(tmp_path: Path) -> None:
 def test_a_plain_folder_has_the_defaults_of_its_family(folder: Path) -> None:
     model = read(folder)
     assert (model.state, model.family, model.native_width_px) == (ModelState.AVAILABLE, "sd1", 512)
-    assert (model.prediction_type, model.default_scheduler) == ("epsilon", "euler")
+    assert (model.prediction_type, model.default_sampler) == ("epsilon", "euler")
 
 
-def test_a_scheduler_unlike_ours_gives_no_default(folder: Path) -> None:
+def test_a_scheduler_unlike_ours_gives_no_default_sampler(folder: Path) -> None:
     write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "PNDMScheduler"})
-    assert (read(folder).state, read(folder).default_scheduler) == (ModelState.AVAILABLE, "")
+    assert (read(folder).state, read(folder).default_sampler) == (ModelState.AVAILABLE, "")
 
 
 def _sdxl(folder: Path) -> None:

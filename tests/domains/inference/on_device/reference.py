@@ -18,6 +18,7 @@ from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
+from domains.model.sampler_names import FLAG_OF_SCHEDULE
 
 CLASSES = {
     "euler": EulerDiscreteScheduler,
@@ -40,7 +41,8 @@ def reference_pipeline(model: Model) -> Any:
 def reference_latents(pipe: Any, asked: ResolvedGeneration) -> Tensor:
     """Its final latents; initial noise and step noise from one generator a picture, as ours."""
     own = pipe.scheduler
-    pipe.scheduler = CLASSES[asked.scheduler].from_config(own.config, use_karras_sigmas=asked.karras_sigmas)
+    flags = {flag: schedule == asked.sigma_schedule for schedule, flag in FLAG_OF_SCHEDULE.items()}
+    pipe.scheduler = CLASSES[asked.sampler].from_config(own.config, **flags)
     generators = [torch.Generator().manual_seed(seed) for seed in asked.seeds]
     shape = (1, 4, asked.height_px // pipe.vae_scale_factor, asked.width_px // pipe.vae_scale_factor)
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
@@ -52,7 +54,7 @@ def reference_latents(pipe: Any, asked: ResolvedGeneration) -> Tensor:
             width=asked.width_px,
             num_inference_steps=asked.steps,
             guidance_scale=asked.guidance_scale,
-            eta=asked.eta,
+            eta=asked.eta or 0.0,
             latents=noise.to(pipe.device),
             generator=generators,
             output_type="latent",

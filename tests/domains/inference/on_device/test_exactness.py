@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domains.inference.schedulers import SCHEDULERS
+from domains.inference.samplers import SAMPLERS
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.reference import CLASSES, final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -13,9 +13,8 @@ from tests.domains.inference.on_device.tiny_model import write_tiny_model
 
 TOLERANCE = 1e-4
 WAYS: list[dict[str, Any]] = [
-    *({"scheduler": one.id} for one in SCHEDULERS.values()),
-    *({"scheduler": one.id, "karras_sigmas": True} for one in SCHEDULERS.values() if one.karras),
-    {"scheduler": "ddim", "eta": 0.7},
+    *({"sampler": one.id, "sigma_schedule": schedule} for one in SAMPLERS.values() for schedule in one.sigma_schedules),
+    {"sampler": "ddim", "eta": 0.7},
 ]
 
 
@@ -30,8 +29,8 @@ def pipe() -> Any:
 
 @pytest.mark.parametrize("way", WAYS, ids=named)
 def test_final_latents_equal_those_of_diffusers(way: dict[str, Any], embedded: OnDeviceModel, pipe: Any) -> None:
-    # Karras' spacing takes few steps in great leaps, which magnify rounding.
-    steps = 8 if "karras_sigmas" in way else 4
+    # The other schedules take few steps in great leaps, which magnify rounding.
+    steps = 4 if way.get("sigma_schedule", "normal") == "normal" else 8
     asked = request(
         embedded_model(), None, prompt="owl on a blue background", negative_prompt="red", steps=steps, **way
     )
@@ -44,8 +43,8 @@ SHAPES: list[dict[str, Any]] = [
     {"guidance_scale": 7.5, "seeds": (3, 9, 4)},
     {"guidance_scale": 0.0, "seeds": (3, 9)},
     {"guidance_scale": 3.0, "width_px": 72, "height_px": 56},
-    {"guidance_scale": 3.0, "prompt": "owl " * 200, "scheduler": "euler_a", "seeds": (1, 2)},
-    {"guidance_scale": 3.0, "prompt": "", "scheduler": "euler_a", "seeds": (1, 2)},
+    {"guidance_scale": 3.0, "prompt": "owl " * 200, "sampler": "euler_a", "seeds": (1, 2)},
+    {"guidance_scale": 3.0, "prompt": "", "sampler": "euler_a", "seeds": (1, 2)},
 ]
 
 
@@ -53,7 +52,7 @@ SHAPES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_every_shape_of_request_equals_diffusers(prediction: str, shape: dict[str, Any], tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny", prediction)
-    asked = request(model, None, **({"scheduler": "unipc", "steps": 5, "negative_prompt": "a red car"} | shape))
+    asked = request(model, None, **({"sampler": "unipc", "steps": 5, "negative_prompt": "a red car"} | shape))
     theirs = reference_latents(reference_pipeline(model), asked)
     gap = (final_latents(load(model, "cpu"), asked) - theirs).abs().max()
     # Random weights do not denoise: latents grow to 60, and rounding with them.
@@ -66,5 +65,5 @@ def test_the_reference_can_differ(embedded: OnDeviceModel, pipe: Any) -> None:
     assert (final_latents(embedded, asked) - reference_latents(pipe, other)).abs().max().item() > 0.1
 
 
-def test_every_scheduler_has_a_reference() -> None:
-    assert set(CLASSES) == set(SCHEDULERS)
+def test_every_sampler_has_a_reference() -> None:
+    assert set(CLASSES) == set(SAMPLERS)

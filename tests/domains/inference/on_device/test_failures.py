@@ -26,14 +26,14 @@ def failure(loop: Recorder, job_id: str) -> Failed:
     return end
 
 
-def test_latents_that_are_no_numbers_name_step_and_scheduler(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded, request(tiny, steps=5, scheduler="euler"))
+def test_latents_that_are_no_numbers_name_step_and_sampler(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, steps=5, sampler="euler"))
     for _ in range(3):
         loop.loop.tick()  # conditioning and two steps
     next(loop.loaded.modules["unet"].parameters()).data.fill_(float("nan"))
     loop.run()
     end = failure(loop, "a")
-    assert (end.reason, end.facts["step"], end.facts["scheduler"]) == ("NUMERIC_FAILURE", "3", "euler")
+    assert (end.reason, end.facts["step"], end.facts["sampler"]) == ("NUMERIC_FAILURE", "3", "euler")
     assert end.receipt.steps_executed == 2
 
 
@@ -56,8 +56,8 @@ def test_a_picture_too_large_for_the_host_is_out_of_memory(loop: Recorder, tiny:
     assert failure(loop, "a").reason == "HOST_OUT_OF_MEMORY"
 
 
-def test_an_unknown_scheduler_is_refused_by_name(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded, request(tiny, scheduler="magic"))
+def test_an_unknown_sampler_is_refused_by_name(loop: Recorder, tiny: Model) -> None:
+    loop.loop.submit("a", loop.loaded, request(tiny, sampler="magic"))
     loop.run()
     end = failure(loop, "a")
     assert end.reason == "INVALID_FIELD"
@@ -66,7 +66,7 @@ def test_an_unknown_scheduler_is_refused_by_name(loop: Recorder, tiny: Model) ->
 
 def test_the_job_beside_a_failing_one_finishes(loop: Recorder, tiny: Model) -> None:
     loop.loop.submit("good", loop.loaded, request(tiny, steps=3))
-    loop.loop.submit("bad", loop.loaded, request(tiny, scheduler="magic"))
+    loop.loop.submit("bad", loop.loaded, request(tiny, sampler="magic"))
     loop.run()
     assert isinstance(loop.last("good"), Finished)
     assert failure(loop, "bad").receipt.steps_executed == 0

@@ -68,7 +68,7 @@ def test_the_file_is_of_the_type_and_size_asked_for(loop: Recorder, tiny: Model,
 
 
 def test_the_same_request_gives_the_same_bytes_alone_and_in_a_crowd(loop: Recorder, tiny: Model) -> None:
-    asked = request(tiny, steps=4, scheduler="euler_a", seeds=(4, 9))
+    asked = request(tiny, steps=4, sampler="euler_a", seeds=(4, 9))
     loop.loop.submit("alone", loop.loaded, asked)
     loop.run()
     for number in range(3):
@@ -80,7 +80,7 @@ def test_the_same_request_gives_the_same_bytes_alone_and_in_a_crowd(loop: Record
 
 def test_a_seed_gives_the_same_picture_whatever_its_neighbours_in_the_job(loop: Recorder, tiny: Model) -> None:
     for name, seeds in {"both": (4, 9), "second": (9,)}.items():
-        loop.loop.submit(name, loop.loaded, request(tiny, steps=4, scheduler="euler_a", seeds=seeds))
+        loop.loop.submit(name, loop.loaded, request(tiny, steps=4, sampler="euler_a", seeds=seeds))
     loop.run()
     both, second = (imaging.decode(loop.files(name)[-1], max_pixels=1 << 20) for name in ("both", "second"))
     assert np.abs(both.astype(int) - second.astype(int)).max() <= 1

@@ -152,12 +152,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.submitted: list[str] = []
         self.cancelled: set[str] = set()
 
-    @rule(steps=st.integers(1, 3), pictures=st.integers(1, 2), scheduler=st.sampled_from(["euler", "nonsense"]))
-    def submit(self, steps: int, pictures: int, scheduler: str) -> None:
-        name = f"{scheduler} {len(self.submitted)}"
+    @rule(steps=st.integers(1, 3), pictures=st.integers(1, 2), sampler=st.sampled_from(["euler", "nonsense"]))
+    def submit(self, steps: int, pictures: int, sampler: str) -> None:
+        name = f"{sampler} {len(self.submitted)}"
         self.submitted.append(name)
         asked = request(
-            self.model, steps=steps, seeds=tuple(range(pictures)), scheduler=scheduler, width_px=16, height_px=16
+            self.model, steps=steps, seeds=tuple(range(pictures)), sampler=sampler, width_px=16, height_px=16
         )
         self.recorder.loop.submit(name, self.recorder.loaded, asked)
 

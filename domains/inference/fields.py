@@ -1,0 +1,92 @@
+"""Every field of a Generation that is served: one table for the capability list, the checks and the refusals.
+
+A field that is not here is refused by its path. Paths are the contract's, without an index for lists.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from domains.inference import limits
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """What one field may be."""
+
+    path: str
+    """In a Generation: `sampling.steps`."""
+    group: str
+    """What it belongs to in a form."""
+    bounds: tuple[int, int] | tuple[float, float] | None = None
+    """Smallest and largest value; bytes of a text; entries of a list. None: any."""
+    multiple_of: int | None = None
+    default: str = ""
+    """What counts when the request leaves it out, as text. Empty: it depends on the model, or nothing does."""
+    allowed: tuple[str, ...] = ()
+    """Ids, or names of an enum's values. Empty: any."""
+    unit: str = ""
+    zero_is_unset: bool = False
+    """Whether 0 stands for "not said", whatever the bounds say."""
+
+
+def _prompt(path: str) -> Field:
+    return Field(path=path, group="prompt", bounds=(0, limits.PROMPT_BYTES), unit="bytes")
+
+
+def _edge(path: str) -> Field:
+    return Field(path=path, group="size", bounds=limits.EDGE_PX, multiple_of=limits.EDGE_MULTIPLE_PX, unit="px")
+
+
+def _sampling(path: str, **what: Any) -> Field:
+    return Field(path=f"sampling.{path}", group="sampling", **what)
+
+
+def _output(path: str, **what: Any) -> Field:
+    return Field(path=f"output.{path}", group="output", **what)
+
+
+FIELDS: Mapping[str, Field] = {
+    field.path: field
+    for field in (
+        _prompt("prompt"),
+        _prompt("negative_prompt"),
+        # What these ask for is what happens anyway.
+        Field(path="prompt_syntax", group="prompt", default="PROMPT_SYNTAX_PLAIN", allowed=("PROMPT_SYNTAX_PLAIN",)),
+        Field(path="long_prompt", group="prompt", default="LONG_PROMPT_TRUNCATE", allowed=("LONG_PROMPT_TRUNCATE",)),
+        Field(path="model_id", group="execution"),
+        Field(path="loaded_model_id", group="execution"),
+        Field(path="require_loaded_model", group="execution", default="false"),
+        # Pictures are exact whether it is asked for or not.
+        Field(
+            path="determinism",
+            group="execution",
+            default="DETERMINISM_FAST",
+            allowed=("DETERMINISM_FAST", "DETERMINISM_EXACT"),
+        ),
+        _edge("width_px"),
+        _edge("height_px"),
+        Field(path="image_count", group="size", bounds=limits.IMAGES, default="1", zero_is_unset=True),
+        _sampling("sampler", allowed=tuple(SAMPLERS)),
+        _sampling("sigma_schedule", allowed=tuple(SIGMA_SCHEDULES)),
+        _sampling("steps", bounds=limits.STEPS, unit="steps"),
+        _sampling("guidance_scale", bounds=limits.GUIDANCE, default=f"{limits.DEFAULT_GUIDANCE:g}"),
+        _sampling("seed", bounds=limits.SEED),
+        _sampling("seeds", bounds=(0, limits.IMAGES[1])),
+        _sampling("eta", bounds=limits.ETA, default="0"),
+        _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
+        _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
+        _output("manifest", default="MANIFEST_DETAIL_FULL", allowed=("MANIFEST_DETAIL_FULL", "MANIFEST_DETAIL_NONE")),
+        Field(path="previews.every_steps", group="output", bounds=limits.PREVIEW_EVERY, default="0", unit="steps"),
+        Field(
+            path="previews.max_edge_px",
+            group="output",
+            bounds=limits.PREVIEW_EDGE_PX,
+            default=str(limits.DEFAULT_PREVIEW_EDGE_PX),
+            unit="px",
+            zero_is_unset=True,
+        ),
+    )
+}
+"""By path, in the order in which a form shows them."""

@@ -1,0 +1,38 @@
+"""What a model's scheduler_config.json (diffusers) says in our words: the sampler's id and the sigma schedule's id.
+
+The one table of these names: `domains.inference.samplers` serves the ids, and derives its class names from here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+SAMPLER_OF_CLASS: Mapping[str, str] = {
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "DDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "UniPCMultistepScheduler": "unipc",
+}
+"""A class that is not here has no like among ours: the model then has no default of its own."""
+
+FLAG_OF_SCHEDULE: Mapping[str, str] = {
+    "karras": "use_karras_sigmas",
+    "exponential": "use_exponential_sigmas",
+    "beta": "use_beta_sigmas",
+}
+"""The option of diffusers' schedulers that each sigma schedule is; `normal` is none of them."""
+
+
+def of_class(class_name: str) -> str:
+    """Our id for a scheduler class of diffusers; empty if we have none like it."""
+    return SAMPLER_OF_CLASS.get(class_name, "")
+
+
+def classes_of(sampler_id: str) -> tuple[str, ...]:
+    """The class names that one of our ids stands for."""
+    return tuple(name for name, known_id in SAMPLER_OF_CLASS.items() if known_id == sampler_id)
+
+
+def schedule_of(config: Mapping[str, Any]) -> str:
+    """The sigma schedule that a scheduler_config.json asks for; `normal` where it asks for none."""
+    return next((schedule for schedule, flag in FLAG_OF_SCHEDULE.items() if config.get(flag)), "normal")

@@ -1,0 +1,86 @@
+"""Finds what a message asks for and this server does not serve: a request is carried out as it was asked, or not at all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from domains.errors import ErrorReason, InvalidRequest, Violation
+
+UNSERVED = ErrorReason.UNSUPPORTED_COMBINATION
+"""The reason of a refusal that names only fields or values that this server does not serve."""
+
+Served = Mapping[str, Sequence[str]]
+"""By path of a field, without an index for lists: the names of its enum's values that are served; empty: any value."""
+
+_TEXT = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
+
+
+class SetField(msgspec.Struct, frozen=True):
+    """A field that a message sets, or a message in it that sets none."""
+
+    path: str
+    """As the caller counts: `loras[0].weight`."""
+    plain_path: str
+    """Without indexes: `loras.weight`."""
+    descriptor: FieldDescriptor
+    value: Any
+
+
+def set_fields(message: Message, path: str = "", plain_path: str = "") -> Iterator[SetField]:
+    """Every field that is set, also within messages and lists of messages."""
+    for field, value in message.ListFields():
+        here, plain = f"{path}{field.name}", f"{plain_path}{field.name}"
+        inner = field.message_type
+        if inner is None or inner.full_name.startswith("google.protobuf."):
+            yield SetField(here, plain, field, value)
+        elif isinstance(value, Message):
+            yield from (
+                set_fields(value, f"{here}.", f"{plain}.")
+                if value.ListFields()
+                else [SetField(here, plain, field, value)]
+            )
+        else:
+            for index, one in enumerate(value):
+                place = f"{here}[{index}]"
+                yield from (
+                    set_fields(one, f"{place}.", f"{plain}.")
+                    if one.ListFields()
+                    else [SetField(place, plain, field, one)]
+                )
+
+
+def check_served(message: Message, path: str, served: Served, wrong: InvalidRequest | None = None) -> None:
+    """Raise all that is wrong with a message at once: what is not served, values that no enum has, and `wrong` itself.
+
+    `path`: of the message in the request. A wrong value decides the reason before one that is only not served.
+    """
+    unserved: list[Violation] = []
+    unknown: list[Violation] = []
+    for field in set_fields(message):
+        name = f"{path}.{field.path}"
+        enum = field.descriptor.enum_type
+        if enum is not None and field.value not in enum.values_by_number:  # open enums take any number
+            unknown.append(Violation(field=name, message=f"{field.value} is no value of {enum.name}"))
+        elif not _is_served(field, served):
+            allowed = ", ".join(served.get(field.plain_path, ()))
+            text = f"{_TEXT}; here: {allowed}" if allowed else _TEXT
+            unserved.append(Violation(field=name, message=text, allowed=allowed))
+    if unserved or unknown or wrong is not None:
+        told = wrong.violations if wrong is not None else ()
+        reason = ErrorReason.INVALID_FIELD if unknown else wrong.reason if wrong is not None else UNSERVED
+        raise InvalidRequest([*unserved, *unknown, *told], reason)
+
+
+def _is_served(field: SetField, served: Served) -> bool:
+    if field.descriptor.message_type is not None and field.plain_path not in served:
+        # An empty message asks for nothing, where something in it is served.
+        return any(name.startswith(f"{field.plain_path}.") for name in served)
+    values = served.get(field.plain_path)
+    enum = field.descriptor.enum_type
+    if values and enum is not None:
+        number: int = field.value
+        return enum.values_by_number[number].name in values
+    return values is not None
