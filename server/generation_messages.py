@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
 from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.inference.check import check
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
-from domains.processing.submit import violations_of
 from server import convert
+from server.encode_messages import from_encode, to_encode, unknown_encode, unserved_encode
 
 _SERVED = {
     *(
@@ -41,10 +42,14 @@ def from_generation(message: generation_pb2.Generation, path: str = "generation"
     does not serve."""
     unserved = _unserved(message, path)
     asked = _asked(message)
-    wrong = violations_of(asked)
+    wrong, reason = unknown_encode(message.output, f"{path}.output"), ErrorReason.INVALID_FIELD
+    try:
+        check(asked)
+    except InvalidRequest as error:
+        reason = reason if wrong else error.reason
+        wrong += error.violations
     if unserved or wrong:
-        reason = ErrorReason.INVALID_FIELD if wrong else ErrorReason.UNSUPPORTED_COMBINATION
-        raise InvalidRequest([*unserved, *wrong], reason)
+        raise InvalidRequest([*unserved, *wrong], reason if wrong else ErrorReason.UNSUPPORTED_COMBINATION)
     return asked
 
 
@@ -66,7 +71,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             eta=sampling.eta if sampling.HasField("eta") else None,
             karras_sigmas=sampling.karras_sigmas if sampling.HasField("karras_sigmas") else None,
         ),
-        output=convert.from_output(message.output),
+        output=from_encode(message.output),
         previews=Previews(every_steps=previews.every_steps, max_edge_px=previews.max_edge_px or 256),
     )
 
@@ -79,10 +84,11 @@ def _unserved(message: generation_pb2.Generation, path: str) -> list[Violation]:
         for field, _ in message.sampling.ListFields()
         if field.name not in _SAMPLING_SERVED
     ]
-    if message.output.preserve_metadata:
-        unserved.append(f"{path}.output.preserve_metadata")
     text = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
-    return [Violation(field=field, message=text) for field in unserved]
+    return [
+        *(Violation(field=field, message=text) for field in unserved),
+        *unserved_encode(message.output, f"{path}.output"),
+    ]
 
 
 def _harmless(name: str, value: object) -> bool:
@@ -111,7 +117,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             eta=asked.sampling.eta,
             karras_sigmas=asked.sampling.karras_sigmas,
         ),
-        output=convert.to_output(asked.output),
+        output=to_encode(asked.output),
         previews=generation_pb2.PreviewOptions(
             every_steps=asked.previews.every_steps, max_edge_px=asked.previews.max_edge_px
         ),
@@ -140,7 +146,7 @@ def to_resolved(
         eta=resolved.eta,
         karras_sigmas=resolved.karras_sigmas,
         determinism=generation_pb2.DETERMINISM_EXACT,
-        output=convert.to_output(resolved.output),
+        output=to_encode(resolved.output),
         previews=generation_pb2.PreviewOptions(
             every_steps=resolved.previews.every_steps, max_edge_px=resolved.previews.max_edge_px
         ),

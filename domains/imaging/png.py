@@ -1,7 +1,8 @@
-"""A fast PNG writer, and the reader of its manifest (W3C PNG, third edition).
+"""A fast PNG writer, and the reader of its texts (W3C PNG, third edition).
 
-A file of ours is `IHDR`, an `iTXt` chunk with the manifest (section 11.3.3.4: keyword, "not compressed", no language,
-no translated keyword, UTF-8 text), one `IDAT`, `IEND`.
+A file of ours is `IHDR`, an `iTXt` chunk for each text (section 11.3.3.4: keyword, "not compressed", no language,
+no translated keyword, UTF-8 text), one `IDAT`, `IEND`. A1111's parameters are `tEXt` where Latin-1 has all their
+characters, as Pillow and A1111 write them.
 
 Three choices, all measured by `bench/encode.py`:
 
@@ -27,12 +28,14 @@ from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
 from domains.imaging.bad_image import bad_image
+from domains.imaging.metadata import Metadata
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = "deviceops"
 """The keyword of the chunk that holds the manifest."""
-MANIFEST_LIMIT_BYTES = 16 << 20
-"""A manifest that another tool has compressed is unpacked up to here."""
+TEXT_LIMIT_BYTES = 16 << 20
+"""A text that another tool has compressed is unpacked up to here."""
+_XMP_KEYWORD, _PARAMETERS_KEYWORD = "XML:com.adobe.xmp", "parameters"
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 """Channels to PNG's colour type."""
 _FILTER_NONE, _FILTER_UP = 0, 2
@@ -47,15 +50,32 @@ _CLEAN_BELOW = 1 / 4
 """What is packed to less than this share of its pixels has hardly any noise."""
 
 
-def write(pixels: NDArray[np.uint8], manifest: str | None) -> bytes:
+def write(pixels: NDArray[np.uint8], metadata: Metadata) -> bytes:
     """(height, width) or (height, width, 3 | 4) to a PNG file of eight bits a sample."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     parts = [SIGNATURE, *_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0))]
-    if manifest is not None:
-        parts += _chunk(b"iTXt", KEYWORD.encode() + b"\0\0\0\0\0" + manifest.encode())
+    parts += _texts(metadata)
     parts += _chunk(b"IDAT", _packed(pixels.reshape(height, width * channels)))
     return b"".join([*parts, *_chunk(b"IEND", b"")])
+
+
+def _texts(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.manifest is not None:
+        yield from _itxt(KEYWORD, metadata.manifest.encode())
+    if metadata.parameters is not None:
+        try:
+            latin = metadata.parameters.encode("latin-1")
+        except UnicodeEncodeError:
+            yield from _itxt(_PARAMETERS_KEYWORD, metadata.parameters.encode())
+        else:
+            yield from _chunk(b"tEXt", _PARAMETERS_KEYWORD.encode() + b"\0" + latin)
+    if metadata.xmp is not None:
+        yield from _itxt(_XMP_KEYWORD, metadata.xmp)
+
+
+def _itxt(keyword: str, text: bytes) -> tuple[bytes, bytes, bytes]:
+    return _chunk(b"iTXt", keyword.encode() + b"\0\0\0\0\0" + text)
 
 
 def _packed(rows: NDArray[np.uint8]) -> bytes:
@@ -123,19 +143,39 @@ def size(file: bytes) -> tuple[int, int]:
 def read_manifest(file: bytes) -> str | None:
     """The text of our `iTXt` chunk, plain or compressed; None without one."""
     for kind, data in chunks(file):
-        if kind == b"iTXt" and bytes(data[: len(KEYWORD) + 1]) == KEYWORD.encode() + b"\0":
-            return _international_text(bytes(data[len(KEYWORD) + 1 :]))
+        if (text := _international_text(kind, data, KEYWORD)) is not None:
+            try:
+                return text.decode()
+            except UnicodeDecodeError as error:
+                raise bad_image("has a damaged manifest chunk") from error
     return None
 
 
-def _international_text(data: bytes) -> str:
+def packets(file: bytes) -> Iterator[tuple[str, bytes]]:
+    """("xmp" or "c2pa", content) of each chunk that can hold a mark."""
+    for kind, data in chunks(file):
+        if kind == b"caBX":
+            yield "c2pa", bytes(data)
+        elif (text := _international_text(kind, data, _XMP_KEYWORD)) is not None:
+            yield "xmp", text
+
+
+def _international_text(kind: bytes, data: memoryview, keyword: str) -> bytes | None:
+    """The text of an `iTXt` chunk with this keyword, unpacked; None for any other chunk."""
+    start = keyword.encode() + b"\0"
+    if kind != b"iTXt" or bytes(data[: len(start)]) != start:
+        return None
     try:
-        _language, _translated, text = data[2:].split(b"\0", 2)
-        if data[0] == 1:
-            unpacker = zlib.decompressobj()
-            text = unpacker.decompress(text, MANIFEST_LIMIT_BYTES)
-            if not unpacker.eof:
-                raise bad_image(f"has a manifest that breaks off or is larger than {MANIFEST_LIMIT_BYTES} bytes")
-        return text.decode()
+        compressed, _method, rest = data[len(start)], data[len(start) + 1], bytes(data[len(start) + 2 :])
+        _language, _translated, text = rest.split(b"\0", 2)
+        return _unpacked(text, keyword) if compressed == 1 else text
     except (ValueError, IndexError, zlib.error) as error:
-        raise bad_image("has a damaged manifest chunk") from error
+        raise bad_image(f"has a damaged text chunk {keyword!r}") from error
+
+
+def _unpacked(text: bytes, keyword: str) -> bytes:
+    unpacker = zlib.decompressobj()
+    plain = unpacker.decompress(text, TEXT_LIMIT_BYTES)
+    if not unpacker.eof:
+        raise bad_image(f"has a text {keyword!r} that breaks off or is larger than {TEXT_LIMIT_BYTES} bytes")
+    return plain

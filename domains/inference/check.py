@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.generation import Generation
+from domains.inference.generation import EncodeOptions, Generation, ManifestDetail
 from domains.inference.schedulers import SCHEDULERS
 
 Bounds = tuple[int, int] | tuple[float, float]
@@ -14,6 +14,9 @@ Bounds = tuple[int, int] | tuple[float, float]
 def check(asked: Generation) -> None:
     """Raise InvalidRequest with all violations. Needs no model: what depends on one is checked by `resolve`."""
     violations = [*_prompt(asked), *_size(asked), *_sampling(asked), *_output(asked)]
+    if clashes := list(_clashes(asked)):
+        reason = ErrorReason.INVALID_FIELD if violations else ErrorReason.UNSUPPORTED_COMBINATION
+        raise InvalidRequest([*violations, *clashes], reason)
     if violations:
         raise InvalidRequest(violations)
 
@@ -78,13 +81,49 @@ def _output(asked: Generation) -> Iterator[Violation]:
         known = ", ".join(limits.MEDIA_TYPES)
         message = f"cannot write {output.media_type[:64]!r}; known: {known}"
         yield Violation(field="generation.output.media_type", message=message, allowed=known)
-    if output.quality is not None and output.media_type == "image/png":
-        message = "PNG is lossless and has no quality; leave it absent, or ask for image/jpeg or image/webp"
+    else:
+        yield from _depth(output)
+    yield from _quality(output)
+    yield from _parameters(asked)
+    yield from _within("previews.every_steps", asked.previews.every_steps, limits.PREVIEW_EVERY)
+    yield from _within("previews.max_edge_px", asked.previews.max_edge_px, limits.PREVIEW_EDGE_PX)
+
+
+def _quality(output: EncodeOptions) -> Iterator[Violation]:
+    if output.lossless and output.media_type == "image/jpeg":
+        able = ", ".join(limits.LOSSLESS)
+        message = f"JPEG cannot keep every pixel; these can: {able}"
+        yield Violation(field="generation.output.lossless", message=message, allowed=able)
+    if output.quality is not None and (output.lossless or output.media_type == "image/png"):
+        what = "PNG is lossless" if output.media_type == "image/png" else "a lossless picture keeps every pixel"
+        message = f"{what} and has no quality; leave it absent, or ask for a lossy image/jpeg or image/webp"
         yield Violation(field="generation.output.quality", message=message)
     else:
         yield from _within("output.quality", output.quality, limits.QUALITY)
-    yield from _within("previews.every_steps", asked.previews.every_steps, limits.PREVIEW_EVERY)
-    yield from _within("previews.max_edge_px", asked.previews.max_edge_px, limits.PREVIEW_EDGE_PX)
+
+
+def _depth(output: EncodeOptions) -> Iterator[Violation]:
+    depths = limits.BIT_DEPTHS.get(output.media_type, (0,))
+    if output.bit_depth not in depths:
+        allowed = ", ".join(str(depth) for depth in depths)
+        message = f"{output.media_type} has no depth of {output.bit_depth} bits a colour; known (0: 8): {allowed}"
+        yield Violation(field="generation.output.bit_depth", message=message, allowed=allowed)
+
+
+def _parameters(asked: Generation) -> Iterator[Violation]:
+    size = len((asked.prompt + asked.negative_prompt).encode("utf-16-le"))
+    output, limit = asked.output, limits.JPEG_PARAMETERS_BYTES
+    if output.a1111_parameters and output.media_type == "image/jpeg" and size > limit:
+        message = f"the prompts have {size} bytes as UTF-16, and JPEG holds {limit}; ask for image/png or image/webp"
+        yield Violation(field="generation.output.a1111_parameters", message=message)
+
+
+def _clashes(asked: Generation) -> Iterator[Violation]:
+    """What is right alone and wrong together."""
+    output = asked.output
+    if output.a1111_parameters and output.manifest is not ManifestDetail.FULL:
+        message = "the text holds the prompts, which this manifest leaves out; ask for a full manifest, or leave it out"
+        yield Violation(field="generation.output.a1111_parameters", message=message)
 
 
 def _within(field: str, value: float | None, bounds: Bounds) -> Iterator[Violation]:

@@ -37,6 +37,7 @@ def ask(server: RunningServer, generation: G, **also: object) -> Refusal:
     return by_door
 
 
+UNKNOWN_MANIFEST = image_pb2.EncodeOptions(manifest=image_pb2.ManifestDetail.ValueType(9))
 CASES = {
     "no steps": (G(sampling=S(steps=0)), "generation.sampling.steps", "1..1000"),
     "too many steps": (G(sampling=S(steps=100_000)), "generation.sampling.steps", "1..1000"),
@@ -75,6 +76,22 @@ CASES = {
         "generation.output.media_type",
         "image/png",
     ),
+    "lossless JPEG": (
+        G(output=image_pb2.EncodeOptions(media_type="image/jpeg", lossless=True)),
+        "generation.output.lossless",
+        "image/webp",
+    ),
+    "quality without loss": (
+        G(output=image_pb2.EncodeOptions(media_type="image/webp", lossless=True, quality=90)),
+        "generation.output.quality",
+        "lossless",
+    ),
+    "WebP of 8 bits": (
+        G(output=image_pb2.EncodeOptions(media_type="image/webp", bit_depth=8)),
+        "generation.output.bit_depth",
+        "known (0: 8): 0",
+    ),
+    "unknown manifest": (G(output=UNKNOWN_MANIFEST), "generation.output.manifest", "no manifest detail 9"),
     "preview edge": (
         G(previews=generation_pb2.PreviewOptions(max_edge_px=5)),
         "generation.previews.max_edge_px",
@@ -134,6 +151,9 @@ UNSERVED = {
     "vae_model_id": G(vae_model_id="x"),
     "clip_skip": G(clip_skip=2),
     "safety_policy_id": G(safety_policy_id="strict"),
+    "output.preserve_metadata": G(output=image_pb2.EncodeOptions(preserve_metadata=True)),
+    "output.bit_depth": G(output=image_pb2.EncodeOptions(bit_depth=16)),
+    "output.lossless": G(output=image_pb2.EncodeOptions(media_type="image/avif", lossless=True)),
 }
 
 
@@ -142,6 +162,13 @@ def test_a_field_that_is_not_served_is_refused_by_name(server: RunningServer, na
     refusal = ask(server, UNSERVED[name])
     assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
     assert refusal.fields == [f"generation.{name}"]
+
+
+def test_a1111_parameters_beside_a_manifest_without_prompts_are_refused(server: RunningServer) -> None:
+    output = image_pb2.EncodeOptions(a1111_parameters=True, manifest=image_pb2.MANIFEST_DETAIL_RECIPE)
+    refusal = ask(server, G(prompt="x", output=output))
+    assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
+    assert refusal.fields == ["generation.output.a1111_parameters"]
 
 
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.imaging import MEDIA_TYPES, decode, encode, probe, read_manifest
+from domains.imaging import MEDIA_TYPES, DigitalSource, decode, encode, probe, read_manifest, read_marks
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-FILES = {name: encode(PIXELS, name, manifest='{"seed": 1}') for name in MEDIA_TYPES}
+SOURCE = DigitalSource.TRAINED_ALGORITHMIC_MEDIA
+FILES = {name: encode(PIXELS, name, manifest='{"seed": 1}', source=SOURCE) for name in MEDIA_TYPES}
 LIMIT = 10_000
 
 
@@ -81,7 +82,7 @@ def test_damage_is_an_error_of_ours_or_a_picture(media_type: str, places: list[t
     damaged = bytearray(FILES[media_type])
     for place, value in places:
         damaged[int(place**4 * len(damaged))] = value  # mostly in the headers
-    for read in (probe, read_manifest, partial(decode, max_pixels=LIMIT)):
+    for read in (probe, read_manifest, read_marks, partial(decode, max_pixels=LIMIT)):
         reasons: list[ErrorReason] = []
         try:
             read(bytes(damaged))
