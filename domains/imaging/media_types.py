@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from domains.imaging import avif, jpeg, png, webp
+from domains.imaging import avif, jpeg, png, png_chunks, webp
 from domains.imaging.bad_image import bad_image
 from domains.imaging.metadata import Metadata
 
@@ -83,7 +83,7 @@ _AVIF = MediaType(
 MEDIA_TYPES: Mapping[str, MediaType] = {
     "image/png": MediaType(
         extension=".png", alpha=True, side_limit_px=(1 << 31) - 1, lossy=False, lossless=True,
-        write=_png, size=png.size, read_manifest=png.read_manifest, packets=png.packets,
+        write=_png, size=png_chunks.size, read_manifest=png_chunks.read_manifest, packets=png_chunks.packets,
     ),
     "image/jpeg": MediaType(
         extension=".jpg", alpha=False, side_limit_px=65_500, lossy=True, lossless=False,
@@ -101,7 +101,7 @@ MEDIA_TYPES: Mapping[str, MediaType] = {
 
 def media_type_of(data: bytes) -> str:
     """Which format the file's first bytes announce; raises BAD_IMAGE for any other."""
-    if data.startswith(png.SIGNATURE):
+    if data.startswith(png_chunks.SIGNATURE):
         return "image/png"
     if data.startswith(jpeg.SIGNATURE):
         return "image/jpeg"
