@@ -19,7 +19,7 @@ _SPEED = 8
 """0 (slow, small) .. 10. At 8 a picture of 1024×1024 takes a few hundredths of a second and is as small as at 6."""
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """UUID of the box that holds a C2PA store."""
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError)
 """What Pillow raises for a broken file."""
 
 
@@ -85,4 +85,4 @@ def _opened(file: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(file), formats=["AVIF"])
     except _DAMAGE as error:
-        raise bad_image(f"breaks off or is damaged: {error}") from error
+        raise bad_image(f"breaks off, is damaged or too large: {error}") from error

@@ -53,6 +53,13 @@ def test_a_bomb_is_refused_before_memory_is_taken() -> None:
     assert peak < 1 << 20
 
 
+@pytest.mark.parametrize("side_px", [6_000, 16_000, 60_000])
+def test_an_avif_that_declares_more_than_it_holds_is_refused(side_px: int) -> None:
+    plain = FILES["image/avif"]
+    at = plain.index(b"ispe") + 8
+    refusal(plain[:at] + struct.pack(">II", side_px, side_px) + plain[at + 8 :], 1 << 24)
+
+
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not(media_type: str) -> None:
     assert decode(FILES[media_type], max_pixels=40 * 56).shape == (40, 56, 3)
