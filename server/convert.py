@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.failure import Failure
-from domains.inference.generation import EncodeOptions
 from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
 from domains.progress import Degraded
@@ -148,24 +147,6 @@ def to_degradation(degraded: Degraded) -> job_event_pb2.Degradation:
     """What was given up."""
     return job_event_pb2.Degradation(
         kind=degraded.kind, reason=to_reason(ErrorReason(degraded.reason)), detail=degraded.detail
-    )
-
-
-def to_output(output: EncodeOptions) -> image_pb2.EncodeOptions:
-    """The file that a picture becomes."""
-    return image_pb2.EncodeOptions(
-        media_type=output.media_type,
-        quality=output.quality,
-        manifest=image_pb2.MANIFEST_DETAIL_FULL if output.embed_manifest else image_pb2.MANIFEST_DETAIL_NONE,
-    )
-
-
-def from_output(message: image_pb2.EncodeOptions) -> EncodeOptions:
-    """Empty: PNG with a manifest."""
-    return EncodeOptions(
-        media_type=message.media_type or "image/png",
-        quality=message.quality if message.HasField("quality") else None,
-        embed_manifest=message.manifest != image_pb2.MANIFEST_DETAIL_NONE,
     )
 
 

@@ -14,6 +14,7 @@ from domains.inference.generation import Generation, Previews, ResolvedGeneratio
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
 from domains.processing.job_event import GenerationResult
 from server import convert
+from server.encode_messages import from_encode, to_encode, unserved_encode
 from server.unserved import check_served
 
 TASK = "text_to_image"
@@ -25,7 +26,7 @@ _SERVED = {path: field.allowed for path, field in FIELDS.items()}
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Generation:
     """What was asked. Raises all that is wrong with it, fields that this server does not serve among it."""
     asked = _asked(message)
-    check_served(message, path, _SERVED, wrong_with(asked))
+    check_served(message, path, _SERVED, wrong_with(asked), unserved_encode(message.output, f"{path}.output"))
     return asked
 
 
@@ -49,7 +50,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
         ),
-        output=convert.from_output(message.output),
+        output=from_encode(message.output),
         previews=Previews(
             every_steps=previews.every_steps, max_edge_px=previews.max_edge_px or DEFAULT_PREVIEW_EDGE_PX
         ),
@@ -75,7 +76,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
         ),
-        output=convert.to_output(asked.output),
+        output=to_encode(asked.output),
         previews=_previews(asked.previews),
     )
 
@@ -101,7 +102,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
             seeds=resolved.seeds,
             eta=resolved.eta,
         ),
-        output=convert.to_output(resolved.output),
+        output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
         determinism=generation_pb2.DETERMINISM_EXACT,
         prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,

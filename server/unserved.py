@@ -52,12 +52,19 @@ def set_fields(message: Message, path: str = "", plain_path: str = "") -> Iterat
                 )
 
 
-def check_served(message: Message, path: str, served: Served, wrong: InvalidRequest | None = None) -> None:
+def check_served(
+    message: Message,
+    path: str,
+    served: Served,
+    wrong: InvalidRequest | None = None,
+    also_unserved: Sequence[Violation] = (),
+) -> None:
     """Raise all that is wrong with a message at once: what is not served, values that no enum has, and `wrong` itself.
 
-    `path`: of the message in the request. A wrong value decides the reason before one that is only not served.
+    `path`: of the message in the request; `also_unserved`: what a table of fields cannot tell. A wrong value decides the
+    reason before one that is only not served.
     """
-    unserved: list[Violation] = []
+    unserved = list(also_unserved)
     unknown: list[Violation] = []
     for field in set_fields(message):
         name = f"{path}.{field.path}"

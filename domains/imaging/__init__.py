@@ -1,4 +1,4 @@
-"""Image files: encode, decode, probe, and the manifest inside them. A leaf: numpy, OpenCV, ISA-L and Pillow, no torch.
+"""Image files: encode, decode, probe, the texts and marks inside them. A leaf: numpy, OpenCV, ISA-L, Pillow, no torch.
 
 Pixels are uint8 arrays: (height, width) is grey, (height, width, 3) RGB, (height, width, 4) RGBA with straight alpha.
 """
@@ -8,5 +8,18 @@ from domains.imaging.encode import encode
 from domains.imaging.header import ImageHeader, probe
 from domains.imaging.manifest import read_manifest
 from domains.imaging.media_types import MEDIA_TYPES, MediaType
+from domains.imaging.provenance import Carrier, DigitalSource, Mark, read_marks
 
-__all__ = ["MEDIA_TYPES", "ImageHeader", "MediaType", "decode", "encode", "probe", "read_manifest"]
+__all__ = [
+    "MEDIA_TYPES",
+    "Carrier",
+    "DigitalSource",
+    "ImageHeader",
+    "Mark",
+    "MediaType",
+    "decode",
+    "encode",
+    "probe",
+    "read_manifest",
+    "read_marks",
+]

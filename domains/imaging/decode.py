@@ -12,9 +12,12 @@ from domains.errors import InvalidRequest, Violation
 from domains.imaging.bad_image import bad_image
 from domains.imaging.header import probe
 
-_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/avif": "AVIF"}
 _MODES: dict[int, str] = {1: "L", 3: "RGB", 4: "RGBA"}
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, Image.DecompressionBombError)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, KeyError, IndexError),
+    Image.DecompressionBombError,
+)
 """What Pillow raises for a broken file."""
 
 
@@ -24,8 +27,8 @@ def decode(data: bytes, *, max_pixels: int, channels: Literal[1, 3, 4] = 3, fiel
     The EXIF orientation is applied. Transparency is laid over white unless `channels` is 4. An animation gives its
     first picture, 16 bits a sample become 8. `field` is the image's path in the request, for the error.
 
-    Raises InvalidRequest(BAD_IMAGE) for a file that is no PNG, JPEG or WebP, is damaged or cut short, or declares more
-    than `max_pixels` pixels.
+    Raises InvalidRequest(BAD_IMAGE) for a file of no format in `MEDIA_TYPES`, or one that is damaged or cut short, or
+    declares more than `max_pixels` pixels.
     """
     try:
         return _decode(data, max_pixels, _MODES[channels])

@@ -1,13 +1,18 @@
-"""JPEG containers (ITU-T T.81 annex B): the segments before the picture data, and a manifest among them."""
+"""JPEG containers (ITU-T T.81 annex B): the segments before the picture data, and our texts among them."""
 
 import struct
 from collections.abc import Iterator
 
 from domains.imaging import exif
 from domains.imaging.bad_image import bad_image
+from domains.imaging.metadata import Metadata
 
 SIGNATURE = b"\xff\xd8\xff"
-_APP1, _APP9 = 0xE1, 0xE9
+_APP1, _APP9, _APP11 = 0xE1, 0xE9, 0xEB
+_XMP, _MORE_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+"""Begin an APP1 segment with a packet (XMP part 3), and one with a part of what did not fit into it."""
+_C2PA_LABEL = b"c2pa"
+"""Stands in the JUMBF boxes of a C2PA store, which lie in APP11 segments."""
 _PART = b"deviceops manifest\0"
 """Begins an APP9 segment with a part of a manifest that is too long for EXIF; then its number from 0, in one byte."""
 _SEGMENT_LIMIT = 65_533
@@ -18,19 +23,31 @@ _FRAME_STARTS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
-def with_manifest(file: bytes, manifest: str) -> bytes:
-    """`file` with an EXIF segment right behind the start marker, where EXIF wants it.
+PARAMETERS_LIMIT_BYTES = _SEGMENT_LIMIT - len(exif.HEADER) - len(exif.block(None, ""))
+"""Of a parameters text in UTF-16: readers of EXIF do not join segments."""
+
+
+def with_metadata(file: bytes, metadata: Metadata) -> bytes:
+    """`file` with its texts right behind the start marker, where EXIF wants them.
 
     A manifest that does not fit into one segment of 64 KiB (two long prompts) goes into several of our own: readers of
     EXIF do not join segments, so only `read_manifest` finds it there.
     A JFIF segment stays where it was, now behind; readers take either order.
     """
-    block = exif.HEADER + exif.block(manifest)
+    parts = _texts(metadata.manifest, metadata.parameters) if metadata.texts else []
+    if metadata.xmp is not None:
+        parts.append(_segment(_APP1, _XMP + metadata.xmp))
+    return b"".join((file[:2], *parts, file[2:]))
+
+
+def _texts(manifest: str | None, parameters: str | None) -> list[bytes]:
+    block = exif.HEADER + exif.block(manifest, parameters)
     if len(block) <= _SEGMENT_LIMIT:
-        return b"".join((file[:2], _segment(_APP1, block), file[2:]))
-    text, size = manifest.encode(), _SEGMENT_LIMIT - len(_PART) - 1
-    parts = (text[begin : begin + size] for begin in range(0, len(text), size))
-    return b"".join((file[:2], *(_segment(_APP9, _PART + bytes([n]) + part) for n, part in enumerate(parts)), file[2:]))
+        return [_segment(_APP1, block)]
+    parts = [] if parameters is None else [_segment(_APP1, exif.HEADER + exif.block(None, parameters))]
+    text, size = (manifest or "").encode(), _SEGMENT_LIMIT - len(_PART) - 1
+    pieces = (text[begin : begin + size] for begin in range(0, len(text), size))
+    return [*parts, *(_segment(_APP9, _PART + bytes([n]) + piece) for n, piece in enumerate(pieces))]
 
 
 def _segment(marker: int, data: bytes) -> bytes:
@@ -75,6 +92,16 @@ def read_manifest(file: bytes) -> str | None:
         elif marker == _APP9 and bytes(data[: len(_PART)]) == _PART and len(data) > len(_PART):
             parts[data[len(_PART)]] = bytes(data[len(_PART) + 1 :])
     return found if found is not None or not parts else _joined(parts)
+
+
+def packets(file: bytes) -> Iterator[tuple[str, bytes]]:
+    """("xmp" or "c2pa", content) of each segment that can hold a mark."""
+    for marker, data in segments(file):
+        content = bytes(data)
+        if marker == _APP1 and content.startswith((_XMP, _MORE_XMP)):
+            yield "xmp", content
+        elif marker == _APP11 and _C2PA_LABEL in content:
+            yield "c2pa", content
 
 
 def _joined(parts: dict[int, bytes]) -> str:

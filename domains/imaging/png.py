@@ -1,7 +1,6 @@
-"""A fast PNG writer, and the reader of its manifest (W3C PNG, third edition).
+"""A fast PNG writer (W3C PNG, third edition).
 
-A file of ours is `IHDR`, an `iTXt` chunk with the manifest (section 11.3.3.4: keyword, "not compressed", no language,
-no translated keyword, UTF-8 text), one `IDAT`, `IEND`.
+A file of ours is `IHDR`, the texts of `png_chunks.py`, one `IDAT`, `IEND`.
 
 Three choices, all measured by `bench/encode.py`:
 
@@ -19,20 +18,14 @@ The bytes depend on the pixels alone, never on the number of cores.
 """
 
 import struct
-import zlib
-from collections.abc import Iterator
 
 import numpy as np
-from isal import igzip_lib, isal_zlib
+from isal import igzip_lib
 from numpy.typing import NDArray
 
-from domains.imaging.bad_image import bad_image
+from domains.imaging.metadata import Metadata
+from domains.imaging.png_chunks import SIGNATURE, chunk, texts
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-KEYWORD = "deviceops"
-"""The keyword of the chunk that holds the manifest."""
-MANIFEST_LIMIT_BYTES = 16 << 20
-"""A manifest that another tool has compressed is unpacked up to here."""
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 """Channels to PNG's colour type."""
 _FILTER_NONE, _FILTER_UP = 0, 2
@@ -47,15 +40,14 @@ _CLEAN_BELOW = 1 / 4
 """What is packed to less than this share of its pixels has hardly any noise."""
 
 
-def write(pixels: NDArray[np.uint8], manifest: str | None) -> bytes:
+def write(pixels: NDArray[np.uint8], metadata: Metadata) -> bytes:
     """(height, width) or (height, width, 3 | 4) to a PNG file of eight bits a sample."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    parts = [SIGNATURE, *_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0))]
-    if manifest is not None:
-        parts += _chunk(b"iTXt", KEYWORD.encode() + b"\0\0\0\0\0" + manifest.encode())
-    parts += _chunk(b"IDAT", _packed(pixels.reshape(height, width * channels)))
-    return b"".join([*parts, *_chunk(b"IEND", b"")])
+    parts = [SIGNATURE, *chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0))]
+    parts += texts(metadata)
+    parts += chunk(b"IDAT", _packed(pixels.reshape(height, width * channels)))
+    return b"".join([*parts, *chunk(b"IEND", b"")])
 
 
 def _packed(rows: NDArray[np.uint8]) -> bytes:
@@ -92,50 +84,3 @@ def _unfiltered(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _deflate(filtered: NDArray[np.uint8], window_bits: int) -> bytes:
     return igzip_lib.compress(filtered.data, _LEVEL, igzip_lib.COMP_ZLIB, igzip_lib.MEM_LEVEL_DEFAULT, window_bits)
-
-
-def _chunk(kind: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
-    checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
-    return struct.pack(">I4s", len(data), kind), data, struct.pack(">I", checksum)
-
-
-def chunks(file: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """(kind, data) of each chunk up to `IEND`; raises BAD_IMAGE where the file breaks off."""
-    view, at = memoryview(file), len(SIGNATURE)
-    while at < len(view):
-        if at + 12 > len(view):
-            raise bad_image(f"breaks off inside a PNG chunk's header at byte {at}")
-        length, kind = struct.unpack_from(">I4s", view, at)
-        if at + 12 + length > len(view):
-            raise bad_image(f"breaks off inside the PNG chunk {kind!r} at byte {at}")
-        yield kind, view[at + 8 : at + 8 + length]
-        at += 12 + length
-
-
-def size(file: bytes) -> tuple[int, int]:
-    """(width, height) that the header declares."""
-    if len(file) < 33 or file[12:16] != b"IHDR":
-        raise bad_image("has no PNG header")
-    width, height = struct.unpack_from(">II", file, 16)
-    return width, height
-
-
-def read_manifest(file: bytes) -> str | None:
-    """The text of our `iTXt` chunk, plain or compressed; None without one."""
-    for kind, data in chunks(file):
-        if kind == b"iTXt" and bytes(data[: len(KEYWORD) + 1]) == KEYWORD.encode() + b"\0":
-            return _international_text(bytes(data[len(KEYWORD) + 1 :]))
-    return None
-
-
-def _international_text(data: bytes) -> str:
-    try:
-        _language, _translated, text = data[2:].split(b"\0", 2)
-        if data[0] == 1:
-            unpacker = zlib.decompressobj()
-            text = unpacker.decompress(text, MANIFEST_LIMIT_BYTES)
-            if not unpacker.eof:
-                raise bad_image(f"has a manifest that breaks off or is larger than {MANIFEST_LIMIT_BYTES} bytes")
-        return text.decode()
-    except (ValueError, IndexError, zlib.error) as error:
-        raise bad_image("has a damaged manifest chunk") from error

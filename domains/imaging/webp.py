@@ -1,12 +1,13 @@
-"""WebP containers (RFC 9649): RIFF chunks, and a manifest as an `EXIF` chunk of the extended format."""
+"""WebP containers (RFC 9649): RIFF chunks, and our texts as `EXIF` and `XMP ` chunks of the extended format."""
 
 import struct
 from collections.abc import Iterator
 
 from domains.imaging import exif
 from domains.imaging.bad_image import bad_image
+from domains.imaging.metadata import Metadata
 
-_HAS_EXIF, _HAS_ALPHA = 0x08, 0x10
+_HAS_XMP, _HAS_EXIF, _HAS_ALPHA = 0x04, 0x08, 0x10
 _VP8L_SIGNATURE = 0x2F
 _VP8_START = b"\x9d\x01\x2a"
 
@@ -42,18 +43,24 @@ def size(file: bytes) -> tuple[int, int]:
     raise bad_image("has no WebP picture header")
 
 
-def with_manifest(file: bytes, manifest: str) -> bytes:
-    """`file` in the extended format, with the manifest as its last chunk."""
-    flags, parts = _HAS_EXIF, list[bytes]()
+def with_metadata(file: bytes, metadata: Metadata) -> bytes:
+    """`file` in the extended format, with its texts as its last chunks."""
+    flags, parts = 0, list[bytes]()
     for kind, data in chunks(file):
         if kind == b"VP8X":
             flags |= data[0]
         else:
             flags |= _HAS_ALPHA if kind == b"VP8L" and data[4] & 0x10 else 0  # VP8L's own alpha bit
             parts.append(_chunk(kind, bytes(data)))
+    if metadata.texts:
+        flags |= _HAS_EXIF
+        parts.append(_chunk(b"EXIF", exif.block(metadata.manifest, metadata.parameters)))
+    if metadata.xmp is not None:
+        flags |= _HAS_XMP
+        parts.append(_chunk(b"XMP ", metadata.xmp))
     width, height = size(file)
     canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    body = b"".join((_chunk(b"VP8X", struct.pack("<I", flags) + canvas), *parts, _chunk(b"EXIF", exif.block(manifest))))
+    body = b"".join((_chunk(b"VP8X", struct.pack("<I", flags) + canvas), *parts))
     return struct.pack("<4sI4s", b"RIFF", len(body) + 4, b"WEBP") + body
 
 
@@ -67,3 +74,10 @@ def read_manifest(file: bytes) -> str | None:
         if kind == b"EXIF":
             return exif.read(bytes(data).removeprefix(exif.HEADER))
     return None
+
+
+def packets(file: bytes) -> Iterator[tuple[str, bytes]]:
+    """("xmp" or "c2pa", content) of each chunk that can hold a mark."""
+    for kind, data in chunks(file):
+        if kind in (b"XMP ", b"C2PA"):
+            yield ("xmp" if kind == b"XMP " else "c2pa"), bytes(data)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.fields import FIELDS
-from domains.inference.generation import Generation, Sampling
+from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Sampling
 from domains.inference.samplers import SAMPLERS
 
 
@@ -84,7 +84,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
 
 
 def _together(asked: Generation) -> Iterator[Violation]:
-    sampling = asked.sampling
+    sampling, output = asked.sampling, asked.output
     if sampling.sampler in SAMPLERS:
         yield from for_sampler(sampling.sampler, sampling)
     if sampling.seeds and sampling.seed is not None:
@@ -95,18 +95,49 @@ def _together(asked: Generation) -> Iterator[Violation]:
             f"has {len(sampling.seeds)} seeds for {asked.image_count} pictures; leave image_count 0, or make them equal"
         )
         yield Violation(field="generation.sampling.seeds", message=text)
+    if output.a1111_parameters and output.manifest is not ManifestDetail.FULL:
+        text = "the text holds the prompts, which this manifest leaves out; ask for a full manifest, or leave it out"
+        yield Violation(field="generation.output.a1111_parameters", message=text)
 
 
 def _output(asked: Generation) -> Iterator[Violation]:
     output = asked.output
     yield from _known("output.media_type", output.media_type, "format to write")
-    if output.quality is not None and output.media_type == "image/png":
-        message = "PNG is lossless and has no quality; leave it absent, or ask for image/jpeg or image/webp"
+    if output.media_type in limits.MEDIA_TYPES:
+        yield from _depth(output)
+    yield from _quality(output)
+    yield from _parameters(asked)
+    yield from _within("previews.every_steps", asked.previews.every_steps)
+    yield from _within("previews.max_edge_px", asked.previews.max_edge_px)
+
+
+def _quality(output: EncodeOptions) -> Iterator[Violation]:
+    if output.lossless and output.media_type == "image/jpeg":
+        able = ", ".join(limits.LOSSLESS)
+        message = f"JPEG cannot keep every pixel; these can: {able}"
+        yield Violation(field="generation.output.lossless", message=message, allowed=able)
+    if output.quality is not None and (output.lossless or output.media_type == "image/png"):
+        what = "PNG is lossless" if output.media_type == "image/png" else "a lossless picture keeps every pixel"
+        message = f"{what} and has no quality; leave it absent, or ask for a lossy image/jpeg or image/webp"
         yield Violation(field="generation.output.quality", message=message)
     else:
         yield from _within("output.quality", output.quality)
-    yield from _within("previews.every_steps", asked.previews.every_steps)
-    yield from _within("previews.max_edge_px", asked.previews.max_edge_px)
+
+
+def _depth(output: EncodeOptions) -> Iterator[Violation]:
+    depths = limits.BIT_DEPTHS.get(output.media_type, (0,))
+    if output.bit_depth not in depths:
+        allowed = ", ".join(str(depth) for depth in depths)
+        message = f"{output.media_type} has no depth of {output.bit_depth} bits a colour; known (0: 8): {allowed}"
+        yield Violation(field="generation.output.bit_depth", message=message, allowed=allowed)
+
+
+def _parameters(asked: Generation) -> Iterator[Violation]:
+    size = len((asked.prompt + asked.negative_prompt).encode("utf-16-le"))
+    output, limit = asked.output, limits.JPEG_PARAMETERS_BYTES
+    if output.a1111_parameters and output.media_type == "image/jpeg" and size > limit:
+        message = f"the prompts have {size} bytes as UTF-16, and JPEG holds {limit}; ask for image/png or image/webp"
+        yield Violation(field="generation.output.a1111_parameters", message=message)
 
 
 def _known(path: str, value: str, what: str) -> Iterator[Violation]:

@@ -77,7 +77,15 @@ FIELDS: Mapping[str, Field] = {
         _sampling("eta", bounds=limits.ETA, default="0"),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
-        _output("manifest", default="MANIFEST_DETAIL_FULL", allowed=("MANIFEST_DETAIL_FULL", "MANIFEST_DETAIL_NONE")),
+        _output("lossless", default="false"),
+        _output("bit_depth", allowed=("8",), default="8", unit="bits", zero_is_unset=True),
+        _output(
+            "manifest",
+            default="MANIFEST_DETAIL_FULL",
+            allowed=("MANIFEST_DETAIL_FULL", "MANIFEST_DETAIL_RECIPE", "MANIFEST_DETAIL_NONE"),
+        ),
+        _output("a1111_parameters", default="false"),
+        _output("provenance", default="true"),
         Field(path="previews.every_steps", group="output", bounds=limits.PREVIEW_EVERY, default="0", unit="steps"),
         Field(
             path="previews.max_edge_px",

@@ -4,6 +4,8 @@ Two types, not one full of `None`: `Generation` says what was asked, absent wher
 `ResolvedGeneration` has every choice made, and is what the worker runs, the manifest embeds and the result repeats.
 """
 
+from enum import StrEnum
+
 import msgspec
 
 from domains.inference import limits
@@ -37,15 +39,32 @@ class Previews(msgspec.Struct, frozen=True, kw_only=True):
     """Longer edge of a preview, 16..512."""
 
 
+class ManifestDetail(StrEnum):
+    """How much a picture's file says about how it was made."""
+
+    FULL = "full"
+    """The whole resolved request, the model's hash, versions and seed."""
+    RECIPE = "recipe"
+    """The same with the SHA-256 of each prompt in place of its text."""
+    NONE = "none"
+
+
 class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The file that a picture becomes."""
 
     media_type: str = "image/png"
-    """`image/png`, `image/jpeg` or `image/webp`."""
+    """A name of `limits.MEDIA_TYPES`."""
     quality: int | None = None
-    """1..100 for JPEG and WebP (absent: 90); PNG has none."""
-    embed_manifest: bool = True
-    """Write the resolved request, the model's hash, versions and seed into the file."""
+    """1..100 for JPEG, AVIF and lossy WebP (absent: 90); PNG has none."""
+    lossless: bool = False
+    """Keep every pixel, in WebP. PNG always does."""
+    bit_depth: int = 0
+    """Bits a colour; 0: 8."""
+    manifest: ManifestDetail = ManifestDetail.FULL
+    a1111_parameters: bool = False
+    """Write A1111's `parameters` text too. Only with a full manifest, since it holds the prompts."""
+    provenance: bool = True
+    """Mark the file as made by AI."""
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):

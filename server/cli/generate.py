@@ -20,7 +20,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write: .png, .jpg or .webp. [default: named by the prompt]"),
+        typer.Option("--out", "-o", help="File to write: .png, .jpg, .webp or .avif. [default: named by the prompt]"),
     ] = None,
     negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
@@ -34,8 +34,17 @@ def generate(
     width: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
     height: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
-    format_name: Annotated[Literal["png", "jpeg", "webp"] | None, typer.Option("--format", help="File format.")] = None,
-    quality: Annotated[int | None, typer.Option(help="1..100 for JPEG and WebP.")] = None,
+    format_name: Annotated[
+        Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="1..100 for JPEG, WebP and AVIF.")] = None,
+    manifest: Annotated[
+        Literal["full", "recipe", "none"],
+        typer.Option(help="What the file says about how it was made; recipe: hashes for prompts."),
+    ] = "full",
+    provenance: Annotated[
+        bool, typer.Option("--provenance/--no-provenance", help="Mark the file as made by AI (IPTC).")
+    ] = True,
     previews: Annotated[Path | None, typer.Option(help="Folder for pictures of the way there.")] = None,
     preview_every: Annotated[
         int | None, typer.Option(min=1, help=f"Steps between two previews. [default: {_PREVIEW_EVERY} with --previews]")
@@ -66,6 +75,8 @@ def generate(
         height=height,
         media_type=media_type,
         quality=quality,
+        manifest=manifest,
+        provenance=provenance,
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,
     )
     plan = Plan(wish=wish, files=files, force=force, previews=folder, inline=inline and not json, json=json)

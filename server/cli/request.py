@@ -31,6 +31,10 @@ class Wish:
     media_type: str = "image/png"
     quality: int | None = None
     """1..100"""
+    manifest: str = "full"
+    """How much the file says about how it was made: full, recipe or none."""
+    provenance: bool = True
+    """Mark the file as made by AI."""
     preview_every: int = 0
     """Steps between two previews; 0: none."""
 
@@ -48,7 +52,12 @@ def generate_request(wish: Wish) -> GenerateRequest:
         height_px=wish.height,
         image_count=wish.count,
         sampling=_sampling(wish),
-        output=image_pb2.EncodeOptions(media_type=wish.media_type, quality=wish.quality),
+        output=image_pb2.EncodeOptions(
+            media_type=wish.media_type,
+            quality=wish.quality,
+            manifest=image_pb2.ManifestDetail.Value(f"MANIFEST_DETAIL_{wish.manifest.upper()}"),
+            provenance=wish.provenance,
+        ),
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
     return inference_service_pb2.GenerateRequest(generation=generation)

@@ -37,6 +37,7 @@ def ask(server: RunningServer, generation: G, **also: object) -> Refusal:
     return by_door
 
 
+UNKNOWN_MANIFEST = image_pb2.EncodeOptions(manifest=image_pb2.ManifestDetail.ValueType(9))
 CASES = {
     "no steps": (G(sampling=S(steps=0)), "generation.sampling.steps", "1..1000"),
     "too many steps": (G(sampling=S(steps=100_000)), "generation.sampling.steps", "1..1000"),
@@ -83,6 +84,22 @@ CASES = {
         "generation.output.media_type",
         "image/png",
     ),
+    "lossless JPEG": (
+        G(output=image_pb2.EncodeOptions(media_type="image/jpeg", lossless=True)),
+        "generation.output.lossless",
+        "image/webp",
+    ),
+    "quality without loss": (
+        G(output=image_pb2.EncodeOptions(media_type="image/webp", lossless=True, quality=90)),
+        "generation.output.quality",
+        "lossless",
+    ),
+    "WebP of 8 bits": (
+        G(output=image_pb2.EncodeOptions(media_type="image/webp", bit_depth=8)),
+        "generation.output.bit_depth",
+        "known (0: 8): 0",
+    ),
+    "unknown manifest": (G(output=UNKNOWN_MANIFEST), "generation.output.manifest", "no manifest detail 9"),
     "preview edge": (
         G(previews=generation_pb2.PreviewOptions(max_edge_px=5)),
         "generation.previews.max_edge_px",
@@ -142,9 +159,11 @@ UNSERVED = {
     "components[0].model_id": G(components=[execution_pb2.ComponentSource(model_id="x")]),
     "execution.precision": G(execution=execution_pb2.ExecutionOptions(precision=image_pb2.PRECISION_FLOAT16)),
     "prompt_syntax": G(prompt_syntax=generation_pb2.PROMPT_SYNTAX_A1111),
-    "output.manifest": G(output=image_pb2.EncodeOptions(manifest=image_pb2.MANIFEST_DETAIL_RECIPE)),
     "clip_skip": G(clip_skip=2),
     "safety_policy_id": G(safety_policy_id="strict"),
+    "output.preserve_metadata": G(output=image_pb2.EncodeOptions(preserve_metadata=True)),
+    "output.bit_depth": G(output=image_pb2.EncodeOptions(bit_depth=16)),
+    "output.lossless": G(output=image_pb2.EncodeOptions(media_type="image/avif", lossless=True)),
 }
 
 
@@ -174,6 +193,13 @@ def test_fields_that_do_not_go_together_are_named(server: RunningServer, samplin
     assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
     assert refusal.fields == [f"generation.{field}"]
     assert hint in refusal.bad_request.field_violations[0].description
+
+
+def test_a1111_parameters_beside_a_manifest_without_prompts_are_refused(server: RunningServer) -> None:
+    output = image_pb2.EncodeOptions(a1111_parameters=True, manifest=image_pb2.MANIFEST_DETAIL_RECIPE)
+    refusal = ask(server, G(prompt="x", output=output))
+    assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
+    assert refusal.fields == ["generation.output.a1111_parameters"]
 
 
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:

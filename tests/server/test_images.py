@@ -1,21 +1,32 @@
 """The pictures of a job: seeds, formats, repeatability."""
 
+import hashlib
 import io
+from typing import Any
 
 import grpc
 import numpy as np
+import pyexiv2
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import generated_image_pb2, generation_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
+from domains import imaging
+from domains.imaging import MEDIA_TYPES
+from domains.inference import manifest
 from tests.server import asking
 from tests.server.asking import picture
 from tests.server.harness import RunningServer
 
-SIGNATURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF"}
+SIGNATURES = {
+    "image/png": b"\x89PNG\r\n\x1a\n",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/webp": b"RIFF",
+    "image/avif": b"ftypavif",
+}
 
 
 def result_of(server: RunningServer, **asked: int) -> generated_image_pb2.GenerationResult:
@@ -117,23 +128,73 @@ def test_a_results_generation_sent_again_gives_the_same_files(
     assert again.resolved == first.resolved
 
 
-@pytest.mark.parametrize("media_type", SIGNATURES)
+def file_of(server: RunningServer, **output: Any) -> tuple[image_pb2.ImageFile, bytes]:
+    asked = picture()
+    asked.output.CopyFrom(image_pb2.EncodeOptions(**output))
+    (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
+    return image.file, asking.blob(server, image.file.blob_id)
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
 def test_each_format_is_what_it_says(server: RunningServer, media_type: str) -> None:
-    asked = picture()
-    asked.output.CopyFrom(image_pb2.EncodeOptions(media_type=media_type))
-    (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
-    data = asking.blob(server, image.file.blob_id)
-    assert image.file.media_type == media_type
-    assert data.startswith(SIGNATURES[media_type])
+    file, data = file_of(server, media_type=media_type)
+    assert file.media_type == media_type
+    assert data[:32].find(SIGNATURES[media_type]) in (0, 4)
     assert b"a red apple" in data
-    assert (image.file.size.width_px, image.file.size.height_px) == (64, 64)
+    assert (file.size.width_px, file.size.height_px) == (64, 64)
 
 
-def test_a_picture_can_go_without_its_manifest(server: RunningServer) -> None:
-    asked = picture()
-    asked.output.CopyFrom(image_pb2.EncodeOptions(manifest=image_pb2.MANIFEST_DETAIL_NONE))
-    (image,) = asking.watch(server, asking.submit(server, asked))[-1].generation_result.images
-    assert b"a red apple" not in asking.blob(server, image.file.blob_id)
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a_picture_is_marked_as_made_by_ai_unless_told_otherwise(server: RunningServer, media_type: str) -> None:
+    _, marked = file_of(server, media_type=media_type)
+    _, plain = file_of(server, media_type=media_type, provenance=False)
+    assert marks_seen_by_exiv2(marked) == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    assert marks_seen_by_exiv2(plain) is None
+    assert imaging.read_manifest(marked) == imaging.read_manifest(plain)
+    np.testing.assert_array_equal(decoded(marked), decoded(plain))
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    return imaging.decode(data, max_pixels=64 * 64)
+
+
+def marks_seen_by_exiv2(data: bytes) -> str | None:
+    with pyexiv2.ImageData(data) as opened:
+        return opened.read_xmp().get("Xmp.iptcExt.DigitalSourceType")
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a_picture_can_go_without_its_manifest_and_keeps_its_mark(server: RunningServer, media_type: str) -> None:
+    _, data = file_of(server, media_type=media_type, manifest=image_pb2.MANIFEST_DETAIL_NONE)
+    assert imaging.read_manifest(data) is None
+    assert b"a red apple" not in data
+    assert marks_seen_by_exiv2(data)
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a_recipe_has_the_hash_of_the_prompt_in_its_place(server: RunningServer, media_type: str) -> None:
+    _, data = file_of(server, media_type=media_type, manifest=image_pb2.MANIFEST_DETAIL_RECIPE)
+    assert b"a red apple" not in data
+    recipe = manifest.parse(imaging.read_manifest(data) or "")
+    assert recipe.request.prompt == hashlib.sha256(b"a red apple").hexdigest()
+    assert recipe.seed
+
+
+def test_lossless_webp_has_the_pixels_of_the_png(server: RunningServer) -> None:
+    _, webp = file_of(server, media_type="image/webp", lossless=True)
+    _, png = file_of(server)
+    np.testing.assert_array_equal(decoded(webp), decoded(png))
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a1111_finds_its_parameters_beside_the_manifest(server: RunningServer, media_type: str) -> None:
+    _, data = file_of(server, media_type=media_type, a1111_parameters=True)
+    with Image.open(io.BytesIO(data)) as opened:
+        comment = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+        text = opened.info.get("parameters") or comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
+    assert text.startswith("a red apple\n")
+    assert "Size: 64x64" in text
+    assert imaging.read_manifest(data)
 
 
 def test_previews_are_small_pictures_of_the_steps_asked_for(server: RunningServer) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains import imaging
+from domains.imaging import DigitalSource
 from domains.inference import manifest
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.a1111 import parameters_of
+from domains.inference.generation import ManifestDetail, ResolvedGeneration
 from domains.inference.outcome import ImageReady
 
 
@@ -67,5 +69,13 @@ class Pictures:
 
 def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8]) -> bytes:
     output = resolved.output
-    said = manifest.to_json(manifest.manifest_of(resolved, index)) if output.embed_manifest else None
-    return imaging.encode(pixels, output.media_type, quality=output.quality, manifest=said)
+    told = output.manifest is not ManifestDetail.NONE
+    return imaging.encode(
+        pixels,
+        output.media_type,
+        quality=output.quality,
+        lossless=output.lossless,
+        manifest=manifest.to_json(manifest.manifest_of(resolved, index)) if told else None,
+        parameters=parameters_of(resolved, index) if output.a1111_parameters else None,
+        source=DigitalSource.TRAINED_ALGORITHMIC_MEDIA if output.provenance else None,
+    )

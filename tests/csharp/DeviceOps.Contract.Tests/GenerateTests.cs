@@ -67,7 +67,7 @@ public sealed class GenerateTests(RunningServer server) : IClassFixture<RunningS
         {
             Prompt = "a red apple",
             Sampling = new Sampling { Seed = 7, Steps = steps },
-            Output = new EncodeOptions { MediaType = "image/png" },
+            Output = new EncodeOptions { MediaType = "image/png", Manifest = ManifestDetail.Recipe, Provenance = true },
             Previews = new PreviewOptions { EverySteps = 1 },
         },
     };

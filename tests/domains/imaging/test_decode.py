@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.imaging import MEDIA_TYPES, decode, encode, probe, read_manifest
+from domains.imaging import MEDIA_TYPES, DigitalSource, decode, encode, probe, read_manifest, read_marks
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-FILES = {name: encode(PIXELS, name, manifest='{"seed": 1}') for name in MEDIA_TYPES}
+SOURCE = DigitalSource.TRAINED_ALGORITHMIC_MEDIA
+FILES = {name: encode(PIXELS, name, manifest='{"seed": 1}', source=SOURCE) for name in MEDIA_TYPES}
 LIMIT = 10_000
 
 
@@ -52,6 +53,13 @@ def test_a_bomb_is_refused_before_memory_is_taken() -> None:
     assert peak < 1 << 20
 
 
+@pytest.mark.parametrize("side_px", [6_000, 16_000, 60_000])
+def test_an_avif_that_declares_more_than_it_holds_is_refused(side_px: int) -> None:
+    plain = FILES["image/avif"]
+    at = plain.index(b"ispe") + 8
+    refusal(plain[:at] + struct.pack(">II", side_px, side_px) + plain[at + 8 :], 1 << 24)
+
+
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 def test_the_limit_itself_is_accepted_and_one_pixel_more_is_not(media_type: str) -> None:
     assert decode(FILES[media_type], max_pixels=40 * 56).shape == (40, 56, 3)
@@ -81,7 +89,7 @@ def test_damage_is_an_error_of_ours_or_a_picture(media_type: str, places: list[t
     damaged = bytearray(FILES[media_type])
     for place, value in places:
         damaged[int(place**4 * len(damaged))] = value  # mostly in the headers
-    for read in (probe, read_manifest, partial(decode, max_pixels=LIMIT)):
+    for read in (probe, read_manifest, read_marks, partial(decode, max_pixels=LIMIT)):
         reasons: list[ErrorReason] = []
         try:
             read(bytes(damaged))

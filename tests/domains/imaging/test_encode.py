@@ -1,7 +1,7 @@
-"""All three formats: what goes in comes out, for us and for Pillow."""
+"""All formats: what goes in comes out, for us and for Pillow."""
 
 import io
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -75,6 +75,17 @@ def test_less_quality_is_a_smaller_file(media_type: str) -> None:
     assert low < unsaid < high
 
 
+@pytest.mark.parametrize("media_type", [name for name, known in MEDIA_TYPES.items() if known.lossless])
+@pytest.mark.parametrize("manifest", [None, "m", "mm"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_lossless_keeps_every_pixel(media_type: str, manifest: str | None, channels: Literal[1, 3, 4]) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (31, 45, channels), dtype=np.uint8)
+    pixels = pixels[..., 0] if channels == 1 else pixels
+    file = encode(pixels, media_type, lossless=True, manifest=manifest)
+    np.testing.assert_array_equal(decode(file, max_pixels=10_000, channels=channels), pixels)
+    assert read_manifest(file) == manifest
+
+
 @pytest.mark.parametrize("manifest", [None, "m", "mm"])
 def test_webp_keeps_alpha(manifest: str | None) -> None:
     pixels = gradient(32, 48, 4)
@@ -132,4 +143,14 @@ def test_what_cannot_be_written_is_named(
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         encode(pixels, media_type, quality=quality)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "quality", "field"),
+    [("image/jpeg", None, "lossless"), ("image/avif", None, "lossless"), ("image/webp", 90, "quality")],
+)
+def test_what_cannot_be_lossless_is_named(media_type: str, quality: int | None, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        encode(gradient(4, 4), media_type, quality=quality, lossless=True)
     assert [violation.field for violation in caught.value.violations] == [field]

@@ -1,12 +1,14 @@
 """A manifest says enough to make the picture again, and says it the same way each time."""
 
+import hashlib
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.generation import EncodeOptions, Previews, ResolvedGeneration
+from domains.inference.generation import EncodeOptions, ManifestDetail, Previews, ResolvedGeneration
 from domains.inference.manifest import manifest_of, parse, to_json
 
 REQUESTS = st.builds(
@@ -40,6 +42,44 @@ def test_what_is_written_is_read_back(request: ResolvedGeneration) -> None:
 def test_the_same_request_is_written_the_same(request: ResolvedGeneration) -> None:
     again = msgspec.json.decode(msgspec.json.encode(request), type=ResolvedGeneration)
     assert to_json(manifest_of(request, 0)) == to_json(manifest_of(again, 0))
+
+
+@given(REQUESTS)
+def test_a_recipe_is_the_manifest_with_hashes_for_prompts(request: ResolvedGeneration) -> None:
+    asked = msgspec.structs.replace(request, output=EncodeOptions(manifest=ManifestDetail.RECIPE))
+    recipe = parse(to_json(manifest_of(asked, 0)))
+    assert recipe.detail is ManifestDetail.RECIPE
+    assert recipe.request.prompt == hashlib.sha256(request.prompt.encode()).hexdigest()
+    assert recipe.request.negative_prompt == hashlib.sha256(request.negative_prompt.encode()).hexdigest()
+    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    assert msgspec.structs.replace(recipe.request, **texts) == asked
+
+
+def test_no_word_of_a_prompt_is_left_in_a_recipe() -> None:
+    """Fills every text of the request, so that a prompt added later is covered if its name ends in `prompt`."""
+    texts = {name: f"secret {name}" for name in ("prompt", "negative_prompt")}
+    named = {field.name for field in msgspec.structs.fields(ResolvedGeneration) if "prompt" in field.name}
+    assert named == set(texts)
+    output = EncodeOptions(manifest=ManifestDetail.RECIPE)
+    plain = {
+        "model_id": "m",
+        "model_sha256": "",
+        "family": "sd1",
+        "width_px": 64,
+        "height_px": 64,
+        "scheduler": "euler",
+    }
+    numbers = {"steps": 1, "guidance_scale": 1.0, "eta": 0.0, "karras_sigmas": False, "seeds": (1,)}
+    request = msgspec.convert(
+        {**plain, **numbers, **texts, "output": output, "previews": Previews()}, ResolvedGeneration
+    )
+    assert "secret" not in to_json(manifest_of(request, 0))
+
+
+@given(REQUESTS)
+def test_the_manifest_does_not_depend_on_the_mark(request: ResolvedGeneration) -> None:
+    unmarked = msgspec.structs.replace(request, output=EncodeOptions(provenance=False))
+    assert to_json(manifest_of(unmarked, 0)) == to_json(manifest_of(request, 0))
 
 
 @given(st.binary() | st.text())

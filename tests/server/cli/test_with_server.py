@@ -9,7 +9,7 @@ from PIL import Image
 
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
-from domains.imaging.media_types import MEDIA_TYPES
+from domains.imaging import MEDIA_TYPES, probe, read_manifest, read_marks
 from server.cli.app import run
 from tests.server.harness import RunningServer, running_server
 
@@ -36,8 +36,19 @@ def test_generate_writes_a_picture_with_its_manifest(tmp_path: Path, capsys: pyt
     assert manifest is not None
     assert "a red apple" in manifest
     assert json.loads(manifest)
+    assert read_marks(file.read_bytes())
     assert all(Image.open(preview).size for preview in (tmp_path / "p").iterdir())
     assert sorted(tmp_path.iterdir()) == [file, tmp_path / "p"]
+
+
+def test_generate_leaves_out_of_the_file_what_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "apple.avif"
+    command = ["generate", "a red apple", "--out", str(file), "--steps", "1", "--manifest", "none", "--no-provenance"]
+    assert run(command) == 0
+    assert capsys.readouterr().out.splitlines() == [str(file)]
+    data = file.read_bytes()
+    assert probe(data).media_type == "image/avif"
+    assert (read_manifest(data), read_marks(data)) == (None, ())
 
 
 def test_generate_json_is_one_message_a_line_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,7 +8,7 @@ import pytest
 from domains import imaging
 from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
 from domains.inference import manifest
-from domains.inference.generation import EncodeOptions, Previews
+from domains.inference.generation import EncodeOptions, ManifestDetail, Previews
 from domains.inference.outcome import Finished, ImageReady
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
@@ -59,7 +59,7 @@ def test_a_file_carries_the_manifest_that_makes_it_again(loop: Recorder, tiny: M
 
 @pytest.mark.parametrize("media_type", list(imaging.MEDIA_TYPES))
 def test_the_file_is_of_the_type_and_size_asked_for(loop: Recorder, tiny: Model, media_type: str) -> None:
-    output = EncodeOptions(media_type=media_type, embed_manifest=False)
+    output = EncodeOptions(media_type=media_type, manifest=ManifestDetail.NONE)
     loop.loop.submit("a", loop.loaded, request(tiny, steps=1, width_px=40, height_px=24, output=output))
     loop.run()
     header = imaging.probe(loop.files("a")[0])

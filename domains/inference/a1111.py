@@ -1,0 +1,38 @@
+"""The `parameters` text of a picture, as A1111 and tools like it read it: prompt, negative prompt, one line of settings.
+
+A1111's `Model hash` is over the model's single file and ours over all its weights, so that key is left out.
+Source: `create_infotext` in AUTOMATIC1111/stable-diffusion-webui, modules/processing.py.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+
+
+def parameters_of(request: ResolvedGeneration, index: int) -> str:
+    """The text of picture `index` (0-based) of a request."""
+    negative = f"\nNegative prompt: {request.negative_prompt}" if request.negative_prompt else ""
+    settings = ", ".join(f"{key}: {_quoted(value)}" for key, value in _settings(request, index))
+    return f"{request.prompt}{negative}\n{settings}".strip()
+
+
+def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, str]]:
+    yield "Steps", str(request.steps)
+    yield "Sampler", SAMPLERS[request.sampler].display_name
+    if request.sigma_schedule != "normal":
+        yield "Schedule type", SIGMA_SCHEDULES[request.sigma_schedule]
+    yield "CFG scale", f"{request.guidance_scale:g}"
+    yield "Seed", str(request.seeds[index])
+    yield "Size", f"{request.width_px}x{request.height_px}"
+    yield "Model", request.model_id
+    if request.eta:
+        yield "Eta DDIM", f"{request.eta:g}"
+    yield "Version", f"DeviceOps {importlib.metadata.version('deviceops')}"
+
+
+def _quoted(value: str) -> str:
+    """As A1111 quotes: where a reader would split the value."""
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(",\n:") else value
