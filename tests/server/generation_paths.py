@@ -24,10 +24,19 @@ def leaf_paths(message: Descriptor = generation_pb2.Generation.DESCRIPTOR, prefi
             yield from leaf_paths(inner, f"{prefix}{field.name}.")
 
 
+def field_at(path: str) -> FieldDescriptor:
+    """The field's descriptor."""
+    message: Any = generation_pb2.Generation.DESCRIPTOR
+    *above, name = path.split(".")
+    for part in above:
+        message = message.fields_by_name[part].message_type
+    return message.fields_by_name[name]
+
+
 def put(message: Message, path: str, value: object = None) -> None:
     """Set the field at `path`; of a list, its only entry. None: some value other than the field's default."""
     name, _, rest = path.partition(".")
-    field = message.DESCRIPTOR.fields_by_name[name]
+    field: Any = message.DESCRIPTOR.fields_by_name[name]
     if field.message_type is None:
         chosen = _some_value(field) if value is None else _read(field, value)
         if field.is_repeated:

@@ -10,7 +10,7 @@ from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from domains.inference.fields import FIELDS, Field
 from tests.server import asking
-from tests.server.generation_paths import leaf_paths, plain, put
+from tests.server.generation_paths import field_at, leaf_paths, plain, put
 from tests.server.harness import RunningServer
 
 LEAVES = list(leaf_paths())
@@ -78,11 +78,7 @@ def test_every_listed_field_is_taken_with_each_value_that_it_allows(server: Runn
 
 @pytest.mark.parametrize("path", [path for path, field in FIELDS.items() if field.allowed])
 def test_a_value_that_is_not_allowed_is_refused_by_its_path(server: RunningServer, path: str) -> None:
-    descriptor = generation_pb2.Generation.DESCRIPTOR
-    *above, name = path.split(".")
-    for part in above:
-        descriptor = descriptor.fields_by_name[part].message_type
-    enum = descriptor.fields_by_name[name].enum_type
+    enum = field_at(path).enum_type
     others = [value.name for value in enum.values[1:]] if enum else ["x"]
     for value in others:
         if value not in FIELDS[path].allowed:
