@@ -226,3 +226,28 @@ def test_reading_outside_a_blob_names_every_field(server: RunningServer) -> None
     refusal = asking.refused(lambda: server.memory.ReadBlob(request))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.fields == ["offset_bytes", "length_bytes", "chunk_bytes"]
+
+
+def test_a_loaded_model_can_be_named_by_its_id(server: RunningServer) -> None:
+    asking.watch(server, asking.submit(server))
+    asked = picture()
+    asked.loaded_model_id = "emoji-sd@cpu"
+    job_id = asking.submit(server, asked)
+    resolved = asking.watch(server, job_id)[-1].generation_result.resolved
+    assert (resolved.generation.model_id, resolved.device_id) == ("emoji-sd", "cpu")
+    assert list(asking.job_of(server, job_id).options.devices.device_ids) == ["cpu"]
+
+
+def test_a_loaded_model_that_is_not_there_is_named(server: RunningServer) -> None:
+    asked = picture()
+    asked.loaded_model_id = "emoji-sd@cuda:9"
+    refusal = asking.refused(lambda: asking.submit(server, asked))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "LOADED_MODEL_NOT_FOUND")
+
+
+def test_a_loaded_model_of_another_model_is_refused(server: RunningServer) -> None:
+    asking.watch(server, asking.submit(server))
+    asked = picture()
+    asked.loaded_model_id, asked.model_id = "emoji-sd@cpu", "another"
+    refusal = asking.refused(lambda: asking.submit(server, asked))
+    assert (refusal.reason, refusal.fields) == ("UNSUPPORTED_COMBINATION", ["spec.generation.model_id"])

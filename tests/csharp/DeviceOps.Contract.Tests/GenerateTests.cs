@@ -44,6 +44,27 @@ public sealed class GenerateTests(RunningServer server) : IClassFixture<RunningS
     }
 
     [Fact]
+    public async Task AResultsGenerationSentAgainGivesTheSameFile()
+    {
+        var first = (await Generate(ARedApple(steps: 4)))[^1].Result;
+        var again = (await Generate(new GenerateRequest { Generation = first.Resolved.Generation }))[^1].Result;
+
+        Assert.Equal(first.Images[0].File.Sha256, again.Images[0].File.Sha256);
+        Assert.Equal(first.Resolved.Generation, again.Resolved.Generation);
+    }
+
+    [Theory]
+    [MemberData(nameof(GenerationRequests.Names), MemberType = typeof(GenerationRequests))]
+    public async Task WhatTheServerDoesNotServeIsRefusedByName(string name)
+    {
+        var (generation, field) = GenerationRequests.All[name];
+        var error = await Assert.ThrowsAsync<RpcException>(() => Generate(new GenerateRequest { Generation = generation }));
+
+        var violations = error.GetRpcStatus()!.GetDetail<BadRequest>()!.FieldViolations;
+        Assert.Contains(violations, violation => violation.Field.StartsWith($"generation.{field}", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task ABadRequestNamesItsField()
     {
         var error = await Assert.ThrowsAsync<RpcException>(() => Generate(ARedApple(steps: 0)));

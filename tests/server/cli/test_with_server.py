@@ -63,11 +63,13 @@ def test_generate_json_is_one_message_a_line_and_nothing_else(tmp_path: Path, ca
 
 
 def test_all_that_is_wrong_with_a_request_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    command = ["generate", "x", "--out", str(tmp_path / "x.png"), "--steps", "0", "--sampler", "nope"]
+    command = ["generate", "x", "--out", str(tmp_path / "x.png"), "--steps", "0"]
+    command += ["--sampler", "nope", "--schedule", "never"]
     assert run(command) == 1
     told = capsys.readouterr()
     assert "generation.sampling.steps" in told.err
     assert "generation.sampling.sampler" in told.err
+    assert "generation.sampling.sigma_schedule" in told.err
     assert not told.out
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,131 @@
+"""The capability list is the whole truth: a field that it names is served within its range, any other is refused by name."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from deviceops.common.v1 import error_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from domains.inference.fields import FIELDS, Field
+from tests.server import asking
+from tests.server.generation_paths import field_at, leaf_paths, plain, put
+from tests.server.harness import RunningServer
+
+LEAVES = list(leaf_paths())
+NEEDS: dict[str, dict[str, object]] = {
+    "width_px": {"height_px": 64},
+    "height_px": {"width_px": 64},
+    "output.quality": {"output.media_type": "image/jpeg"},
+    "sampling.eta": {"sampling.sampler": "ddim"},
+    "sampling.sigma_schedule": {"sampling.sampler": "euler"},
+}
+"""What a field cannot be set without."""
+SOME: dict[str, object] = {
+    "model_id": "emoji-sd",
+    "loaded_model_id": "emoji-sd@cpu",
+    "width_px": 72,
+    "height_px": 72,
+    "previews.max_edge_px": 20,
+}
+"""Values of fields that do not take any."""
+
+
+@pytest.fixture(scope="module")
+def listed(server: RunningServer) -> set[str]:
+    # A device is listed once its worker has tried it; the job leaves its model loaded.
+    asking.watch(server, asking.submit(server))
+    request = inference_service_pb2.GetInferenceCapabilitiesRequest()
+    (capability,) = server.inference.GetInferenceCapabilities(request).capabilities
+    return {field.field for field in capability.fields}
+
+
+def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
+    generation = generation_pb2.Generation()
+    for needed, what in NEEDS.get(path, {}).items():
+        put(generation, needed, what)
+    put(generation, path, value)
+    return generation
+
+
+def findings(server: RunningServer, generation: generation_pb2.Generation) -> list[error_pb2.Finding]:
+    spec = job_pb2.JobSpec(generation=generation)
+    request = processing_service_pb2.SubmitJobRequest(spec=spec, validate_only=True)
+    return list(server.processing.SubmitJob(request, timeout=asking.CALL_S).findings)
+
+
+def refused_paths(server: RunningServer, generation: generation_pb2.Generation) -> list[str]:
+    return [plain(finding.field).removeprefix("spec.generation.") for finding in findings(server, generation)]
+
+
+def test_the_list_names_only_fields_that_there_are(listed: set[str]) -> None:
+    assert listed <= set(LEAVES)
+
+
+def test_every_field_that_is_not_listed_is_refused_by_its_path(server: RunningServer, listed: set[str]) -> None:
+    unlisted = [path for path in LEAVES if path not in listed]
+    assert len(unlisted) > 200, "the contract has more than this server serves"
+    told = {path: refused_paths(server, with_needs(path)) for path in unlisted}
+    assert {path: paths for path, paths in told.items() if paths != [path]} == {}
+
+
+def test_every_listed_field_is_taken_with_each_value_that_it_allows(server: RunningServer, listed: set[str]) -> None:
+    for path in listed:
+        for value in FIELDS[path].allowed or [SOME.get(path)]:
+            assert refused_paths(server, with_needs(path, value)) == [], (path, value)
+
+
+@pytest.mark.parametrize("path", [path for path, field in FIELDS.items() if field.allowed])
+def test_a_value_that_is_not_allowed_is_refused_by_its_path(server: RunningServer, path: str) -> None:
+    enum = field_at(path).enum_type
+    others = [value.name for value in enum.values[1:]] if enum else ["x"]
+    for value in others:
+        if value not in FIELDS[path].allowed:
+            assert refused_paths(server, with_needs(path, value)) == [path], value
+
+
+def sized(field: Field, size: float) -> object:
+    """A value of that size: a number, a text of so many bytes, or a list of so many entries."""
+    if field.unit == "bytes":
+        return "x" * int(size)
+    return list(range(int(size))) if field.path == "sampling.seeds" else size
+
+
+def beyond(field: Field, bound: float, way: Callable[[float, float], float], away: float) -> float:
+    """The nearest value outside."""
+    if isinstance(bound, float):
+        return math.nextafter(bound, away)
+    return way(bound, field.multiple_of or 1)
+
+
+RANGES = [field for field in FIELDS.values() if field.bounds]
+
+
+@pytest.mark.parametrize("field", RANGES, ids=lambda field: field.path)
+def test_a_range_holds_at_its_ends_and_no_further(server: RunningServer, field: Field) -> None:
+    assert field.bounds
+    low, high = field.bounds
+    for inside in (low, high):
+        assert refused_paths(server, with_needs(field.path, sized(field, inside))) == [], inside
+    below = beyond(field, low, lambda value, step: value - step, -math.inf)
+    if field.unit != "bytes" and field.path != "sampling.seeds" and not (below == 0 and field.zero_is_unset):
+        assert refused_paths(server, with_needs(field.path, below)) == [field.path]
+    above = beyond(field, high, lambda value, step: value + step, math.inf)
+    if above < 2**63:
+        assert refused_paths(server, with_needs(field.path, sized(field, above))) == [field.path]
+
+
+@pytest.mark.parametrize("path", [field.path for field in RANGES if field.zero_is_unset])
+def test_zero_leaves_the_choice_where_it_stands_for_not_said(server: RunningServer, path: str) -> None:
+    assert refused_paths(server, with_needs(path, 0)) == []
+    assert refused_paths(server, with_needs(path, -1)) == [path]
+
+
+@pytest.mark.parametrize("path", [field.path for field in RANGES if field.multiple_of])
+def test_what_is_no_multiple_is_refused(server: RunningServer, path: str) -> None:
+    step = FIELDS[path].multiple_of
+    assert step
+    (finding,) = findings(server, with_needs(path, 64 + step // 2))
+    assert plain(finding.field) == f"spec.generation.{path}"
+    assert "multiple" in finding.message
