@@ -18,14 +18,14 @@ PREVIEW_EDGE_PX: Final = (16, 512)
 DEFAULT_PREVIEW_EDGE_PX: Final = 256
 DEFAULT_QUALITY: Final = 90
 """That of `domains.imaging` (a test says so), for files with a quality."""
-LOSSY_MEDIA_TYPES: Final = ("image/jpeg", "image/webp")
-"""Those of `domains.imaging` that have a quality (a test says so)."""
 MEDIA_TYPES: Final = (
     *("image/png", "image/jpeg", "image/webp"),
     *(("image/avif",) if find_spec("PIL._avif") else ()),
 )
 """The keys of `domains.imaging.MEDIA_TYPES` (a test says so), without the encoders behind them: the front process only
 needs the names, and OpenCV would add a third to its start."""
+LOSSY_MEDIA_TYPES: Final = tuple(name for name in MEDIA_TYPES if name != "image/png")
+"""Those of `domains.imaging` that have a quality (a test says so)."""
 LOSSLESS: Final = ("image/png", "image/webp")
 """Media types that can keep every pixel."""
 BIT_DEPTHS: Final = {"image/png": (0, 8, 16), "image/avif": (0, 8, 10, 12)}

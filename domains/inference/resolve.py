@@ -41,8 +41,8 @@ def resolve(asked: Generation, model: Model) -> ResolvedGeneration:
 
 
 def _output(asked: EncodeOptions) -> EncodeOptions:
-    """With the quality that the file will have."""
-    if asked.quality is None and asked.media_type in limits.LOSSY_MEDIA_TYPES:
+    """With the quality that the file will have; a lossless one has none."""
+    if asked.quality is None and not asked.lossless and asked.media_type in limits.LOSSY_MEDIA_TYPES:
         return replace(asked, quality=limits.DEFAULT_QUALITY)
     return asked
 

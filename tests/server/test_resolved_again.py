@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from deviceops.inference.v1 import resolved_generation_pb2
 from domains.inference import limits
-from domains.inference.generation import EncodeOptions, Generation, Previews, Sampling
+from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 from domains.model.model import Model, ModelState
@@ -56,7 +56,9 @@ def asked(draw: st.DrawFn, model: Model) -> Generation:
     sampling, count = draw(samplings(model))
     width_px, height_px = draw(st.just((None, None)) | st.tuples(EDGES, EDGES))
     media_type = draw(st.sampled_from(limits.MEDIA_TYPES))
-    lossy = media_type in limits.LOSSY_MEDIA_TYPES
+    lossless = media_type in ("image/png", "image/webp") and draw(st.booleans())
+    lossy = media_type in limits.LOSSY_MEDIA_TYPES and not lossless
+    manifest = draw(st.sampled_from(ManifestDetail))
     return Generation(
         prompt=draw(st.text(max_size=20)),
         negative_prompt=draw(st.text(max_size=20)),
@@ -68,7 +70,10 @@ def asked(draw: st.DrawFn, model: Model) -> Generation:
         output=EncodeOptions(
             media_type=media_type,
             quality=draw(st.none() | st.integers(*limits.QUALITY)) if lossy else None,
-            embed_manifest=draw(st.booleans()),
+            lossless=lossless,
+            manifest=manifest,
+            a1111_parameters=manifest is ManifestDetail.FULL and draw(st.booleans()),
+            provenance=draw(st.booleans()),
         ),
         previews=Previews(
             every_steps=draw(st.integers(*limits.PREVIEW_EVERY)),
