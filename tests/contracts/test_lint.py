@@ -1,4 +1,4 @@
-"""The real buf, with the rules of buf.yaml, finds nothing."""
+"""The real buf with the rules of buf.yaml, and the real import-linter with those of pyproject.toml, find nothing."""
 
 import shutil
 import subprocess
@@ -13,3 +13,10 @@ def test_buf_lint_is_clean() -> None:
     assert buf, "buf is missing: pip install -c constraints.txt -e '.[dev]'"
     done = subprocess.run([buf, "lint"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_packages_import_each_other_along_the_arrows_alone() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout

@@ -4,6 +4,7 @@ import pytest
 
 from deviceops.common.v1 import field_capability_pb2
 from deviceops.inference.v1 import capability_pb2, conditioning_pb2, generation_pb2, inference_service_pb2
+from deviceops.model.v1 import model_service_pb2
 from domains.inference import limits
 from domains.inference.fields import FIELDS
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
@@ -123,3 +124,17 @@ def test_a_known_etag_is_answered_with_nothing_new(server: RunningServer, told: 
 def test_unknown_models_and_devices_are_named(server: RunningServer, told: Answer) -> None:
     assert asking.refused(lambda: capabilities(server, model_id="none")).reason == "MODEL_NOT_FOUND"
     assert asking.refused(lambda: capabilities(server, device_ids=["cuda:9"])).reason == "DEVICE_NOT_FOUND"
+
+
+def test_a_model_is_ready_where_it_is_loaded_and_nowhere_else(server: RunningServer) -> None:
+    def ready() -> list[str]:
+        (model,) = capabilities(server, model_id="emoji-sd").models
+        return list(model.ready_device_ids)
+
+    asking.watch(server, asking.submit(server))
+    assert ready() == ["cpu"]
+    everything = model_service_pb2.UnloadModelRequest(all=model_service_pb2.EveryLoadedModel())
+    server.model.UnloadModel(everything, timeout=asking.CALL_S)
+    assert ready() == []
+    asking.watch(server, asking.submit(server))
+    assert ready() == ["cpu"]

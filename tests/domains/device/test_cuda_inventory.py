@@ -45,6 +45,17 @@ def test_only_the_visible_and_wanted_are_listed_under_the_drivers_numbers() -> N
     assert list(CudaInventory(telemetry, ["cuda:0", "cuda:2"], "1,2").look_now()) == ["cuda:2"]
 
 
+def test_a_gpu_has_the_same_id_whatever_its_number_in_the_next_server() -> None:
+    def ids(*uuids: str) -> list[str]:
+        gpus = [FakeGpu(uuid=uuid) for uuid in uuids]
+        return [adapter.device_id for adapter in NvmlTelemetry(FakeNvml(*gpus)).inventory()]
+
+    before = ids(*UUIDS)
+    assert len({*before}) == len(UUIDS)
+    assert ids(*reversed(UUIDS)) == before[::-1]
+    assert ids(UUIDS[1]) == [before[1]]
+
+
 async def test_a_driver_that_hangs_costs_one_thread_however_often_it_is_asked() -> None:
     driver = FakeNvml(FakeGpu())
     inventory = CudaInventory(NvmlTelemetry(driver))

@@ -31,6 +31,14 @@ def test_the_processor_is_described_by_what_is_really_there() -> None:
     assert abs(device.probe_time_s - time.time()) < 10
 
 
+def test_a_precision_whose_products_come_out_wrong_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all((one.supported, one.detail) == (True, "") or one.detail for one in probe("cpu").precision_support)
+    monkeypatch.setattr(torch, "allclose", lambda *values, **limits: False)  # pyright: ignore[reportUnknownLambdaType]
+    wrong = probe("cpu")
+    assert wrong.precisions == ()
+    assert {one.detail for one in wrong.precision_support} == {"a small matrix product came out wrong"}
+
+
 def test_memory_of_the_processor_lies_at_multiples_of_the_alignment() -> None:
     alignment = allocation_alignment(torch.device("cpu"))
     assert alignment
