@@ -27,42 +27,51 @@ namespace DeviceOps.Api.Inference.V1 {
             "CidkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2NhcGFiaWxpdHkucHJvdG8SFmRl",
             "dmljZW9wcy5pbmZlcmVuY2UudjEaKmRldmljZW9wcy9jb21tb24vdjEvZmll",
             "bGRfY2FwYWJpbGl0eS5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFn",
-            "ZS5wcm90bxowZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXNvbHZlZF9nZW5l",
-            "cmF0aW9uLnByb3RvIk8KD1NjaGVkdWxlck9wdGlvbhINCgVmaWVsZBgBIAEo",
-            "CRIVCg1kZWZhdWx0X3ZhbHVlGAIgASgJEhYKDmFsbG93ZWRfdmFsdWVzGAMg",
-            "AygJIqwBCg1TY2hlZHVsZXJJbmZvEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlf",
-            "bmFtZRgCIAEoCRIZChFyZWNvbW1lbmRlZF9zdGVwcxgDIAEoBRI4CgdvcHRp",
-            "b25zGAQgAygLMicuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TY2hlZHVsZXJP",
-            "cHRpb24SEAoIZmFtaWxpZXMYBSADKAkSEgoKc3RvY2hhc3RpYxgGIAEoCCLn",
-            "AgoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEQoJZGV2aWNlX2lkGAEgASgJEg4K",
-            "BmZhbWlseRgCIAEoCRI0CgR0YXNrGAMgASgOMiYuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5HZW5lcmF0aW9uVGFzaxIyCgpwcmVjaXNpb25zGAQgAygOMh4u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24SNAoGZmllbGRzGAUgAygL",
-            "MiQuZGV2aWNlb3BzLmNvbW1vbi52MS5GaWVsZENhcGFiaWxpdHkSEgoKc2No",
-            "ZWR1bGVycxgGIAMoCRIVCg1jb250cm9sX3R5cGVzGAcgAygJEhcKCmJhdGNo",
-            "X3NpemUYCCABKAVIAIgBARIbChNtYXhfY29uY3VycmVudF9qb2JzGAkgASgF",
-            "EhwKFHByb21wdF93aW5kb3dfdG9rZW5zGAogASgFQg0KC19iYXRjaF9zaXpl",
-            "IpUCCg9HZW5lcmF0aW9uTW9kZWwSEAoIbW9kZWxfaWQYASABKAkSFAoMZGlz",
-            "cGxheV9uYW1lGAIgASgJEg4KBmZhbWlseRgDIAEoCRIYChByZWFkeV9kZXZp",
-            "Y2VfaWRzGAQgAygJEhIKCmlzX2RlZmF1bHQYBSABKAgSMwoLbmF0aXZlX3Np",
-            "emUYBiABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIZChFk",
-            "ZWZhdWx0X3NjaGVkdWxlchgHIAEoCRIVCg1kZWZhdWx0X3N0ZXBzGAggASgF",
-            "Eh4KFmRlZmF1bHRfZ3VpZGFuY2Vfc2NhbGUYCSABKAESFQoNa25vd25fcHJv",
-            "bXB0cxgKIAMoCSL0AQoQR2VuZXJhdGlvbkxpbWl0cxITCgttaW5fZWRnZV9w",
-            "eBgBIAEoBRITCgttYXhfZWRnZV9weBgCIAEoBRIYChBlZGdlX211bHRpcGxl",
-            "X3B4GAMgASgFEhMKC21heF9hcmVhX3B4GAQgASgDEhEKCW1heF9zdGVwcxgF",
-            "IAEoBRIXCg9tYXhfaW1hZ2VfY291bnQYBiABKAUSGAoQbWF4X3Byb21wdF9i",
-            "eXRlcxgHIAEoAxIUCgxtYXhfY29udHJvbHMYCCABKAUSEQoJbWF4X2xvcmFz",
-            "GAkgASgFEhgKEG1heF9pbmxpbmVfYnl0ZXMYCiABKANCHaoCGkRldmljZU9w",
-            "cy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
+            "ZS5wcm90byJNCg1TYW1wbGVyT3B0aW9uEg0KBWZpZWxkGAEgASgJEhUKDWRl",
+            "ZmF1bHRfdmFsdWUYAiABKAkSFgoOYWxsb3dlZF92YWx1ZXMYAyADKAki3wEK",
+            "C1NhbXBsZXJJbmZvEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEo",
+            "CRIZChFyZWNvbW1lbmRlZF9zdGVwcxgDIAEoBRI2CgdvcHRpb25zGAQgAygL",
+            "MiUuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TYW1wbGVyT3B0aW9uEhcKD3Np",
+            "Z21hX3NjaGVkdWxlcxgFIAMoCRIQCghmYW1pbGllcxgGIAMoCRISCgpzdG9j",
+            "aGFzdGljGAcgASgIEhwKFGV2YWx1YXRpb25zX3Blcl9zdGVwGAggASgFIjUK",
+            "EVNpZ21hU2NoZWR1bGVJbmZvEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFt",
+            "ZRgCIAEoCSLbBAoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEQoJZGV2aWNlX2lk",
+            "GAEgASgJEg4KBmZhbWlseRgCIAEoCRIMCgR0YXNrGAMgASgJEjIKCnByZWNp",
+            "c2lvbnMYBCADKA4yHi5kZXZpY2VvcHMuY29tbW9uLnYxLlByZWNpc2lvbhI0",
+            "CgZmaWVsZHMYBSADKAsyJC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpZWxkQ2Fw",
+            "YWJpbGl0eRIQCghzYW1wbGVycxgGIAMoCRIXCg9zaWdtYV9zY2hlZHVsZXMY",
+            "ByADKAkSFQoNY29udHJvbF90eXBlcxgIIAMoCRJEChVjb250cm9sX3ByZXBy",
+            "b2Nlc3NvcnMYCSADKAsyJS5kZXZpY2VvcHMuY29tbW9uLnYxLk9wdGlvbkNh",
+            "cGFiaWxpdHkSQAoRYXR0ZW50aW9uX2tlcm5lbHMYCiADKAsyJS5kZXZpY2Vv",
+            "cHMuY29tbW9uLnYxLk9wdGlvbkNhcGFiaWxpdHkSPAoNcXVhbnRpemF0aW9u",
+            "cxgLIAMoCzIlLmRldmljZW9wcy5jb21tb24udjEuT3B0aW9uQ2FwYWJpbGl0",
+            "eRI9Cg5wb3N0cHJvY2Vzc29ycxgMIAMoCzIlLmRldmljZW9wcy5jb21tb24u",
+            "djEuT3B0aW9uQ2FwYWJpbGl0eRIXCgpiYXRjaF9zaXplGA0gASgFSACIAQES",
+            "GwoTbWF4X2NvbmN1cnJlbnRfam9icxgOIAEoBRIcChRwcm9tcHRfd2luZG93",
+            "X3Rva2VucxgPIAEoBUINCgtfYmF0Y2hfc2l6ZSKzAgoPR2VuZXJhdGlvbk1v",
+            "ZGVsEhAKCG1vZGVsX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIO",
+            "CgZmYW1pbHkYAyABKAkSGAoQcmVhZHlfZGV2aWNlX2lkcxgEIAMoCRISCgpp",
+            "c19kZWZhdWx0GAUgASgIEjMKC25hdGl2ZV9zaXplGAYgASgLMh4uZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5JbWFnZVNpemUSFwoPZGVmYXVsdF9zYW1wbGVyGAcg",
+            "ASgJEh4KFmRlZmF1bHRfc2lnbWFfc2NoZWR1bGUYCCABKAkSFQoNZGVmYXVs",
+            "dF9zdGVwcxgJIAEoBRIeChZkZWZhdWx0X2d1aWRhbmNlX3NjYWxlGAogASgB",
+            "EhUKDWtub3duX3Byb21wdHMYCyADKAkilwIKEEdlbmVyYXRpb25MaW1pdHMS",
+            "EwoLbWluX2VkZ2VfcHgYASABKAUSEwoLbWF4X2VkZ2VfcHgYAiABKAUSGAoQ",
+            "ZWRnZV9tdWx0aXBsZV9weBgDIAEoBRIUCgxtYXhfYXJlYV9weDIYBCABKAMS",
+            "EQoJbWF4X3N0ZXBzGAUgASgFEhcKD21heF9pbWFnZV9jb3VudBgGIAEoBRIY",
+            "ChBtYXhfcHJvbXB0X2J5dGVzGAcgASgDEhQKDG1heF9jb250cm9scxgIIAEo",
+            "BRIRCgltYXhfbG9yYXMYCSABKAUSGAoQbWF4X2lubGluZV9ieXRlcxgKIAEo",
+            "AxIgChhtYXhfcmVxdWVzdF9pbmxpbmVfYnl0ZXMYCyABKANCHaoCGkRldmlj",
+            "ZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SchedulerOption), global::DeviceOps.Api.Inference.V1.SchedulerOption.Parser, new[]{ "Field", "DefaultValue", "AllowedValues" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SchedulerInfo), global::DeviceOps.Api.Inference.V1.SchedulerInfo.Parser, new[]{ "Id", "DisplayName", "RecommendedSteps", "Options", "Families", "Stochastic" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceId", "Family", "Task", "Precisions", "Fields", "Schedulers", "ControlTypes", "BatchSize", "MaxConcurrentJobs", "PromptWindowTokens" }, new[]{ "BatchSize" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationModel), global::DeviceOps.Api.Inference.V1.GenerationModel.Parser, new[]{ "ModelId", "DisplayName", "Family", "ReadyDeviceIds", "IsDefault", "NativeSize", "DefaultScheduler", "DefaultSteps", "DefaultGuidanceScale", "KnownPrompts" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationLimits), global::DeviceOps.Api.Inference.V1.GenerationLimits.Parser, new[]{ "MinEdgePx", "MaxEdgePx", "EdgeMultiplePx", "MaxAreaPx", "MaxSteps", "MaxImageCount", "MaxPromptBytes", "MaxControls", "MaxLoras", "MaxInlineBytes" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SamplerOption), global::DeviceOps.Api.Inference.V1.SamplerOption.Parser, new[]{ "Field", "DefaultValue", "AllowedValues" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SamplerInfo), global::DeviceOps.Api.Inference.V1.SamplerInfo.Parser, new[]{ "Id", "DisplayName", "RecommendedSteps", "Options", "SigmaSchedules", "Families", "Stochastic", "EvaluationsPerStep" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo), global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo.Parser, new[]{ "Id", "DisplayName" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceId", "Family", "Task", "Precisions", "Fields", "Samplers", "SigmaSchedules", "ControlTypes", "ControlPreprocessors", "AttentionKernels", "Quantizations", "Postprocessors", "BatchSize", "MaxConcurrentJobs", "PromptWindowTokens" }, new[]{ "BatchSize" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationModel), global::DeviceOps.Api.Inference.V1.GenerationModel.Parser, new[]{ "ModelId", "DisplayName", "Family", "ReadyDeviceIds", "IsDefault", "NativeSize", "DefaultSampler", "DefaultSigmaSchedule", "DefaultSteps", "DefaultGuidanceScale", "KnownPrompts" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationLimits), global::DeviceOps.Api.Inference.V1.GenerationLimits.Parser, new[]{ "MinEdgePx", "MaxEdgePx", "EdgeMultiplePx", "MaxAreaPx2", "MaxSteps", "MaxImageCount", "MaxPromptBytes", "MaxControls", "MaxLoras", "MaxInlineBytes", "MaxRequestInlineBytes" }, null, null, null, null)
           }));
     }
     #endregion
@@ -70,19 +79,19 @@ namespace DeviceOps.Api.Inference.V1 {
   }
   #region Messages
   /// <summary>
-  /// One option that a scheduler reads, named as its field in Sampling.
+  /// One option that a sampler reads, named as its field in Sampling.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class SchedulerOption : pb::IMessage<SchedulerOption>
+  public sealed partial class SamplerOption : pb::IMessage<SamplerOption>
   #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       , pb::IBufferMessage
   #endif
   {
-    private static readonly pb::MessageParser<SchedulerOption> _parser = new pb::MessageParser<SchedulerOption>(() => new SchedulerOption());
+    private static readonly pb::MessageParser<SamplerOption> _parser = new pb::MessageParser<SamplerOption>(() => new SamplerOption());
     private pb::UnknownFieldSet _unknownFields;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<SchedulerOption> Parser { get { return _parser; } }
+    public static pb::MessageParser<SamplerOption> Parser { get { return _parser; } }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -98,7 +107,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SchedulerOption() {
+    public SamplerOption() {
       OnConstruction();
     }
 
@@ -106,7 +115,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SchedulerOption(SchedulerOption other) : this() {
+    public SamplerOption(SamplerOption other) : this() {
       field_ = other.field_;
       defaultValue_ = other.defaultValue_;
       allowedValues_ = other.allowedValues_.Clone();
@@ -115,15 +124,15 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SchedulerOption Clone() {
-      return new SchedulerOption(this);
+    public SamplerOption Clone() {
+      return new SamplerOption(this);
     }
 
     /// <summary>Field number for the "field" field.</summary>
     public const int FieldFieldNumber = 1;
     private string field_ = "";
     /// <summary>
-    /// `eta`, `karras_sigmas`, `solver_order`, `timestep_spacing` …
+    /// `eta`, `solver_order`, `timestep_spacing` …
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -166,12 +175,12 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
-      return Equals(other as SchedulerOption);
+      return Equals(other as SamplerOption);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(SchedulerOption other) {
+    public bool Equals(SamplerOption other) {
       if (ReferenceEquals(other, null)) {
         return false;
       }
@@ -262,7 +271,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(SchedulerOption other) {
+    public void MergeFrom(SamplerOption other) {
       if (other == null) {
         return;
       }
@@ -343,19 +352,19 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A way to walk from noise to picture.
+  /// A solver: a way to walk from noise to picture along a sigma schedule.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class SchedulerInfo : pb::IMessage<SchedulerInfo>
+  public sealed partial class SamplerInfo : pb::IMessage<SamplerInfo>
   #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       , pb::IBufferMessage
   #endif
   {
-    private static readonly pb::MessageParser<SchedulerInfo> _parser = new pb::MessageParser<SchedulerInfo>(() => new SchedulerInfo());
+    private static readonly pb::MessageParser<SamplerInfo> _parser = new pb::MessageParser<SamplerInfo>(() => new SamplerInfo());
     private pb::UnknownFieldSet _unknownFields;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<SchedulerInfo> Parser { get { return _parser; } }
+    public static pb::MessageParser<SamplerInfo> Parser { get { return _parser; } }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -371,7 +380,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SchedulerInfo() {
+    public SamplerInfo() {
       OnConstruction();
     }
 
@@ -379,27 +388,29 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SchedulerInfo(SchedulerInfo other) : this() {
+    public SamplerInfo(SamplerInfo other) : this() {
       id_ = other.id_;
       displayName_ = other.displayName_;
       recommendedSteps_ = other.recommendedSteps_;
       options_ = other.options_.Clone();
+      sigmaSchedules_ = other.sigmaSchedules_.Clone();
       families_ = other.families_.Clone();
       stochastic_ = other.stochastic_;
+      evaluationsPerStep_ = other.evaluationsPerStep_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SchedulerInfo Clone() {
-      return new SchedulerInfo(this);
+    public SamplerInfo Clone() {
+      return new SamplerInfo(this);
     }
 
     /// <summary>Field number for the "id" field.</summary>
     public const int IdFieldNumber = 1;
     private string id_ = "";
     /// <summary>
-    /// The id for `Sampling.scheduler`.
+    /// The id for `Sampling.sampler`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -414,7 +425,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int DisplayNameFieldNumber = 2;
     private string displayName_ = "";
     /// <summary>
-    /// For people: `DPM++ 2M Karras`.
+    /// For people, as A1111 names it: `DPM++ 2M`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -442,22 +453,36 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "options" field.</summary>
     public const int OptionsFieldNumber = 4;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.SchedulerOption> _repeated_options_codec
-        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Inference.V1.SchedulerOption.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SchedulerOption> options_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SchedulerOption>();
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.SamplerOption> _repeated_options_codec
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Inference.V1.SamplerOption.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SamplerOption> options_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SamplerOption>();
     /// <summary>
-    /// Options that it reads; it refuses or ignores no others silently, they are UNSUPPORTED_COMBINATION.
+    /// Options that it reads. Others that only some samplers read are refused with UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SchedulerOption> Options {
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SamplerOption> Options {
       get { return options_; }
     }
 
-    /// <summary>Field number for the "families" field.</summary>
-    public const int FamiliesFieldNumber = 5;
-    private static readonly pb::FieldCodec<string> _repeated_families_codec
+    /// <summary>Field number for the "sigma_schedules" field.</summary>
+    public const int SigmaSchedulesFieldNumber = 5;
+    private static readonly pb::FieldCodec<string> _repeated_sigmaSchedules_codec
         = pb::FieldCodec.ForString(42);
+    private readonly pbc::RepeatedField<string> sigmaSchedules_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Sigma schedules that it takes, by id. Others are refused with UNSUPPORTED_COMBINATION.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> SigmaSchedules {
+      get { return sigmaSchedules_; }
+    }
+
+    /// <summary>Field number for the "families" field.</summary>
+    public const int FamiliesFieldNumber = 6;
+    private static readonly pb::FieldCodec<string> _repeated_families_codec
+        = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> families_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Families that it works for.
@@ -469,7 +494,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "stochastic" field.</summary>
-    public const int StochasticFieldNumber = 6;
+    public const int StochasticFieldNumber = 7;
     private bool stochastic_;
     /// <summary>
     /// Whether fresh noise is added in each step, so that more steps give another picture rather than a finer one.
@@ -483,15 +508,30 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "evaluations_per_step" field.</summary>
+    public const int EvaluationsPerStepFieldNumber = 8;
+    private int evaluationsPerStep_;
+    /// <summary>
+    /// How often a step evaluates the model: its time is that many forward passes.
+    /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as SchedulerInfo);
+    public int EvaluationsPerStep {
+      get { return evaluationsPerStep_; }
+      set {
+        evaluationsPerStep_ = value;
+      }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(SchedulerInfo other) {
+    public override bool Equals(object other) {
+      return Equals(other as SamplerInfo);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(SamplerInfo other) {
       if (ReferenceEquals(other, null)) {
         return false;
       }
@@ -502,8 +542,10 @@ namespace DeviceOps.Api.Inference.V1 {
       if (DisplayName != other.DisplayName) return false;
       if (RecommendedSteps != other.RecommendedSteps) return false;
       if(!options_.Equals(other.options_)) return false;
+      if(!sigmaSchedules_.Equals(other.sigmaSchedules_)) return false;
       if(!families_.Equals(other.families_)) return false;
       if (Stochastic != other.Stochastic) return false;
+      if (EvaluationsPerStep != other.EvaluationsPerStep) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -515,8 +557,10 @@ namespace DeviceOps.Api.Inference.V1 {
       if (DisplayName.Length != 0) hash ^= DisplayName.GetHashCode();
       if (RecommendedSteps != 0) hash ^= RecommendedSteps.GetHashCode();
       hash ^= options_.GetHashCode();
+      hash ^= sigmaSchedules_.GetHashCode();
       hash ^= families_.GetHashCode();
       if (Stochastic != false) hash ^= Stochastic.GetHashCode();
+      if (EvaluationsPerStep != 0) hash ^= EvaluationsPerStep.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -548,10 +592,15 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteInt32(RecommendedSteps);
       }
       options_.WriteTo(output, _repeated_options_codec);
+      sigmaSchedules_.WriteTo(output, _repeated_sigmaSchedules_codec);
       families_.WriteTo(output, _repeated_families_codec);
       if (Stochastic != false) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteBool(Stochastic);
+      }
+      if (EvaluationsPerStep != 0) {
+        output.WriteRawTag(64);
+        output.WriteInt32(EvaluationsPerStep);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -576,10 +625,15 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteInt32(RecommendedSteps);
       }
       options_.WriteTo(ref output, _repeated_options_codec);
+      sigmaSchedules_.WriteTo(ref output, _repeated_sigmaSchedules_codec);
       families_.WriteTo(ref output, _repeated_families_codec);
       if (Stochastic != false) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteBool(Stochastic);
+      }
+      if (EvaluationsPerStep != 0) {
+        output.WriteRawTag(64);
+        output.WriteInt32(EvaluationsPerStep);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -601,9 +655,13 @@ namespace DeviceOps.Api.Inference.V1 {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(RecommendedSteps);
       }
       size += options_.CalculateSize(_repeated_options_codec);
+      size += sigmaSchedules_.CalculateSize(_repeated_sigmaSchedules_codec);
       size += families_.CalculateSize(_repeated_families_codec);
       if (Stochastic != false) {
         size += 1 + 1;
+      }
+      if (EvaluationsPerStep != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(EvaluationsPerStep);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -613,7 +671,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(SchedulerInfo other) {
+    public void MergeFrom(SamplerInfo other) {
       if (other == null) {
         return;
       }
@@ -627,9 +685,13 @@ namespace DeviceOps.Api.Inference.V1 {
         RecommendedSteps = other.RecommendedSteps;
       }
       options_.Add(other.options_);
+      sigmaSchedules_.Add(other.sigmaSchedules_);
       families_.Add(other.families_);
       if (other.Stochastic != false) {
         Stochastic = other.Stochastic;
+      }
+      if (other.EvaluationsPerStep != 0) {
+        EvaluationsPerStep = other.EvaluationsPerStep;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -667,11 +729,19 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 42: {
+            sigmaSchedules_.AddEntriesFrom(input, _repeated_sigmaSchedules_codec);
+            break;
+          }
+          case 50: {
             families_.AddEntriesFrom(input, _repeated_families_codec);
             break;
           }
-          case 48: {
+          case 56: {
             Stochastic = input.ReadBool();
+            break;
+          }
+          case 64: {
+            EvaluationsPerStep = input.ReadInt32();
             break;
           }
         }
@@ -710,11 +780,263 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 42: {
+            sigmaSchedules_.AddEntriesFrom(ref input, _repeated_sigmaSchedules_codec);
+            break;
+          }
+          case 50: {
             families_.AddEntriesFrom(ref input, _repeated_families_codec);
             break;
           }
-          case 48: {
+          case 56: {
             Stochastic = input.ReadBool();
+            break;
+          }
+          case 64: {
+            EvaluationsPerStep = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A set of noise levels that samplers visit. A1111: schedule type. ComfyUI: scheduler.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class SigmaScheduleInfo : pb::IMessage<SigmaScheduleInfo>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<SigmaScheduleInfo> _parser = new pb::MessageParser<SigmaScheduleInfo>(() => new SigmaScheduleInfo());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<SigmaScheduleInfo> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[2]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SigmaScheduleInfo() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SigmaScheduleInfo(SigmaScheduleInfo other) : this() {
+      id_ = other.id_;
+      displayName_ = other.displayName_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SigmaScheduleInfo Clone() {
+      return new SigmaScheduleInfo(this);
+    }
+
+    /// <summary>Field number for the "id" field.</summary>
+    public const int IdFieldNumber = 1;
+    private string id_ = "";
+    /// <summary>
+    /// The id for `Sampling.sigma_schedule`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Id {
+      get { return id_; }
+      set {
+        id_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "display_name" field.</summary>
+    public const int DisplayNameFieldNumber = 2;
+    private string displayName_ = "";
+    /// <summary>
+    /// For people, as A1111 names it: `Karras`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DisplayName {
+      get { return displayName_; }
+      set {
+        displayName_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as SigmaScheduleInfo);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(SigmaScheduleInfo other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Id != other.Id) return false;
+      if (DisplayName != other.DisplayName) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Id.Length != 0) hash ^= Id.GetHashCode();
+      if (DisplayName.Length != 0) hash ^= DisplayName.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Id.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Id);
+      }
+      if (DisplayName.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(DisplayName);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Id.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Id);
+      }
+      if (DisplayName.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(DisplayName);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Id.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Id);
+      }
+      if (DisplayName.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DisplayName);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(SigmaScheduleInfo other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Id.Length != 0) {
+        Id = other.Id;
+      }
+      if (other.DisplayName.Length != 0) {
+        DisplayName = other.DisplayName;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            Id = input.ReadString();
+            break;
+          }
+          case 18: {
+            DisplayName = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            Id = input.ReadString();
+            break;
+          }
+          case 18: {
+            DisplayName = input.ReadString();
             break;
           }
         }
@@ -743,7 +1065,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[3]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -769,8 +1091,13 @@ namespace DeviceOps.Api.Inference.V1 {
       task_ = other.task_;
       precisions_ = other.precisions_.Clone();
       fields_ = other.fields_.Clone();
-      schedulers_ = other.schedulers_.Clone();
+      samplers_ = other.samplers_.Clone();
+      sigmaSchedules_ = other.sigmaSchedules_.Clone();
       controlTypes_ = other.controlTypes_.Clone();
+      controlPreprocessors_ = other.controlPreprocessors_.Clone();
+      attentionKernels_ = other.attentionKernels_.Clone();
+      quantizations_ = other.quantizations_.Clone();
+      postprocessors_ = other.postprocessors_.Clone();
       batchSize_ = other.batchSize_;
       maxConcurrentJobs_ = other.maxConcurrentJobs_;
       promptWindowTokens_ = other.promptWindowTokens_;
@@ -815,16 +1142,16 @@ namespace DeviceOps.Api.Inference.V1 {
 
     /// <summary>Field number for the "task" field.</summary>
     public const int TaskFieldNumber = 3;
-    private global::DeviceOps.Api.Inference.V1.GenerationTask task_ = global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified;
+    private string task_ = "";
     /// <summary>
-    /// The task.
+    /// The task: `text_to_image`, `image_to_image`, `inpainting`, `outpainting`, `editing`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.GenerationTask Task {
+    public string Task {
       get { return task_; }
       set {
-        task_ = value;
+        task_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -848,7 +1175,8 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.FieldCapability.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> fields_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability>();
     /// <summary>
-    /// The fields that a request may set, with their ranges and defaults. All others: UNSUPPORTED_COMBINATION.
+    /// Every field of Generation that a request may set here, also within its messages, with its range and default. All others are refused by
+    /// name.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -856,24 +1184,38 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return fields_; }
     }
 
-    /// <summary>Field number for the "schedulers" field.</summary>
-    public const int SchedulersFieldNumber = 6;
-    private static readonly pb::FieldCodec<string> _repeated_schedulers_codec
+    /// <summary>Field number for the "samplers" field.</summary>
+    public const int SamplersFieldNumber = 6;
+    private static readonly pb::FieldCodec<string> _repeated_samplers_codec
         = pb::FieldCodec.ForString(50);
-    private readonly pbc::RepeatedField<string> schedulers_ = new pbc::RepeatedField<string>();
+    private readonly pbc::RepeatedField<string> samplers_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the schedulers, the default first.
+    /// Ids of the samplers, the default first.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<string> Schedulers {
-      get { return schedulers_; }
+    public pbc::RepeatedField<string> Samplers {
+      get { return samplers_; }
+    }
+
+    /// <summary>Field number for the "sigma_schedules" field.</summary>
+    public const int SigmaSchedulesFieldNumber = 7;
+    private static readonly pb::FieldCodec<string> _repeated_sigmaSchedules_codec
+        = pb::FieldCodec.ForString(58);
+    private readonly pbc::RepeatedField<string> sigmaSchedules_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Ids of the sigma schedules that at least one of the samplers takes.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> SigmaSchedules {
+      get { return sigmaSchedules_; }
     }
 
     /// <summary>Field number for the "control_types" field.</summary>
-    public const int ControlTypesFieldNumber = 7;
+    public const int ControlTypesFieldNumber = 8;
     private static readonly pb::FieldCodec<string> _repeated_controlTypes_codec
-        = pb::FieldCodec.ForString(58);
+        = pb::FieldCodec.ForString(66);
     private readonly pbc::RepeatedField<string> controlTypes_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Control types that a ControlNet of this family can have: `canny`, `depth` … Empty: no ControlNets here.
@@ -884,8 +1226,64 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return controlTypes_; }
     }
 
+    /// <summary>Field number for the "control_preprocessors" field.</summary>
+    public const int ControlPreprocessorsFieldNumber = 9;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.OptionCapability> _repeated_controlPreprocessors_codec
+        = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Common.V1.OptionCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> controlPreprocessors_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability>();
+    /// <summary>
+    /// Ways to make a control map, named as the fields of ControlPreprocessing's kind; also those that are not available, with what they lack.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> ControlPreprocessors {
+      get { return controlPreprocessors_; }
+    }
+
+    /// <summary>Field number for the "attention_kernels" field.</summary>
+    public const int AttentionKernelsFieldNumber = 10;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.OptionCapability> _repeated_attentionKernels_codec
+        = pb::FieldCodec.ForMessage(82, global::DeviceOps.Api.Common.V1.OptionCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> attentionKernels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability>();
+    /// <summary>
+    /// Attention kernels for `execution.attention_kernel`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> AttentionKernels {
+      get { return attentionKernels_; }
+    }
+
+    /// <summary>Field number for the "quantizations" field.</summary>
+    public const int QuantizationsFieldNumber = 11;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.OptionCapability> _repeated_quantizations_codec
+        = pb::FieldCodec.ForMessage(90, global::DeviceOps.Api.Common.V1.OptionCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> quantizations_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability>();
+    /// <summary>
+    /// Quantizations for `execution.quantization`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> Quantizations {
+      get { return quantizations_; }
+    }
+
+    /// <summary>Field number for the "postprocessors" field.</summary>
+    public const int PostprocessorsFieldNumber = 12;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.OptionCapability> _repeated_postprocessors_codec
+        = pb::FieldCodec.ForMessage(98, global::DeviceOps.Api.Common.V1.OptionCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> postprocessors_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability>();
+    /// <summary>
+    /// Steps for `postprocessing`, named as the fields of PostprocessingStep's action.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.OptionCapability> Postprocessors {
+      get { return postprocessors_; }
+    }
+
     /// <summary>Field number for the "batch_size" field.</summary>
-    public const int BatchSizeFieldNumber = 8;
+    public const int BatchSizeFieldNumber = 13;
     private readonly static int BatchSizeDefaultValue = 0;
 
     private int batchSize_;
@@ -915,7 +1313,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "max_concurrent_jobs" field.</summary>
-    public const int MaxConcurrentJobsFieldNumber = 9;
+    public const int MaxConcurrentJobsFieldNumber = 14;
     private int maxConcurrentJobs_;
     /// <summary>
     /// Jobs that run at the same time on this device.
@@ -930,10 +1328,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "prompt_window_tokens" field.</summary>
-    public const int PromptWindowTokensFieldNumber = 10;
+    public const int PromptWindowTokensFieldNumber = 15;
     private int promptWindowTokens_;
     /// <summary>
-    /// Tokens that one window of the text encoder takes.
+    /// Tokens that one window of the text encoder takes, its start and end marks included.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -964,8 +1362,13 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Task != other.Task) return false;
       if(!precisions_.Equals(other.precisions_)) return false;
       if(!fields_.Equals(other.fields_)) return false;
-      if(!schedulers_.Equals(other.schedulers_)) return false;
+      if(!samplers_.Equals(other.samplers_)) return false;
+      if(!sigmaSchedules_.Equals(other.sigmaSchedules_)) return false;
       if(!controlTypes_.Equals(other.controlTypes_)) return false;
+      if(!controlPreprocessors_.Equals(other.controlPreprocessors_)) return false;
+      if(!attentionKernels_.Equals(other.attentionKernels_)) return false;
+      if(!quantizations_.Equals(other.quantizations_)) return false;
+      if(!postprocessors_.Equals(other.postprocessors_)) return false;
       if (BatchSize != other.BatchSize) return false;
       if (MaxConcurrentJobs != other.MaxConcurrentJobs) return false;
       if (PromptWindowTokens != other.PromptWindowTokens) return false;
@@ -978,11 +1381,16 @@ namespace DeviceOps.Api.Inference.V1 {
       int hash = 1;
       if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
       if (Family.Length != 0) hash ^= Family.GetHashCode();
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) hash ^= Task.GetHashCode();
+      if (Task.Length != 0) hash ^= Task.GetHashCode();
       hash ^= precisions_.GetHashCode();
       hash ^= fields_.GetHashCode();
-      hash ^= schedulers_.GetHashCode();
+      hash ^= samplers_.GetHashCode();
+      hash ^= sigmaSchedules_.GetHashCode();
       hash ^= controlTypes_.GetHashCode();
+      hash ^= controlPreprocessors_.GetHashCode();
+      hash ^= attentionKernels_.GetHashCode();
+      hash ^= quantizations_.GetHashCode();
+      hash ^= postprocessors_.GetHashCode();
       if (HasBatchSize) hash ^= BatchSize.GetHashCode();
       if (MaxConcurrentJobs != 0) hash ^= MaxConcurrentJobs.GetHashCode();
       if (PromptWindowTokens != 0) hash ^= PromptWindowTokens.GetHashCode();
@@ -1012,24 +1420,29 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(18);
         output.WriteString(Family);
       }
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
-        output.WriteRawTag(24);
-        output.WriteEnum((int) Task);
+      if (Task.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Task);
       }
       precisions_.WriteTo(output, _repeated_precisions_codec);
       fields_.WriteTo(output, _repeated_fields_codec);
-      schedulers_.WriteTo(output, _repeated_schedulers_codec);
+      samplers_.WriteTo(output, _repeated_samplers_codec);
+      sigmaSchedules_.WriteTo(output, _repeated_sigmaSchedules_codec);
       controlTypes_.WriteTo(output, _repeated_controlTypes_codec);
+      controlPreprocessors_.WriteTo(output, _repeated_controlPreprocessors_codec);
+      attentionKernels_.WriteTo(output, _repeated_attentionKernels_codec);
+      quantizations_.WriteTo(output, _repeated_quantizations_codec);
+      postprocessors_.WriteTo(output, _repeated_postprocessors_codec);
       if (HasBatchSize) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(104);
         output.WriteInt32(BatchSize);
       }
       if (MaxConcurrentJobs != 0) {
-        output.WriteRawTag(72);
+        output.WriteRawTag(112);
         output.WriteInt32(MaxConcurrentJobs);
       }
       if (PromptWindowTokens != 0) {
-        output.WriteRawTag(80);
+        output.WriteRawTag(120);
         output.WriteInt32(PromptWindowTokens);
       }
       if (_unknownFields != null) {
@@ -1050,24 +1463,29 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(18);
         output.WriteString(Family);
       }
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
-        output.WriteRawTag(24);
-        output.WriteEnum((int) Task);
+      if (Task.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Task);
       }
       precisions_.WriteTo(ref output, _repeated_precisions_codec);
       fields_.WriteTo(ref output, _repeated_fields_codec);
-      schedulers_.WriteTo(ref output, _repeated_schedulers_codec);
+      samplers_.WriteTo(ref output, _repeated_samplers_codec);
+      sigmaSchedules_.WriteTo(ref output, _repeated_sigmaSchedules_codec);
       controlTypes_.WriteTo(ref output, _repeated_controlTypes_codec);
+      controlPreprocessors_.WriteTo(ref output, _repeated_controlPreprocessors_codec);
+      attentionKernels_.WriteTo(ref output, _repeated_attentionKernels_codec);
+      quantizations_.WriteTo(ref output, _repeated_quantizations_codec);
+      postprocessors_.WriteTo(ref output, _repeated_postprocessors_codec);
       if (HasBatchSize) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(104);
         output.WriteInt32(BatchSize);
       }
       if (MaxConcurrentJobs != 0) {
-        output.WriteRawTag(72);
+        output.WriteRawTag(112);
         output.WriteInt32(MaxConcurrentJobs);
       }
       if (PromptWindowTokens != 0) {
-        output.WriteRawTag(80);
+        output.WriteRawTag(120);
         output.WriteInt32(PromptWindowTokens);
       }
       if (_unknownFields != null) {
@@ -1086,13 +1504,18 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Family.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Family);
       }
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Task);
+      if (Task.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Task);
       }
       size += precisions_.CalculateSize(_repeated_precisions_codec);
       size += fields_.CalculateSize(_repeated_fields_codec);
-      size += schedulers_.CalculateSize(_repeated_schedulers_codec);
+      size += samplers_.CalculateSize(_repeated_samplers_codec);
+      size += sigmaSchedules_.CalculateSize(_repeated_sigmaSchedules_codec);
       size += controlTypes_.CalculateSize(_repeated_controlTypes_codec);
+      size += controlPreprocessors_.CalculateSize(_repeated_controlPreprocessors_codec);
+      size += attentionKernels_.CalculateSize(_repeated_attentionKernels_codec);
+      size += quantizations_.CalculateSize(_repeated_quantizations_codec);
+      size += postprocessors_.CalculateSize(_repeated_postprocessors_codec);
       if (HasBatchSize) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(BatchSize);
       }
@@ -1120,13 +1543,18 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.Family.Length != 0) {
         Family = other.Family;
       }
-      if (other.Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
+      if (other.Task.Length != 0) {
         Task = other.Task;
       }
       precisions_.Add(other.precisions_);
       fields_.Add(other.fields_);
-      schedulers_.Add(other.schedulers_);
+      samplers_.Add(other.samplers_);
+      sigmaSchedules_.Add(other.sigmaSchedules_);
       controlTypes_.Add(other.controlTypes_);
+      controlPreprocessors_.Add(other.controlPreprocessors_);
+      attentionKernels_.Add(other.attentionKernels_);
+      quantizations_.Add(other.quantizations_);
+      postprocessors_.Add(other.postprocessors_);
       if (other.HasBatchSize) {
         BatchSize = other.BatchSize;
       }
@@ -1163,8 +1591,8 @@ namespace DeviceOps.Api.Inference.V1 {
             Family = input.ReadString();
             break;
           }
-          case 24: {
-            Task = (global::DeviceOps.Api.Inference.V1.GenerationTask) input.ReadEnum();
+          case 26: {
+            Task = input.ReadString();
             break;
           }
           case 34:
@@ -1177,22 +1605,42 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 50: {
-            schedulers_.AddEntriesFrom(input, _repeated_schedulers_codec);
+            samplers_.AddEntriesFrom(input, _repeated_samplers_codec);
             break;
           }
           case 58: {
+            sigmaSchedules_.AddEntriesFrom(input, _repeated_sigmaSchedules_codec);
+            break;
+          }
+          case 66: {
             controlTypes_.AddEntriesFrom(input, _repeated_controlTypes_codec);
             break;
           }
-          case 64: {
+          case 74: {
+            controlPreprocessors_.AddEntriesFrom(input, _repeated_controlPreprocessors_codec);
+            break;
+          }
+          case 82: {
+            attentionKernels_.AddEntriesFrom(input, _repeated_attentionKernels_codec);
+            break;
+          }
+          case 90: {
+            quantizations_.AddEntriesFrom(input, _repeated_quantizations_codec);
+            break;
+          }
+          case 98: {
+            postprocessors_.AddEntriesFrom(input, _repeated_postprocessors_codec);
+            break;
+          }
+          case 104: {
             BatchSize = input.ReadInt32();
             break;
           }
-          case 72: {
+          case 112: {
             MaxConcurrentJobs = input.ReadInt32();
             break;
           }
-          case 80: {
+          case 120: {
             PromptWindowTokens = input.ReadInt32();
             break;
           }
@@ -1223,8 +1671,8 @@ namespace DeviceOps.Api.Inference.V1 {
             Family = input.ReadString();
             break;
           }
-          case 24: {
-            Task = (global::DeviceOps.Api.Inference.V1.GenerationTask) input.ReadEnum();
+          case 26: {
+            Task = input.ReadString();
             break;
           }
           case 34:
@@ -1237,22 +1685,42 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 50: {
-            schedulers_.AddEntriesFrom(ref input, _repeated_schedulers_codec);
+            samplers_.AddEntriesFrom(ref input, _repeated_samplers_codec);
             break;
           }
           case 58: {
+            sigmaSchedules_.AddEntriesFrom(ref input, _repeated_sigmaSchedules_codec);
+            break;
+          }
+          case 66: {
             controlTypes_.AddEntriesFrom(ref input, _repeated_controlTypes_codec);
             break;
           }
-          case 64: {
+          case 74: {
+            controlPreprocessors_.AddEntriesFrom(ref input, _repeated_controlPreprocessors_codec);
+            break;
+          }
+          case 82: {
+            attentionKernels_.AddEntriesFrom(ref input, _repeated_attentionKernels_codec);
+            break;
+          }
+          case 90: {
+            quantizations_.AddEntriesFrom(ref input, _repeated_quantizations_codec);
+            break;
+          }
+          case 98: {
+            postprocessors_.AddEntriesFrom(ref input, _repeated_postprocessors_codec);
+            break;
+          }
+          case 104: {
             BatchSize = input.ReadInt32();
             break;
           }
-          case 72: {
+          case 112: {
             MaxConcurrentJobs = input.ReadInt32();
             break;
           }
-          case 80: {
+          case 120: {
             PromptWindowTokens = input.ReadInt32();
             break;
           }
@@ -1281,7 +1749,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1307,7 +1775,8 @@ namespace DeviceOps.Api.Inference.V1 {
       readyDeviceIds_ = other.readyDeviceIds_.Clone();
       isDefault_ = other.isDefault_;
       nativeSize_ = other.nativeSize_ != null ? other.nativeSize_.Clone() : null;
-      defaultScheduler_ = other.defaultScheduler_;
+      defaultSampler_ = other.defaultSampler_;
+      defaultSigmaSchedule_ = other.defaultSigmaSchedule_;
       defaultSteps_ = other.defaultSteps_;
       defaultGuidanceScale_ = other.defaultGuidanceScale_;
       knownPrompts_ = other.knownPrompts_.Clone();
@@ -1409,23 +1878,38 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "default_scheduler" field.</summary>
-    public const int DefaultSchedulerFieldNumber = 7;
-    private string defaultScheduler_ = "";
+    /// <summary>Field number for the "default_sampler" field.</summary>
+    public const int DefaultSamplerFieldNumber = 7;
+    private string defaultSampler_ = "";
     /// <summary>
-    /// The scheduler that it takes by itself.
+    /// The sampler that it takes by itself.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string DefaultScheduler {
-      get { return defaultScheduler_; }
+    public string DefaultSampler {
+      get { return defaultSampler_; }
       set {
-        defaultScheduler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        defaultSampler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "default_sigma_schedule" field.</summary>
+    public const int DefaultSigmaScheduleFieldNumber = 8;
+    private string defaultSigmaSchedule_ = "";
+    /// <summary>
+    /// The sigma schedule that it takes by itself.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DefaultSigmaSchedule {
+      get { return defaultSigmaSchedule_; }
+      set {
+        defaultSigmaSchedule_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
     /// <summary>Field number for the "default_steps" field.</summary>
-    public const int DefaultStepsFieldNumber = 8;
+    public const int DefaultStepsFieldNumber = 9;
     private int defaultSteps_;
     /// <summary>
     /// Steps that it takes by itself.
@@ -1440,10 +1924,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "default_guidance_scale" field.</summary>
-    public const int DefaultGuidanceScaleFieldNumber = 9;
+    public const int DefaultGuidanceScaleFieldNumber = 10;
     private double defaultGuidanceScale_;
     /// <summary>
-    /// Guidance that it takes by itself.
+    /// Classifier-free guidance that it takes by itself.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1455,9 +1939,9 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "known_prompts" field.</summary>
-    public const int KnownPromptsFieldNumber = 10;
+    public const int KnownPromptsFieldNumber = 11;
     private static readonly pb::FieldCodec<string> _repeated_knownPrompts_codec
-        = pb::FieldCodec.ForString(82);
+        = pb::FieldCodec.ForString(90);
     private readonly pbc::RepeatedField<string> knownPrompts_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Names that it is known to draw, for models whose files list them, at most 4,000. Only filled when the request asks.
@@ -1489,7 +1973,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if(!readyDeviceIds_.Equals(other.readyDeviceIds_)) return false;
       if (IsDefault != other.IsDefault) return false;
       if (!object.Equals(NativeSize, other.NativeSize)) return false;
-      if (DefaultScheduler != other.DefaultScheduler) return false;
+      if (DefaultSampler != other.DefaultSampler) return false;
+      if (DefaultSigmaSchedule != other.DefaultSigmaSchedule) return false;
       if (DefaultSteps != other.DefaultSteps) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(DefaultGuidanceScale, other.DefaultGuidanceScale)) return false;
       if(!knownPrompts_.Equals(other.knownPrompts_)) return false;
@@ -1506,7 +1991,8 @@ namespace DeviceOps.Api.Inference.V1 {
       hash ^= readyDeviceIds_.GetHashCode();
       if (IsDefault != false) hash ^= IsDefault.GetHashCode();
       if (nativeSize_ != null) hash ^= NativeSize.GetHashCode();
-      if (DefaultScheduler.Length != 0) hash ^= DefaultScheduler.GetHashCode();
+      if (DefaultSampler.Length != 0) hash ^= DefaultSampler.GetHashCode();
+      if (DefaultSigmaSchedule.Length != 0) hash ^= DefaultSigmaSchedule.GetHashCode();
       if (DefaultSteps != 0) hash ^= DefaultSteps.GetHashCode();
       if (DefaultGuidanceScale != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DefaultGuidanceScale);
       hash ^= knownPrompts_.GetHashCode();
@@ -1549,16 +2035,20 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(50);
         output.WriteMessage(NativeSize);
       }
-      if (DefaultScheduler.Length != 0) {
+      if (DefaultSampler.Length != 0) {
         output.WriteRawTag(58);
-        output.WriteString(DefaultScheduler);
+        output.WriteString(DefaultSampler);
+      }
+      if (DefaultSigmaSchedule.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(DefaultSigmaSchedule);
       }
       if (DefaultSteps != 0) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(72);
         output.WriteInt32(DefaultSteps);
       }
       if (DefaultGuidanceScale != 0D) {
-        output.WriteRawTag(73);
+        output.WriteRawTag(81);
         output.WriteDouble(DefaultGuidanceScale);
       }
       knownPrompts_.WriteTo(output, _repeated_knownPrompts_codec);
@@ -1593,16 +2083,20 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(50);
         output.WriteMessage(NativeSize);
       }
-      if (DefaultScheduler.Length != 0) {
+      if (DefaultSampler.Length != 0) {
         output.WriteRawTag(58);
-        output.WriteString(DefaultScheduler);
+        output.WriteString(DefaultSampler);
+      }
+      if (DefaultSigmaSchedule.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(DefaultSigmaSchedule);
       }
       if (DefaultSteps != 0) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(72);
         output.WriteInt32(DefaultSteps);
       }
       if (DefaultGuidanceScale != 0D) {
-        output.WriteRawTag(73);
+        output.WriteRawTag(81);
         output.WriteDouble(DefaultGuidanceScale);
       }
       knownPrompts_.WriteTo(ref output, _repeated_knownPrompts_codec);
@@ -1632,8 +2126,11 @@ namespace DeviceOps.Api.Inference.V1 {
       if (nativeSize_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(NativeSize);
       }
-      if (DefaultScheduler.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultScheduler);
+      if (DefaultSampler.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultSampler);
+      }
+      if (DefaultSigmaSchedule.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultSigmaSchedule);
       }
       if (DefaultSteps != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(DefaultSteps);
@@ -1673,8 +2170,11 @@ namespace DeviceOps.Api.Inference.V1 {
         }
         NativeSize.MergeFrom(other.NativeSize);
       }
-      if (other.DefaultScheduler.Length != 0) {
-        DefaultScheduler = other.DefaultScheduler;
+      if (other.DefaultSampler.Length != 0) {
+        DefaultSampler = other.DefaultSampler;
+      }
+      if (other.DefaultSigmaSchedule.Length != 0) {
+        DefaultSigmaSchedule = other.DefaultSigmaSchedule;
       }
       if (other.DefaultSteps != 0) {
         DefaultSteps = other.DefaultSteps;
@@ -1730,18 +2230,22 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 58: {
-            DefaultScheduler = input.ReadString();
+            DefaultSampler = input.ReadString();
             break;
           }
-          case 64: {
+          case 66: {
+            DefaultSigmaSchedule = input.ReadString();
+            break;
+          }
+          case 72: {
             DefaultSteps = input.ReadInt32();
             break;
           }
-          case 73: {
+          case 81: {
             DefaultGuidanceScale = input.ReadDouble();
             break;
           }
-          case 82: {
+          case 90: {
             knownPrompts_.AddEntriesFrom(input, _repeated_knownPrompts_codec);
             break;
           }
@@ -1792,18 +2296,22 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 58: {
-            DefaultScheduler = input.ReadString();
+            DefaultSampler = input.ReadString();
             break;
           }
-          case 64: {
+          case 66: {
+            DefaultSigmaSchedule = input.ReadString();
+            break;
+          }
+          case 72: {
             DefaultSteps = input.ReadInt32();
             break;
           }
-          case 73: {
+          case 81: {
             DefaultGuidanceScale = input.ReadDouble();
             break;
           }
-          case 82: {
+          case 90: {
             knownPrompts_.AddEntriesFrom(ref input, _repeated_knownPrompts_codec);
             break;
           }
@@ -1832,7 +2340,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor.MessageTypes[5]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1855,13 +2363,14 @@ namespace DeviceOps.Api.Inference.V1 {
       minEdgePx_ = other.minEdgePx_;
       maxEdgePx_ = other.maxEdgePx_;
       edgeMultiplePx_ = other.edgeMultiplePx_;
-      maxAreaPx_ = other.maxAreaPx_;
+      maxAreaPx2_ = other.maxAreaPx2_;
       maxSteps_ = other.maxSteps_;
       maxImageCount_ = other.maxImageCount_;
       maxPromptBytes_ = other.maxPromptBytes_;
       maxControls_ = other.maxControls_;
       maxLoras_ = other.maxLoras_;
       maxInlineBytes_ = other.maxInlineBytes_;
+      maxRequestInlineBytes_ = other.maxRequestInlineBytes_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1916,18 +2425,18 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "max_area_px" field.</summary>
-    public const int MaxAreaPxFieldNumber = 4;
-    private long maxAreaPx_;
+    /// <summary>Field number for the "max_area_px2" field.</summary>
+    public const int MaxAreaPx2FieldNumber = 4;
+    private long maxAreaPx2_;
     /// <summary>
-    /// Largest area in square pixels.
+    /// Largest area, in px².
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public long MaxAreaPx {
-      get { return maxAreaPx_; }
+    public long MaxAreaPx2 {
+      get { return maxAreaPx2_; }
       set {
-        maxAreaPx_ = value;
+        maxAreaPx2_ = value;
       }
     }
 
@@ -1980,7 +2489,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int MaxControlsFieldNumber = 8;
     private int maxControls_;
     /// <summary>
-    /// Most ControlNets in one job.
+    /// Most ControlNets and T2I adapters in one job. 0: none are served.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1995,7 +2504,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int MaxLorasFieldNumber = 9;
     private int maxLoras_;
     /// <summary>
-    /// Most LoRAs in one job.
+    /// Most LoRAs in one job. 0: none are served.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2021,6 +2530,21 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "max_request_inline_bytes" field.</summary>
+    public const int MaxRequestInlineBytesFieldNumber = 11;
+    private long maxRequestInlineBytes_;
+    /// <summary>
+    /// Most bytes of all images inside a request together; more are blobs.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxRequestInlineBytes {
+      get { return maxRequestInlineBytes_; }
+      set {
+        maxRequestInlineBytes_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2039,13 +2563,14 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MinEdgePx != other.MinEdgePx) return false;
       if (MaxEdgePx != other.MaxEdgePx) return false;
       if (EdgeMultiplePx != other.EdgeMultiplePx) return false;
-      if (MaxAreaPx != other.MaxAreaPx) return false;
+      if (MaxAreaPx2 != other.MaxAreaPx2) return false;
       if (MaxSteps != other.MaxSteps) return false;
       if (MaxImageCount != other.MaxImageCount) return false;
       if (MaxPromptBytes != other.MaxPromptBytes) return false;
       if (MaxControls != other.MaxControls) return false;
       if (MaxLoras != other.MaxLoras) return false;
       if (MaxInlineBytes != other.MaxInlineBytes) return false;
+      if (MaxRequestInlineBytes != other.MaxRequestInlineBytes) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2056,13 +2581,14 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MinEdgePx != 0) hash ^= MinEdgePx.GetHashCode();
       if (MaxEdgePx != 0) hash ^= MaxEdgePx.GetHashCode();
       if (EdgeMultiplePx != 0) hash ^= EdgeMultiplePx.GetHashCode();
-      if (MaxAreaPx != 0L) hash ^= MaxAreaPx.GetHashCode();
+      if (MaxAreaPx2 != 0L) hash ^= MaxAreaPx2.GetHashCode();
       if (MaxSteps != 0) hash ^= MaxSteps.GetHashCode();
       if (MaxImageCount != 0) hash ^= MaxImageCount.GetHashCode();
       if (MaxPromptBytes != 0L) hash ^= MaxPromptBytes.GetHashCode();
       if (MaxControls != 0) hash ^= MaxControls.GetHashCode();
       if (MaxLoras != 0) hash ^= MaxLoras.GetHashCode();
       if (MaxInlineBytes != 0L) hash ^= MaxInlineBytes.GetHashCode();
+      if (MaxRequestInlineBytes != 0L) hash ^= MaxRequestInlineBytes.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2093,9 +2619,9 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(24);
         output.WriteInt32(EdgeMultiplePx);
       }
-      if (MaxAreaPx != 0L) {
+      if (MaxAreaPx2 != 0L) {
         output.WriteRawTag(32);
-        output.WriteInt64(MaxAreaPx);
+        output.WriteInt64(MaxAreaPx2);
       }
       if (MaxSteps != 0) {
         output.WriteRawTag(40);
@@ -2120,6 +2646,10 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MaxInlineBytes != 0L) {
         output.WriteRawTag(80);
         output.WriteInt64(MaxInlineBytes);
+      }
+      if (MaxRequestInlineBytes != 0L) {
+        output.WriteRawTag(88);
+        output.WriteInt64(MaxRequestInlineBytes);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -2143,9 +2673,9 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(24);
         output.WriteInt32(EdgeMultiplePx);
       }
-      if (MaxAreaPx != 0L) {
+      if (MaxAreaPx2 != 0L) {
         output.WriteRawTag(32);
-        output.WriteInt64(MaxAreaPx);
+        output.WriteInt64(MaxAreaPx2);
       }
       if (MaxSteps != 0) {
         output.WriteRawTag(40);
@@ -2171,6 +2701,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(80);
         output.WriteInt64(MaxInlineBytes);
       }
+      if (MaxRequestInlineBytes != 0L) {
+        output.WriteRawTag(88);
+        output.WriteInt64(MaxRequestInlineBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2190,8 +2724,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (EdgeMultiplePx != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(EdgeMultiplePx);
       }
-      if (MaxAreaPx != 0L) {
-        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxAreaPx);
+      if (MaxAreaPx2 != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxAreaPx2);
       }
       if (MaxSteps != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxSteps);
@@ -2210,6 +2744,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (MaxInlineBytes != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxInlineBytes);
+      }
+      if (MaxRequestInlineBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxRequestInlineBytes);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2232,8 +2769,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.EdgeMultiplePx != 0) {
         EdgeMultiplePx = other.EdgeMultiplePx;
       }
-      if (other.MaxAreaPx != 0L) {
-        MaxAreaPx = other.MaxAreaPx;
+      if (other.MaxAreaPx2 != 0L) {
+        MaxAreaPx2 = other.MaxAreaPx2;
       }
       if (other.MaxSteps != 0) {
         MaxSteps = other.MaxSteps;
@@ -2252,6 +2789,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (other.MaxInlineBytes != 0L) {
         MaxInlineBytes = other.MaxInlineBytes;
+      }
+      if (other.MaxRequestInlineBytes != 0L) {
+        MaxRequestInlineBytes = other.MaxRequestInlineBytes;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2285,7 +2825,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 32: {
-            MaxAreaPx = input.ReadInt64();
+            MaxAreaPx2 = input.ReadInt64();
             break;
           }
           case 40: {
@@ -2310,6 +2850,10 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 80: {
             MaxInlineBytes = input.ReadInt64();
+            break;
+          }
+          case 88: {
+            MaxRequestInlineBytes = input.ReadInt64();
             break;
           }
         }
@@ -2344,7 +2888,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 32: {
-            MaxAreaPx = input.ReadInt64();
+            MaxAreaPx2 = input.ReadInt64();
             break;
           }
           case 40: {
@@ -2369,6 +2913,10 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 80: {
             MaxInlineBytes = input.ReadInt64();
+            break;
+          }
+          case 88: {
+            MaxRequestInlineBytes = input.ReadInt64();
             break;
           }
         }

@@ -52,7 +52,10 @@ namespace DeviceOps.Api.Inference.V1 {
             "CG1vZGVsX2lkGAEgASgJIi0KGVNlZ21lbnRhdGlvblByZXByb2Nlc3NpbmcS",
             "EAoIbW9kZWxfaWQYASABKAkiSAoYTGluZVNlZ21lbnRQcmVwcm9jZXNzaW5n",
             "EhoKDW1pbl9sZW5ndGhfcHgYASABKAVIAIgBAUIQCg5fbWluX2xlbmd0aF9w",
-            "eCLxBAoUQ29udHJvbFByZXByb2Nlc3NpbmcSOwoFY2FubnkYASABKAsyKi5k",
+            "eCI5ChFUaWxlUHJlcHJvY2Vzc2luZxIWCglkb3duc2NhbGUYASABKAFIAIgB",
+            "AUIMCgpfZG93bnNjYWxlIhYKFElucGFpbnRQcmVwcm9jZXNzaW5nIjIKFFNo",
+            "dWZmbGVQcmVwcm9jZXNzaW5nEhEKBHNlZWQYASABKANIAIgBAUIHCgVfc2Vl",
+            "ZCKuBgoUQ29udHJvbFByZXByb2Nlc3NpbmcSOwoFY2FubnkYASABKAsyKi5k",
             "ZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNhbm55UHJlcHJvY2Vzc2luZ0gAEjsK",
             "BWRlcHRoGAIgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXB0aFBy",
             "ZXByb2Nlc3NpbmdIABI5CgRwb3NlGAMgASgLMikuZGV2aWNlb3BzLmluZmVy",
@@ -65,38 +68,67 @@ namespace DeviceOps.Api.Inference.V1 {
             "Tm9ybWFsUHJlcHJvY2Vzc2luZ0gAEkkKDHNlZ21lbnRhdGlvbhgIIAEoCzIx",
             "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuU2VnbWVudGF0aW9uUHJlcHJvY2Vz",
             "c2luZ0gAEkkKDWxpbmVfc2VnbWVudHMYCSABKAsyMC5kZXZpY2VvcHMuaW5m",
-            "ZXJlbmNlLnYxLkxpbmVTZWdtZW50UHJlcHJvY2Vzc2luZ0gAQgYKBGtpbmQi",
-            "gAMKDENvbnRyb2xJbnB1dBIQCghtb2RlbF9pZBgBIAEoCRIuCgVpbWFnZRgC",
-            "IAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dBJDCg1wcmVw",
-            "cm9jZXNzaW5nGAMgASgLMiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Db250",
-            "cm9sUHJlcHJvY2Vzc2luZxIUCgxjb250cm9sX3R5cGUYBCABKAkSEwoGd2Vp",
-            "Z2h0GAUgASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFIAYgBARIWCgll",
-            "bmRfcmF0aW8YByABKAFIAogBARI3CgdiYWxhbmNlGAggASgOMiYuZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5Db250cm9sQmFsYW5jZRIqCgNmaXQYCSABKA4y",
-            "HS5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlRml0QgkKB193ZWlnaHRCDgoM",
-            "X3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8i8AEKC0ltYWdlUHJvbXB0EhAK",
-            "CG1vZGVsX2lkGAEgASgJEi4KBWltYWdlGAIgASgLMh8uZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5JbWFnZUlucHV0EhMKBndlaWdodBgDIAEoAUgAiAEBEhgKC3N0",
-            "YXJ0X3JhdGlvGAQgASgBSAGIAQESFgoJZW5kX3JhdGlvGAUgASgBSAKIAQES",
-            "LwoGcmVnaW9uGAYgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlu",
-            "cHV0QgkKB193ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8i",
-            "dwoJTG9yYUlucHV0EhAKCG1vZGVsX2lkGAEgASgJEhMKBndlaWdodBgCIAEo",
-            "AUgAiAEBEiAKE3RleHRfZW5jb2Rlcl93ZWlnaHQYAyABKAFIAYgBAUIJCgdf",
-            "d2VpZ2h0QhYKFF90ZXh0X2VuY29kZXJfd2VpZ2h0IlgKFVRleHR1YWxJbnZl",
-            "cnNpb25JbnB1dBIQCghtb2RlbF9pZBgBIAEoCRINCgV0b2tlbhgCIAEoCRIT",
-            "CgZ3ZWlnaHQYAyABKAFIAIgBAUIJCgdfd2VpZ2h0Km0KCU1hc2tCbGVuZBIa",
-            "ChZNQVNLX0JMRU5EX1VOU1BFQ0lGSUVEEAASEwoPTUFTS19CTEVORF9OT05F",
-            "EAESFgoSTUFTS19CTEVORF9GRUFUSEVSEAISFwoTTUFTS19CTEVORF9HQVVT",
-            "U0lBThADKmYKCE1hc2tGaWxsEhkKFU1BU0tfRklMTF9VTlNQRUNJRklFRBAA",
-            "EhYKEk1BU0tfRklMTF9PUklHSU5BTBABEhMKD01BU0tfRklMTF9OT0lTRRAC",
-            "EhIKDk1BU0tfRklMTF9FREdFEAMqhAEKDkNvbnRyb2xCYWxhbmNlEh8KG0NP",
-            "TlRST0xfQkFMQU5DRV9VTlNQRUNJRklFRBAAEhgKFENPTlRST0xfQkFMQU5D",
-            "RV9FVkVOEAESGgoWQ09OVFJPTF9CQUxBTkNFX1BST01QVBACEhsKF0NPTlRS",
-            "T0xfQkFMQU5DRV9DT05UUk9MEANCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJl",
-            "bmNlLlYxYgZwcm90bzM="));
+            "ZXJlbmNlLnYxLkxpbmVTZWdtZW50UHJlcHJvY2Vzc2luZ0gAEjkKBHRpbGUY",
+            "CiABKAsyKS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlRpbGVQcmVwcm9jZXNz",
+            "aW5nSAASPwoHaW5wYWludBgLIAEoCzIsLmRldmljZW9wcy5pbmZlcmVuY2Uu",
+            "djEuSW5wYWludFByZXByb2Nlc3NpbmdIABI/CgdzaHVmZmxlGAwgASgLMiwu",
+            "ZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TaHVmZmxlUHJlcHJvY2Vzc2luZ0gA",
+            "QgYKBGtpbmQisQMKDENvbnRyb2xJbnB1dBIQCghtb2RlbF9pZBgBIAEoCRIu",
+            "CgVpbWFnZRgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1",
+            "dBJDCg1wcmVwcm9jZXNzaW5nGAMgASgLMiwuZGV2aWNlb3BzLmluZmVyZW5j",
+            "ZS52MS5Db250cm9sUHJlcHJvY2Vzc2luZxIUCgxjb250cm9sX3R5cGUYBCAB",
+            "KAkSEwoGd2VpZ2h0GAUgASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFI",
+            "AYgBARIWCgllbmRfcmF0aW8YByABKAFIAogBARI3CgdiYWxhbmNlGAggASgO",
+            "MiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Db250cm9sQmFsYW5jZRIqCgNm",
+            "aXQYCSABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlRml0Ei8KBnJl",
+            "Z2lvbhgKIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dEIJ",
+            "Cgdfd2VpZ2h0Qg4KDF9zdGFydF9yYXRpb0IMCgpfZW5kX3JhdGlvIuECCgtJ",
+            "bWFnZVByb21wdBIQCghtb2RlbF9pZBgBIAEoCRIvCgZpbWFnZXMYAiADKAsy",
+            "Hy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSEwoGd2VpZ2h0GAMg",
+            "ASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBCABKAFIAYgBARIWCgllbmRfcmF0",
+            "aW8YBSABKAFIAogBARIvCgZyZWdpb24YBiABKAsyHy5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkltYWdlSW5wdXQSNQoEbW9kZRgHIAEoDjInLmRldmljZW9wcy5p",
+            "bmZlcmVuY2UudjEuSW1hZ2VQcm9tcHRNb2RlEjcKDm5lZ2F0aXZlX2ltYWdl",
+            "GAggASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0QgkKB193",
+            "ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8iYgoTTG9yYUNv",
+            "bXBvbmVudFdlaWdodBIUCgxjb21wb25lbnRfaWQYASABKAkSEwoGd2VpZ2h0",
+            "GAIgASgBSACIAQESFQoNYmxvY2tfd2VpZ2h0cxgDIAMoAUIJCgdfd2VpZ2h0",
+            "ItUBCglMb3JhSW5wdXQSEAoIbW9kZWxfaWQYASABKAkSEwoGd2VpZ2h0GAIg",
+            "ASgBSACIAQESRgoRY29tcG9uZW50X3dlaWdodHMYAyADKAsyKy5kZXZpY2Vv",
+            "cHMuaW5mZXJlbmNlLnYxLkxvcmFDb21wb25lbnRXZWlnaHQSGAoLc3RhcnRf",
+            "cmF0aW8YBCABKAFIAYgBARIWCgllbmRfcmF0aW8YBSABKAFIAogBAUIJCgdf",
+            "d2VpZ2h0Qg4KDF9zdGFydF9yYXRpb0IMCgpfZW5kX3JhdGlvIlgKFVRleHR1",
+            "YWxJbnZlcnNpb25JbnB1dBIQCghtb2RlbF9pZBgBIAEoCRINCgV0b2tlbhgC",
+            "IAEoCRITCgZ3ZWlnaHQYAyABKAFIAIgBAUIJCgdfd2VpZ2h0ImwKDlJlZmVy",
+            "ZW5jZUltYWdlEi4KBWltYWdlGAEgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5JbWFnZUlucHV0EioKA2ZpdBgCIAEoDjIdLmRldmljZW9wcy5jb21tb24u",
+            "djEuSW1hZ2VGaXQiUwoLSW1hZ2VSZWdpb24SDwoHbGVmdF9weBgBIAEoBRIO",
+            "CgZ0b3BfcHgYAiABKAUSEAoId2lkdGhfcHgYAyABKAUSEQoJaGVpZ2h0X3B4",
+            "GAQgASgFIs8CCg5SZWdpb25hbFByb21wdBIvCgRtYXNrGAEgASgLMh8uZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0SAASOAoJcmVjdGFuZ2xlGAIg",
+            "ASgLMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5JbWFnZVJlZ2lvbkgAEg4K",
+            "BnByb21wdBgDIAEoCRIXCg9uZWdhdGl2ZV9wcm9tcHQYBCABKAkSEwoGd2Vp",
+            "Z2h0GAUgASgBSAGIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFIAogBARIWCgll",
+            "bmRfcmF0aW8YByABKAFIA4gBARIwCgVsb3JhcxgIIAMoCzIhLmRldmljZW9w",
+            "cy5pbmZlcmVuY2UudjEuTG9yYUlucHV0QgcKBXBsYWNlQgkKB193ZWlnaHRC",
+            "DgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8iQgoLTGF0ZW50SW5wdXQS",
+            "DwoHYmxvYl9pZBgBIAEoCRIVCghzdHJlbmd0aBgCIAEoAUgAiAEBQgsKCV9z",
+            "dHJlbmd0aCptCglNYXNrQmxlbmQSGgoWTUFTS19CTEVORF9VTlNQRUNJRklF",
+            "RBAAEhMKD01BU0tfQkxFTkRfTk9ORRABEhYKEk1BU0tfQkxFTkRfRkVBVEhF",
+            "UhACEhcKE01BU0tfQkxFTkRfR0FVU1NJQU4QAypmCghNYXNrRmlsbBIZChVN",
+            "QVNLX0ZJTExfVU5TUEVDSUZJRUQQABIWChJNQVNLX0ZJTExfT1JJR0lOQUwQ",
+            "ARITCg9NQVNLX0ZJTExfTk9JU0UQAhISCg5NQVNLX0ZJTExfRURHRRADKoQB",
+            "Cg5Db250cm9sQmFsYW5jZRIfChtDT05UUk9MX0JBTEFOQ0VfVU5TUEVDSUZJ",
+            "RUQQABIYChRDT05UUk9MX0JBTEFOQ0VfRVZFThABEhoKFkNPTlRST0xfQkFM",
+            "QU5DRV9QUk9NUFQQAhIbChdDT05UUk9MX0JBTEFOQ0VfQ09OVFJPTBADKrkB",
+            "Cg9JbWFnZVByb21wdE1vZGUSIQodSU1BR0VfUFJPTVBUX01PREVfVU5TUEVD",
+            "SUZJRUQQABInCiNJTUFHRV9QUk9NUFRfTU9ERV9DT05URU5UX0FORF9TVFlM",
+            "RRABEhsKF0lNQUdFX1BST01QVF9NT0RFX1NUWUxFEAISIQodSU1BR0VfUFJP",
+            "TVBUX01PREVfQ09NUE9TSVRJT04QAxIaChZJTUFHRV9QUk9NUFRfTU9ERV9G",
+            "QUNFEARCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.MaskBlend), typeof(global::DeviceOps.Api.Inference.V1.MaskFill), typeof(global::DeviceOps.Api.Inference.V1.ControlBalance), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.MaskBlend), typeof(global::DeviceOps.Api.Inference.V1.MaskFill), typeof(global::DeviceOps.Api.Inference.V1.ControlBalance), typeof(global::DeviceOps.Api.Inference.V1.ImagePromptMode), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InitImage), global::DeviceOps.Api.Inference.V1.InitImage.Parser, new[]{ "Image", "Strength", "Fit" }, new[]{ "Strength" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InpaintMask), global::DeviceOps.Api.Inference.V1.InpaintMask.Parser, new[]{ "Image", "BlurPx", "DilationPx", "Invert", "Blend", "Fill", "ZoomToMask", "ZoomPaddingPx" }, new[]{ "BlurPx", "ZoomPaddingPx" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.Outpaint), global::DeviceOps.Api.Inference.V1.Outpaint.Parser, new[]{ "LeftPx", "TopPx", "RightPx", "BottomPx", "OverlapPx", "Fill" }, new[]{ "OverlapPx" }, null, null, null),
@@ -109,11 +141,19 @@ namespace DeviceOps.Api.Inference.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.NormalPreprocessing), global::DeviceOps.Api.Inference.V1.NormalPreprocessing.Parser, new[]{ "ModelId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SegmentationPreprocessing), global::DeviceOps.Api.Inference.V1.SegmentationPreprocessing.Parser, new[]{ "ModelId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LineSegmentPreprocessing), global::DeviceOps.Api.Inference.V1.LineSegmentPreprocessing.Parser, new[]{ "MinLengthPx" }, new[]{ "MinLengthPx" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ControlPreprocessing), global::DeviceOps.Api.Inference.V1.ControlPreprocessing.Parser, new[]{ "Canny", "Depth", "Pose", "Scribble", "SoftEdge", "LineArt", "Normal", "Segmentation", "LineSegments" }, new[]{ "Kind" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ControlInput), global::DeviceOps.Api.Inference.V1.ControlInput.Parser, new[]{ "ModelId", "Image", "Preprocessing", "ControlType", "Weight", "StartRatio", "EndRatio", "Balance", "Fit" }, new[]{ "Weight", "StartRatio", "EndRatio" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ImagePrompt), global::DeviceOps.Api.Inference.V1.ImagePrompt.Parser, new[]{ "ModelId", "Image", "Weight", "StartRatio", "EndRatio", "Region" }, new[]{ "Weight", "StartRatio", "EndRatio" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LoraInput), global::DeviceOps.Api.Inference.V1.LoraInput.Parser, new[]{ "ModelId", "Weight", "TextEncoderWeight" }, new[]{ "Weight", "TextEncoderWeight" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.TextualInversionInput), global::DeviceOps.Api.Inference.V1.TextualInversionInput.Parser, new[]{ "ModelId", "Token", "Weight" }, new[]{ "Weight" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.TilePreprocessing), global::DeviceOps.Api.Inference.V1.TilePreprocessing.Parser, new[]{ "Downscale" }, new[]{ "Downscale" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InpaintPreprocessing), global::DeviceOps.Api.Inference.V1.InpaintPreprocessing.Parser, null, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ShufflePreprocessing), global::DeviceOps.Api.Inference.V1.ShufflePreprocessing.Parser, new[]{ "Seed" }, new[]{ "Seed" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ControlPreprocessing), global::DeviceOps.Api.Inference.V1.ControlPreprocessing.Parser, new[]{ "Canny", "Depth", "Pose", "Scribble", "SoftEdge", "LineArt", "Normal", "Segmentation", "LineSegments", "Tile", "Inpaint", "Shuffle" }, new[]{ "Kind" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ControlInput), global::DeviceOps.Api.Inference.V1.ControlInput.Parser, new[]{ "ModelId", "Image", "Preprocessing", "ControlType", "Weight", "StartRatio", "EndRatio", "Balance", "Fit", "Region" }, new[]{ "Weight", "StartRatio", "EndRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ImagePrompt), global::DeviceOps.Api.Inference.V1.ImagePrompt.Parser, new[]{ "ModelId", "Images", "Weight", "StartRatio", "EndRatio", "Region", "Mode", "NegativeImage" }, new[]{ "Weight", "StartRatio", "EndRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LoraComponentWeight), global::DeviceOps.Api.Inference.V1.LoraComponentWeight.Parser, new[]{ "ComponentId", "Weight", "BlockWeights" }, new[]{ "Weight" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LoraInput), global::DeviceOps.Api.Inference.V1.LoraInput.Parser, new[]{ "ModelId", "Weight", "ComponentWeights", "StartRatio", "EndRatio" }, new[]{ "Weight", "StartRatio", "EndRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.TextualInversionInput), global::DeviceOps.Api.Inference.V1.TextualInversionInput.Parser, new[]{ "ModelId", "Token", "Weight" }, new[]{ "Weight" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ReferenceImage), global::DeviceOps.Api.Inference.V1.ReferenceImage.Parser, new[]{ "Image", "Fit" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ImageRegion), global::DeviceOps.Api.Inference.V1.ImageRegion.Parser, new[]{ "LeftPx", "TopPx", "WidthPx", "HeightPx" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.RegionalPrompt), global::DeviceOps.Api.Inference.V1.RegionalPrompt.Parser, new[]{ "Mask", "Rectangle", "Prompt", "NegativePrompt", "Weight", "StartRatio", "EndRatio", "Loras" }, new[]{ "Place", "Weight", "StartRatio", "EndRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LatentInput), global::DeviceOps.Api.Inference.V1.LatentInput.Parser, new[]{ "BlobId", "Strength" }, new[]{ "Strength" }, null, null, null)
           }));
     }
     #endregion
@@ -165,7 +205,7 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// Who wins where prompt and control map disagree.
+  /// Which side wins where prompt and control map disagree. A1111: control mode.
   /// </summary>
   public enum ControlBalance {
     /// <summary>
@@ -184,6 +224,32 @@ namespace DeviceOps.Api.Inference.V1 {
     /// The control map.
     /// </summary>
     [pbr::OriginalName("CONTROL_BALANCE_CONTROL")] Control = 3,
+  }
+
+  /// <summary>
+  /// What an IP-Adapter takes from its pictures.
+  /// </summary>
+  public enum ImagePromptMode {
+    /// <summary>
+    /// Not said: CONTENT_AND_STYLE, or FACE for an adapter made for faces.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_PROMPT_MODE_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// All of it.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_PROMPT_MODE_CONTENT_AND_STYLE")] ContentAndStyle = 1,
+    /// <summary>
+    /// Colours, materials and manner, not what is shown.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_PROMPT_MODE_STYLE")] Style = 2,
+    /// <summary>
+    /// Where things stand, not how they look.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_PROMPT_MODE_COMPOSITION")] Composition = 3,
+    /// <summary>
+    /// The face. Only for adapters made for faces: else MODEL_INCOMPATIBLE.
+    /// </summary>
+    [pbr::OriginalName("IMAGE_PROMPT_MODE_FACE")] Face = 4,
   }
 
   #endregion
@@ -245,7 +311,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ImageFieldNumber = 1;
     private global::DeviceOps.Api.Common.V1.ImageInput image_;
     /// <summary>
-    /// The picture. Must be set.
+    /// The picture. Must be set. Transparent parts are taken as over white.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -262,8 +328,8 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double strength_;
     /// <summary>
-    /// How much of it is made anew, 0..1: 0 gives it back as it is, 1 keeps nothing. Absent: 0.75. With outpainting it counts inside the
-    /// old edges alone.
+    /// Denoising strength: how much of it is made anew, 0..1. ⌈steps × strength⌉ of the steps are computed: 0 computes none and gives the
+    /// picture back, 1 keeps nothing of it. Absent: 0.75. With outpainting it counts inside the old edges alone. A1111: denoising strength.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -579,7 +645,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int blurPx_;
     /// <summary>
-    /// Width of the ramp at the mask's edge, 0..50 px. Absent: 8.
+    /// Width of the ramp at the mask's edge, 0..50 px. Absent: 8. A1111: mask blur.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -667,7 +733,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ZoomToMaskFieldNumber = 7;
     private bool zoomToMask_;
     /// <summary>
-    /// True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail. Default:
+    /// True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail. A1111: only masked. Default:
     /// false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3472,7 +3538,614 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// How to make a control map from an ordinary picture.
+  /// The picture itself, for ControlNets that add detail tile by tile.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class TilePreprocessing : pb::IMessage<TilePreprocessing>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<TilePreprocessing> _parser = new pb::MessageParser<TilePreprocessing>(() => new TilePreprocessing());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<TilePreprocessing> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[12]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TilePreprocessing() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TilePreprocessing(TilePreprocessing other) : this() {
+      _hasBits0 = other._hasBits0;
+      downscale_ = other.downscale_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public TilePreprocessing Clone() {
+      return new TilePreprocessing(this);
+    }
+
+    /// <summary>Field number for the "downscale" field.</summary>
+    public const int DownscaleFieldNumber = 1;
+    private readonly static double DownscaleDefaultValue = 0D;
+
+    private double downscale_;
+    /// <summary>
+    /// How much smaller the picture is made first, 1..8, which takes its fine detail away. Absent: 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double Downscale {
+      get { if ((_hasBits0 & 1) != 0) { return downscale_; } else { return DownscaleDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        downscale_ = value;
+      }
+    }
+    /// <summary>Gets whether the "downscale" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasDownscale {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "downscale" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearDownscale() {
+      _hasBits0 &= ~1;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as TilePreprocessing);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(TilePreprocessing other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Downscale, other.Downscale)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (HasDownscale) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Downscale);
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (HasDownscale) {
+        output.WriteRawTag(9);
+        output.WriteDouble(Downscale);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (HasDownscale) {
+        output.WriteRawTag(9);
+        output.WriteDouble(Downscale);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (HasDownscale) {
+        size += 1 + 8;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(TilePreprocessing other) {
+      if (other == null) {
+        return;
+      }
+      if (other.HasDownscale) {
+        Downscale = other.Downscale;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 9: {
+            Downscale = input.ReadDouble();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 9: {
+            Downscale = input.ReadDouble();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The picture with the masked part marked as missing, for ControlNets that inpaint. Takes the generation's `mask`; without one:
+  /// UNSUPPORTED_COMBINATION.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class InpaintPreprocessing : pb::IMessage<InpaintPreprocessing>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<InpaintPreprocessing> _parser = new pb::MessageParser<InpaintPreprocessing>(() => new InpaintPreprocessing());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<InpaintPreprocessing> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[13]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public InpaintPreprocessing() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public InpaintPreprocessing(InpaintPreprocessing other) : this() {
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public InpaintPreprocessing Clone() {
+      return new InpaintPreprocessing(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as InpaintPreprocessing);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(InpaintPreprocessing other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(InpaintPreprocessing other) {
+      if (other == null) {
+        return;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The picture's parts shuffled, which keeps colours and textures and no layout.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ShufflePreprocessing : pb::IMessage<ShufflePreprocessing>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ShufflePreprocessing> _parser = new pb::MessageParser<ShufflePreprocessing>(() => new ShufflePreprocessing());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ShufflePreprocessing> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[14]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ShufflePreprocessing() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ShufflePreprocessing(ShufflePreprocessing other) : this() {
+      _hasBits0 = other._hasBits0;
+      seed_ = other.seed_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ShufflePreprocessing Clone() {
+      return new ShufflePreprocessing(this);
+    }
+
+    /// <summary>Field number for the "seed" field.</summary>
+    public const int SeedFieldNumber = 1;
+    private readonly static long SeedDefaultValue = 0L;
+
+    private long seed_;
+    /// <summary>
+    /// Seed of the shuffle. Absent: the picture's own seed.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long Seed {
+      get { if ((_hasBits0 & 1) != 0) { return seed_; } else { return SeedDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        seed_ = value;
+      }
+    }
+    /// <summary>Gets whether the "seed" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasSeed {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "seed" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearSeed() {
+      _hasBits0 &= ~1;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ShufflePreprocessing);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ShufflePreprocessing other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Seed != other.Seed) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (HasSeed) hash ^= Seed.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (HasSeed) {
+        output.WriteRawTag(8);
+        output.WriteInt64(Seed);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (HasSeed) {
+        output.WriteRawTag(8);
+        output.WriteInt64(Seed);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (HasSeed) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(Seed);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ShufflePreprocessing other) {
+      if (other == null) {
+        return;
+      }
+      if (other.HasSeed) {
+        Seed = other.Seed;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            Seed = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            Seed = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// How to make a control map from an ordinary picture. GetInferenceCapabilities tells which are available and what the others lack.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ControlPreprocessing : pb::IMessage<ControlPreprocessing>
@@ -3489,7 +4162,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[12]; }
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[15]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3536,6 +4209,15 @@ namespace DeviceOps.Api.Inference.V1 {
           break;
         case KindOneofCase.LineSegments:
           LineSegments = other.LineSegments.Clone();
+          break;
+        case KindOneofCase.Tile:
+          Tile = other.Tile.Clone();
+          break;
+        case KindOneofCase.Inpaint:
+          Inpaint = other.Inpaint.Clone();
+          break;
+        case KindOneofCase.Shuffle:
+          Shuffle = other.Shuffle.Clone();
           break;
       }
 
@@ -3683,6 +4365,51 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "tile" field.</summary>
+    public const int TileFieldNumber = 10;
+    /// <summary>
+    /// The picture itself.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.TilePreprocessing Tile {
+      get { return kindCase_ == KindOneofCase.Tile ? (global::DeviceOps.Api.Inference.V1.TilePreprocessing) kind_ : null; }
+      set {
+        kind_ = value;
+        kindCase_ = value == null ? KindOneofCase.None : KindOneofCase.Tile;
+      }
+    }
+
+    /// <summary>Field number for the "inpaint" field.</summary>
+    public const int InpaintFieldNumber = 11;
+    /// <summary>
+    /// The picture with its masked part missing.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.InpaintPreprocessing Inpaint {
+      get { return kindCase_ == KindOneofCase.Inpaint ? (global::DeviceOps.Api.Inference.V1.InpaintPreprocessing) kind_ : null; }
+      set {
+        kind_ = value;
+        kindCase_ = value == null ? KindOneofCase.None : KindOneofCase.Inpaint;
+      }
+    }
+
+    /// <summary>Field number for the "shuffle" field.</summary>
+    public const int ShuffleFieldNumber = 12;
+    /// <summary>
+    /// Shuffled parts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.ShufflePreprocessing Shuffle {
+      get { return kindCase_ == KindOneofCase.Shuffle ? (global::DeviceOps.Api.Inference.V1.ShufflePreprocessing) kind_ : null; }
+      set {
+        kind_ = value;
+        kindCase_ = value == null ? KindOneofCase.None : KindOneofCase.Shuffle;
+      }
+    }
+
     private object kind_;
     /// <summary>Enum of possible cases for the "kind" oneof.</summary>
     public enum KindOneofCase {
@@ -3696,6 +4423,9 @@ namespace DeviceOps.Api.Inference.V1 {
       Normal = 7,
       Segmentation = 8,
       LineSegments = 9,
+      Tile = 10,
+      Inpaint = 11,
+      Shuffle = 12,
     }
     private KindOneofCase kindCase_ = KindOneofCase.None;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3735,6 +4465,9 @@ namespace DeviceOps.Api.Inference.V1 {
       if (!object.Equals(Normal, other.Normal)) return false;
       if (!object.Equals(Segmentation, other.Segmentation)) return false;
       if (!object.Equals(LineSegments, other.LineSegments)) return false;
+      if (!object.Equals(Tile, other.Tile)) return false;
+      if (!object.Equals(Inpaint, other.Inpaint)) return false;
+      if (!object.Equals(Shuffle, other.Shuffle)) return false;
       if (KindCase != other.KindCase) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -3752,6 +4485,9 @@ namespace DeviceOps.Api.Inference.V1 {
       if (kindCase_ == KindOneofCase.Normal) hash ^= Normal.GetHashCode();
       if (kindCase_ == KindOneofCase.Segmentation) hash ^= Segmentation.GetHashCode();
       if (kindCase_ == KindOneofCase.LineSegments) hash ^= LineSegments.GetHashCode();
+      if (kindCase_ == KindOneofCase.Tile) hash ^= Tile.GetHashCode();
+      if (kindCase_ == KindOneofCase.Inpaint) hash ^= Inpaint.GetHashCode();
+      if (kindCase_ == KindOneofCase.Shuffle) hash ^= Shuffle.GetHashCode();
       hash ^= (int) kindCase_;
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -3807,6 +4543,18 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(LineSegments);
       }
+      if (kindCase_ == KindOneofCase.Tile) {
+        output.WriteRawTag(82);
+        output.WriteMessage(Tile);
+      }
+      if (kindCase_ == KindOneofCase.Inpaint) {
+        output.WriteRawTag(90);
+        output.WriteMessage(Inpaint);
+      }
+      if (kindCase_ == KindOneofCase.Shuffle) {
+        output.WriteRawTag(98);
+        output.WriteMessage(Shuffle);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3853,6 +4601,18 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(LineSegments);
       }
+      if (kindCase_ == KindOneofCase.Tile) {
+        output.WriteRawTag(82);
+        output.WriteMessage(Tile);
+      }
+      if (kindCase_ == KindOneofCase.Inpaint) {
+        output.WriteRawTag(90);
+        output.WriteMessage(Inpaint);
+      }
+      if (kindCase_ == KindOneofCase.Shuffle) {
+        output.WriteRawTag(98);
+        output.WriteMessage(Shuffle);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3889,6 +4649,15 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (kindCase_ == KindOneofCase.LineSegments) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(LineSegments);
+      }
+      if (kindCase_ == KindOneofCase.Tile) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Tile);
+      }
+      if (kindCase_ == KindOneofCase.Inpaint) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Inpaint);
+      }
+      if (kindCase_ == KindOneofCase.Shuffle) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Shuffle);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -3957,6 +4726,24 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           LineSegments.MergeFrom(other.LineSegments);
           break;
+        case KindOneofCase.Tile:
+          if (Tile == null) {
+            Tile = new global::DeviceOps.Api.Inference.V1.TilePreprocessing();
+          }
+          Tile.MergeFrom(other.Tile);
+          break;
+        case KindOneofCase.Inpaint:
+          if (Inpaint == null) {
+            Inpaint = new global::DeviceOps.Api.Inference.V1.InpaintPreprocessing();
+          }
+          Inpaint.MergeFrom(other.Inpaint);
+          break;
+        case KindOneofCase.Shuffle:
+          if (Shuffle == null) {
+            Shuffle = new global::DeviceOps.Api.Inference.V1.ShufflePreprocessing();
+          }
+          Shuffle.MergeFrom(other.Shuffle);
+          break;
       }
 
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -4059,6 +4846,33 @@ namespace DeviceOps.Api.Inference.V1 {
             LineSegments = subBuilder;
             break;
           }
+          case 82: {
+            global::DeviceOps.Api.Inference.V1.TilePreprocessing subBuilder = new global::DeviceOps.Api.Inference.V1.TilePreprocessing();
+            if (kindCase_ == KindOneofCase.Tile) {
+              subBuilder.MergeFrom(Tile);
+            }
+            input.ReadMessage(subBuilder);
+            Tile = subBuilder;
+            break;
+          }
+          case 90: {
+            global::DeviceOps.Api.Inference.V1.InpaintPreprocessing subBuilder = new global::DeviceOps.Api.Inference.V1.InpaintPreprocessing();
+            if (kindCase_ == KindOneofCase.Inpaint) {
+              subBuilder.MergeFrom(Inpaint);
+            }
+            input.ReadMessage(subBuilder);
+            Inpaint = subBuilder;
+            break;
+          }
+          case 98: {
+            global::DeviceOps.Api.Inference.V1.ShufflePreprocessing subBuilder = new global::DeviceOps.Api.Inference.V1.ShufflePreprocessing();
+            if (kindCase_ == KindOneofCase.Shuffle) {
+              subBuilder.MergeFrom(Shuffle);
+            }
+            input.ReadMessage(subBuilder);
+            Shuffle = subBuilder;
+            break;
+          }
         }
       }
     #endif
@@ -4159,6 +4973,33 @@ namespace DeviceOps.Api.Inference.V1 {
             LineSegments = subBuilder;
             break;
           }
+          case 82: {
+            global::DeviceOps.Api.Inference.V1.TilePreprocessing subBuilder = new global::DeviceOps.Api.Inference.V1.TilePreprocessing();
+            if (kindCase_ == KindOneofCase.Tile) {
+              subBuilder.MergeFrom(Tile);
+            }
+            input.ReadMessage(subBuilder);
+            Tile = subBuilder;
+            break;
+          }
+          case 90: {
+            global::DeviceOps.Api.Inference.V1.InpaintPreprocessing subBuilder = new global::DeviceOps.Api.Inference.V1.InpaintPreprocessing();
+            if (kindCase_ == KindOneofCase.Inpaint) {
+              subBuilder.MergeFrom(Inpaint);
+            }
+            input.ReadMessage(subBuilder);
+            Inpaint = subBuilder;
+            break;
+          }
+          case 98: {
+            global::DeviceOps.Api.Inference.V1.ShufflePreprocessing subBuilder = new global::DeviceOps.Api.Inference.V1.ShufflePreprocessing();
+            if (kindCase_ == KindOneofCase.Shuffle) {
+              subBuilder.MergeFrom(Shuffle);
+            }
+            input.ReadMessage(subBuilder);
+            Shuffle = subBuilder;
+            break;
+          }
         }
       }
     }
@@ -4167,7 +5008,7 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A picture that guides the layout, through a ControlNet.
+  /// A picture that guides the layout, through a ControlNet or a T2I adapter.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ControlInput : pb::IMessage<ControlInput>
@@ -4185,7 +5026,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[13]; }
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4215,6 +5056,7 @@ namespace DeviceOps.Api.Inference.V1 {
       endRatio_ = other.endRatio_;
       balance_ = other.balance_;
       fit_ = other.fit_;
+      region_ = other.region_ != null ? other.region_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4228,7 +5070,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ModelIdFieldNumber = 1;
     private string modelId_ = "";
     /// <summary>
-    /// The ControlNet, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty.
+    /// The ControlNet or T2I adapter, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4273,7 +5115,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ControlTypeFieldNumber = 4;
     private string controlType_ = "";
     /// <summary>
-    /// `canny`, `depth` … from GetInferenceCapabilities, for a ControlNet that knows several. Empty: its only one.
+    /// `canny`, `depth`, `tile`, `inpaint`, `shuffle` … from GetInferenceCapabilities, for a ControlNet that knows several. Empty: its only
+    /// one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4290,7 +5133,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double weight_;
     /// <summary>
-    /// How strongly it guides, 0..2. Absent: 1.
+    /// How strongly it guides, 0..10; 0 has no effect. Absent: 1. A1111: control weight. diffusers: `controlnet_conditioning_scale`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4320,7 +5163,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double startRatio_;
     /// <summary>
-    /// Share of the steps after which it begins to guide, 0..1. Absent: 0.
+    /// Share of the steps after which it begins to guide, 0..1. Absent: 0. A1111: starting control step.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4350,7 +5193,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double endRatio_;
     /// <summary>
-    /// Share of the steps after which it stops, 0..1 and more than the start. Absent: 1.
+    /// Share of the steps after which it stops, 0..1 and more than the start. Absent: 1. A1111: ending control step.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4378,7 +5221,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int BalanceFieldNumber = 8;
     private global::DeviceOps.Api.Inference.V1.ControlBalance balance_ = global::DeviceOps.Api.Inference.V1.ControlBalance.Unspecified;
     /// <summary>
-    /// Who wins where it and the prompt disagree.
+    /// Which side wins where it and the prompt disagree.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4401,6 +5244,21 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return fit_; }
       set {
         fit_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "region" field.</summary>
+    public const int RegionFieldNumber = 10;
+    private global::DeviceOps.Api.Common.V1.ImageInput region_;
+    /// <summary>
+    /// Where in the picture it guides: white. Absent: everywhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageInput Region {
+      get { return region_; }
+      set {
+        region_ = value;
       }
     }
 
@@ -4428,6 +5286,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(EndRatio, other.EndRatio)) return false;
       if (Balance != other.Balance) return false;
       if (Fit != other.Fit) return false;
+      if (!object.Equals(Region, other.Region)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4444,6 +5303,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (HasEndRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(EndRatio);
       if (Balance != global::DeviceOps.Api.Inference.V1.ControlBalance.Unspecified) hash ^= Balance.GetHashCode();
       if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
+      if (region_ != null) hash ^= Region.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4498,6 +5358,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(72);
         output.WriteEnum((int) Fit);
       }
+      if (region_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(Region);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4544,6 +5408,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(72);
         output.WriteEnum((int) Fit);
       }
+      if (region_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(Region);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4580,6 +5448,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Fit);
+      }
+      if (region_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Region);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4625,6 +5496,12 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (other.Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
         Fit = other.Fit;
+      }
+      if (other.region_ != null) {
+        if (region_ == null) {
+          Region = new global::DeviceOps.Api.Common.V1.ImageInput();
+        }
+        Region.MergeFrom(other.Region);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4685,6 +5562,13 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 72: {
             Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
+            break;
+          }
+          case 82: {
+            if (region_ == null) {
+              Region = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(Region);
             break;
           }
         }
@@ -4748,6 +5632,13 @@ namespace DeviceOps.Api.Inference.V1 {
             Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
             break;
           }
+          case 82: {
+            if (region_ == null) {
+              Region = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(Region);
+            break;
+          }
         }
       }
     }
@@ -4756,7 +5647,7 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A picture that guides content and style, through an IP-Adapter.
+  /// Pictures that guide content and style, through an IP-Adapter.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ImagePrompt : pb::IMessage<ImagePrompt>
@@ -4774,7 +5665,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4796,11 +5687,13 @@ namespace DeviceOps.Api.Inference.V1 {
     public ImagePrompt(ImagePrompt other) : this() {
       _hasBits0 = other._hasBits0;
       modelId_ = other.modelId_;
-      image_ = other.image_ != null ? other.image_.Clone() : null;
+      images_ = other.images_.Clone();
       weight_ = other.weight_;
       startRatio_ = other.startRatio_;
       endRatio_ = other.endRatio_;
       region_ = other.region_ != null ? other.region_.Clone() : null;
+      mode_ = other.mode_;
+      negativeImage_ = other.negativeImage_ != null ? other.negativeImage_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4825,19 +5718,18 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "image" field.</summary>
-    public const int ImageFieldNumber = 2;
-    private global::DeviceOps.Api.Common.V1.ImageInput image_;
+    /// <summary>Field number for the "images" field.</summary>
+    public const int ImagesFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.ImageInput> _repeated_images_codec
+        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.ImageInput.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput>();
     /// <summary>
-    /// The picture. Must be set.
+    /// The pictures, 1..16; their embeddings are joined.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.ImageInput Image {
-      get { return image_; }
-      set {
-        image_ = value;
-      }
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput> Images {
+      get { return images_; }
     }
 
     /// <summary>Field number for the "weight" field.</summary>
@@ -4846,7 +5738,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double weight_;
     /// <summary>
-    /// How strongly it guides, 0..2. Absent: 1.
+    /// How strongly they guide, 0..10; 0 has no effect. Absent: 1.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4876,7 +5768,835 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double startRatio_;
     /// <summary>
-    /// Share of the steps after which it begins to guide, 0..1. Absent: 0.
+    /// Share of the steps after which they begin to guide, 0..1. Absent: 0.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double StartRatio {
+      get { if ((_hasBits0 & 2) != 0) { return startRatio_; } else { return StartRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 2;
+        startRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "start_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasStartRatio {
+      get { return (_hasBits0 & 2) != 0; }
+    }
+    /// <summary>Clears the value of the "start_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearStartRatio() {
+      _hasBits0 &= ~2;
+    }
+
+    /// <summary>Field number for the "end_ratio" field.</summary>
+    public const int EndRatioFieldNumber = 5;
+    private readonly static double EndRatioDefaultValue = 0D;
+
+    private double endRatio_;
+    /// <summary>
+    /// Share of the steps after which they stop, 0..1 and more than the start. Absent: 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double EndRatio {
+      get { if ((_hasBits0 & 4) != 0) { return endRatio_; } else { return EndRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 4;
+        endRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "end_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasEndRatio {
+      get { return (_hasBits0 & 4) != 0; }
+    }
+    /// <summary>Clears the value of the "end_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearEndRatio() {
+      _hasBits0 &= ~4;
+    }
+
+    /// <summary>Field number for the "region" field.</summary>
+    public const int RegionFieldNumber = 6;
+    private global::DeviceOps.Api.Common.V1.ImageInput region_;
+    /// <summary>
+    /// Where in the picture they count: white. Absent: everywhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageInput Region {
+      get { return region_; }
+      set {
+        region_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "mode" field.</summary>
+    public const int ModeFieldNumber = 7;
+    private global::DeviceOps.Api.Inference.V1.ImagePromptMode mode_ = global::DeviceOps.Api.Inference.V1.ImagePromptMode.Unspecified;
+    /// <summary>
+    /// What is taken from them.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.ImagePromptMode Mode {
+      get { return mode_; }
+      set {
+        mode_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "negative_image" field.</summary>
+    public const int NegativeImageFieldNumber = 8;
+    private global::DeviceOps.Api.Common.V1.ImageInput negativeImage_;
+    /// <summary>
+    /// A picture to lead away from. Absent: none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageInput NegativeImage {
+      get { return negativeImage_; }
+      set {
+        negativeImage_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ImagePrompt);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ImagePrompt other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ModelId != other.ModelId) return false;
+      if(!images_.Equals(other.images_)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Weight, other.Weight)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(StartRatio, other.StartRatio)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(EndRatio, other.EndRatio)) return false;
+      if (!object.Equals(Region, other.Region)) return false;
+      if (Mode != other.Mode) return false;
+      if (!object.Equals(NegativeImage, other.NegativeImage)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
+      hash ^= images_.GetHashCode();
+      if (HasWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Weight);
+      if (HasStartRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StartRatio);
+      if (HasEndRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(EndRatio);
+      if (region_ != null) hash ^= Region.GetHashCode();
+      if (Mode != global::DeviceOps.Api.Inference.V1.ImagePromptMode.Unspecified) hash ^= Mode.GetHashCode();
+      if (negativeImage_ != null) hash ^= NegativeImage.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ModelId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ModelId);
+      }
+      images_.WriteTo(output, _repeated_images_codec);
+      if (HasWeight) {
+        output.WriteRawTag(25);
+        output.WriteDouble(Weight);
+      }
+      if (HasStartRatio) {
+        output.WriteRawTag(33);
+        output.WriteDouble(StartRatio);
+      }
+      if (HasEndRatio) {
+        output.WriteRawTag(41);
+        output.WriteDouble(EndRatio);
+      }
+      if (region_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(Region);
+      }
+      if (Mode != global::DeviceOps.Api.Inference.V1.ImagePromptMode.Unspecified) {
+        output.WriteRawTag(56);
+        output.WriteEnum((int) Mode);
+      }
+      if (negativeImage_ != null) {
+        output.WriteRawTag(66);
+        output.WriteMessage(NegativeImage);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ModelId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ModelId);
+      }
+      images_.WriteTo(ref output, _repeated_images_codec);
+      if (HasWeight) {
+        output.WriteRawTag(25);
+        output.WriteDouble(Weight);
+      }
+      if (HasStartRatio) {
+        output.WriteRawTag(33);
+        output.WriteDouble(StartRatio);
+      }
+      if (HasEndRatio) {
+        output.WriteRawTag(41);
+        output.WriteDouble(EndRatio);
+      }
+      if (region_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(Region);
+      }
+      if (Mode != global::DeviceOps.Api.Inference.V1.ImagePromptMode.Unspecified) {
+        output.WriteRawTag(56);
+        output.WriteEnum((int) Mode);
+      }
+      if (negativeImage_ != null) {
+        output.WriteRawTag(66);
+        output.WriteMessage(NegativeImage);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ModelId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
+      }
+      size += images_.CalculateSize(_repeated_images_codec);
+      if (HasWeight) {
+        size += 1 + 8;
+      }
+      if (HasStartRatio) {
+        size += 1 + 8;
+      }
+      if (HasEndRatio) {
+        size += 1 + 8;
+      }
+      if (region_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Region);
+      }
+      if (Mode != global::DeviceOps.Api.Inference.V1.ImagePromptMode.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Mode);
+      }
+      if (negativeImage_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(NegativeImage);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ImagePrompt other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ModelId.Length != 0) {
+        ModelId = other.ModelId;
+      }
+      images_.Add(other.images_);
+      if (other.HasWeight) {
+        Weight = other.Weight;
+      }
+      if (other.HasStartRatio) {
+        StartRatio = other.StartRatio;
+      }
+      if (other.HasEndRatio) {
+        EndRatio = other.EndRatio;
+      }
+      if (other.region_ != null) {
+        if (region_ == null) {
+          Region = new global::DeviceOps.Api.Common.V1.ImageInput();
+        }
+        Region.MergeFrom(other.Region);
+      }
+      if (other.Mode != global::DeviceOps.Api.Inference.V1.ImagePromptMode.Unspecified) {
+        Mode = other.Mode;
+      }
+      if (other.negativeImage_ != null) {
+        if (negativeImage_ == null) {
+          NegativeImage = new global::DeviceOps.Api.Common.V1.ImageInput();
+        }
+        NegativeImage.MergeFrom(other.NegativeImage);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ModelId = input.ReadString();
+            break;
+          }
+          case 18: {
+            images_.AddEntriesFrom(input, _repeated_images_codec);
+            break;
+          }
+          case 25: {
+            Weight = input.ReadDouble();
+            break;
+          }
+          case 33: {
+            StartRatio = input.ReadDouble();
+            break;
+          }
+          case 41: {
+            EndRatio = input.ReadDouble();
+            break;
+          }
+          case 50: {
+            if (region_ == null) {
+              Region = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(Region);
+            break;
+          }
+          case 56: {
+            Mode = (global::DeviceOps.Api.Inference.V1.ImagePromptMode) input.ReadEnum();
+            break;
+          }
+          case 66: {
+            if (negativeImage_ == null) {
+              NegativeImage = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(NegativeImage);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ModelId = input.ReadString();
+            break;
+          }
+          case 18: {
+            images_.AddEntriesFrom(ref input, _repeated_images_codec);
+            break;
+          }
+          case 25: {
+            Weight = input.ReadDouble();
+            break;
+          }
+          case 33: {
+            StartRatio = input.ReadDouble();
+            break;
+          }
+          case 41: {
+            EndRatio = input.ReadDouble();
+            break;
+          }
+          case 50: {
+            if (region_ == null) {
+              Region = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(Region);
+            break;
+          }
+          case 56: {
+            Mode = (global::DeviceOps.Api.Inference.V1.ImagePromptMode) input.ReadEnum();
+            break;
+          }
+          case 66: {
+            if (negativeImage_ == null) {
+              NegativeImage = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(NegativeImage);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// How strongly a LoRA changes one component.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class LoraComponentWeight : pb::IMessage<LoraComponentWeight>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<LoraComponentWeight> _parser = new pb::MessageParser<LoraComponentWeight>(() => new LoraComponentWeight());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<LoraComponentWeight> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[18]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LoraComponentWeight() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LoraComponentWeight(LoraComponentWeight other) : this() {
+      _hasBits0 = other._hasBits0;
+      componentId_ = other.componentId_;
+      weight_ = other.weight_;
+      blockWeights_ = other.blockWeights_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LoraComponentWeight Clone() {
+      return new LoraComponentWeight(this);
+    }
+
+    /// <summary>Field number for the "component_id" field.</summary>
+    public const int ComponentIdFieldNumber = 1;
+    private string componentId_ = "";
+    /// <summary>
+    /// The component: `unet`, `transformer`, `text_encoder`, `text_encoder_2`. Must not be empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ComponentId {
+      get { return componentId_; }
+      set {
+        componentId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "weight" field.</summary>
+    public const int WeightFieldNumber = 2;
+    private readonly static double WeightDefaultValue = 0D;
+
+    private double weight_;
+    /// <summary>
+    /// Its weight, -10..10. Absent: as LoraInput.weight.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double Weight {
+      get { if ((_hasBits0 & 1) != 0) { return weight_; } else { return WeightDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        weight_ = value;
+      }
+    }
+    /// <summary>Gets whether the "weight" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasWeight {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "weight" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearWeight() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "block_weights" field.</summary>
+    public const int BlockWeightsFieldNumber = 3;
+    private static readonly pb::FieldCodec<double> _repeated_blockWeights_codec
+        = pb::FieldCodec.ForDouble(26);
+    private readonly pbc::RepeatedField<double> blockWeights_ = new pbc::RepeatedField<double>();
+    /// <summary>
+    /// Factors on that weight for the component's blocks, in the order of its layers, at most 64, each -10..10: input blocks, middle, output
+    /// blocks of a U-Net; the blocks of a transformer. Another number than the component has: INVALID_FIELD. Empty: 1 for each.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<double> BlockWeights {
+      get { return blockWeights_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as LoraComponentWeight);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(LoraComponentWeight other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ComponentId != other.ComponentId) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Weight, other.Weight)) return false;
+      if(!blockWeights_.Equals(other.blockWeights_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ComponentId.Length != 0) hash ^= ComponentId.GetHashCode();
+      if (HasWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Weight);
+      hash ^= blockWeights_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ComponentId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ComponentId);
+      }
+      if (HasWeight) {
+        output.WriteRawTag(17);
+        output.WriteDouble(Weight);
+      }
+      blockWeights_.WriteTo(output, _repeated_blockWeights_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ComponentId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ComponentId);
+      }
+      if (HasWeight) {
+        output.WriteRawTag(17);
+        output.WriteDouble(Weight);
+      }
+      blockWeights_.WriteTo(ref output, _repeated_blockWeights_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ComponentId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ComponentId);
+      }
+      if (HasWeight) {
+        size += 1 + 8;
+      }
+      size += blockWeights_.CalculateSize(_repeated_blockWeights_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(LoraComponentWeight other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ComponentId.Length != 0) {
+        ComponentId = other.ComponentId;
+      }
+      if (other.HasWeight) {
+        Weight = other.Weight;
+      }
+      blockWeights_.Add(other.blockWeights_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ComponentId = input.ReadString();
+            break;
+          }
+          case 17: {
+            Weight = input.ReadDouble();
+            break;
+          }
+          case 26:
+          case 25: {
+            blockWeights_.AddEntriesFrom(input, _repeated_blockWeights_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ComponentId = input.ReadString();
+            break;
+          }
+          case 17: {
+            Weight = input.ReadDouble();
+            break;
+          }
+          case 26:
+          case 25: {
+            blockWeights_.AddEntriesFrom(ref input, _repeated_blockWeights_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A LoRA to apply for this job alone; the model is as before afterwards.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class LoraInput : pb::IMessage<LoraInput>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<LoraInput> _parser = new pb::MessageParser<LoraInput>(() => new LoraInput());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<LoraInput> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[19]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LoraInput() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LoraInput(LoraInput other) : this() {
+      _hasBits0 = other._hasBits0;
+      modelId_ = other.modelId_;
+      weight_ = other.weight_;
+      componentWeights_ = other.componentWeights_.Clone();
+      startRatio_ = other.startRatio_;
+      endRatio_ = other.endRatio_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LoraInput Clone() {
+      return new LoraInput(this);
+    }
+
+    /// <summary>Field number for the "model_id" field.</summary>
+    public const int ModelIdFieldNumber = 1;
+    private string modelId_ = "";
+    /// <summary>
+    /// The LoRA, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ModelId {
+      get { return modelId_; }
+      set {
+        modelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "weight" field.</summary>
+    public const int WeightFieldNumber = 2;
+    private readonly static double WeightDefaultValue = 0D;
+
+    private double weight_;
+    /// <summary>
+    /// How strongly it changes the model, -10..10; 0 has no effect. Absent: 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double Weight {
+      get { if ((_hasBits0 & 1) != 0) { return weight_; } else { return WeightDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        weight_ = value;
+      }
+    }
+    /// <summary>Gets whether the "weight" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasWeight {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "weight" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearWeight() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "component_weights" field.</summary>
+    public const int ComponentWeightsFieldNumber = 3;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.LoraComponentWeight> _repeated_componentWeights_codec
+        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Inference.V1.LoraComponentWeight.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraComponentWeight> componentWeights_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraComponentWeight>();
+    /// <summary>
+    /// Weights of single components, each component once. Empty: `weight` for all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraComponentWeight> ComponentWeights {
+      get { return componentWeights_; }
+    }
+
+    /// <summary>Field number for the "start_ratio" field.</summary>
+    public const int StartRatioFieldNumber = 4;
+    private readonly static double StartRatioDefaultValue = 0D;
+
+    private double startRatio_;
+    /// <summary>
+    /// Share of the steps after which it begins to count, 0..1. Absent: 0. Text encoders are changed for the whole job or not at all.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4930,427 +6650,6 @@ namespace DeviceOps.Api.Inference.V1 {
       _hasBits0 &= ~4;
     }
 
-    /// <summary>Field number for the "region" field.</summary>
-    public const int RegionFieldNumber = 6;
-    private global::DeviceOps.Api.Common.V1.ImageInput region_;
-    /// <summary>
-    /// Where in the picture it counts: white. Absent: everywhere.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.ImageInput Region {
-      get { return region_; }
-      set {
-        region_ = value;
-      }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as ImagePrompt);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(ImagePrompt other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (ModelId != other.ModelId) return false;
-      if (!object.Equals(Image, other.Image)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Weight, other.Weight)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(StartRatio, other.StartRatio)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(EndRatio, other.EndRatio)) return false;
-      if (!object.Equals(Region, other.Region)) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
-      if (image_ != null) hash ^= Image.GetHashCode();
-      if (HasWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Weight);
-      if (HasStartRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StartRatio);
-      if (HasEndRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(EndRatio);
-      if (region_ != null) hash ^= Region.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (ModelId.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(ModelId);
-      }
-      if (image_ != null) {
-        output.WriteRawTag(18);
-        output.WriteMessage(Image);
-      }
-      if (HasWeight) {
-        output.WriteRawTag(25);
-        output.WriteDouble(Weight);
-      }
-      if (HasStartRatio) {
-        output.WriteRawTag(33);
-        output.WriteDouble(StartRatio);
-      }
-      if (HasEndRatio) {
-        output.WriteRawTag(41);
-        output.WriteDouble(EndRatio);
-      }
-      if (region_ != null) {
-        output.WriteRawTag(50);
-        output.WriteMessage(Region);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (ModelId.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(ModelId);
-      }
-      if (image_ != null) {
-        output.WriteRawTag(18);
-        output.WriteMessage(Image);
-      }
-      if (HasWeight) {
-        output.WriteRawTag(25);
-        output.WriteDouble(Weight);
-      }
-      if (HasStartRatio) {
-        output.WriteRawTag(33);
-        output.WriteDouble(StartRatio);
-      }
-      if (HasEndRatio) {
-        output.WriteRawTag(41);
-        output.WriteDouble(EndRatio);
-      }
-      if (region_ != null) {
-        output.WriteRawTag(50);
-        output.WriteMessage(Region);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (ModelId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
-      }
-      if (image_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Image);
-      }
-      if (HasWeight) {
-        size += 1 + 8;
-      }
-      if (HasStartRatio) {
-        size += 1 + 8;
-      }
-      if (HasEndRatio) {
-        size += 1 + 8;
-      }
-      if (region_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Region);
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(ImagePrompt other) {
-      if (other == null) {
-        return;
-      }
-      if (other.ModelId.Length != 0) {
-        ModelId = other.ModelId;
-      }
-      if (other.image_ != null) {
-        if (image_ == null) {
-          Image = new global::DeviceOps.Api.Common.V1.ImageInput();
-        }
-        Image.MergeFrom(other.Image);
-      }
-      if (other.HasWeight) {
-        Weight = other.Weight;
-      }
-      if (other.HasStartRatio) {
-        StartRatio = other.StartRatio;
-      }
-      if (other.HasEndRatio) {
-        EndRatio = other.EndRatio;
-      }
-      if (other.region_ != null) {
-        if (region_ == null) {
-          Region = new global::DeviceOps.Api.Common.V1.ImageInput();
-        }
-        Region.MergeFrom(other.Region);
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 10: {
-            ModelId = input.ReadString();
-            break;
-          }
-          case 18: {
-            if (image_ == null) {
-              Image = new global::DeviceOps.Api.Common.V1.ImageInput();
-            }
-            input.ReadMessage(Image);
-            break;
-          }
-          case 25: {
-            Weight = input.ReadDouble();
-            break;
-          }
-          case 33: {
-            StartRatio = input.ReadDouble();
-            break;
-          }
-          case 41: {
-            EndRatio = input.ReadDouble();
-            break;
-          }
-          case 50: {
-            if (region_ == null) {
-              Region = new global::DeviceOps.Api.Common.V1.ImageInput();
-            }
-            input.ReadMessage(Region);
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 10: {
-            ModelId = input.ReadString();
-            break;
-          }
-          case 18: {
-            if (image_ == null) {
-              Image = new global::DeviceOps.Api.Common.V1.ImageInput();
-            }
-            input.ReadMessage(Image);
-            break;
-          }
-          case 25: {
-            Weight = input.ReadDouble();
-            break;
-          }
-          case 33: {
-            StartRatio = input.ReadDouble();
-            break;
-          }
-          case 41: {
-            EndRatio = input.ReadDouble();
-            break;
-          }
-          case 50: {
-            if (region_ == null) {
-              Region = new global::DeviceOps.Api.Common.V1.ImageInput();
-            }
-            input.ReadMessage(Region);
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
-  /// A LoRA to apply for this job alone; the model is as before afterwards.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class LoraInput : pb::IMessage<LoraInput>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<LoraInput> _parser = new pb::MessageParser<LoraInput>(() => new LoraInput());
-    private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<LoraInput> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[15]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public LoraInput() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public LoraInput(LoraInput other) : this() {
-      _hasBits0 = other._hasBits0;
-      modelId_ = other.modelId_;
-      weight_ = other.weight_;
-      textEncoderWeight_ = other.textEncoderWeight_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public LoraInput Clone() {
-      return new LoraInput(this);
-    }
-
-    /// <summary>Field number for the "model_id" field.</summary>
-    public const int ModelIdFieldNumber = 1;
-    private string modelId_ = "";
-    /// <summary>
-    /// The LoRA, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ModelId {
-      get { return modelId_; }
-      set {
-        modelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "weight" field.</summary>
-    public const int WeightFieldNumber = 2;
-    private readonly static double WeightDefaultValue = 0D;
-
-    private double weight_;
-    /// <summary>
-    /// How strongly it changes the denoiser, -2..2. Absent: 1.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Weight {
-      get { if ((_hasBits0 & 1) != 0) { return weight_; } else { return WeightDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        weight_ = value;
-      }
-    }
-    /// <summary>Gets whether the "weight" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasWeight {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "weight" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearWeight() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "text_encoder_weight" field.</summary>
-    public const int TextEncoderWeightFieldNumber = 3;
-    private readonly static double TextEncoderWeightDefaultValue = 0D;
-
-    private double textEncoderWeight_;
-    /// <summary>
-    /// How strongly it changes the text encoders, -2..2. Absent: as `weight`.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double TextEncoderWeight {
-      get { if ((_hasBits0 & 2) != 0) { return textEncoderWeight_; } else { return TextEncoderWeightDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        textEncoderWeight_ = value;
-      }
-    }
-    /// <summary>Gets whether the "text_encoder_weight" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasTextEncoderWeight {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "text_encoder_weight" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearTextEncoderWeight() {
-      _hasBits0 &= ~2;
-    }
-
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -5368,7 +6667,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (ModelId != other.ModelId) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Weight, other.Weight)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(TextEncoderWeight, other.TextEncoderWeight)) return false;
+      if(!componentWeights_.Equals(other.componentWeights_)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(StartRatio, other.StartRatio)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(EndRatio, other.EndRatio)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -5378,7 +6679,9 @@ namespace DeviceOps.Api.Inference.V1 {
       int hash = 1;
       if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
       if (HasWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Weight);
-      if (HasTextEncoderWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(TextEncoderWeight);
+      hash ^= componentWeights_.GetHashCode();
+      if (HasStartRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StartRatio);
+      if (HasEndRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(EndRatio);
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -5405,9 +6708,14 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(17);
         output.WriteDouble(Weight);
       }
-      if (HasTextEncoderWeight) {
-        output.WriteRawTag(25);
-        output.WriteDouble(TextEncoderWeight);
+      componentWeights_.WriteTo(output, _repeated_componentWeights_codec);
+      if (HasStartRatio) {
+        output.WriteRawTag(33);
+        output.WriteDouble(StartRatio);
+      }
+      if (HasEndRatio) {
+        output.WriteRawTag(41);
+        output.WriteDouble(EndRatio);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -5427,9 +6735,14 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(17);
         output.WriteDouble(Weight);
       }
-      if (HasTextEncoderWeight) {
-        output.WriteRawTag(25);
-        output.WriteDouble(TextEncoderWeight);
+      componentWeights_.WriteTo(ref output, _repeated_componentWeights_codec);
+      if (HasStartRatio) {
+        output.WriteRawTag(33);
+        output.WriteDouble(StartRatio);
+      }
+      if (HasEndRatio) {
+        output.WriteRawTag(41);
+        output.WriteDouble(EndRatio);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -5447,7 +6760,11 @@ namespace DeviceOps.Api.Inference.V1 {
       if (HasWeight) {
         size += 1 + 8;
       }
-      if (HasTextEncoderWeight) {
+      size += componentWeights_.CalculateSize(_repeated_componentWeights_codec);
+      if (HasStartRatio) {
+        size += 1 + 8;
+      }
+      if (HasEndRatio) {
         size += 1 + 8;
       }
       if (_unknownFields != null) {
@@ -5468,8 +6785,12 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.HasWeight) {
         Weight = other.Weight;
       }
-      if (other.HasTextEncoderWeight) {
-        TextEncoderWeight = other.TextEncoderWeight;
+      componentWeights_.Add(other.componentWeights_);
+      if (other.HasStartRatio) {
+        StartRatio = other.StartRatio;
+      }
+      if (other.HasEndRatio) {
+        EndRatio = other.EndRatio;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -5498,8 +6819,16 @@ namespace DeviceOps.Api.Inference.V1 {
             Weight = input.ReadDouble();
             break;
           }
-          case 25: {
-            TextEncoderWeight = input.ReadDouble();
+          case 26: {
+            componentWeights_.AddEntriesFrom(input, _repeated_componentWeights_codec);
+            break;
+          }
+          case 33: {
+            StartRatio = input.ReadDouble();
+            break;
+          }
+          case 41: {
+            EndRatio = input.ReadDouble();
             break;
           }
         }
@@ -5529,8 +6858,16 @@ namespace DeviceOps.Api.Inference.V1 {
             Weight = input.ReadDouble();
             break;
           }
-          case 25: {
-            TextEncoderWeight = input.ReadDouble();
+          case 26: {
+            componentWeights_.AddEntriesFrom(ref input, _repeated_componentWeights_codec);
+            break;
+          }
+          case 33: {
+            StartRatio = input.ReadDouble();
+            break;
+          }
+          case 41: {
+            EndRatio = input.ReadDouble();
             break;
           }
         }
@@ -5559,7 +6896,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5611,7 +6948,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int TokenFieldNumber = 2;
     private string token_ = "";
     /// <summary>
-    /// The word in the prompts that stands for it. Empty: the one that its file names; if it names none, INVALID_FIELD.
+    /// The word in the prompts that stands for it, at most 255 characters. Empty: the one that its file names; if it names none,
+    /// INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5832,6 +7170,1425 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 25: {
             Weight = input.ReadDouble();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A picture that a model made for editing sees beside the prompt.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ReferenceImage : pb::IMessage<ReferenceImage>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ReferenceImage> _parser = new pb::MessageParser<ReferenceImage>(() => new ReferenceImage());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ReferenceImage> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[21]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReferenceImage() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReferenceImage(ReferenceImage other) : this() {
+      image_ = other.image_ != null ? other.image_.Clone() : null;
+      fit_ = other.fit_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReferenceImage Clone() {
+      return new ReferenceImage(this);
+    }
+
+    /// <summary>Field number for the "image" field.</summary>
+    public const int ImageFieldNumber = 1;
+    private global::DeviceOps.Api.Common.V1.ImageInput image_;
+    /// <summary>
+    /// The picture. Must be set.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageInput Image {
+      get { return image_; }
+      set {
+        image_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "fit" field.</summary>
+    public const int FitFieldNumber = 2;
+    private global::DeviceOps.Api.Common.V1.ImageFit fit_ = global::DeviceOps.Api.Common.V1.ImageFit.Unspecified;
+    /// <summary>
+    /// What to do when its size is not one that the model takes. UNSPECIFIED: COVER, to the model's nearest size.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageFit Fit {
+      get { return fit_; }
+      set {
+        fit_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ReferenceImage);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ReferenceImage other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Image, other.Image)) return false;
+      if (Fit != other.Fit) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (image_ != null) hash ^= Image.GetHashCode();
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) hash ^= Fit.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (image_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Image);
+      }
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
+        output.WriteRawTag(16);
+        output.WriteEnum((int) Fit);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (image_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Image);
+      }
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
+        output.WriteRawTag(16);
+        output.WriteEnum((int) Fit);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (image_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Image);
+      }
+      if (Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Fit);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ReferenceImage other) {
+      if (other == null) {
+        return;
+      }
+      if (other.image_ != null) {
+        if (image_ == null) {
+          Image = new global::DeviceOps.Api.Common.V1.ImageInput();
+        }
+        Image.MergeFrom(other.Image);
+      }
+      if (other.Fit != global::DeviceOps.Api.Common.V1.ImageFit.Unspecified) {
+        Fit = other.Fit;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (image_ == null) {
+              Image = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(Image);
+            break;
+          }
+          case 16: {
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (image_ == null) {
+              Image = new global::DeviceOps.Api.Common.V1.ImageInput();
+            }
+            input.ReadMessage(Image);
+            break;
+          }
+          case 16: {
+            Fit = (global::DeviceOps.Api.Common.V1.ImageFit) input.ReadEnum();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A rectangle of a picture. It must lie inside: else INVALID_FIELD.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ImageRegion : pb::IMessage<ImageRegion>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ImageRegion> _parser = new pb::MessageParser<ImageRegion>(() => new ImageRegion());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ImageRegion> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[22]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ImageRegion() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ImageRegion(ImageRegion other) : this() {
+      leftPx_ = other.leftPx_;
+      topPx_ = other.topPx_;
+      widthPx_ = other.widthPx_;
+      heightPx_ = other.heightPx_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ImageRegion Clone() {
+      return new ImageRegion(this);
+    }
+
+    /// <summary>Field number for the "left_px" field.</summary>
+    public const int LeftPxFieldNumber = 1;
+    private int leftPx_;
+    /// <summary>
+    /// Left edge, from 0 px.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int LeftPx {
+      get { return leftPx_; }
+      set {
+        leftPx_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "top_px" field.</summary>
+    public const int TopPxFieldNumber = 2;
+    private int topPx_;
+    /// <summary>
+    /// Upper edge, from 0 px.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int TopPx {
+      get { return topPx_; }
+      set {
+        topPx_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "width_px" field.</summary>
+    public const int WidthPxFieldNumber = 3;
+    private int widthPx_;
+    /// <summary>
+    /// Width, from 1 px.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int WidthPx {
+      get { return widthPx_; }
+      set {
+        widthPx_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "height_px" field.</summary>
+    public const int HeightPxFieldNumber = 4;
+    private int heightPx_;
+    /// <summary>
+    /// Height, from 1 px.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int HeightPx {
+      get { return heightPx_; }
+      set {
+        heightPx_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ImageRegion);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ImageRegion other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (LeftPx != other.LeftPx) return false;
+      if (TopPx != other.TopPx) return false;
+      if (WidthPx != other.WidthPx) return false;
+      if (HeightPx != other.HeightPx) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (LeftPx != 0) hash ^= LeftPx.GetHashCode();
+      if (TopPx != 0) hash ^= TopPx.GetHashCode();
+      if (WidthPx != 0) hash ^= WidthPx.GetHashCode();
+      if (HeightPx != 0) hash ^= HeightPx.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (LeftPx != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(LeftPx);
+      }
+      if (TopPx != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(TopPx);
+      }
+      if (WidthPx != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(WidthPx);
+      }
+      if (HeightPx != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(HeightPx);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (LeftPx != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(LeftPx);
+      }
+      if (TopPx != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(TopPx);
+      }
+      if (WidthPx != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(WidthPx);
+      }
+      if (HeightPx != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(HeightPx);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (LeftPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(LeftPx);
+      }
+      if (TopPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(TopPx);
+      }
+      if (WidthPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(WidthPx);
+      }
+      if (HeightPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(HeightPx);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ImageRegion other) {
+      if (other == null) {
+        return;
+      }
+      if (other.LeftPx != 0) {
+        LeftPx = other.LeftPx;
+      }
+      if (other.TopPx != 0) {
+        TopPx = other.TopPx;
+      }
+      if (other.WidthPx != 0) {
+        WidthPx = other.WidthPx;
+      }
+      if (other.HeightPx != 0) {
+        HeightPx = other.HeightPx;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            LeftPx = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            TopPx = input.ReadInt32();
+            break;
+          }
+          case 24: {
+            WidthPx = input.ReadInt32();
+            break;
+          }
+          case 32: {
+            HeightPx = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            LeftPx = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            TopPx = input.ReadInt32();
+            break;
+          }
+          case 24: {
+            WidthPx = input.ReadInt32();
+            break;
+          }
+          case 32: {
+            HeightPx = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A part of the picture with a prompt of its own. Where regions overlap, their shares add up by weight. One region over the whole picture
+  /// gives what the same `prompt` gives.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RegionalPrompt : pb::IMessage<RegionalPrompt>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RegionalPrompt> _parser = new pb::MessageParser<RegionalPrompt>(() => new RegionalPrompt());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RegionalPrompt> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[23]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegionalPrompt() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegionalPrompt(RegionalPrompt other) : this() {
+      _hasBits0 = other._hasBits0;
+      prompt_ = other.prompt_;
+      negativePrompt_ = other.negativePrompt_;
+      weight_ = other.weight_;
+      startRatio_ = other.startRatio_;
+      endRatio_ = other.endRatio_;
+      loras_ = other.loras_.Clone();
+      switch (other.PlaceCase) {
+        case PlaceOneofCase.Mask:
+          Mask = other.Mask.Clone();
+          break;
+        case PlaceOneofCase.Rectangle:
+          Rectangle = other.Rectangle.Clone();
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RegionalPrompt Clone() {
+      return new RegionalPrompt(this);
+    }
+
+    /// <summary>Field number for the "mask" field.</summary>
+    public const int MaskFieldNumber = 1;
+    /// <summary>
+    /// White counts, grey counts partly. Of another size than the picture: scaled to it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageInput Mask {
+      get { return placeCase_ == PlaceOneofCase.Mask ? (global::DeviceOps.Api.Common.V1.ImageInput) place_ : null; }
+      set {
+        place_ = value;
+        placeCase_ = value == null ? PlaceOneofCase.None : PlaceOneofCase.Mask;
+      }
+    }
+
+    /// <summary>Field number for the "rectangle" field.</summary>
+    public const int RectangleFieldNumber = 2;
+    /// <summary>
+    /// A rectangle, in pixels of the asked size.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.ImageRegion Rectangle {
+      get { return placeCase_ == PlaceOneofCase.Rectangle ? (global::DeviceOps.Api.Inference.V1.ImageRegion) place_ : null; }
+      set {
+        place_ = value;
+        placeCase_ = value == null ? PlaceOneofCase.None : PlaceOneofCase.Rectangle;
+      }
+    }
+
+    /// <summary>Field number for the "prompt" field.</summary>
+    public const int PromptFieldNumber = 3;
+    private string prompt_ = "";
+    /// <summary>
+    /// What to draw there, at most 32 KiB. May be empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Prompt {
+      get { return prompt_; }
+      set {
+        prompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "negative_prompt" field.</summary>
+    public const int NegativePromptFieldNumber = 4;
+    private string negativePrompt_ = "";
+    /// <summary>
+    /// What not to draw there, at most 32 KiB. Empty: the generation's negative prompt.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string NegativePrompt {
+      get { return negativePrompt_; }
+      set {
+        negativePrompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "weight" field.</summary>
+    public const int WeightFieldNumber = 5;
+    private readonly static double WeightDefaultValue = 0D;
+
+    private double weight_;
+    /// <summary>
+    /// Its share against other regions and against the generation's prompt, 0..10; 0 has no effect. Absent: 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double Weight {
+      get { if ((_hasBits0 & 1) != 0) { return weight_; } else { return WeightDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        weight_ = value;
+      }
+    }
+    /// <summary>Gets whether the "weight" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasWeight {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "weight" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearWeight() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "start_ratio" field.</summary>
+    public const int StartRatioFieldNumber = 6;
+    private readonly static double StartRatioDefaultValue = 0D;
+
+    private double startRatio_;
+    /// <summary>
+    /// Share of the steps after which it begins to count, 0..1. Absent: 0.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double StartRatio {
+      get { if ((_hasBits0 & 2) != 0) { return startRatio_; } else { return StartRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 2;
+        startRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "start_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasStartRatio {
+      get { return (_hasBits0 & 2) != 0; }
+    }
+    /// <summary>Clears the value of the "start_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearStartRatio() {
+      _hasBits0 &= ~2;
+    }
+
+    /// <summary>Field number for the "end_ratio" field.</summary>
+    public const int EndRatioFieldNumber = 7;
+    private readonly static double EndRatioDefaultValue = 0D;
+
+    private double endRatio_;
+    /// <summary>
+    /// Share of the steps after which it stops, 0..1 and more than the start. Absent: 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double EndRatio {
+      get { if ((_hasBits0 & 4) != 0) { return endRatio_; } else { return EndRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 4;
+        endRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "end_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasEndRatio {
+      get { return (_hasBits0 & 4) != 0; }
+    }
+    /// <summary>Clears the value of the "end_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearEndRatio() {
+      _hasBits0 &= ~4;
+    }
+
+    /// <summary>Field number for the "loras" field.</summary>
+    public const int LorasFieldNumber = 8;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.LoraInput> _repeated_loras_codec
+        = pb::FieldCodec.ForMessage(66, global::DeviceOps.Api.Inference.V1.LoraInput.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> loras_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput>();
+    /// <summary>
+    /// LoRAs that count in this region alone, at most 8. Empty: the generation's everywhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> Loras {
+      get { return loras_; }
+    }
+
+    private object place_;
+    /// <summary>Enum of possible cases for the "place" oneof.</summary>
+    public enum PlaceOneofCase {
+      None = 0,
+      Mask = 1,
+      Rectangle = 2,
+    }
+    private PlaceOneofCase placeCase_ = PlaceOneofCase.None;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PlaceOneofCase PlaceCase {
+      get { return placeCase_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearPlace() {
+      placeCase_ = PlaceOneofCase.None;
+      place_ = null;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RegionalPrompt);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RegionalPrompt other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Mask, other.Mask)) return false;
+      if (!object.Equals(Rectangle, other.Rectangle)) return false;
+      if (Prompt != other.Prompt) return false;
+      if (NegativePrompt != other.NegativePrompt) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Weight, other.Weight)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(StartRatio, other.StartRatio)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(EndRatio, other.EndRatio)) return false;
+      if(!loras_.Equals(other.loras_)) return false;
+      if (PlaceCase != other.PlaceCase) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (placeCase_ == PlaceOneofCase.Mask) hash ^= Mask.GetHashCode();
+      if (placeCase_ == PlaceOneofCase.Rectangle) hash ^= Rectangle.GetHashCode();
+      if (Prompt.Length != 0) hash ^= Prompt.GetHashCode();
+      if (NegativePrompt.Length != 0) hash ^= NegativePrompt.GetHashCode();
+      if (HasWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Weight);
+      if (HasStartRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StartRatio);
+      if (HasEndRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(EndRatio);
+      hash ^= loras_.GetHashCode();
+      hash ^= (int) placeCase_;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (placeCase_ == PlaceOneofCase.Mask) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Mask);
+      }
+      if (placeCase_ == PlaceOneofCase.Rectangle) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Rectangle);
+      }
+      if (Prompt.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Prompt);
+      }
+      if (NegativePrompt.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(NegativePrompt);
+      }
+      if (HasWeight) {
+        output.WriteRawTag(41);
+        output.WriteDouble(Weight);
+      }
+      if (HasStartRatio) {
+        output.WriteRawTag(49);
+        output.WriteDouble(StartRatio);
+      }
+      if (HasEndRatio) {
+        output.WriteRawTag(57);
+        output.WriteDouble(EndRatio);
+      }
+      loras_.WriteTo(output, _repeated_loras_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (placeCase_ == PlaceOneofCase.Mask) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Mask);
+      }
+      if (placeCase_ == PlaceOneofCase.Rectangle) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Rectangle);
+      }
+      if (Prompt.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Prompt);
+      }
+      if (NegativePrompt.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(NegativePrompt);
+      }
+      if (HasWeight) {
+        output.WriteRawTag(41);
+        output.WriteDouble(Weight);
+      }
+      if (HasStartRatio) {
+        output.WriteRawTag(49);
+        output.WriteDouble(StartRatio);
+      }
+      if (HasEndRatio) {
+        output.WriteRawTag(57);
+        output.WriteDouble(EndRatio);
+      }
+      loras_.WriteTo(ref output, _repeated_loras_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (placeCase_ == PlaceOneofCase.Mask) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Mask);
+      }
+      if (placeCase_ == PlaceOneofCase.Rectangle) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Rectangle);
+      }
+      if (Prompt.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Prompt);
+      }
+      if (NegativePrompt.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(NegativePrompt);
+      }
+      if (HasWeight) {
+        size += 1 + 8;
+      }
+      if (HasStartRatio) {
+        size += 1 + 8;
+      }
+      if (HasEndRatio) {
+        size += 1 + 8;
+      }
+      size += loras_.CalculateSize(_repeated_loras_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RegionalPrompt other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Prompt.Length != 0) {
+        Prompt = other.Prompt;
+      }
+      if (other.NegativePrompt.Length != 0) {
+        NegativePrompt = other.NegativePrompt;
+      }
+      if (other.HasWeight) {
+        Weight = other.Weight;
+      }
+      if (other.HasStartRatio) {
+        StartRatio = other.StartRatio;
+      }
+      if (other.HasEndRatio) {
+        EndRatio = other.EndRatio;
+      }
+      loras_.Add(other.loras_);
+      switch (other.PlaceCase) {
+        case PlaceOneofCase.Mask:
+          if (Mask == null) {
+            Mask = new global::DeviceOps.Api.Common.V1.ImageInput();
+          }
+          Mask.MergeFrom(other.Mask);
+          break;
+        case PlaceOneofCase.Rectangle:
+          if (Rectangle == null) {
+            Rectangle = new global::DeviceOps.Api.Inference.V1.ImageRegion();
+          }
+          Rectangle.MergeFrom(other.Rectangle);
+          break;
+      }
+
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            global::DeviceOps.Api.Common.V1.ImageInput subBuilder = new global::DeviceOps.Api.Common.V1.ImageInput();
+            if (placeCase_ == PlaceOneofCase.Mask) {
+              subBuilder.MergeFrom(Mask);
+            }
+            input.ReadMessage(subBuilder);
+            Mask = subBuilder;
+            break;
+          }
+          case 18: {
+            global::DeviceOps.Api.Inference.V1.ImageRegion subBuilder = new global::DeviceOps.Api.Inference.V1.ImageRegion();
+            if (placeCase_ == PlaceOneofCase.Rectangle) {
+              subBuilder.MergeFrom(Rectangle);
+            }
+            input.ReadMessage(subBuilder);
+            Rectangle = subBuilder;
+            break;
+          }
+          case 26: {
+            Prompt = input.ReadString();
+            break;
+          }
+          case 34: {
+            NegativePrompt = input.ReadString();
+            break;
+          }
+          case 41: {
+            Weight = input.ReadDouble();
+            break;
+          }
+          case 49: {
+            StartRatio = input.ReadDouble();
+            break;
+          }
+          case 57: {
+            EndRatio = input.ReadDouble();
+            break;
+          }
+          case 66: {
+            loras_.AddEntriesFrom(input, _repeated_loras_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            global::DeviceOps.Api.Common.V1.ImageInput subBuilder = new global::DeviceOps.Api.Common.V1.ImageInput();
+            if (placeCase_ == PlaceOneofCase.Mask) {
+              subBuilder.MergeFrom(Mask);
+            }
+            input.ReadMessage(subBuilder);
+            Mask = subBuilder;
+            break;
+          }
+          case 18: {
+            global::DeviceOps.Api.Inference.V1.ImageRegion subBuilder = new global::DeviceOps.Api.Inference.V1.ImageRegion();
+            if (placeCase_ == PlaceOneofCase.Rectangle) {
+              subBuilder.MergeFrom(Rectangle);
+            }
+            input.ReadMessage(subBuilder);
+            Rectangle = subBuilder;
+            break;
+          }
+          case 26: {
+            Prompt = input.ReadString();
+            break;
+          }
+          case 34: {
+            NegativePrompt = input.ReadString();
+            break;
+          }
+          case 41: {
+            Weight = input.ReadDouble();
+            break;
+          }
+          case 49: {
+            StartRatio = input.ReadDouble();
+            break;
+          }
+          case 57: {
+            EndRatio = input.ReadDouble();
+            break;
+          }
+          case 66: {
+            loras_.AddEntriesFrom(ref input, _repeated_loras_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Latents to start from: a blob that an earlier job handed out (GeneratedImage.latents), or a safetensors file with one tensor `latents`
+  /// of shape (pictures, channels, height, width), channels and scale as the family's denoiser takes them.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class LatentInput : pb::IMessage<LatentInput>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<LatentInput> _parser = new pb::MessageParser<LatentInput>(() => new LatentInput());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<LatentInput> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[24]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LatentInput() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LatentInput(LatentInput other) : this() {
+      _hasBits0 = other._hasBits0;
+      blobId_ = other.blobId_;
+      strength_ = other.strength_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public LatentInput Clone() {
+      return new LatentInput(this);
+    }
+
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 1;
+    private string blobId_ = "";
+    /// <summary>
+    /// The blob. Must not be empty. Another shape than the size and family ask for: INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BlobId {
+      get { return blobId_; }
+      set {
+        blobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "strength" field.</summary>
+    public const int StrengthFieldNumber = 2;
+    private readonly static double StrengthDefaultValue = 0D;
+
+    private double strength_;
+    /// <summary>
+    /// Denoising strength, as for a picture, 0..1. Absent: 1 unless `sampling.first_step` says where to go on.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double Strength {
+      get { if ((_hasBits0 & 1) != 0) { return strength_; } else { return StrengthDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        strength_ = value;
+      }
+    }
+    /// <summary>Gets whether the "strength" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasStrength {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "strength" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearStrength() {
+      _hasBits0 &= ~1;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as LatentInput);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(LatentInput other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (BlobId != other.BlobId) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Strength, other.Strength)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
+      if (HasStrength) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Strength);
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (HasStrength) {
+        output.WriteRawTag(17);
+        output.WriteDouble(Strength);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (BlobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BlobId);
+      }
+      if (HasStrength) {
+        output.WriteRawTag(17);
+        output.WriteDouble(Strength);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (BlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
+      }
+      if (HasStrength) {
+        size += 1 + 8;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(LatentInput other) {
+      if (other == null) {
+        return;
+      }
+      if (other.BlobId.Length != 0) {
+        BlobId = other.BlobId;
+      }
+      if (other.HasStrength) {
+        Strength = other.Strength;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 17: {
+            Strength = input.ReadDouble();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 17: {
+            Strength = input.ReadDouble();
             break;
           }
         }

@@ -28,86 +28,48 @@ namespace DeviceOps.Api.Inference.V1 {
             "bxIWZGV2aWNlb3BzLmluZmVyZW5jZS52MRofZGV2aWNlb3BzL2NvbW1vbi92",
             "MS9lcnJvci5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFnZS5wcm90",
             "bxowZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXNvbHZlZF9nZW5lcmF0aW9u",
-            "LnByb3RvIlIKEEltYWdlU2FmZXR5U2NvcmUSEAoIY2F0ZWdvcnkYASABKAkS",
-            "EwoLc2NvcmVfcmF0aW8YAiABKAESFwoPdGhyZXNob2xkX3JhdGlvGAMgASgB",
-            "IpcBCgtJbWFnZVNhZmV0eRI7CgdvdXRjb21lGAEgASgOMiouZGV2aWNlb3Bz",
-            "LmluZmVyZW5jZS52MS5JbWFnZVNhZmV0eU91dGNvbWUSEQoJcG9saWN5X2lk",
-            "GAIgASgJEjgKBnNjb3JlcxgDIAMoCzIoLmRldmljZW9wcy5pbmZlcmVuY2Uu",
-            "djEuSW1hZ2VTYWZldHlTY29yZSK/AQoOR2VuZXJhdGVkSW1hZ2USDQoFaW5k",
-            "ZXgYASABKAUSLAoEZmlsZRgCIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEu",
-            "SW1hZ2VGaWxlEgwKBHNlZWQYAyABKAMSMwoGc2FmZXR5GAQgASgLMiMuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5JbWFnZVNhZmV0eRItCgdmYWlsdXJlGAUg",
-            "ASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlIrgBChBHZW5lcmF0",
-            "aW9uUmVzdWx0EjYKBmltYWdlcxgBIAMoCzImLmRldmljZW9wcy5pbmZlcmVu",
-            "Y2UudjEuR2VuZXJhdGVkSW1hZ2USPAoIcmVzb2x2ZWQYAiABKAsyKi5kZXZp",
-            "Y2VvcHMuaW5mZXJlbmNlLnYxLlJlc29sdmVkR2VuZXJhdGlvbhIuCgh3YXJu",
-            "aW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZyroAQoS",
-            "SW1hZ2VTYWZldHlPdXRjb21lEiQKIElNQUdFX1NBRkVUWV9PVVRDT01FX1VO",
-            "U1BFQ0lGSUVEEAASJAogSU1BR0VfU0FGRVRZX09VVENPTUVfTk9UX0NIRUNL",
-            "RUQQARIfChtJTUFHRV9TQUZFVFlfT1VUQ09NRV9QQVNTRUQQAhIgChxJTUFH",
-            "RV9TQUZFVFlfT1VUQ09NRV9GTEFHR0VEEAMSIQodSU1BR0VfU0FGRVRZX09V",
-            "VENPTUVfT0JTQ1VSRUQQBBIgChxJTUFHRV9TQUZFVFlfT1VUQ09NRV9CTE9D",
-            "S0VEEAVCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
+            "LnByb3RvGihkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvc2FmZXR5LnBy",
+            "b3RvImcKCkxhdGVudEZpbGUSDwoHYmxvYl9pZBgBIAEoCRIQCghjaGFubmVs",
+            "cxgCIAEoBRIMCgRyb3dzGAMgASgFEg8KB2NvbHVtbnMYBCABKAUSFwoPY29t",
+            "cGxldGVkX3N0ZXBzGAUgASgFIoQCCg5HZW5lcmF0ZWRJbWFnZRINCgVpbmRl",
+            "eBgBIAEoBRIsCgRmaWxlGAIgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5J",
+            "bWFnZUZpbGUSDAoEc2VlZBgDIAEoAxJDCg9zYWZldHlfdmVyZGljdHMYBCAD",
+            "KAsyKi5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5VmVyZGlj",
+            "dBItCgdmYWlsdXJlGAUgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWls",
+            "dXJlEjMKB2xhdGVudHMYBiABKAsyIi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "LkxhdGVudEZpbGUiuAEKEEdlbmVyYXRpb25SZXN1bHQSNgoGaW1hZ2VzGAEg",
+            "AygLMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0ZWRJbWFnZRI8",
+            "CghyZXNvbHZlZBgCIAEoCzIqLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUmVz",
+            "b2x2ZWRHZW5lcmF0aW9uEi4KCHdhcm5pbmdzGAMgAygLMhwuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5GaW5kaW5nQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5j",
+            "ZS5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ImageSafetyScore), global::DeviceOps.Api.Inference.V1.ImageSafetyScore.Parser, new[]{ "Category", "ScoreRatio", "ThresholdRatio" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ImageSafety), global::DeviceOps.Api.Inference.V1.ImageSafety.Parser, new[]{ "Outcome", "PolicyId", "Scores" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GeneratedImage), global::DeviceOps.Api.Inference.V1.GeneratedImage.Parser, new[]{ "Index", "File", "Seed", "Safety", "Failure" }, null, null, null, null),
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, },
+          new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LatentFile), global::DeviceOps.Api.Inference.V1.LatentFile.Parser, new[]{ "BlobId", "Channels", "Rows", "Columns", "CompletedSteps" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GeneratedImage), global::DeviceOps.Api.Inference.V1.GeneratedImage.Parser, new[]{ "Index", "File", "Seed", "SafetyVerdicts", "Failure", "Latents" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationResult), global::DeviceOps.Api.Inference.V1.GenerationResult.Parser, new[]{ "Images", "Resolved", "Warnings" }, null, null, null, null)
           }));
     }
     #endregion
 
   }
-  #region Enums
-  /// <summary>
-  /// What the safety policy decided about a picture.
-  /// </summary>
-  public enum ImageSafetyOutcome {
-    /// <summary>
-    /// Not said; never sent.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_SAFETY_OUTCOME_UNSPECIFIED")] Unspecified = 0,
-    /// <summary>
-    /// No policy applied, so nothing was checked.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_SAFETY_OUTCOME_NOT_CHECKED")] NotChecked = 1,
-    /// <summary>
-    /// Checked and passed.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_SAFETY_OUTCOME_PASSED")] Passed = 2,
-    /// <summary>
-    /// Checked, above a threshold, and handed out with this mark, as the policy says.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_SAFETY_OUTCOME_FLAGGED")] Flagged = 3,
-    /// <summary>
-    /// Checked, above a threshold, and handed out blurred or covered, as the policy says.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_SAFETY_OUTCOME_OBSCURED")] Obscured = 4,
-    /// <summary>
-    /// Withheld: above a threshold, or the check could not be made.
-    /// </summary>
-    [pbr::OriginalName("IMAGE_SAFETY_OUTCOME_BLOCKED")] Blocked = 5,
-  }
-
-  #endregion
-
   #region Messages
   /// <summary>
-  /// How much of one category a picture shows.
+  /// Latents of one picture, as a blob: a safetensors file with one tensor `latents` of shape (1, channels, height, width), which
+  /// LatentInput takes.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class ImageSafetyScore : pb::IMessage<ImageSafetyScore>
+  public sealed partial class LatentFile : pb::IMessage<LatentFile>
   #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       , pb::IBufferMessage
   #endif
   {
-    private static readonly pb::MessageParser<ImageSafetyScore> _parser = new pb::MessageParser<ImageSafetyScore>(() => new ImageSafetyScore());
+    private static readonly pb::MessageParser<LatentFile> _parser = new pb::MessageParser<LatentFile>(() => new LatentFile());
     private pb::UnknownFieldSet _unknownFields;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<ImageSafetyScore> Parser { get { return _parser; } }
+    public static pb::MessageParser<LatentFile> Parser { get { return _parser; } }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -123,7 +85,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageSafetyScore() {
+    public LatentFile() {
       OnConstruction();
     }
 
@@ -131,82 +93,116 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageSafetyScore(ImageSafetyScore other) : this() {
-      category_ = other.category_;
-      scoreRatio_ = other.scoreRatio_;
-      thresholdRatio_ = other.thresholdRatio_;
+    public LatentFile(LatentFile other) : this() {
+      blobId_ = other.blobId_;
+      channels_ = other.channels_;
+      rows_ = other.rows_;
+      columns_ = other.columns_;
+      completedSteps_ = other.completedSteps_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageSafetyScore Clone() {
-      return new ImageSafetyScore(this);
+    public LatentFile Clone() {
+      return new LatentFile(this);
     }
 
-    /// <summary>Field number for the "category" field.</summary>
-    public const int CategoryFieldNumber = 1;
-    private string category_ = "";
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 1;
+    private string blobId_ = "";
     /// <summary>
-    /// The category, as in the policy: `nudity`, `violence` …
+    /// The blob.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Category {
-      get { return category_; }
+    public string BlobId {
+      get { return blobId_; }
       set {
-        category_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        blobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
-    /// <summary>Field number for the "score_ratio" field.</summary>
-    public const int ScoreRatioFieldNumber = 2;
-    private double scoreRatio_;
+    /// <summary>Field number for the "channels" field.</summary>
+    public const int ChannelsFieldNumber = 2;
+    private int channels_;
     /// <summary>
-    /// The classifier's confidence, 0..1.
+    /// Channels.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double ScoreRatio {
-      get { return scoreRatio_; }
+    public int Channels {
+      get { return channels_; }
       set {
-        scoreRatio_ = value;
+        channels_ = value;
       }
     }
 
-    /// <summary>Field number for the "threshold_ratio" field.</summary>
-    public const int ThresholdRatioFieldNumber = 3;
-    private double thresholdRatio_;
+    /// <summary>Field number for the "rows" field.</summary>
+    public const int RowsFieldNumber = 3;
+    private int rows_;
     /// <summary>
-    /// The policy's threshold, 0..1.
+    /// Rows, an eighth of the picture's height for most families.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double ThresholdRatio {
-      get { return thresholdRatio_; }
+    public int Rows {
+      get { return rows_; }
       set {
-        thresholdRatio_ = value;
+        rows_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "columns" field.</summary>
+    public const int ColumnsFieldNumber = 4;
+    private int columns_;
+    /// <summary>
+    /// Columns, an eighth of the picture's width for most families.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int Columns {
+      get { return columns_; }
+      set {
+        columns_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "completed_steps" field.</summary>
+    public const int CompletedStepsFieldNumber = 5;
+    private int completedSteps_;
+    /// <summary>
+    /// Steps that were computed. Fewer than the walk has: they still hold noise.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CompletedSteps {
+      get { return completedSteps_; }
+      set {
+        completedSteps_ = value;
       }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
-      return Equals(other as ImageSafetyScore);
+      return Equals(other as LatentFile);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(ImageSafetyScore other) {
+    public bool Equals(LatentFile other) {
       if (ReferenceEquals(other, null)) {
         return false;
       }
       if (ReferenceEquals(other, this)) {
         return true;
       }
-      if (Category != other.Category) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ScoreRatio, other.ScoreRatio)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ThresholdRatio, other.ThresholdRatio)) return false;
+      if (BlobId != other.BlobId) return false;
+      if (Channels != other.Channels) return false;
+      if (Rows != other.Rows) return false;
+      if (Columns != other.Columns) return false;
+      if (CompletedSteps != other.CompletedSteps) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -214,9 +210,11 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (Category.Length != 0) hash ^= Category.GetHashCode();
-      if (ScoreRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ScoreRatio);
-      if (ThresholdRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ThresholdRatio);
+      if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
+      if (Channels != 0) hash ^= Channels.GetHashCode();
+      if (Rows != 0) hash ^= Rows.GetHashCode();
+      if (Columns != 0) hash ^= Columns.GetHashCode();
+      if (CompletedSteps != 0) hash ^= CompletedSteps.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -235,17 +233,25 @@ namespace DeviceOps.Api.Inference.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (Category.Length != 0) {
+      if (BlobId.Length != 0) {
         output.WriteRawTag(10);
-        output.WriteString(Category);
+        output.WriteString(BlobId);
       }
-      if (ScoreRatio != 0D) {
-        output.WriteRawTag(17);
-        output.WriteDouble(ScoreRatio);
+      if (Channels != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(Channels);
       }
-      if (ThresholdRatio != 0D) {
-        output.WriteRawTag(25);
-        output.WriteDouble(ThresholdRatio);
+      if (Rows != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(Rows);
+      }
+      if (Columns != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(Columns);
+      }
+      if (CompletedSteps != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(CompletedSteps);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -257,17 +263,25 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Category.Length != 0) {
+      if (BlobId.Length != 0) {
         output.WriteRawTag(10);
-        output.WriteString(Category);
+        output.WriteString(BlobId);
       }
-      if (ScoreRatio != 0D) {
-        output.WriteRawTag(17);
-        output.WriteDouble(ScoreRatio);
+      if (Channels != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(Channels);
       }
-      if (ThresholdRatio != 0D) {
-        output.WriteRawTag(25);
-        output.WriteDouble(ThresholdRatio);
+      if (Rows != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(Rows);
+      }
+      if (Columns != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(Columns);
+      }
+      if (CompletedSteps != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(CompletedSteps);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -279,14 +293,20 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (Category.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Category);
+      if (BlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
       }
-      if (ScoreRatio != 0D) {
-        size += 1 + 8;
+      if (Channels != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Channels);
       }
-      if (ThresholdRatio != 0D) {
-        size += 1 + 8;
+      if (Rows != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Rows);
+      }
+      if (Columns != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Columns);
+      }
+      if (CompletedSteps != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(CompletedSteps);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -296,18 +316,24 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(ImageSafetyScore other) {
+    public void MergeFrom(LatentFile other) {
       if (other == null) {
         return;
       }
-      if (other.Category.Length != 0) {
-        Category = other.Category;
+      if (other.BlobId.Length != 0) {
+        BlobId = other.BlobId;
       }
-      if (other.ScoreRatio != 0D) {
-        ScoreRatio = other.ScoreRatio;
+      if (other.Channels != 0) {
+        Channels = other.Channels;
       }
-      if (other.ThresholdRatio != 0D) {
-        ThresholdRatio = other.ThresholdRatio;
+      if (other.Rows != 0) {
+        Rows = other.Rows;
+      }
+      if (other.Columns != 0) {
+        Columns = other.Columns;
+      }
+      if (other.CompletedSteps != 0) {
+        CompletedSteps = other.CompletedSteps;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -329,15 +355,23 @@ namespace DeviceOps.Api.Inference.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
           case 10: {
-            Category = input.ReadString();
+            BlobId = input.ReadString();
             break;
           }
-          case 17: {
-            ScoreRatio = input.ReadDouble();
+          case 16: {
+            Channels = input.ReadInt32();
             break;
           }
-          case 25: {
-            ThresholdRatio = input.ReadDouble();
+          case 24: {
+            Rows = input.ReadInt32();
+            break;
+          }
+          case 32: {
+            Columns = input.ReadInt32();
+            break;
+          }
+          case 40: {
+            CompletedSteps = input.ReadInt32();
             break;
           }
         }
@@ -360,288 +394,23 @@ namespace DeviceOps.Api.Inference.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 10: {
-            Category = input.ReadString();
+            BlobId = input.ReadString();
             break;
           }
-          case 17: {
-            ScoreRatio = input.ReadDouble();
+          case 16: {
+            Channels = input.ReadInt32();
             break;
           }
-          case 25: {
-            ThresholdRatio = input.ReadDouble();
+          case 24: {
+            Rows = input.ReadInt32();
             break;
           }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
-  /// What the safety check found in one picture.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class ImageSafety : pb::IMessage<ImageSafety>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<ImageSafety> _parser = new pb::MessageParser<ImageSafety>(() => new ImageSafety());
-    private pb::UnknownFieldSet _unknownFields;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<ImageSafety> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[1]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageSafety() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageSafety(ImageSafety other) : this() {
-      outcome_ = other.outcome_;
-      policyId_ = other.policyId_;
-      scores_ = other.scores_.Clone();
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageSafety Clone() {
-      return new ImageSafety(this);
-    }
-
-    /// <summary>Field number for the "outcome" field.</summary>
-    public const int OutcomeFieldNumber = 1;
-    private global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome outcome_ = global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome.Unspecified;
-    /// <summary>
-    /// What was decided.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome Outcome {
-      get { return outcome_; }
-      set {
-        outcome_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "policy_id" field.</summary>
-    public const int PolicyIdFieldNumber = 2;
-    private string policyId_ = "";
-    /// <summary>
-    /// The policy that applied; empty: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string PolicyId {
-      get { return policyId_; }
-      set {
-        policyId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "scores" field.</summary>
-    public const int ScoresFieldNumber = 3;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.ImageSafetyScore> _repeated_scores_codec
-        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Inference.V1.ImageSafetyScore.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImageSafetyScore> scores_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImageSafetyScore>();
-    /// <summary>
-    /// The scores, one a category of the policy. Empty if the check could not be made.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImageSafetyScore> Scores {
-      get { return scores_; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as ImageSafety);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(ImageSafety other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (Outcome != other.Outcome) return false;
-      if (PolicyId != other.PolicyId) return false;
-      if(!scores_.Equals(other.scores_)) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (Outcome != global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome.Unspecified) hash ^= Outcome.GetHashCode();
-      if (PolicyId.Length != 0) hash ^= PolicyId.GetHashCode();
-      hash ^= scores_.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (Outcome != global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome.Unspecified) {
-        output.WriteRawTag(8);
-        output.WriteEnum((int) Outcome);
-      }
-      if (PolicyId.Length != 0) {
-        output.WriteRawTag(18);
-        output.WriteString(PolicyId);
-      }
-      scores_.WriteTo(output, _repeated_scores_codec);
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Outcome != global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome.Unspecified) {
-        output.WriteRawTag(8);
-        output.WriteEnum((int) Outcome);
-      }
-      if (PolicyId.Length != 0) {
-        output.WriteRawTag(18);
-        output.WriteString(PolicyId);
-      }
-      scores_.WriteTo(ref output, _repeated_scores_codec);
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (Outcome != global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Outcome);
-      }
-      if (PolicyId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(PolicyId);
-      }
-      size += scores_.CalculateSize(_repeated_scores_codec);
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(ImageSafety other) {
-      if (other == null) {
-        return;
-      }
-      if (other.Outcome != global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome.Unspecified) {
-        Outcome = other.Outcome;
-      }
-      if (other.PolicyId.Length != 0) {
-        PolicyId = other.PolicyId;
-      }
-      scores_.Add(other.scores_);
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 8: {
-            Outcome = (global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome) input.ReadEnum();
+          case 32: {
+            Columns = input.ReadInt32();
             break;
           }
-          case 18: {
-            PolicyId = input.ReadString();
-            break;
-          }
-          case 26: {
-            scores_.AddEntriesFrom(input, _repeated_scores_codec);
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 8: {
-            Outcome = (global::DeviceOps.Api.Inference.V1.ImageSafetyOutcome) input.ReadEnum();
-            break;
-          }
-          case 18: {
-            PolicyId = input.ReadString();
-            break;
-          }
-          case 26: {
-            scores_.AddEntriesFrom(ref input, _repeated_scores_codec);
+          case 40: {
+            CompletedSteps = input.ReadInt32();
             break;
           }
         }
@@ -669,7 +438,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[1]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -692,8 +461,9 @@ namespace DeviceOps.Api.Inference.V1 {
       index_ = other.index_;
       file_ = other.file_ != null ? other.file_.Clone() : null;
       seed_ = other.seed_;
-      safety_ = other.safety_ != null ? other.safety_.Clone() : null;
+      safetyVerdicts_ = other.safetyVerdicts_.Clone();
       failure_ = other.failure_ != null ? other.failure_.Clone() : null;
+      latents_ = other.latents_ != null ? other.latents_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -748,26 +518,25 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "safety" field.</summary>
-    public const int SafetyFieldNumber = 4;
-    private global::DeviceOps.Api.Inference.V1.ImageSafety safety_;
+    /// <summary>Field number for the "safety_verdicts" field.</summary>
+    public const int SafetyVerdictsFieldNumber = 4;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> _repeated_safetyVerdicts_codec
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What the safety check found.
+    /// What each safety policy says that applied. Empty: none did, nothing was checked.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.ImageSafety Safety {
-      get { return safety_; }
-      set {
-        safety_ = value;
-      }
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> SafetyVerdicts {
+      get { return safetyVerdicts_; }
     }
 
     /// <summary>Field number for the "failure" field.</summary>
     public const int FailureFieldNumber = 5;
     private global::DeviceOps.Api.Common.V1.Failure failure_;
     /// <summary>
-    /// Why there is no file; absent if there is one. CONTENT_BLOCKED: the policy withholds it.
+    /// Why there is no file; absent if there is one. CONTENT_BLOCKED: a policy withholds it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -775,6 +544,21 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return failure_; }
       set {
         failure_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "latents" field.</summary>
+    public const int LatentsFieldNumber = 6;
+    private global::DeviceOps.Api.Inference.V1.LatentFile latents_;
+    /// <summary>
+    /// Its latents. Absent unless `return_latents` was set.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.LatentFile Latents {
+      get { return latents_; }
+      set {
+        latents_ = value;
       }
     }
 
@@ -796,8 +580,9 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Index != other.Index) return false;
       if (!object.Equals(File, other.File)) return false;
       if (Seed != other.Seed) return false;
-      if (!object.Equals(Safety, other.Safety)) return false;
+      if(!safetyVerdicts_.Equals(other.safetyVerdicts_)) return false;
       if (!object.Equals(Failure, other.Failure)) return false;
+      if (!object.Equals(Latents, other.Latents)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -808,8 +593,9 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Index != 0) hash ^= Index.GetHashCode();
       if (file_ != null) hash ^= File.GetHashCode();
       if (Seed != 0L) hash ^= Seed.GetHashCode();
-      if (safety_ != null) hash ^= Safety.GetHashCode();
+      hash ^= safetyVerdicts_.GetHashCode();
       if (failure_ != null) hash ^= Failure.GetHashCode();
+      if (latents_ != null) hash ^= Latents.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -840,13 +626,14 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(24);
         output.WriteInt64(Seed);
       }
-      if (safety_ != null) {
-        output.WriteRawTag(34);
-        output.WriteMessage(Safety);
-      }
+      safetyVerdicts_.WriteTo(output, _repeated_safetyVerdicts_codec);
       if (failure_ != null) {
         output.WriteRawTag(42);
         output.WriteMessage(Failure);
+      }
+      if (latents_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(Latents);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -870,13 +657,14 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(24);
         output.WriteInt64(Seed);
       }
-      if (safety_ != null) {
-        output.WriteRawTag(34);
-        output.WriteMessage(Safety);
-      }
+      safetyVerdicts_.WriteTo(ref output, _repeated_safetyVerdicts_codec);
       if (failure_ != null) {
         output.WriteRawTag(42);
         output.WriteMessage(Failure);
+      }
+      if (latents_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(Latents);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -897,11 +685,12 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Seed != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(Seed);
       }
-      if (safety_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Safety);
-      }
+      size += safetyVerdicts_.CalculateSize(_repeated_safetyVerdicts_codec);
       if (failure_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Failure);
+      }
+      if (latents_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Latents);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -927,17 +716,18 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.Seed != 0L) {
         Seed = other.Seed;
       }
-      if (other.safety_ != null) {
-        if (safety_ == null) {
-          Safety = new global::DeviceOps.Api.Inference.V1.ImageSafety();
-        }
-        Safety.MergeFrom(other.Safety);
-      }
+      safetyVerdicts_.Add(other.safetyVerdicts_);
       if (other.failure_ != null) {
         if (failure_ == null) {
           Failure = new global::DeviceOps.Api.Common.V1.Failure();
         }
         Failure.MergeFrom(other.Failure);
+      }
+      if (other.latents_ != null) {
+        if (latents_ == null) {
+          Latents = new global::DeviceOps.Api.Inference.V1.LatentFile();
+        }
+        Latents.MergeFrom(other.Latents);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -974,10 +764,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 34: {
-            if (safety_ == null) {
-              Safety = new global::DeviceOps.Api.Inference.V1.ImageSafety();
-            }
-            input.ReadMessage(Safety);
+            safetyVerdicts_.AddEntriesFrom(input, _repeated_safetyVerdicts_codec);
             break;
           }
           case 42: {
@@ -985,6 +772,13 @@ namespace DeviceOps.Api.Inference.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+          case 50: {
+            if (latents_ == null) {
+              Latents = new global::DeviceOps.Api.Inference.V1.LatentFile();
+            }
+            input.ReadMessage(Latents);
             break;
           }
         }
@@ -1022,10 +816,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 34: {
-            if (safety_ == null) {
-              Safety = new global::DeviceOps.Api.Inference.V1.ImageSafety();
-            }
-            input.ReadMessage(Safety);
+            safetyVerdicts_.AddEntriesFrom(ref input, _repeated_safetyVerdicts_codec);
             break;
           }
           case 42: {
@@ -1033,6 +824,13 @@ namespace DeviceOps.Api.Inference.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+          case 50: {
+            if (latents_ == null) {
+              Latents = new global::DeviceOps.Api.Inference.V1.LatentFile();
+            }
+            input.ReadMessage(Latents);
             break;
           }
         }
@@ -1060,7 +858,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1110,7 +908,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ResolvedFieldNumber = 2;
     private global::DeviceOps.Api.Inference.V1.ResolvedGeneration resolved_;
     /// <summary>
-    /// What was really used.
+    /// What was really used. `resolved.generation` can be sent again.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1127,7 +925,8 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Common.V1.Finding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> warnings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
     /// <summary>
-    /// What did not stop the work, yet a person may want to know: a truncated prompt, a word that the model does not know.
+    /// What did not stop the work, yet a person may want to know: a truncated prompt, a word that the model does not know, a mark of an input
+    /// picture that the result's format cannot hold. At most 100.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

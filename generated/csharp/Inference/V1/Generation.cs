@@ -27,75 +27,69 @@ namespace DeviceOps.Api.Inference.V1 {
             "CidkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2dlbmVyYXRpb24ucHJvdG8SFmRl",
             "dmljZW9wcy5pbmZlcmVuY2UudjEaH2RldmljZW9wcy9jb21tb24vdjEvaW1h",
             "Z2UucHJvdG8aKWRldmljZW9wcy9pbmZlcmVuY2UvdjEvY29uZGl0aW9uaW5n",
-            "LnByb3RvIsUDCghTYW1wbGluZxIRCglzY2hlZHVsZXIYASABKAkSEgoFc3Rl",
-            "cHMYAiABKAVIAIgBARIbCg5ndWlkYW5jZV9zY2FsZRgDIAEoAUgBiAEBEhEK",
-            "BHNlZWQYBCABKANIAogBARIQCgNldGEYBSABKAFIA4gBARIaCg1rYXJyYXNf",
-            "c2lnbWFzGAYgASgISASIAQESGAoQdGltZXN0ZXBfc3BhY2luZxgHIAEoCRIZ",
-            "Cgxzb2x2ZXJfb3JkZXIYCCABKAVIBYgBARIdChBndWlkYW5jZV9yZXNjYWxl",
-            "GAkgASgBSAaIAQESJAoXZHluYW1pY190aHJlc2hvbGRfcmF0aW8YCiABKAFI",
-            "B4gBARIgChN0cnVlX2d1aWRhbmNlX3NjYWxlGAsgASgBSAiIAQFCCAoGX3N0",
-            "ZXBzQhEKD19ndWlkYW5jZV9zY2FsZUIHCgVfc2VlZEIGCgRfZXRhQhAKDl9r",
-            "YXJyYXNfc2lnbWFzQg8KDV9zb2x2ZXJfb3JkZXJCEwoRX2d1aWRhbmNlX3Jl",
-            "c2NhbGVCGgoYX2R5bmFtaWNfdGhyZXNob2xkX3JhdGlvQhYKFF90cnVlX2d1",
-            "aWRhbmNlX3NjYWxlIjoKDlByZXZpZXdPcHRpb25zEhMKC2V2ZXJ5X3N0ZXBz",
-            "GAEgASgFEhMKC21heF9lZGdlX3B4GAIgASgFIr8BCgtSZWZpbmVyUGFzcxIQ",
-            "Cghtb2RlbF9pZBgBIAEoCRIYCgtzdGFydF9yYXRpbxgCIAEoAUgAiAEBEhwK",
-            "D2Flc3RoZXRpY19zY29yZRgDIAEoAUgBiAEBEiUKGG5lZ2F0aXZlX2Flc3Ro",
-            "ZXRpY19zY29yZRgEIAEoAUgCiAEBQg4KDF9zdGFydF9yYXRpb0ISChBfYWVz",
-            "dGhldGljX3Njb3JlQhsKGV9uZWdhdGl2ZV9hZXN0aGV0aWNfc2NvcmUimgEK",
-            "CUhpcmVzUGFzcxISCgVzY2FsZRgBIAEoAUgAiAEBEhUKCHN0cmVuZ3RoGAIg",
-            "ASgBSAGIAQESEgoFc3RlcHMYAyABKAVIAogBARIZChF1cHNjYWxlcl9tb2Rl",
-            "bF9pZBgEIAEoCRISCgpyZXNhbXBsaW5nGAUgASgJQggKBl9zY2FsZUILCglf",
-            "c3RyZW5ndGhCCAoGX3N0ZXBzIqkBChBTaXplQ29uZGl0aW9uaW5nEjUKDW9y",
-            "aWdpbmFsX3NpemUYASABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdl",
-            "U2l6ZRIzCgt0YXJnZXRfc2l6ZRgCIAEoCzIeLmRldmljZW9wcy5jb21tb24u",
-            "djEuSW1hZ2VTaXplEhQKDGNyb3BfbGVmdF9weBgDIAEoBRITCgtjcm9wX3Rv",
-            "cF9weBgEIAEoBSKZCgoKR2VuZXJhdGlvbhIOCgZwcm9tcHQYASABKAkSFwoP",
-            "bmVnYXRpdmVfcHJvbXB0GAIgASgJEhAKCG1vZGVsX2lkGAMgASgJEhUKCHdp",
-            "ZHRoX3B4GAQgASgFSACIAQESFgoJaGVpZ2h0X3B4GAUgASgFSAGIAQESEwoL",
-            "aW1hZ2VfY291bnQYBiABKAUSMgoIc2FtcGxpbmcYByABKAsyIC5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLlNhbXBsaW5nEjIKBm91dHB1dBgIIAEoCzIiLmRl",
-            "dmljZW9wcy5jb21tb24udjEuRW5jb2RlT3B0aW9ucxI4CghwcmV2aWV3cxgJ",
-            "IAEoCzImLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUHJldmlld09wdGlvbnMS",
-            "OAoLZGV0ZXJtaW5pc20YCiABKA4yIy5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
-            "LkRldGVybWluaXNtEhgKEHNhZmV0eV9wb2xpY3lfaWQYCyABKAkSHAoUcmVx",
-            "dWlyZV9sb2FkZWRfbW9kZWwYDCABKAgSOwoNcHJvbXB0X3N5bnRheBgUIAEo",
-            "DjIkLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUHJvbXB0U3ludGF4EjcKC2xv",
-            "bmdfcHJvbXB0GBUgASgOMiIuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Mb25n",
-            "UHJvbXB0EhUKDXNlY29uZF9wcm9tcHQYFiABKAkSHgoWc2Vjb25kX25lZ2F0",
-            "aXZlX3Byb21wdBgXIAEoCRIUCgx0aGlyZF9wcm9tcHQYGCABKAkSHQoVdGhp",
-            "cmRfbmVnYXRpdmVfcHJvbXB0GBkgASgJEhYKCWNsaXBfc2tpcBgaIAEoBUgC",
-            "iAEBEjUKCmluaXRfaW1hZ2UYHiABKAsyIS5kZXZpY2VvcHMuaW5mZXJlbmNl",
-            "LnYxLkluaXRJbWFnZRIxCgRtYXNrGB8gASgLMiMuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5JbnBhaW50TWFzaxIyCghvdXRwYWludBggIAEoCzIgLmRldmlj",
-            "ZW9wcy5pbmZlcmVuY2UudjEuT3V0cGFpbnQSNgoIY29udHJvbHMYISADKAsy",
-            "JC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNvbnRyb2xJbnB1dBI6Cg1pbWFn",
-            "ZV9wcm9tcHRzGCIgAygLMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5JbWFn",
-            "ZVByb21wdBIwCgVsb3JhcxgjIAMoCzIhLmRldmljZW9wcy5pbmZlcmVuY2Uu",
-            "djEuTG9yYUlucHV0EkkKEnRleHR1YWxfaW52ZXJzaW9ucxgkIAMoCzItLmRl",
-            "dmljZW9wcy5pbmZlcmVuY2UudjEuVGV4dHVhbEludmVyc2lvbklucHV0EhQK",
-            "DHZhZV9tb2RlbF9pZBglIAEoCRI0CgdyZWZpbmVyGCYgASgLMiMuZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5SZWZpbmVyUGFzcxI1CgpoaXJlc19wYXNzGCcg",
-            "ASgLMiEuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5IaXJlc1Bhc3MSQwoRc2l6",
-            "ZV9jb25kaXRpb25pbmcYKCABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
-            "LlNpemVDb25kaXRpb25pbmdCCwoJX3dpZHRoX3B4QgwKCl9oZWlnaHRfcHhC",
-            "DAoKX2NsaXBfc2tpcCpXCgtEZXRlcm1pbmlzbRIbChdERVRFUk1JTklTTV9V",
-            "TlNQRUNJRklFRBAAEhQKEERFVEVSTUlOSVNNX0ZBU1QQARIVChFERVRFUk1J",
-            "TklTTV9FWEFDVBACKmIKDFByb21wdFN5bnRheBIdChlQUk9NUFRfU1lOVEFY",
-            "X1VOU1BFQ0lGSUVEEAASFwoTUFJPTVBUX1NZTlRBWF9QTEFJThABEhoKFlBS",
-            "T01QVF9TWU5UQVhfV0VJR0hURUQQAipyCgpMb25nUHJvbXB0EhsKF0xPTkdf",
-            "UFJPTVBUX1VOU1BFQ0lGSUVEEAASGAoUTE9OR19QUk9NUFRfVFJVTkNBVEUQ",
-            "ARIVChFMT05HX1BST01QVF9DSFVOSxACEhYKEkxPTkdfUFJPTVBUX1JFRlVT",
-            "RRADQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5WMWIGcHJvdG8z"));
+            "LnByb3RvGiNkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL3Bhc3Nlcy5wcm90bxol",
+            "ZGV2aWNlb3BzL2luZmVyZW5jZS92MS9zYW1wbGluZy5wcm90bxoiZGV2aWNl",
+            "b3BzL21vZGVsL3YxL2V4ZWN1dGlvbi5wcm90bxowZGV2aWNlb3BzL3Bvc3Rw",
+            "cm9jZXNzaW5nL3YxL3Bvc3Rwcm9jZXNzaW5nLnByb3RvIjoKDlByZXZpZXdP",
+            "cHRpb25zEhMKC2V2ZXJ5X3N0ZXBzGAEgASgFEhMKC21heF9lZGdlX3B4GAIg",
+            "ASgFIkAKDldlaWdodGVkUHJvbXB0Eg4KBnByb21wdBgBIAEoCRITCgZ3ZWln",
+            "aHQYAiABKAFIAIgBAUIJCgdfd2VpZ2h0IskOCgpHZW5lcmF0aW9uEg4KBnBy",
+            "b21wdBgBIAEoCRIXCg9uZWdhdGl2ZV9wcm9tcHQYAiABKAkSEAoIbW9kZWxf",
+            "aWQYAyABKAkSFwoPbG9hZGVkX21vZGVsX2lkGAQgASgJEhUKCHdpZHRoX3B4",
+            "GAUgASgFSACIAQESFgoJaGVpZ2h0X3B4GAYgASgFSAGIAQESEwoLaW1hZ2Vf",
+            "Y291bnQYByABKAUSMgoIc2FtcGxpbmcYCCABKAsyIC5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLlNhbXBsaW5nEjIKBm91dHB1dBgJIAEoCzIiLmRldmljZW9w",
+            "cy5jb21tb24udjEuRW5jb2RlT3B0aW9ucxI4CghwcmV2aWV3cxgKIAEoCzIm",
+            "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuUHJldmlld09wdGlvbnMSOAoLZGV0",
+            "ZXJtaW5pc20YCyABKA4yIy5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkRldGVy",
+            "bWluaXNtEhgKEHNhZmV0eV9wb2xpY3lfaWQYDCABKAkSHAoUcmVxdWlyZV9s",
+            "b2FkZWRfbW9kZWwYDSABKAgSNwoJZXhlY3V0aW9uGA4gASgLMiQuZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLkV4ZWN1dGlvbk9wdGlvbnMSNwoKY29tcG9uZW50cxgP",
+            "IAMoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Db21wb25lbnRTb3VyY2USOwoN",
+            "cHJvbXB0X3N5bnRheBgUIAEoDjIkLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
+            "UHJvbXB0U3ludGF4EjcKC2xvbmdfcHJvbXB0GBUgASgOMiIuZGV2aWNlb3Bz",
+            "LmluZmVyZW5jZS52MS5Mb25nUHJvbXB0EhUKDXNlY29uZF9wcm9tcHQYFiAB",
+            "KAkSHgoWc2Vjb25kX25lZ2F0aXZlX3Byb21wdBgXIAEoCRIUCgx0aGlyZF9w",
+            "cm9tcHQYGCABKAkSHQoVdGhpcmRfbmVnYXRpdmVfcHJvbXB0GBkgASgJEhYK",
+            "CWNsaXBfc2tpcBgaIAEoBUgCiAEBEj8KD2JsZW5kZWRfcHJvbXB0cxgbIAMo",
+            "CzImLmRldmljZW9wcy5pbmZlcmVuY2UudjEuV2VpZ2h0ZWRQcm9tcHQSNwoH",
+            "cmVnaW9ucxgcIAMoCzImLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUmVnaW9u",
+            "YWxQcm9tcHQSNQoKaW5pdF9pbWFnZRgeIAEoCzIhLmRldmljZW9wcy5pbmZl",
+            "cmVuY2UudjEuSW5pdEltYWdlEjEKBG1hc2sYHyABKAsyIy5kZXZpY2VvcHMu",
+            "aW5mZXJlbmNlLnYxLklucGFpbnRNYXNrEjIKCG91dHBhaW50GCAgASgLMiAu",
+            "ZGV2aWNlb3BzLmluZmVyZW5jZS52MS5PdXRwYWludBI2Cghjb250cm9scxgh",
+            "IAMoCzIkLmRldmljZW9wcy5pbmZlcmVuY2UudjEuQ29udHJvbElucHV0EjoK",
+            "DWltYWdlX3Byb21wdHMYIiADKAsyIy5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "LkltYWdlUHJvbXB0EjAKBWxvcmFzGCMgAygLMiEuZGV2aWNlb3BzLmluZmVy",
+            "ZW5jZS52MS5Mb3JhSW5wdXQSSQoSdGV4dHVhbF9pbnZlcnNpb25zGCQgAygL",
+            "Mi0uZGV2aWNlb3BzLmluZmVyZW5jZS52MS5UZXh0dWFsSW52ZXJzaW9uSW5w",
+            "dXQSQAoQcmVmZXJlbmNlX2ltYWdlcxglIAMoCzImLmRldmljZW9wcy5pbmZl",
+            "cmVuY2UudjEuUmVmZXJlbmNlSW1hZ2USOQoMaW5pdF9sYXRlbnRzGCYgASgL",
+            "MiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5MYXRlbnRJbnB1dBI0CgdyZWZp",
+            "bmVyGCggASgLMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5SZWZpbmVyUGFz",
+            "cxI1CgpoaXJlc19wYXNzGCkgASgLMiEuZGV2aWNlb3BzLmluZmVyZW5jZS52",
+            "MS5IaXJlc1Bhc3MSOQoNZGV0YWlsX3Bhc3NlcxgqIAMoCzIiLmRldmljZW9w",
+            "cy5pbmZlcmVuY2UudjEuRGV0YWlsUGFzcxJHCg5wb3N0cHJvY2Vzc2luZxgr",
+            "IAMoCzIvLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJvY2Vz",
+            "c2luZ1N0ZXASQwoRc2l6ZV9jb25kaXRpb25pbmcYLCABKAsyKC5kZXZpY2Vv",
+            "cHMuaW5mZXJlbmNlLnYxLlNpemVDb25kaXRpb25pbmcSEgoKc2VhbWxlc3Nf",
+            "eBgtIAEoCBISCgpzZWFtbGVzc195GC4gASgIEhYKDnJldHVybl9sYXRlbnRz",
+            "GC8gASgIQgsKCV93aWR0aF9weEIMCgpfaGVpZ2h0X3B4QgwKCl9jbGlwX3Nr",
+            "aXAqVwoLRGV0ZXJtaW5pc20SGwoXREVURVJNSU5JU01fVU5TUEVDSUZJRUQQ",
+            "ABIUChBERVRFUk1JTklTTV9GQVNUEAESFQoRREVURVJNSU5JU01fRVhBQ1QQ",
+            "Aip6CgxQcm9tcHRTeW50YXgSHQoZUFJPTVBUX1NZTlRBWF9VTlNQRUNJRklF",
+            "RBAAEhcKE1BST01QVF9TWU5UQVhfUExBSU4QARIXChNQUk9NUFRfU1lOVEFY",
+            "X0ExMTExEAISGQoVUFJPTVBUX1NZTlRBWF9DT01GWVVJEAMqcgoKTG9uZ1By",
+            "b21wdBIbChdMT05HX1BST01QVF9VTlNQRUNJRklFRBAAEhgKFExPTkdfUFJP",
+            "TVBUX1RSVU5DQVRFEAESFQoRTE9OR19QUk9NUFRfQ0hVTksQAhIWChJMT05H",
+            "X1BST01QVF9SRUZVU0UQA0IdqgIaRGV2aWNlT3BzLkFwaS5JbmZlcmVuY2Uu",
+            "VjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor, global::DeviceOps.Api.Inference.V1.PassesReflection.Descriptor, global::DeviceOps.Api.Inference.V1.SamplingReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.Determinism), typeof(global::DeviceOps.Api.Inference.V1.PromptSyntax), typeof(global::DeviceOps.Api.Inference.V1.LongPrompt), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.Sampling), global::DeviceOps.Api.Inference.V1.Sampling.Parser, new[]{ "Scheduler", "Steps", "GuidanceScale", "Seed", "Eta", "KarrasSigmas", "TimestepSpacing", "SolverOrder", "GuidanceRescale", "DynamicThresholdRatio", "TrueGuidanceScale" }, new[]{ "Steps", "GuidanceScale", "Seed", "Eta", "KarrasSigmas", "SolverOrder", "GuidanceRescale", "DynamicThresholdRatio", "TrueGuidanceScale" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.PreviewOptions), global::DeviceOps.Api.Inference.V1.PreviewOptions.Parser, new[]{ "EverySteps", "MaxEdgePx" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.RefinerPass), global::DeviceOps.Api.Inference.V1.RefinerPass.Parser, new[]{ "ModelId", "StartRatio", "AestheticScore", "NegativeAestheticScore" }, new[]{ "StartRatio", "AestheticScore", "NegativeAestheticScore" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.HiresPass), global::DeviceOps.Api.Inference.V1.HiresPass.Parser, new[]{ "Scale", "Strength", "Steps", "UpscalerModelId", "Resampling" }, new[]{ "Scale", "Strength", "Steps" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SizeConditioning), global::DeviceOps.Api.Inference.V1.SizeConditioning.Parser, new[]{ "OriginalSize", "TargetSize", "CropLeftPx", "CropTopPx" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.Generation), global::DeviceOps.Api.Inference.V1.Generation.Parser, new[]{ "Prompt", "NegativePrompt", "ModelId", "WidthPx", "HeightPx", "ImageCount", "Sampling", "Output", "Previews", "Determinism", "SafetyPolicyId", "RequireLoadedModel", "PromptSyntax", "LongPrompt", "SecondPrompt", "SecondNegativePrompt", "ThirdPrompt", "ThirdNegativePrompt", "ClipSkip", "InitImage", "Mask", "Outpaint", "Controls", "ImagePrompts", "Loras", "TextualInversions", "VaeModelId", "Refiner", "HiresPass", "SizeConditioning" }, new[]{ "WidthPx", "HeightPx", "ClipSkip" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.WeightedPrompt), global::DeviceOps.Api.Inference.V1.WeightedPrompt.Parser, new[]{ "Prompt", "Weight" }, new[]{ "Weight" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.Generation), global::DeviceOps.Api.Inference.V1.Generation.Parser, new[]{ "Prompt", "NegativePrompt", "ModelId", "LoadedModelId", "WidthPx", "HeightPx", "ImageCount", "Sampling", "Output", "Previews", "Determinism", "SafetyPolicyId", "RequireLoadedModel", "Execution", "Components", "PromptSyntax", "LongPrompt", "SecondPrompt", "SecondNegativePrompt", "ThirdPrompt", "ThirdNegativePrompt", "ClipSkip", "BlendedPrompts", "Regions", "InitImage", "Mask", "Outpaint", "Controls", "ImagePrompts", "Loras", "TextualInversions", "ReferenceImages", "InitLatents", "Refiner", "HiresPass", "DetailPasses", "Postprocessing", "SizeConditioning", "SeamlessX", "SeamlessY", "ReturnLatents" }, new[]{ "WidthPx", "HeightPx", "ClipSkip" }, null, null, null)
           }));
     }
     #endregion
@@ -115,13 +109,13 @@ namespace DeviceOps.Api.Inference.V1 {
     /// </summary>
     [pbr::OriginalName("DETERMINISM_FAST")] Fast = 1,
     /// <summary>
-    /// Bit for bit the same on the same device, model file and library versions. Runs alone, not batched with others; slower.
+    /// Bit for bit the same on the same device, model file and library versions, whatever else runs. May be slower.
     /// </summary>
     [pbr::OriginalName("DETERMINISM_EXACT")] Exact = 2,
   }
 
   /// <summary>
-  /// How the text of a prompt is read.
+  /// How the text of a prompt is read. GetInferenceCapabilities tells which syntaxes this server reads.
   /// </summary>
   public enum PromptSyntax {
     /// <summary>
@@ -133,13 +127,20 @@ namespace DeviceOps.Api.Inference.V1 {
     /// </summary>
     [pbr::OriginalName("PROMPT_SYNTAX_PLAIN")] Plain = 1,
     /// <summary>
-    /// `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\(` is a bracket. A weight is 0..2.
+    /// As A1111 (stable-diffusion-webui) reads it: `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\(` is a bracket; BREAK
+    /// begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step. A weighted
+    /// embedding is scaled back to the mean of the unweighted one.
     /// </summary>
-    [pbr::OriginalName("PROMPT_SYNTAX_WEIGHTED")] Weighted = 2,
+    [pbr::OriginalName("PROMPT_SYNTAX_A1111")] A1111 = 2,
+    /// <summary>
+    /// As ComfyUI reads it: `(words:1.2)`, `(words)` is 1.1, `\(` is a bracket. A weighted embedding moves from the empty prompt's embedding
+    /// through the unweighted one by the weight.
+    /// </summary>
+    [pbr::OriginalName("PROMPT_SYNTAX_COMFYUI")] Comfyui = 3,
   }
 
   /// <summary>
-  /// What becomes of a prompt that is longer than the text encoder's window (75 words or parts of words for most families).
+  /// What becomes of a prompt that is longer than the text encoder's window (75 tokens, the words or parts of words, for CLIP).
   /// </summary>
   public enum LongPrompt {
     /// <summary>
@@ -151,7 +152,7 @@ namespace DeviceOps.Api.Inference.V1 {
     /// </summary>
     [pbr::OriginalName("LONG_PROMPT_TRUNCATE")] Truncate = 1,
     /// <summary>
-    /// It is encoded window by window and joined.
+    /// It is encoded window by window and joined, as A1111 and ComfyUI do.
     /// </summary>
     [pbr::OriginalName("LONG_PROMPT_CHUNK")] Chunk = 2,
     /// <summary>
@@ -163,750 +164,6 @@ namespace DeviceOps.Api.Inference.V1 {
   #endregion
 
   #region Messages
-  /// <summary>
-  /// How to walk from noise to picture.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class Sampling : pb::IMessage<Sampling>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<Sampling> _parser = new pb::MessageParser<Sampling>(() => new Sampling());
-    private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<Sampling> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[0]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public Sampling() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public Sampling(Sampling other) : this() {
-      _hasBits0 = other._hasBits0;
-      scheduler_ = other.scheduler_;
-      steps_ = other.steps_;
-      guidanceScale_ = other.guidanceScale_;
-      seed_ = other.seed_;
-      eta_ = other.eta_;
-      karrasSigmas_ = other.karrasSigmas_;
-      timestepSpacing_ = other.timestepSpacing_;
-      solverOrder_ = other.solverOrder_;
-      guidanceRescale_ = other.guidanceRescale_;
-      dynamicThresholdRatio_ = other.dynamicThresholdRatio_;
-      trueGuidanceScale_ = other.trueGuidanceScale_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public Sampling Clone() {
-      return new Sampling(this);
-    }
-
-    /// <summary>Field number for the "scheduler" field.</summary>
-    public const int SchedulerFieldNumber = 1;
-    private string scheduler_ = "";
-    /// <summary>
-    /// A scheduler's id from GetInferenceCapabilities: `euler`, `euler_a`, `ddim`, `dpmpp_2m`, `dpmpp_2m_karras`, `unipc` … Empty: the
-    /// model's own. An id that the list does not have: INVALID_FIELD.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Scheduler {
-      get { return scheduler_; }
-      set {
-        scheduler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "steps" field.</summary>
-    public const int StepsFieldNumber = 2;
-    private readonly static int StepsDefaultValue = 0;
-
-    private int steps_;
-    /// <summary>
-    /// Denoising steps, 1..1000. Absent: the number that the scheduler recommends.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int Steps {
-      get { if ((_hasBits0 & 1) != 0) { return steps_; } else { return StepsDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        steps_ = value;
-      }
-    }
-    /// <summary>Gets whether the "steps" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasSteps {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "steps" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearSteps() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "guidance_scale" field.</summary>
-    public const int GuidanceScaleFieldNumber = 3;
-    private readonly static double GuidanceScaleDefaultValue = 0D;
-
-    private double guidanceScale_;
-    /// <summary>
-    /// How strongly the prompt is followed, 0..50. 1 or less switches the negative prompt off and halves the time. Absent: the family's
-    /// default.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double GuidanceScale {
-      get { if ((_hasBits0 & 2) != 0) { return guidanceScale_; } else { return GuidanceScaleDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        guidanceScale_ = value;
-      }
-    }
-    /// <summary>Gets whether the "guidance_scale" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasGuidanceScale {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "guidance_scale" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearGuidanceScale() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "seed" field.</summary>
-    public const int SeedFieldNumber = 4;
-    private readonly static long SeedDefaultValue = 0L;
-
-    private long seed_;
-    /// <summary>
-    /// Start of the noise, 0..2^63-1; 0 is a seed like any other. Absent: drawn by the server and told in the result. Picture i of a job
-    /// uses seed + i (past 2^63-1 it goes on at 0).
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public long Seed {
-      get { if ((_hasBits0 & 4) != 0) { return seed_; } else { return SeedDefaultValue; } }
-      set {
-        _hasBits0 |= 4;
-        seed_ = value;
-      }
-    }
-    /// <summary>Gets whether the "seed" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasSeed {
-      get { return (_hasBits0 & 4) != 0; }
-    }
-    /// <summary>Clears the value of the "seed" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearSeed() {
-      _hasBits0 &= ~4;
-    }
-
-    /// <summary>Field number for the "eta" field.</summary>
-    public const int EtaFieldNumber = 5;
-    private readonly static double EtaDefaultValue = 0D;
-
-    private double eta_;
-    /// <summary>
-    /// Share of fresh noise in each step, 0..1. Only `ddim` reads it; elsewhere anything but 0 is UNSUPPORTED_COMBINATION. Absent: 0.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Eta {
-      get { if ((_hasBits0 & 8) != 0) { return eta_; } else { return EtaDefaultValue; } }
-      set {
-        _hasBits0 |= 8;
-        eta_ = value;
-      }
-    }
-    /// <summary>Gets whether the "eta" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasEta {
-      get { return (_hasBits0 & 8) != 0; }
-    }
-    /// <summary>Clears the value of the "eta" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearEta() {
-      _hasBits0 &= ~8;
-    }
-
-    /// <summary>Field number for the "karras_sigmas" field.</summary>
-    public const int KarrasSigmasFieldNumber = 6;
-    private readonly static bool KarrasSigmasDefaultValue = false;
-
-    private bool karrasSigmas_;
-    /// <summary>
-    /// Whether to space the noise levels as Karras et al. (2022). Absent: only if the scheduler's id says so.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool KarrasSigmas {
-      get { if ((_hasBits0 & 16) != 0) { return karrasSigmas_; } else { return KarrasSigmasDefaultValue; } }
-      set {
-        _hasBits0 |= 16;
-        karrasSigmas_ = value;
-      }
-    }
-    /// <summary>Gets whether the "karras_sigmas" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasKarrasSigmas {
-      get { return (_hasBits0 & 16) != 0; }
-    }
-    /// <summary>Clears the value of the "karras_sigmas" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearKarrasSigmas() {
-      _hasBits0 &= ~16;
-    }
-
-    /// <summary>Field number for the "timestep_spacing" field.</summary>
-    public const int TimestepSpacingFieldNumber = 7;
-    private string timestepSpacing_ = "";
-    /// <summary>
-    /// How the steps lie on the model's noise scale: `leading`, `linspace` or `trailing`. Empty: as the model's files say.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string TimestepSpacing {
-      get { return timestepSpacing_; }
-      set {
-        timestepSpacing_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "solver_order" field.</summary>
-    public const int SolverOrderFieldNumber = 8;
-    private readonly static int SolverOrderDefaultValue = 0;
-
-    private int solverOrder_;
-    /// <summary>
-    /// Order of the solver, 1..3. Absent: the scheduler's default. Only for schedulers that list the option `solver_order`.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int SolverOrder {
-      get { if ((_hasBits0 & 32) != 0) { return solverOrder_; } else { return SolverOrderDefaultValue; } }
-      set {
-        _hasBits0 |= 32;
-        solverOrder_ = value;
-      }
-    }
-    /// <summary>Gets whether the "solver_order" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasSolverOrder {
-      get { return (_hasBits0 & 32) != 0; }
-    }
-    /// <summary>Clears the value of the "solver_order" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearSolverOrder() {
-      _hasBits0 &= ~32;
-    }
-
-    /// <summary>Field number for the "guidance_rescale" field.</summary>
-    public const int GuidanceRescaleFieldNumber = 9;
-    private readonly static double GuidanceRescaleDefaultValue = 0D;
-
-    private double guidanceRescale_;
-    /// <summary>
-    /// How much to pull the contrast of strong guidance back (Lin et al. 2023), 0..1. Absent: 0, not at all.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double GuidanceRescale {
-      get { if ((_hasBits0 & 64) != 0) { return guidanceRescale_; } else { return GuidanceRescaleDefaultValue; } }
-      set {
-        _hasBits0 |= 64;
-        guidanceRescale_ = value;
-      }
-    }
-    /// <summary>Gets whether the "guidance_rescale" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasGuidanceRescale {
-      get { return (_hasBits0 & 64) != 0; }
-    }
-    /// <summary>Clears the value of the "guidance_rescale" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearGuidanceRescale() {
-      _hasBits0 &= ~64;
-    }
-
-    /// <summary>Field number for the "dynamic_threshold_ratio" field.</summary>
-    public const int DynamicThresholdRatioFieldNumber = 10;
-    private readonly static double DynamicThresholdRatioDefaultValue = 0D;
-
-    private double dynamicThresholdRatio_;
-    /// <summary>
-    /// Percentile of dynamic thresholding (Imagen, 2022), 0..1. Absent: no thresholding. Only for models that compute in pixels.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double DynamicThresholdRatio {
-      get { if ((_hasBits0 & 128) != 0) { return dynamicThresholdRatio_; } else { return DynamicThresholdRatioDefaultValue; } }
-      set {
-        _hasBits0 |= 128;
-        dynamicThresholdRatio_ = value;
-      }
-    }
-    /// <summary>Gets whether the "dynamic_threshold_ratio" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasDynamicThresholdRatio {
-      get { return (_hasBits0 & 128) != 0; }
-    }
-    /// <summary>Clears the value of the "dynamic_threshold_ratio" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearDynamicThresholdRatio() {
-      _hasBits0 &= ~128;
-    }
-
-    /// <summary>Field number for the "true_guidance_scale" field.</summary>
-    public const int TrueGuidanceScaleFieldNumber = 11;
-    private readonly static double TrueGuidanceScaleDefaultValue = 0D;
-
-    private double trueGuidanceScale_;
-    /// <summary>
-    /// Guidance with a negative prompt for families whose `guidance_scale` is an input of the model (`flux`), 0..50. Absent: 1, none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double TrueGuidanceScale {
-      get { if ((_hasBits0 & 256) != 0) { return trueGuidanceScale_; } else { return TrueGuidanceScaleDefaultValue; } }
-      set {
-        _hasBits0 |= 256;
-        trueGuidanceScale_ = value;
-      }
-    }
-    /// <summary>Gets whether the "true_guidance_scale" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasTrueGuidanceScale {
-      get { return (_hasBits0 & 256) != 0; }
-    }
-    /// <summary>Clears the value of the "true_guidance_scale" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearTrueGuidanceScale() {
-      _hasBits0 &= ~256;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as Sampling);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(Sampling other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (Scheduler != other.Scheduler) return false;
-      if (Steps != other.Steps) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(GuidanceScale, other.GuidanceScale)) return false;
-      if (Seed != other.Seed) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Eta, other.Eta)) return false;
-      if (KarrasSigmas != other.KarrasSigmas) return false;
-      if (TimestepSpacing != other.TimestepSpacing) return false;
-      if (SolverOrder != other.SolverOrder) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(GuidanceRescale, other.GuidanceRescale)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(DynamicThresholdRatio, other.DynamicThresholdRatio)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(TrueGuidanceScale, other.TrueGuidanceScale)) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (Scheduler.Length != 0) hash ^= Scheduler.GetHashCode();
-      if (HasSteps) hash ^= Steps.GetHashCode();
-      if (HasGuidanceScale) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(GuidanceScale);
-      if (HasSeed) hash ^= Seed.GetHashCode();
-      if (HasEta) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Eta);
-      if (HasKarrasSigmas) hash ^= KarrasSigmas.GetHashCode();
-      if (TimestepSpacing.Length != 0) hash ^= TimestepSpacing.GetHashCode();
-      if (HasSolverOrder) hash ^= SolverOrder.GetHashCode();
-      if (HasGuidanceRescale) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(GuidanceRescale);
-      if (HasDynamicThresholdRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DynamicThresholdRatio);
-      if (HasTrueGuidanceScale) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(TrueGuidanceScale);
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (Scheduler.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(Scheduler);
-      }
-      if (HasSteps) {
-        output.WriteRawTag(16);
-        output.WriteInt32(Steps);
-      }
-      if (HasGuidanceScale) {
-        output.WriteRawTag(25);
-        output.WriteDouble(GuidanceScale);
-      }
-      if (HasSeed) {
-        output.WriteRawTag(32);
-        output.WriteInt64(Seed);
-      }
-      if (HasEta) {
-        output.WriteRawTag(41);
-        output.WriteDouble(Eta);
-      }
-      if (HasKarrasSigmas) {
-        output.WriteRawTag(48);
-        output.WriteBool(KarrasSigmas);
-      }
-      if (TimestepSpacing.Length != 0) {
-        output.WriteRawTag(58);
-        output.WriteString(TimestepSpacing);
-      }
-      if (HasSolverOrder) {
-        output.WriteRawTag(64);
-        output.WriteInt32(SolverOrder);
-      }
-      if (HasGuidanceRescale) {
-        output.WriteRawTag(73);
-        output.WriteDouble(GuidanceRescale);
-      }
-      if (HasDynamicThresholdRatio) {
-        output.WriteRawTag(81);
-        output.WriteDouble(DynamicThresholdRatio);
-      }
-      if (HasTrueGuidanceScale) {
-        output.WriteRawTag(89);
-        output.WriteDouble(TrueGuidanceScale);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Scheduler.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(Scheduler);
-      }
-      if (HasSteps) {
-        output.WriteRawTag(16);
-        output.WriteInt32(Steps);
-      }
-      if (HasGuidanceScale) {
-        output.WriteRawTag(25);
-        output.WriteDouble(GuidanceScale);
-      }
-      if (HasSeed) {
-        output.WriteRawTag(32);
-        output.WriteInt64(Seed);
-      }
-      if (HasEta) {
-        output.WriteRawTag(41);
-        output.WriteDouble(Eta);
-      }
-      if (HasKarrasSigmas) {
-        output.WriteRawTag(48);
-        output.WriteBool(KarrasSigmas);
-      }
-      if (TimestepSpacing.Length != 0) {
-        output.WriteRawTag(58);
-        output.WriteString(TimestepSpacing);
-      }
-      if (HasSolverOrder) {
-        output.WriteRawTag(64);
-        output.WriteInt32(SolverOrder);
-      }
-      if (HasGuidanceRescale) {
-        output.WriteRawTag(73);
-        output.WriteDouble(GuidanceRescale);
-      }
-      if (HasDynamicThresholdRatio) {
-        output.WriteRawTag(81);
-        output.WriteDouble(DynamicThresholdRatio);
-      }
-      if (HasTrueGuidanceScale) {
-        output.WriteRawTag(89);
-        output.WriteDouble(TrueGuidanceScale);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (Scheduler.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Scheduler);
-      }
-      if (HasSteps) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Steps);
-      }
-      if (HasGuidanceScale) {
-        size += 1 + 8;
-      }
-      if (HasSeed) {
-        size += 1 + pb::CodedOutputStream.ComputeInt64Size(Seed);
-      }
-      if (HasEta) {
-        size += 1 + 8;
-      }
-      if (HasKarrasSigmas) {
-        size += 1 + 1;
-      }
-      if (TimestepSpacing.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(TimestepSpacing);
-      }
-      if (HasSolverOrder) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(SolverOrder);
-      }
-      if (HasGuidanceRescale) {
-        size += 1 + 8;
-      }
-      if (HasDynamicThresholdRatio) {
-        size += 1 + 8;
-      }
-      if (HasTrueGuidanceScale) {
-        size += 1 + 8;
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(Sampling other) {
-      if (other == null) {
-        return;
-      }
-      if (other.Scheduler.Length != 0) {
-        Scheduler = other.Scheduler;
-      }
-      if (other.HasSteps) {
-        Steps = other.Steps;
-      }
-      if (other.HasGuidanceScale) {
-        GuidanceScale = other.GuidanceScale;
-      }
-      if (other.HasSeed) {
-        Seed = other.Seed;
-      }
-      if (other.HasEta) {
-        Eta = other.Eta;
-      }
-      if (other.HasKarrasSigmas) {
-        KarrasSigmas = other.KarrasSigmas;
-      }
-      if (other.TimestepSpacing.Length != 0) {
-        TimestepSpacing = other.TimestepSpacing;
-      }
-      if (other.HasSolverOrder) {
-        SolverOrder = other.SolverOrder;
-      }
-      if (other.HasGuidanceRescale) {
-        GuidanceRescale = other.GuidanceRescale;
-      }
-      if (other.HasDynamicThresholdRatio) {
-        DynamicThresholdRatio = other.DynamicThresholdRatio;
-      }
-      if (other.HasTrueGuidanceScale) {
-        TrueGuidanceScale = other.TrueGuidanceScale;
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 10: {
-            Scheduler = input.ReadString();
-            break;
-          }
-          case 16: {
-            Steps = input.ReadInt32();
-            break;
-          }
-          case 25: {
-            GuidanceScale = input.ReadDouble();
-            break;
-          }
-          case 32: {
-            Seed = input.ReadInt64();
-            break;
-          }
-          case 41: {
-            Eta = input.ReadDouble();
-            break;
-          }
-          case 48: {
-            KarrasSigmas = input.ReadBool();
-            break;
-          }
-          case 58: {
-            TimestepSpacing = input.ReadString();
-            break;
-          }
-          case 64: {
-            SolverOrder = input.ReadInt32();
-            break;
-          }
-          case 73: {
-            GuidanceRescale = input.ReadDouble();
-            break;
-          }
-          case 81: {
-            DynamicThresholdRatio = input.ReadDouble();
-            break;
-          }
-          case 89: {
-            TrueGuidanceScale = input.ReadDouble();
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 10: {
-            Scheduler = input.ReadString();
-            break;
-          }
-          case 16: {
-            Steps = input.ReadInt32();
-            break;
-          }
-          case 25: {
-            GuidanceScale = input.ReadDouble();
-            break;
-          }
-          case 32: {
-            Seed = input.ReadInt64();
-            break;
-          }
-          case 41: {
-            Eta = input.ReadDouble();
-            break;
-          }
-          case 48: {
-            KarrasSigmas = input.ReadBool();
-            break;
-          }
-          case 58: {
-            TimestepSpacing = input.ReadString();
-            break;
-          }
-          case 64: {
-            SolverOrder = input.ReadInt32();
-            break;
-          }
-          case 73: {
-            GuidanceRescale = input.ReadDouble();
-            break;
-          }
-          case 81: {
-            DynamicThresholdRatio = input.ReadDouble();
-            break;
-          }
-          case 89: {
-            TrueGuidanceScale = input.ReadDouble();
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
   /// <summary>
   /// Whether and how to show the picture while it is made. An absent message: no previews.
   /// </summary>
@@ -925,7 +182,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[0]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1152,25 +409,25 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// The model's second pass over the picture by a model made for the last steps.
+  /// One of several prompts that blend.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class RefinerPass : pb::IMessage<RefinerPass>
+  public sealed partial class WeightedPrompt : pb::IMessage<WeightedPrompt>
   #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       , pb::IBufferMessage
   #endif
   {
-    private static readonly pb::MessageParser<RefinerPass> _parser = new pb::MessageParser<RefinerPass>(() => new RefinerPass());
+    private static readonly pb::MessageParser<WeightedPrompt> _parser = new pb::MessageParser<WeightedPrompt>(() => new WeightedPrompt());
     private pb::UnknownFieldSet _unknownFields;
     private int _hasBits0;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<RefinerPass> Parser { get { return _parser; } }
+    public static pb::MessageParser<WeightedPrompt> Parser { get { return _parser; } }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[1]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1181,7 +438,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public RefinerPass() {
+    public WeightedPrompt() {
       OnConstruction();
     }
 
@@ -1189,145 +446,81 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public RefinerPass(RefinerPass other) : this() {
+    public WeightedPrompt(WeightedPrompt other) : this() {
       _hasBits0 = other._hasBits0;
-      modelId_ = other.modelId_;
-      startRatio_ = other.startRatio_;
-      aestheticScore_ = other.aestheticScore_;
-      negativeAestheticScore_ = other.negativeAestheticScore_;
+      prompt_ = other.prompt_;
+      weight_ = other.weight_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public RefinerPass Clone() {
-      return new RefinerPass(this);
+    public WeightedPrompt Clone() {
+      return new WeightedPrompt(this);
     }
 
-    /// <summary>Field number for the "model_id" field.</summary>
-    public const int ModelIdFieldNumber = 1;
-    private string modelId_ = "";
+    /// <summary>Field number for the "prompt" field.</summary>
+    public const int PromptFieldNumber = 1;
+    private string prompt_ = "";
     /// <summary>
-    /// The refiner model. Must not be empty.
+    /// What to draw, at most 32 KiB of UTF-8. Read as `prompt` is.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ModelId {
-      get { return modelId_; }
+    public string Prompt {
+      get { return prompt_; }
       set {
-        modelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        prompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
-    /// <summary>Field number for the "start_ratio" field.</summary>
-    public const int StartRatioFieldNumber = 2;
-    private readonly static double StartRatioDefaultValue = 0D;
+    /// <summary>Field number for the "weight" field.</summary>
+    public const int WeightFieldNumber = 2;
+    private readonly static double WeightDefaultValue = 0D;
 
-    private double startRatio_;
+    private double weight_;
     /// <summary>
-    /// Share of the steps after which the refiner takes over, 0..1. Absent: 0.8.
+    /// Its share against the others, -10..10; the embeddings are summed by these shares. Absent: 1.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double StartRatio {
-      get { if ((_hasBits0 & 1) != 0) { return startRatio_; } else { return StartRatioDefaultValue; } }
+    public double Weight {
+      get { if ((_hasBits0 & 1) != 0) { return weight_; } else { return WeightDefaultValue; } }
       set {
         _hasBits0 |= 1;
-        startRatio_ = value;
+        weight_ = value;
       }
     }
-    /// <summary>Gets whether the "start_ratio" field is set</summary>
+    /// <summary>Gets whether the "weight" field is set</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasStartRatio {
+    public bool HasWeight {
       get { return (_hasBits0 & 1) != 0; }
     }
-    /// <summary>Clears the value of the "start_ratio" field</summary>
+    /// <summary>Clears the value of the "weight" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearStartRatio() {
+    public void ClearWeight() {
       _hasBits0 &= ~1;
     }
 
-    /// <summary>Field number for the "aesthetic_score" field.</summary>
-    public const int AestheticScoreFieldNumber = 3;
-    private readonly static double AestheticScoreDefaultValue = 0D;
-
-    private double aestheticScore_;
-    /// <summary>
-    /// Aesthetic score that the refiner aims at, 0..10. Absent: 6.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double AestheticScore {
-      get { if ((_hasBits0 & 2) != 0) { return aestheticScore_; } else { return AestheticScoreDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        aestheticScore_ = value;
-      }
-    }
-    /// <summary>Gets whether the "aesthetic_score" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasAestheticScore {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "aesthetic_score" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearAestheticScore() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "negative_aesthetic_score" field.</summary>
-    public const int NegativeAestheticScoreFieldNumber = 4;
-    private readonly static double NegativeAestheticScoreDefaultValue = 0D;
-
-    private double negativeAestheticScore_;
-    /// <summary>
-    /// Aesthetic score for the negative prompt, 0..10. Absent: 2.5.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double NegativeAestheticScore {
-      get { if ((_hasBits0 & 4) != 0) { return negativeAestheticScore_; } else { return NegativeAestheticScoreDefaultValue; } }
-      set {
-        _hasBits0 |= 4;
-        negativeAestheticScore_ = value;
-      }
-    }
-    /// <summary>Gets whether the "negative_aesthetic_score" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasNegativeAestheticScore {
-      get { return (_hasBits0 & 4) != 0; }
-    }
-    /// <summary>Clears the value of the "negative_aesthetic_score" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearNegativeAestheticScore() {
-      _hasBits0 &= ~4;
-    }
-
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
-      return Equals(other as RefinerPass);
+      return Equals(other as WeightedPrompt);
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(RefinerPass other) {
+    public bool Equals(WeightedPrompt other) {
       if (ReferenceEquals(other, null)) {
         return false;
       }
       if (ReferenceEquals(other, this)) {
         return true;
       }
-      if (ModelId != other.ModelId) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(StartRatio, other.StartRatio)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(AestheticScore, other.AestheticScore)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(NegativeAestheticScore, other.NegativeAestheticScore)) return false;
+      if (Prompt != other.Prompt) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Weight, other.Weight)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1335,10 +528,8 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
-      if (HasStartRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StartRatio);
-      if (HasAestheticScore) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(AestheticScore);
-      if (HasNegativeAestheticScore) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(NegativeAestheticScore);
+      if (Prompt.Length != 0) hash ^= Prompt.GetHashCode();
+      if (HasWeight) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Weight);
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1357,21 +548,13 @@ namespace DeviceOps.Api.Inference.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (ModelId.Length != 0) {
+      if (Prompt.Length != 0) {
         output.WriteRawTag(10);
-        output.WriteString(ModelId);
+        output.WriteString(Prompt);
       }
-      if (HasStartRatio) {
+      if (HasWeight) {
         output.WriteRawTag(17);
-        output.WriteDouble(StartRatio);
-      }
-      if (HasAestheticScore) {
-        output.WriteRawTag(25);
-        output.WriteDouble(AestheticScore);
-      }
-      if (HasNegativeAestheticScore) {
-        output.WriteRawTag(33);
-        output.WriteDouble(NegativeAestheticScore);
+        output.WriteDouble(Weight);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -1383,21 +566,13 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (ModelId.Length != 0) {
+      if (Prompt.Length != 0) {
         output.WriteRawTag(10);
-        output.WriteString(ModelId);
+        output.WriteString(Prompt);
       }
-      if (HasStartRatio) {
+      if (HasWeight) {
         output.WriteRawTag(17);
-        output.WriteDouble(StartRatio);
-      }
-      if (HasAestheticScore) {
-        output.WriteRawTag(25);
-        output.WriteDouble(AestheticScore);
-      }
-      if (HasNegativeAestheticScore) {
-        output.WriteRawTag(33);
-        output.WriteDouble(NegativeAestheticScore);
+        output.WriteDouble(Weight);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -1409,16 +584,10 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (ModelId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
+      if (Prompt.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Prompt);
       }
-      if (HasStartRatio) {
-        size += 1 + 8;
-      }
-      if (HasAestheticScore) {
-        size += 1 + 8;
-      }
-      if (HasNegativeAestheticScore) {
+      if (HasWeight) {
         size += 1 + 8;
       }
       if (_unknownFields != null) {
@@ -1429,21 +598,15 @@ namespace DeviceOps.Api.Inference.V1 {
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(RefinerPass other) {
+    public void MergeFrom(WeightedPrompt other) {
       if (other == null) {
         return;
       }
-      if (other.ModelId.Length != 0) {
-        ModelId = other.ModelId;
+      if (other.Prompt.Length != 0) {
+        Prompt = other.Prompt;
       }
-      if (other.HasStartRatio) {
-        StartRatio = other.StartRatio;
-      }
-      if (other.HasAestheticScore) {
-        AestheticScore = other.AestheticScore;
-      }
-      if (other.HasNegativeAestheticScore) {
-        NegativeAestheticScore = other.NegativeAestheticScore;
+      if (other.HasWeight) {
+        Weight = other.Weight;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1465,19 +628,11 @@ namespace DeviceOps.Api.Inference.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
           case 10: {
-            ModelId = input.ReadString();
+            Prompt = input.ReadString();
             break;
           }
           case 17: {
-            StartRatio = input.ReadDouble();
-            break;
-          }
-          case 25: {
-            AestheticScore = input.ReadDouble();
-            break;
-          }
-          case 33: {
-            NegativeAestheticScore = input.ReadDouble();
+            Weight = input.ReadDouble();
             break;
           }
         }
@@ -1500,19 +655,11 @@ namespace DeviceOps.Api.Inference.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 10: {
-            ModelId = input.ReadString();
+            Prompt = input.ReadString();
             break;
           }
           case 17: {
-            StartRatio = input.ReadDouble();
-            break;
-          }
-          case 25: {
-            AestheticScore = input.ReadDouble();
-            break;
-          }
-          case 33: {
-            NegativeAestheticScore = input.ReadDouble();
+            Weight = input.ReadDouble();
             break;
           }
         }
@@ -1523,764 +670,17 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again. An absent message: none.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class HiresPass : pb::IMessage<HiresPass>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<HiresPass> _parser = new pb::MessageParser<HiresPass>(() => new HiresPass());
-    private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<HiresPass> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[3]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public HiresPass() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public HiresPass(HiresPass other) : this() {
-      _hasBits0 = other._hasBits0;
-      scale_ = other.scale_;
-      strength_ = other.strength_;
-      steps_ = other.steps_;
-      upscalerModelId_ = other.upscalerModelId_;
-      resampling_ = other.resampling_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public HiresPass Clone() {
-      return new HiresPass(this);
-    }
-
-    /// <summary>Field number for the "scale" field.</summary>
-    public const int ScaleFieldNumber = 1;
-    private readonly static double ScaleDefaultValue = 0D;
-
-    private double scale_;
-    /// <summary>
-    /// How much larger each edge becomes, 1..4, rounded to multiples of 8 px. Absent: 2. The result obeys the same limits as any size.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Scale {
-      get { if ((_hasBits0 & 1) != 0) { return scale_; } else { return ScaleDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        scale_ = value;
-      }
-    }
-    /// <summary>Gets whether the "scale" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasScale {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "scale" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearScale() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "strength" field.</summary>
-    public const int StrengthFieldNumber = 2;
-    private readonly static double StrengthDefaultValue = 0D;
-
-    private double strength_;
-    /// <summary>
-    /// How much of the enlarged picture is made anew, 0..1. Absent: 0.5.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Strength {
-      get { if ((_hasBits0 & 2) != 0) { return strength_; } else { return StrengthDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        strength_ = value;
-      }
-    }
-    /// <summary>Gets whether the "strength" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasStrength {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "strength" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearStrength() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "steps" field.</summary>
-    public const int StepsFieldNumber = 3;
-    private readonly static int StepsDefaultValue = 0;
-
-    private int steps_;
-    /// <summary>
-    /// Steps of the second pass, 1..1000. Absent: as many as in the first. Of these, the share `strength` is computed.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int Steps {
-      get { if ((_hasBits0 & 4) != 0) { return steps_; } else { return StepsDefaultValue; } }
-      set {
-        _hasBits0 |= 4;
-        steps_ = value;
-      }
-    }
-    /// <summary>Gets whether the "steps" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasSteps {
-      get { return (_hasBits0 & 4) != 0; }
-    }
-    /// <summary>Clears the value of the "steps" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearSteps() {
-      _hasBits0 &= ~4;
-    }
-
-    /// <summary>Field number for the "upscaler_model_id" field.</summary>
-    public const int UpscalerModelIdFieldNumber = 4;
-    private string upscalerModelId_ = "";
-    /// <summary>
-    /// An upscaler model for the enlargement. Empty: as `resampling` says.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string UpscalerModelId {
-      get { return upscalerModelId_; }
-      set {
-        upscalerModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "resampling" field.</summary>
-    public const int ResamplingFieldNumber = 5;
-    private string resampling_ = "";
-    /// <summary>
-    /// `latent_bilinear`, `latent_bicubic`, `latent_nearest`, `bicubic` or `lanczos`. Empty: `latent_bicubic`. Must be empty when an
-    /// upscaler model is named.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Resampling {
-      get { return resampling_; }
-      set {
-        resampling_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as HiresPass);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(HiresPass other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Scale, other.Scale)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Strength, other.Strength)) return false;
-      if (Steps != other.Steps) return false;
-      if (UpscalerModelId != other.UpscalerModelId) return false;
-      if (Resampling != other.Resampling) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (HasScale) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Scale);
-      if (HasStrength) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Strength);
-      if (HasSteps) hash ^= Steps.GetHashCode();
-      if (UpscalerModelId.Length != 0) hash ^= UpscalerModelId.GetHashCode();
-      if (Resampling.Length != 0) hash ^= Resampling.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (HasScale) {
-        output.WriteRawTag(9);
-        output.WriteDouble(Scale);
-      }
-      if (HasStrength) {
-        output.WriteRawTag(17);
-        output.WriteDouble(Strength);
-      }
-      if (HasSteps) {
-        output.WriteRawTag(24);
-        output.WriteInt32(Steps);
-      }
-      if (UpscalerModelId.Length != 0) {
-        output.WriteRawTag(34);
-        output.WriteString(UpscalerModelId);
-      }
-      if (Resampling.Length != 0) {
-        output.WriteRawTag(42);
-        output.WriteString(Resampling);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (HasScale) {
-        output.WriteRawTag(9);
-        output.WriteDouble(Scale);
-      }
-      if (HasStrength) {
-        output.WriteRawTag(17);
-        output.WriteDouble(Strength);
-      }
-      if (HasSteps) {
-        output.WriteRawTag(24);
-        output.WriteInt32(Steps);
-      }
-      if (UpscalerModelId.Length != 0) {
-        output.WriteRawTag(34);
-        output.WriteString(UpscalerModelId);
-      }
-      if (Resampling.Length != 0) {
-        output.WriteRawTag(42);
-        output.WriteString(Resampling);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (HasScale) {
-        size += 1 + 8;
-      }
-      if (HasStrength) {
-        size += 1 + 8;
-      }
-      if (HasSteps) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Steps);
-      }
-      if (UpscalerModelId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(UpscalerModelId);
-      }
-      if (Resampling.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Resampling);
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(HiresPass other) {
-      if (other == null) {
-        return;
-      }
-      if (other.HasScale) {
-        Scale = other.Scale;
-      }
-      if (other.HasStrength) {
-        Strength = other.Strength;
-      }
-      if (other.HasSteps) {
-        Steps = other.Steps;
-      }
-      if (other.UpscalerModelId.Length != 0) {
-        UpscalerModelId = other.UpscalerModelId;
-      }
-      if (other.Resampling.Length != 0) {
-        Resampling = other.Resampling;
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 9: {
-            Scale = input.ReadDouble();
-            break;
-          }
-          case 17: {
-            Strength = input.ReadDouble();
-            break;
-          }
-          case 24: {
-            Steps = input.ReadInt32();
-            break;
-          }
-          case 34: {
-            UpscalerModelId = input.ReadString();
-            break;
-          }
-          case 42: {
-            Resampling = input.ReadString();
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 9: {
-            Scale = input.ReadDouble();
-            break;
-          }
-          case 17: {
-            Strength = input.ReadDouble();
-            break;
-          }
-          case 24: {
-            Steps = input.ReadInt32();
-            break;
-          }
-          case 34: {
-            UpscalerModelId = input.ReadString();
-            break;
-          }
-          case 42: {
-            Resampling = input.ReadString();
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
-  /// What the families that were trained with picture sizes (`sdxl`) are told about the size. An absent message: the size of the picture,
-  /// nothing cropped.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class SizeConditioning : pb::IMessage<SizeConditioning>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<SizeConditioning> _parser = new pb::MessageParser<SizeConditioning>(() => new SizeConditioning());
-    private pb::UnknownFieldSet _unknownFields;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<SizeConditioning> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[4]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SizeConditioning() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SizeConditioning(SizeConditioning other) : this() {
-      originalSize_ = other.originalSize_ != null ? other.originalSize_.Clone() : null;
-      targetSize_ = other.targetSize_ != null ? other.targetSize_.Clone() : null;
-      cropLeftPx_ = other.cropLeftPx_;
-      cropTopPx_ = other.cropTopPx_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public SizeConditioning Clone() {
-      return new SizeConditioning(this);
-    }
-
-    /// <summary>Field number for the "original_size" field.</summary>
-    public const int OriginalSizeFieldNumber = 1;
-    private global::DeviceOps.Api.Common.V1.ImageSize originalSize_;
-    /// <summary>
-    /// The size that the picture is pretended to have had. Absent: the size of the picture.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.ImageSize OriginalSize {
-      get { return originalSize_; }
-      set {
-        originalSize_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "target_size" field.</summary>
-    public const int TargetSizeFieldNumber = 2;
-    private global::DeviceOps.Api.Common.V1.ImageSize targetSize_;
-    /// <summary>
-    /// The size that it is pretended to have been brought to. Absent: the size of the picture.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.ImageSize TargetSize {
-      get { return targetSize_; }
-      set {
-        targetSize_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "crop_left_px" field.</summary>
-    public const int CropLeftPxFieldNumber = 3;
-    private int cropLeftPx_;
-    /// <summary>
-    /// Pixels that are pretended to have been cropped at the left, 0..4096.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CropLeftPx {
-      get { return cropLeftPx_; }
-      set {
-        cropLeftPx_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "crop_top_px" field.</summary>
-    public const int CropTopPxFieldNumber = 4;
-    private int cropTopPx_;
-    /// <summary>
-    /// Pixels that are pretended to have been cropped at the top, 0..4096.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CropTopPx {
-      get { return cropTopPx_; }
-      set {
-        cropTopPx_ = value;
-      }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as SizeConditioning);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(SizeConditioning other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (!object.Equals(OriginalSize, other.OriginalSize)) return false;
-      if (!object.Equals(TargetSize, other.TargetSize)) return false;
-      if (CropLeftPx != other.CropLeftPx) return false;
-      if (CropTopPx != other.CropTopPx) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (originalSize_ != null) hash ^= OriginalSize.GetHashCode();
-      if (targetSize_ != null) hash ^= TargetSize.GetHashCode();
-      if (CropLeftPx != 0) hash ^= CropLeftPx.GetHashCode();
-      if (CropTopPx != 0) hash ^= CropTopPx.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (originalSize_ != null) {
-        output.WriteRawTag(10);
-        output.WriteMessage(OriginalSize);
-      }
-      if (targetSize_ != null) {
-        output.WriteRawTag(18);
-        output.WriteMessage(TargetSize);
-      }
-      if (CropLeftPx != 0) {
-        output.WriteRawTag(24);
-        output.WriteInt32(CropLeftPx);
-      }
-      if (CropTopPx != 0) {
-        output.WriteRawTag(32);
-        output.WriteInt32(CropTopPx);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (originalSize_ != null) {
-        output.WriteRawTag(10);
-        output.WriteMessage(OriginalSize);
-      }
-      if (targetSize_ != null) {
-        output.WriteRawTag(18);
-        output.WriteMessage(TargetSize);
-      }
-      if (CropLeftPx != 0) {
-        output.WriteRawTag(24);
-        output.WriteInt32(CropLeftPx);
-      }
-      if (CropTopPx != 0) {
-        output.WriteRawTag(32);
-        output.WriteInt32(CropTopPx);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (originalSize_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(OriginalSize);
-      }
-      if (targetSize_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(TargetSize);
-      }
-      if (CropLeftPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(CropLeftPx);
-      }
-      if (CropTopPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(CropTopPx);
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(SizeConditioning other) {
-      if (other == null) {
-        return;
-      }
-      if (other.originalSize_ != null) {
-        if (originalSize_ == null) {
-          OriginalSize = new global::DeviceOps.Api.Common.V1.ImageSize();
-        }
-        OriginalSize.MergeFrom(other.OriginalSize);
-      }
-      if (other.targetSize_ != null) {
-        if (targetSize_ == null) {
-          TargetSize = new global::DeviceOps.Api.Common.V1.ImageSize();
-        }
-        TargetSize.MergeFrom(other.TargetSize);
-      }
-      if (other.CropLeftPx != 0) {
-        CropLeftPx = other.CropLeftPx;
-      }
-      if (other.CropTopPx != 0) {
-        CropTopPx = other.CropTopPx;
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 10: {
-            if (originalSize_ == null) {
-              OriginalSize = new global::DeviceOps.Api.Common.V1.ImageSize();
-            }
-            input.ReadMessage(OriginalSize);
-            break;
-          }
-          case 18: {
-            if (targetSize_ == null) {
-              TargetSize = new global::DeviceOps.Api.Common.V1.ImageSize();
-            }
-            input.ReadMessage(TargetSize);
-            break;
-          }
-          case 24: {
-            CropLeftPx = input.ReadInt32();
-            break;
-          }
-          case 32: {
-            CropTopPx = input.ReadInt32();
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 10: {
-            if (originalSize_ == null) {
-              OriginalSize = new global::DeviceOps.Api.Common.V1.ImageSize();
-            }
-            input.ReadMessage(OriginalSize);
-            break;
-          }
-          case 18: {
-            if (targetSize_ == null) {
-              TargetSize = new global::DeviceOps.Api.Common.V1.ImageSize();
-            }
-            input.ReadMessage(TargetSize);
-            break;
-          }
-          case 24: {
-            CropLeftPx = input.ReadInt32();
-            break;
-          }
-          case 32: {
-            CropTopPx = input.ReadInt32();
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
-  /// What to draw, as asked: text-to-image by itself; with `init_image`, `mask` and the rest, every mix of image-to-image, inpainting,
-  /// outpainting, a larger second pass, control maps and adapters. What a field leaves open the server chooses, and the result repeats the
-  /// choice (ResolvedGeneration). Pictures of one generation differ only in their seed.
+  /// What to draw, as asked: text-to-image by itself; with an init image, mask, controls and the rest, every mix of image-to-image,
+  /// inpainting, outpainting, reference editing, hires pass and adapters. A1111's txt2img and img2img are both this message.
+  ///
+  /// What a field leaves open the server chooses. The result repeats the whole message with every choice made (ResolvedGeneration), and that
+  /// one can be sent again. Pictures of one generation differ only in their seed. A field that this server does not serve is refused by name,
+  /// never ignored; GetInferenceCapabilities lists those that it serves for each device, family and task.
+  ///
+  /// Order of work: the model's components are taken (`components`), LoRAs change the denoiser and the text encoders, prompts are encoded,
+  /// control maps are made; each step runs the ControlNets and adapters whose range covers it, then the denoiser, then guidance; the refiner
+  /// takes over the last steps; the picture is decoded; the hires pass enlarges it and denoises again with the same adapters; detail passes
+  /// follow; then postprocessing, the safety policy, and the file.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Generation : pb::IMessage<Generation>
@@ -2298,7 +698,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[5]; }
+      get { return global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2322,6 +722,7 @@ namespace DeviceOps.Api.Inference.V1 {
       prompt_ = other.prompt_;
       negativePrompt_ = other.negativePrompt_;
       modelId_ = other.modelId_;
+      loadedModelId_ = other.loadedModelId_;
       widthPx_ = other.widthPx_;
       heightPx_ = other.heightPx_;
       imageCount_ = other.imageCount_;
@@ -2331,6 +732,8 @@ namespace DeviceOps.Api.Inference.V1 {
       determinism_ = other.determinism_;
       safetyPolicyId_ = other.safetyPolicyId_;
       requireLoadedModel_ = other.requireLoadedModel_;
+      execution_ = other.execution_ != null ? other.execution_.Clone() : null;
+      components_ = other.components_.Clone();
       promptSyntax_ = other.promptSyntax_;
       longPrompt_ = other.longPrompt_;
       secondPrompt_ = other.secondPrompt_;
@@ -2338,6 +741,8 @@ namespace DeviceOps.Api.Inference.V1 {
       thirdPrompt_ = other.thirdPrompt_;
       thirdNegativePrompt_ = other.thirdNegativePrompt_;
       clipSkip_ = other.clipSkip_;
+      blendedPrompts_ = other.blendedPrompts_.Clone();
+      regions_ = other.regions_.Clone();
       initImage_ = other.initImage_ != null ? other.initImage_.Clone() : null;
       mask_ = other.mask_ != null ? other.mask_.Clone() : null;
       outpaint_ = other.outpaint_ != null ? other.outpaint_.Clone() : null;
@@ -2345,10 +750,16 @@ namespace DeviceOps.Api.Inference.V1 {
       imagePrompts_ = other.imagePrompts_.Clone();
       loras_ = other.loras_.Clone();
       textualInversions_ = other.textualInversions_.Clone();
-      vaeModelId_ = other.vaeModelId_;
+      referenceImages_ = other.referenceImages_.Clone();
+      initLatents_ = other.initLatents_ != null ? other.initLatents_.Clone() : null;
       refiner_ = other.refiner_ != null ? other.refiner_.Clone() : null;
       hiresPass_ = other.hiresPass_ != null ? other.hiresPass_.Clone() : null;
+      detailPasses_ = other.detailPasses_.Clone();
+      postprocessing_ = other.postprocessing_.Clone();
       sizeConditioning_ = other.sizeConditioning_ != null ? other.sizeConditioning_.Clone() : null;
+      seamlessX_ = other.seamlessX_;
+      seamlessY_ = other.seamlessY_;
+      returnLatents_ = other.returnLatents_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2377,7 +788,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int NegativePromptFieldNumber = 2;
     private string negativePrompt_ = "";
     /// <summary>
-    /// What not to draw, at most 32 KiB of UTF-8. Empty: nothing.
+    /// What not to draw, at most 32 KiB of UTF-8. Empty: nothing. It has no effect where `guidance_scale` is 1 or less.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2392,7 +803,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ModelIdFieldNumber = 3;
     private string modelId_ = "";
     /// <summary>
-    /// The model. Empty: the server's default model.
+    /// The model. Empty: that of `loaded_model_id`, else the server's default model.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2403,14 +814,30 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "loaded_model_id" field.</summary>
+    public const int LoadedModelIdFieldNumber = 4;
+    private string loadedModelId_ = "";
+    /// <summary>
+    /// A loaded model to run on, as it is loaded: its device, components and execution options hold, and those fields must be empty here or
+    /// say the same, else UNSUPPORTED_COMBINATION. Empty: any load of the model, or a new one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string LoadedModelId {
+      get { return loadedModelId_; }
+      set {
+        loadedModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     /// <summary>Field number for the "width_px" field.</summary>
-    public const int WidthPxFieldNumber = 4;
+    public const int WidthPxFieldNumber = 5;
     private readonly static int WidthPxDefaultValue = 0;
 
     private int widthPx_;
     /// <summary>
     /// Width, 64..4096 px, a multiple of 8, and at most 16,777,216 px² together with the height. Absent: the width of `init_image` rounded
-    /// down to a multiple of 8, else the model's native width.
+    /// down to a multiple of 8, else the model's native width. Width and height are given both or not at all.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2435,7 +862,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "height_px" field.</summary>
-    public const int HeightPxFieldNumber = 5;
+    public const int HeightPxFieldNumber = 6;
     private readonly static int HeightPxDefaultValue = 0;
 
     private int heightPx_;
@@ -2465,10 +892,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "image_count" field.</summary>
-    public const int ImageCountFieldNumber = 6;
+    public const int ImageCountFieldNumber = 7;
     private int imageCount_;
     /// <summary>
-    /// How many pictures, 1..16. 0: 1.
+    /// How many pictures, 1..16. 0: as many as `sampling.seeds` has, else 1. A1111: batch count × batch size.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2480,7 +907,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "sampling" field.</summary>
-    public const int SamplingFieldNumber = 7;
+    public const int SamplingFieldNumber = 8;
     private global::DeviceOps.Api.Inference.V1.Sampling sampling_;
     /// <summary>
     /// How to sample. Absent: all as the model recommends.
@@ -2495,10 +922,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "output" field.</summary>
-    public const int OutputFieldNumber = 8;
+    public const int OutputFieldNumber = 9;
     private global::DeviceOps.Api.Common.V1.EncodeOptions output_;
     /// <summary>
-    /// The file that each picture becomes. Absent: PNG with its manifest.
+    /// The file that each picture becomes. Absent: PNG with its manifest and its mark.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2510,10 +937,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "previews" field.</summary>
-    public const int PreviewsFieldNumber = 9;
+    public const int PreviewsFieldNumber = 10;
     private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
     /// <summary>
-    /// Whether to show the picture while it is made.
+    /// Whether to show the picture while it is made. They do not change it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2525,7 +952,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "determinism" field.</summary>
-    public const int DeterminismFieldNumber = 10;
+    public const int DeterminismFieldNumber = 11;
     private global::DeviceOps.Api.Inference.V1.Determinism determinism_ = global::DeviceOps.Api.Inference.V1.Determinism.Unspecified;
     /// <summary>
     /// How exactly a repetition has to match.
@@ -2540,7 +967,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "safety_policy_id" field.</summary>
-    public const int SafetyPolicyIdFieldNumber = 11;
+    public const int SafetyPolicyIdFieldNumber = 12;
     private string safetyPolicyId_ = "";
     /// <summary>
     /// The safety policy that each picture must pass. Empty: the server's default policy. An unknown id: POLICY_NOT_FOUND.
@@ -2555,7 +982,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "require_loaded_model" field.</summary>
-    public const int RequireLoadedModelFieldNumber = 12;
+    public const int RequireLoadedModelFieldNumber = 13;
     private bool requireLoadedModel_;
     /// <summary>
     /// True: refuse with MODEL_NOT_LOADED unless the model is loaded already. Default: false, it is loaded first.
@@ -2567,6 +994,36 @@ namespace DeviceOps.Api.Inference.V1 {
       set {
         requireLoadedModel_ = value;
       }
+    }
+
+    /// <summary>Field number for the "execution" field.</summary>
+    public const int ExecutionFieldNumber = 14;
+    private global::DeviceOps.Api.Model.V1.ExecutionOptions execution_;
+    /// <summary>
+    /// How the model computes: precisions, quantization, attention kernel, offload, tiling, compilation. Absent: the server chooses.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Model.V1.ExecutionOptions Execution {
+      get { return execution_; }
+      set {
+        execution_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "components" field.</summary>
+    public const int ComponentsFieldNumber = 15;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Model.V1.ComponentSource> _repeated_components_codec
+        = pb::FieldCodec.ForMessage(122, global::DeviceOps.Api.Model.V1.ComponentSource.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> components_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource>();
+    /// <summary>
+    /// Components that are other than the model's own, at most 16: another VAE, T5 left out, a transformer, text encoders and VAE from
+    /// separate files. Empty: all the model's own.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> Components {
+      get { return components_; }
     }
 
     /// <summary>Field number for the "prompt_syntax" field.</summary>
@@ -2603,7 +1060,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int SecondPromptFieldNumber = 22;
     private string secondPrompt_ = "";
     /// <summary>
-    /// For the second text encoder (`sdxl`, `sd3`, `flux`), at most 32 KiB. Empty: the same as `prompt`.
+    /// For the second text encoder, where the model has one, at most 32 KiB. Empty: the same as `prompt`. diffusers: `prompt_2`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2633,7 +1090,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ThirdPromptFieldNumber = 24;
     private string thirdPrompt_ = "";
     /// <summary>
-    /// For the third text encoder (`sd3`), at most 32 KiB. Empty: the same as `prompt`.
+    /// For the third text encoder, where the model has one, at most 32 KiB. Empty: the same as `prompt`. diffusers: `prompt_3`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2665,7 +1122,9 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int clipSkip_;
     /// <summary>
-    /// How many of the text encoder's last layers to leave out, 0..11. Absent: the family's default.
+    /// How many of the CLIP text encoders' last layers to leave out, 0..11, counted from the layer that the family takes by itself; the same
+    /// number as diffusers' `clip_skip`. SD1 takes the last layer: 0 is A1111's "Clip skip: 1", 1 is its "Clip skip: 2". SDXL takes the layer
+    /// before the last: 0 is what A1111 does on SDXL whatever its Clip skip says. Absent: 0.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2689,11 +1148,39 @@ namespace DeviceOps.Api.Inference.V1 {
       _hasBits0 &= ~4;
     }
 
+    /// <summary>Field number for the "blended_prompts" field.</summary>
+    public const int BlendedPromptsFieldNumber = 27;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.WeightedPrompt> _repeated_blendedPrompts_codec
+        = pb::FieldCodec.ForMessage(218, global::DeviceOps.Api.Inference.V1.WeightedPrompt.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.WeightedPrompt> blendedPrompts_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.WeightedPrompt>();
+    /// <summary>
+    /// Prompts that blend with `prompt`, which has weight 1, at most 16. Empty: `prompt` alone.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.WeightedPrompt> BlendedPrompts {
+      get { return blendedPrompts_; }
+    }
+
+    /// <summary>Field number for the "regions" field.</summary>
+    public const int RegionsFieldNumber = 28;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.RegionalPrompt> _repeated_regions_codec
+        = pb::FieldCodec.ForMessage(226, global::DeviceOps.Api.Inference.V1.RegionalPrompt.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.RegionalPrompt> regions_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.RegionalPrompt>();
+    /// <summary>
+    /// Parts of the picture with a prompt of their own, at most 16. Empty: `prompt` everywhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.RegionalPrompt> Regions {
+      get { return regions_; }
+    }
+
     /// <summary>Field number for the "init_image" field.</summary>
     public const int InitImageFieldNumber = 30;
     private global::DeviceOps.Api.Inference.V1.InitImage initImage_;
     /// <summary>
-    /// A picture to start from. Absent: start from noise.
+    /// A picture to start from (image-to-image). Absent: start from noise, or from `init_latents`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2708,7 +1195,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int MaskFieldNumber = 31;
     private global::DeviceOps.Api.Inference.V1.InpaintMask mask_;
     /// <summary>
-    /// Which part of `init_image` to make anew. Absent: all of it. Without `init_image`: UNSUPPORTED_COMBINATION.
+    /// Which part of `init_image` to make anew (inpainting). Absent: all of it. Without `init_image`: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2723,7 +1210,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int OutpaintFieldNumber = 32;
     private global::DeviceOps.Api.Inference.V1.Outpaint outpaint_;
     /// <summary>
-    /// How far to grow `init_image` beyond its edges. Absent: not at all. Without `init_image`: UNSUPPORTED_COMBINATION.
+    /// How far to grow `init_image` beyond its edges (outpainting). Absent: not at all. Without `init_image`: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2740,7 +1227,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(266, global::DeviceOps.Api.Inference.V1.ControlInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput> controls_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput>();
     /// <summary>
-    /// Pictures that guide the layout, at most 8, each with a ControlNet.
+    /// Pictures that guide the layout, each through a ControlNet or T2I adapter, at most 8.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2754,7 +1241,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(274, global::DeviceOps.Api.Inference.V1.ImagePrompt.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt> imagePrompts_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt>();
     /// <summary>
-    /// Pictures that guide content and style through an IP-Adapter, at most 8.
+    /// Pictures that guide content and style, each through an IP-Adapter, at most 8.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2768,7 +1255,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(282, global::DeviceOps.Api.Inference.V1.LoraInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> loras_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput>();
     /// <summary>
-    /// LoRAs to apply for this job alone, at most 32. Their order does not matter.
+    /// LoRAs (also LyCORIS: LoCon, LoHa, LoKr, DoRA) to apply for this job alone, at most 32. Their order does not matter.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2782,7 +1269,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(290, global::DeviceOps.Api.Inference.V1.TextualInversionInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput> textualInversions_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput>();
     /// <summary>
-    /// Words learned by textual inversion, at most 32.
+    /// Words learned by textual inversion (embeddings), at most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2790,23 +1277,38 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return textualInversions_; }
     }
 
-    /// <summary>Field number for the "vae_model_id" field.</summary>
-    public const int VaeModelIdFieldNumber = 37;
-    private string vaeModelId_ = "";
+    /// <summary>Field number for the "reference_images" field.</summary>
+    public const int ReferenceImagesFieldNumber = 37;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.ReferenceImage> _repeated_referenceImages_codec
+        = pb::FieldCodec.ForMessage(298, global::DeviceOps.Api.Inference.V1.ReferenceImage.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage> referenceImages_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage>();
     /// <summary>
-    /// Another model's VAE to decode with. Empty: the model's own.
+    /// Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), at most 4. Their order matters.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string VaeModelId {
-      get { return vaeModelId_; }
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage> ReferenceImages {
+      get { return referenceImages_; }
+    }
+
+    /// <summary>Field number for the "init_latents" field.</summary>
+    public const int InitLatentsFieldNumber = 38;
+    private global::DeviceOps.Api.Inference.V1.LatentInput initLatents_;
+    /// <summary>
+    /// Latents to start from, as an earlier job handed them out. Absent: start from noise or from `init_image`. Together with `init_image`:
+    /// UNSUPPORTED_COMBINATION.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.LatentInput InitLatents {
+      get { return initLatents_; }
       set {
-        vaeModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        initLatents_ = value;
       }
     }
 
     /// <summary>Field number for the "refiner" field.</summary>
-    public const int RefinerFieldNumber = 38;
+    public const int RefinerFieldNumber = 40;
     private global::DeviceOps.Api.Inference.V1.RefinerPass refiner_;
     /// <summary>
     /// A refiner for the last steps. Absent: none.
@@ -2821,10 +1323,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "hires_pass" field.</summary>
-    public const int HiresPassFieldNumber = 39;
+    public const int HiresPassFieldNumber = 41;
     private global::DeviceOps.Api.Inference.V1.HiresPass hiresPass_;
     /// <summary>
-    /// A second pass at a larger size. Absent: none.
+    /// A second pass at a larger size (A1111: hires fix). Absent: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2835,8 +1337,37 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "detail_passes" field.</summary>
+    public const int DetailPassesFieldNumber = 42;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.DetailPass> _repeated_detailPasses_codec
+        = pb::FieldCodec.ForMessage(338, global::DeviceOps.Api.Inference.V1.DetailPass.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.DetailPass> detailPasses_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.DetailPass>();
+    /// <summary>
+    /// Passes over what a detector finds, at most 8, in this order (ADetailer, FaceDetailer). Empty: none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.DetailPass> DetailPasses {
+      get { return detailPasses_; }
+    }
+
+    /// <summary>Field number for the "postprocessing" field.</summary>
+    public const int PostprocessingFieldNumber = 43;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep> _repeated_postprocessing_codec
+        = pb::FieldCodec.ForMessage(346, global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep> postprocessing_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep>();
+    /// <summary>
+    /// What to do to each finished picture, in this order, at most 32: upscale, restore faces … Empty: nothing. A safety or encode step is
+    /// UNSUPPORTED_COMBINATION: use `safety_policy_id` and `output`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep> Postprocessing {
+      get { return postprocessing_; }
+    }
+
     /// <summary>Field number for the "size_conditioning" field.</summary>
-    public const int SizeConditioningFieldNumber = 40;
+    public const int SizeConditioningFieldNumber = 44;
     private global::DeviceOps.Api.Inference.V1.SizeConditioning sizeConditioning_;
     /// <summary>
     /// What the model is told about sizes.
@@ -2847,6 +1378,51 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return sizeConditioning_; }
       set {
         sizeConditioning_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "seamless_x" field.</summary>
+    public const int SeamlessXFieldNumber = 45;
+    private bool seamlessX_;
+    /// <summary>
+    /// Make left and right edges fit together, for textures. Default: false. A1111: tiling.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool SeamlessX {
+      get { return seamlessX_; }
+      set {
+        seamlessX_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "seamless_y" field.</summary>
+    public const int SeamlessYFieldNumber = 46;
+    private bool seamlessY_;
+    /// <summary>
+    /// Make upper and lower edges fit together, for textures. Default: false.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool SeamlessY {
+      get { return seamlessY_; }
+      set {
+        seamlessY_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "return_latents" field.</summary>
+    public const int ReturnLatentsFieldNumber = 47;
+    private bool returnLatents_;
+    /// <summary>
+    /// Also hand out each picture's latents as a blob, as they are after the last step of the first pass. Default: false.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool ReturnLatents {
+      get { return returnLatents_; }
+      set {
+        returnLatents_ = value;
       }
     }
 
@@ -2868,6 +1444,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Prompt != other.Prompt) return false;
       if (NegativePrompt != other.NegativePrompt) return false;
       if (ModelId != other.ModelId) return false;
+      if (LoadedModelId != other.LoadedModelId) return false;
       if (WidthPx != other.WidthPx) return false;
       if (HeightPx != other.HeightPx) return false;
       if (ImageCount != other.ImageCount) return false;
@@ -2877,6 +1454,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Determinism != other.Determinism) return false;
       if (SafetyPolicyId != other.SafetyPolicyId) return false;
       if (RequireLoadedModel != other.RequireLoadedModel) return false;
+      if (!object.Equals(Execution, other.Execution)) return false;
+      if(!components_.Equals(other.components_)) return false;
       if (PromptSyntax != other.PromptSyntax) return false;
       if (LongPrompt != other.LongPrompt) return false;
       if (SecondPrompt != other.SecondPrompt) return false;
@@ -2884,6 +1463,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (ThirdPrompt != other.ThirdPrompt) return false;
       if (ThirdNegativePrompt != other.ThirdNegativePrompt) return false;
       if (ClipSkip != other.ClipSkip) return false;
+      if(!blendedPrompts_.Equals(other.blendedPrompts_)) return false;
+      if(!regions_.Equals(other.regions_)) return false;
       if (!object.Equals(InitImage, other.InitImage)) return false;
       if (!object.Equals(Mask, other.Mask)) return false;
       if (!object.Equals(Outpaint, other.Outpaint)) return false;
@@ -2891,10 +1472,16 @@ namespace DeviceOps.Api.Inference.V1 {
       if(!imagePrompts_.Equals(other.imagePrompts_)) return false;
       if(!loras_.Equals(other.loras_)) return false;
       if(!textualInversions_.Equals(other.textualInversions_)) return false;
-      if (VaeModelId != other.VaeModelId) return false;
+      if(!referenceImages_.Equals(other.referenceImages_)) return false;
+      if (!object.Equals(InitLatents, other.InitLatents)) return false;
       if (!object.Equals(Refiner, other.Refiner)) return false;
       if (!object.Equals(HiresPass, other.HiresPass)) return false;
+      if(!detailPasses_.Equals(other.detailPasses_)) return false;
+      if(!postprocessing_.Equals(other.postprocessing_)) return false;
       if (!object.Equals(SizeConditioning, other.SizeConditioning)) return false;
+      if (SeamlessX != other.SeamlessX) return false;
+      if (SeamlessY != other.SeamlessY) return false;
+      if (ReturnLatents != other.ReturnLatents) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2905,6 +1492,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Prompt.Length != 0) hash ^= Prompt.GetHashCode();
       if (NegativePrompt.Length != 0) hash ^= NegativePrompt.GetHashCode();
       if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
+      if (LoadedModelId.Length != 0) hash ^= LoadedModelId.GetHashCode();
       if (HasWidthPx) hash ^= WidthPx.GetHashCode();
       if (HasHeightPx) hash ^= HeightPx.GetHashCode();
       if (ImageCount != 0) hash ^= ImageCount.GetHashCode();
@@ -2914,6 +1502,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) hash ^= Determinism.GetHashCode();
       if (SafetyPolicyId.Length != 0) hash ^= SafetyPolicyId.GetHashCode();
       if (RequireLoadedModel != false) hash ^= RequireLoadedModel.GetHashCode();
+      if (execution_ != null) hash ^= Execution.GetHashCode();
+      hash ^= components_.GetHashCode();
       if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) hash ^= PromptSyntax.GetHashCode();
       if (LongPrompt != global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified) hash ^= LongPrompt.GetHashCode();
       if (SecondPrompt.Length != 0) hash ^= SecondPrompt.GetHashCode();
@@ -2921,6 +1511,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (ThirdPrompt.Length != 0) hash ^= ThirdPrompt.GetHashCode();
       if (ThirdNegativePrompt.Length != 0) hash ^= ThirdNegativePrompt.GetHashCode();
       if (HasClipSkip) hash ^= ClipSkip.GetHashCode();
+      hash ^= blendedPrompts_.GetHashCode();
+      hash ^= regions_.GetHashCode();
       if (initImage_ != null) hash ^= InitImage.GetHashCode();
       if (mask_ != null) hash ^= Mask.GetHashCode();
       if (outpaint_ != null) hash ^= Outpaint.GetHashCode();
@@ -2928,10 +1520,16 @@ namespace DeviceOps.Api.Inference.V1 {
       hash ^= imagePrompts_.GetHashCode();
       hash ^= loras_.GetHashCode();
       hash ^= textualInversions_.GetHashCode();
-      if (VaeModelId.Length != 0) hash ^= VaeModelId.GetHashCode();
+      hash ^= referenceImages_.GetHashCode();
+      if (initLatents_ != null) hash ^= InitLatents.GetHashCode();
       if (refiner_ != null) hash ^= Refiner.GetHashCode();
       if (hiresPass_ != null) hash ^= HiresPass.GetHashCode();
+      hash ^= detailPasses_.GetHashCode();
+      hash ^= postprocessing_.GetHashCode();
       if (sizeConditioning_ != null) hash ^= SizeConditioning.GetHashCode();
+      if (SeamlessX != false) hash ^= SeamlessX.GetHashCode();
+      if (SeamlessY != false) hash ^= SeamlessY.GetHashCode();
+      if (ReturnLatents != false) hash ^= ReturnLatents.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2962,42 +1560,51 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(26);
         output.WriteString(ModelId);
       }
+      if (LoadedModelId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(LoadedModelId);
+      }
       if (HasWidthPx) {
-        output.WriteRawTag(32);
+        output.WriteRawTag(40);
         output.WriteInt32(WidthPx);
       }
       if (HasHeightPx) {
-        output.WriteRawTag(40);
+        output.WriteRawTag(48);
         output.WriteInt32(HeightPx);
       }
       if (ImageCount != 0) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteInt32(ImageCount);
       }
       if (sampling_ != null) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(66);
         output.WriteMessage(Sampling);
       }
       if (output_ != null) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(74);
         output.WriteMessage(Output);
       }
       if (previews_ != null) {
-        output.WriteRawTag(74);
+        output.WriteRawTag(82);
         output.WriteMessage(Previews);
       }
       if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) {
-        output.WriteRawTag(80);
+        output.WriteRawTag(88);
         output.WriteEnum((int) Determinism);
       }
       if (SafetyPolicyId.Length != 0) {
-        output.WriteRawTag(90);
+        output.WriteRawTag(98);
         output.WriteString(SafetyPolicyId);
       }
       if (RequireLoadedModel != false) {
-        output.WriteRawTag(96);
+        output.WriteRawTag(104);
         output.WriteBool(RequireLoadedModel);
       }
+      if (execution_ != null) {
+        output.WriteRawTag(114);
+        output.WriteMessage(Execution);
+      }
+      components_.WriteTo(output, _repeated_components_codec);
       if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
         output.WriteRawTag(160, 1);
         output.WriteEnum((int) PromptSyntax);
@@ -3026,6 +1633,8 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(208, 1);
         output.WriteInt32(ClipSkip);
       }
+      blendedPrompts_.WriteTo(output, _repeated_blendedPrompts_codec);
+      regions_.WriteTo(output, _repeated_regions_codec);
       if (initImage_ != null) {
         output.WriteRawTag(242, 1);
         output.WriteMessage(InitImage);
@@ -3042,21 +1651,36 @@ namespace DeviceOps.Api.Inference.V1 {
       imagePrompts_.WriteTo(output, _repeated_imagePrompts_codec);
       loras_.WriteTo(output, _repeated_loras_codec);
       textualInversions_.WriteTo(output, _repeated_textualInversions_codec);
-      if (VaeModelId.Length != 0) {
-        output.WriteRawTag(170, 2);
-        output.WriteString(VaeModelId);
+      referenceImages_.WriteTo(output, _repeated_referenceImages_codec);
+      if (initLatents_ != null) {
+        output.WriteRawTag(178, 2);
+        output.WriteMessage(InitLatents);
       }
       if (refiner_ != null) {
-        output.WriteRawTag(178, 2);
+        output.WriteRawTag(194, 2);
         output.WriteMessage(Refiner);
       }
       if (hiresPass_ != null) {
-        output.WriteRawTag(186, 2);
+        output.WriteRawTag(202, 2);
         output.WriteMessage(HiresPass);
       }
+      detailPasses_.WriteTo(output, _repeated_detailPasses_codec);
+      postprocessing_.WriteTo(output, _repeated_postprocessing_codec);
       if (sizeConditioning_ != null) {
-        output.WriteRawTag(194, 2);
+        output.WriteRawTag(226, 2);
         output.WriteMessage(SizeConditioning);
+      }
+      if (SeamlessX != false) {
+        output.WriteRawTag(232, 2);
+        output.WriteBool(SeamlessX);
+      }
+      if (SeamlessY != false) {
+        output.WriteRawTag(240, 2);
+        output.WriteBool(SeamlessY);
+      }
+      if (ReturnLatents != false) {
+        output.WriteRawTag(248, 2);
+        output.WriteBool(ReturnLatents);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -3080,42 +1704,51 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(26);
         output.WriteString(ModelId);
       }
+      if (LoadedModelId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(LoadedModelId);
+      }
       if (HasWidthPx) {
-        output.WriteRawTag(32);
+        output.WriteRawTag(40);
         output.WriteInt32(WidthPx);
       }
       if (HasHeightPx) {
-        output.WriteRawTag(40);
+        output.WriteRawTag(48);
         output.WriteInt32(HeightPx);
       }
       if (ImageCount != 0) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteInt32(ImageCount);
       }
       if (sampling_ != null) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(66);
         output.WriteMessage(Sampling);
       }
       if (output_ != null) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(74);
         output.WriteMessage(Output);
       }
       if (previews_ != null) {
-        output.WriteRawTag(74);
+        output.WriteRawTag(82);
         output.WriteMessage(Previews);
       }
       if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) {
-        output.WriteRawTag(80);
+        output.WriteRawTag(88);
         output.WriteEnum((int) Determinism);
       }
       if (SafetyPolicyId.Length != 0) {
-        output.WriteRawTag(90);
+        output.WriteRawTag(98);
         output.WriteString(SafetyPolicyId);
       }
       if (RequireLoadedModel != false) {
-        output.WriteRawTag(96);
+        output.WriteRawTag(104);
         output.WriteBool(RequireLoadedModel);
       }
+      if (execution_ != null) {
+        output.WriteRawTag(114);
+        output.WriteMessage(Execution);
+      }
+      components_.WriteTo(ref output, _repeated_components_codec);
       if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
         output.WriteRawTag(160, 1);
         output.WriteEnum((int) PromptSyntax);
@@ -3144,6 +1777,8 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(208, 1);
         output.WriteInt32(ClipSkip);
       }
+      blendedPrompts_.WriteTo(ref output, _repeated_blendedPrompts_codec);
+      regions_.WriteTo(ref output, _repeated_regions_codec);
       if (initImage_ != null) {
         output.WriteRawTag(242, 1);
         output.WriteMessage(InitImage);
@@ -3160,21 +1795,36 @@ namespace DeviceOps.Api.Inference.V1 {
       imagePrompts_.WriteTo(ref output, _repeated_imagePrompts_codec);
       loras_.WriteTo(ref output, _repeated_loras_codec);
       textualInversions_.WriteTo(ref output, _repeated_textualInversions_codec);
-      if (VaeModelId.Length != 0) {
-        output.WriteRawTag(170, 2);
-        output.WriteString(VaeModelId);
+      referenceImages_.WriteTo(ref output, _repeated_referenceImages_codec);
+      if (initLatents_ != null) {
+        output.WriteRawTag(178, 2);
+        output.WriteMessage(InitLatents);
       }
       if (refiner_ != null) {
-        output.WriteRawTag(178, 2);
+        output.WriteRawTag(194, 2);
         output.WriteMessage(Refiner);
       }
       if (hiresPass_ != null) {
-        output.WriteRawTag(186, 2);
+        output.WriteRawTag(202, 2);
         output.WriteMessage(HiresPass);
       }
+      detailPasses_.WriteTo(ref output, _repeated_detailPasses_codec);
+      postprocessing_.WriteTo(ref output, _repeated_postprocessing_codec);
       if (sizeConditioning_ != null) {
-        output.WriteRawTag(194, 2);
+        output.WriteRawTag(226, 2);
         output.WriteMessage(SizeConditioning);
+      }
+      if (SeamlessX != false) {
+        output.WriteRawTag(232, 2);
+        output.WriteBool(SeamlessX);
+      }
+      if (SeamlessY != false) {
+        output.WriteRawTag(240, 2);
+        output.WriteBool(SeamlessY);
+      }
+      if (ReturnLatents != false) {
+        output.WriteRawTag(248, 2);
+        output.WriteBool(ReturnLatents);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -3194,6 +1844,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (ModelId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
+      }
+      if (LoadedModelId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(LoadedModelId);
       }
       if (HasWidthPx) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(WidthPx);
@@ -3222,6 +1875,10 @@ namespace DeviceOps.Api.Inference.V1 {
       if (RequireLoadedModel != false) {
         size += 1 + 1;
       }
+      if (execution_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Execution);
+      }
+      size += components_.CalculateSize(_repeated_components_codec);
       if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
         size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) PromptSyntax);
       }
@@ -3243,6 +1900,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (HasClipSkip) {
         size += 2 + pb::CodedOutputStream.ComputeInt32Size(ClipSkip);
       }
+      size += blendedPrompts_.CalculateSize(_repeated_blendedPrompts_codec);
+      size += regions_.CalculateSize(_repeated_regions_codec);
       if (initImage_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(InitImage);
       }
@@ -3256,8 +1915,9 @@ namespace DeviceOps.Api.Inference.V1 {
       size += imagePrompts_.CalculateSize(_repeated_imagePrompts_codec);
       size += loras_.CalculateSize(_repeated_loras_codec);
       size += textualInversions_.CalculateSize(_repeated_textualInversions_codec);
-      if (VaeModelId.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(VaeModelId);
+      size += referenceImages_.CalculateSize(_repeated_referenceImages_codec);
+      if (initLatents_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(InitLatents);
       }
       if (refiner_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(Refiner);
@@ -3265,8 +1925,19 @@ namespace DeviceOps.Api.Inference.V1 {
       if (hiresPass_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(HiresPass);
       }
+      size += detailPasses_.CalculateSize(_repeated_detailPasses_codec);
+      size += postprocessing_.CalculateSize(_repeated_postprocessing_codec);
       if (sizeConditioning_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(SizeConditioning);
+      }
+      if (SeamlessX != false) {
+        size += 2 + 1;
+      }
+      if (SeamlessY != false) {
+        size += 2 + 1;
+      }
+      if (ReturnLatents != false) {
+        size += 2 + 1;
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -3288,6 +1959,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (other.ModelId.Length != 0) {
         ModelId = other.ModelId;
+      }
+      if (other.LoadedModelId.Length != 0) {
+        LoadedModelId = other.LoadedModelId;
       }
       if (other.HasWidthPx) {
         WidthPx = other.WidthPx;
@@ -3325,6 +1999,13 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.RequireLoadedModel != false) {
         RequireLoadedModel = other.RequireLoadedModel;
       }
+      if (other.execution_ != null) {
+        if (execution_ == null) {
+          Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
+        }
+        Execution.MergeFrom(other.Execution);
+      }
+      components_.Add(other.components_);
       if (other.PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
         PromptSyntax = other.PromptSyntax;
       }
@@ -3346,6 +2027,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.HasClipSkip) {
         ClipSkip = other.ClipSkip;
       }
+      blendedPrompts_.Add(other.blendedPrompts_);
+      regions_.Add(other.regions_);
       if (other.initImage_ != null) {
         if (initImage_ == null) {
           InitImage = new global::DeviceOps.Api.Inference.V1.InitImage();
@@ -3368,8 +2051,12 @@ namespace DeviceOps.Api.Inference.V1 {
       imagePrompts_.Add(other.imagePrompts_);
       loras_.Add(other.loras_);
       textualInversions_.Add(other.textualInversions_);
-      if (other.VaeModelId.Length != 0) {
-        VaeModelId = other.VaeModelId;
+      referenceImages_.Add(other.referenceImages_);
+      if (other.initLatents_ != null) {
+        if (initLatents_ == null) {
+          InitLatents = new global::DeviceOps.Api.Inference.V1.LatentInput();
+        }
+        InitLatents.MergeFrom(other.InitLatents);
       }
       if (other.refiner_ != null) {
         if (refiner_ == null) {
@@ -3383,11 +2070,22 @@ namespace DeviceOps.Api.Inference.V1 {
         }
         HiresPass.MergeFrom(other.HiresPass);
       }
+      detailPasses_.Add(other.detailPasses_);
+      postprocessing_.Add(other.postprocessing_);
       if (other.sizeConditioning_ != null) {
         if (sizeConditioning_ == null) {
           SizeConditioning = new global::DeviceOps.Api.Inference.V1.SizeConditioning();
         }
         SizeConditioning.MergeFrom(other.SizeConditioning);
+      }
+      if (other.SeamlessX != false) {
+        SeamlessX = other.SeamlessX;
+      }
+      if (other.SeamlessY != false) {
+        SeamlessY = other.SeamlessY;
+      }
+      if (other.ReturnLatents != false) {
+        ReturnLatents = other.ReturnLatents;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3420,49 +2118,64 @@ namespace DeviceOps.Api.Inference.V1 {
             ModelId = input.ReadString();
             break;
           }
-          case 32: {
-            WidthPx = input.ReadInt32();
+          case 34: {
+            LoadedModelId = input.ReadString();
             break;
           }
           case 40: {
-            HeightPx = input.ReadInt32();
+            WidthPx = input.ReadInt32();
             break;
           }
           case 48: {
+            HeightPx = input.ReadInt32();
+            break;
+          }
+          case 56: {
             ImageCount = input.ReadInt32();
             break;
           }
-          case 58: {
+          case 66: {
             if (sampling_ == null) {
               Sampling = new global::DeviceOps.Api.Inference.V1.Sampling();
             }
             input.ReadMessage(Sampling);
             break;
           }
-          case 66: {
+          case 74: {
             if (output_ == null) {
               Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;
           }
-          case 74: {
+          case 82: {
             if (previews_ == null) {
               Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
             }
             input.ReadMessage(Previews);
             break;
           }
-          case 80: {
+          case 88: {
             Determinism = (global::DeviceOps.Api.Inference.V1.Determinism) input.ReadEnum();
             break;
           }
-          case 90: {
+          case 98: {
             SafetyPolicyId = input.ReadString();
             break;
           }
-          case 96: {
+          case 104: {
             RequireLoadedModel = input.ReadBool();
+            break;
+          }
+          case 114: {
+            if (execution_ == null) {
+              Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
+            }
+            input.ReadMessage(Execution);
+            break;
+          }
+          case 122: {
+            components_.AddEntriesFrom(input, _repeated_components_codec);
             break;
           }
           case 160: {
@@ -3491,6 +2204,14 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 208: {
             ClipSkip = input.ReadInt32();
+            break;
+          }
+          case 218: {
+            blendedPrompts_.AddEntriesFrom(input, _repeated_blendedPrompts_codec);
+            break;
+          }
+          case 226: {
+            regions_.AddEntriesFrom(input, _repeated_regions_codec);
             break;
           }
           case 242: {
@@ -3531,28 +2252,55 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 298: {
-            VaeModelId = input.ReadString();
+            referenceImages_.AddEntriesFrom(input, _repeated_referenceImages_codec);
             break;
           }
           case 306: {
+            if (initLatents_ == null) {
+              InitLatents = new global::DeviceOps.Api.Inference.V1.LatentInput();
+            }
+            input.ReadMessage(InitLatents);
+            break;
+          }
+          case 322: {
             if (refiner_ == null) {
               Refiner = new global::DeviceOps.Api.Inference.V1.RefinerPass();
             }
             input.ReadMessage(Refiner);
             break;
           }
-          case 314: {
+          case 330: {
             if (hiresPass_ == null) {
               HiresPass = new global::DeviceOps.Api.Inference.V1.HiresPass();
             }
             input.ReadMessage(HiresPass);
             break;
           }
-          case 322: {
+          case 338: {
+            detailPasses_.AddEntriesFrom(input, _repeated_detailPasses_codec);
+            break;
+          }
+          case 346: {
+            postprocessing_.AddEntriesFrom(input, _repeated_postprocessing_codec);
+            break;
+          }
+          case 354: {
             if (sizeConditioning_ == null) {
               SizeConditioning = new global::DeviceOps.Api.Inference.V1.SizeConditioning();
             }
             input.ReadMessage(SizeConditioning);
+            break;
+          }
+          case 360: {
+            SeamlessX = input.ReadBool();
+            break;
+          }
+          case 368: {
+            SeamlessY = input.ReadBool();
+            break;
+          }
+          case 376: {
+            ReturnLatents = input.ReadBool();
             break;
           }
         }
@@ -3586,49 +2334,64 @@ namespace DeviceOps.Api.Inference.V1 {
             ModelId = input.ReadString();
             break;
           }
-          case 32: {
-            WidthPx = input.ReadInt32();
+          case 34: {
+            LoadedModelId = input.ReadString();
             break;
           }
           case 40: {
-            HeightPx = input.ReadInt32();
+            WidthPx = input.ReadInt32();
             break;
           }
           case 48: {
+            HeightPx = input.ReadInt32();
+            break;
+          }
+          case 56: {
             ImageCount = input.ReadInt32();
             break;
           }
-          case 58: {
+          case 66: {
             if (sampling_ == null) {
               Sampling = new global::DeviceOps.Api.Inference.V1.Sampling();
             }
             input.ReadMessage(Sampling);
             break;
           }
-          case 66: {
+          case 74: {
             if (output_ == null) {
               Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
             }
             input.ReadMessage(Output);
             break;
           }
-          case 74: {
+          case 82: {
             if (previews_ == null) {
               Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
             }
             input.ReadMessage(Previews);
             break;
           }
-          case 80: {
+          case 88: {
             Determinism = (global::DeviceOps.Api.Inference.V1.Determinism) input.ReadEnum();
             break;
           }
-          case 90: {
+          case 98: {
             SafetyPolicyId = input.ReadString();
             break;
           }
-          case 96: {
+          case 104: {
             RequireLoadedModel = input.ReadBool();
+            break;
+          }
+          case 114: {
+            if (execution_ == null) {
+              Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
+            }
+            input.ReadMessage(Execution);
+            break;
+          }
+          case 122: {
+            components_.AddEntriesFrom(ref input, _repeated_components_codec);
             break;
           }
           case 160: {
@@ -3657,6 +2420,14 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 208: {
             ClipSkip = input.ReadInt32();
+            break;
+          }
+          case 218: {
+            blendedPrompts_.AddEntriesFrom(ref input, _repeated_blendedPrompts_codec);
+            break;
+          }
+          case 226: {
+            regions_.AddEntriesFrom(ref input, _repeated_regions_codec);
             break;
           }
           case 242: {
@@ -3697,28 +2468,55 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 298: {
-            VaeModelId = input.ReadString();
+            referenceImages_.AddEntriesFrom(ref input, _repeated_referenceImages_codec);
             break;
           }
           case 306: {
+            if (initLatents_ == null) {
+              InitLatents = new global::DeviceOps.Api.Inference.V1.LatentInput();
+            }
+            input.ReadMessage(InitLatents);
+            break;
+          }
+          case 322: {
             if (refiner_ == null) {
               Refiner = new global::DeviceOps.Api.Inference.V1.RefinerPass();
             }
             input.ReadMessage(Refiner);
             break;
           }
-          case 314: {
+          case 330: {
             if (hiresPass_ == null) {
               HiresPass = new global::DeviceOps.Api.Inference.V1.HiresPass();
             }
             input.ReadMessage(HiresPass);
             break;
           }
-          case 322: {
+          case 338: {
+            detailPasses_.AddEntriesFrom(ref input, _repeated_detailPasses_codec);
+            break;
+          }
+          case 346: {
+            postprocessing_.AddEntriesFrom(ref input, _repeated_postprocessing_codec);
+            break;
+          }
+          case 354: {
             if (sizeConditioning_ == null) {
               SizeConditioning = new global::DeviceOps.Api.Inference.V1.SizeConditioning();
             }
             input.ReadMessage(SizeConditioning);
+            break;
+          }
+          case 360: {
+            SeamlessX = input.ReadBool();
+            break;
+          }
+          case 368: {
+            SeamlessY = input.ReadBool();
+            break;
+          }
+          case 376: {
+            ReturnLatents = input.ReadBool();
             break;
           }
         }

@@ -45,62 +45,64 @@ namespace DeviceOps.Api.Inference.V1 {
             "LmluZmVyZW5jZS52MS5HZW5lcmF0aW9uUmVzdWx0SABCCAoGb3V0cHV0InoK",
             "H0dldEluZmVyZW5jZUNhcGFiaWxpdGllc1JlcXVlc3QSEgoKZGV2aWNlX2lk",
             "cxgBIAMoCRIQCghtb2RlbF9pZBgCIAEoCRIdChVpbmNsdWRlX2tub3duX3By",
-            "b21wdHMYAyABKAgSEgoKa25vd25fZXRhZxgEIAEoCSLrAgogR2V0SW5mZXJl",
+            "b21wdHMYAyABKAgSEgoKa25vd25fZXRhZxgEIAEoCSLGAwogR2V0SW5mZXJl",
             "bmNlQ2FwYWJpbGl0aWVzUmVzcG9uc2USQgoMY2FwYWJpbGl0aWVzGAEgAygL",
             "MiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0aW9uQ2FwYWJpbGl0",
-            "eRI5CgpzY2hlZHVsZXJzGAIgAygLMiUuZGV2aWNlb3BzLmluZmVyZW5jZS52",
-            "MS5TY2hlZHVsZXJJbmZvEjcKBm1vZGVscxgDIAMoCzInLmRldmljZW9wcy5p",
-            "bmZlcmVuY2UudjEuR2VuZXJhdGlvbk1vZGVsEjgKBmxpbWl0cxgEIAEoCzIo",
-            "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuR2VuZXJhdGlvbkxpbWl0cxIaChJv",
-            "dXRwdXRfbWVkaWFfdHlwZXMYBSADKAkSGAoQY29udHJhY3RfdmVyc2lvbhgG",
-            "IAEoCRIMCgRldGFnGAcgASgJEhEKCXVuY2hhbmdlZBgIIAEoCCKBAQoVUGxh",
-            "bkdlbmVyYXRpb25SZXF1ZXN0EjYKCmdlbmVyYXRpb24YASABKAsyIi5kZXZp",
-            "Y2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRpb24SMAoHb3B0aW9ucxgCIAEo",
-            "CzIfLmRldmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucyLEAQoWUGxhbkdl",
-            "bmVyYXRpb25SZXNwb25zZRI8CghyZXNvbHZlZBgBIAEoCzIqLmRldmljZW9w",
-            "cy5pbmZlcmVuY2UudjEuUmVzb2x2ZWRHZW5lcmF0aW9uEi4KCGZpbmRpbmdz",
-            "GAIgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nEjwKCGVzdGlt",
-            "YXRlGAMgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0aW9u",
-            "RXN0aW1hdGUiigEKGlByZXZpZXdDb25kaXRpb25pbmdSZXF1ZXN0EjYKCmdl",
-            "bmVyYXRpb24YASABKAsyIi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVy",
-            "YXRpb24SNAoHZGV2aWNlcxgCIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEu",
-            "RGV2aWNlU2VsZWN0b3Ii8wEKG1ByZXZpZXdDb25kaXRpb25pbmdSZXNwb25z",
-            "ZRI2Cgdwcm9tcHRzGAEgAygLMiUuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Q",
-            "cm9tcHRSZWFkaW5nEjgKDGNvbnRyb2xfbWFwcxgCIAMoCzIiLmRldmljZW9w",
-            "cy5pbmZlcmVuY2UudjEuQ29udHJvbE1hcBIyCgRtYXNrGAMgASgLMiQuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5NYXNrQW5hbHlzaXMSLgoIZmluZGluZ3MY",
-            "BCADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRpbmciqwEKFVJlcHJv",
-            "ZHVjZUltYWdlUmVxdWVzdBI6CgxyZXByb2R1Y3Rpb24YASABKAsyJC5kZXZp",
-            "Y2VvcHMuaW5mZXJlbmNlLnYxLlJlcHJvZHVjdGlvbhIwCgdvcHRpb25zGAIg",
-            "ASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFj",
-            "aGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkixwEKFlJlcHJvZHVjZUlt",
-            "YWdlUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkpvYkV2ZW50EjcKBWltYWdlGAIgASgLMiYuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5HZW5lcmF0ZWRJbWFnZUgAEjwKBnJlcG9ydBgOIAEoCzIqLmRl",
-            "dmljZW9wcy5pbmZlcmVuY2UudjEuUmVwcm9kdWN0aW9uUmVwb3J0SABCCAoG",
-            "b3V0cHV0MoYFChBJbmZlcmVuY2VTZXJ2aWNlEmUKCEdlbmVyYXRlEicuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0ZVJlcXVlc3QaKC5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRlUmVzcG9uc2UiBMjzGAIwARKTAQoY",
-            "R2V0SW5mZXJlbmNlQ2FwYWJpbGl0aWVzEjcuZGV2aWNlb3BzLmluZmVyZW5j",
-            "ZS52MS5HZXRJbmZlcmVuY2VDYXBhYmlsaXRpZXNSZXF1ZXN0GjguZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5HZXRJbmZlcmVuY2VDYXBhYmlsaXRpZXNSZXNw",
-            "b25zZSIEyPMYARJ1Cg5QbGFuR2VuZXJhdGlvbhItLmRldmljZW9wcy5pbmZl",
-            "cmVuY2UudjEuUGxhbkdlbmVyYXRpb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLmlu",
-            "ZmVyZW5jZS52MS5QbGFuR2VuZXJhdGlvblJlc3BvbnNlIgTI8xgBEoQBChNQ",
-            "cmV2aWV3Q29uZGl0aW9uaW5nEjIuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Q",
-            "cmV2aWV3Q29uZGl0aW9uaW5nUmVxdWVzdBozLmRldmljZW9wcy5pbmZlcmVu",
-            "Y2UudjEuUHJldmlld0NvbmRpdGlvbmluZ1Jlc3BvbnNlIgTI8xgBEncKDlJl",
-            "cHJvZHVjZUltYWdlEi0uZGV2aWNlb3BzLmluZmVyZW5jZS52MS5SZXByb2R1",
-            "Y2VJbWFnZVJlcXVlc3QaLi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJlcHJv",
-            "ZHVjZUltYWdlUmVzcG9uc2UiBMjzGAIwAUIdqgIaRGV2aWNlT3BzLkFwaS5J",
-            "bmZlcmVuY2UuVjFiBnByb3RvMw=="));
+            "eRI1CghzYW1wbGVycxgCIAMoCzIjLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
+            "U2FtcGxlckluZm8SQgoPc2lnbWFfc2NoZWR1bGVzGAMgAygLMikuZGV2aWNl",
+            "b3BzLmluZmVyZW5jZS52MS5TaWdtYVNjaGVkdWxlSW5mbxI3CgZtb2RlbHMY",
+            "BCADKAsyJy5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRpb25Nb2Rl",
+            "bBI4CgZsaW1pdHMYBSABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdl",
+            "bmVyYXRpb25MaW1pdHMSGgoSb3V0cHV0X21lZGlhX3R5cGVzGAYgAygJEhkK",
+            "EWlucHV0X21lZGlhX3R5cGVzGAcgAygJEhgKEGNvbnRyYWN0X3ZlcnNpb24Y",
+            "CCABKAkSDAoEZXRhZxgJIAEoCRIRCgl1bmNoYW5nZWQYCiABKAgigQEKFVBs",
+            "YW5HZW5lcmF0aW9uUmVxdWVzdBI2CgpnZW5lcmF0aW9uGAEgASgLMiIuZGV2",
+            "aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0aW9uEjAKB29wdGlvbnMYAiAB",
+            "KAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMixAEKFlBsYW5H",
+            "ZW5lcmF0aW9uUmVzcG9uc2USPAoIcmVzb2x2ZWQYASABKAsyKi5kZXZpY2Vv",
+            "cHMuaW5mZXJlbmNlLnYxLlJlc29sdmVkR2VuZXJhdGlvbhIuCghmaW5kaW5n",
+            "cxgCIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxI8Cghlc3Rp",
+            "bWF0ZRgDIAEoCzIqLmRldmljZW9wcy5pbmZlcmVuY2UudjEuR2VuZXJhdGlv",
+            "bkVzdGltYXRlIooBChpQcmV2aWV3Q29uZGl0aW9uaW5nUmVxdWVzdBI2Cgpn",
+            "ZW5lcmF0aW9uGAEgASgLMiIuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5l",
+            "cmF0aW9uEjQKB2RldmljZXMYAiABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LkRldmljZVNlbGVjdG9yIvMBChtQcmV2aWV3Q29uZGl0aW9uaW5nUmVzcG9u",
+            "c2USNgoHcHJvbXB0cxgBIAMoCzIlLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
+            "UHJvbXB0UmVhZGluZxI4Cgxjb250cm9sX21hcHMYAiADKAsyIi5kZXZpY2Vv",
+            "cHMuaW5mZXJlbmNlLnYxLkNvbnRyb2xNYXASMgoEbWFzaxgDIAEoCzIkLmRl",
+            "dmljZW9wcy5pbmZlcmVuY2UudjEuTWFza0FuYWx5c2lzEi4KCGZpbmRpbmdz",
+            "GAQgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIqsBChVSZXBy",
+            "b2R1Y2VJbWFnZVJlcXVlc3QSOgoMcmVwcm9kdWN0aW9uGAEgASgLMiQuZGV2",
+            "aWNlb3BzLmluZmVyZW5jZS52MS5SZXByb2R1Y3Rpb24SMAoHb3B0aW9ucxgC",
+            "IAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRh",
+            "Y2hlZBgDIAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJIscBChZSZXByb2R1Y2VJ",
+            "bWFnZVJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5Kb2JFdmVudBI3CgVpbWFnZRgCIAEoCzImLmRldmljZW9wcy5pbmZl",
+            "cmVuY2UudjEuR2VuZXJhdGVkSW1hZ2VIABI8CgZyZXBvcnQYDiABKAsyKi5k",
+            "ZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJlcHJvZHVjdGlvblJlcG9ydEgAQggK",
+            "Bm91dHB1dDKGBQoQSW5mZXJlbmNlU2VydmljZRJlCghHZW5lcmF0ZRInLmRl",
+            "dmljZW9wcy5pbmZlcmVuY2UudjEuR2VuZXJhdGVSZXF1ZXN0GiguZGV2aWNl",
+            "b3BzLmluZmVyZW5jZS52MS5HZW5lcmF0ZVJlc3BvbnNlIgTI8xgCMAESkwEK",
+            "GEdldEluZmVyZW5jZUNhcGFiaWxpdGllcxI3LmRldmljZW9wcy5pbmZlcmVu",
+            "Y2UudjEuR2V0SW5mZXJlbmNlQ2FwYWJpbGl0aWVzUmVxdWVzdBo4LmRldmlj",
+            "ZW9wcy5pbmZlcmVuY2UudjEuR2V0SW5mZXJlbmNlQ2FwYWJpbGl0aWVzUmVz",
+            "cG9uc2UiBMjzGAESdQoOUGxhbkdlbmVyYXRpb24SLS5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLlBsYW5HZW5lcmF0aW9uUmVxdWVzdBouLmRldmljZW9wcy5p",
+            "bmZlcmVuY2UudjEuUGxhbkdlbmVyYXRpb25SZXNwb25zZSIEyPMYARKEAQoT",
+            "UHJldmlld0NvbmRpdGlvbmluZxIyLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
+            "UHJldmlld0NvbmRpdGlvbmluZ1JlcXVlc3QaMy5kZXZpY2VvcHMuaW5mZXJl",
+            "bmNlLnYxLlByZXZpZXdDb25kaXRpb25pbmdSZXNwb25zZSIEyPMYARJ3Cg5S",
+            "ZXByb2R1Y2VJbWFnZRItLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUmVwcm9k",
+            "dWNlSW1hZ2VSZXF1ZXN0Gi4uZGV2aWNlb3BzLmluZmVyZW5jZS52MS5SZXBy",
+            "b2R1Y2VJbWFnZVJlc3BvbnNlIgTI8xgCMAFCHaoCGkRldmljZU9wcy5BcGku",
+            "SW5mZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Inference.V1.CapabilityReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ConditioningPreviewReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationPlanReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerateRequest), global::DeviceOps.Api.Inference.V1.GenerateRequest.Parser, new[]{ "Generation", "Options", "Detached", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerateResponse), global::DeviceOps.Api.Inference.V1.GenerateResponse.Parser, new[]{ "Event", "Image", "Result" }, new[]{ "Output" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GetInferenceCapabilitiesRequest), global::DeviceOps.Api.Inference.V1.GetInferenceCapabilitiesRequest.Parser, new[]{ "DeviceIds", "ModelId", "IncludeKnownPrompts", "KnownEtag" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GetInferenceCapabilitiesResponse), global::DeviceOps.Api.Inference.V1.GetInferenceCapabilitiesResponse.Parser, new[]{ "Capabilities", "Schedulers", "Models", "Limits", "OutputMediaTypes", "ContractVersion", "Etag", "Unchanged" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GetInferenceCapabilitiesResponse), global::DeviceOps.Api.Inference.V1.GetInferenceCapabilitiesResponse.Parser, new[]{ "Capabilities", "Samplers", "SigmaSchedules", "Models", "Limits", "OutputMediaTypes", "InputMediaTypes", "ContractVersion", "Etag", "Unchanged" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.PlanGenerationRequest), global::DeviceOps.Api.Inference.V1.PlanGenerationRequest.Parser, new[]{ "Generation", "Options" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.PlanGenerationResponse), global::DeviceOps.Api.Inference.V1.PlanGenerationResponse.Parser, new[]{ "Resolved", "Findings", "Estimate" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.PreviewConditioningRequest), global::DeviceOps.Api.Inference.V1.PreviewConditioningRequest.Parser, new[]{ "Generation", "Devices" }, null, null, null, null),
@@ -1161,10 +1163,12 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public GetInferenceCapabilitiesResponse(GetInferenceCapabilitiesResponse other) : this() {
       capabilities_ = other.capabilities_.Clone();
-      schedulers_ = other.schedulers_.Clone();
+      samplers_ = other.samplers_.Clone();
+      sigmaSchedules_ = other.sigmaSchedules_.Clone();
       models_ = other.models_.Clone();
       limits_ = other.limits_ != null ? other.limits_.Clone() : null;
       outputMediaTypes_ = other.outputMediaTypes_.Clone();
+      inputMediaTypes_ = other.inputMediaTypes_.Clone();
       contractVersion_ = other.contractVersion_;
       etag_ = other.etag_;
       unchanged_ = other.unchanged_;
@@ -1191,24 +1195,38 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return capabilities_; }
     }
 
-    /// <summary>Field number for the "schedulers" field.</summary>
-    public const int SchedulersFieldNumber = 2;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.SchedulerInfo> _repeated_schedulers_codec
-        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Inference.V1.SchedulerInfo.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SchedulerInfo> schedulers_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SchedulerInfo>();
+    /// <summary>Field number for the "samplers" field.</summary>
+    public const int SamplersFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.SamplerInfo> _repeated_samplers_codec
+        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Inference.V1.SamplerInfo.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SamplerInfo> samplers_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SamplerInfo>();
     /// <summary>
-    /// All schedulers that a capability names.
+    /// All samplers that a capability names.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SchedulerInfo> Schedulers {
-      get { return schedulers_; }
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SamplerInfo> Samplers {
+      get { return samplers_; }
+    }
+
+    /// <summary>Field number for the "sigma_schedules" field.</summary>
+    public const int SigmaSchedulesFieldNumber = 3;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo> _repeated_sigmaSchedules_codec
+        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo> sigmaSchedules_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo>();
+    /// <summary>
+    /// All sigma schedules that a capability names.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo> SigmaSchedules {
+      get { return sigmaSchedules_; }
     }
 
     /// <summary>Field number for the "models" field.</summary>
-    public const int ModelsFieldNumber = 3;
+    public const int ModelsFieldNumber = 4;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.GenerationModel> _repeated_models_codec
-        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Inference.V1.GenerationModel.Parser);
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Inference.V1.GenerationModel.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GenerationModel> models_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GenerationModel>();
     /// <summary>
     /// The default model, the loaded models, and the one that the request names. ListModels tells all.
@@ -1220,7 +1238,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "limits" field.</summary>
-    public const int LimitsFieldNumber = 4;
+    public const int LimitsFieldNumber = 5;
     private global::DeviceOps.Api.Inference.V1.GenerationLimits limits_;
     /// <summary>
     /// What holds everywhere.
@@ -1235,9 +1253,9 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "output_media_types" field.</summary>
-    public const int OutputMediaTypesFieldNumber = 5;
+    public const int OutputMediaTypesFieldNumber = 6;
     private static readonly pb::FieldCodec<string> _repeated_outputMediaTypes_codec
-        = pb::FieldCodec.ForString(42);
+        = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> outputMediaTypes_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Files that a picture can become: `image/png`, `image/jpeg`, `image/webp`.
@@ -1248,8 +1266,22 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return outputMediaTypes_; }
     }
 
+    /// <summary>Field number for the "input_media_types" field.</summary>
+    public const int InputMediaTypesFieldNumber = 7;
+    private static readonly pb::FieldCodec<string> _repeated_inputMediaTypes_codec
+        = pb::FieldCodec.ForString(58);
+    private readonly pbc::RepeatedField<string> inputMediaTypes_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Files that an input picture can be.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> InputMediaTypes {
+      get { return inputMediaTypes_; }
+    }
+
     /// <summary>Field number for the "contract_version" field.</summary>
-    public const int ContractVersionFieldNumber = 6;
+    public const int ContractVersionFieldNumber = 8;
     private string contractVersion_ = "";
     /// <summary>
     /// Version of this contract, as the server was built with: `1.0.0`.
@@ -1264,7 +1296,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "etag" field.</summary>
-    public const int EtagFieldNumber = 7;
+    public const int EtagFieldNumber = 9;
     private string etag_ = "";
     /// <summary>
     /// Changes whenever this answer would.
@@ -1279,7 +1311,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "unchanged" field.</summary>
-    public const int UnchangedFieldNumber = 8;
+    public const int UnchangedFieldNumber = 10;
     private bool unchanged_;
     /// <summary>
     /// True: nothing changed since `known_etag`; the other fields are empty.
@@ -1309,10 +1341,12 @@ namespace DeviceOps.Api.Inference.V1 {
         return true;
       }
       if(!capabilities_.Equals(other.capabilities_)) return false;
-      if(!schedulers_.Equals(other.schedulers_)) return false;
+      if(!samplers_.Equals(other.samplers_)) return false;
+      if(!sigmaSchedules_.Equals(other.sigmaSchedules_)) return false;
       if(!models_.Equals(other.models_)) return false;
       if (!object.Equals(Limits, other.Limits)) return false;
       if(!outputMediaTypes_.Equals(other.outputMediaTypes_)) return false;
+      if(!inputMediaTypes_.Equals(other.inputMediaTypes_)) return false;
       if (ContractVersion != other.ContractVersion) return false;
       if (Etag != other.Etag) return false;
       if (Unchanged != other.Unchanged) return false;
@@ -1324,10 +1358,12 @@ namespace DeviceOps.Api.Inference.V1 {
     public override int GetHashCode() {
       int hash = 1;
       hash ^= capabilities_.GetHashCode();
-      hash ^= schedulers_.GetHashCode();
+      hash ^= samplers_.GetHashCode();
+      hash ^= sigmaSchedules_.GetHashCode();
       hash ^= models_.GetHashCode();
       if (limits_ != null) hash ^= Limits.GetHashCode();
       hash ^= outputMediaTypes_.GetHashCode();
+      hash ^= inputMediaTypes_.GetHashCode();
       if (ContractVersion.Length != 0) hash ^= ContractVersion.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
       if (Unchanged != false) hash ^= Unchanged.GetHashCode();
@@ -1350,23 +1386,25 @@ namespace DeviceOps.Api.Inference.V1 {
       output.WriteRawMessage(this);
     #else
       capabilities_.WriteTo(output, _repeated_capabilities_codec);
-      schedulers_.WriteTo(output, _repeated_schedulers_codec);
+      samplers_.WriteTo(output, _repeated_samplers_codec);
+      sigmaSchedules_.WriteTo(output, _repeated_sigmaSchedules_codec);
       models_.WriteTo(output, _repeated_models_codec);
       if (limits_ != null) {
-        output.WriteRawTag(34);
+        output.WriteRawTag(42);
         output.WriteMessage(Limits);
       }
       outputMediaTypes_.WriteTo(output, _repeated_outputMediaTypes_codec);
+      inputMediaTypes_.WriteTo(output, _repeated_inputMediaTypes_codec);
       if (ContractVersion.Length != 0) {
-        output.WriteRawTag(50);
+        output.WriteRawTag(66);
         output.WriteString(ContractVersion);
       }
       if (Etag.Length != 0) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(74);
         output.WriteString(Etag);
       }
       if (Unchanged != false) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(80);
         output.WriteBool(Unchanged);
       }
       if (_unknownFields != null) {
@@ -1380,23 +1418,25 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
       capabilities_.WriteTo(ref output, _repeated_capabilities_codec);
-      schedulers_.WriteTo(ref output, _repeated_schedulers_codec);
+      samplers_.WriteTo(ref output, _repeated_samplers_codec);
+      sigmaSchedules_.WriteTo(ref output, _repeated_sigmaSchedules_codec);
       models_.WriteTo(ref output, _repeated_models_codec);
       if (limits_ != null) {
-        output.WriteRawTag(34);
+        output.WriteRawTag(42);
         output.WriteMessage(Limits);
       }
       outputMediaTypes_.WriteTo(ref output, _repeated_outputMediaTypes_codec);
+      inputMediaTypes_.WriteTo(ref output, _repeated_inputMediaTypes_codec);
       if (ContractVersion.Length != 0) {
-        output.WriteRawTag(50);
+        output.WriteRawTag(66);
         output.WriteString(ContractVersion);
       }
       if (Etag.Length != 0) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(74);
         output.WriteString(Etag);
       }
       if (Unchanged != false) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(80);
         output.WriteBool(Unchanged);
       }
       if (_unknownFields != null) {
@@ -1410,12 +1450,14 @@ namespace DeviceOps.Api.Inference.V1 {
     public int CalculateSize() {
       int size = 0;
       size += capabilities_.CalculateSize(_repeated_capabilities_codec);
-      size += schedulers_.CalculateSize(_repeated_schedulers_codec);
+      size += samplers_.CalculateSize(_repeated_samplers_codec);
+      size += sigmaSchedules_.CalculateSize(_repeated_sigmaSchedules_codec);
       size += models_.CalculateSize(_repeated_models_codec);
       if (limits_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Limits);
       }
       size += outputMediaTypes_.CalculateSize(_repeated_outputMediaTypes_codec);
+      size += inputMediaTypes_.CalculateSize(_repeated_inputMediaTypes_codec);
       if (ContractVersion.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ContractVersion);
       }
@@ -1438,7 +1480,8 @@ namespace DeviceOps.Api.Inference.V1 {
         return;
       }
       capabilities_.Add(other.capabilities_);
-      schedulers_.Add(other.schedulers_);
+      samplers_.Add(other.samplers_);
+      sigmaSchedules_.Add(other.sigmaSchedules_);
       models_.Add(other.models_);
       if (other.limits_ != null) {
         if (limits_ == null) {
@@ -1447,6 +1490,7 @@ namespace DeviceOps.Api.Inference.V1 {
         Limits.MergeFrom(other.Limits);
       }
       outputMediaTypes_.Add(other.outputMediaTypes_);
+      inputMediaTypes_.Add(other.inputMediaTypes_);
       if (other.ContractVersion.Length != 0) {
         ContractVersion = other.ContractVersion;
       }
@@ -1480,33 +1524,41 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
-            schedulers_.AddEntriesFrom(input, _repeated_schedulers_codec);
+            samplers_.AddEntriesFrom(input, _repeated_samplers_codec);
             break;
           }
           case 26: {
-            models_.AddEntriesFrom(input, _repeated_models_codec);
+            sigmaSchedules_.AddEntriesFrom(input, _repeated_sigmaSchedules_codec);
             break;
           }
           case 34: {
+            models_.AddEntriesFrom(input, _repeated_models_codec);
+            break;
+          }
+          case 42: {
             if (limits_ == null) {
               Limits = new global::DeviceOps.Api.Inference.V1.GenerationLimits();
             }
             input.ReadMessage(Limits);
             break;
           }
-          case 42: {
+          case 50: {
             outputMediaTypes_.AddEntriesFrom(input, _repeated_outputMediaTypes_codec);
             break;
           }
-          case 50: {
+          case 58: {
+            inputMediaTypes_.AddEntriesFrom(input, _repeated_inputMediaTypes_codec);
+            break;
+          }
+          case 66: {
             ContractVersion = input.ReadString();
             break;
           }
-          case 58: {
+          case 74: {
             Etag = input.ReadString();
             break;
           }
-          case 64: {
+          case 80: {
             Unchanged = input.ReadBool();
             break;
           }
@@ -1534,33 +1586,41 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
-            schedulers_.AddEntriesFrom(ref input, _repeated_schedulers_codec);
+            samplers_.AddEntriesFrom(ref input, _repeated_samplers_codec);
             break;
           }
           case 26: {
-            models_.AddEntriesFrom(ref input, _repeated_models_codec);
+            sigmaSchedules_.AddEntriesFrom(ref input, _repeated_sigmaSchedules_codec);
             break;
           }
           case 34: {
+            models_.AddEntriesFrom(ref input, _repeated_models_codec);
+            break;
+          }
+          case 42: {
             if (limits_ == null) {
               Limits = new global::DeviceOps.Api.Inference.V1.GenerationLimits();
             }
             input.ReadMessage(Limits);
             break;
           }
-          case 42: {
+          case 50: {
             outputMediaTypes_.AddEntriesFrom(ref input, _repeated_outputMediaTypes_codec);
             break;
           }
-          case 50: {
+          case 58: {
+            inputMediaTypes_.AddEntriesFrom(ref input, _repeated_inputMediaTypes_codec);
+            break;
+          }
+          case 66: {
             ContractVersion = input.ReadString();
             break;
           }
-          case 58: {
+          case 74: {
             Etag = input.ReadString();
             break;
           }
-          case 64: {
+          case 80: {
             Unchanged = input.ReadBool();
             break;
           }

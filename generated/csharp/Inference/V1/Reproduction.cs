@@ -32,28 +32,28 @@ namespace DeviceOps.Api.Inference.V1 {
             "KAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSEAoIbW9kZWxf",
             "aWQYAiABKAkSFgoJdG9sZXJhbmNlGAMgASgFSACIAQFCDAoKX3RvbGVyYW5j",
             "ZSJQChFSZXByb2R1Y3Rpb25DYXVzZRIMCgRuYW1lGAEgASgJEhYKDm9yaWdp",
-            "bmFsX3ZhbHVlGAIgASgJEhUKDXByZXNlbnRfdmFsdWUYAyABKAkivgMKElJl",
+            "bmFsX3ZhbHVlGAIgASgJEhUKDXByZXNlbnRfdmFsdWUYAyABKAkisgMKElJl",
             "cHJvZHVjdGlvblJlcG9ydBI8Cgd2ZXJkaWN0GAEgASgOMisuZGV2aWNlb3Bz",
             "LmluZmVyZW5jZS52MS5SZXByb2R1Y3Rpb25WZXJkaWN0EhYKDm1heF9kaWZm",
             "ZXJlbmNlGAIgASgFEhcKD21lYW5fZGlmZmVyZW5jZRgDIAEoARIeChZkaWZm",
-            "ZXJlbnRfcGl4ZWxzX3JhdGlvGAQgASgBEhoKDXBzbnJfZGVjaWJlbHMYBSAB",
-            "KAFIAIgBARI5CgZjYXVzZXMYBiADKAsyKS5kZXZpY2VvcHMuaW5mZXJlbmNl",
-            "LnYxLlJlcHJvZHVjdGlvbkNhdXNlEjUKBWltYWdlGAcgASgLMiYuZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5HZW5lcmF0ZWRJbWFnZRI8CghvcmlnaW5hbBgI",
-            "IAEoCzIqLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUmVzb2x2ZWRHZW5lcmF0",
-            "aW9uEjsKB3ByZXNlbnQYCSABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
-            "LlJlc29sdmVkR2VuZXJhdGlvbkIQCg5fcHNucl9kZWNpYmVscyquAQoTUmVw",
-            "cm9kdWN0aW9uVmVyZGljdBIkCiBSRVBST0RVQ1RJT05fVkVSRElDVF9VTlNQ",
-            "RUNJRklFRBAAEiIKHlJFUFJPRFVDVElPTl9WRVJESUNUX0lERU5USUNBTBAB",
-            "EikKJVJFUFJPRFVDVElPTl9WRVJESUNUX1dJVEhJTl9UT0xFUkFOQ0UQAhIi",
-            "Ch5SRVBST0RVQ1RJT05fVkVSRElDVF9ESUZGRVJFTlQQA0IdqgIaRGV2aWNl",
-            "T3BzLkFwaS5JbmZlcmVuY2UuVjFiBnByb3RvMw=="));
+            "ZXJlbnRfcGl4ZWxzX3JhdGlvGAQgASgBEhQKB3BzbnJfZGIYBSABKAFIAIgB",
+            "ARI5CgZjYXVzZXMYBiADKAsyKS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJl",
+            "cHJvZHVjdGlvbkNhdXNlEjUKBWltYWdlGAcgASgLMiYuZGV2aWNlb3BzLmlu",
+            "ZmVyZW5jZS52MS5HZW5lcmF0ZWRJbWFnZRI8CghvcmlnaW5hbBgIIAEoCzIq",
+            "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuUmVzb2x2ZWRHZW5lcmF0aW9uEjsK",
+            "B3ByZXNlbnQYCSABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJlc29s",
+            "dmVkR2VuZXJhdGlvbkIKCghfcHNucl9kYiquAQoTUmVwcm9kdWN0aW9uVmVy",
+            "ZGljdBIkCiBSRVBST0RVQ1RJT05fVkVSRElDVF9VTlNQRUNJRklFRBAAEiIK",
+            "HlJFUFJPRFVDVElPTl9WRVJESUNUX0lERU5USUNBTBABEikKJVJFUFJPRFVD",
+            "VElPTl9WRVJESUNUX1dJVEhJTl9UT0xFUkFOQ0UQAhIiCh5SRVBST0RVQ1RJ",
+            "T05fVkVSRElDVF9ESUZGRVJFTlQQA0IdqgIaRGV2aWNlT3BzLkFwaS5JbmZl",
+            "cmVuY2UuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.ReproductionVerdict), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.Reproduction), global::DeviceOps.Api.Inference.V1.Reproduction.Parser, new[]{ "Image", "ModelId", "Tolerance" }, new[]{ "Tolerance" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ReproductionCause), global::DeviceOps.Api.Inference.V1.ReproductionCause.Parser, new[]{ "Name", "OriginalValue", "PresentValue" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ReproductionReport), global::DeviceOps.Api.Inference.V1.ReproductionReport.Parser, new[]{ "Verdict", "MaxDifference", "MeanDifference", "DifferentPixelsRatio", "PsnrDecibels", "Causes", "Image", "Original", "Present" }, new[]{ "PsnrDecibels" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ReproductionReport), global::DeviceOps.Api.Inference.V1.ReproductionReport.Parser, new[]{ "Verdict", "MaxDifference", "MeanDifference", "DifferentPixelsRatio", "PsnrDb", "Causes", "Image", "Original", "Present" }, new[]{ "PsnrDb" }, null, null, null)
           }));
     }
     #endregion
@@ -86,7 +86,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
   #region Messages
   /// <summary>
-  /// Make a picture again from the manifest inside its file, and compare.
+  /// Make a picture again from what its file says, and compare.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Reproduction : pb::IMessage<Reproduction>
@@ -141,7 +141,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ImageFieldNumber = 1;
     private global::DeviceOps.Api.Common.V1.ImageInput image_;
     /// <summary>
-    /// The picture, with its manifest: a file that this server or another one made. Without a manifest: BAD_IMAGE. Must be set.
+    /// The picture, with its FULL manifest: a file that this server or another one made; or with the `parameters` text of A1111 or the
+    /// metadata of ComfyUI or InvokeAI, as far as they say enough. With neither: BAD_IMAGE. Must be set.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -724,7 +725,7 @@ namespace DeviceOps.Api.Inference.V1 {
       maxDifference_ = other.maxDifference_;
       meanDifference_ = other.meanDifference_;
       differentPixelsRatio_ = other.differentPixelsRatio_;
-      psnrDecibels_ = other.psnrDecibels_;
+      psnrDb_ = other.psnrDb_;
       causes_ = other.causes_.Clone();
       image_ = other.image_ != null ? other.image_.Clone() : null;
       original_ = other.original_ != null ? other.original_.Clone() : null;
@@ -798,33 +799,33 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "psnr_decibels" field.</summary>
-    public const int PsnrDecibelsFieldNumber = 5;
-    private readonly static double PsnrDecibelsDefaultValue = 0D;
+    /// <summary>Field number for the "psnr_db" field.</summary>
+    public const int PsnrDbFieldNumber = 5;
+    private readonly static double PsnrDbDefaultValue = 0D;
 
-    private double psnrDecibels_;
+    private double psnrDb_;
     /// <summary>
     /// Peak signal-to-noise ratio in dB; absent if the pictures are identical.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double PsnrDecibels {
-      get { if ((_hasBits0 & 1) != 0) { return psnrDecibels_; } else { return PsnrDecibelsDefaultValue; } }
+    public double PsnrDb {
+      get { if ((_hasBits0 & 1) != 0) { return psnrDb_; } else { return PsnrDbDefaultValue; } }
       set {
         _hasBits0 |= 1;
-        psnrDecibels_ = value;
+        psnrDb_ = value;
       }
     }
-    /// <summary>Gets whether the "psnr_decibels" field is set</summary>
+    /// <summary>Gets whether the "psnr_db" field is set</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasPsnrDecibels {
+    public bool HasPsnrDb {
       get { return (_hasBits0 & 1) != 0; }
     }
-    /// <summary>Clears the value of the "psnr_decibels" field</summary>
+    /// <summary>Clears the value of the "psnr_db" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearPsnrDecibels() {
+    public void ClearPsnrDb() {
       _hasBits0 &= ~1;
     }
 
@@ -906,7 +907,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MaxDifference != other.MaxDifference) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(MeanDifference, other.MeanDifference)) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(DifferentPixelsRatio, other.DifferentPixelsRatio)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(PsnrDecibels, other.PsnrDecibels)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(PsnrDb, other.PsnrDb)) return false;
       if(!causes_.Equals(other.causes_)) return false;
       if (!object.Equals(Image, other.Image)) return false;
       if (!object.Equals(Original, other.Original)) return false;
@@ -922,7 +923,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (MaxDifference != 0) hash ^= MaxDifference.GetHashCode();
       if (MeanDifference != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(MeanDifference);
       if (DifferentPixelsRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DifferentPixelsRatio);
-      if (HasPsnrDecibels) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(PsnrDecibels);
+      if (HasPsnrDb) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(PsnrDb);
       hash ^= causes_.GetHashCode();
       if (image_ != null) hash ^= Image.GetHashCode();
       if (original_ != null) hash ^= Original.GetHashCode();
@@ -961,9 +962,9 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(33);
         output.WriteDouble(DifferentPixelsRatio);
       }
-      if (HasPsnrDecibels) {
+      if (HasPsnrDb) {
         output.WriteRawTag(41);
-        output.WriteDouble(PsnrDecibels);
+        output.WriteDouble(PsnrDb);
       }
       causes_.WriteTo(output, _repeated_causes_codec);
       if (image_ != null) {
@@ -1004,9 +1005,9 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(33);
         output.WriteDouble(DifferentPixelsRatio);
       }
-      if (HasPsnrDecibels) {
+      if (HasPsnrDb) {
         output.WriteRawTag(41);
-        output.WriteDouble(PsnrDecibels);
+        output.WriteDouble(PsnrDb);
       }
       causes_.WriteTo(ref output, _repeated_causes_codec);
       if (image_ != null) {
@@ -1043,7 +1044,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (DifferentPixelsRatio != 0D) {
         size += 1 + 8;
       }
-      if (HasPsnrDecibels) {
+      if (HasPsnrDb) {
         size += 1 + 8;
       }
       size += causes_.CalculateSize(_repeated_causes_codec);
@@ -1080,8 +1081,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.DifferentPixelsRatio != 0D) {
         DifferentPixelsRatio = other.DifferentPixelsRatio;
       }
-      if (other.HasPsnrDecibels) {
-        PsnrDecibels = other.PsnrDecibels;
+      if (other.HasPsnrDb) {
+        PsnrDb = other.PsnrDb;
       }
       causes_.Add(other.causes_);
       if (other.image_ != null) {
@@ -1138,7 +1139,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 41: {
-            PsnrDecibels = input.ReadDouble();
+            PsnrDb = input.ReadDouble();
             break;
           }
           case 50: {
@@ -1202,7 +1203,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 41: {
-            PsnrDecibels = input.ReadDouble();
+            PsnrDb = input.ReadDouble();
             break;
           }
           case 50: {

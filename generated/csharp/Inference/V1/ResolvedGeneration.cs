@@ -25,97 +25,32 @@ namespace DeviceOps.Api.Inference.V1 {
       byte[] descriptorData = global::System.Convert.FromBase64String(
           string.Concat(
             "CjBkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL3Jlc29sdmVkX2dlbmVyYXRpb24u",
-            "cHJvdG8SFmRldmljZW9wcy5pbmZlcmVuY2UudjEaH2RldmljZW9wcy9jb21t",
-            "b24vdjEvaW1hZ2UucHJvdG8aKWRldmljZW9wcy9pbmZlcmVuY2UvdjEvY29u",
-            "ZGl0aW9uaW5nLnByb3RvGidkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2dlbmVy",
-            "YXRpb24ucHJvdG8iOwoJVXNlZE1vZGVsEgwKBHJvbGUYASABKAkSEAoIbW9k",
-            "ZWxfaWQYAiABKAkSDgoGc2hhMjU2GAMgASgJIioKCVVzZWRJbWFnZRINCgVm",
-            "aWVsZBgBIAEoCRIOCgZzaGEyNTYYAiABKAki8g0KElJlc29sdmVkR2VuZXJh",
-            "dGlvbhI0CgR0YXNrGAEgASgOMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5H",
-            "ZW5lcmF0aW9uVGFzaxIQCghtb2RlbF9pZBgCIAEoCRIUCgxtb2RlbF9zaGEy",
-            "NTYYAyABKAkSDgoGZmFtaWx5GAQgASgJEhEKCWRldmljZV9pZBgFIAEoCRIx",
-            "CglwcmVjaXNpb24YBiABKA4yHi5kZXZpY2VvcHMuY29tbW9uLnYxLlByZWNp",
-            "c2lvbhIOCgZwcm9tcHQYByABKAkSFwoPbmVnYXRpdmVfcHJvbXB0GAggASgJ",
-            "EhAKCHdpZHRoX3B4GAkgASgFEhEKCWhlaWdodF9weBgKIAEoBRINCgVzZWVk",
-            "cxgLIAMoAxIRCglzY2hlZHVsZXIYDCABKAkSDQoFc3RlcHMYDSABKAUSFgoO",
-            "Z3VpZGFuY2Vfc2NhbGUYDiABKAESCwoDZXRhGA8gASgBEhUKDWthcnJhc19z",
-            "aWdtYXMYECABKAgSGAoQdGltZXN0ZXBfc3BhY2luZxgRIAEoCRIZCgxzb2x2",
-            "ZXJfb3JkZXIYEiABKAVIAIgBARIYChBndWlkYW5jZV9yZXNjYWxlGBMgASgB",
-            "EiQKF2R5bmFtaWNfdGhyZXNob2xkX3JhdGlvGBQgASgBSAGIAQESIAoTdHJ1",
-            "ZV9ndWlkYW5jZV9zY2FsZRgVIAEoAUgCiAEBEjgKC2RldGVybWluaXNtGBYg",
-            "ASgOMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXRlcm1pbmlzbRIyCgZv",
-            "dXRwdXQYFyABKAsyIi5kZXZpY2VvcHMuY29tbW9uLnYxLkVuY29kZU9wdGlv",
-            "bnMSOAoIcHJldmlld3MYGCABKAsyJi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
-            "LlByZXZpZXdPcHRpb25zEhgKEHNhZmV0eV9wb2xpY3lfaWQYGSABKAkSOwoN",
-            "cHJvbXB0X3N5bnRheBgaIAEoDjIkLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
-            "UHJvbXB0U3ludGF4EjcKC2xvbmdfcHJvbXB0GBsgASgOMiIuZGV2aWNlb3Bz",
-            "LmluZmVyZW5jZS52MS5Mb25nUHJvbXB0EhUKDXNlY29uZF9wcm9tcHQYHCAB",
-            "KAkSHgoWc2Vjb25kX25lZ2F0aXZlX3Byb21wdBgdIAEoCRIUCgx0aGlyZF9w",
-            "cm9tcHQYHiABKAkSHQoVdGhpcmRfbmVnYXRpdmVfcHJvbXB0GB8gASgJEhEK",
-            "CWNsaXBfc2tpcBggIAEoBRI1Cgppbml0X2ltYWdlGCEgASgLMiEuZGV2aWNl",
-            "b3BzLmluZmVyZW5jZS52MS5Jbml0SW1hZ2USMQoEbWFzaxgiIAEoCzIjLmRl",
-            "dmljZW9wcy5pbmZlcmVuY2UudjEuSW5wYWludE1hc2sSMgoIb3V0cGFpbnQY",
-            "IyABKAsyIC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLk91dHBhaW50EjYKCGNv",
-            "bnRyb2xzGCQgAygLMiQuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Db250cm9s",
-            "SW5wdXQSOgoNaW1hZ2VfcHJvbXB0cxglIAMoCzIjLmRldmljZW9wcy5pbmZl",
-            "cmVuY2UudjEuSW1hZ2VQcm9tcHQSMAoFbG9yYXMYJiADKAsyIS5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLkxvcmFJbnB1dBJJChJ0ZXh0dWFsX2ludmVyc2lv",
-            "bnMYJyADKAsyLS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlRleHR1YWxJbnZl",
-            "cnNpb25JbnB1dBI0CgdyZWZpbmVyGCggASgLMiMuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5SZWZpbmVyUGFzcxI1CgpoaXJlc19wYXNzGCkgASgLMiEuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5IaXJlc1Bhc3MSQwoRc2l6ZV9jb25kaXRp",
-            "b25pbmcYKiABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlNpemVDb25k",
-            "aXRpb25pbmcSNgoLdXNlZF9tb2RlbHMYKyADKAsyIS5kZXZpY2VvcHMuaW5m",
-            "ZXJlbmNlLnYxLlVzZWRNb2RlbBI2Cgt1c2VkX2ltYWdlcxgsIAMoCzIhLmRl",
-            "dmljZW9wcy5pbmZlcmVuY2UudjEuVXNlZEltYWdlEhYKDnNlcnZlcl92ZXJz",
-            "aW9uGC0gASgJEhEKCWxpYnJhcmllcxguIAMoCUIPCg1fc29sdmVyX29yZGVy",
-            "QhoKGF9keW5hbWljX3RocmVzaG9sZF9yYXRpb0IWChRfdHJ1ZV9ndWlkYW5j",
-            "ZV9zY2FsZSq5AQoOR2VuZXJhdGlvblRhc2sSHwobR0VORVJBVElPTl9UQVNL",
-            "X1VOU1BFQ0lGSUVEEAASIQodR0VORVJBVElPTl9UQVNLX1RFWFRfVE9fSU1B",
-            "R0UQARIiCh5HRU5FUkFUSU9OX1RBU0tfSU1BR0VfVE9fSU1BR0UQAhIeChpH",
-            "RU5FUkFUSU9OX1RBU0tfSU5QQUlOVElORxADEh8KG0dFTkVSQVRJT05fVEFT",
-            "S19PVVRQQUlOVElORxAEQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5W",
-            "MWIGcHJvdG8z"));
+            "cHJvdG8SFmRldmljZW9wcy5pbmZlcmVuY2UudjEaJ2RldmljZW9wcy9pbmZl",
+            "cmVuY2UvdjEvZ2VuZXJhdGlvbi5wcm90bxoiZGV2aWNlb3BzL21vZGVsL3Yx",
+            "L2V4ZWN1dGlvbi5wcm90byJLCglVc2VkTW9kZWwSDAoEcm9sZRgBIAEoCRIQ",
+            "Cghtb2RlbF9pZBgCIAEoCRIOCgZzaGEyNTYYAyABKAkSDgoGZmFtaWx5GAQg",
+            "ASgJIlkKCVVzZWRJbWFnZRINCgVmaWVsZBgBIAEoCRIPCgdibG9iX2lkGAIg",
+            "ASgJEg4KBnNoYTI1NhgDIAEoCRIcChRkaWdpdGFsX3NvdXJjZV90eXBlcxgE",
+            "IAMoCSLRAgoSUmVzb2x2ZWRHZW5lcmF0aW9uEjYKCmdlbmVyYXRpb24YASAB",
+            "KAsyIi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRpb24SDAoEdGFz",
+            "axgCIAEoCRIOCgZmYW1pbHkYAyABKAkSEQoJZGV2aWNlX2lkGAQgASgJEjcK",
+            "CWV4ZWN1dGlvbhgFIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FeGVjdXRp",
+            "b25PcHRpb25zEjYKC3VzZWRfbW9kZWxzGAYgAygLMiEuZGV2aWNlb3BzLmlu",
+            "ZmVyZW5jZS52MS5Vc2VkTW9kZWwSNgoLdXNlZF9pbWFnZXMYByADKAsyIS5k",
+            "ZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlVzZWRJbWFnZRIWCg5zZXJ2ZXJfdmVy",
+            "c2lvbhgIIAEoCRIRCglsaWJyYXJpZXMYCSADKAlCHaoCGkRldmljZU9wcy5B",
+            "cGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.GenerationTask), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.UsedModel), global::DeviceOps.Api.Inference.V1.UsedModel.Parser, new[]{ "Role", "ModelId", "Sha256" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.UsedImage), global::DeviceOps.Api.Inference.V1.UsedImage.Parser, new[]{ "Field", "Sha256" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ResolvedGeneration), global::DeviceOps.Api.Inference.V1.ResolvedGeneration.Parser, new[]{ "Task", "ModelId", "ModelSha256", "Family", "DeviceId", "Precision", "Prompt", "NegativePrompt", "WidthPx", "HeightPx", "Seeds", "Scheduler", "Steps", "GuidanceScale", "Eta", "KarrasSigmas", "TimestepSpacing", "SolverOrder", "GuidanceRescale", "DynamicThresholdRatio", "TrueGuidanceScale", "Determinism", "Output", "Previews", "SafetyPolicyId", "PromptSyntax", "LongPrompt", "SecondPrompt", "SecondNegativePrompt", "ThirdPrompt", "ThirdNegativePrompt", "ClipSkip", "InitImage", "Mask", "Outpaint", "Controls", "ImagePrompts", "Loras", "TextualInversions", "Refiner", "HiresPass", "SizeConditioning", "UsedModels", "UsedImages", "ServerVersion", "Libraries" }, new[]{ "SolverOrder", "DynamicThresholdRatio", "TrueGuidanceScale" }, null, null, null)
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, },
+          new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.UsedModel), global::DeviceOps.Api.Inference.V1.UsedModel.Parser, new[]{ "Role", "ModelId", "Sha256", "Family" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.UsedImage), global::DeviceOps.Api.Inference.V1.UsedImage.Parser, new[]{ "Field", "BlobId", "Sha256", "DigitalSourceTypes" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ResolvedGeneration), global::DeviceOps.Api.Inference.V1.ResolvedGeneration.Parser, new[]{ "Generation", "Task", "Family", "DeviceId", "Execution", "UsedModels", "UsedImages", "ServerVersion", "Libraries" }, null, null, null, null)
           }));
     }
     #endregion
 
   }
-  #region Enums
-  /// <summary>
-  /// What kind of generation a request is; it follows from which inputs it has.
-  /// </summary>
-  public enum GenerationTask {
-    /// <summary>
-    /// Not said; never sent.
-    /// </summary>
-    [pbr::OriginalName("GENERATION_TASK_UNSPECIFIED")] Unspecified = 0,
-    /// <summary>
-    /// From noise.
-    /// </summary>
-    [pbr::OriginalName("GENERATION_TASK_TEXT_TO_IMAGE")] TextToImage = 1,
-    /// <summary>
-    /// From a picture.
-    /// </summary>
-    [pbr::OriginalName("GENERATION_TASK_IMAGE_TO_IMAGE")] ImageToImage = 2,
-    /// <summary>
-    /// A part of a picture.
-    /// </summary>
-    [pbr::OriginalName("GENERATION_TASK_INPAINTING")] Inpainting = 3,
-    /// <summary>
-    /// Beyond a picture's edges.
-    /// </summary>
-    [pbr::OriginalName("GENERATION_TASK_OUTPAINTING")] Outpainting = 4,
-  }
-
-  #endregion
-
   #region Messages
   /// <summary>
   /// A model that took part.
@@ -158,6 +93,7 @@ namespace DeviceOps.Api.Inference.V1 {
       role_ = other.role_;
       modelId_ = other.modelId_;
       sha256_ = other.sha256_;
+      family_ = other.family_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -171,7 +107,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int RoleFieldNumber = 1;
     private string role_ = "";
     /// <summary>
-    /// What it did: `base`, `refiner`, `vae`, `controlnet`, `ip_adapter`, `lora`, `textual_inversion`, `upscaler`, `preprocessor`.
+    /// What it did: `base`, `refiner`, `vae`, `text_encoder`, `controlnet`, `ip_adapter`, `lora`, `textual_inversion`, `hires`, `upscaler`,
+    /// `detector`, `preprocessor`, `safety_classifier`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -201,7 +138,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int Sha256FieldNumber = 3;
     private string sha256_ = "";
     /// <summary>
-    /// Hash over its weights, 64 lower-case hex digits.
+    /// Hash over its weights, 64 lower-case hex digits; tells another file by the same id.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -209,6 +146,21 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return sha256_; }
       set {
         sha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "family" field.</summary>
+    public const int FamilyFieldNumber = 4;
+    private string family_ = "";
+    /// <summary>
+    /// Its family: `sd1`, `sdxl` … Empty: it has none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Family {
+      get { return family_; }
+      set {
+        family_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -230,6 +182,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Role != other.Role) return false;
       if (ModelId != other.ModelId) return false;
       if (Sha256 != other.Sha256) return false;
+      if (Family != other.Family) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -240,6 +193,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Role.Length != 0) hash ^= Role.GetHashCode();
       if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
       if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
+      if (Family.Length != 0) hash ^= Family.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -270,6 +224,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(26);
         output.WriteString(Sha256);
       }
+      if (Family.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Family);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -292,6 +250,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(26);
         output.WriteString(Sha256);
       }
+      if (Family.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Family);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -310,6 +272,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (Sha256.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Sha256);
+      }
+      if (Family.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Family);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -331,6 +296,9 @@ namespace DeviceOps.Api.Inference.V1 {
       }
       if (other.Sha256.Length != 0) {
         Sha256 = other.Sha256;
+      }
+      if (other.Family.Length != 0) {
+        Family = other.Family;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -363,6 +331,10 @@ namespace DeviceOps.Api.Inference.V1 {
             Sha256 = input.ReadString();
             break;
           }
+          case 34: {
+            Family = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -392,6 +364,10 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 26: {
             Sha256 = input.ReadString();
+            break;
+          }
+          case 34: {
+            Family = input.ReadString();
             break;
           }
         }
@@ -440,7 +416,9 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public UsedImage(UsedImage other) : this() {
       field_ = other.field_;
+      blobId_ = other.blobId_;
       sha256_ = other.sha256_;
+      digitalSourceTypes_ = other.digitalSourceTypes_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -465,8 +443,23 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "blob_id" field.</summary>
+    public const int BlobIdFieldNumber = 2;
+    private string blobId_ = "";
+    /// <summary>
+    /// The blob under which the server keeps it as long as the job.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BlobId {
+      get { return blobId_; }
+      set {
+        blobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     /// <summary>Field number for the "sha256" field.</summary>
-    public const int Sha256FieldNumber = 2;
+    public const int Sha256FieldNumber = 3;
     private string sha256_ = "";
     /// <summary>
     /// Hash of its file, 64 lower-case hex digits. A replay needs a blob with this hash.
@@ -478,6 +471,21 @@ namespace DeviceOps.Api.Inference.V1 {
       set {
         sha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
+    }
+
+    /// <summary>Field number for the "digital_source_types" field.</summary>
+    public const int DigitalSourceTypesFieldNumber = 4;
+    private static readonly pb::FieldCodec<string> _repeated_digitalSourceTypes_codec
+        = pb::FieldCodec.ForString(34);
+    private readonly pbc::RepeatedField<string> digitalSourceTypes_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// What its own metadata says about its origin, as IPTC digital source types: `trainedAlgorithmicMedia`. Empty: it says nothing. Results
+    /// made from it are marked accordingly.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> DigitalSourceTypes {
+      get { return digitalSourceTypes_; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -496,7 +504,9 @@ namespace DeviceOps.Api.Inference.V1 {
         return true;
       }
       if (Field != other.Field) return false;
+      if (BlobId != other.BlobId) return false;
       if (Sha256 != other.Sha256) return false;
+      if(!digitalSourceTypes_.Equals(other.digitalSourceTypes_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -505,7 +515,9 @@ namespace DeviceOps.Api.Inference.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (Field.Length != 0) hash ^= Field.GetHashCode();
+      if (BlobId.Length != 0) hash ^= BlobId.GetHashCode();
       if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
+      hash ^= digitalSourceTypes_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -528,10 +540,15 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(10);
         output.WriteString(Field);
       }
-      if (Sha256.Length != 0) {
+      if (BlobId.Length != 0) {
         output.WriteRawTag(18);
+        output.WriteString(BlobId);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(26);
         output.WriteString(Sha256);
       }
+      digitalSourceTypes_.WriteTo(output, _repeated_digitalSourceTypes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -546,10 +563,15 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(10);
         output.WriteString(Field);
       }
-      if (Sha256.Length != 0) {
+      if (BlobId.Length != 0) {
         output.WriteRawTag(18);
+        output.WriteString(BlobId);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(26);
         output.WriteString(Sha256);
       }
+      digitalSourceTypes_.WriteTo(ref output, _repeated_digitalSourceTypes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -563,9 +585,13 @@ namespace DeviceOps.Api.Inference.V1 {
       if (Field.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Field);
       }
+      if (BlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BlobId);
+      }
       if (Sha256.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Sha256);
       }
+      size += digitalSourceTypes_.CalculateSize(_repeated_digitalSourceTypes_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -581,9 +607,13 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.Field.Length != 0) {
         Field = other.Field;
       }
+      if (other.BlobId.Length != 0) {
+        BlobId = other.BlobId;
+      }
       if (other.Sha256.Length != 0) {
         Sha256 = other.Sha256;
       }
+      digitalSourceTypes_.Add(other.digitalSourceTypes_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -608,7 +638,15 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 26: {
             Sha256 = input.ReadString();
+            break;
+          }
+          case 34: {
+            digitalSourceTypes_.AddEntriesFrom(input, _repeated_digitalSourceTypes_codec);
             break;
           }
         }
@@ -635,7 +673,15 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
+            BlobId = input.ReadString();
+            break;
+          }
+          case 26: {
             Sha256 = input.ReadString();
+            break;
+          }
+          case 34: {
+            digitalSourceTypes_.AddEntriesFrom(ref input, _repeated_digitalSourceTypes_codec);
             break;
           }
         }
@@ -646,8 +692,7 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A generation with every choice made: what was really used. The same values on the same model files give the same pictures. It is
-  /// embedded into each picture as its manifest. A field that the model has no use for is empty.
+  /// A generation with every choice made, and what ran it. It is embedded into each picture as its manifest.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ResolvedGeneration : pb::IMessage<ResolvedGeneration>
@@ -657,7 +702,6 @@ namespace DeviceOps.Api.Inference.V1 {
   {
     private static readonly pb::MessageParser<ResolvedGeneration> _parser = new pb::MessageParser<ResolvedGeneration>(() => new ResolvedGeneration());
     private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pb::MessageParser<ResolvedGeneration> Parser { get { return _parser; } }
@@ -685,49 +729,11 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public ResolvedGeneration(ResolvedGeneration other) : this() {
-      _hasBits0 = other._hasBits0;
+      generation_ = other.generation_ != null ? other.generation_.Clone() : null;
       task_ = other.task_;
-      modelId_ = other.modelId_;
-      modelSha256_ = other.modelSha256_;
       family_ = other.family_;
       deviceId_ = other.deviceId_;
-      precision_ = other.precision_;
-      prompt_ = other.prompt_;
-      negativePrompt_ = other.negativePrompt_;
-      widthPx_ = other.widthPx_;
-      heightPx_ = other.heightPx_;
-      seeds_ = other.seeds_.Clone();
-      scheduler_ = other.scheduler_;
-      steps_ = other.steps_;
-      guidanceScale_ = other.guidanceScale_;
-      eta_ = other.eta_;
-      karrasSigmas_ = other.karrasSigmas_;
-      timestepSpacing_ = other.timestepSpacing_;
-      solverOrder_ = other.solverOrder_;
-      guidanceRescale_ = other.guidanceRescale_;
-      dynamicThresholdRatio_ = other.dynamicThresholdRatio_;
-      trueGuidanceScale_ = other.trueGuidanceScale_;
-      determinism_ = other.determinism_;
-      output_ = other.output_ != null ? other.output_.Clone() : null;
-      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
-      safetyPolicyId_ = other.safetyPolicyId_;
-      promptSyntax_ = other.promptSyntax_;
-      longPrompt_ = other.longPrompt_;
-      secondPrompt_ = other.secondPrompt_;
-      secondNegativePrompt_ = other.secondNegativePrompt_;
-      thirdPrompt_ = other.thirdPrompt_;
-      thirdNegativePrompt_ = other.thirdNegativePrompt_;
-      clipSkip_ = other.clipSkip_;
-      initImage_ = other.initImage_ != null ? other.initImage_.Clone() : null;
-      mask_ = other.mask_ != null ? other.mask_.Clone() : null;
-      outpaint_ = other.outpaint_ != null ? other.outpaint_.Clone() : null;
-      controls_ = other.controls_.Clone();
-      imagePrompts_ = other.imagePrompts_.Clone();
-      loras_ = other.loras_.Clone();
-      textualInversions_ = other.textualInversions_.Clone();
-      refiner_ = other.refiner_ != null ? other.refiner_.Clone() : null;
-      hiresPass_ = other.hiresPass_ != null ? other.hiresPass_.Clone() : null;
-      sizeConditioning_ = other.sizeConditioning_ != null ? other.sizeConditioning_.Clone() : null;
+      execution_ = other.execution_ != null ? other.execution_.Clone() : null;
       usedModels_ = other.usedModels_.Clone();
       usedImages_ = other.usedImages_.Clone();
       serverVersion_ = other.serverVersion_;
@@ -741,53 +747,41 @@ namespace DeviceOps.Api.Inference.V1 {
       return new ResolvedGeneration(this);
     }
 
-    /// <summary>Field number for the "task" field.</summary>
-    public const int TaskFieldNumber = 1;
-    private global::DeviceOps.Api.Inference.V1.GenerationTask task_ = global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified;
+    /// <summary>Field number for the "generation" field.</summary>
+    public const int GenerationFieldNumber = 1;
+    private global::DeviceOps.Api.Inference.V1.Generation generation_;
     /// <summary>
-    /// What kind it is.
+    /// The request, filled in: every field that the model uses is set, and what it has no use for is absent. Sending it again asks for the
+    /// same pictures: `sampling.seeds` names each, `model_id`, the size and the files' format are set, inline pictures are blobs. In a plan
+    /// whose request names no seed, `sampling.seeds` is empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.GenerationTask Task {
+    public global::DeviceOps.Api.Inference.V1.Generation Generation {
+      get { return generation_; }
+      set {
+        generation_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "task" field.</summary>
+    public const int TaskFieldNumber = 2;
+    private string task_ = "";
+    /// <summary>
+    /// What kind it is, as models and devices list it: `text_to_image`, `image_to_image`, `inpainting`, `outpainting`, `editing`. It follows
+    /// from which inputs it has.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Task {
       get { return task_; }
       set {
-        task_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "model_id" field.</summary>
-    public const int ModelIdFieldNumber = 2;
-    private string modelId_ = "";
-    /// <summary>
-    /// The model.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ModelId {
-      get { return modelId_; }
-      set {
-        modelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "model_sha256" field.</summary>
-    public const int ModelSha256FieldNumber = 3;
-    private string modelSha256_ = "";
-    /// <summary>
-    /// Hash over the model's weights, 64 lower-case hex digits; tells another file by the same id.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ModelSha256 {
-      get { return modelSha256_; }
-      set {
-        modelSha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        task_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
     /// <summary>Field number for the "family" field.</summary>
-    public const int FamilyFieldNumber = 4;
+    public const int FamilyFieldNumber = 3;
     private string family_ = "";
     /// <summary>
     /// The model's family: `sd1`, `sdxl` …
@@ -802,10 +796,10 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "device_id" field.</summary>
-    public const int DeviceIdFieldNumber = 5;
+    public const int DeviceIdFieldNumber = 4;
     private string deviceId_ = "";
     /// <summary>
-    /// The device that ran it; in a plan, the device that would. Empty in a manifest that was not run yet.
+    /// The device that ran it; in a plan, the device that would. Empty: not decided yet.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -816,605 +810,25 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "precision" field.</summary>
-    public const int PrecisionFieldNumber = 6;
-    private global::DeviceOps.Api.Common.V1.Precision precision_ = global::DeviceOps.Api.Common.V1.Precision.Unspecified;
+    /// <summary>Field number for the "execution" field.</summary>
+    public const int ExecutionFieldNumber = 5;
+    private global::DeviceOps.Api.Model.V1.ExecutionOptions execution_;
     /// <summary>
-    /// What the denoiser computed in.
+    /// How it computed; in a plan, how it would.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.Precision Precision {
-      get { return precision_; }
+    public global::DeviceOps.Api.Model.V1.ExecutionOptions Execution {
+      get { return execution_; }
       set {
-        precision_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "prompt" field.</summary>
-    public const int PromptFieldNumber = 7;
-    private string prompt_ = "";
-    /// <summary>
-    /// The prompt.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Prompt {
-      get { return prompt_; }
-      set {
-        prompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "negative_prompt" field.</summary>
-    public const int NegativePromptFieldNumber = 8;
-    private string negativePrompt_ = "";
-    /// <summary>
-    /// The negative prompt.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string NegativePrompt {
-      get { return negativePrompt_; }
-      set {
-        negativePrompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "width_px" field.</summary>
-    public const int WidthPxFieldNumber = 9;
-    private int widthPx_;
-    /// <summary>
-    /// Width of the result before a larger second pass and before growing.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int WidthPx {
-      get { return widthPx_; }
-      set {
-        widthPx_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "height_px" field.</summary>
-    public const int HeightPxFieldNumber = 10;
-    private int heightPx_;
-    /// <summary>
-    /// Height of the result before a larger second pass and before growing.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int HeightPx {
-      get { return heightPx_; }
-      set {
-        heightPx_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "seeds" field.</summary>
-    public const int SeedsFieldNumber = 11;
-    private static readonly pb::FieldCodec<long> _repeated_seeds_codec
-        = pb::FieldCodec.ForInt64(90);
-    private readonly pbc::RepeatedField<long> seeds_ = new pbc::RepeatedField<long>();
-    /// <summary>
-    /// The seed of each picture; their number is the number of pictures. Empty in a plan whose request names no seed.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<long> Seeds {
-      get { return seeds_; }
-    }
-
-    /// <summary>Field number for the "scheduler" field.</summary>
-    public const int SchedulerFieldNumber = 12;
-    private string scheduler_ = "";
-    /// <summary>
-    /// The scheduler's id.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Scheduler {
-      get { return scheduler_; }
-      set {
-        scheduler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "steps" field.</summary>
-    public const int StepsFieldNumber = 13;
-    private int steps_;
-    /// <summary>
-    /// Denoising steps.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int Steps {
-      get { return steps_; }
-      set {
-        steps_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "guidance_scale" field.</summary>
-    public const int GuidanceScaleFieldNumber = 14;
-    private double guidanceScale_;
-    /// <summary>
-    /// How strongly the prompt was followed.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double GuidanceScale {
-      get { return guidanceScale_; }
-      set {
-        guidanceScale_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "eta" field.</summary>
-    public const int EtaFieldNumber = 15;
-    private double eta_;
-    /// <summary>
-    /// Share of fresh noise in each step.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double Eta {
-      get { return eta_; }
-      set {
-        eta_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "karras_sigmas" field.</summary>
-    public const int KarrasSigmasFieldNumber = 16;
-    private bool karrasSigmas_;
-    /// <summary>
-    /// Whether the noise levels were those of Karras et al.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool KarrasSigmas {
-      get { return karrasSigmas_; }
-      set {
-        karrasSigmas_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "timestep_spacing" field.</summary>
-    public const int TimestepSpacingFieldNumber = 17;
-    private string timestepSpacing_ = "";
-    /// <summary>
-    /// How the steps lay on the noise scale.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string TimestepSpacing {
-      get { return timestepSpacing_; }
-      set {
-        timestepSpacing_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "solver_order" field.</summary>
-    public const int SolverOrderFieldNumber = 18;
-    private readonly static int SolverOrderDefaultValue = 0;
-
-    private int solverOrder_;
-    /// <summary>
-    /// Order of the solver; absent for a scheduler that has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int SolverOrder {
-      get { if ((_hasBits0 & 1) != 0) { return solverOrder_; } else { return SolverOrderDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        solverOrder_ = value;
-      }
-    }
-    /// <summary>Gets whether the "solver_order" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasSolverOrder {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "solver_order" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearSolverOrder() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "guidance_rescale" field.</summary>
-    public const int GuidanceRescaleFieldNumber = 19;
-    private double guidanceRescale_;
-    /// <summary>
-    /// How much contrast was pulled back.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double GuidanceRescale {
-      get { return guidanceRescale_; }
-      set {
-        guidanceRescale_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "dynamic_threshold_ratio" field.</summary>
-    public const int DynamicThresholdRatioFieldNumber = 20;
-    private readonly static double DynamicThresholdRatioDefaultValue = 0D;
-
-    private double dynamicThresholdRatio_;
-    /// <summary>
-    /// Percentile of dynamic thresholding; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double DynamicThresholdRatio {
-      get { if ((_hasBits0 & 2) != 0) { return dynamicThresholdRatio_; } else { return DynamicThresholdRatioDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        dynamicThresholdRatio_ = value;
-      }
-    }
-    /// <summary>Gets whether the "dynamic_threshold_ratio" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasDynamicThresholdRatio {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "dynamic_threshold_ratio" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearDynamicThresholdRatio() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "true_guidance_scale" field.</summary>
-    public const int TrueGuidanceScaleFieldNumber = 21;
-    private readonly static double TrueGuidanceScaleDefaultValue = 0D;
-
-    private double trueGuidanceScale_;
-    /// <summary>
-    /// Guidance by negative prompt where `guidance_scale` is an input of the model; absent elsewhere.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double TrueGuidanceScale {
-      get { if ((_hasBits0 & 4) != 0) { return trueGuidanceScale_; } else { return TrueGuidanceScaleDefaultValue; } }
-      set {
-        _hasBits0 |= 4;
-        trueGuidanceScale_ = value;
-      }
-    }
-    /// <summary>Gets whether the "true_guidance_scale" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasTrueGuidanceScale {
-      get { return (_hasBits0 & 4) != 0; }
-    }
-    /// <summary>Clears the value of the "true_guidance_scale" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearTrueGuidanceScale() {
-      _hasBits0 &= ~4;
-    }
-
-    /// <summary>Field number for the "determinism" field.</summary>
-    public const int DeterminismFieldNumber = 22;
-    private global::DeviceOps.Api.Inference.V1.Determinism determinism_ = global::DeviceOps.Api.Inference.V1.Determinism.Unspecified;
-    /// <summary>
-    /// How exactly it repeats.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.Determinism Determinism {
-      get { return determinism_; }
-      set {
-        determinism_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "output" field.</summary>
-    public const int OutputFieldNumber = 23;
-    private global::DeviceOps.Api.Common.V1.EncodeOptions output_;
-    /// <summary>
-    /// The file that each picture became, all fields set.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.EncodeOptions Output {
-      get { return output_; }
-      set {
-        output_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "previews" field.</summary>
-    public const int PreviewsFieldNumber = 24;
-    private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
-    /// <summary>
-    /// The previews that were asked for.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.PreviewOptions Previews {
-      get { return previews_; }
-      set {
-        previews_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "safety_policy_id" field.</summary>
-    public const int SafetyPolicyIdFieldNumber = 25;
-    private string safetyPolicyId_ = "";
-    /// <summary>
-    /// The safety policy that applied; empty: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string SafetyPolicyId {
-      get { return safetyPolicyId_; }
-      set {
-        safetyPolicyId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "prompt_syntax" field.</summary>
-    public const int PromptSyntaxFieldNumber = 26;
-    private global::DeviceOps.Api.Inference.V1.PromptSyntax promptSyntax_ = global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified;
-    /// <summary>
-    /// How the prompts were read.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.PromptSyntax PromptSyntax {
-      get { return promptSyntax_; }
-      set {
-        promptSyntax_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "long_prompt" field.</summary>
-    public const int LongPromptFieldNumber = 27;
-    private global::DeviceOps.Api.Inference.V1.LongPrompt longPrompt_ = global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified;
-    /// <summary>
-    /// What became of a prompt that was too long.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.LongPrompt LongPrompt {
-      get { return longPrompt_; }
-      set {
-        longPrompt_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "second_prompt" field.</summary>
-    public const int SecondPromptFieldNumber = 28;
-    private string secondPrompt_ = "";
-    /// <summary>
-    /// The prompt for the second text encoder; empty if the model has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string SecondPrompt {
-      get { return secondPrompt_; }
-      set {
-        secondPrompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "second_negative_prompt" field.</summary>
-    public const int SecondNegativePromptFieldNumber = 29;
-    private string secondNegativePrompt_ = "";
-    /// <summary>
-    /// The negative prompt for the second text encoder; empty if the model has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string SecondNegativePrompt {
-      get { return secondNegativePrompt_; }
-      set {
-        secondNegativePrompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "third_prompt" field.</summary>
-    public const int ThirdPromptFieldNumber = 30;
-    private string thirdPrompt_ = "";
-    /// <summary>
-    /// The prompt for the third text encoder; empty if the model has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ThirdPrompt {
-      get { return thirdPrompt_; }
-      set {
-        thirdPrompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "third_negative_prompt" field.</summary>
-    public const int ThirdNegativePromptFieldNumber = 31;
-    private string thirdNegativePrompt_ = "";
-    /// <summary>
-    /// The negative prompt for the third text encoder; empty if the model has none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ThirdNegativePrompt {
-      get { return thirdNegativePrompt_; }
-      set {
-        thirdNegativePrompt_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "clip_skip" field.</summary>
-    public const int ClipSkipFieldNumber = 32;
-    private int clipSkip_;
-    /// <summary>
-    /// How many of the text encoder's last layers were left out.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int ClipSkip {
-      get { return clipSkip_; }
-      set {
-        clipSkip_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "init_image" field.</summary>
-    public const int InitImageFieldNumber = 33;
-    private global::DeviceOps.Api.Inference.V1.InitImage initImage_;
-    /// <summary>
-    /// The picture that it started from, every choice made; absent: noise.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.InitImage InitImage {
-      get { return initImage_; }
-      set {
-        initImage_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "mask" field.</summary>
-    public const int MaskFieldNumber = 34;
-    private global::DeviceOps.Api.Inference.V1.InpaintMask mask_;
-    /// <summary>
-    /// The mask, every choice made; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.InpaintMask Mask {
-      get { return mask_; }
-      set {
-        mask_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "outpaint" field.</summary>
-    public const int OutpaintFieldNumber = 35;
-    private global::DeviceOps.Api.Inference.V1.Outpaint outpaint_;
-    /// <summary>
-    /// The growth, every choice made; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.Outpaint Outpaint {
-      get { return outpaint_; }
-      set {
-        outpaint_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "controls" field.</summary>
-    public const int ControlsFieldNumber = 36;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.ControlInput> _repeated_controls_codec
-        = pb::FieldCodec.ForMessage(290, global::DeviceOps.Api.Inference.V1.ControlInput.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput> controls_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput>();
-    /// <summary>
-    /// The control pictures, every choice made.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput> Controls {
-      get { return controls_; }
-    }
-
-    /// <summary>Field number for the "image_prompts" field.</summary>
-    public const int ImagePromptsFieldNumber = 37;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.ImagePrompt> _repeated_imagePrompts_codec
-        = pb::FieldCodec.ForMessage(298, global::DeviceOps.Api.Inference.V1.ImagePrompt.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt> imagePrompts_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt>();
-    /// <summary>
-    /// The image prompts, every choice made.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt> ImagePrompts {
-      get { return imagePrompts_; }
-    }
-
-    /// <summary>Field number for the "loras" field.</summary>
-    public const int LorasFieldNumber = 38;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.LoraInput> _repeated_loras_codec
-        = pb::FieldCodec.ForMessage(306, global::DeviceOps.Api.Inference.V1.LoraInput.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> loras_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput>();
-    /// <summary>
-    /// The LoRAs, every choice made.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> Loras {
-      get { return loras_; }
-    }
-
-    /// <summary>Field number for the "textual_inversions" field.</summary>
-    public const int TextualInversionsFieldNumber = 39;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.TextualInversionInput> _repeated_textualInversions_codec
-        = pb::FieldCodec.ForMessage(314, global::DeviceOps.Api.Inference.V1.TextualInversionInput.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput> textualInversions_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput>();
-    /// <summary>
-    /// The learned words, every choice made.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput> TextualInversions {
-      get { return textualInversions_; }
-    }
-
-    /// <summary>Field number for the "refiner" field.</summary>
-    public const int RefinerFieldNumber = 40;
-    private global::DeviceOps.Api.Inference.V1.RefinerPass refiner_;
-    /// <summary>
-    /// The refiner pass, every choice made; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.RefinerPass Refiner {
-      get { return refiner_; }
-      set {
-        refiner_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "hires_pass" field.</summary>
-    public const int HiresPassFieldNumber = 41;
-    private global::DeviceOps.Api.Inference.V1.HiresPass hiresPass_;
-    /// <summary>
-    /// The larger second pass, every choice made; absent: none.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.HiresPass HiresPass {
-      get { return hiresPass_; }
-      set {
-        hiresPass_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "size_conditioning" field.</summary>
-    public const int SizeConditioningFieldNumber = 42;
-    private global::DeviceOps.Api.Inference.V1.SizeConditioning sizeConditioning_;
-    /// <summary>
-    /// What the model was told about sizes; absent: nothing.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.SizeConditioning SizeConditioning {
-      get { return sizeConditioning_; }
-      set {
-        sizeConditioning_ = value;
+        execution_ = value;
       }
     }
 
     /// <summary>Field number for the "used_models" field.</summary>
-    public const int UsedModelsFieldNumber = 43;
+    public const int UsedModelsFieldNumber = 6;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.UsedModel> _repeated_usedModels_codec
-        = pb::FieldCodec.ForMessage(346, global::DeviceOps.Api.Inference.V1.UsedModel.Parser);
+        = pb::FieldCodec.ForMessage(50, global::DeviceOps.Api.Inference.V1.UsedModel.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedModel> usedModels_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedModel>();
     /// <summary>
     /// Every model that took part, the base first.
@@ -1426,9 +840,9 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "used_images" field.</summary>
-    public const int UsedImagesFieldNumber = 44;
+    public const int UsedImagesFieldNumber = 7;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.UsedImage> _repeated_usedImages_codec
-        = pb::FieldCodec.ForMessage(354, global::DeviceOps.Api.Inference.V1.UsedImage.Parser);
+        = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Inference.V1.UsedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedImage> usedImages_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedImage>();
     /// <summary>
     /// Every picture that took part.
@@ -1440,7 +854,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "server_version" field.</summary>
-    public const int ServerVersionFieldNumber = 45;
+    public const int ServerVersionFieldNumber = 8;
     private string serverVersion_ = "";
     /// <summary>
     /// Version of the server.
@@ -1455,9 +869,9 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "libraries" field.</summary>
-    public const int LibrariesFieldNumber = 46;
+    public const int LibrariesFieldNumber = 9;
     private static readonly pb::FieldCodec<string> _repeated_libraries_codec
-        = pb::FieldCodec.ForString(370);
+        = pb::FieldCodec.ForString(74);
     private readonly pbc::RepeatedField<string> libraries_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Versions of what computed, `torch 2.14.1`, one an entry.
@@ -1483,48 +897,11 @@ namespace DeviceOps.Api.Inference.V1 {
       if (ReferenceEquals(other, this)) {
         return true;
       }
+      if (!object.Equals(Generation, other.Generation)) return false;
       if (Task != other.Task) return false;
-      if (ModelId != other.ModelId) return false;
-      if (ModelSha256 != other.ModelSha256) return false;
       if (Family != other.Family) return false;
       if (DeviceId != other.DeviceId) return false;
-      if (Precision != other.Precision) return false;
-      if (Prompt != other.Prompt) return false;
-      if (NegativePrompt != other.NegativePrompt) return false;
-      if (WidthPx != other.WidthPx) return false;
-      if (HeightPx != other.HeightPx) return false;
-      if(!seeds_.Equals(other.seeds_)) return false;
-      if (Scheduler != other.Scheduler) return false;
-      if (Steps != other.Steps) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(GuidanceScale, other.GuidanceScale)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Eta, other.Eta)) return false;
-      if (KarrasSigmas != other.KarrasSigmas) return false;
-      if (TimestepSpacing != other.TimestepSpacing) return false;
-      if (SolverOrder != other.SolverOrder) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(GuidanceRescale, other.GuidanceRescale)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(DynamicThresholdRatio, other.DynamicThresholdRatio)) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(TrueGuidanceScale, other.TrueGuidanceScale)) return false;
-      if (Determinism != other.Determinism) return false;
-      if (!object.Equals(Output, other.Output)) return false;
-      if (!object.Equals(Previews, other.Previews)) return false;
-      if (SafetyPolicyId != other.SafetyPolicyId) return false;
-      if (PromptSyntax != other.PromptSyntax) return false;
-      if (LongPrompt != other.LongPrompt) return false;
-      if (SecondPrompt != other.SecondPrompt) return false;
-      if (SecondNegativePrompt != other.SecondNegativePrompt) return false;
-      if (ThirdPrompt != other.ThirdPrompt) return false;
-      if (ThirdNegativePrompt != other.ThirdNegativePrompt) return false;
-      if (ClipSkip != other.ClipSkip) return false;
-      if (!object.Equals(InitImage, other.InitImage)) return false;
-      if (!object.Equals(Mask, other.Mask)) return false;
-      if (!object.Equals(Outpaint, other.Outpaint)) return false;
-      if(!controls_.Equals(other.controls_)) return false;
-      if(!imagePrompts_.Equals(other.imagePrompts_)) return false;
-      if(!loras_.Equals(other.loras_)) return false;
-      if(!textualInversions_.Equals(other.textualInversions_)) return false;
-      if (!object.Equals(Refiner, other.Refiner)) return false;
-      if (!object.Equals(HiresPass, other.HiresPass)) return false;
-      if (!object.Equals(SizeConditioning, other.SizeConditioning)) return false;
+      if (!object.Equals(Execution, other.Execution)) return false;
       if(!usedModels_.Equals(other.usedModels_)) return false;
       if(!usedImages_.Equals(other.usedImages_)) return false;
       if (ServerVersion != other.ServerVersion) return false;
@@ -1536,48 +913,11 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) hash ^= Task.GetHashCode();
-      if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
-      if (ModelSha256.Length != 0) hash ^= ModelSha256.GetHashCode();
+      if (generation_ != null) hash ^= Generation.GetHashCode();
+      if (Task.Length != 0) hash ^= Task.GetHashCode();
       if (Family.Length != 0) hash ^= Family.GetHashCode();
       if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) hash ^= Precision.GetHashCode();
-      if (Prompt.Length != 0) hash ^= Prompt.GetHashCode();
-      if (NegativePrompt.Length != 0) hash ^= NegativePrompt.GetHashCode();
-      if (WidthPx != 0) hash ^= WidthPx.GetHashCode();
-      if (HeightPx != 0) hash ^= HeightPx.GetHashCode();
-      hash ^= seeds_.GetHashCode();
-      if (Scheduler.Length != 0) hash ^= Scheduler.GetHashCode();
-      if (Steps != 0) hash ^= Steps.GetHashCode();
-      if (GuidanceScale != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(GuidanceScale);
-      if (Eta != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Eta);
-      if (KarrasSigmas != false) hash ^= KarrasSigmas.GetHashCode();
-      if (TimestepSpacing.Length != 0) hash ^= TimestepSpacing.GetHashCode();
-      if (HasSolverOrder) hash ^= SolverOrder.GetHashCode();
-      if (GuidanceRescale != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(GuidanceRescale);
-      if (HasDynamicThresholdRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DynamicThresholdRatio);
-      if (HasTrueGuidanceScale) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(TrueGuidanceScale);
-      if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) hash ^= Determinism.GetHashCode();
-      if (output_ != null) hash ^= Output.GetHashCode();
-      if (previews_ != null) hash ^= Previews.GetHashCode();
-      if (SafetyPolicyId.Length != 0) hash ^= SafetyPolicyId.GetHashCode();
-      if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) hash ^= PromptSyntax.GetHashCode();
-      if (LongPrompt != global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified) hash ^= LongPrompt.GetHashCode();
-      if (SecondPrompt.Length != 0) hash ^= SecondPrompt.GetHashCode();
-      if (SecondNegativePrompt.Length != 0) hash ^= SecondNegativePrompt.GetHashCode();
-      if (ThirdPrompt.Length != 0) hash ^= ThirdPrompt.GetHashCode();
-      if (ThirdNegativePrompt.Length != 0) hash ^= ThirdNegativePrompt.GetHashCode();
-      if (ClipSkip != 0) hash ^= ClipSkip.GetHashCode();
-      if (initImage_ != null) hash ^= InitImage.GetHashCode();
-      if (mask_ != null) hash ^= Mask.GetHashCode();
-      if (outpaint_ != null) hash ^= Outpaint.GetHashCode();
-      hash ^= controls_.GetHashCode();
-      hash ^= imagePrompts_.GetHashCode();
-      hash ^= loras_.GetHashCode();
-      hash ^= textualInversions_.GetHashCode();
-      if (refiner_ != null) hash ^= Refiner.GetHashCode();
-      if (hiresPass_ != null) hash ^= HiresPass.GetHashCode();
-      if (sizeConditioning_ != null) hash ^= SizeConditioning.GetHashCode();
+      if (execution_ != null) hash ^= Execution.GetHashCode();
       hash ^= usedModels_.GetHashCode();
       hash ^= usedImages_.GetHashCode();
       if (ServerVersion.Length != 0) hash ^= ServerVersion.GetHashCode();
@@ -1600,163 +940,30 @@ namespace DeviceOps.Api.Inference.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
-        output.WriteRawTag(8);
-        output.WriteEnum((int) Task);
+      if (generation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Generation);
       }
-      if (ModelId.Length != 0) {
+      if (Task.Length != 0) {
         output.WriteRawTag(18);
-        output.WriteString(ModelId);
-      }
-      if (ModelSha256.Length != 0) {
-        output.WriteRawTag(26);
-        output.WriteString(ModelSha256);
+        output.WriteString(Task);
       }
       if (Family.Length != 0) {
-        output.WriteRawTag(34);
+        output.WriteRawTag(26);
         output.WriteString(Family);
       }
       if (DeviceId.Length != 0) {
-        output.WriteRawTag(42);
+        output.WriteRawTag(34);
         output.WriteString(DeviceId);
       }
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        output.WriteRawTag(48);
-        output.WriteEnum((int) Precision);
-      }
-      if (Prompt.Length != 0) {
-        output.WriteRawTag(58);
-        output.WriteString(Prompt);
-      }
-      if (NegativePrompt.Length != 0) {
-        output.WriteRawTag(66);
-        output.WriteString(NegativePrompt);
-      }
-      if (WidthPx != 0) {
-        output.WriteRawTag(72);
-        output.WriteInt32(WidthPx);
-      }
-      if (HeightPx != 0) {
-        output.WriteRawTag(80);
-        output.WriteInt32(HeightPx);
-      }
-      seeds_.WriteTo(output, _repeated_seeds_codec);
-      if (Scheduler.Length != 0) {
-        output.WriteRawTag(98);
-        output.WriteString(Scheduler);
-      }
-      if (Steps != 0) {
-        output.WriteRawTag(104);
-        output.WriteInt32(Steps);
-      }
-      if (GuidanceScale != 0D) {
-        output.WriteRawTag(113);
-        output.WriteDouble(GuidanceScale);
-      }
-      if (Eta != 0D) {
-        output.WriteRawTag(121);
-        output.WriteDouble(Eta);
-      }
-      if (KarrasSigmas != false) {
-        output.WriteRawTag(128, 1);
-        output.WriteBool(KarrasSigmas);
-      }
-      if (TimestepSpacing.Length != 0) {
-        output.WriteRawTag(138, 1);
-        output.WriteString(TimestepSpacing);
-      }
-      if (HasSolverOrder) {
-        output.WriteRawTag(144, 1);
-        output.WriteInt32(SolverOrder);
-      }
-      if (GuidanceRescale != 0D) {
-        output.WriteRawTag(153, 1);
-        output.WriteDouble(GuidanceRescale);
-      }
-      if (HasDynamicThresholdRatio) {
-        output.WriteRawTag(161, 1);
-        output.WriteDouble(DynamicThresholdRatio);
-      }
-      if (HasTrueGuidanceScale) {
-        output.WriteRawTag(169, 1);
-        output.WriteDouble(TrueGuidanceScale);
-      }
-      if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) {
-        output.WriteRawTag(176, 1);
-        output.WriteEnum((int) Determinism);
-      }
-      if (output_ != null) {
-        output.WriteRawTag(186, 1);
-        output.WriteMessage(Output);
-      }
-      if (previews_ != null) {
-        output.WriteRawTag(194, 1);
-        output.WriteMessage(Previews);
-      }
-      if (SafetyPolicyId.Length != 0) {
-        output.WriteRawTag(202, 1);
-        output.WriteString(SafetyPolicyId);
-      }
-      if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
-        output.WriteRawTag(208, 1);
-        output.WriteEnum((int) PromptSyntax);
-      }
-      if (LongPrompt != global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified) {
-        output.WriteRawTag(216, 1);
-        output.WriteEnum((int) LongPrompt);
-      }
-      if (SecondPrompt.Length != 0) {
-        output.WriteRawTag(226, 1);
-        output.WriteString(SecondPrompt);
-      }
-      if (SecondNegativePrompt.Length != 0) {
-        output.WriteRawTag(234, 1);
-        output.WriteString(SecondNegativePrompt);
-      }
-      if (ThirdPrompt.Length != 0) {
-        output.WriteRawTag(242, 1);
-        output.WriteString(ThirdPrompt);
-      }
-      if (ThirdNegativePrompt.Length != 0) {
-        output.WriteRawTag(250, 1);
-        output.WriteString(ThirdNegativePrompt);
-      }
-      if (ClipSkip != 0) {
-        output.WriteRawTag(128, 2);
-        output.WriteInt32(ClipSkip);
-      }
-      if (initImage_ != null) {
-        output.WriteRawTag(138, 2);
-        output.WriteMessage(InitImage);
-      }
-      if (mask_ != null) {
-        output.WriteRawTag(146, 2);
-        output.WriteMessage(Mask);
-      }
-      if (outpaint_ != null) {
-        output.WriteRawTag(154, 2);
-        output.WriteMessage(Outpaint);
-      }
-      controls_.WriteTo(output, _repeated_controls_codec);
-      imagePrompts_.WriteTo(output, _repeated_imagePrompts_codec);
-      loras_.WriteTo(output, _repeated_loras_codec);
-      textualInversions_.WriteTo(output, _repeated_textualInversions_codec);
-      if (refiner_ != null) {
-        output.WriteRawTag(194, 2);
-        output.WriteMessage(Refiner);
-      }
-      if (hiresPass_ != null) {
-        output.WriteRawTag(202, 2);
-        output.WriteMessage(HiresPass);
-      }
-      if (sizeConditioning_ != null) {
-        output.WriteRawTag(210, 2);
-        output.WriteMessage(SizeConditioning);
+      if (execution_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Execution);
       }
       usedModels_.WriteTo(output, _repeated_usedModels_codec);
       usedImages_.WriteTo(output, _repeated_usedImages_codec);
       if (ServerVersion.Length != 0) {
-        output.WriteRawTag(234, 2);
+        output.WriteRawTag(66);
         output.WriteString(ServerVersion);
       }
       libraries_.WriteTo(output, _repeated_libraries_codec);
@@ -1770,163 +977,30 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
-        output.WriteRawTag(8);
-        output.WriteEnum((int) Task);
+      if (generation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Generation);
       }
-      if (ModelId.Length != 0) {
+      if (Task.Length != 0) {
         output.WriteRawTag(18);
-        output.WriteString(ModelId);
-      }
-      if (ModelSha256.Length != 0) {
-        output.WriteRawTag(26);
-        output.WriteString(ModelSha256);
+        output.WriteString(Task);
       }
       if (Family.Length != 0) {
-        output.WriteRawTag(34);
+        output.WriteRawTag(26);
         output.WriteString(Family);
       }
       if (DeviceId.Length != 0) {
-        output.WriteRawTag(42);
+        output.WriteRawTag(34);
         output.WriteString(DeviceId);
       }
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        output.WriteRawTag(48);
-        output.WriteEnum((int) Precision);
-      }
-      if (Prompt.Length != 0) {
-        output.WriteRawTag(58);
-        output.WriteString(Prompt);
-      }
-      if (NegativePrompt.Length != 0) {
-        output.WriteRawTag(66);
-        output.WriteString(NegativePrompt);
-      }
-      if (WidthPx != 0) {
-        output.WriteRawTag(72);
-        output.WriteInt32(WidthPx);
-      }
-      if (HeightPx != 0) {
-        output.WriteRawTag(80);
-        output.WriteInt32(HeightPx);
-      }
-      seeds_.WriteTo(ref output, _repeated_seeds_codec);
-      if (Scheduler.Length != 0) {
-        output.WriteRawTag(98);
-        output.WriteString(Scheduler);
-      }
-      if (Steps != 0) {
-        output.WriteRawTag(104);
-        output.WriteInt32(Steps);
-      }
-      if (GuidanceScale != 0D) {
-        output.WriteRawTag(113);
-        output.WriteDouble(GuidanceScale);
-      }
-      if (Eta != 0D) {
-        output.WriteRawTag(121);
-        output.WriteDouble(Eta);
-      }
-      if (KarrasSigmas != false) {
-        output.WriteRawTag(128, 1);
-        output.WriteBool(KarrasSigmas);
-      }
-      if (TimestepSpacing.Length != 0) {
-        output.WriteRawTag(138, 1);
-        output.WriteString(TimestepSpacing);
-      }
-      if (HasSolverOrder) {
-        output.WriteRawTag(144, 1);
-        output.WriteInt32(SolverOrder);
-      }
-      if (GuidanceRescale != 0D) {
-        output.WriteRawTag(153, 1);
-        output.WriteDouble(GuidanceRescale);
-      }
-      if (HasDynamicThresholdRatio) {
-        output.WriteRawTag(161, 1);
-        output.WriteDouble(DynamicThresholdRatio);
-      }
-      if (HasTrueGuidanceScale) {
-        output.WriteRawTag(169, 1);
-        output.WriteDouble(TrueGuidanceScale);
-      }
-      if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) {
-        output.WriteRawTag(176, 1);
-        output.WriteEnum((int) Determinism);
-      }
-      if (output_ != null) {
-        output.WriteRawTag(186, 1);
-        output.WriteMessage(Output);
-      }
-      if (previews_ != null) {
-        output.WriteRawTag(194, 1);
-        output.WriteMessage(Previews);
-      }
-      if (SafetyPolicyId.Length != 0) {
-        output.WriteRawTag(202, 1);
-        output.WriteString(SafetyPolicyId);
-      }
-      if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
-        output.WriteRawTag(208, 1);
-        output.WriteEnum((int) PromptSyntax);
-      }
-      if (LongPrompt != global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified) {
-        output.WriteRawTag(216, 1);
-        output.WriteEnum((int) LongPrompt);
-      }
-      if (SecondPrompt.Length != 0) {
-        output.WriteRawTag(226, 1);
-        output.WriteString(SecondPrompt);
-      }
-      if (SecondNegativePrompt.Length != 0) {
-        output.WriteRawTag(234, 1);
-        output.WriteString(SecondNegativePrompt);
-      }
-      if (ThirdPrompt.Length != 0) {
-        output.WriteRawTag(242, 1);
-        output.WriteString(ThirdPrompt);
-      }
-      if (ThirdNegativePrompt.Length != 0) {
-        output.WriteRawTag(250, 1);
-        output.WriteString(ThirdNegativePrompt);
-      }
-      if (ClipSkip != 0) {
-        output.WriteRawTag(128, 2);
-        output.WriteInt32(ClipSkip);
-      }
-      if (initImage_ != null) {
-        output.WriteRawTag(138, 2);
-        output.WriteMessage(InitImage);
-      }
-      if (mask_ != null) {
-        output.WriteRawTag(146, 2);
-        output.WriteMessage(Mask);
-      }
-      if (outpaint_ != null) {
-        output.WriteRawTag(154, 2);
-        output.WriteMessage(Outpaint);
-      }
-      controls_.WriteTo(ref output, _repeated_controls_codec);
-      imagePrompts_.WriteTo(ref output, _repeated_imagePrompts_codec);
-      loras_.WriteTo(ref output, _repeated_loras_codec);
-      textualInversions_.WriteTo(ref output, _repeated_textualInversions_codec);
-      if (refiner_ != null) {
-        output.WriteRawTag(194, 2);
-        output.WriteMessage(Refiner);
-      }
-      if (hiresPass_ != null) {
-        output.WriteRawTag(202, 2);
-        output.WriteMessage(HiresPass);
-      }
-      if (sizeConditioning_ != null) {
-        output.WriteRawTag(210, 2);
-        output.WriteMessage(SizeConditioning);
+      if (execution_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Execution);
       }
       usedModels_.WriteTo(ref output, _repeated_usedModels_codec);
       usedImages_.WriteTo(ref output, _repeated_usedImages_codec);
       if (ServerVersion.Length != 0) {
-        output.WriteRawTag(234, 2);
+        output.WriteRawTag(66);
         output.WriteString(ServerVersion);
       }
       libraries_.WriteTo(ref output, _repeated_libraries_codec);
@@ -1940,14 +1014,11 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Task);
+      if (generation_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Generation);
       }
-      if (ModelId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
-      }
-      if (ModelSha256.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelSha256);
+      if (Task.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Task);
       }
       if (Family.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Family);
@@ -1955,111 +1026,13 @@ namespace DeviceOps.Api.Inference.V1 {
       if (DeviceId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(DeviceId);
       }
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Precision);
-      }
-      if (Prompt.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Prompt);
-      }
-      if (NegativePrompt.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(NegativePrompt);
-      }
-      if (WidthPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(WidthPx);
-      }
-      if (HeightPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(HeightPx);
-      }
-      size += seeds_.CalculateSize(_repeated_seeds_codec);
-      if (Scheduler.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Scheduler);
-      }
-      if (Steps != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Steps);
-      }
-      if (GuidanceScale != 0D) {
-        size += 1 + 8;
-      }
-      if (Eta != 0D) {
-        size += 1 + 8;
-      }
-      if (KarrasSigmas != false) {
-        size += 2 + 1;
-      }
-      if (TimestepSpacing.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(TimestepSpacing);
-      }
-      if (HasSolverOrder) {
-        size += 2 + pb::CodedOutputStream.ComputeInt32Size(SolverOrder);
-      }
-      if (GuidanceRescale != 0D) {
-        size += 2 + 8;
-      }
-      if (HasDynamicThresholdRatio) {
-        size += 2 + 8;
-      }
-      if (HasTrueGuidanceScale) {
-        size += 2 + 8;
-      }
-      if (Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) {
-        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) Determinism);
-      }
-      if (output_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Output);
-      }
-      if (previews_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Previews);
-      }
-      if (SafetyPolicyId.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(SafetyPolicyId);
-      }
-      if (PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
-        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) PromptSyntax);
-      }
-      if (LongPrompt != global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified) {
-        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) LongPrompt);
-      }
-      if (SecondPrompt.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(SecondPrompt);
-      }
-      if (SecondNegativePrompt.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(SecondNegativePrompt);
-      }
-      if (ThirdPrompt.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(ThirdPrompt);
-      }
-      if (ThirdNegativePrompt.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(ThirdNegativePrompt);
-      }
-      if (ClipSkip != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeInt32Size(ClipSkip);
-      }
-      if (initImage_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(InitImage);
-      }
-      if (mask_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Mask);
-      }
-      if (outpaint_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Outpaint);
-      }
-      size += controls_.CalculateSize(_repeated_controls_codec);
-      size += imagePrompts_.CalculateSize(_repeated_imagePrompts_codec);
-      size += loras_.CalculateSize(_repeated_loras_codec);
-      size += textualInversions_.CalculateSize(_repeated_textualInversions_codec);
-      if (refiner_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Refiner);
-      }
-      if (hiresPass_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(HiresPass);
-      }
-      if (sizeConditioning_ != null) {
-        size += 2 + pb::CodedOutputStream.ComputeMessageSize(SizeConditioning);
+      if (execution_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Execution);
       }
       size += usedModels_.CalculateSize(_repeated_usedModels_codec);
       size += usedImages_.CalculateSize(_repeated_usedImages_codec);
       if (ServerVersion.Length != 0) {
-        size += 2 + pb::CodedOutputStream.ComputeStringSize(ServerVersion);
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ServerVersion);
       }
       size += libraries_.CalculateSize(_repeated_libraries_codec);
       if (_unknownFields != null) {
@@ -2074,14 +1047,14 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other == null) {
         return;
       }
-      if (other.Task != global::DeviceOps.Api.Inference.V1.GenerationTask.Unspecified) {
+      if (other.generation_ != null) {
+        if (generation_ == null) {
+          Generation = new global::DeviceOps.Api.Inference.V1.Generation();
+        }
+        Generation.MergeFrom(other.Generation);
+      }
+      if (other.Task.Length != 0) {
         Task = other.Task;
-      }
-      if (other.ModelId.Length != 0) {
-        ModelId = other.ModelId;
-      }
-      if (other.ModelSha256.Length != 0) {
-        ModelSha256 = other.ModelSha256;
       }
       if (other.Family.Length != 0) {
         Family = other.Family;
@@ -2089,130 +1062,11 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.DeviceId.Length != 0) {
         DeviceId = other.DeviceId;
       }
-      if (other.Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        Precision = other.Precision;
-      }
-      if (other.Prompt.Length != 0) {
-        Prompt = other.Prompt;
-      }
-      if (other.NegativePrompt.Length != 0) {
-        NegativePrompt = other.NegativePrompt;
-      }
-      if (other.WidthPx != 0) {
-        WidthPx = other.WidthPx;
-      }
-      if (other.HeightPx != 0) {
-        HeightPx = other.HeightPx;
-      }
-      seeds_.Add(other.seeds_);
-      if (other.Scheduler.Length != 0) {
-        Scheduler = other.Scheduler;
-      }
-      if (other.Steps != 0) {
-        Steps = other.Steps;
-      }
-      if (other.GuidanceScale != 0D) {
-        GuidanceScale = other.GuidanceScale;
-      }
-      if (other.Eta != 0D) {
-        Eta = other.Eta;
-      }
-      if (other.KarrasSigmas != false) {
-        KarrasSigmas = other.KarrasSigmas;
-      }
-      if (other.TimestepSpacing.Length != 0) {
-        TimestepSpacing = other.TimestepSpacing;
-      }
-      if (other.HasSolverOrder) {
-        SolverOrder = other.SolverOrder;
-      }
-      if (other.GuidanceRescale != 0D) {
-        GuidanceRescale = other.GuidanceRescale;
-      }
-      if (other.HasDynamicThresholdRatio) {
-        DynamicThresholdRatio = other.DynamicThresholdRatio;
-      }
-      if (other.HasTrueGuidanceScale) {
-        TrueGuidanceScale = other.TrueGuidanceScale;
-      }
-      if (other.Determinism != global::DeviceOps.Api.Inference.V1.Determinism.Unspecified) {
-        Determinism = other.Determinism;
-      }
-      if (other.output_ != null) {
-        if (output_ == null) {
-          Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
+      if (other.execution_ != null) {
+        if (execution_ == null) {
+          Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
         }
-        Output.MergeFrom(other.Output);
-      }
-      if (other.previews_ != null) {
-        if (previews_ == null) {
-          Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
-        }
-        Previews.MergeFrom(other.Previews);
-      }
-      if (other.SafetyPolicyId.Length != 0) {
-        SafetyPolicyId = other.SafetyPolicyId;
-      }
-      if (other.PromptSyntax != global::DeviceOps.Api.Inference.V1.PromptSyntax.Unspecified) {
-        PromptSyntax = other.PromptSyntax;
-      }
-      if (other.LongPrompt != global::DeviceOps.Api.Inference.V1.LongPrompt.Unspecified) {
-        LongPrompt = other.LongPrompt;
-      }
-      if (other.SecondPrompt.Length != 0) {
-        SecondPrompt = other.SecondPrompt;
-      }
-      if (other.SecondNegativePrompt.Length != 0) {
-        SecondNegativePrompt = other.SecondNegativePrompt;
-      }
-      if (other.ThirdPrompt.Length != 0) {
-        ThirdPrompt = other.ThirdPrompt;
-      }
-      if (other.ThirdNegativePrompt.Length != 0) {
-        ThirdNegativePrompt = other.ThirdNegativePrompt;
-      }
-      if (other.ClipSkip != 0) {
-        ClipSkip = other.ClipSkip;
-      }
-      if (other.initImage_ != null) {
-        if (initImage_ == null) {
-          InitImage = new global::DeviceOps.Api.Inference.V1.InitImage();
-        }
-        InitImage.MergeFrom(other.InitImage);
-      }
-      if (other.mask_ != null) {
-        if (mask_ == null) {
-          Mask = new global::DeviceOps.Api.Inference.V1.InpaintMask();
-        }
-        Mask.MergeFrom(other.Mask);
-      }
-      if (other.outpaint_ != null) {
-        if (outpaint_ == null) {
-          Outpaint = new global::DeviceOps.Api.Inference.V1.Outpaint();
-        }
-        Outpaint.MergeFrom(other.Outpaint);
-      }
-      controls_.Add(other.controls_);
-      imagePrompts_.Add(other.imagePrompts_);
-      loras_.Add(other.loras_);
-      textualInversions_.Add(other.textualInversions_);
-      if (other.refiner_ != null) {
-        if (refiner_ == null) {
-          Refiner = new global::DeviceOps.Api.Inference.V1.RefinerPass();
-        }
-        Refiner.MergeFrom(other.Refiner);
-      }
-      if (other.hiresPass_ != null) {
-        if (hiresPass_ == null) {
-          HiresPass = new global::DeviceOps.Api.Inference.V1.HiresPass();
-        }
-        HiresPass.MergeFrom(other.HiresPass);
-      }
-      if (other.sizeConditioning_ != null) {
-        if (sizeConditioning_ == null) {
-          SizeConditioning = new global::DeviceOps.Api.Inference.V1.SizeConditioning();
-        }
-        SizeConditioning.MergeFrom(other.SizeConditioning);
+        Execution.MergeFrom(other.Execution);
       }
       usedModels_.Add(other.usedModels_);
       usedImages_.Add(other.usedImages_);
@@ -2239,212 +1093,45 @@ namespace DeviceOps.Api.Inference.V1 {
           default:
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
-          case 8: {
-            Task = (global::DeviceOps.Api.Inference.V1.GenerationTask) input.ReadEnum();
+          case 10: {
+            if (generation_ == null) {
+              Generation = new global::DeviceOps.Api.Inference.V1.Generation();
+            }
+            input.ReadMessage(Generation);
             break;
           }
           case 18: {
-            ModelId = input.ReadString();
+            Task = input.ReadString();
             break;
           }
           case 26: {
-            ModelSha256 = input.ReadString();
-            break;
-          }
-          case 34: {
             Family = input.ReadString();
             break;
           }
-          case 42: {
+          case 34: {
             DeviceId = input.ReadString();
             break;
           }
-          case 48: {
-            Precision = (global::DeviceOps.Api.Common.V1.Precision) input.ReadEnum();
-            break;
-          }
-          case 58: {
-            Prompt = input.ReadString();
-            break;
-          }
-          case 66: {
-            NegativePrompt = input.ReadString();
-            break;
-          }
-          case 72: {
-            WidthPx = input.ReadInt32();
-            break;
-          }
-          case 80: {
-            HeightPx = input.ReadInt32();
-            break;
-          }
-          case 90:
-          case 88: {
-            seeds_.AddEntriesFrom(input, _repeated_seeds_codec);
-            break;
-          }
-          case 98: {
-            Scheduler = input.ReadString();
-            break;
-          }
-          case 104: {
-            Steps = input.ReadInt32();
-            break;
-          }
-          case 113: {
-            GuidanceScale = input.ReadDouble();
-            break;
-          }
-          case 121: {
-            Eta = input.ReadDouble();
-            break;
-          }
-          case 128: {
-            KarrasSigmas = input.ReadBool();
-            break;
-          }
-          case 138: {
-            TimestepSpacing = input.ReadString();
-            break;
-          }
-          case 144: {
-            SolverOrder = input.ReadInt32();
-            break;
-          }
-          case 153: {
-            GuidanceRescale = input.ReadDouble();
-            break;
-          }
-          case 161: {
-            DynamicThresholdRatio = input.ReadDouble();
-            break;
-          }
-          case 169: {
-            TrueGuidanceScale = input.ReadDouble();
-            break;
-          }
-          case 176: {
-            Determinism = (global::DeviceOps.Api.Inference.V1.Determinism) input.ReadEnum();
-            break;
-          }
-          case 186: {
-            if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
+          case 42: {
+            if (execution_ == null) {
+              Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
             }
-            input.ReadMessage(Output);
+            input.ReadMessage(Execution);
             break;
           }
-          case 194: {
-            if (previews_ == null) {
-              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
-            }
-            input.ReadMessage(Previews);
-            break;
-          }
-          case 202: {
-            SafetyPolicyId = input.ReadString();
-            break;
-          }
-          case 208: {
-            PromptSyntax = (global::DeviceOps.Api.Inference.V1.PromptSyntax) input.ReadEnum();
-            break;
-          }
-          case 216: {
-            LongPrompt = (global::DeviceOps.Api.Inference.V1.LongPrompt) input.ReadEnum();
-            break;
-          }
-          case 226: {
-            SecondPrompt = input.ReadString();
-            break;
-          }
-          case 234: {
-            SecondNegativePrompt = input.ReadString();
-            break;
-          }
-          case 242: {
-            ThirdPrompt = input.ReadString();
-            break;
-          }
-          case 250: {
-            ThirdNegativePrompt = input.ReadString();
-            break;
-          }
-          case 256: {
-            ClipSkip = input.ReadInt32();
-            break;
-          }
-          case 266: {
-            if (initImage_ == null) {
-              InitImage = new global::DeviceOps.Api.Inference.V1.InitImage();
-            }
-            input.ReadMessage(InitImage);
-            break;
-          }
-          case 274: {
-            if (mask_ == null) {
-              Mask = new global::DeviceOps.Api.Inference.V1.InpaintMask();
-            }
-            input.ReadMessage(Mask);
-            break;
-          }
-          case 282: {
-            if (outpaint_ == null) {
-              Outpaint = new global::DeviceOps.Api.Inference.V1.Outpaint();
-            }
-            input.ReadMessage(Outpaint);
-            break;
-          }
-          case 290: {
-            controls_.AddEntriesFrom(input, _repeated_controls_codec);
-            break;
-          }
-          case 298: {
-            imagePrompts_.AddEntriesFrom(input, _repeated_imagePrompts_codec);
-            break;
-          }
-          case 306: {
-            loras_.AddEntriesFrom(input, _repeated_loras_codec);
-            break;
-          }
-          case 314: {
-            textualInversions_.AddEntriesFrom(input, _repeated_textualInversions_codec);
-            break;
-          }
-          case 322: {
-            if (refiner_ == null) {
-              Refiner = new global::DeviceOps.Api.Inference.V1.RefinerPass();
-            }
-            input.ReadMessage(Refiner);
-            break;
-          }
-          case 330: {
-            if (hiresPass_ == null) {
-              HiresPass = new global::DeviceOps.Api.Inference.V1.HiresPass();
-            }
-            input.ReadMessage(HiresPass);
-            break;
-          }
-          case 338: {
-            if (sizeConditioning_ == null) {
-              SizeConditioning = new global::DeviceOps.Api.Inference.V1.SizeConditioning();
-            }
-            input.ReadMessage(SizeConditioning);
-            break;
-          }
-          case 346: {
+          case 50: {
             usedModels_.AddEntriesFrom(input, _repeated_usedModels_codec);
             break;
           }
-          case 354: {
+          case 58: {
             usedImages_.AddEntriesFrom(input, _repeated_usedImages_codec);
             break;
           }
-          case 362: {
+          case 66: {
             ServerVersion = input.ReadString();
             break;
           }
-          case 370: {
+          case 74: {
             libraries_.AddEntriesFrom(input, _repeated_libraries_codec);
             break;
           }
@@ -2467,212 +1154,45 @@ namespace DeviceOps.Api.Inference.V1 {
           default:
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
-          case 8: {
-            Task = (global::DeviceOps.Api.Inference.V1.GenerationTask) input.ReadEnum();
+          case 10: {
+            if (generation_ == null) {
+              Generation = new global::DeviceOps.Api.Inference.V1.Generation();
+            }
+            input.ReadMessage(Generation);
             break;
           }
           case 18: {
-            ModelId = input.ReadString();
+            Task = input.ReadString();
             break;
           }
           case 26: {
-            ModelSha256 = input.ReadString();
-            break;
-          }
-          case 34: {
             Family = input.ReadString();
             break;
           }
-          case 42: {
+          case 34: {
             DeviceId = input.ReadString();
             break;
           }
-          case 48: {
-            Precision = (global::DeviceOps.Api.Common.V1.Precision) input.ReadEnum();
-            break;
-          }
-          case 58: {
-            Prompt = input.ReadString();
-            break;
-          }
-          case 66: {
-            NegativePrompt = input.ReadString();
-            break;
-          }
-          case 72: {
-            WidthPx = input.ReadInt32();
-            break;
-          }
-          case 80: {
-            HeightPx = input.ReadInt32();
-            break;
-          }
-          case 90:
-          case 88: {
-            seeds_.AddEntriesFrom(ref input, _repeated_seeds_codec);
-            break;
-          }
-          case 98: {
-            Scheduler = input.ReadString();
-            break;
-          }
-          case 104: {
-            Steps = input.ReadInt32();
-            break;
-          }
-          case 113: {
-            GuidanceScale = input.ReadDouble();
-            break;
-          }
-          case 121: {
-            Eta = input.ReadDouble();
-            break;
-          }
-          case 128: {
-            KarrasSigmas = input.ReadBool();
-            break;
-          }
-          case 138: {
-            TimestepSpacing = input.ReadString();
-            break;
-          }
-          case 144: {
-            SolverOrder = input.ReadInt32();
-            break;
-          }
-          case 153: {
-            GuidanceRescale = input.ReadDouble();
-            break;
-          }
-          case 161: {
-            DynamicThresholdRatio = input.ReadDouble();
-            break;
-          }
-          case 169: {
-            TrueGuidanceScale = input.ReadDouble();
-            break;
-          }
-          case 176: {
-            Determinism = (global::DeviceOps.Api.Inference.V1.Determinism) input.ReadEnum();
-            break;
-          }
-          case 186: {
-            if (output_ == null) {
-              Output = new global::DeviceOps.Api.Common.V1.EncodeOptions();
+          case 42: {
+            if (execution_ == null) {
+              Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
             }
-            input.ReadMessage(Output);
+            input.ReadMessage(Execution);
             break;
           }
-          case 194: {
-            if (previews_ == null) {
-              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
-            }
-            input.ReadMessage(Previews);
-            break;
-          }
-          case 202: {
-            SafetyPolicyId = input.ReadString();
-            break;
-          }
-          case 208: {
-            PromptSyntax = (global::DeviceOps.Api.Inference.V1.PromptSyntax) input.ReadEnum();
-            break;
-          }
-          case 216: {
-            LongPrompt = (global::DeviceOps.Api.Inference.V1.LongPrompt) input.ReadEnum();
-            break;
-          }
-          case 226: {
-            SecondPrompt = input.ReadString();
-            break;
-          }
-          case 234: {
-            SecondNegativePrompt = input.ReadString();
-            break;
-          }
-          case 242: {
-            ThirdPrompt = input.ReadString();
-            break;
-          }
-          case 250: {
-            ThirdNegativePrompt = input.ReadString();
-            break;
-          }
-          case 256: {
-            ClipSkip = input.ReadInt32();
-            break;
-          }
-          case 266: {
-            if (initImage_ == null) {
-              InitImage = new global::DeviceOps.Api.Inference.V1.InitImage();
-            }
-            input.ReadMessage(InitImage);
-            break;
-          }
-          case 274: {
-            if (mask_ == null) {
-              Mask = new global::DeviceOps.Api.Inference.V1.InpaintMask();
-            }
-            input.ReadMessage(Mask);
-            break;
-          }
-          case 282: {
-            if (outpaint_ == null) {
-              Outpaint = new global::DeviceOps.Api.Inference.V1.Outpaint();
-            }
-            input.ReadMessage(Outpaint);
-            break;
-          }
-          case 290: {
-            controls_.AddEntriesFrom(ref input, _repeated_controls_codec);
-            break;
-          }
-          case 298: {
-            imagePrompts_.AddEntriesFrom(ref input, _repeated_imagePrompts_codec);
-            break;
-          }
-          case 306: {
-            loras_.AddEntriesFrom(ref input, _repeated_loras_codec);
-            break;
-          }
-          case 314: {
-            textualInversions_.AddEntriesFrom(ref input, _repeated_textualInversions_codec);
-            break;
-          }
-          case 322: {
-            if (refiner_ == null) {
-              Refiner = new global::DeviceOps.Api.Inference.V1.RefinerPass();
-            }
-            input.ReadMessage(Refiner);
-            break;
-          }
-          case 330: {
-            if (hiresPass_ == null) {
-              HiresPass = new global::DeviceOps.Api.Inference.V1.HiresPass();
-            }
-            input.ReadMessage(HiresPass);
-            break;
-          }
-          case 338: {
-            if (sizeConditioning_ == null) {
-              SizeConditioning = new global::DeviceOps.Api.Inference.V1.SizeConditioning();
-            }
-            input.ReadMessage(SizeConditioning);
-            break;
-          }
-          case 346: {
+          case 50: {
             usedModels_.AddEntriesFrom(ref input, _repeated_usedModels_codec);
             break;
           }
-          case 354: {
+          case 58: {
             usedImages_.AddEntriesFrom(ref input, _repeated_usedImages_codec);
             break;
           }
-          case 362: {
+          case 66: {
             ServerVersion = input.ReadString();
             break;
           }
-          case 370: {
+          case 74: {
             libraries_.AddEntriesFrom(ref input, _repeated_libraries_codec);
             break;
           }

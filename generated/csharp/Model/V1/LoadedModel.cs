@@ -27,68 +27,60 @@ namespace DeviceOps.Api.Model.V1 {
             "CiVkZXZpY2VvcHMvbW9kZWwvdjEvbG9hZGVkX21vZGVsLnByb3RvEhJkZXZp",
             "Y2VvcHMubW9kZWwudjEaH2RldmljZW9wcy9jb21tb24vdjEvZXJyb3IucHJv",
             "dG8aH2RldmljZW9wcy9jb21tb24vdjEvaW1hZ2UucHJvdG8aI2RldmljZW9w",
-            "cy9jb21tb24vdjEvam9iX2V2ZW50LnByb3RvGh5kZXZpY2VvcHMvbW9kZWwv",
-            "djEvbW9kZWwucHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90",
-            "bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byLyAgoQRXhlY3V0",
-            "aW9uT3B0aW9ucxIxCglwcmVjaXNpb24YASABKA4yHi5kZXZpY2VvcHMuY29t",
-            "bW9uLnYxLlByZWNpc2lvbhI1Cg12YWVfcHJlY2lzaW9uGAIgASgOMh4uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24SHgoRYXR0ZW50aW9uX3NsaWNp",
-            "bmcYAyABKAhIAIgBARIYCgt2YWVfc2xpY2luZxgEIAEoCEgBiAEBEhcKCnZh",
-            "ZV90aWxpbmcYBSABKAhIAogBARIwCgdvZmZsb2FkGAYgASgOMh8uZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLk9mZmxvYWRNb2RlEhQKB2NvbXBpbGUYByABKAhIA4gB",
-            "ARIYChBhdHRlbnRpb25fa2VybmVsGAggASgJQhQKEl9hdHRlbnRpb25fc2xp",
-            "Y2luZ0IOCgxfdmFlX3NsaWNpbmdCDQoLX3ZhZV90aWxpbmdCCgoIX2NvbXBp",
-            "bGUiygMKD0xvYWRlZENvbXBvbmVudBIUCgxjb21wb25lbnRfaWQYASABKAkS",
-            "KwoEa2luZBgCIAEoDjIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEtpbmQS",
-            "OQoJcmVzaWRlbmN5GAMgASgOMiYuZGV2aWNlb3BzLm1vZGVsLnYxLkNvbXBv",
-            "bmVudFJlc2lkZW5jeRIxCglwcmVjaXNpb24YBCABKA4yHi5kZXZpY2VvcHMu",
-            "Y29tbW9uLnYxLlByZWNpc2lvbhIZCgxkZXZpY2VfYnl0ZXMYBSABKANIAIgB",
-            "ARIXCgpob3N0X2J5dGVzGAYgASgDSAGIAQESGQoMbWFwcGVkX2J5dGVzGAcg",
-            "ASgDSAKIAQESJAocc2hhcmVkX3dpdGhfbG9hZGVkX21vZGVsX2lkcxgIIAMo",
-            "CRIUCgxyZWFkZXJfY291bnQYCSABKAUSFwoPc291cmNlX21vZGVsX2lkGAog",
-            "ASgJEjEKB3NvdXJjZXMYCyADKAsyIC5kZXZpY2VvcHMubW9kZWwudjEuTG9h",
-            "ZGVkU291cmNlQg8KDV9kZXZpY2VfYnl0ZXNCDQoLX2hvc3RfYnl0ZXNCDwoN",
-            "X21hcHBlZF9ieXRlcyJDCgxMb2FkZWRTb3VyY2USDwoHYmxvYl9pZBgBIAEo",
-            "CRISCgpnZW5lcmF0aW9uGAIgASgDEg4KBmluX3VzZRgDIAEoCCKwBgoLTG9h",
-            "ZGVkTW9kZWwSCgoCaWQYASABKAkSEAoIbW9kZWxfaWQYAiABKAkSFAoMbW9k",
-            "ZWxfc2hhMjU2GAMgASgJEhEKCWRldmljZV9pZBgEIAEoCRIzCgVzdGF0ZRgF",
-            "IAEoDjIkLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbFN0YXRlEjcK",
-            "CmNvbXBvbmVudHMYBiADKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVk",
-            "Q29tcG9uZW50EjcKCWV4ZWN1dGlvbhgHIAEoCzIkLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5FeGVjdXRpb25PcHRpb25zEg4KBnBpbm5lZBgIIAEoCBItCgprZWVw",
-            "X2FsaXZlGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhkKDGRl",
-            "dmljZV9ieXRlcxgKIAEoA0gAiAEBEhcKCmhvc3RfYnl0ZXMYCyABKANIAYgB",
-            "ARIZCgxtYXBwZWRfYnl0ZXMYDCABKANIAogBARIWCg5hY3RpdmVfam9iX2lk",
-            "cxgNIAMoCRItCglsb2FkX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYu",
-            "VGltZXN0YW1wEjEKDWxhc3RfdXNlX3RpbWUYDyABKAsyGi5nb29nbGUucHJv",
-            "dG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGBAgASgLMhouZ29vZ2xl",
-            "LnByb3RvYnVmLlRpbWVzdGFtcBIwCg1sb2FkX2R1cmF0aW9uGBEgASgLMhku",
-            "Z29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjYKDGRlZ3JhZGF0aW9ucxgSIAMo",
-            "CzIgLmRldmljZW9wcy5jb21tb24udjEuRGVncmFkYXRpb24SLQoHZmFpbHVy",
-            "ZRgTIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVyZRISCgpzZXNz",
-            "aW9uX2lkGBQgASgJEgwKBGV0YWcYFSABKAkSDgoGcmV1c2VkGBYgASgIQg8K",
-            "DV9kZXZpY2VfYnl0ZXNCDQoLX2hvc3RfYnl0ZXNCDwoNX21hcHBlZF9ieXRl",
-            "cyr3AQoQTG9hZGVkTW9kZWxTdGF0ZRIiCh5MT0FERURfTU9ERUxfU1RBVEVf",
-            "VU5TUEVDSUZJRUQQABIeChpMT0FERURfTU9ERUxfU1RBVEVfTE9BRElORxAB",
-            "EhwKGExPQURFRF9NT0RFTF9TVEFURV9SRUFEWRACEiAKHExPQURFRF9NT0RF",
-            "TF9TVEFURV9PRkZMT0FERUQQAxIfChtMT0FERURfTU9ERUxfU1RBVEVfRFJB",
-            "SU5JTkcQBBIfChtMT0FERURfTU9ERUxfU1RBVEVfVU5MT0FERUQQBRIdChlM",
-            "T0FERURfTU9ERUxfU1RBVEVfRkFJTEVEEAYq1gEKEkNvbXBvbmVudFJlc2lk",
-            "ZW5jeRIjCh9DT01QT05FTlRfUkVTSURFTkNZX1VOU1BFQ0lGSUVEEAASHgoa",
-            "Q09NUE9ORU5UX1JFU0lERU5DWV9ERVZJQ0UQARIcChhDT01QT05FTlRfUkVT",
-            "SURFTkNZX0hPU1QQAhIeChpDT01QT05FTlRfUkVTSURFTkNZX01BUFBFRBAD",
-            "Eh0KGUNPTVBPTkVOVF9SRVNJREVOQ1lfU1BMSVQQBBIeChpDT01QT05FTlRf",
-            "UkVTSURFTkNZX0FCU0VOVBAFKnYKC09mZmxvYWRNb2RlEhwKGE9GRkxPQURf",
-            "TU9ERV9VTlNQRUNJRklFRBAAEhUKEU9GRkxPQURfTU9ERV9OT05FEAESGgoW",
-            "T0ZGTE9BRF9NT0RFX0NPTVBPTkVOVBACEhYKEk9GRkxPQURfTU9ERV9MQVlF",
-            "UhADQhmqAhZEZXZpY2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
+            "cy9jb21tb24vdjEvam9iX2V2ZW50LnByb3RvGiJkZXZpY2VvcHMvbW9kZWwv",
+            "djEvZXhlY3V0aW9uLnByb3RvGh5kZXZpY2VvcHMvbW9kZWwvdjEvbW9kZWwu",
+            "cHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xl",
+            "L3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byLKAwoPTG9hZGVkQ29tcG9uZW50",
+            "EhQKDGNvbXBvbmVudF9pZBgBIAEoCRIrCgRraW5kGAIgASgOMh0uZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLk1vZGVsS2luZBI5CglyZXNpZGVuY3kYAyABKA4yJi5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuQ29tcG9uZW50UmVzaWRlbmN5EjEKCXByZWNp",
+            "c2lvbhgEIAEoDjIeLmRldmljZW9wcy5jb21tb24udjEuUHJlY2lzaW9uEhkK",
+            "DGRldmljZV9ieXRlcxgFIAEoA0gAiAEBEhcKCmhvc3RfYnl0ZXMYBiABKANI",
+            "AYgBARIZCgxtYXBwZWRfYnl0ZXMYByABKANIAogBARIkChxzaGFyZWRfd2l0",
+            "aF9sb2FkZWRfbW9kZWxfaWRzGAggAygJEhQKDHJlYWRlcl9jb3VudBgJIAEo",
+            "BRIXCg9zb3VyY2VfbW9kZWxfaWQYCiABKAkSMQoHc291cmNlcxgLIAMoCzIg",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRTb3VyY2VCDwoNX2RldmljZV9i",
+            "eXRlc0INCgtfaG9zdF9ieXRlc0IPCg1fbWFwcGVkX2J5dGVzIkMKDExvYWRl",
+            "ZFNvdXJjZRIPCgdibG9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAMS",
+            "DgoGaW5fdXNlGAMgASgIIt0GCgtMb2FkZWRNb2RlbBIKCgJpZBgBIAEoCRIQ",
+            "Cghtb2RlbF9pZBgCIAEoCRIUCgxtb2RlbF9zaGEyNTYYAyABKAkSEQoJZGV2",
+            "aWNlX2lkGAQgASgJEjMKBXN0YXRlGAUgASgOMiQuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLkxvYWRlZE1vZGVsU3RhdGUSNwoKY29tcG9uZW50cxgGIAMoCzIjLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5Mb2FkZWRDb21wb25lbnQSNwoJZXhlY3V0aW9u",
+            "GAcgASgLMiQuZGV2aWNlb3BzLm1vZGVsLnYxLkV4ZWN1dGlvbk9wdGlvbnMS",
+            "DgoGcGlubmVkGAggASgIEi0KCmtlZXBfYWxpdmUYCSABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24SGQoMZGV2aWNlX2J5dGVzGAogASgDSACIAQES",
+            "FwoKaG9zdF9ieXRlcxgLIAEoA0gBiAEBEhkKDG1hcHBlZF9ieXRlcxgMIAEo",
+            "A0gCiAEBEhYKDmFjdGl2ZV9qb2JfaWRzGA0gAygJEi0KCWxvYWRfdGltZRgO",
+            "IAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGFzdF91c2Vf",
+            "dGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhw",
+            "aXJlX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAK",
+            "DWxvYWRfZHVyYXRpb24YESABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRp",
+            "b24SNgoMZGVncmFkYXRpb25zGBIgAygLMiAuZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5EZWdyYWRhdGlvbhItCgdmYWlsdXJlGBMgASgLMhwuZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5GYWlsdXJlEhIKCnNlc3Npb25faWQYFCABKAkSDAoEZXRhZxgV",
+            "IAEoCRIOCgZyZXVzZWQYFiABKAgSKwoEdGllchgXIAEoDjIdLmRldmljZW9w",
+            "cy5tb2RlbC52MS5Nb2RlbFRpZXJCDwoNX2RldmljZV9ieXRlc0INCgtfaG9z",
+            "dF9ieXRlc0IPCg1fbWFwcGVkX2J5dGVzKvcBChBMb2FkZWRNb2RlbFN0YXRl",
+            "EiIKHkxPQURFRF9NT0RFTF9TVEFURV9VTlNQRUNJRklFRBAAEh4KGkxPQURF",
+            "RF9NT0RFTF9TVEFURV9MT0FESU5HEAESHAoYTE9BREVEX01PREVMX1NUQVRF",
+            "X1JFQURZEAISIAocTE9BREVEX01PREVMX1NUQVRFX09GRkxPQURFRBADEh8K",
+            "G0xPQURFRF9NT0RFTF9TVEFURV9EUkFJTklORxAEEh8KG0xPQURFRF9NT0RF",
+            "TF9TVEFURV9VTkxPQURFRBAFEh0KGUxPQURFRF9NT0RFTF9TVEFURV9GQUlM",
+            "RUQQBirWAQoSQ29tcG9uZW50UmVzaWRlbmN5EiMKH0NPTVBPTkVOVF9SRVNJ",
+            "REVOQ1lfVU5TUEVDSUZJRUQQABIeChpDT01QT05FTlRfUkVTSURFTkNZX0RF",
+            "VklDRRABEhwKGENPTVBPTkVOVF9SRVNJREVOQ1lfSE9TVBACEh4KGkNPTVBP",
+            "TkVOVF9SRVNJREVOQ1lfTUFQUEVEEAMSHQoZQ09NUE9ORU5UX1JFU0lERU5D",
+            "WV9TUExJVBAEEh4KGkNPTVBPTkVOVF9SRVNJREVOQ1lfQUJTRU5UEAUqUwoJ",
+            "TW9kZWxUaWVyEhoKFk1PREVMX1RJRVJfVU5TUEVDSUZJRUQQABIVChFNT0RF",
+            "TF9USUVSX0RFVklDRRABEhMKD01PREVMX1RJRVJfSE9TVBACQhmqAhZEZXZp",
+            "Y2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.LoadedModelState), typeof(global::DeviceOps.Api.Model.V1.ComponentResidency), typeof(global::DeviceOps.Api.Model.V1.OffloadMode), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ExecutionOptions), global::DeviceOps.Api.Model.V1.ExecutionOptions.Parser, new[]{ "Precision", "VaePrecision", "AttentionSlicing", "VaeSlicing", "VaeTiling", "Offload", "Compile", "AttentionKernel" }, new[]{ "AttentionSlicing", "VaeSlicing", "VaeTiling", "Compile" }, null, null, null),
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.LoadedModelState), typeof(global::DeviceOps.Api.Model.V1.ComponentResidency), typeof(global::DeviceOps.Api.Model.V1.ModelTier), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedComponent), global::DeviceOps.Api.Model.V1.LoadedComponent.Parser, new[]{ "ComponentId", "Kind", "Residency", "Precision", "DeviceBytes", "HostBytes", "MappedBytes", "SharedWithLoadedModelIds", "ReaderCount", "SourceModelId", "Sources" }, new[]{ "DeviceBytes", "HostBytes", "MappedBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedSource), global::DeviceOps.Api.Model.V1.LoadedSource.Parser, new[]{ "BlobId", "Generation", "InUse" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedModel), global::DeviceOps.Api.Model.V1.LoadedModel.Parser, new[]{ "Id", "ModelId", "ModelSha256", "DeviceId", "State", "Components", "Execution", "Pinned", "KeepAlive", "DeviceBytes", "HostBytes", "MappedBytes", "ActiveJobIds", "LoadTime", "LastUseTime", "ExpireTime", "LoadDuration", "Degradations", "Failure", "SessionId", "Etag", "Reused" }, new[]{ "DeviceBytes", "HostBytes", "MappedBytes" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedModel), global::DeviceOps.Api.Model.V1.LoadedModel.Parser, new[]{ "Id", "ModelId", "ModelSha256", "DeviceId", "State", "Components", "Execution", "Pinned", "KeepAlive", "DeviceBytes", "HostBytes", "MappedBytes", "ActiveJobIds", "LoadTime", "LastUseTime", "ExpireTime", "LoadDuration", "Degradations", "Failure", "SessionId", "Etag", "Reused", "Tier" }, new[]{ "DeviceBytes", "HostBytes", "MappedBytes" }, null, null, null)
           }));
     }
     #endregion
@@ -160,577 +152,26 @@ namespace DeviceOps.Api.Model.V1 {
   }
 
   /// <summary>
-  /// Which parts of a model wait in host memory while they are not needed. Saves device memory, costs time.
+  /// Which memory a load brings a model into.
   /// </summary>
-  public enum OffloadMode {
+  public enum ModelTier {
     /// <summary>
-    /// Not said: the server chooses from its estimate.
+    /// Not said: DEVICE.
     /// </summary>
-    [pbr::OriginalName("OFFLOAD_MODE_UNSPECIFIED")] Unspecified = 0,
+    [pbr::OriginalName("MODEL_TIER_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// None.
+    /// A device's memory: jobs can run at once.
     /// </summary>
-    [pbr::OriginalName("OFFLOAD_MODE_NONE")] None = 1,
+    [pbr::OriginalName("MODEL_TIER_DEVICE")] Device = 1,
     /// <summary>
-    /// Whole components: only the one that computes is on the device.
+    /// Host memory, for no device in particular (the RAM tier): the next load onto a device is one copy. Page-locked where a device can pin.
     /// </summary>
-    [pbr::OriginalName("OFFLOAD_MODE_COMPONENT")] Component = 2,
-    /// <summary>
-    /// Layers: only the one that computes is on the device. Slowest.
-    /// </summary>
-    [pbr::OriginalName("OFFLOAD_MODE_LAYER")] Layer = 3,
+    [pbr::OriginalName("MODEL_TIER_HOST")] Host = 2,
   }
 
   #endregion
 
   #region Messages
-  /// <summary>
-  /// How a model computes. In a request, what is absent or empty is the server's choice for the device; in an answer, all is told.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class ExecutionOptions : pb::IMessage<ExecutionOptions>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<ExecutionOptions> _parser = new pb::MessageParser<ExecutionOptions>(() => new ExecutionOptions());
-    private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<ExecutionOptions> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[0]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ExecutionOptions() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ExecutionOptions(ExecutionOptions other) : this() {
-      _hasBits0 = other._hasBits0;
-      precision_ = other.precision_;
-      vaePrecision_ = other.vaePrecision_;
-      attentionSlicing_ = other.attentionSlicing_;
-      vaeSlicing_ = other.vaeSlicing_;
-      vaeTiling_ = other.vaeTiling_;
-      offload_ = other.offload_;
-      compile_ = other.compile_;
-      attentionKernel_ = other.attentionKernel_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ExecutionOptions Clone() {
-      return new ExecutionOptions(this);
-    }
-
-    /// <summary>Field number for the "precision" field.</summary>
-    public const int PrecisionFieldNumber = 1;
-    private global::DeviceOps.Api.Common.V1.Precision precision_ = global::DeviceOps.Api.Common.V1.Precision.Unspecified;
-    /// <summary>
-    /// Precision of the denoiser and the text encoders. One that the device lacks: NOT_SUPPORTED_ON_DEVICE.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.Precision Precision {
-      get { return precision_; }
-      set {
-        precision_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "vae_precision" field.</summary>
-    public const int VaePrecisionFieldNumber = 2;
-    private global::DeviceOps.Api.Common.V1.Precision vaePrecision_ = global::DeviceOps.Api.Common.V1.Precision.Unspecified;
-    /// <summary>
-    /// Precision of the VAE. Some models' VAEs overflow in FLOAT16; the server's choice then is a wider one.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Common.V1.Precision VaePrecision {
-      get { return vaePrecision_; }
-      set {
-        vaePrecision_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "attention_slicing" field.</summary>
-    public const int AttentionSlicingFieldNumber = 3;
-    private readonly static bool AttentionSlicingDefaultValue = false;
-
-    private bool attentionSlicing_;
-    /// <summary>
-    /// Compute attention in slices: less memory, slower.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool AttentionSlicing {
-      get { if ((_hasBits0 & 1) != 0) { return attentionSlicing_; } else { return AttentionSlicingDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        attentionSlicing_ = value;
-      }
-    }
-    /// <summary>Gets whether the "attention_slicing" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasAttentionSlicing {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "attention_slicing" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearAttentionSlicing() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "vae_slicing" field.</summary>
-    public const int VaeSlicingFieldNumber = 4;
-    private readonly static bool VaeSlicingDefaultValue = false;
-
-    private bool vaeSlicing_;
-    /// <summary>
-    /// Decode pictures one after the other: less memory.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool VaeSlicing {
-      get { if ((_hasBits0 & 2) != 0) { return vaeSlicing_; } else { return VaeSlicingDefaultValue; } }
-      set {
-        _hasBits0 |= 2;
-        vaeSlicing_ = value;
-      }
-    }
-    /// <summary>Gets whether the "vae_slicing" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasVaeSlicing {
-      get { return (_hasBits0 & 2) != 0; }
-    }
-    /// <summary>Clears the value of the "vae_slicing" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearVaeSlicing() {
-      _hasBits0 &= ~2;
-    }
-
-    /// <summary>Field number for the "vae_tiling" field.</summary>
-    public const int VaeTilingFieldNumber = 5;
-    private readonly static bool VaeTilingDefaultValue = false;
-
-    private bool vaeTiling_;
-    /// <summary>
-    /// Decode a picture in tiles: much less memory, slower.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool VaeTiling {
-      get { if ((_hasBits0 & 4) != 0) { return vaeTiling_; } else { return VaeTilingDefaultValue; } }
-      set {
-        _hasBits0 |= 4;
-        vaeTiling_ = value;
-      }
-    }
-    /// <summary>Gets whether the "vae_tiling" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasVaeTiling {
-      get { return (_hasBits0 & 4) != 0; }
-    }
-    /// <summary>Clears the value of the "vae_tiling" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearVaeTiling() {
-      _hasBits0 &= ~4;
-    }
-
-    /// <summary>Field number for the "offload" field.</summary>
-    public const int OffloadFieldNumber = 6;
-    private global::DeviceOps.Api.Model.V1.OffloadMode offload_ = global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified;
-    /// <summary>
-    /// Which parts wait in host memory.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Model.V1.OffloadMode Offload {
-      get { return offload_; }
-      set {
-        offload_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "compile" field.</summary>
-    public const int CompileFieldNumber = 7;
-    private readonly static bool CompileDefaultValue = false;
-
-    private bool compile_;
-    /// <summary>
-    /// Compile the denoiser for its shapes: a slow first picture, faster ones after it.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Compile {
-      get { if ((_hasBits0 & 8) != 0) { return compile_; } else { return CompileDefaultValue; } }
-      set {
-        _hasBits0 |= 8;
-        compile_ = value;
-      }
-    }
-    /// <summary>Gets whether the "compile" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasCompile {
-      get { return (_hasBits0 & 8) != 0; }
-    }
-    /// <summary>Clears the value of the "compile" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearCompile() {
-      _hasBits0 &= ~8;
-    }
-
-    /// <summary>Field number for the "attention_kernel" field.</summary>
-    public const int AttentionKernelFieldNumber = 8;
-    private string attentionKernel_ = "";
-    /// <summary>
-    /// The attention kernel: `flash`, `memory_efficient`, `math`. Empty: the server chooses. One that the device lacks:
-    /// NOT_SUPPORTED_ON_DEVICE.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string AttentionKernel {
-      get { return attentionKernel_; }
-      set {
-        attentionKernel_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as ExecutionOptions);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(ExecutionOptions other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (Precision != other.Precision) return false;
-      if (VaePrecision != other.VaePrecision) return false;
-      if (AttentionSlicing != other.AttentionSlicing) return false;
-      if (VaeSlicing != other.VaeSlicing) return false;
-      if (VaeTiling != other.VaeTiling) return false;
-      if (Offload != other.Offload) return false;
-      if (Compile != other.Compile) return false;
-      if (AttentionKernel != other.AttentionKernel) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) hash ^= Precision.GetHashCode();
-      if (VaePrecision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) hash ^= VaePrecision.GetHashCode();
-      if (HasAttentionSlicing) hash ^= AttentionSlicing.GetHashCode();
-      if (HasVaeSlicing) hash ^= VaeSlicing.GetHashCode();
-      if (HasVaeTiling) hash ^= VaeTiling.GetHashCode();
-      if (Offload != global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified) hash ^= Offload.GetHashCode();
-      if (HasCompile) hash ^= Compile.GetHashCode();
-      if (AttentionKernel.Length != 0) hash ^= AttentionKernel.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        output.WriteRawTag(8);
-        output.WriteEnum((int) Precision);
-      }
-      if (VaePrecision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        output.WriteRawTag(16);
-        output.WriteEnum((int) VaePrecision);
-      }
-      if (HasAttentionSlicing) {
-        output.WriteRawTag(24);
-        output.WriteBool(AttentionSlicing);
-      }
-      if (HasVaeSlicing) {
-        output.WriteRawTag(32);
-        output.WriteBool(VaeSlicing);
-      }
-      if (HasVaeTiling) {
-        output.WriteRawTag(40);
-        output.WriteBool(VaeTiling);
-      }
-      if (Offload != global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified) {
-        output.WriteRawTag(48);
-        output.WriteEnum((int) Offload);
-      }
-      if (HasCompile) {
-        output.WriteRawTag(56);
-        output.WriteBool(Compile);
-      }
-      if (AttentionKernel.Length != 0) {
-        output.WriteRawTag(66);
-        output.WriteString(AttentionKernel);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        output.WriteRawTag(8);
-        output.WriteEnum((int) Precision);
-      }
-      if (VaePrecision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        output.WriteRawTag(16);
-        output.WriteEnum((int) VaePrecision);
-      }
-      if (HasAttentionSlicing) {
-        output.WriteRawTag(24);
-        output.WriteBool(AttentionSlicing);
-      }
-      if (HasVaeSlicing) {
-        output.WriteRawTag(32);
-        output.WriteBool(VaeSlicing);
-      }
-      if (HasVaeTiling) {
-        output.WriteRawTag(40);
-        output.WriteBool(VaeTiling);
-      }
-      if (Offload != global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified) {
-        output.WriteRawTag(48);
-        output.WriteEnum((int) Offload);
-      }
-      if (HasCompile) {
-        output.WriteRawTag(56);
-        output.WriteBool(Compile);
-      }
-      if (AttentionKernel.Length != 0) {
-        output.WriteRawTag(66);
-        output.WriteString(AttentionKernel);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Precision);
-      }
-      if (VaePrecision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) VaePrecision);
-      }
-      if (HasAttentionSlicing) {
-        size += 1 + 1;
-      }
-      if (HasVaeSlicing) {
-        size += 1 + 1;
-      }
-      if (HasVaeTiling) {
-        size += 1 + 1;
-      }
-      if (Offload != global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Offload);
-      }
-      if (HasCompile) {
-        size += 1 + 1;
-      }
-      if (AttentionKernel.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(AttentionKernel);
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(ExecutionOptions other) {
-      if (other == null) {
-        return;
-      }
-      if (other.Precision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        Precision = other.Precision;
-      }
-      if (other.VaePrecision != global::DeviceOps.Api.Common.V1.Precision.Unspecified) {
-        VaePrecision = other.VaePrecision;
-      }
-      if (other.HasAttentionSlicing) {
-        AttentionSlicing = other.AttentionSlicing;
-      }
-      if (other.HasVaeSlicing) {
-        VaeSlicing = other.VaeSlicing;
-      }
-      if (other.HasVaeTiling) {
-        VaeTiling = other.VaeTiling;
-      }
-      if (other.Offload != global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified) {
-        Offload = other.Offload;
-      }
-      if (other.HasCompile) {
-        Compile = other.Compile;
-      }
-      if (other.AttentionKernel.Length != 0) {
-        AttentionKernel = other.AttentionKernel;
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 8: {
-            Precision = (global::DeviceOps.Api.Common.V1.Precision) input.ReadEnum();
-            break;
-          }
-          case 16: {
-            VaePrecision = (global::DeviceOps.Api.Common.V1.Precision) input.ReadEnum();
-            break;
-          }
-          case 24: {
-            AttentionSlicing = input.ReadBool();
-            break;
-          }
-          case 32: {
-            VaeSlicing = input.ReadBool();
-            break;
-          }
-          case 40: {
-            VaeTiling = input.ReadBool();
-            break;
-          }
-          case 48: {
-            Offload = (global::DeviceOps.Api.Model.V1.OffloadMode) input.ReadEnum();
-            break;
-          }
-          case 56: {
-            Compile = input.ReadBool();
-            break;
-          }
-          case 66: {
-            AttentionKernel = input.ReadString();
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 8: {
-            Precision = (global::DeviceOps.Api.Common.V1.Precision) input.ReadEnum();
-            break;
-          }
-          case 16: {
-            VaePrecision = (global::DeviceOps.Api.Common.V1.Precision) input.ReadEnum();
-            break;
-          }
-          case 24: {
-            AttentionSlicing = input.ReadBool();
-            break;
-          }
-          case 32: {
-            VaeSlicing = input.ReadBool();
-            break;
-          }
-          case 40: {
-            VaeTiling = input.ReadBool();
-            break;
-          }
-          case 48: {
-            Offload = (global::DeviceOps.Api.Model.V1.OffloadMode) input.ReadEnum();
-            break;
-          }
-          case 56: {
-            Compile = input.ReadBool();
-            break;
-          }
-          case 66: {
-            AttentionKernel = input.ReadString();
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
   /// <summary>
   /// One part of a loaded model.
   /// </summary>
@@ -750,7 +191,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[0]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -974,7 +415,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int SourceModelIdFieldNumber = 10;
     private string sourceModelId_ = "";
     /// <summary>
-    /// The model whose files it came from: another one than the loaded model's for a replaced VAE.
+    /// The model whose files it came from: another one than the loaded model's where the load's `components` say so.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1378,7 +819,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[1]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1663,7 +1104,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1706,6 +1147,7 @@ namespace DeviceOps.Api.Model.V1 {
       sessionId_ = other.sessionId_;
       etag_ = other.etag_;
       reused_ = other.reused_;
+      tier_ = other.tier_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1764,7 +1206,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int DeviceIdFieldNumber = 4;
     private string deviceId_ = "";
     /// <summary>
-    /// The device.
+    /// The device. Empty: it is loaded into host memory alone (`tier` HOST).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2087,6 +1529,21 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "tier" field.</summary>
+    public const int TierFieldNumber = 23;
+    private global::DeviceOps.Api.Model.V1.ModelTier tier_ = global::DeviceOps.Api.Model.V1.ModelTier.Unspecified;
+    /// <summary>
+    /// Which memory it was brought into.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Model.V1.ModelTier Tier {
+      get { return tier_; }
+      set {
+        tier_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2124,6 +1581,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (SessionId != other.SessionId) return false;
       if (Etag != other.Etag) return false;
       if (Reused != other.Reused) return false;
+      if (Tier != other.Tier) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2153,6 +1611,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
       if (Reused != false) hash ^= Reused.GetHashCode();
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) hash ^= Tier.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2250,6 +1709,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(176, 1);
         output.WriteBool(Reused);
       }
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        output.WriteRawTag(184, 1);
+        output.WriteEnum((int) Tier);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2339,6 +1802,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(176, 1);
         output.WriteBool(Reused);
       }
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        output.WriteRawTag(184, 1);
+        output.WriteEnum((int) Tier);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2408,6 +1875,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (Reused != false) {
         size += 2 + 1;
+      }
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) Tier);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2501,6 +1971,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (other.Reused != false) {
         Reused = other.Reused;
+      }
+      if (other.Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        Tier = other.Tier;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2630,6 +2103,10 @@ namespace DeviceOps.Api.Model.V1 {
             Reused = input.ReadBool();
             break;
           }
+          case 184: {
+            Tier = (global::DeviceOps.Api.Model.V1.ModelTier) input.ReadEnum();
+            break;
+          }
         }
       }
     #endif
@@ -2756,6 +2233,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 176: {
             Reused = input.ReadBool();
+            break;
+          }
+          case 184: {
+            Tier = (global::DeviceOps.Api.Model.V1.ModelTier) input.ReadEnum();
             break;
           }
         }

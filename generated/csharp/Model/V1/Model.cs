@@ -37,71 +37,76 @@ namespace DeviceOps.Api.Model.V1 {
             "MS5Nb2RlbEZpbGUSEgoKc2l6ZV9ieXRlcxgEIAEoAxIXCg9wYXJhbWV0ZXJf",
             "Y291bnQYBSABKAMSMQoJcHJlY2lzaW9uGAYgASgOMh4uZGV2aWNlb3BzLmNv",
             "bW1vbi52MS5QcmVjaXNpb24SEgoKZGVwZW5kc19vbhgHIAMoCRIOCgZzaGEy",
-            "NTYYCCABKAkSFAoMYXJjaGl0ZWN0dXJlGAkgASgJIvwBChFEZXRlY3Rpb25F",
+            "NTYYCCABKAkSFAoMYXJjaGl0ZWN0dXJlGAkgASgJIrACChFEZXRlY3Rpb25F",
             "dmlkZW5jZRIOCgZmYW1pbHkYASABKAkSKwoEa2luZBgCIAEoDjIdLmRldmlj",
             "ZW9wcy5tb2RlbC52MS5Nb2RlbEtpbmQSFAoMY29tcG9uZW50X2lkGAMgASgJ",
             "Eg4KBnNvdXJjZRgEIAEoCRIWCg5leHBlY3RlZF9jb3VudBgFIAEoBRIVCg1t",
             "YXRjaGVkX2NvdW50GAYgASgFEhQKDG1hdGNoZWRfa2V5cxgHIAMoCRIUCgxt",
             "aXNzaW5nX2tleXMYCCADKAkSFwoPdW5leHBlY3RlZF9rZXlzGAkgAygJEhAK",
-            "CGRlY2lzaXZlGAogASgIItcCChFNb2RlbFJlcXVpcmVtZW50cxIdChBtaW5f",
-            "ZGV2aWNlX2J5dGVzGAEgASgDSACIAQESJQoYcmVjb21tZW5kZWRfZGV2aWNl",
-            "X2J5dGVzGAIgASgDSAGIAQESGwoObWluX2hvc3RfYnl0ZXMYAyABKANIAogB",
-            "ARIyCgpwcmVjaXNpb25zGAQgAygOMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5Q",
-            "cmVjaXNpb24SHgoWbWluX2NvbXB1dGVfY2FwYWJpbGl0eRgFIAEoCRI2Cg9j",
-            "b21wYW5pb25fa2luZHMYBiADKA4yHS5kZXZpY2VvcHMubW9kZWwudjEuTW9k",
-            "ZWxLaW5kEg4KBmV4dHJhcxgHIAMoCUITChFfbWluX2RldmljZV9ieXRlc0Ib",
-            "ChlfcmVjb21tZW5kZWRfZGV2aWNlX2J5dGVzQhEKD19taW5faG9zdF9ieXRl",
-            "cyLbAQoKTW9kZWxVc2FnZRISCgpsb2FkX2NvdW50GAEgASgDEhEKCWpvYl9j",
-            "b3VudBgCIAEoAxIxCg1sYXN0X3VzZV90aW1lGAMgASgLMhouZ29vZ2xlLnBy",
-            "b3RvYnVmLlRpbWVzdGFtcBI5Cgxsb2FkX2xhdGVuY3kYBCABKAsyIy5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkxhdGVuY3lTdW1tYXJ5EjgKC2pvYl9sYXRlbmN5",
-            "GAUgASgLMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5MYXRlbmN5U3VtbWFyeSKO",
-            "BwoFTW9kZWwSCgoCaWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEisK",
-            "BGtpbmQYAyABKA4yHS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxLaW5kEg4K",
-            "BmZhbWlseRgEIAEoCRItCgVzdGF0ZRgFIAEoDjIeLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbFN0YXRlEi0KB3Byb2JsZW0YBiABKAsyHC5kZXZpY2VvcHMu",
-            "Y29tbW9uLnYxLkZhaWx1cmUSNgoKY29tcG9uZW50cxgHIAMoCzIiLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Nb2RlbENvbXBvbmVudBISCgpzaXplX2J5dGVzGAgg",
-            "ASgDEg4KBnNoYTI1NhgJIAEoCRIzCgtuYXRpdmVfc2l6ZRgKIAEoCzIeLmRl",
-            "dmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXplEhcKD3ByZWRpY3Rpb25fdHlw",
-            "ZRgLIAEoCRIZChFkZWZhdWx0X3NjaGVkdWxlchgMIAEoCRIVCg1rbm93bl9w",
-            "cm9tcHRzGA0gAygJEhAKCGVtYmVkZGVkGA4gASgIEhMKC3NvdXJjZV9wYXRo",
-            "GA8gASgJEioKBmxhYmVscxgQIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEu",
-            "TGFiZWwSNwoIZXZpZGVuY2UYESADKAsyJS5kZXZpY2VvcHMubW9kZWwudjEu",
-            "RGV0ZWN0aW9uRXZpZGVuY2USOwoMcmVxdWlyZW1lbnRzGBIgASgLMiUuZGV2",
-            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsUmVxdWlyZW1lbnRzEhgKEGxvYWRlZF9t",
-            "b2RlbF9pZHMYEyADKAkSDAoEZXRhZxgUIAEoCRIvCgt1cGRhdGVfdGltZRgV",
-            "IAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFdGFza3MYFiAD",
-            "KAkSGwoTY29tcGF0aWJsZV9mYW1pbGllcxgXIAMoCRIrCghtZXRhZGF0YRgY",
-            "IAMoCzIZLmRldmljZW9wcy5jb21tb24udjEuRmFjdBIPCgd2ZXJzaW9uGBkg",
-            "ASgJEi0KBXVzYWdlGBogASgLMh4uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "VXNhZ2USMQoNdmFsaWRhdGVfdGltZRgbIAEoCzIaLmdvb2dsZS5wcm90b2J1",
-            "Zi5UaW1lc3RhbXAqpAQKCU1vZGVsS2luZBIaChZNT0RFTF9LSU5EX1VOU1BF",
-            "Q0lGSUVEEAASGQoVTU9ERUxfS0lORF9DSEVDS1BPSU5UEAESFgoSTU9ERUxf",
-            "S0lORF9SRUZJTkVSEAISFwoTTU9ERUxfS0lORF9ERU5PSVNFUhADEhIKDk1P",
-            "REVMX0tJTkRfVkFFEAQSGwoXTU9ERUxfS0lORF9URVhUX0VOQ09ERVIQBRIY",
-            "ChRNT0RFTF9LSU5EX1RPS0VOSVpFUhAGEhgKFE1PREVMX0tJTkRfU0NIRURV",
-            "TEVSEAcSGQoVTU9ERUxfS0lORF9DT05UUk9MTkVUEAgSEwoPTU9ERUxfS0lO",
-            "RF9MT1JBEAkSIAocTU9ERUxfS0lORF9URVhUVUFMX0lOVkVSU0lPThAKEhcK",
-            "E01PREVMX0tJTkRfVVBTQ0FMRVIQCxIcChhNT0RFTF9LSU5EX0ZBQ0VfUkVT",
-            "VE9SRVIQDBIYChRNT0RFTF9LSU5EX1NFR01FTlRFUhANEh0KGU1PREVMX0tJ",
-            "TkRfU1RZTEVfVFJBTlNGRVIQDhIgChxNT0RFTF9LSU5EX1NBRkVUWV9DTEFT",
-            "U0lGSUVSEA8SHAoYTU9ERUxfS0lORF9JTUFHRV9FTkNPREVSEBASIwofTU9E",
-            "RUxfS0lORF9JTUFHRV9QUk9NUFRfQURBUFRFUhAREiMKH01PREVMX0tJTkRf",
-            "Q09OVFJPTF9QUkVQUk9DRVNTT1IQEiqUAQoKTW9kZWxTdGF0ZRIbChdNT0RF",
-            "TF9TVEFURV9VTlNQRUNJRklFRBAAEhkKFU1PREVMX1NUQVRFX0FWQUlMQUJM",
-            "RRABEhwKGE1PREVMX1NUQVRFX0lOQ09NUEFUSUJMRRACEhcKE01PREVMX1NU",
-            "QVRFX0NPUlJVUFQQAxIXChNNT0RFTF9TVEFURV9NSVNTSU5HEARCGaoCFkRl",
-            "dmljZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
+            "CGRlY2lzaXZlGAogASgIEh0KEGNvbmZpZGVuY2VfcmF0aW8YCyABKAFIAIgB",
+            "AUITChFfY29uZmlkZW5jZV9yYXRpbyLXAgoRTW9kZWxSZXF1aXJlbWVudHMS",
+            "HQoQbWluX2RldmljZV9ieXRlcxgBIAEoA0gAiAEBEiUKGHJlY29tbWVuZGVk",
+            "X2RldmljZV9ieXRlcxgCIAEoA0gBiAEBEhsKDm1pbl9ob3N0X2J5dGVzGAMg",
+            "ASgDSAKIAQESMgoKcHJlY2lzaW9ucxgEIAMoDjIeLmRldmljZW9wcy5jb21t",
+            "b24udjEuUHJlY2lzaW9uEh4KFm1pbl9jb21wdXRlX2NhcGFiaWxpdHkYBSAB",
+            "KAkSNgoPY29tcGFuaW9uX2tpbmRzGAYgAygOMh0uZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLk1vZGVsS2luZBIOCgZleHRyYXMYByADKAlCEwoRX21pbl9kZXZpY2Vf",
+            "Ynl0ZXNCGwoZX3JlY29tbWVuZGVkX2RldmljZV9ieXRlc0IRCg9fbWluX2hv",
+            "c3RfYnl0ZXMi2wEKCk1vZGVsVXNhZ2USEgoKbG9hZF9jb3VudBgBIAEoAxIR",
+            "Cglqb2JfY291bnQYAiABKAMSMQoNbGFzdF91c2VfdGltZRgDIAEoCzIaLmdv",
+            "b2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOQoMbG9hZF9sYXRlbmN5GAQgASgL",
+            "MiMuZGV2aWNlb3BzLmNvbW1vbi52MS5MYXRlbmN5U3VtbWFyeRI4Cgtqb2Jf",
+            "bGF0ZW5jeRgFIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuTGF0ZW5jeVN1",
+            "bW1hcnkigwgKBU1vZGVsEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgC",
+            "IAEoCRIrCgRraW5kGAMgASgOMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
+            "S2luZBIOCgZmYW1pbHkYBCABKAkSLQoFc3RhdGUYBSABKA4yHi5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTW9kZWxTdGF0ZRItCgdwcm9ibGVtGAYgASgLMhwuZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlEjYKCmNvbXBvbmVudHMYByADKAsy",
+            "Ii5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb21wb25lbnQSEgoKc2l6ZV9i",
+            "eXRlcxgIIAEoAxIOCgZzaGEyNTYYCSABKAkSMwoLbmF0aXZlX3NpemUYCiAB",
+            "KAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIXCg9wcmVkaWN0",
+            "aW9uX3R5cGUYCyABKAkSFwoPZGVmYXVsdF9zYW1wbGVyGAwgASgJEhUKDWtu",
+            "b3duX3Byb21wdHMYDSADKAkSEAoIZW1iZWRkZWQYDiABKAgSEwoLc291cmNl",
+            "X3BhdGgYDyABKAkSKgoGbGFiZWxzGBAgAygLMhouZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5MYWJlbBI3CghldmlkZW5jZRgRIAMoCzIlLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5EZXRlY3Rpb25FdmlkZW5jZRI7CgxyZXF1aXJlbWVudHMYEiABKAsy",
+            "JS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxSZXF1aXJlbWVudHMSGAoQbG9h",
+            "ZGVkX21vZGVsX2lkcxgTIAMoCRIMCgRldGFnGBQgASgJEi8KC3VwZGF0ZV90",
+            "aW1lGBUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgV0YXNr",
+            "cxgWIAMoCRIbChNjb21wYXRpYmxlX2ZhbWlsaWVzGBcgAygJEisKCG1ldGFk",
+            "YXRhGBggAygLMhkuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWN0Eg8KB3ZlcnNp",
+            "b24YGSABKAkSLQoFdXNhZ2UYGiABKAsyHi5kZXZpY2VvcHMubW9kZWwudjEu",
+            "TW9kZWxVc2FnZRIxCg12YWxpZGF0ZV90aW1lGBsgASgLMhouZ29vZ2xlLnBy",
+            "b3RvYnVmLlRpbWVzdGFtcBIeChZkZWZhdWx0X3NpZ21hX3NjaGVkdWxlGBwg",
+            "ASgJEg8KB3ZhcmlhbnQYHSABKAkSHQoQY29uZmlkZW5jZV9yYXRpbxgeIAEo",
+            "AUgAiAEBEhAKCG5vZGVfaWRzGB8gAygJQhMKEV9jb25maWRlbmNlX3JhdGlv",
+            "KtkECglNb2RlbEtpbmQSGgoWTU9ERUxfS0lORF9VTlNQRUNJRklFRBAAEhkK",
+            "FU1PREVMX0tJTkRfQ0hFQ0tQT0lOVBABEhYKEk1PREVMX0tJTkRfUkVGSU5F",
+            "UhACEhcKE01PREVMX0tJTkRfREVOT0lTRVIQAxISCg5NT0RFTF9LSU5EX1ZB",
+            "RRAEEhsKF01PREVMX0tJTkRfVEVYVF9FTkNPREVSEAUSGAoUTU9ERUxfS0lO",
+            "RF9UT0tFTklaRVIQBhIYChRNT0RFTF9LSU5EX1NDSEVEVUxFUhAHEhkKFU1P",
+            "REVMX0tJTkRfQ09OVFJPTE5FVBAIEhMKD01PREVMX0tJTkRfTE9SQRAJEiAK",
+            "HE1PREVMX0tJTkRfVEVYVFVBTF9JTlZFUlNJT04QChIXChNNT0RFTF9LSU5E",
+            "X1VQU0NBTEVSEAsSHAoYTU9ERUxfS0lORF9GQUNFX1JFU1RPUkVSEAwSGAoU",
+            "TU9ERUxfS0lORF9TRUdNRU5URVIQDRIdChlNT0RFTF9LSU5EX1NUWUxFX1RS",
+            "QU5TRkVSEA4SIAocTU9ERUxfS0lORF9TQUZFVFlfQ0xBU1NJRklFUhAPEhwK",
+            "GE1PREVMX0tJTkRfSU1BR0VfRU5DT0RFUhAQEiMKH01PREVMX0tJTkRfSU1B",
+            "R0VfUFJPTVBUX0FEQVBURVIQERIjCh9NT0RFTF9LSU5EX0NPTlRST0xfUFJF",
+            "UFJPQ0VTU09SEBISGgoWTU9ERUxfS0lORF9UMklfQURBUFRFUhATEhcKE01P",
+            "REVMX0tJTkRfREVURUNUT1IQFCqUAQoKTW9kZWxTdGF0ZRIbChdNT0RFTF9T",
+            "VEFURV9VTlNQRUNJRklFRBAAEhkKFU1PREVMX1NUQVRFX0FWQUlMQUJMRRAB",
+            "EhwKGE1PREVMX1NUQVRFX0lOQ09NUEFUSUJMRRACEhcKE01PREVMX1NUQVRF",
+            "X0NPUlJVUFQQAxIXChNNT0RFTF9TVEFURV9NSVNTSU5HEARCGaoCFkRldmlj",
+            "ZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Common.V1.MeasurementReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelKind), typeof(global::DeviceOps.Api.Model.V1.ModelState), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelFile), global::DeviceOps.Api.Model.V1.ModelFile.Parser, new[]{ "Path", "BlobId", "Format", "SizeBytes", "Sha256" }, new[]{ "SizeBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelComponent), global::DeviceOps.Api.Model.V1.ModelComponent.Parser, new[]{ "Id", "Kind", "Files", "SizeBytes", "ParameterCount", "Precision", "DependsOn", "Sha256", "Architecture" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.DetectionEvidence), global::DeviceOps.Api.Model.V1.DetectionEvidence.Parser, new[]{ "Family", "Kind", "ComponentId", "Source", "ExpectedCount", "MatchedCount", "MatchedKeys", "MissingKeys", "UnexpectedKeys", "Decisive" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.DetectionEvidence), global::DeviceOps.Api.Model.V1.DetectionEvidence.Parser, new[]{ "Family", "Kind", "ComponentId", "Source", "ExpectedCount", "MatchedCount", "MatchedKeys", "MissingKeys", "UnexpectedKeys", "Decisive", "ConfidenceRatio" }, new[]{ "ConfidenceRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelRequirements), global::DeviceOps.Api.Model.V1.ModelRequirements.Parser, new[]{ "MinDeviceBytes", "RecommendedDeviceBytes", "MinHostBytes", "Precisions", "MinComputeCapability", "CompanionKinds", "Extras" }, new[]{ "MinDeviceBytes", "RecommendedDeviceBytes", "MinHostBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelUsage), global::DeviceOps.Api.Model.V1.ModelUsage.Parser, new[]{ "LoadCount", "JobCount", "LastUseTime", "LoadLatency", "JobLatency" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.Model), global::DeviceOps.Api.Model.V1.Model.Parser, new[]{ "Id", "DisplayName", "Kind", "Family", "State", "Problem", "Components", "SizeBytes", "Sha256", "NativeSize", "PredictionType", "DefaultScheduler", "KnownPrompts", "Embedded", "SourcePath", "Labels", "Evidence", "Requirements", "LoadedModelIds", "Etag", "UpdateTime", "Tasks", "CompatibleFamilies", "Metadata", "Version", "Usage", "ValidateTime" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.Model), global::DeviceOps.Api.Model.V1.Model.Parser, new[]{ "Id", "DisplayName", "Kind", "Family", "State", "Problem", "Components", "SizeBytes", "Sha256", "NativeSize", "PredictionType", "DefaultSampler", "KnownPrompts", "Embedded", "SourcePath", "Labels", "Evidence", "Requirements", "LoadedModelIds", "Etag", "UpdateTime", "Tasks", "CompatibleFamilies", "Metadata", "Version", "Usage", "ValidateTime", "DefaultSigmaSchedule", "Variant", "ConfidenceRatio", "NodeIds" }, new[]{ "ConfidenceRatio" }, null, null, null)
           }));
     }
     #endregion
@@ -141,7 +146,7 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("MODEL_KIND_TOKENIZER")] Tokenizer = 6,
     /// <summary>
-    /// How the model's noise is scheduled. Has no weights.
+    /// The noise levels that the model was trained with, and how it predicts (a scheduler in diffusers). Has no weights.
     /// </summary>
     [pbr::OriginalName("MODEL_KIND_SCHEDULER")] Scheduler = 7,
     /// <summary>
@@ -188,6 +193,14 @@ namespace DeviceOps.Api.Model.V1 {
     /// Makes a control map of a picture: depth, pose, edges, normals.
     /// </summary>
     [pbr::OriginalName("MODEL_KIND_CONTROL_PREPROCESSOR")] ControlPreprocessor = 18,
+    /// <summary>
+    /// Makes a denoiser follow a picture's layout, at less cost than a ControlNet (T2I adapter).
+    /// </summary>
+    [pbr::OriginalName("MODEL_KIND_T2I_ADAPTER")] T2IAdapter = 19,
+    /// <summary>
+    /// Finds things in a picture and says where: faces, hands, persons.
+    /// </summary>
+    [pbr::OriginalName("MODEL_KIND_DETECTOR")] Detector = 20,
   }
 
   /// <summary>
@@ -1114,6 +1127,7 @@ namespace DeviceOps.Api.Model.V1 {
   {
     private static readonly pb::MessageParser<DetectionEvidence> _parser = new pb::MessageParser<DetectionEvidence>(() => new DetectionEvidence());
     private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pb::MessageParser<DetectionEvidence> Parser { get { return _parser; } }
@@ -1141,6 +1155,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public DetectionEvidence(DetectionEvidence other) : this() {
+      _hasBits0 = other._hasBits0;
       family_ = other.family_;
       kind_ = other.kind_;
       componentId_ = other.componentId_;
@@ -1151,6 +1166,7 @@ namespace DeviceOps.Api.Model.V1 {
       missingKeys_ = other.missingKeys_.Clone();
       unexpectedKeys_ = other.unexpectedKeys_.Clone();
       decisive_ = other.decisive_;
+      confidenceRatio_ = other.confidenceRatio_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1307,6 +1323,36 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "confidence_ratio" field.</summary>
+    public const int ConfidenceRatioFieldNumber = 11;
+    private readonly static double ConfidenceRatioDefaultValue = 0D;
+
+    private double confidenceRatio_;
+    /// <summary>
+    /// How sure this piece of evidence is, 0..1. Absent: it says nothing by itself.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double ConfidenceRatio {
+      get { if ((_hasBits0 & 1) != 0) { return confidenceRatio_; } else { return ConfidenceRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        confidenceRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "confidence_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasConfidenceRatio {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "confidence_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearConfidenceRatio() {
+      _hasBits0 &= ~1;
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1332,6 +1378,7 @@ namespace DeviceOps.Api.Model.V1 {
       if(!missingKeys_.Equals(other.missingKeys_)) return false;
       if(!unexpectedKeys_.Equals(other.unexpectedKeys_)) return false;
       if (Decisive != other.Decisive) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ConfidenceRatio, other.ConfidenceRatio)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1349,6 +1396,7 @@ namespace DeviceOps.Api.Model.V1 {
       hash ^= missingKeys_.GetHashCode();
       hash ^= unexpectedKeys_.GetHashCode();
       if (Decisive != false) hash ^= Decisive.GetHashCode();
+      if (HasConfidenceRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ConfidenceRatio);
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1398,6 +1446,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(80);
         output.WriteBool(Decisive);
       }
+      if (HasConfidenceRatio) {
+        output.WriteRawTag(89);
+        output.WriteDouble(ConfidenceRatio);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1439,6 +1491,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(80);
         output.WriteBool(Decisive);
       }
+      if (HasConfidenceRatio) {
+        output.WriteRawTag(89);
+        output.WriteDouble(ConfidenceRatio);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1472,6 +1528,9 @@ namespace DeviceOps.Api.Model.V1 {
       size += unexpectedKeys_.CalculateSize(_repeated_unexpectedKeys_codec);
       if (Decisive != false) {
         size += 1 + 1;
+      }
+      if (HasConfidenceRatio) {
+        size += 1 + 8;
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1508,6 +1567,9 @@ namespace DeviceOps.Api.Model.V1 {
       unexpectedKeys_.Add(other.unexpectedKeys_);
       if (other.Decisive != false) {
         Decisive = other.Decisive;
+      }
+      if (other.HasConfidenceRatio) {
+        ConfidenceRatio = other.ConfidenceRatio;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1568,6 +1630,10 @@ namespace DeviceOps.Api.Model.V1 {
             Decisive = input.ReadBool();
             break;
           }
+          case 89: {
+            ConfidenceRatio = input.ReadDouble();
+            break;
+          }
         }
       }
     #endif
@@ -1625,6 +1691,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 80: {
             Decisive = input.ReadBool();
+            break;
+          }
+          case 89: {
+            ConfidenceRatio = input.ReadDouble();
             break;
           }
         }
@@ -2501,6 +2571,7 @@ namespace DeviceOps.Api.Model.V1 {
   {
     private static readonly pb::MessageParser<Model> _parser = new pb::MessageParser<Model>(() => new Model());
     private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pb::MessageParser<Model> Parser { get { return _parser; } }
@@ -2528,6 +2599,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public Model(Model other) : this() {
+      _hasBits0 = other._hasBits0;
       id_ = other.id_;
       displayName_ = other.displayName_;
       kind_ = other.kind_;
@@ -2539,7 +2611,7 @@ namespace DeviceOps.Api.Model.V1 {
       sha256_ = other.sha256_;
       nativeSize_ = other.nativeSize_ != null ? other.nativeSize_.Clone() : null;
       predictionType_ = other.predictionType_;
-      defaultScheduler_ = other.defaultScheduler_;
+      defaultSampler_ = other.defaultSampler_;
       knownPrompts_ = other.knownPrompts_.Clone();
       embedded_ = other.embedded_;
       sourcePath_ = other.sourcePath_;
@@ -2555,6 +2627,10 @@ namespace DeviceOps.Api.Model.V1 {
       version_ = other.version_;
       usage_ = other.usage_ != null ? other.usage_.Clone() : null;
       validateTime_ = other.validateTime_ != null ? other.validateTime_.Clone() : null;
+      defaultSigmaSchedule_ = other.defaultSigmaSchedule_;
+      variant_ = other.variant_;
+      confidenceRatio_ = other.confidenceRatio_;
+      nodeIds_ = other.nodeIds_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2729,18 +2805,18 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
-    /// <summary>Field number for the "default_scheduler" field.</summary>
-    public const int DefaultSchedulerFieldNumber = 12;
-    private string defaultScheduler_ = "";
+    /// <summary>Field number for the "default_sampler" field.</summary>
+    public const int DefaultSamplerFieldNumber = 12;
+    private string defaultSampler_ = "";
     /// <summary>
-    /// The scheduler that it takes by itself, by the id that requests use. Empty: the server has none like it.
+    /// The sampler that it takes by itself, by the id that requests use. Empty: the server has none like it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string DefaultScheduler {
-      get { return defaultScheduler_; }
+    public string DefaultSampler {
+      get { return defaultSampler_; }
       set {
-        defaultScheduler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        defaultSampler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -2962,6 +3038,82 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "default_sigma_schedule" field.</summary>
+    public const int DefaultSigmaScheduleFieldNumber = 28;
+    private string defaultSigmaSchedule_ = "";
+    /// <summary>
+    /// The sigma schedule that it takes by itself. Empty: it names none, or it has no sampler of its own.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DefaultSigmaSchedule {
+      get { return defaultSigmaSchedule_; }
+      set {
+        defaultSigmaSchedule_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "variant" field.</summary>
+    public const int VariantFieldNumber = 29;
+    private string variant_ = "";
+    /// <summary>
+    /// What it was changed into beside its family: `inpainting`, `editing`, `depth`, `turbo`, `lightning`, `lcm`. Empty: nothing that the
+    /// server recognises.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Variant {
+      get { return variant_; }
+      set {
+        variant_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "confidence_ratio" field.</summary>
+    public const int ConfidenceRatioFieldNumber = 30;
+    private readonly static double ConfidenceRatioDefaultValue = 0D;
+
+    private double confidenceRatio_;
+    /// <summary>
+    /// How sure the detection of kind and family is, 0..1: the share of the keys and shapes that were looked for and found, over all evidence
+    /// that decided. Absent: the caller said it, or nothing was recognised.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double ConfidenceRatio {
+      get { if ((_hasBits0 & 1) != 0) { return confidenceRatio_; } else { return ConfidenceRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        confidenceRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "confidence_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasConfidenceRatio {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "confidence_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearConfidenceRatio() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "node_ids" field.</summary>
+    public const int NodeIdsFieldNumber = 31;
+    private static readonly pb::FieldCodec<string> _repeated_nodeIds_codec
+        = pb::FieldCodec.ForString(250);
+    private readonly pbc::RepeatedField<string> nodeIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// The nodes whose disks hold its files. Empty: the server's own machine.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> NodeIds {
+      get { return nodeIds_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2988,7 +3140,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (Sha256 != other.Sha256) return false;
       if (!object.Equals(NativeSize, other.NativeSize)) return false;
       if (PredictionType != other.PredictionType) return false;
-      if (DefaultScheduler != other.DefaultScheduler) return false;
+      if (DefaultSampler != other.DefaultSampler) return false;
       if(!knownPrompts_.Equals(other.knownPrompts_)) return false;
       if (Embedded != other.Embedded) return false;
       if (SourcePath != other.SourcePath) return false;
@@ -3004,6 +3156,10 @@ namespace DeviceOps.Api.Model.V1 {
       if (Version != other.Version) return false;
       if (!object.Equals(Usage, other.Usage)) return false;
       if (!object.Equals(ValidateTime, other.ValidateTime)) return false;
+      if (DefaultSigmaSchedule != other.DefaultSigmaSchedule) return false;
+      if (Variant != other.Variant) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ConfidenceRatio, other.ConfidenceRatio)) return false;
+      if(!nodeIds_.Equals(other.nodeIds_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3022,7 +3178,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
       if (nativeSize_ != null) hash ^= NativeSize.GetHashCode();
       if (PredictionType.Length != 0) hash ^= PredictionType.GetHashCode();
-      if (DefaultScheduler.Length != 0) hash ^= DefaultScheduler.GetHashCode();
+      if (DefaultSampler.Length != 0) hash ^= DefaultSampler.GetHashCode();
       hash ^= knownPrompts_.GetHashCode();
       if (Embedded != false) hash ^= Embedded.GetHashCode();
       if (SourcePath.Length != 0) hash ^= SourcePath.GetHashCode();
@@ -3038,6 +3194,10 @@ namespace DeviceOps.Api.Model.V1 {
       if (Version.Length != 0) hash ^= Version.GetHashCode();
       if (usage_ != null) hash ^= Usage.GetHashCode();
       if (validateTime_ != null) hash ^= ValidateTime.GetHashCode();
+      if (DefaultSigmaSchedule.Length != 0) hash ^= DefaultSigmaSchedule.GetHashCode();
+      if (Variant.Length != 0) hash ^= Variant.GetHashCode();
+      if (HasConfidenceRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ConfidenceRatio);
+      hash ^= nodeIds_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3097,9 +3257,9 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(90);
         output.WriteString(PredictionType);
       }
-      if (DefaultScheduler.Length != 0) {
+      if (DefaultSampler.Length != 0) {
         output.WriteRawTag(98);
-        output.WriteString(DefaultScheduler);
+        output.WriteString(DefaultSampler);
       }
       knownPrompts_.WriteTo(output, _repeated_knownPrompts_codec);
       if (Embedded != false) {
@@ -3140,6 +3300,19 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(218, 1);
         output.WriteMessage(ValidateTime);
       }
+      if (DefaultSigmaSchedule.Length != 0) {
+        output.WriteRawTag(226, 1);
+        output.WriteString(DefaultSigmaSchedule);
+      }
+      if (Variant.Length != 0) {
+        output.WriteRawTag(234, 1);
+        output.WriteString(Variant);
+      }
+      if (HasConfidenceRatio) {
+        output.WriteRawTag(241, 1);
+        output.WriteDouble(ConfidenceRatio);
+      }
+      nodeIds_.WriteTo(output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3191,9 +3364,9 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(90);
         output.WriteString(PredictionType);
       }
-      if (DefaultScheduler.Length != 0) {
+      if (DefaultSampler.Length != 0) {
         output.WriteRawTag(98);
-        output.WriteString(DefaultScheduler);
+        output.WriteString(DefaultSampler);
       }
       knownPrompts_.WriteTo(ref output, _repeated_knownPrompts_codec);
       if (Embedded != false) {
@@ -3234,6 +3407,19 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(218, 1);
         output.WriteMessage(ValidateTime);
       }
+      if (DefaultSigmaSchedule.Length != 0) {
+        output.WriteRawTag(226, 1);
+        output.WriteString(DefaultSigmaSchedule);
+      }
+      if (Variant.Length != 0) {
+        output.WriteRawTag(234, 1);
+        output.WriteString(Variant);
+      }
+      if (HasConfidenceRatio) {
+        output.WriteRawTag(241, 1);
+        output.WriteDouble(ConfidenceRatio);
+      }
+      nodeIds_.WriteTo(ref output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3275,8 +3461,8 @@ namespace DeviceOps.Api.Model.V1 {
       if (PredictionType.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(PredictionType);
       }
-      if (DefaultScheduler.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultScheduler);
+      if (DefaultSampler.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultSampler);
       }
       size += knownPrompts_.CalculateSize(_repeated_knownPrompts_codec);
       if (Embedded != false) {
@@ -3309,6 +3495,16 @@ namespace DeviceOps.Api.Model.V1 {
       if (validateTime_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(ValidateTime);
       }
+      if (DefaultSigmaSchedule.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(DefaultSigmaSchedule);
+      }
+      if (Variant.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(Variant);
+      }
+      if (HasConfidenceRatio) {
+        size += 2 + 8;
+      }
+      size += nodeIds_.CalculateSize(_repeated_nodeIds_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -3358,8 +3554,8 @@ namespace DeviceOps.Api.Model.V1 {
       if (other.PredictionType.Length != 0) {
         PredictionType = other.PredictionType;
       }
-      if (other.DefaultScheduler.Length != 0) {
-        DefaultScheduler = other.DefaultScheduler;
+      if (other.DefaultSampler.Length != 0) {
+        DefaultSampler = other.DefaultSampler;
       }
       knownPrompts_.Add(other.knownPrompts_);
       if (other.Embedded != false) {
@@ -3404,6 +3600,16 @@ namespace DeviceOps.Api.Model.V1 {
         }
         ValidateTime.MergeFrom(other.ValidateTime);
       }
+      if (other.DefaultSigmaSchedule.Length != 0) {
+        DefaultSigmaSchedule = other.DefaultSigmaSchedule;
+      }
+      if (other.Variant.Length != 0) {
+        Variant = other.Variant;
+      }
+      if (other.HasConfidenceRatio) {
+        ConfidenceRatio = other.ConfidenceRatio;
+      }
+      nodeIds_.Add(other.nodeIds_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -3474,7 +3680,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 98: {
-            DefaultScheduler = input.ReadString();
+            DefaultSampler = input.ReadString();
             break;
           }
           case 106: {
@@ -3549,6 +3755,22 @@ namespace DeviceOps.Api.Model.V1 {
             input.ReadMessage(ValidateTime);
             break;
           }
+          case 226: {
+            DefaultSigmaSchedule = input.ReadString();
+            break;
+          }
+          case 234: {
+            Variant = input.ReadString();
+            break;
+          }
+          case 241: {
+            ConfidenceRatio = input.ReadDouble();
+            break;
+          }
+          case 250: {
+            nodeIds_.AddEntriesFrom(input, _repeated_nodeIds_codec);
+            break;
+          }
         }
       }
     #endif
@@ -3619,7 +3841,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 98: {
-            DefaultScheduler = input.ReadString();
+            DefaultSampler = input.ReadString();
             break;
           }
           case 106: {
@@ -3692,6 +3914,22 @@ namespace DeviceOps.Api.Model.V1 {
               ValidateTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
             }
             input.ReadMessage(ValidateTime);
+            break;
+          }
+          case 226: {
+            DefaultSigmaSchedule = input.ReadString();
+            break;
+          }
+          case 234: {
+            Variant = input.ReadString();
+            break;
+          }
+          case 241: {
+            ConfidenceRatio = input.ReadDouble();
+            break;
+          }
+          case 250: {
+            nodeIds_.AddEntriesFrom(ref input, _repeated_nodeIds_codec);
             break;
           }
         }

@@ -29,192 +29,205 @@ namespace DeviceOps.Api.Model.V1 {
             "cm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9lcnJvci5wcm90bxofZGV2aWNl",
             "b3BzL2NvbW1vbi92MS9pbWFnZS5wcm90bxojZGV2aWNlb3BzL2NvbW1vbi92",
             "MS9qb2JfZXZlbnQucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvbGFiZWwu",
-            "cHJvdG8aJWRldmljZW9wcy9tb2RlbC92MS9sb2FkZWRfbW9kZWwucHJvdG8a",
-            "HmRldmljZW9wcy9tb2RlbC92MS9tb2RlbC5wcm90bxokZGV2aWNlb3BzL21v",
-            "ZGVsL3YxL21vZGVsX2NhY2hlLnByb3RvGidkZXZpY2VvcHMvbW9kZWwvdjEv",
-            "bW9kZWxfZXN0aW1hdGUucHJvdG8aI2RldmljZW9wcy9tb2RlbC92MS9tb2Rl",
-            "bF93b3JrLnByb3RvGh5nb29nbGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8a",
-            "H2dvb2dsZS9wcm90b2J1Zi90aW1lc3RhbXAucHJvdG8ijwMKC01vZGVsRmls",
-            "dGVyEgwKBHRleHQYASABKAkSLAoFa2luZHMYAiADKA4yHS5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuTW9kZWxLaW5kEhAKCGZhbWlsaWVzGAMgAygJEi4KBnN0YXRl",
-            "cxgEIAMoDjIeLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFN0YXRlEioKBmxh",
-            "YmVscxgFIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSDQoFdGFz",
-            "a3MYBiADKAkSGQoRY29tcGF0aWJsZV9mYW1pbHkYByABKAkSEwoGbG9hZGVk",
-            "GAggASgISACIAQESHAoUbG9hZGVkX29uX2RldmljZV9pZHMYCSADKAkSGwoO",
-            "bWluX3NpemVfYnl0ZXMYCiABKANIAYgBARIbCg5tYXhfc2l6ZV9ieXRlcxgL",
-            "IAEoA0gCiAEBEg4KBnNoYTI1NhgMIAEoCUIJCgdfbG9hZGVkQhEKD19taW5f",
-            "c2l6ZV9ieXRlc0IRCg9fbWF4X3NpemVfYnl0ZXMimgEKEUxpc3RNb2RlbHNS",
-            "ZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJ",
-            "Ei8KBmZpbHRlchgDIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEZp",
-            "bHRlchItCgVvcmRlchgEIAEoDjIeLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bE9yZGVyIm0KEkxpc3RNb2RlbHNSZXNwb25zZRIpCgZtb2RlbHMYASADKAsy",
-            "GS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2Vu",
-            "GAIgASgJEhMKC3RvdGFsX2NvdW50GAMgASgFIiMKD0dldE1vZGVsUmVxdWVz",
-            "dBIQCghtb2RlbF9pZBgBIAEoCSI8ChBHZXRNb2RlbFJlc3BvbnNlEigKBW1v",
-            "ZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsIh8KD01vZGVs",
-            "UGF0aFNvdXJjZRIMCgRwYXRoGAEgASgJIi4KDU1vZGVsQmxvYkZpbGUSDAoE",
-            "cGF0aBgBIAEoCRIPCgdibG9iX2lkGAIgASgJIkMKD01vZGVsQmxvYlNvdXJj",
-            "ZRIwCgVmaWxlcxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJs",
-            "b2JGaWxlIuQCChRSZWdpc3Rlck1vZGVsUmVxdWVzdBIQCghtb2RlbF9pZBgB",
-            "IAEoCRIUCgxkaXNwbGF5X25hbWUYAiABKAkSOgoLcGF0aF9zb3VyY2UYAyAB",
-            "KAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxQYXRoU291cmNlSAASOgoL",
-            "YmxvYl9zb3VyY2UYBCABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxC",
-            "bG9iU291cmNlSAASKwoEa2luZBgFIAEoDjIdLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Nb2RlbEtpbmQSDgoGZmFtaWx5GAYgASgJEioKBmxhYmVscxgHIAMoCzIa",
-            "LmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSDgoGc2hhMjU2GAggASgJEhUK",
-            "DXZhbGlkYXRlX29ubHkYCSABKAgSEgoKcmVxdWVzdF9pZBgKIAEoCUIICgZz",
-            "b3VyY2UiiAEKFVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEo",
-            "CzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgCIAMo",
-            "CzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5X2tu",
-            "b3duGAMgASgIIqsBChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQY",
-            "ASABKAkSGQoMZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xhYmVs",
-            "cxgDIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVtb3Zl",
-            "X2xhYmVsX2tleXMYBCADKAkSDAoEZXRhZxgFIAEoCUIPCg1fZGlzcGxheV9u",
-            "YW1lIj8KE1VwZGF0ZU1vZGVsUmVzcG9uc2USKAoFbW9kZWwYASABKAsyGS5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuTW9kZWwiNAoSRm9yZ2V0TW9kZWxSZXF1ZXN0",
-            "EhAKCG1vZGVsX2lkGAEgASgJEgwKBGV0YWcYAiABKAkiMAoTRm9yZ2V0TW9k",
-            "ZWxSZXNwb25zZRIZChFyZWxlYXNlZF9ibG9iX2lkcxgBIAMoCSKeAQoRU2Nh",
-            "bk1vZGVsc1JlcXVlc3QSMQoKbW9kZWxfc2NhbhgBIAEoCzIdLmRldmljZW9w",
-            "cy5tb2RlbC52MS5Nb2RlbFNjYW4SMAoHb3B0aW9ucxgCIAEoCzIfLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBIS",
-            "CgpyZXF1ZXN0X2lkGAQgASgJIoMBChJTY2FuTW9kZWxzUmVzcG9uc2USLAoF",
-            "ZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjUK",
-            "BnJlcG9ydBgHIAEoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5S",
-            "ZXBvcnRIAEIICgZvdXRwdXQirAEKE0luc3BlY3RNb2RlbFJlcXVlc3QSEgoI",
-            "bW9kZWxfaWQYASABKAlIABI6CgtwYXRoX3NvdXJjZRgCIAEoCzIjLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Nb2RlbFBhdGhTb3VyY2VIABI6CgtibG9iX3NvdXJj",
-            "ZRgDIAEoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJsb2JTb3VyY2VI",
-            "AEIJCgdzdWJqZWN0Ir0BChRJbnNwZWN0TW9kZWxSZXNwb25zZRIoCgVtb2Rl",
-            "bBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBI3CghldmlkZW5j",
-            "ZRgCIAMoCzIlLmRldmljZW9wcy5tb2RlbC52MS5EZXRlY3Rpb25FdmlkZW5j",
-            "ZRIuCghmaW5kaW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmlu",
-            "ZGluZxISCgpyZWdpc3RlcmVkGAQgASgIIq0BChRWYWxpZGF0ZU1vZGVsUmVx",
-            "dWVzdBI9ChBtb2RlbF92YWxpZGF0aW9uGAEgASgLMiMuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLk1vZGVsVmFsaWRhdGlvbhIwCgdvcHRpb25zGAIgASgLMh8uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgI",
-            "EhIKCnJlcXVlc3RfaWQYBCABKAkijAEKFVZhbGlkYXRlTW9kZWxSZXNwb25z",
-            "ZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZl",
-            "bnQSOwoGcmVwb3J0GAggASgLMikuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "VmFsaWRhdGlvblJlcG9ydEgAQggKBm91dHB1dCKMAgoURXN0aW1hdGVNb2Rl",
-            "bFJlcXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbExvYWQSNAoHZGV2aWNlcxgCIAEoCzIjLmRldmljZW9wcy5j",
-            "b21tb24udjEuRGV2aWNlU2VsZWN0b3ISNQoIZmFsbGJhY2sYAyABKAsyIy5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkZhbGxiYWNrUG9saWN5EiwKBHNpemUYBCAB",
-            "KAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIXCgpiYXRjaF9z",
-            "aXplGAUgASgFSACIAQFCDQoLX2JhdGNoX3NpemUiTQoVRXN0aW1hdGVNb2Rl",
-            "bFJlc3BvbnNlEjQKCWVzdGltYXRlcxgBIAMoCzIhLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbEVzdGltYXRlIp0BChBMb2FkTW9kZWxSZXF1ZXN0EjEKCm1v",
-            "ZGVsX2xvYWQYASABKAsyHS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxMb2Fk",
+            "cHJvdG8aImRldmljZW9wcy9tb2RlbC92MS9leGVjdXRpb24ucHJvdG8aJWRl",
+            "dmljZW9wcy9tb2RlbC92MS9sb2FkZWRfbW9kZWwucHJvdG8aHmRldmljZW9w",
+            "cy9tb2RlbC92MS9tb2RlbC5wcm90bxokZGV2aWNlb3BzL21vZGVsL3YxL21v",
+            "ZGVsX2NhY2hlLnByb3RvGidkZXZpY2VvcHMvbW9kZWwvdjEvbW9kZWxfZXN0",
+            "aW1hdGUucHJvdG8aI2RldmljZW9wcy9tb2RlbC92MS9tb2RlbF93b3JrLnBy",
+            "b3RvGh5nb29nbGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8aH2dvb2dsZS9w",
+            "cm90b2J1Zi90aW1lc3RhbXAucHJvdG8ijwMKC01vZGVsRmlsdGVyEgwKBHRl",
+            "eHQYASABKAkSLAoFa2luZHMYAiADKA4yHS5kZXZpY2VvcHMubW9kZWwudjEu",
+            "TW9kZWxLaW5kEhAKCGZhbWlsaWVzGAMgAygJEi4KBnN0YXRlcxgEIAMoDjIe",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFN0YXRlEioKBmxhYmVscxgFIAMo",
+            "CzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSDQoFdGFza3MYBiADKAkS",
+            "GQoRY29tcGF0aWJsZV9mYW1pbHkYByABKAkSEwoGbG9hZGVkGAggASgISACI",
+            "AQESHAoUbG9hZGVkX29uX2RldmljZV9pZHMYCSADKAkSGwoObWluX3NpemVf",
+            "Ynl0ZXMYCiABKANIAYgBARIbCg5tYXhfc2l6ZV9ieXRlcxgLIAEoA0gCiAEB",
+            "Eg4KBnNoYTI1NhgMIAEoCUIJCgdfbG9hZGVkQhEKD19taW5fc2l6ZV9ieXRl",
+            "c0IRCg9fbWF4X3NpemVfYnl0ZXMimgEKEUxpc3RNb2RlbHNSZXF1ZXN0EhEK",
+            "CXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEi8KBmZpbHRl",
+            "chgDIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEZpbHRlchItCgVv",
+            "cmRlchgEIAEoDjIeLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbE9yZGVyIm0K",
+            "Ekxpc3RNb2RlbHNSZXNwb25zZRIpCgZtb2RlbHMYASADKAsyGS5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhMK",
+            "C3RvdGFsX2NvdW50GAMgASgFIiMKD0dldE1vZGVsUmVxdWVzdBIQCghtb2Rl",
+            "bF9pZBgBIAEoCSI8ChBHZXRNb2RlbFJlc3BvbnNlEigKBW1vZGVsGAEgASgL",
+            "MhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsIh8KD01vZGVsUGF0aFNvdXJj",
+            "ZRIMCgRwYXRoGAEgASgJIi4KDU1vZGVsQmxvYkZpbGUSDAoEcGF0aBgBIAEo",
+            "CRIPCgdibG9iX2lkGAIgASgJIkMKD01vZGVsQmxvYlNvdXJjZRIwCgVmaWxl",
+            "cxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJsb2JGaWxlIuQC",
+            "ChRSZWdpc3Rlck1vZGVsUmVxdWVzdBIQCghtb2RlbF9pZBgBIAEoCRIUCgxk",
+            "aXNwbGF5X25hbWUYAiABKAkSOgoLcGF0aF9zb3VyY2UYAyABKAsyIy5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTW9kZWxQYXRoU291cmNlSAASOgoLYmxvYl9zb3Vy",
+            "Y2UYBCABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCbG9iU291cmNl",
+            "SAASKwoEa2luZBgFIAEoDjIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEtp",
+            "bmQSDgoGZmFtaWx5GAYgASgJEioKBmxhYmVscxgHIAMoCzIaLmRldmljZW9w",
+            "cy5jb21tb24udjEuTGFiZWwSDgoGc2hhMjU2GAggASgJEhUKDXZhbGlkYXRl",
+            "X29ubHkYCSABKAgSEgoKcmVxdWVzdF9pZBgKIAEoCUIICgZzb3VyY2UiiAEK",
+            "FVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEoCzIZLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5X2tub3duGAMgASgI",
+            "IqsBChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSGQoM",
+            "ZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xhYmVscxgDIAMoCzIa",
+            "LmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVtb3ZlX2xhYmVsX2tl",
+            "eXMYBCADKAkSDAoEZXRhZxgFIAEoCUIPCg1fZGlzcGxheV9uYW1lIj8KE1Vw",
+            "ZGF0ZU1vZGVsUmVzcG9uc2USKAoFbW9kZWwYASABKAsyGS5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuTW9kZWwiNAoSRm9yZ2V0TW9kZWxSZXF1ZXN0EhAKCG1vZGVs",
+            "X2lkGAEgASgJEgwKBGV0YWcYAiABKAkiMAoTRm9yZ2V0TW9kZWxSZXNwb25z",
+            "ZRIZChFyZWxlYXNlZF9ibG9iX2lkcxgBIAMoCSKeAQoRU2Nhbk1vZGVsc1Jl",
+            "cXVlc3QSMQoKbW9kZWxfc2NhbhgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52",
+            "MS5Nb2RlbFNjYW4SMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21t",
+            "b24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0",
+            "X2lkGAQgASgJIoMBChJTY2FuTW9kZWxzUmVzcG9uc2USLAoFZXZlbnQYASAB",
+            "KAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjUKBnJlcG9ydBgH",
+            "IAEoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIAEII",
+            "CgZvdXRwdXQirAEKE0luc3BlY3RNb2RlbFJlcXVlc3QSEgoIbW9kZWxfaWQY",
+            "ASABKAlIABI6CgtwYXRoX3NvdXJjZRgCIAEoCzIjLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5Nb2RlbFBhdGhTb3VyY2VIABI6CgtibG9iX3NvdXJjZRgDIAEoCzIj",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJsb2JTb3VyY2VIAEIJCgdzdWJq",
+            "ZWN0Ir0BChRJbnNwZWN0TW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEoCzIZ",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBI3CghldmlkZW5jZRgCIAMoCzIl",
+            "LmRldmljZW9wcy5tb2RlbC52MS5EZXRlY3Rpb25FdmlkZW5jZRIuCghmaW5k",
+            "aW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxISCgpy",
+            "ZWdpc3RlcmVkGAQgASgIIq0BChRWYWxpZGF0ZU1vZGVsUmVxdWVzdBI9ChBt",
+            "b2RlbF92YWxpZGF0aW9uGAEgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1v",
+            "ZGVsVmFsaWRhdGlvbhIwCgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVl",
+            "c3RfaWQYBCABKAkijAEKFVZhbGlkYXRlTW9kZWxSZXNwb25zZRIsCgVldmVu",
+            "dBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSOwoGcmVw",
+            "b3J0GAggASgLMikuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsVmFsaWRhdGlv",
+            "blJlcG9ydEgAQggKBm91dHB1dCKMAgoURXN0aW1hdGVNb2RlbFJlcXVlc3QS",
+            "MQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bExvYWQSNAoHZGV2aWNlcxgCIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEu",
+            "RGV2aWNlU2VsZWN0b3ISNQoIZmFsbGJhY2sYAyABKAsyIy5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkZhbGxiYWNrUG9saWN5EiwKBHNpemUYBCABKAsyHi5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIXCgpiYXRjaF9zaXplGAUgASgF",
+            "SACIAQFCDQoLX2JhdGNoX3NpemUiTQoVRXN0aW1hdGVNb2RlbFJlc3BvbnNl",
+            "EjQKCWVzdGltYXRlcxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bEVzdGltYXRlIp0BChBMb2FkTW9kZWxSZXF1ZXN0EjEKCm1vZGVsX2xvYWQY",
+            "ASABKAsyHS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxMb2FkEjAKB29wdGlv",
+            "bnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoI",
+            "ZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKEAQoRTG9hZE1v",
+            "ZGVsUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9u",
+            "LnYxLkpvYkV2ZW50EjcKDGxvYWRlZF9tb2RlbBgGIAEoCzIfLmRldmljZW9w",
+            "cy5tb2RlbC52MS5Mb2FkZWRNb2RlbEgAQggKBm91dHB1dCISChBFdmVyeUxv",
+            "YWRlZE1vZGVsIoICChJVbmxvYWRNb2RlbFJlcXVlc3QSGQoPbG9hZGVkX21v",
+            "ZGVsX2lkGAEgASgJSAASEgoIbW9kZWxfaWQYAiABKAlIABITCglkZXZpY2Vf",
+            "aWQYAyABKAlIABIzCgNhbGwYBCABKAsyJC5kZXZpY2VvcHMubW9kZWwudjEu",
+            "RXZlcnlMb2FkZWRNb2RlbEgAEjAKDWRyYWluX3RpbWVvdXQYBSABKAsyGS5n",
+            "b29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFZm9yY2UYBiABKAgSFAoMa2Vl",
+            "cF9vbl9ob3N0GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAlCCAoGdGFyZ2V0",
+            "IvoBChNVbmxvYWRNb2RlbFJlc3BvbnNlEhgKEGxvYWRlZF9tb2RlbF9pZHMY",
+            "ASADKAkSHwoSZnJlZWRfZGV2aWNlX2J5dGVzGAIgASgDSACIAQESHQoQZnJl",
+            "ZWRfaG9zdF9ieXRlcxgDIAEoA0gBiAEBEhUKDWVuZGVkX2pvYl9pZHMYBCAD",
+            "KAkSGQoRcmVsZWFzZWRfYmxvYl9pZHMYBSADKAkSKwoIZHVyYXRpb24YBiAB",
+            "KAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CFQoTX2ZyZWVkX2Rldmlj",
+            "ZV9ieXRlc0ITChFfZnJlZWRfaG9zdF9ieXRlcyKkAQoRTG9hZGVkTW9kZWxG",
+            "aWx0ZXISEgoKZGV2aWNlX2lkcxgBIAMoCRIRCgltb2RlbF9pZHMYAiADKAkS",
+            "NAoGc3RhdGVzGAMgAygOMiQuZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1v",
+            "ZGVsU3RhdGUSEwoGcGlubmVkGAQgASgISACIAQESEgoKc2Vzc2lvbl9pZBgF",
+            "IAEoCUIJCgdfcGlubmVkIlAKF0xpc3RMb2FkZWRNb2RlbHNSZXF1ZXN0EjUK",
+            "BmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2Rl",
+            "bEZpbHRlciJSChhMaXN0TG9hZGVkTW9kZWxzUmVzcG9uc2USNgoNbG9hZGVk",
+            "X21vZGVscxgBIAMoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2Rl",
+            "bCIwChVHZXRMb2FkZWRNb2RlbFJlcXVlc3QSFwoPbG9hZGVkX21vZGVsX2lk",
+            "GAEgASgJIk8KFkdldExvYWRlZE1vZGVsUmVzcG9uc2USNQoMbG9hZGVkX21v",
+            "ZGVsGAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsIlEK",
+            "GFdhdGNoTG9hZGVkTW9kZWxzUmVxdWVzdBI1CgZmaWx0ZXIYASABKAsyJS5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxGaWx0ZXIiqQEKGVdhdGNo",
+            "TG9hZGVkTW9kZWxzUmVzcG9uc2USNQoMbG9hZGVkX21vZGVsGAEgASgLMh8u",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsEg8KB2luX3N5bmMYAiAB",
+            "KAgSLgoKZXZlbnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1l",
+            "c3RhbXASFAoMY2F1c2Vfam9iX2lkGAQgASgJIpABChhVcGRhdGVMb2FkZWRN",
+            "b2RlbFJlcXVlc3QSFwoPbG9hZGVkX21vZGVsX2lkGAEgASgJEhMKBnBpbm5l",
+            "ZBgCIAEoCEgAiAEBEi0KCmtlZXBfYWxpdmUYAyABKAsyGS5nb29nbGUucHJv",
+            "dG9idWYuRHVyYXRpb24SDAoEZXRhZxgEIAEoCUIJCgdfcGlubmVkIlIKGVVw",
+            "ZGF0ZUxvYWRlZE1vZGVsUmVzcG9uc2USNQoMbG9hZGVkX21vZGVsGAEgASgL",
+            "Mh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsInwKGlJlY29uY2ls",
+            "ZU1vZGVsQ2FjaGVSZXF1ZXN0EjQKB2VudHJpZXMYASADKAsyIy5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTW9kZWxDYWNoZUVudHJ5EhgKEGNhY2hlX2dlbmVyYXRp",
+            "b24YAiABKAMSDgoGcmVwYWlyGAMgASgIItwBChtSZWNvbmNpbGVNb2RlbENh",
+            "Y2hlUmVzcG9uc2USOgoKbWlzbWF0Y2hlcxgBIAMoCzImLmRldmljZW9wcy5t",
+            "b2RlbC52MS5Nb2RlbENhY2hlTWlzbWF0Y2gSFwoPYmxvYl9pZHNfaW5fdXNl",
+            "GAIgAygJEhoKEnByZWZldGNoX21vZGVsX2lkcxgDIAMoCRIdChBjb25zaXN0",
+            "ZW50X3JhdGlvGAQgASgBSACIAQESGAoQY2FjaGVfZ2VuZXJhdGlvbhgFIAEo",
+            "A0ITChFfY29uc2lzdGVudF9yYXRpbyK7AQoMUHJlZmV0Y2hIaW50EhAKCG1v",
+            "ZGVsX2lkGAEgASgJEioKB25lZWRfaW4YAiABKAsyGS5nb29nbGUucHJvdG9i",
+            "dWYuRHVyYXRpb24SNAoHZGV2aWNlcxgDIAEoCzIjLmRldmljZW9wcy5jb21t",
+            "b24udjEuRGV2aWNlU2VsZWN0b3ISNwoKY29tcG9uZW50cxgEIAMoCzIjLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5Db21wb25lbnRTb3VyY2UicAoVUHJlZmV0Y2hN",
+            "b2RlbHNSZXF1ZXN0Ei8KBWhpbnRzGAEgAygLMiAuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLlByZWZldGNoSGludBISCgpzZXNzaW9uX2lkGAIgASgJEhIKCnJlcXVl",
+            "c3RfaWQYAyABKAkifQoWUHJlZmV0Y2hNb2RlbHNSZXNwb25zZRIaChJhY2Nl",
+            "cHRlZF9tb2RlbF9pZHMYASADKAkSFwoPcmVhZHlfbW9kZWxfaWRzGAIgAygJ",
+            "Ei4KCGZpbmRpbmdzGAMgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5k",
+            "aW5nIqwBChNDb252ZXJ0TW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX2NvbnZlcnNp",
+            "b24YASABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9u",
             "EjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9w",
-            "dGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKE",
-            "AQoRTG9hZE1vZGVsUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkpvYkV2ZW50EjcKDGxvYWRlZF9tb2RlbBgGIAEoCzIf",
-            "LmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbEgAQggKBm91dHB1dCIS",
-            "ChBFdmVyeUxvYWRlZE1vZGVsIoICChJVbmxvYWRNb2RlbFJlcXVlc3QSGQoP",
-            "bG9hZGVkX21vZGVsX2lkGAEgASgJSAASEgoIbW9kZWxfaWQYAiABKAlIABIT",
-            "CglkZXZpY2VfaWQYAyABKAlIABIzCgNhbGwYBCABKAsyJC5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuRXZlcnlMb2FkZWRNb2RlbEgAEjAKDWRyYWluX3RpbWVvdXQY",
-            "BSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFZm9yY2UYBiAB",
-            "KAgSFAoMa2VlcF9vbl9ob3N0GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAlC",
-            "CAoGdGFyZ2V0IvoBChNVbmxvYWRNb2RlbFJlc3BvbnNlEhgKEGxvYWRlZF9t",
-            "b2RlbF9pZHMYASADKAkSHwoSZnJlZWRfZGV2aWNlX2J5dGVzGAIgASgDSACI",
-            "AQESHQoQZnJlZWRfaG9zdF9ieXRlcxgDIAEoA0gBiAEBEhUKDWVuZGVkX2pv",
-            "Yl9pZHMYBCADKAkSGQoRcmVsZWFzZWRfYmxvYl9pZHMYBSADKAkSKwoIZHVy",
-            "YXRpb24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CFQoTX2Zy",
-            "ZWVkX2RldmljZV9ieXRlc0ITChFfZnJlZWRfaG9zdF9ieXRlcyKkAQoRTG9h",
-            "ZGVkTW9kZWxGaWx0ZXISEgoKZGV2aWNlX2lkcxgBIAMoCRIRCgltb2RlbF9p",
-            "ZHMYAiADKAkSNAoGc3RhdGVzGAMgAygOMiQuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LkxvYWRlZE1vZGVsU3RhdGUSEwoGcGlubmVkGAQgASgISACIAQESEgoKc2Vz",
-            "c2lvbl9pZBgFIAEoCUIJCgdfcGlubmVkIlAKF0xpc3RMb2FkZWRNb2RlbHNS",
-            "ZXF1ZXN0EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5M",
-            "b2FkZWRNb2RlbEZpbHRlciJSChhMaXN0TG9hZGVkTW9kZWxzUmVzcG9uc2US",
-            "NgoNbG9hZGVkX21vZGVscxgBIAMoCzIfLmRldmljZW9wcy5tb2RlbC52MS5M",
-            "b2FkZWRNb2RlbCIwChVHZXRMb2FkZWRNb2RlbFJlcXVlc3QSFwoPbG9hZGVk",
-            "X21vZGVsX2lkGAEgASgJIk8KFkdldExvYWRlZE1vZGVsUmVzcG9uc2USNQoM",
-            "bG9hZGVkX21vZGVsGAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRl",
-            "ZE1vZGVsIlEKGFdhdGNoTG9hZGVkTW9kZWxzUmVxdWVzdBI1CgZmaWx0ZXIY",
-            "ASABKAsyJS5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxGaWx0ZXIi",
-            "qQEKGVdhdGNoTG9hZGVkTW9kZWxzUmVzcG9uc2USNQoMbG9hZGVkX21vZGVs",
-            "GAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsEg8KB2lu",
-            "X3N5bmMYAiABKAgSLgoKZXZlbnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90",
-            "b2J1Zi5UaW1lc3RhbXASFAoMY2F1c2Vfam9iX2lkGAQgASgJIpABChhVcGRh",
-            "dGVMb2FkZWRNb2RlbFJlcXVlc3QSFwoPbG9hZGVkX21vZGVsX2lkGAEgASgJ",
-            "EhMKBnBpbm5lZBgCIAEoCEgAiAEBEi0KCmtlZXBfYWxpdmUYAyABKAsyGS5n",
-            "b29nbGUucHJvdG9idWYuRHVyYXRpb24SDAoEZXRhZxgEIAEoCUIJCgdfcGlu",
-            "bmVkIlIKGVVwZGF0ZUxvYWRlZE1vZGVsUmVzcG9uc2USNQoMbG9hZGVkX21v",
-            "ZGVsGAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsInwK",
-            "GlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0EjQKB2VudHJpZXMYASADKAsy",
-            "Iy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDYWNoZUVudHJ5EhgKEGNhY2hl",
-            "X2dlbmVyYXRpb24YAiABKAMSDgoGcmVwYWlyGAMgASgIItwBChtSZWNvbmNp",
-            "bGVNb2RlbENhY2hlUmVzcG9uc2USOgoKbWlzbWF0Y2hlcxgBIAMoCzImLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbENhY2hlTWlzbWF0Y2gSFwoPYmxvYl9p",
-            "ZHNfaW5fdXNlGAIgAygJEhoKEnByZWZldGNoX21vZGVsX2lkcxgDIAMoCRId",
-            "ChBjb25zaXN0ZW50X3JhdGlvGAQgASgBSACIAQESGAoQY2FjaGVfZ2VuZXJh",
-            "dGlvbhgFIAEoA0ITChFfY29uc2lzdGVudF9yYXRpbyKsAQoTQ29udmVydE1v",
-            "ZGVsUmVxdWVzdBI9ChBtb2RlbF9jb252ZXJzaW9uGAEgASgLMiMuZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLk1vZGVsQ29udmVyc2lvbhIwCgdvcHRpb25zGAIgASgL",
-            "Mh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVk",
-            "GAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiiwEKFENvbnZlcnRNb2RlbFJl",
-            "c3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5K",
-            "b2JFdmVudBI7CgZyZXBvcnQYCSABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEu",
-            "TW9kZWxDb252ZXJzaW9uUmVwb3J0SABCCAoGb3V0cHV0IqwBChVCZW5jaG1h",
-            "cmtNb2RlbFJlcXVlc3QSOwoPbW9kZWxfYmVuY2htYXJrGAEgASgLMiIuZGV2",
-            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrEjAKB29wdGlvbnMYAiAB",
-            "KAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNo",
-            "ZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoWQmVuY2htYXJrTW9k",
-            "ZWxSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24u",
-            "djEuSm9iRXZlbnQSOgoGcmVwb3J0GAogASgLMiguZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SABCCAoGb3V0cHV0KpkBCgpNb2Rl",
-            "bE9yZGVyEhsKF01PREVMX09SREVSX1VOU1BFQ0lGSUVEEAASHAoYTU9ERUxf",
-            "T1JERVJfRElTUExBWV9OQU1FEAESFAoQTU9ERUxfT1JERVJfU0laRRACEhsK",
-            "F01PREVMX09SREVSX1VQREFURV9USU1FEAMSHQoZTU9ERUxfT1JERVJfTEFT",
-            "VF9VU0VfVElNRRAEMqYPCgxNb2RlbFNlcnZpY2USYQoKTGlzdE1vZGVscxIl",
-            "LmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVxdWVzdBomLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBMjzGAESWwoIR2V0",
-            "TW9kZWwSIy5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9kZWxSZXF1ZXN0GiQu",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLkdldE1vZGVsUmVzcG9uc2UiBMjzGAESagoN",
-            "UmVnaXN0ZXJNb2RlbBIoLmRldmljZW9wcy5tb2RlbC52MS5SZWdpc3Rlck1v",
-            "ZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52MS5SZWdpc3Rlck1vZGVs",
-            "UmVzcG9uc2UiBMjzGAMSZAoLVXBkYXRlTW9kZWwSJi5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuVXBkYXRlTW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LlVwZGF0ZU1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLRm9yZ2V0TW9kZWwSJi5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXF1ZXN0GicuZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLkZvcmdldE1vZGVsUmVzcG9uc2UiBMjzGAMSYwoKU2Nh",
-            "bk1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxzUmVxdWVz",
-            "dBomLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxzUmVzcG9uc2UiBMjz",
-            "GAMwARJnCgxJbnNwZWN0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuSW5z",
-            "cGVjdE1vZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5JbnNwZWN0",
-            "TW9kZWxSZXNwb25zZSIEyPMYARJsCg1WYWxpZGF0ZU1vZGVsEiguZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXF1ZXN0GikuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXNwb25zZSIEyPMYAzABEmoKDUVz",
-            "dGltYXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEuRXN0aW1hdGVNb2Rl",
-            "bFJlcXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuRXN0aW1hdGVNb2RlbFJl",
-            "c3BvbnNlIgTI8xgBEmAKCUxvYWRNb2RlbBIkLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Mb2FkTW9kZWxSZXF1ZXN0GiUuZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRN",
-            "b2RlbFJlc3BvbnNlIgTI8xgDMAESZAoLVW5sb2FkTW9kZWwSJi5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLlVubG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMScwoQTGlzdExvYWRl",
-            "ZE1vZGVscxIrLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TG9hZGVkTW9kZWxz",
-            "UmVxdWVzdBosLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TG9hZGVkTW9kZWxz",
-            "UmVzcG9uc2UiBMjzGAESbQoOR2V0TG9hZGVkTW9kZWwSKS5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXF1ZXN0GiouZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLkdldExvYWRlZE1vZGVsUmVzcG9uc2UiBMjzGAESeAoRV2F0Y2hM",
-            "b2FkZWRNb2RlbHMSLC5kZXZpY2VvcHMubW9kZWwudjEuV2F0Y2hMb2FkZWRN",
-            "b2RlbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1vZGVsLnYxLldhdGNoTG9hZGVk",
-            "TW9kZWxzUmVzcG9uc2UiBMjzGAEwARJ2ChFVcGRhdGVMb2FkZWRNb2RlbBIs",
-            "LmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVMb2FkZWRNb2RlbFJlcXVlc3Qa",
-            "LS5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTG9hZGVkTW9kZWxSZXNwb25z",
-            "ZSIEyPMYAxJ8ChNSZWNvbmNpbGVNb2RlbENhY2hlEi4uZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0Gi8uZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXNwb25zZSIEyPMYAxJp",
-            "CgxDb252ZXJ0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1v",
-            "ZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxS",
-            "ZXNwb25zZSIEyPMYAzABEm8KDkJlbmNobWFya01vZGVsEikuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLkJlbmNobWFya01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5t",
-            "b2RlbC52MS5CZW5jaG1hcmtNb2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRl",
-            "dmljZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
+            "dGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKL",
+            "AQoUQ29udmVydE1vZGVsUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjsKBnJlcG9ydBgJIAEoCzIpLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNpb25SZXBvcnRIAEIICgZv",
+            "dXRwdXQirAEKFUJlbmNobWFya01vZGVsUmVxdWVzdBI7Cg9tb2RlbF9iZW5j",
+            "aG1hcmsYASABKAsyIi5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCZW5jaG1h",
+            "cmsSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9i",
+            "T3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJ",
+            "IowBChZCZW5jaG1hcmtNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0u",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBI6CgZyZXBvcnQYCiABKAsy",
+            "KC5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCZW5jaG1hcmtSZXBvcnRIAEII",
+            "CgZvdXRwdXQqmQEKCk1vZGVsT3JkZXISGwoXTU9ERUxfT1JERVJfVU5TUEVD",
+            "SUZJRUQQABIcChhNT0RFTF9PUkRFUl9ESVNQTEFZX05BTUUQARIUChBNT0RF",
+            "TF9PUkRFUl9TSVpFEAISGwoXTU9ERUxfT1JERVJfVVBEQVRFX1RJTUUQAxId",
+            "ChlNT0RFTF9PUkRFUl9MQVNUX1VTRV9USU1FEAQylRAKDE1vZGVsU2Vydmlj",
+            "ZRJhCgpMaXN0TW9kZWxzEiUuZGV2aWNlb3BzLm1vZGVsLnYxLkxpc3RNb2Rl",
+            "bHNSZXF1ZXN0GiYuZGV2aWNlb3BzLm1vZGVsLnYxLkxpc3RNb2RlbHNSZXNw",
+            "b25zZSIEyPMYARJbCghHZXRNb2RlbBIjLmRldmljZW9wcy5tb2RlbC52MS5H",
+            "ZXRNb2RlbFJlcXVlc3QaJC5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9kZWxS",
+            "ZXNwb25zZSIEyPMYARJqCg1SZWdpc3Rlck1vZGVsEiguZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLlJlZ2lzdGVyTW9kZWxSZXF1ZXN0GikuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLlJlZ2lzdGVyTW9kZWxSZXNwb25zZSIEyPMYAxJkCgtVcGRhdGVNb2Rl",
+            "bBImLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVNb2RlbFJlcXVlc3QaJy5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXNwb25zZSIEyPMYAxJk",
+            "CgtGb3JnZXRNb2RlbBImLmRldmljZW9wcy5tb2RlbC52MS5Gb3JnZXRNb2Rl",
+            "bFJlcXVlc3QaJy5kZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXNw",
+            "b25zZSIEyPMYAxJjCgpTY2FuTW9kZWxzEiUuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "LlNjYW5Nb2RlbHNSZXF1ZXN0GiYuZGV2aWNlb3BzLm1vZGVsLnYxLlNjYW5N",
+            "b2RlbHNSZXNwb25zZSIEyPMYAzABEmcKDEluc3BlY3RNb2RlbBInLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5JbnNwZWN0TW9kZWxSZXF1ZXN0GiguZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLkluc3BlY3RNb2RlbFJlc3BvbnNlIgTI8xgBEmwKDVZhbGlk",
+            "YXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEuVmFsaWRhdGVNb2RlbFJl",
+            "cXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuVmFsaWRhdGVNb2RlbFJlc3Bv",
+            "bnNlIgTI8xgDMAESagoNRXN0aW1hdGVNb2RlbBIoLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5Fc3RpbWF0ZU1vZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52",
+            "MS5Fc3RpbWF0ZU1vZGVsUmVzcG9uc2UiBMjzGAESYAoJTG9hZE1vZGVsEiQu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRNb2RlbFJlcXVlc3QaJS5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMwARJkCgtVbmxv",
+            "YWRNb2RlbBImLmRldmljZW9wcy5tb2RlbC52MS5VbmxvYWRNb2RlbFJlcXVl",
+            "c3QaJy5kZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXNwb25zZSIE",
+            "yPMYAxJzChBMaXN0TG9hZGVkTW9kZWxzEisuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "Lkxpc3RMb2FkZWRNb2RlbHNSZXF1ZXN0GiwuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "Lkxpc3RMb2FkZWRNb2RlbHNSZXNwb25zZSIEyPMYARJtCg5HZXRMb2FkZWRN",
+            "b2RlbBIpLmRldmljZW9wcy5tb2RlbC52MS5HZXRMb2FkZWRNb2RlbFJlcXVl",
+            "c3QaKi5kZXZpY2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXNwb25z",
+            "ZSIEyPMYARJ4ChFXYXRjaExvYWRlZE1vZGVscxIsLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5XYXRjaExvYWRlZE1vZGVsc1JlcXVlc3QaLS5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuV2F0Y2hMb2FkZWRNb2RlbHNSZXNwb25zZSIEyPMYATABEnYKEVVw",
+            "ZGF0ZUxvYWRlZE1vZGVsEiwuZGV2aWNlb3BzLm1vZGVsLnYxLlVwZGF0ZUxv",
+            "YWRlZE1vZGVsUmVxdWVzdBotLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVM",
+            "b2FkZWRNb2RlbFJlc3BvbnNlIgTI8xgDEnwKE1JlY29uY2lsZU1vZGVsQ2Fj",
+            "aGUSLi5kZXZpY2VvcHMubW9kZWwudjEuUmVjb25jaWxlTW9kZWxDYWNoZVJl",
+            "cXVlc3QaLy5kZXZpY2VvcHMubW9kZWwudjEuUmVjb25jaWxlTW9kZWxDYWNo",
+            "ZVJlc3BvbnNlIgTI8xgDEm0KDlByZWZldGNoTW9kZWxzEikuZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLlByZWZldGNoTW9kZWxzUmVxdWVzdBoqLmRldmljZW9wcy5t",
+            "b2RlbC52MS5QcmVmZXRjaE1vZGVsc1Jlc3BvbnNlIgTI8xgCEmkKDENvbnZl",
+            "cnRNb2RlbBInLmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxSZXF1",
+            "ZXN0GiguZGV2aWNlb3BzLm1vZGVsLnYxLkNvbnZlcnRNb2RlbFJlc3BvbnNl",
+            "IgTI8xgDMAESbwoOQmVuY2htYXJrTW9kZWwSKS5kZXZpY2VvcHMubW9kZWwu",
+            "djEuQmVuY2htYXJrTW9kZWxSZXF1ZXN0GiouZGV2aWNlb3BzLm1vZGVsLnYx",
+            "LkJlbmNobWFya01vZGVsUmVzcG9uc2UiBMjzGAMwAUIZqgIWRGV2aWNlT3Bz",
+            "LkFwaS5Nb2RlbC5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelCacheReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelEstimateReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelCacheReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelEstimateReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelOrder), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelFilter), global::DeviceOps.Api.Model.V1.ModelFilter.Parser, new[]{ "Text", "Kinds", "Families", "States", "Labels", "Tasks", "CompatibleFamily", "Loaded", "LoadedOnDeviceIds", "MinSizeBytes", "MaxSizeBytes", "Sha256" }, new[]{ "Loaded", "MinSizeBytes", "MaxSizeBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ListModelsRequest), global::DeviceOps.Api.Model.V1.ListModelsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter", "Order" }, null, null, null, null),
@@ -254,6 +267,9 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse), global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse.Parser, new[]{ "LoadedModel" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest), global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest.Parser, new[]{ "Entries", "CacheGeneration", "Repair" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse), global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse.Parser, new[]{ "Mismatches", "BlobIdsInUse", "PrefetchModelIds", "ConsistentRatio", "CacheGeneration" }, new[]{ "ConsistentRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.PrefetchHint), global::DeviceOps.Api.Model.V1.PrefetchHint.Parser, new[]{ "ModelId", "NeedIn", "Devices", "Components" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.PrefetchModelsRequest), global::DeviceOps.Api.Model.V1.PrefetchModelsRequest.Parser, new[]{ "Hints", "SessionId", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.PrefetchModelsResponse), global::DeviceOps.Api.Model.V1.PrefetchModelsResponse.Parser, new[]{ "AcceptedModelIds", "ReadyModelIds", "Findings" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ConvertModelRequest), global::DeviceOps.Api.Model.V1.ConvertModelRequest.Parser, new[]{ "ModelConversion", "Options", "Detached", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ConvertModelResponse), global::DeviceOps.Api.Model.V1.ConvertModelResponse.Parser, new[]{ "Event", "Report" }, new[]{ "Output" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.BenchmarkModelRequest), global::DeviceOps.Api.Model.V1.BenchmarkModelRequest.Parser, new[]{ "ModelBenchmark", "Options", "Detached", "RequestId" }, null, null, null, null),
@@ -11759,6 +11775,861 @@ namespace DeviceOps.Api.Model.V1 {
   }
 
   /// <summary>
+  /// A model that will be needed soon.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class PrefetchHint : pb::IMessage<PrefetchHint>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<PrefetchHint> _parser = new pb::MessageParser<PrefetchHint>(() => new PrefetchHint());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<PrefetchHint> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[38]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchHint() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchHint(PrefetchHint other) : this() {
+      modelId_ = other.modelId_;
+      needIn_ = other.needIn_ != null ? other.needIn_.Clone() : null;
+      devices_ = other.devices_ != null ? other.devices_.Clone() : null;
+      components_ = other.components_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchHint Clone() {
+      return new PrefetchHint(this);
+    }
+
+    /// <summary>Field number for the "model_id" field.</summary>
+    public const int ModelIdFieldNumber = 1;
+    private string modelId_ = "";
+    /// <summary>
+    /// The model. Must not be empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ModelId {
+      get { return modelId_; }
+      set {
+        modelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "need_in" field.</summary>
+    public const int NeedInFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Duration needIn_;
+    /// <summary>
+    /// When it will be needed, from now, 0 s..24 h. Absent: as soon as possible.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration NeedIn {
+      get { return needIn_; }
+      set {
+        needIn_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "devices" field.</summary>
+    public const int DevicesFieldNumber = 3;
+    private global::DeviceOps.Api.Common.V1.DeviceSelector devices_;
+    /// <summary>
+    /// Where it will run. Absent: anywhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.DeviceSelector Devices {
+      get { return devices_; }
+      set {
+        devices_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "components" field.</summary>
+    public const int ComponentsFieldNumber = 4;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Model.V1.ComponentSource> _repeated_components_codec
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Model.V1.ComponentSource.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> components_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource>();
+    /// <summary>
+    /// Components that are other than the model's own, as in a load, at most 16.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> Components {
+      get { return components_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as PrefetchHint);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(PrefetchHint other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ModelId != other.ModelId) return false;
+      if (!object.Equals(NeedIn, other.NeedIn)) return false;
+      if (!object.Equals(Devices, other.Devices)) return false;
+      if(!components_.Equals(other.components_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
+      if (needIn_ != null) hash ^= NeedIn.GetHashCode();
+      if (devices_ != null) hash ^= Devices.GetHashCode();
+      hash ^= components_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ModelId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ModelId);
+      }
+      if (needIn_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(NeedIn);
+      }
+      if (devices_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Devices);
+      }
+      components_.WriteTo(output, _repeated_components_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ModelId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ModelId);
+      }
+      if (needIn_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(NeedIn);
+      }
+      if (devices_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Devices);
+      }
+      components_.WriteTo(ref output, _repeated_components_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ModelId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
+      }
+      if (needIn_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(NeedIn);
+      }
+      if (devices_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Devices);
+      }
+      size += components_.CalculateSize(_repeated_components_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(PrefetchHint other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ModelId.Length != 0) {
+        ModelId = other.ModelId;
+      }
+      if (other.needIn_ != null) {
+        if (needIn_ == null) {
+          NeedIn = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        NeedIn.MergeFrom(other.NeedIn);
+      }
+      if (other.devices_ != null) {
+        if (devices_ == null) {
+          Devices = new global::DeviceOps.Api.Common.V1.DeviceSelector();
+        }
+        Devices.MergeFrom(other.Devices);
+      }
+      components_.Add(other.components_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ModelId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (needIn_ == null) {
+              NeedIn = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(NeedIn);
+            break;
+          }
+          case 26: {
+            if (devices_ == null) {
+              Devices = new global::DeviceOps.Api.Common.V1.DeviceSelector();
+            }
+            input.ReadMessage(Devices);
+            break;
+          }
+          case 34: {
+            components_.AddEntriesFrom(input, _repeated_components_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ModelId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (needIn_ == null) {
+              NeedIn = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(NeedIn);
+            break;
+          }
+          case 26: {
+            if (devices_ == null) {
+              Devices = new global::DeviceOps.Api.Common.V1.DeviceSelector();
+            }
+            input.ReadMessage(Devices);
+            break;
+          }
+          case 34: {
+            components_.AddEntriesFrom(ref input, _repeated_components_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Tells what will be needed.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class PrefetchModelsRequest : pb::IMessage<PrefetchModelsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<PrefetchModelsRequest> _parser = new pb::MessageParser<PrefetchModelsRequest>(() => new PrefetchModelsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<PrefetchModelsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[39]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchModelsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchModelsRequest(PrefetchModelsRequest other) : this() {
+      hints_ = other.hints_.Clone();
+      sessionId_ = other.sessionId_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchModelsRequest Clone() {
+      return new PrefetchModelsRequest(this);
+    }
+
+    /// <summary>Field number for the "hints" field.</summary>
+    public const int HintsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Model.V1.PrefetchHint> _repeated_hints_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Model.V1.PrefetchHint.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.PrefetchHint> hints_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.PrefetchHint>();
+    /// <summary>
+    /// The models, the one needed first first, at most 32. Empty: takes earlier hints back.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Model.V1.PrefetchHint> Hints {
+      get { return hints_; }
+    }
+
+    /// <summary>Field number for the "session_id" field.</summary>
+    public const int SessionIdFieldNumber = 2;
+    private string sessionId_ = "";
+    /// <summary>
+    /// The session that they belong to. Empty: none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SessionId {
+      get { return sessionId_; }
+      set {
+        sessionId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 3;
+    private string requestId_ = "";
+    /// <summary>
+    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same answer. Empty: every call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as PrefetchModelsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(PrefetchModelsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!hints_.Equals(other.hints_)) return false;
+      if (SessionId != other.SessionId) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= hints_.GetHashCode();
+      if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      hints_.WriteTo(output, _repeated_hints_codec);
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(SessionId);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      hints_.WriteTo(ref output, _repeated_hints_codec);
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(SessionId);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += hints_.CalculateSize(_repeated_hints_codec);
+      if (SessionId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(PrefetchModelsRequest other) {
+      if (other == null) {
+        return;
+      }
+      hints_.Add(other.hints_);
+      if (other.SessionId.Length != 0) {
+        SessionId = other.SessionId;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            hints_.AddEntriesFrom(input, _repeated_hints_codec);
+            break;
+          }
+          case 18: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            hints_.AddEntriesFrom(ref input, _repeated_hints_codec);
+            break;
+          }
+          case 18: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What became of the hints.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class PrefetchModelsResponse : pb::IMessage<PrefetchModelsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<PrefetchModelsResponse> _parser = new pb::MessageParser<PrefetchModelsResponse>(() => new PrefetchModelsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<PrefetchModelsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[40]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchModelsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchModelsResponse(PrefetchModelsResponse other) : this() {
+      acceptedModelIds_ = other.acceptedModelIds_.Clone();
+      readyModelIds_ = other.readyModelIds_.Clone();
+      findings_ = other.findings_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PrefetchModelsResponse Clone() {
+      return new PrefetchModelsResponse(this);
+    }
+
+    /// <summary>Field number for the "accepted_model_ids" field.</summary>
+    public const int AcceptedModelIdsFieldNumber = 1;
+    private static readonly pb::FieldCodec<string> _repeated_acceptedModelIds_codec
+        = pb::FieldCodec.ForString(10);
+    private readonly pbc::RepeatedField<string> acceptedModelIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Models that are being read ahead, or will be.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> AcceptedModelIds {
+      get { return acceptedModelIds_; }
+    }
+
+    /// <summary>Field number for the "ready_model_ids" field.</summary>
+    public const int ReadyModelIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_readyModelIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> readyModelIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Models that are loaded where they will be needed.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> ReadyModelIds {
+      get { return readyModelIds_; }
+    }
+
+    /// <summary>Field number for the "findings" field.</summary>
+    public const int FindingsFieldNumber = 3;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Finding> _repeated_findings_codec
+        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Common.V1.Finding.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> findings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
+    /// <summary>
+    /// Why the others are not read ahead. At most 32.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> Findings {
+      get { return findings_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as PrefetchModelsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(PrefetchModelsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!acceptedModelIds_.Equals(other.acceptedModelIds_)) return false;
+      if(!readyModelIds_.Equals(other.readyModelIds_)) return false;
+      if(!findings_.Equals(other.findings_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= acceptedModelIds_.GetHashCode();
+      hash ^= readyModelIds_.GetHashCode();
+      hash ^= findings_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      acceptedModelIds_.WriteTo(output, _repeated_acceptedModelIds_codec);
+      readyModelIds_.WriteTo(output, _repeated_readyModelIds_codec);
+      findings_.WriteTo(output, _repeated_findings_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      acceptedModelIds_.WriteTo(ref output, _repeated_acceptedModelIds_codec);
+      readyModelIds_.WriteTo(ref output, _repeated_readyModelIds_codec);
+      findings_.WriteTo(ref output, _repeated_findings_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += acceptedModelIds_.CalculateSize(_repeated_acceptedModelIds_codec);
+      size += readyModelIds_.CalculateSize(_repeated_readyModelIds_codec);
+      size += findings_.CalculateSize(_repeated_findings_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(PrefetchModelsResponse other) {
+      if (other == null) {
+        return;
+      }
+      acceptedModelIds_.Add(other.acceptedModelIds_);
+      readyModelIds_.Add(other.readyModelIds_);
+      findings_.Add(other.findings_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            acceptedModelIds_.AddEntriesFrom(input, _repeated_acceptedModelIds_codec);
+            break;
+          }
+          case 18: {
+            readyModelIds_.AddEntriesFrom(input, _repeated_readyModelIds_codec);
+            break;
+          }
+          case 26: {
+            findings_.AddEntriesFrom(input, _repeated_findings_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            acceptedModelIds_.AddEntriesFrom(ref input, _repeated_acceptedModelIds_codec);
+            break;
+          }
+          case 18: {
+            readyModelIds_.AddEntriesFrom(ref input, _repeated_readyModelIds_codec);
+            break;
+          }
+          case 26: {
+            findings_.AddEntriesFrom(ref input, _repeated_findings_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Asks for a conversion.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -11776,7 +12647,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[38]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[41]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12118,7 +12989,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[39]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[42]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12414,7 +13285,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[40]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[43]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12756,7 +13627,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[41]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[44]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

@@ -128,6 +128,10 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse> __Marshaller_deviceops_model_v1_ReconcileModelCacheResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Model.V1.PrefetchModelsRequest> __Marshaller_deviceops_model_v1_PrefetchModelsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Model.V1.PrefetchModelsRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Model.V1.PrefetchModelsResponse> __Marshaller_deviceops_model_v1_PrefetchModelsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Model.V1.PrefetchModelsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Model.V1.ConvertModelRequest> __Marshaller_deviceops_model_v1_ConvertModelRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Model.V1.ConvertModelRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Model.V1.ConvertModelResponse> __Marshaller_deviceops_model_v1_ConvertModelResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Model.V1.ConvertModelResponse.Parser));
@@ -263,6 +267,14 @@ namespace DeviceOps.Api.Model.V1 {
         "ReconcileModelCache",
         __Marshaller_deviceops_model_v1_ReconcileModelCacheRequest,
         __Marshaller_deviceops_model_v1_ReconcileModelCacheResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Model.V1.PrefetchModelsRequest, global::DeviceOps.Api.Model.V1.PrefetchModelsResponse> __Method_PrefetchModels = new grpc::Method<global::DeviceOps.Api.Model.V1.PrefetchModelsRequest, global::DeviceOps.Api.Model.V1.PrefetchModelsResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "PrefetchModels",
+        __Marshaller_deviceops_model_v1_PrefetchModelsRequest,
+        __Marshaller_deviceops_model_v1_PrefetchModelsResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Model.V1.ConvertModelRequest, global::DeviceOps.Api.Model.V1.ConvertModelResponse> __Method_ConvertModel = new grpc::Method<global::DeviceOps.Api.Model.V1.ConvertModelRequest, global::DeviceOps.Api.Model.V1.ConvertModelResponse>(
@@ -619,6 +631,26 @@ namespace DeviceOps.Api.Model.V1 {
       /// <returns>The response to send back to the client (wrapped by a task).</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse> ReconcileModelCache(global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+      /// cache or host memory, onto a device only where that takes nothing from others.
+      ///
+      /// Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Model.V1.PrefetchModelsResponse> PrefetchModels(global::DeviceOps.Api.Model.V1.PrefetchModelsRequest request, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -1836,6 +1868,86 @@ namespace DeviceOps.Api.Model.V1 {
         return CallInvoker.AsyncUnaryCall(__Method_ReconcileModelCache, null, options, request);
       }
       /// <summary>
+      /// Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+      /// cache or host memory, onto a device only where that takes nothing from others.
+      ///
+      /// Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Model.V1.PrefetchModelsResponse PrefetchModels(global::DeviceOps.Api.Model.V1.PrefetchModelsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return PrefetchModels(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+      /// cache or host memory, onto a device only where that takes nothing from others.
+      ///
+      /// Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Model.V1.PrefetchModelsResponse PrefetchModels(global::DeviceOps.Api.Model.V1.PrefetchModelsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_PrefetchModels, null, options, request);
+      }
+      /// <summary>
+      /// Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+      /// cache or host memory, onto a device only where that takes nothing from others.
+      ///
+      /// Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Model.V1.PrefetchModelsResponse> PrefetchModelsAsync(global::DeviceOps.Api.Model.V1.PrefetchModelsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return PrefetchModelsAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+      /// cache or host memory, onto a device only where that takes nothing from others.
+      ///
+      /// Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Model.V1.PrefetchModelsResponse> PrefetchModelsAsync(global::DeviceOps.Api.Model.V1.PrefetchModelsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_PrefetchModels, null, options, request);
+      }
+      /// <summary>
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
@@ -1971,6 +2083,7 @@ namespace DeviceOps.Api.Model.V1 {
           .AddMethod(__Method_WatchLoadedModels, serviceImpl.WatchLoadedModels)
           .AddMethod(__Method_UpdateLoadedModel, serviceImpl.UpdateLoadedModel)
           .AddMethod(__Method_ReconcileModelCache, serviceImpl.ReconcileModelCache)
+          .AddMethod(__Method_PrefetchModels, serviceImpl.PrefetchModels)
           .AddMethod(__Method_ConvertModel, serviceImpl.ConvertModel)
           .AddMethod(__Method_BenchmarkModel, serviceImpl.BenchmarkModel).Build();
     }
@@ -1998,6 +2111,7 @@ namespace DeviceOps.Api.Model.V1 {
       serviceBinder.AddMethod(__Method_WatchLoadedModels, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Model.V1.WatchLoadedModelsRequest, global::DeviceOps.Api.Model.V1.WatchLoadedModelsResponse>(serviceImpl.WatchLoadedModels));
       serviceBinder.AddMethod(__Method_UpdateLoadedModel, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest, global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse>(serviceImpl.UpdateLoadedModel));
       serviceBinder.AddMethod(__Method_ReconcileModelCache, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest, global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse>(serviceImpl.ReconcileModelCache));
+      serviceBinder.AddMethod(__Method_PrefetchModels, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Model.V1.PrefetchModelsRequest, global::DeviceOps.Api.Model.V1.PrefetchModelsResponse>(serviceImpl.PrefetchModels));
       serviceBinder.AddMethod(__Method_ConvertModel, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Model.V1.ConvertModelRequest, global::DeviceOps.Api.Model.V1.ConvertModelResponse>(serviceImpl.ConvertModel));
       serviceBinder.AddMethod(__Method_BenchmarkModel, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Model.V1.BenchmarkModelRequest, global::DeviceOps.Api.Model.V1.BenchmarkModelResponse>(serviceImpl.BenchmarkModel));
     }

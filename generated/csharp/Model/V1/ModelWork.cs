@@ -27,84 +27,86 @@ namespace DeviceOps.Api.Model.V1 {
             "CiNkZXZpY2VvcHMvbW9kZWwvdjEvbW9kZWxfd29yay5wcm90bxISZGV2aWNl",
             "b3BzLm1vZGVsLnYxGh9kZXZpY2VvcHMvY29tbW9uL3YxL2Vycm9yLnByb3Rv",
             "Gh9kZXZpY2VvcHMvY29tbW9uL3YxL2ltYWdlLnByb3RvGiVkZXZpY2VvcHMv",
-            "Y29tbW9uL3YxL21lYXN1cmVtZW50LnByb3RvGiVkZXZpY2VvcHMvbW9kZWwv",
-            "djEvbG9hZGVkX21vZGVsLnByb3RvGh5kZXZpY2VvcHMvbW9kZWwvdjEvbW9k",
-            "ZWwucHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29v",
-            "Z2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byLjAQoJTW9kZWxMb2FkEhAK",
-            "CG1vZGVsX2lkGAEgASgJEhUKDWNvbXBvbmVudF9pZHMYAiADKAkSNwoJZXhl",
-            "Y3V0aW9uGAMgASgLMiQuZGV2aWNlb3BzLm1vZGVsLnYxLkV4ZWN1dGlvbk9w",
-            "dGlvbnMSFAoMdmFlX21vZGVsX2lkGAQgASgJEg4KBnBpbm5lZBgFIAEoCBIt",
-            "CgprZWVwX2FsaXZlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
-            "Eg8KB3dhcm1fdXAYByABKAgSDgoGdmVyaWZ5GAggASgIIjQKCU1vZGVsU2Nh",
-            "bhINCgVyb290cxgBIAMoCRIYChByZWNvbXB1dGVfc2hhMjU2GAIgASgIIk8K",
-            "EE1vZGVsU2NhbkZhaWx1cmUSDAoEcGF0aBgBIAEoCRItCgdmYWlsdXJlGAIg",
-            "ASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlIp0CCg9Nb2RlbFNj",
-            "YW5SZXBvcnQSFwoPYWRkZWRfbW9kZWxfaWRzGAEgAygJEhkKEWNoYW5nZWRf",
-            "bW9kZWxfaWRzGAIgAygJEhkKEW1pc3NpbmdfbW9kZWxfaWRzGAMgAygJEhcK",
-            "D3VuY2hhbmdlZF9jb3VudBgEIAEoBRI2CghmYWlsdXJlcxgFIAMoCzIkLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5GYWlsdXJlEhoKEnNjYW5uZWRf",
-            "ZmlsZV9jb3VudBgGIAEoAxISCgpyZWFkX2J5dGVzGAcgASgDEisKCGR1cmF0",
-            "aW9uGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXJvb3Rz",
-            "GAkgAygJIu8BCg9Nb2RlbFZhbGlkYXRpb24SEAoIbW9kZWxfaWQYASABKAkS",
-            "NwoFZGVwdGgYAiABKA4yKC5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxp",
-            "ZGF0aW9uRGVwdGgSFQoNY29tcG9uZW50X2lkcxgDIAMoCRIRCglkZXZpY2Vf",
-            "aWQYBCABKAkSNwoJZXhlY3V0aW9uGAUgASgLMiQuZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLkV4ZWN1dGlvbk9wdGlvbnMSFQoNYmFzZV9tb2RlbF9pZBgGIAEoCRIX",
-            "Cg9leHBlY3RlZF9zaGEyNTYYByABKAki1wIKFU1vZGVsVmFsaWRhdGlvblJl",
-            "cG9ydBIoCgVtb2RlbBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bBI3CgVkZXB0aBgCIAEoDjIoLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFZh",
-            "bGlkYXRpb25EZXB0aBINCgV2YWxpZBgDIAEoCBIuCghmaW5kaW5ncxgEIAMo",
-            "CzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxIUCgx0ZW5zb3JfY291",
-            "bnQYBSABKAMSHQoQbm9uX2Zpbml0ZV9jb3VudBgGIAEoA0gAiAEBEhIKCnJl",
-            "YWRfYnl0ZXMYByABKAMSEQoJZGV2aWNlX2lkGAggASgJEisKCGR1cmF0aW9u",
-            "GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhMKEV9ub25fZmlu",
-            "aXRlX2NvdW50IrIBCg9Nb2RlbENvbnZlcnNpb24SEAoIbW9kZWxfaWQYASAB",
-            "KAkSMQoJcHJlY2lzaW9uGAIgASgOMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5Q",
-            "cmVjaXNpb24SDgoGZm9ybWF0GAMgASgJEhgKEGRlc3RpbmF0aW9uX3BhdGgY",
-            "BCABKAkSFAoMbmV3X21vZGVsX2lkGAUgASgJEhoKEmtlZXBfY29tcG9uZW50",
-            "X2lkcxgGIAMoCSKqAgoVTW9kZWxDb252ZXJzaW9uUmVwb3J0EigKBW1vZGVs",
-            "GAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsEhcKD3NvdXJjZV9t",
-            "b2RlbF9pZBgCIAEoCRIeChZjb252ZXJ0ZWRfdGVuc29yX2NvdW50GAMgASgD",
-            "EhsKE2NvcGllZF90ZW5zb3JfY291bnQYBCABKAMSHwoSbWF4X2Fic29sdXRl",
-            "X2Vycm9yGAUgASgBSACIAQESFQoNY2xhbXBlZF9jb3VudBgGIAEoAxIVCg13",
-            "cml0dGVuX2J5dGVzGAcgASgDEisKCGR1cmF0aW9uGAggASgLMhkuZ29vZ2xl",
-            "LnByb3RvYnVmLkR1cmF0aW9uQhUKE19tYXhfYWJzb2x1dGVfZXJyb3IivAIK",
-            "Dk1vZGVsQmVuY2htYXJrEhAKCG1vZGVsX2lkGAEgASgJEjcKCWV4ZWN1dGlv",
-            "bhgCIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FeGVjdXRpb25PcHRpb25z",
-            "Ei0KBXNpemVzGAMgAygLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNp",
-            "emUSEwoLYmF0Y2hfc2l6ZXMYBCADKAUSEgoFc3RlcHMYBSABKAVIAIgBARIR",
-            "CglzY2hlZHVsZXIYBiABKAkSGAoLd2FybXVwX3J1bnMYByABKAVIAYgBARIR",
-            "CgRydW5zGAggASgFSAKIAQESFgoJbG9hZF9ydW5zGAkgASgFSAOIAQFCCAoG",
-            "X3N0ZXBzQg4KDF93YXJtdXBfcnVuc0IHCgVfcnVuc0IMCgpfbG9hZF9ydW5z",
-            "IqMDChJNb2RlbEJlbmNobWFya0Nhc2USLAoEc2l6ZRgBIAEoCzIeLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuSW1hZ2VTaXplEhIKCmJhdGNoX3NpemUYAiABKAUS",
-            "DQoFc3RlcHMYAyABKAUSOAoLcnVuX2xhdGVuY3kYBCABKAsyIy5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkxhdGVuY3lTdW1tYXJ5EjkKDHN0ZXBfbGF0ZW5jeRgF",
-            "IAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuTGF0ZW5jeVN1bW1hcnkSHgoR",
-            "aW1hZ2VzX3Blcl9zZWNvbmQYBiABKAFIAIgBARIeChFwZWFrX2RldmljZV9i",
-            "eXRlcxgHIAEoA0gBiAEBEhoKDWVuZXJneV9qb3VsZXMYCCABKAFIAogBARIt",
-            "CgdmYWlsdXJlGAkgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJl",
-            "QhQKEl9pbWFnZXNfcGVyX3NlY29uZEIUChJfcGVha19kZXZpY2VfYnl0ZXNC",
-            "EAoOX2VuZXJneV9qb3VsZXMiwAMKFE1vZGVsQmVuY2htYXJrUmVwb3J0EhAK",
-            "CG1vZGVsX2lkGAEgASgJEhQKDG1vZGVsX3NoYTI1NhgCIAEoCRIRCglkZXZp",
-            "Y2VfaWQYAyABKAkSQAoLZW52aXJvbm1lbnQYBCABKAsyKy5kZXZpY2VvcHMu",
-            "Y29tbW9uLnYxLk1lYXN1cmVtZW50RW52aXJvbm1lbnQSNwoJZXhlY3V0aW9u",
-            "GAUgASgLMiQuZGV2aWNlb3BzLm1vZGVsLnYxLkV4ZWN1dGlvbk9wdGlvbnMS",
-            "EQoJc2NoZWR1bGVyGAYgASgJEjUKBWNhc2VzGAcgAygLMiYuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrQ2FzZRI5Cgxsb2FkX2xhdGVuY3kY",
-            "CCABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYxLkxhdGVuY3lTdW1tYXJ5EhAK",
-            "CHdhcm5pbmdzGAkgAygJEi4KCnN0YXJ0X3RpbWUYCiABKAsyGi5nb29nbGUu",
-            "cHJvdG9idWYuVGltZXN0YW1wEisKCGR1cmF0aW9uGAsgASgLMhkuZ29vZ2xl",
-            "LnByb3RvYnVmLkR1cmF0aW9uKs0BChRNb2RlbFZhbGlkYXRpb25EZXB0aBIm",
-            "CiJNT0RFTF9WQUxJREFUSU9OX0RFUFRIX1VOU1BFQ0lGSUVEEAASIQodTU9E",
-            "RUxfVkFMSURBVElPTl9ERVBUSF9IRUFERVIQARIjCh9NT0RFTF9WQUxJREFU",
-            "SU9OX0RFUFRIX0NIRUNLU1VNEAISIQodTU9ERUxfVkFMSURBVElPTl9ERVBU",
-            "SF9WQUxVRVMQAxIiCh5NT0RFTF9WQUxJREFUSU9OX0RFUFRIX0VYRUNVVEUQ",
-            "BEIZqgIWRGV2aWNlT3BzLkFwaS5Nb2RlbC5WMWIGcHJvdG8z"));
+            "Y29tbW9uL3YxL21lYXN1cmVtZW50LnByb3RvGiJkZXZpY2VvcHMvbW9kZWwv",
+            "djEvZXhlY3V0aW9uLnByb3RvGiVkZXZpY2VvcHMvbW9kZWwvdjEvbG9hZGVk",
+            "X21vZGVsLnByb3RvGh5kZXZpY2VvcHMvbW9kZWwvdjEvbW9kZWwucHJvdG8a",
+            "Hmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3Byb3Rv",
+            "YnVmL3RpbWVzdGFtcC5wcm90byKcAgoJTW9kZWxMb2FkEhAKCG1vZGVsX2lk",
+            "GAEgASgJEjcKCmNvbXBvbmVudHMYAiADKAsyIy5kZXZpY2VvcHMubW9kZWwu",
+            "djEuQ29tcG9uZW50U291cmNlEjcKCWV4ZWN1dGlvbhgDIAEoCzIkLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5FeGVjdXRpb25PcHRpb25zEisKBHRpZXIYBCABKA4y",
+            "HS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxUaWVyEg4KBnBpbm5lZBgFIAEo",
+            "CBItCgprZWVwX2FsaXZlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
+            "aW9uEg8KB3dhcm1fdXAYByABKAgSDgoGdmVyaWZ5GAggASgIIjQKCU1vZGVs",
+            "U2NhbhINCgVyb290cxgBIAMoCRIYChByZWNvbXB1dGVfc2hhMjU2GAIgASgI",
+            "Ik8KEE1vZGVsU2NhbkZhaWx1cmUSDAoEcGF0aBgBIAEoCRItCgdmYWlsdXJl",
+            "GAIgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlIp0CCg9Nb2Rl",
+            "bFNjYW5SZXBvcnQSFwoPYWRkZWRfbW9kZWxfaWRzGAEgAygJEhkKEWNoYW5n",
+            "ZWRfbW9kZWxfaWRzGAIgAygJEhkKEW1pc3NpbmdfbW9kZWxfaWRzGAMgAygJ",
+            "EhcKD3VuY2hhbmdlZF9jb3VudBgEIAEoBRI2CghmYWlsdXJlcxgFIAMoCzIk",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5GYWlsdXJlEhoKEnNjYW5u",
+            "ZWRfZmlsZV9jb3VudBgGIAEoAxISCgpyZWFkX2J5dGVzGAcgASgDEisKCGR1",
+            "cmF0aW9uGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXJv",
+            "b3RzGAkgAygJIu8BCg9Nb2RlbFZhbGlkYXRpb24SEAoIbW9kZWxfaWQYASAB",
+            "KAkSNwoFZGVwdGgYAiABKA4yKC5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxW",
+            "YWxpZGF0aW9uRGVwdGgSFQoNY29tcG9uZW50X2lkcxgDIAMoCRIRCglkZXZp",
+            "Y2VfaWQYBCABKAkSNwoJZXhlY3V0aW9uGAUgASgLMiQuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLkV4ZWN1dGlvbk9wdGlvbnMSFQoNYmFzZV9tb2RlbF9pZBgGIAEo",
+            "CRIXCg9leHBlY3RlZF9zaGEyNTYYByABKAki1wIKFU1vZGVsVmFsaWRhdGlv",
+            "blJlcG9ydBIoCgVtb2RlbBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5N",
+            "b2RlbBI3CgVkZXB0aBgCIAEoDjIoLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bFZhbGlkYXRpb25EZXB0aBINCgV2YWxpZBgDIAEoCBIuCghmaW5kaW5ncxgE",
+            "IAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxIUCgx0ZW5zb3Jf",
+            "Y291bnQYBSABKAMSHQoQbm9uX2Zpbml0ZV9jb3VudBgGIAEoA0gAiAEBEhIK",
+            "CnJlYWRfYnl0ZXMYByABKAMSEQoJZGV2aWNlX2lkGAggASgJEisKCGR1cmF0",
+            "aW9uGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhMKEV9ub25f",
+            "ZmluaXRlX2NvdW50IrIBCg9Nb2RlbENvbnZlcnNpb24SEAoIbW9kZWxfaWQY",
+            "ASABKAkSMQoJcHJlY2lzaW9uGAIgASgOMh4uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5QcmVjaXNpb24SDgoGZm9ybWF0GAMgASgJEhgKEGRlc3RpbmF0aW9uX3Bh",
+            "dGgYBCABKAkSFAoMbmV3X21vZGVsX2lkGAUgASgJEhoKEmtlZXBfY29tcG9u",
+            "ZW50X2lkcxgGIAMoCSKqAgoVTW9kZWxDb252ZXJzaW9uUmVwb3J0EigKBW1v",
+            "ZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsEhcKD3NvdXJj",
+            "ZV9tb2RlbF9pZBgCIAEoCRIeChZjb252ZXJ0ZWRfdGVuc29yX2NvdW50GAMg",
+            "ASgDEhsKE2NvcGllZF90ZW5zb3JfY291bnQYBCABKAMSHwoSbWF4X2Fic29s",
+            "dXRlX2Vycm9yGAUgASgBSACIAQESFQoNY2xhbXBlZF9jb3VudBgGIAEoAxIV",
+            "Cg13cml0dGVuX2J5dGVzGAcgASgDEisKCGR1cmF0aW9uGAggASgLMhkuZ29v",
+            "Z2xlLnByb3RvYnVmLkR1cmF0aW9uQhUKE19tYXhfYWJzb2x1dGVfZXJyb3Ii",
+            "ugIKDk1vZGVsQmVuY2htYXJrEhAKCG1vZGVsX2lkGAEgASgJEjcKCWV4ZWN1",
+            "dGlvbhgCIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FeGVjdXRpb25PcHRp",
+            "b25zEi0KBXNpemVzGAMgAygLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFn",
+            "ZVNpemUSEwoLYmF0Y2hfc2l6ZXMYBCADKAUSEgoFc3RlcHMYBSABKAVIAIgB",
+            "ARIPCgdzYW1wbGVyGAYgASgJEhgKC3dhcm11cF9ydW5zGAcgASgFSAGIAQES",
+            "EQoEcnVucxgIIAEoBUgCiAEBEhYKCWxvYWRfcnVucxgJIAEoBUgDiAEBQggK",
+            "Bl9zdGVwc0IOCgxfd2FybXVwX3J1bnNCBwoFX3J1bnNCDAoKX2xvYWRfcnVu",
+            "cyKjAwoSTW9kZWxCZW5jaG1hcmtDYXNlEiwKBHNpemUYASABKAsyHi5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRISCgpiYXRjaF9zaXplGAIgASgF",
+            "Eg0KBXN0ZXBzGAMgASgFEjgKC3J1bl9sYXRlbmN5GAQgASgLMiMuZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5MYXRlbmN5U3VtbWFyeRI5CgxzdGVwX2xhdGVuY3kY",
+            "BSABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYxLkxhdGVuY3lTdW1tYXJ5Eh4K",
+            "EWltYWdlc19wZXJfc2Vjb25kGAYgASgBSACIAQESHgoRcGVha19kZXZpY2Vf",
+            "Ynl0ZXMYByABKANIAYgBARIaCg1lbmVyZ3lfam91bGVzGAggASgBSAKIAQES",
+            "LQoHZmFpbHVyZRgJIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVy",
+            "ZUIUChJfaW1hZ2VzX3Blcl9zZWNvbmRCFAoSX3BlYWtfZGV2aWNlX2J5dGVz",
+            "QhAKDl9lbmVyZ3lfam91bGVzIr4DChRNb2RlbEJlbmNobWFya1JlcG9ydBIQ",
+            "Cghtb2RlbF9pZBgBIAEoCRIUCgxtb2RlbF9zaGEyNTYYAiABKAkSEQoJZGV2",
+            "aWNlX2lkGAMgASgJEkAKC2Vudmlyb25tZW50GAQgASgLMisuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5NZWFzdXJlbWVudEVudmlyb25tZW50EjcKCWV4ZWN1dGlv",
+            "bhgFIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FeGVjdXRpb25PcHRpb25z",
+            "Eg8KB3NhbXBsZXIYBiABKAkSNQoFY2FzZXMYByADKAsyJi5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuTW9kZWxCZW5jaG1hcmtDYXNlEjkKDGxvYWRfbGF0ZW5jeRgI",
+            "IAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuTGF0ZW5jeVN1bW1hcnkSEAoI",
+            "d2FybmluZ3MYCSADKAkSLgoKc3RhcnRfdGltZRgKIAEoCzIaLmdvb2dsZS5w",
+            "cm90b2J1Zi5UaW1lc3RhbXASKwoIZHVyYXRpb24YCyABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24qzQEKFE1vZGVsVmFsaWRhdGlvbkRlcHRoEiYK",
+            "Ik1PREVMX1ZBTElEQVRJT05fREVQVEhfVU5TUEVDSUZJRUQQABIhCh1NT0RF",
+            "TF9WQUxJREFUSU9OX0RFUFRIX0hFQURFUhABEiMKH01PREVMX1ZBTElEQVRJ",
+            "T05fREVQVEhfQ0hFQ0tTVU0QAhIhCh1NT0RFTF9WQUxJREFUSU9OX0RFUFRI",
+            "X1ZBTFVFUxADEiIKHk1PREVMX1ZBTElEQVRJT05fREVQVEhfRVhFQ1VURRAE",
+            "QhmqAhZEZXZpY2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.MeasurementReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.MeasurementReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelValidationDepth), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelLoad), global::DeviceOps.Api.Model.V1.ModelLoad.Parser, new[]{ "ModelId", "ComponentIds", "Execution", "VaeModelId", "Pinned", "KeepAlive", "WarmUp", "Verify" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelLoad), global::DeviceOps.Api.Model.V1.ModelLoad.Parser, new[]{ "ModelId", "Components", "Execution", "Tier", "Pinned", "KeepAlive", "WarmUp", "Verify" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelScan), global::DeviceOps.Api.Model.V1.ModelScan.Parser, new[]{ "Roots", "RecomputeSha256" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelScanFailure), global::DeviceOps.Api.Model.V1.ModelScanFailure.Parser, new[]{ "Path", "Failure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelScanReport), global::DeviceOps.Api.Model.V1.ModelScanReport.Parser, new[]{ "AddedModelIds", "ChangedModelIds", "MissingModelIds", "UnchangedCount", "Failures", "ScannedFileCount", "ReadBytes", "Duration", "Roots" }, null, null, null, null),
@@ -112,9 +114,9 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelValidationReport), global::DeviceOps.Api.Model.V1.ModelValidationReport.Parser, new[]{ "Model", "Depth", "Valid", "Findings", "TensorCount", "NonFiniteCount", "ReadBytes", "DeviceId", "Duration" }, new[]{ "NonFiniteCount" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelConversion), global::DeviceOps.Api.Model.V1.ModelConversion.Parser, new[]{ "ModelId", "Precision", "Format", "DestinationPath", "NewModelId", "KeepComponentIds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelConversionReport), global::DeviceOps.Api.Model.V1.ModelConversionReport.Parser, new[]{ "Model", "SourceModelId", "ConvertedTensorCount", "CopiedTensorCount", "MaxAbsoluteError", "ClampedCount", "WrittenBytes", "Duration" }, new[]{ "MaxAbsoluteError" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBenchmark), global::DeviceOps.Api.Model.V1.ModelBenchmark.Parser, new[]{ "ModelId", "Execution", "Sizes", "BatchSizes", "Steps", "Scheduler", "WarmupRuns", "Runs", "LoadRuns" }, new[]{ "Steps", "WarmupRuns", "Runs", "LoadRuns" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBenchmark), global::DeviceOps.Api.Model.V1.ModelBenchmark.Parser, new[]{ "ModelId", "Execution", "Sizes", "BatchSizes", "Steps", "Sampler", "WarmupRuns", "Runs", "LoadRuns" }, new[]{ "Steps", "WarmupRuns", "Runs", "LoadRuns" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBenchmarkCase), global::DeviceOps.Api.Model.V1.ModelBenchmarkCase.Parser, new[]{ "Size", "BatchSize", "Steps", "RunLatency", "StepLatency", "ImagesPerSecond", "PeakDeviceBytes", "EnergyJoules", "Failure" }, new[]{ "ImagesPerSecond", "PeakDeviceBytes", "EnergyJoules" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBenchmarkReport), global::DeviceOps.Api.Model.V1.ModelBenchmarkReport.Parser, new[]{ "ModelId", "ModelSha256", "DeviceId", "Environment", "Execution", "Scheduler", "Cases", "LoadLatency", "Warnings", "StartTime", "Duration" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBenchmarkReport), global::DeviceOps.Api.Model.V1.ModelBenchmarkReport.Parser, new[]{ "ModelId", "ModelSha256", "DeviceId", "Environment", "Execution", "Sampler", "Cases", "LoadLatency", "Warnings", "StartTime", "Duration" }, null, null, null, null)
           }));
     }
     #endregion
@@ -151,8 +153,8 @@ namespace DeviceOps.Api.Model.V1 {
 
   #region Messages
   /// <summary>
-  /// Work: bring a model into the memory of one device. The job's options say which devices may be chosen, what may be given up when it does
-  /// not fit, and which reservation pays. Cancelled or failed, it leaves no memory behind.
+  /// Work: bring a model into the memory of one device, or of the host. The job's options say which devices may be chosen, what may be given
+  /// up when it does not fit, and which reservation pays. Cancelled or failed, it leaves no memory behind.
   ///
   /// The same model with the same options on the same device is not loaded twice: the job succeeds at once with what is there (`reused`),
   /// takes over `keep_alive`, and pins it if asked. With other options it is a second load, which shares equal parts with the first.
@@ -193,9 +195,9 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public ModelLoad(ModelLoad other) : this() {
       modelId_ = other.modelId_;
-      componentIds_ = other.componentIds_.Clone();
+      components_ = other.components_.Clone();
       execution_ = other.execution_ != null ? other.execution_.Clone() : null;
-      vaeModelId_ = other.vaeModelId_;
+      tier_ = other.tier_;
       pinned_ = other.pinned_;
       keepAlive_ = other.keepAlive_ != null ? other.keepAlive_.Clone() : null;
       warmUp_ = other.warmUp_;
@@ -224,18 +226,19 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
-    /// <summary>Field number for the "component_ids" field.</summary>
-    public const int ComponentIdsFieldNumber = 2;
-    private static readonly pb::FieldCodec<string> _repeated_componentIds_codec
-        = pb::FieldCodec.ForString(18);
-    private readonly pbc::RepeatedField<string> componentIds_ = new pbc::RepeatedField<string>();
+    /// <summary>Field number for the "components" field.</summary>
+    public const int ComponentsFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Model.V1.ComponentSource> _repeated_components_codec
+        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Model.V1.ComponentSource.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> components_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource>();
     /// <summary>
-    /// Which of its components. Empty: all. A component without one that it depends on: COMPONENT_MISSING.
+    /// Components that are other than the model's own or left out, at most 16. Empty: all the model's own. One without another that it depends
+    /// on: COMPONENT_MISSING.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<string> ComponentIds {
-      get { return componentIds_; }
+    public pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> Components {
+      get { return components_; }
     }
 
     /// <summary>Field number for the "execution" field.</summary>
@@ -253,18 +256,18 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
-    /// <summary>Field number for the "vae_model_id" field.</summary>
-    public const int VaeModelIdFieldNumber = 4;
-    private string vaeModelId_ = "";
+    /// <summary>Field number for the "tier" field.</summary>
+    public const int TierFieldNumber = 4;
+    private global::DeviceOps.Api.Model.V1.ModelTier tier_ = global::DeviceOps.Api.Model.V1.ModelTier.Unspecified;
     /// <summary>
-    /// Another model whose VAE takes the place of its own. Empty: its own.
+    /// Which memory to bring it into. HOST needs no device: `options.devices` must then be empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string VaeModelId {
-      get { return vaeModelId_; }
+    public global::DeviceOps.Api.Model.V1.ModelTier Tier {
+      get { return tier_; }
       set {
-        vaeModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        tier_ = value;
       }
     }
 
@@ -345,9 +348,9 @@ namespace DeviceOps.Api.Model.V1 {
         return true;
       }
       if (ModelId != other.ModelId) return false;
-      if(!componentIds_.Equals(other.componentIds_)) return false;
+      if(!components_.Equals(other.components_)) return false;
       if (!object.Equals(Execution, other.Execution)) return false;
-      if (VaeModelId != other.VaeModelId) return false;
+      if (Tier != other.Tier) return false;
       if (Pinned != other.Pinned) return false;
       if (!object.Equals(KeepAlive, other.KeepAlive)) return false;
       if (WarmUp != other.WarmUp) return false;
@@ -360,9 +363,9 @@ namespace DeviceOps.Api.Model.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
-      hash ^= componentIds_.GetHashCode();
+      hash ^= components_.GetHashCode();
       if (execution_ != null) hash ^= Execution.GetHashCode();
-      if (VaeModelId.Length != 0) hash ^= VaeModelId.GetHashCode();
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) hash ^= Tier.GetHashCode();
       if (Pinned != false) hash ^= Pinned.GetHashCode();
       if (keepAlive_ != null) hash ^= KeepAlive.GetHashCode();
       if (WarmUp != false) hash ^= WarmUp.GetHashCode();
@@ -389,14 +392,14 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(10);
         output.WriteString(ModelId);
       }
-      componentIds_.WriteTo(output, _repeated_componentIds_codec);
+      components_.WriteTo(output, _repeated_components_codec);
       if (execution_ != null) {
         output.WriteRawTag(26);
         output.WriteMessage(Execution);
       }
-      if (VaeModelId.Length != 0) {
-        output.WriteRawTag(34);
-        output.WriteString(VaeModelId);
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        output.WriteRawTag(32);
+        output.WriteEnum((int) Tier);
       }
       if (Pinned != false) {
         output.WriteRawTag(40);
@@ -428,14 +431,14 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(10);
         output.WriteString(ModelId);
       }
-      componentIds_.WriteTo(ref output, _repeated_componentIds_codec);
+      components_.WriteTo(ref output, _repeated_components_codec);
       if (execution_ != null) {
         output.WriteRawTag(26);
         output.WriteMessage(Execution);
       }
-      if (VaeModelId.Length != 0) {
-        output.WriteRawTag(34);
-        output.WriteString(VaeModelId);
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        output.WriteRawTag(32);
+        output.WriteEnum((int) Tier);
       }
       if (Pinned != false) {
         output.WriteRawTag(40);
@@ -466,12 +469,12 @@ namespace DeviceOps.Api.Model.V1 {
       if (ModelId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ModelId);
       }
-      size += componentIds_.CalculateSize(_repeated_componentIds_codec);
+      size += components_.CalculateSize(_repeated_components_codec);
       if (execution_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Execution);
       }
-      if (VaeModelId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(VaeModelId);
+      if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Tier);
       }
       if (Pinned != false) {
         size += 1 + 1;
@@ -500,15 +503,15 @@ namespace DeviceOps.Api.Model.V1 {
       if (other.ModelId.Length != 0) {
         ModelId = other.ModelId;
       }
-      componentIds_.Add(other.componentIds_);
+      components_.Add(other.components_);
       if (other.execution_ != null) {
         if (execution_ == null) {
           Execution = new global::DeviceOps.Api.Model.V1.ExecutionOptions();
         }
         Execution.MergeFrom(other.Execution);
       }
-      if (other.VaeModelId.Length != 0) {
-        VaeModelId = other.VaeModelId;
+      if (other.Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
+        Tier = other.Tier;
       }
       if (other.Pinned != false) {
         Pinned = other.Pinned;
@@ -549,7 +552,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 18: {
-            componentIds_.AddEntriesFrom(input, _repeated_componentIds_codec);
+            components_.AddEntriesFrom(input, _repeated_components_codec);
             break;
           }
           case 26: {
@@ -559,8 +562,8 @@ namespace DeviceOps.Api.Model.V1 {
             input.ReadMessage(Execution);
             break;
           }
-          case 34: {
-            VaeModelId = input.ReadString();
+          case 32: {
+            Tier = (global::DeviceOps.Api.Model.V1.ModelTier) input.ReadEnum();
             break;
           }
           case 40: {
@@ -606,7 +609,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 18: {
-            componentIds_.AddEntriesFrom(ref input, _repeated_componentIds_codec);
+            components_.AddEntriesFrom(ref input, _repeated_components_codec);
             break;
           }
           case 26: {
@@ -616,8 +619,8 @@ namespace DeviceOps.Api.Model.V1 {
             input.ReadMessage(Execution);
             break;
           }
-          case 34: {
-            VaeModelId = input.ReadString();
+          case 32: {
+            Tier = (global::DeviceOps.Api.Model.V1.ModelTier) input.ReadEnum();
             break;
           }
           case 40: {
@@ -3561,7 +3564,7 @@ namespace DeviceOps.Api.Model.V1 {
       sizes_ = other.sizes_.Clone();
       batchSizes_ = other.batchSizes_.Clone();
       steps_ = other.steps_;
-      scheduler_ = other.scheduler_;
+      sampler_ = other.sampler_;
       warmupRuns_ = other.warmupRuns_;
       runs_ = other.runs_;
       loadRuns_ = other.loadRuns_;
@@ -3638,7 +3641,7 @@ namespace DeviceOps.Api.Model.V1 {
 
     private int steps_;
     /// <summary>
-    /// Denoising steps of a run, 1..1000. Absent: the scheduler's own number.
+    /// Denoising steps of a run, 1..1000. Absent: the sampler's own number.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3662,18 +3665,18 @@ namespace DeviceOps.Api.Model.V1 {
       _hasBits0 &= ~1;
     }
 
-    /// <summary>Field number for the "scheduler" field.</summary>
-    public const int SchedulerFieldNumber = 6;
-    private string scheduler_ = "";
+    /// <summary>Field number for the "sampler" field.</summary>
+    public const int SamplerFieldNumber = 6;
+    private string sampler_ = "";
     /// <summary>
-    /// The scheduler. Empty: the model's own.
+    /// The sampler. Empty: the model's own.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Scheduler {
-      get { return scheduler_; }
+    public string Sampler {
+      get { return sampler_; }
       set {
-        scheduler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        sampler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -3787,7 +3790,7 @@ namespace DeviceOps.Api.Model.V1 {
       if(!sizes_.Equals(other.sizes_)) return false;
       if(!batchSizes_.Equals(other.batchSizes_)) return false;
       if (Steps != other.Steps) return false;
-      if (Scheduler != other.Scheduler) return false;
+      if (Sampler != other.Sampler) return false;
       if (WarmupRuns != other.WarmupRuns) return false;
       if (Runs != other.Runs) return false;
       if (LoadRuns != other.LoadRuns) return false;
@@ -3803,7 +3806,7 @@ namespace DeviceOps.Api.Model.V1 {
       hash ^= sizes_.GetHashCode();
       hash ^= batchSizes_.GetHashCode();
       if (HasSteps) hash ^= Steps.GetHashCode();
-      if (Scheduler.Length != 0) hash ^= Scheduler.GetHashCode();
+      if (Sampler.Length != 0) hash ^= Sampler.GetHashCode();
       if (HasWarmupRuns) hash ^= WarmupRuns.GetHashCode();
       if (HasRuns) hash ^= Runs.GetHashCode();
       if (HasLoadRuns) hash ^= LoadRuns.GetHashCode();
@@ -3839,9 +3842,9 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(40);
         output.WriteInt32(Steps);
       }
-      if (Scheduler.Length != 0) {
+      if (Sampler.Length != 0) {
         output.WriteRawTag(50);
-        output.WriteString(Scheduler);
+        output.WriteString(Sampler);
       }
       if (HasWarmupRuns) {
         output.WriteRawTag(56);
@@ -3879,9 +3882,9 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(40);
         output.WriteInt32(Steps);
       }
-      if (Scheduler.Length != 0) {
+      if (Sampler.Length != 0) {
         output.WriteRawTag(50);
-        output.WriteString(Scheduler);
+        output.WriteString(Sampler);
       }
       if (HasWarmupRuns) {
         output.WriteRawTag(56);
@@ -3916,8 +3919,8 @@ namespace DeviceOps.Api.Model.V1 {
       if (HasSteps) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(Steps);
       }
-      if (Scheduler.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Scheduler);
+      if (Sampler.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Sampler);
       }
       if (HasWarmupRuns) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(WarmupRuns);
@@ -3954,8 +3957,8 @@ namespace DeviceOps.Api.Model.V1 {
       if (other.HasSteps) {
         Steps = other.Steps;
       }
-      if (other.Scheduler.Length != 0) {
-        Scheduler = other.Scheduler;
+      if (other.Sampler.Length != 0) {
+        Sampler = other.Sampler;
       }
       if (other.HasWarmupRuns) {
         WarmupRuns = other.WarmupRuns;
@@ -4010,7 +4013,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 50: {
-            Scheduler = input.ReadString();
+            Sampler = input.ReadString();
             break;
           }
           case 56: {
@@ -4069,7 +4072,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 50: {
-            Scheduler = input.ReadString();
+            Sampler = input.ReadString();
             break;
           }
           case 56: {
@@ -4741,7 +4744,7 @@ namespace DeviceOps.Api.Model.V1 {
       deviceId_ = other.deviceId_;
       environment_ = other.environment_ != null ? other.environment_.Clone() : null;
       execution_ = other.execution_ != null ? other.execution_.Clone() : null;
-      scheduler_ = other.scheduler_;
+      sampler_ = other.sampler_;
       cases_ = other.cases_.Clone();
       loadLatency_ = other.loadLatency_ != null ? other.loadLatency_.Clone() : null;
       warnings_ = other.warnings_.Clone();
@@ -4831,18 +4834,18 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
-    /// <summary>Field number for the "scheduler" field.</summary>
-    public const int SchedulerFieldNumber = 6;
-    private string scheduler_ = "";
+    /// <summary>Field number for the "sampler" field.</summary>
+    public const int SamplerFieldNumber = 6;
+    private string sampler_ = "";
     /// <summary>
-    /// The scheduler.
+    /// The sampler.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Scheduler {
-      get { return scheduler_; }
+    public string Sampler {
+      get { return sampler_; }
       set {
-        scheduler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+        sampler_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -4939,7 +4942,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (DeviceId != other.DeviceId) return false;
       if (!object.Equals(Environment, other.Environment)) return false;
       if (!object.Equals(Execution, other.Execution)) return false;
-      if (Scheduler != other.Scheduler) return false;
+      if (Sampler != other.Sampler) return false;
       if(!cases_.Equals(other.cases_)) return false;
       if (!object.Equals(LoadLatency, other.LoadLatency)) return false;
       if(!warnings_.Equals(other.warnings_)) return false;
@@ -4957,7 +4960,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
       if (environment_ != null) hash ^= Environment.GetHashCode();
       if (execution_ != null) hash ^= Execution.GetHashCode();
-      if (Scheduler.Length != 0) hash ^= Scheduler.GetHashCode();
+      if (Sampler.Length != 0) hash ^= Sampler.GetHashCode();
       hash ^= cases_.GetHashCode();
       if (loadLatency_ != null) hash ^= LoadLatency.GetHashCode();
       hash ^= warnings_.GetHashCode();
@@ -5001,9 +5004,9 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteMessage(Execution);
       }
-      if (Scheduler.Length != 0) {
+      if (Sampler.Length != 0) {
         output.WriteRawTag(50);
-        output.WriteString(Scheduler);
+        output.WriteString(Sampler);
       }
       cases_.WriteTo(output, _repeated_cases_codec);
       if (loadLatency_ != null) {
@@ -5049,9 +5052,9 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteMessage(Execution);
       }
-      if (Scheduler.Length != 0) {
+      if (Sampler.Length != 0) {
         output.WriteRawTag(50);
-        output.WriteString(Scheduler);
+        output.WriteString(Sampler);
       }
       cases_.WriteTo(ref output, _repeated_cases_codec);
       if (loadLatency_ != null) {
@@ -5092,8 +5095,8 @@ namespace DeviceOps.Api.Model.V1 {
       if (execution_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Execution);
       }
-      if (Scheduler.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Scheduler);
+      if (Sampler.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Sampler);
       }
       size += cases_.CalculateSize(_repeated_cases_codec);
       if (loadLatency_ != null) {
@@ -5139,8 +5142,8 @@ namespace DeviceOps.Api.Model.V1 {
         }
         Execution.MergeFrom(other.Execution);
       }
-      if (other.Scheduler.Length != 0) {
-        Scheduler = other.Scheduler;
+      if (other.Sampler.Length != 0) {
+        Sampler = other.Sampler;
       }
       cases_.Add(other.cases_);
       if (other.loadLatency_ != null) {
@@ -5208,7 +5211,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 50: {
-            Scheduler = input.ReadString();
+            Sampler = input.ReadString();
             break;
           }
           case 58: {
@@ -5286,7 +5289,7 @@ namespace DeviceOps.Api.Model.V1 {
             break;
           }
           case 50: {
-            Scheduler = input.ReadString();
+            Sampler = input.ReadString();
             break;
           }
           case 58: {

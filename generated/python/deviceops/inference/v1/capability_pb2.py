@@ -24,10 +24,9 @@ _sym_db = _symbol_database.Default()
 
 from deviceops.common.v1 import field_capability_pb2 as deviceops_dot_common_dot_v1_dot_field__capability__pb2
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
-from deviceops.inference.v1 import resolved_generation_pb2 as deviceops_dot_inference_dot_v1_dot_resolved__generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'deviceops/inference/v1/capability.proto\x12\x16\x64\x65viceops.inference.v1\x1a*deviceops/common/v1/field_capability.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\"O\n\x0fSchedulerOption\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x15\n\rdefault_value\x18\x02 \x01(\t\x12\x16\n\x0e\x61llowed_values\x18\x03 \x03(\t\"\xac\x01\n\rSchedulerInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x19\n\x11recommended_steps\x18\x03 \x01(\x05\x12\x38\n\x07options\x18\x04 \x03(\x0b\x32\'.deviceops.inference.v1.SchedulerOption\x12\x10\n\x08\x66\x61milies\x18\x05 \x03(\t\x12\x12\n\nstochastic\x18\x06 \x01(\x08\"\xe7\x02\n\x14GenerationCapability\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x34\n\x04task\x18\x03 \x01(\x0e\x32&.deviceops.inference.v1.GenerationTask\x12\x32\n\nprecisions\x18\x04 \x03(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x34\n\x06\x66ields\x18\x05 \x03(\x0b\x32$.deviceops.common.v1.FieldCapability\x12\x12\n\nschedulers\x18\x06 \x03(\t\x12\x15\n\rcontrol_types\x18\x07 \x03(\t\x12\x17\n\nbatch_size\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x13max_concurrent_jobs\x18\t \x01(\x05\x12\x1c\n\x14prompt_window_tokens\x18\n \x01(\x05\x42\r\n\x0b_batch_size\"\x95\x02\n\x0fGenerationModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x18\n\x10ready_device_ids\x18\x04 \x03(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x33\n\x0bnative_size\x18\x06 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x19\n\x11\x64\x65\x66\x61ult_scheduler\x18\x07 \x01(\t\x12\x15\n\rdefault_steps\x18\x08 \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_guidance_scale\x18\t \x01(\x01\x12\x15\n\rknown_prompts\x18\n \x03(\t\"\xf4\x01\n\x10GenerationLimits\x12\x13\n\x0bmin_edge_px\x18\x01 \x01(\x05\x12\x13\n\x0bmax_edge_px\x18\x02 \x01(\x05\x12\x18\n\x10\x65\x64ge_multiple_px\x18\x03 \x01(\x05\x12\x13\n\x0bmax_area_px\x18\x04 \x01(\x03\x12\x11\n\tmax_steps\x18\x05 \x01(\x05\x12\x17\n\x0fmax_image_count\x18\x06 \x01(\x05\x12\x18\n\x10max_prompt_bytes\x18\x07 \x01(\x03\x12\x14\n\x0cmax_controls\x18\x08 \x01(\x05\x12\x11\n\tmax_loras\x18\t \x01(\x05\x12\x18\n\x10max_inline_bytes\x18\n \x01(\x03\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'deviceops/inference/v1/capability.proto\x12\x16\x64\x65viceops.inference.v1\x1a*deviceops/common/v1/field_capability.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\"M\n\rSamplerOption\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x15\n\rdefault_value\x18\x02 \x01(\t\x12\x16\n\x0e\x61llowed_values\x18\x03 \x03(\t\"\xdf\x01\n\x0bSamplerInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x19\n\x11recommended_steps\x18\x03 \x01(\x05\x12\x36\n\x07options\x18\x04 \x03(\x0b\x32%.deviceops.inference.v1.SamplerOption\x12\x17\n\x0fsigma_schedules\x18\x05 \x03(\t\x12\x10\n\x08\x66\x61milies\x18\x06 \x03(\t\x12\x12\n\nstochastic\x18\x07 \x01(\x08\x12\x1c\n\x14\x65valuations_per_step\x18\x08 \x01(\x05\"5\n\x11SigmaScheduleInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"\xdb\x04\n\x14GenerationCapability\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x32\n\nprecisions\x18\x04 \x03(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x34\n\x06\x66ields\x18\x05 \x03(\x0b\x32$.deviceops.common.v1.FieldCapability\x12\x10\n\x08samplers\x18\x06 \x03(\t\x12\x17\n\x0fsigma_schedules\x18\x07 \x03(\t\x12\x15\n\rcontrol_types\x18\x08 \x03(\t\x12\x44\n\x15\x63ontrol_preprocessors\x18\t \x03(\x0b\x32%.deviceops.common.v1.OptionCapability\x12@\n\x11\x61ttention_kernels\x18\n \x03(\x0b\x32%.deviceops.common.v1.OptionCapability\x12<\n\rquantizations\x18\x0b \x03(\x0b\x32%.deviceops.common.v1.OptionCapability\x12=\n\x0epostprocessors\x18\x0c \x03(\x0b\x32%.deviceops.common.v1.OptionCapability\x12\x17\n\nbatch_size\x18\r \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x13max_concurrent_jobs\x18\x0e \x01(\x05\x12\x1c\n\x14prompt_window_tokens\x18\x0f \x01(\x05\x42\r\n\x0b_batch_size\"\xb3\x02\n\x0fGenerationModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x18\n\x10ready_device_ids\x18\x04 \x03(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x33\n\x0bnative_size\x18\x06 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x17\n\x0f\x64\x65\x66\x61ult_sampler\x18\x07 \x01(\t\x12\x1e\n\x16\x64\x65\x66\x61ult_sigma_schedule\x18\x08 \x01(\t\x12\x15\n\rdefault_steps\x18\t \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_guidance_scale\x18\n \x01(\x01\x12\x15\n\rknown_prompts\x18\x0b \x03(\t\"\x97\x02\n\x10GenerationLimits\x12\x13\n\x0bmin_edge_px\x18\x01 \x01(\x05\x12\x13\n\x0bmax_edge_px\x18\x02 \x01(\x05\x12\x18\n\x10\x65\x64ge_multiple_px\x18\x03 \x01(\x05\x12\x14\n\x0cmax_area_px2\x18\x04 \x01(\x03\x12\x11\n\tmax_steps\x18\x05 \x01(\x05\x12\x17\n\x0fmax_image_count\x18\x06 \x01(\x05\x12\x18\n\x10max_prompt_bytes\x18\x07 \x01(\x03\x12\x14\n\x0cmax_controls\x18\x08 \x01(\x05\x12\x11\n\tmax_loras\x18\t \x01(\x05\x12\x18\n\x10max_inline_bytes\x18\n \x01(\x03\x12 \n\x18max_request_inline_bytes\x18\x0b \x01(\x03\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +34,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.capa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_SCHEDULEROPTION']._serialized_start=194
-  _globals['_SCHEDULEROPTION']._serialized_end=273
-  _globals['_SCHEDULERINFO']._serialized_start=276
-  _globals['_SCHEDULERINFO']._serialized_end=448
-  _globals['_GENERATIONCAPABILITY']._serialized_start=451
-  _globals['_GENERATIONCAPABILITY']._serialized_end=810
-  _globals['_GENERATIONMODEL']._serialized_start=813
-  _globals['_GENERATIONMODEL']._serialized_end=1090
-  _globals['_GENERATIONLIMITS']._serialized_start=1093
-  _globals['_GENERATIONLIMITS']._serialized_end=1337
+  _globals['_SAMPLEROPTION']._serialized_start=144
+  _globals['_SAMPLEROPTION']._serialized_end=221
+  _globals['_SAMPLERINFO']._serialized_start=224
+  _globals['_SAMPLERINFO']._serialized_end=447
+  _globals['_SIGMASCHEDULEINFO']._serialized_start=449
+  _globals['_SIGMASCHEDULEINFO']._serialized_end=502
+  _globals['_GENERATIONCAPABILITY']._serialized_start=505
+  _globals['_GENERATIONCAPABILITY']._serialized_end=1108
+  _globals['_GENERATIONMODEL']._serialized_start=1111
+  _globals['_GENERATIONMODEL']._serialized_end=1418
+  _globals['_GENERATIONLIMITS']._serialized_start=1421
+  _globals['_GENERATIONLIMITS']._serialized_end=1700
 # @@protoc_insertion_point(module_scope)

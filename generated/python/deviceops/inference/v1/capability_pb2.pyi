@@ -6,7 +6,6 @@ isort:skip_file
 from collections import abc as _abc
 from deviceops.common.v1 import field_capability_pb2 as _field_capability_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
-from deviceops.inference.v1 import resolved_generation_pb2 as _resolved_generation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -22,8 +21,8 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class SchedulerOption(_message.Message):
-    """One option that a scheduler reads, named as its field in Sampling."""
+class SamplerOption(_message.Message):
+    """One option that a sampler reads, named as its field in Sampling."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,7 +30,7 @@ class SchedulerOption(_message.Message):
     DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
     ALLOWED_VALUES_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """`eta`, `karras_sigmas`, `solver_order`, `timestep_spacing` …"""
+    """`eta`, `solver_order`, `timestep_spacing` …"""
     default_value: _builtins.str
     """The value that counts when the request leaves it out, as text."""
     @_builtins.property
@@ -51,11 +50,11 @@ class SchedulerOption(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SchedulerOption: _TypeAlias = SchedulerOption  # noqa: Y015
+Global___SamplerOption: _TypeAlias = SamplerOption  # noqa: Y015
 
 @_typing.final
-class SchedulerInfo(_message.Message):
-    """A way to walk from noise to picture."""
+class SamplerInfo(_message.Message):
+    """A solver: a way to walk from noise to picture along a sigma schedule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,19 +62,27 @@ class SchedulerInfo(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     RECOMMENDED_STEPS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    SIGMA_SCHEDULES_FIELD_NUMBER: _builtins.int
     FAMILIES_FIELD_NUMBER: _builtins.int
     STOCHASTIC_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_PER_STEP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The id for `Sampling.scheduler`."""
+    """The id for `Sampling.sampler`."""
     display_name: _builtins.str
-    """For people: `DPM++ 2M Karras`."""
+    """For people, as A1111 names it: `DPM++ 2M`."""
     recommended_steps: _builtins.int
     """Steps that are taken when a request does not say."""
     stochastic: _builtins.bool
     """Whether fresh noise is added in each step, so that more steps give another picture rather than a finer one."""
+    evaluations_per_step: _builtins.int
+    """How often a step evaluates the model: its time is that many forward passes."""
     @_builtins.property
-    def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchedulerOption]:
-        """Options that it reads; it refuses or ignores no others silently, they are UNSUPPORTED_COMBINATION."""
+    def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___SamplerOption]:
+        """Options that it reads. Others that only some samplers read are refused with UNSUPPORTED_COMBINATION."""
+
+    @_builtins.property
+    def sigma_schedules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sigma schedules that it takes, by id. Others are refused with UNSUPPORTED_COMBINATION."""
 
     @_builtins.property
     def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -87,17 +94,45 @@ class SchedulerInfo(_message.Message):
         id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         recommended_steps: _builtins.int = ...,
-        options: _abc.Iterable[Global___SchedulerOption] | None = ...,
+        options: _abc.Iterable[Global___SamplerOption] | None = ...,
+        sigma_schedules: _abc.Iterable[_builtins.str] | None = ...,
         families: _abc.Iterable[_builtins.str] | None = ...,
         stochastic: _builtins.bool = ...,
+        evaluations_per_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "families", b"families", "id", b"id", "options", b"options", "recommended_steps", b"recommended_steps", "stochastic", b"stochastic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "evaluations_per_step", b"evaluations_per_step", "families", b"families", "id", b"id", "options", b"options", "recommended_steps", b"recommended_steps", "sigma_schedules", b"sigma_schedules", "stochastic", b"stochastic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SchedulerInfo: _TypeAlias = SchedulerInfo  # noqa: Y015
+Global___SamplerInfo: _TypeAlias = SamplerInfo  # noqa: Y015
+
+@_typing.final
+class SigmaScheduleInfo(_message.Message):
+    """A set of noise levels that samplers visit. A1111: schedule type. ComfyUI: scheduler."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id for `Sampling.sigma_schedule`."""
+    display_name: _builtins.str
+    """For people, as A1111 names it: `Karras`."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigmaScheduleInfo: _TypeAlias = SigmaScheduleInfo  # noqa: Y015
 
 @_typing.final
 class GenerationCapability(_message.Message):
@@ -110,8 +145,13 @@ class GenerationCapability(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     PRECISIONS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
-    SCHEDULERS_FIELD_NUMBER: _builtins.int
+    SAMPLERS_FIELD_NUMBER: _builtins.int
+    SIGMA_SCHEDULES_FIELD_NUMBER: _builtins.int
     CONTROL_TYPES_FIELD_NUMBER: _builtins.int
+    CONTROL_PREPROCESSORS_FIELD_NUMBER: _builtins.int
+    ATTENTION_KERNELS_FIELD_NUMBER: _builtins.int
+    QUANTIZATIONS_FIELD_NUMBER: _builtins.int
+    POSTPROCESSORS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_JOBS_FIELD_NUMBER: _builtins.int
     PROMPT_WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
@@ -119,47 +159,74 @@ class GenerationCapability(_message.Message):
     """The device."""
     family: _builtins.str
     """The family: `sd1`, `sdxl` …"""
-    task: _resolved_generation_pb2.GenerationTask.ValueType
-    """The task."""
+    task: _builtins.str
+    """The task: `text_to_image`, `image_to_image`, `inpainting`, `outpainting`, `editing`."""
     batch_size: _builtins.int
     """Pictures that fit into one forward pass at the family's native size, by the device's memory now; absent until it was measured."""
     max_concurrent_jobs: _builtins.int
     """Jobs that run at the same time on this device."""
     prompt_window_tokens: _builtins.int
-    """Tokens that one window of the text encoder takes."""
+    """Tokens that one window of the text encoder takes, its start and end marks included."""
     @_builtins.property
     def precisions(self) -> _containers.RepeatedScalarFieldContainer[_image_pb2.Precision.ValueType]:
         """What it can compute in, the default first."""
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.FieldCapability]:
-        """The fields that a request may set, with their ranges and defaults. All others: UNSUPPORTED_COMBINATION."""
+        """Every field of Generation that a request may set here, also within its messages, with its range and default. All others are refused by
+        name.
+        """
 
     @_builtins.property
-    def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the schedulers, the default first."""
+    def samplers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the samplers, the default first."""
+
+    @_builtins.property
+    def sigma_schedules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the sigma schedules that at least one of the samplers takes."""
 
     @_builtins.property
     def control_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Control types that a ControlNet of this family can have: `canny`, `depth` … Empty: no ControlNets here."""
+
+    @_builtins.property
+    def control_preprocessors(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.OptionCapability]:
+        """Ways to make a control map, named as the fields of ControlPreprocessing's kind; also those that are not available, with what they lack."""
+
+    @_builtins.property
+    def attention_kernels(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.OptionCapability]:
+        """Attention kernels for `execution.attention_kernel`."""
+
+    @_builtins.property
+    def quantizations(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.OptionCapability]:
+        """Quantizations for `execution.quantization`."""
+
+    @_builtins.property
+    def postprocessors(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.OptionCapability]:
+        """Steps for `postprocessing`, named as the fields of PostprocessingStep's action."""
 
     def __init__(
         self,
         *,
         device_id: _builtins.str = ...,
         family: _builtins.str = ...,
-        task: _resolved_generation_pb2.GenerationTask.ValueType = ...,
+        task: _builtins.str = ...,
         precisions: _abc.Iterable[_image_pb2.Precision.ValueType] | None = ...,
         fields: _abc.Iterable[_field_capability_pb2.FieldCapability] | None = ...,
-        schedulers: _abc.Iterable[_builtins.str] | None = ...,
+        samplers: _abc.Iterable[_builtins.str] | None = ...,
+        sigma_schedules: _abc.Iterable[_builtins.str] | None = ...,
         control_types: _abc.Iterable[_builtins.str] | None = ...,
+        control_preprocessors: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
+        attention_kernels: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
+        quantizations: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
+        postprocessors: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
         batch_size: _builtins.int | None = ...,
         max_concurrent_jobs: _builtins.int = ...,
         prompt_window_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "control_types", b"control_types", "device_id", b"device_id", "family", b"family", "fields", b"fields", "max_concurrent_jobs", b"max_concurrent_jobs", "precisions", b"precisions", "prompt_window_tokens", b"prompt_window_tokens", "schedulers", b"schedulers", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "attention_kernels", b"attention_kernels", "batch_size", b"batch_size", "control_preprocessors", b"control_preprocessors", "control_types", b"control_types", "device_id", b"device_id", "family", b"family", "fields", b"fields", "max_concurrent_jobs", b"max_concurrent_jobs", "postprocessors", b"postprocessors", "precisions", b"precisions", "prompt_window_tokens", b"prompt_window_tokens", "quantizations", b"quantizations", "samplers", b"samplers", "sigma_schedules", b"sigma_schedules", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -179,7 +246,8 @@ class GenerationModel(_message.Message):
     READY_DEVICE_IDS_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     NATIVE_SIZE_FIELD_NUMBER: _builtins.int
-    DEFAULT_SCHEDULER_FIELD_NUMBER: _builtins.int
+    DEFAULT_SAMPLER_FIELD_NUMBER: _builtins.int
+    DEFAULT_SIGMA_SCHEDULE_FIELD_NUMBER: _builtins.int
     DEFAULT_STEPS_FIELD_NUMBER: _builtins.int
     DEFAULT_GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     KNOWN_PROMPTS_FIELD_NUMBER: _builtins.int
@@ -191,12 +259,14 @@ class GenerationModel(_message.Message):
     """The family."""
     is_default: _builtins.bool
     """Whether requests that name no model get this one."""
-    default_scheduler: _builtins.str
-    """The scheduler that it takes by itself."""
+    default_sampler: _builtins.str
+    """The sampler that it takes by itself."""
+    default_sigma_schedule: _builtins.str
+    """The sigma schedule that it takes by itself."""
     default_steps: _builtins.int
     """Steps that it takes by itself."""
     default_guidance_scale: _builtins.float
-    """Guidance that it takes by itself."""
+    """Classifier-free guidance that it takes by itself."""
     @_builtins.property
     def ready_device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Devices where it is loaded and ready now. Empty: it would be loaded first."""
@@ -218,14 +288,15 @@ class GenerationModel(_message.Message):
         ready_device_ids: _abc.Iterable[_builtins.str] | None = ...,
         is_default: _builtins.bool = ...,
         native_size: _image_pb2.ImageSize | None = ...,
-        default_scheduler: _builtins.str = ...,
+        default_sampler: _builtins.str = ...,
+        default_sigma_schedule: _builtins.str = ...,
         default_steps: _builtins.int = ...,
         default_guidance_scale: _builtins.float = ...,
         known_prompts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["native_size", b"native_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_guidance_scale", b"default_guidance_scale", "default_scheduler", b"default_scheduler", "default_steps", b"default_steps", "display_name", b"display_name", "family", b"family", "is_default", b"is_default", "known_prompts", b"known_prompts", "model_id", b"model_id", "native_size", b"native_size", "ready_device_ids", b"ready_device_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_guidance_scale", b"default_guidance_scale", "default_sampler", b"default_sampler", "default_sigma_schedule", b"default_sigma_schedule", "default_steps", b"default_steps", "display_name", b"display_name", "family", b"family", "is_default", b"is_default", "known_prompts", b"known_prompts", "model_id", b"model_id", "native_size", b"native_size", "ready_device_ids", b"ready_device_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,21 +311,22 @@ class GenerationLimits(_message.Message):
     MIN_EDGE_PX_FIELD_NUMBER: _builtins.int
     MAX_EDGE_PX_FIELD_NUMBER: _builtins.int
     EDGE_MULTIPLE_PX_FIELD_NUMBER: _builtins.int
-    MAX_AREA_PX_FIELD_NUMBER: _builtins.int
+    MAX_AREA_PX2_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CONTROLS_FIELD_NUMBER: _builtins.int
     MAX_LORAS_FIELD_NUMBER: _builtins.int
     MAX_INLINE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_REQUEST_INLINE_BYTES_FIELD_NUMBER: _builtins.int
     min_edge_px: _builtins.int
     """Smallest edge."""
     max_edge_px: _builtins.int
     """Largest edge."""
     edge_multiple_px: _builtins.int
     """Edges are multiples of this."""
-    max_area_px: _builtins.int
-    """Largest area in square pixels."""
+    max_area_px2: _builtins.int
+    """Largest area, in px²."""
     max_steps: _builtins.int
     """Most steps."""
     max_image_count: _builtins.int
@@ -262,28 +334,31 @@ class GenerationLimits(_message.Message):
     max_prompt_bytes: _builtins.int
     """Longest prompt, UTF-8."""
     max_controls: _builtins.int
-    """Most ControlNets in one job."""
+    """Most ControlNets and T2I adapters in one job. 0: none are served."""
     max_loras: _builtins.int
-    """Most LoRAs in one job."""
+    """Most LoRAs in one job. 0: none are served."""
     max_inline_bytes: _builtins.int
     """Most bytes of an image inside a message; larger ones are blobs."""
+    max_request_inline_bytes: _builtins.int
+    """Most bytes of all images inside a request together; more are blobs."""
     def __init__(
         self,
         *,
         min_edge_px: _builtins.int = ...,
         max_edge_px: _builtins.int = ...,
         edge_multiple_px: _builtins.int = ...,
-        max_area_px: _builtins.int = ...,
+        max_area_px2: _builtins.int = ...,
         max_steps: _builtins.int = ...,
         max_image_count: _builtins.int = ...,
         max_prompt_bytes: _builtins.int = ...,
         max_controls: _builtins.int = ...,
         max_loras: _builtins.int = ...,
         max_inline_bytes: _builtins.int = ...,
+        max_request_inline_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edge_multiple_px", b"edge_multiple_px", "max_area_px", b"max_area_px", "max_controls", b"max_controls", "max_edge_px", b"max_edge_px", "max_image_count", b"max_image_count", "max_inline_bytes", b"max_inline_bytes", "max_loras", b"max_loras", "max_prompt_bytes", b"max_prompt_bytes", "max_steps", b"max_steps", "min_edge_px", b"min_edge_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edge_multiple_px", b"edge_multiple_px", "max_area_px2", b"max_area_px2", "max_controls", b"max_controls", "max_edge_px", b"max_edge_px", "max_image_count", b"max_image_count", "max_inline_bytes", b"max_inline_bytes", "max_loras", b"max_loras", "max_prompt_bytes", b"max_prompt_bytes", "max_request_inline_bytes", b"max_request_inline_bytes", "max_steps", b"max_steps", "min_edge_px", b"min_edge_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

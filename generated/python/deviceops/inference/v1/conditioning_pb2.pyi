@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -90,7 +92,7 @@ class _ControlBalanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Contro
     """The control map."""
 
 class ControlBalance(_ControlBalance, metaclass=_ControlBalanceEnumTypeWrapper):
-    """Who wins where prompt and control map disagree."""
+    """Which side wins where prompt and control map disagree. A1111: control mode."""
 
 CONTROL_BALANCE_UNSPECIFIED: ControlBalance.ValueType  # 0
 """Not said: EVEN."""
@@ -102,6 +104,38 @@ CONTROL_BALANCE_CONTROL: ControlBalance.ValueType  # 3
 """The control map."""
 Global___ControlBalance: _TypeAlias = ControlBalance  # noqa: Y015
 
+class _ImagePromptMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImagePromptModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImagePromptMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_PROMPT_MODE_UNSPECIFIED: _ImagePromptMode.ValueType  # 0
+    """Not said: CONTENT_AND_STYLE, or FACE for an adapter made for faces."""
+    IMAGE_PROMPT_MODE_CONTENT_AND_STYLE: _ImagePromptMode.ValueType  # 1
+    """All of it."""
+    IMAGE_PROMPT_MODE_STYLE: _ImagePromptMode.ValueType  # 2
+    """Colours, materials and manner, not what is shown."""
+    IMAGE_PROMPT_MODE_COMPOSITION: _ImagePromptMode.ValueType  # 3
+    """Where things stand, not how they look."""
+    IMAGE_PROMPT_MODE_FACE: _ImagePromptMode.ValueType  # 4
+    """The face. Only for adapters made for faces: else MODEL_INCOMPATIBLE."""
+
+class ImagePromptMode(_ImagePromptMode, metaclass=_ImagePromptModeEnumTypeWrapper):
+    """What an IP-Adapter takes from its pictures."""
+
+IMAGE_PROMPT_MODE_UNSPECIFIED: ImagePromptMode.ValueType  # 0
+"""Not said: CONTENT_AND_STYLE, or FACE for an adapter made for faces."""
+IMAGE_PROMPT_MODE_CONTENT_AND_STYLE: ImagePromptMode.ValueType  # 1
+"""All of it."""
+IMAGE_PROMPT_MODE_STYLE: ImagePromptMode.ValueType  # 2
+"""Colours, materials and manner, not what is shown."""
+IMAGE_PROMPT_MODE_COMPOSITION: ImagePromptMode.ValueType  # 3
+"""Where things stand, not how they look."""
+IMAGE_PROMPT_MODE_FACE: ImagePromptMode.ValueType  # 4
+"""The face. Only for adapters made for faces: else MODEL_INCOMPATIBLE."""
+Global___ImagePromptMode: _TypeAlias = ImagePromptMode  # noqa: Y015
+
 @_typing.final
 class InitImage(_message.Message):
     """A picture to start from."""
@@ -112,14 +146,14 @@ class InitImage(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     FIT_FIELD_NUMBER: _builtins.int
     strength: _builtins.float
-    """How much of it is made anew, 0..1: 0 gives it back as it is, 1 keeps nothing. Absent: 0.75. With outpainting it counts inside the
-    old edges alone.
+    """Denoising strength: how much of it is made anew, 0..1. ⌈steps × strength⌉ of the steps are computed: 0 computes none and gives the
+    picture back, 1 keeps nothing of it. Absent: 0.75. With outpainting it counts inside the old edges alone. A1111: denoising strength.
     """
     fit: _image_pb2.ImageFit.ValueType
     """What to do when its size is not the asked one."""
     @_builtins.property
     def image(self) -> _image_pb2.ImageInput:
-        """The picture. Must be set."""
+        """The picture. Must be set. Transparent parts are taken as over white."""
 
     def __init__(
         self,
@@ -153,7 +187,7 @@ class InpaintMask(_message.Message):
     ZOOM_TO_MASK_FIELD_NUMBER: _builtins.int
     ZOOM_PADDING_PX_FIELD_NUMBER: _builtins.int
     blur_px: _builtins.int
-    """Width of the ramp at the mask's edge, 0..50 px. Absent: 8."""
+    """Width of the ramp at the mask's edge, 0..50 px. Absent: 8. A1111: mask blur."""
     dilation_px: _builtins.int
     """How much the mask grows first, 0..50 px."""
     invert: _builtins.bool
@@ -163,7 +197,7 @@ class InpaintMask(_message.Message):
     fill: Global___MaskFill.ValueType
     """What the new part starts from."""
     zoom_to_mask: _builtins.bool
-    """True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail. Default:
+    """True: cut the mask's surroundings out, make them at the full asked size, and put them back. Gives small parts more detail. A1111: only masked. Default:
     false.
     """
     zoom_padding_px: _builtins.int
@@ -469,8 +503,75 @@ class LineSegmentPreprocessing(_message.Message):
 Global___LineSegmentPreprocessing: _TypeAlias = LineSegmentPreprocessing  # noqa: Y015
 
 @_typing.final
+class TilePreprocessing(_message.Message):
+    """The picture itself, for ControlNets that add detail tile by tile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOWNSCALE_FIELD_NUMBER: _builtins.int
+    downscale: _builtins.float
+    """How much smaller the picture is made first, 1..8, which takes its fine detail away. Absent: 1."""
+    def __init__(
+        self,
+        *,
+        downscale: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_downscale", b"_downscale", "downscale", b"downscale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_downscale", b"_downscale", "downscale", b"downscale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__downscale: _TypeAlias = _typing.Literal["downscale"]  # noqa: Y015
+    _WhichOneofArgType__downscale: _TypeAlias = _typing.Literal["_downscale", b"_downscale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__downscale) -> _WhichOneofReturnType__downscale | None: ...
+
+Global___TilePreprocessing: _TypeAlias = TilePreprocessing  # noqa: Y015
+
+@_typing.final
+class InpaintPreprocessing(_message.Message):
+    """The picture with the masked part marked as missing, for ControlNets that inpaint. Takes the generation's `mask`; without one:
+    UNSUPPORTED_COMBINATION.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InpaintPreprocessing: _TypeAlias = InpaintPreprocessing  # noqa: Y015
+
+@_typing.final
+class ShufflePreprocessing(_message.Message):
+    """The picture's parts shuffled, which keeps colours and textures and no layout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """Seed of the shuffle. Absent: the picture's own seed."""
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+
+Global___ShufflePreprocessing: _TypeAlias = ShufflePreprocessing  # noqa: Y015
+
+@_typing.final
 class ControlPreprocessing(_message.Message):
-    """How to make a control map from an ordinary picture."""
+    """How to make a control map from an ordinary picture. GetInferenceCapabilities tells which are available and what the others lack."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -483,6 +584,9 @@ class ControlPreprocessing(_message.Message):
     NORMAL_FIELD_NUMBER: _builtins.int
     SEGMENTATION_FIELD_NUMBER: _builtins.int
     LINE_SEGMENTS_FIELD_NUMBER: _builtins.int
+    TILE_FIELD_NUMBER: _builtins.int
+    INPAINT_FIELD_NUMBER: _builtins.int
+    SHUFFLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def canny(self) -> Global___CannyPreprocessing:
         """Edges."""
@@ -519,6 +623,18 @@ class ControlPreprocessing(_message.Message):
     def line_segments(self) -> Global___LineSegmentPreprocessing:
         """Straight lines."""
 
+    @_builtins.property
+    def tile(self) -> Global___TilePreprocessing:
+        """The picture itself."""
+
+    @_builtins.property
+    def inpaint(self) -> Global___InpaintPreprocessing:
+        """The picture with its masked part missing."""
+
+    @_builtins.property
+    def shuffle(self) -> Global___ShufflePreprocessing:
+        """Shuffled parts."""
+
     def __init__(
         self,
         *,
@@ -531,12 +647,15 @@ class ControlPreprocessing(_message.Message):
         normal: Global___NormalPreprocessing | None = ...,
         segmentation: Global___SegmentationPreprocessing | None = ...,
         line_segments: Global___LineSegmentPreprocessing | None = ...,
+        tile: Global___TilePreprocessing | None = ...,
+        inpaint: Global___InpaintPreprocessing | None = ...,
+        shuffle: Global___ShufflePreprocessing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canny", b"canny", "depth", b"depth", "kind", b"kind", "line_art", b"line_art", "line_segments", b"line_segments", "normal", b"normal", "pose", b"pose", "scribble", b"scribble", "segmentation", b"segmentation", "soft_edge", b"soft_edge"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canny", b"canny", "depth", b"depth", "inpaint", b"inpaint", "kind", b"kind", "line_art", b"line_art", "line_segments", b"line_segments", "normal", b"normal", "pose", b"pose", "scribble", b"scribble", "segmentation", b"segmentation", "shuffle", b"shuffle", "soft_edge", b"soft_edge", "tile", b"tile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canny", b"canny", "depth", b"depth", "kind", b"kind", "line_art", b"line_art", "line_segments", b"line_segments", "normal", b"normal", "pose", b"pose", "scribble", b"scribble", "segmentation", b"segmentation", "soft_edge", b"soft_edge"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canny", b"canny", "depth", b"depth", "inpaint", b"inpaint", "kind", b"kind", "line_art", b"line_art", "line_segments", b"line_segments", "normal", b"normal", "pose", b"pose", "scribble", b"scribble", "segmentation", b"segmentation", "shuffle", b"shuffle", "soft_edge", b"soft_edge", "tile", b"tile"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["canny", "depth", "pose", "scribble", "soft_edge", "line_art", "normal", "segmentation", "line_segments"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["canny", "depth", "pose", "scribble", "soft_edge", "line_art", "normal", "segmentation", "line_segments", "tile", "inpaint", "shuffle"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -544,7 +663,7 @@ Global___ControlPreprocessing: _TypeAlias = ControlPreprocessing  # noqa: Y015
 
 @_typing.final
 class ControlInput(_message.Message):
-    """A picture that guides the layout, through a ControlNet."""
+    """A picture that guides the layout, through a ControlNet or a T2I adapter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -557,18 +676,21 @@ class ControlInput(_message.Message):
     END_RATIO_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     FIT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
-    """The ControlNet, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty."""
+    """The ControlNet or T2I adapter, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty."""
     control_type: _builtins.str
-    """`canny`, `depth` … from GetInferenceCapabilities, for a ControlNet that knows several. Empty: its only one."""
+    """`canny`, `depth`, `tile`, `inpaint`, `shuffle` … from GetInferenceCapabilities, for a ControlNet that knows several. Empty: its only
+    one.
+    """
     weight: _builtins.float
-    """How strongly it guides, 0..2. Absent: 1."""
+    """How strongly it guides, 0..10; 0 has no effect. Absent: 1. A1111: control weight. diffusers: `controlnet_conditioning_scale`."""
     start_ratio: _builtins.float
-    """Share of the steps after which it begins to guide, 0..1. Absent: 0."""
+    """Share of the steps after which it begins to guide, 0..1. Absent: 0. A1111: starting control step."""
     end_ratio: _builtins.float
-    """Share of the steps after which it stops, 0..1 and more than the start. Absent: 1."""
+    """Share of the steps after which it stops, 0..1 and more than the start. Absent: 1. A1111: ending control step."""
     balance: Global___ControlBalance.ValueType
-    """Who wins where it and the prompt disagree."""
+    """Which side wins where it and the prompt disagree."""
     fit: _image_pb2.ImageFit.ValueType
     """What to do when its size is not the result's."""
     @_builtins.property
@@ -578,6 +700,10 @@ class ControlInput(_message.Message):
     @_builtins.property
     def preprocessing(self) -> Global___ControlPreprocessing:
         """How to make the map. Absent: `image` is the map."""
+
+    @_builtins.property
+    def region(self) -> _image_pb2.ImageInput:
+        """Where in the picture it guides: white. Absent: everywhere."""
 
     def __init__(
         self,
@@ -591,10 +717,11 @@ class ControlInput(_message.Message):
         end_ratio: _builtins.float | None = ...,
         balance: Global___ControlBalance.ValueType = ...,
         fit: _image_pb2.ImageFit.ValueType = ...,
+        region: _image_pb2.ImageInput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "image", b"image", "preprocessing", b"preprocessing", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "image", b"image", "preprocessing", b"preprocessing", "region", b"region", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "balance", b"balance", "control_type", b"control_type", "end_ratio", b"end_ratio", "fit", b"fit", "image", b"image", "model_id", b"model_id", "preprocessing", b"preprocessing", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "balance", b"balance", "control_type", b"control_type", "end_ratio", b"end_ratio", "fit", b"fit", "image", b"image", "model_id", b"model_id", "preprocessing", b"preprocessing", "region", b"region", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_ratio: _TypeAlias = _typing.Literal["end_ratio"]  # noqa: Y015
     _WhichOneofArgType__end_ratio: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio"]  # noqa: Y015
@@ -613,45 +740,55 @@ Global___ControlInput: _TypeAlias = ControlInput  # noqa: Y015
 
 @_typing.final
 class ImagePrompt(_message.Message):
-    """A picture that guides content and style, through an IP-Adapter."""
+    """Pictures that guide content and style, through an IP-Adapter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     START_RATIO_FIELD_NUMBER: _builtins.int
     END_RATIO_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_IMAGE_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The IP-Adapter, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty."""
     weight: _builtins.float
-    """How strongly it guides, 0..2. Absent: 1."""
+    """How strongly they guide, 0..10; 0 has no effect. Absent: 1."""
     start_ratio: _builtins.float
-    """Share of the steps after which it begins to guide, 0..1. Absent: 0."""
+    """Share of the steps after which they begin to guide, 0..1. Absent: 0."""
     end_ratio: _builtins.float
-    """Share of the steps after which it stops, 0..1 and more than the start. Absent: 1."""
+    """Share of the steps after which they stop, 0..1 and more than the start. Absent: 1."""
+    mode: Global___ImagePromptMode.ValueType
+    """What is taken from them."""
     @_builtins.property
-    def image(self) -> _image_pb2.ImageInput:
-        """The picture. Must be set."""
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageInput]:
+        """The pictures, 1..16; their embeddings are joined."""
 
     @_builtins.property
     def region(self) -> _image_pb2.ImageInput:
-        """Where in the picture it counts: white. Absent: everywhere."""
+        """Where in the picture they count: white. Absent: everywhere."""
+
+    @_builtins.property
+    def negative_image(self) -> _image_pb2.ImageInput:
+        """A picture to lead away from. Absent: none."""
 
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
-        image: _image_pb2.ImageInput | None = ...,
+        images: _abc.Iterable[_image_pb2.ImageInput] | None = ...,
         weight: _builtins.float | None = ...,
         start_ratio: _builtins.float | None = ...,
         end_ratio: _builtins.float | None = ...,
         region: _image_pb2.ImageInput | None = ...,
+        mode: Global___ImagePromptMode.ValueType = ...,
+        negative_image: _image_pb2.ImageInput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "image", b"image", "region", b"region", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "negative_image", b"negative_image", "region", b"region", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "image", b"image", "model_id", b"model_id", "region", b"region", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "images", b"images", "mode", b"mode", "model_id", b"model_id", "negative_image", b"negative_image", "region", b"region", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_ratio: _TypeAlias = _typing.Literal["end_ratio"]  # noqa: Y015
     _WhichOneofArgType__end_ratio: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio"]  # noqa: Y015
@@ -669,6 +806,42 @@ class ImagePrompt(_message.Message):
 Global___ImagePrompt: _TypeAlias = ImagePrompt  # noqa: Y015
 
 @_typing.final
+class LoraComponentWeight(_message.Message):
+    """How strongly a LoRA changes one component."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    BLOCK_WEIGHTS_FIELD_NUMBER: _builtins.int
+    component_id: _builtins.str
+    """The component: `unet`, `transformer`, `text_encoder`, `text_encoder_2`. Must not be empty."""
+    weight: _builtins.float
+    """Its weight, -10..10. Absent: as LoraInput.weight."""
+    @_builtins.property
+    def block_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors on that weight for the component's blocks, in the order of its layers, at most 64, each -10..10: input blocks, middle, output
+        blocks of a U-Net; the blocks of a transformer. Another number than the component has: INVALID_FIELD. Empty: 1 for each.
+        """
+
+    def __init__(
+        self,
+        *,
+        component_id: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+        block_weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "block_weights", b"block_weights", "component_id", b"component_id", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___LoraComponentWeight: _TypeAlias = LoraComponentWeight  # noqa: Y015
+
+@_typing.final
 class LoraInput(_message.Message):
     """A LoRA to apply for this job alone; the model is as before afterwards."""
 
@@ -676,30 +849,44 @@ class LoraInput(_message.Message):
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
-    TEXT_ENCODER_WEIGHT_FIELD_NUMBER: _builtins.int
+    COMPONENT_WEIGHTS_FIELD_NUMBER: _builtins.int
+    START_RATIO_FIELD_NUMBER: _builtins.int
+    END_RATIO_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The LoRA, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty."""
     weight: _builtins.float
-    """How strongly it changes the denoiser, -2..2. Absent: 1."""
-    text_encoder_weight: _builtins.float
-    """How strongly it changes the text encoders, -2..2. Absent: as `weight`."""
+    """How strongly it changes the model, -10..10; 0 has no effect. Absent: 1."""
+    start_ratio: _builtins.float
+    """Share of the steps after which it begins to count, 0..1. Absent: 0. Text encoders are changed for the whole job or not at all."""
+    end_ratio: _builtins.float
+    """Share of the steps after which it stops, 0..1 and more than the start. Absent: 1."""
+    @_builtins.property
+    def component_weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraComponentWeight]:
+        """Weights of single components, each component once. Empty: `weight` for all."""
+
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
         weight: _builtins.float | None = ...,
-        text_encoder_weight: _builtins.float | None = ...,
+        component_weights: _abc.Iterable[Global___LoraComponentWeight] | None = ...,
+        start_ratio: _builtins.float | None = ...,
+        end_ratio: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_text_encoder_weight", b"_text_encoder_weight", "_weight", b"_weight", "text_encoder_weight", b"text_encoder_weight", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text_encoder_weight", b"_text_encoder_weight", "_weight", b"_weight", "model_id", b"model_id", "text_encoder_weight", b"text_encoder_weight", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "component_weights", b"component_weights", "end_ratio", b"end_ratio", "model_id", b"model_id", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__text_encoder_weight: _TypeAlias = _typing.Literal["text_encoder_weight"]  # noqa: Y015
-    _WhichOneofArgType__text_encoder_weight: _TypeAlias = _typing.Literal["_text_encoder_weight", b"_text_encoder_weight"]  # noqa: Y015
+    _WhichOneofReturnType__end_ratio: _TypeAlias = _typing.Literal["end_ratio"]  # noqa: Y015
+    _WhichOneofArgType__end_ratio: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__start_ratio: _TypeAlias = _typing.Literal["start_ratio"]  # noqa: Y015
+    _WhichOneofArgType__start_ratio: _TypeAlias = _typing.Literal["_start_ratio", b"_start_ratio"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_encoder_weight) -> _WhichOneofReturnType__text_encoder_weight | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_ratio) -> _WhichOneofReturnType__end_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ratio) -> _WhichOneofReturnType__start_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
@@ -717,7 +904,9 @@ class TextualInversionInput(_message.Message):
     model_id: _builtins.str
     """The embedding, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty."""
     token: _builtins.str
-    """The word in the prompts that stands for it. Empty: the one that its file names; if it names none, INVALID_FIELD."""
+    """The word in the prompts that stands for it, at most 255 characters. Empty: the one that its file names; if it names none,
+    INVALID_FIELD.
+    """
     weight: _builtins.float
     """How strongly it counts, 0..2. Absent: 1."""
     def __init__(
@@ -736,3 +925,168 @@ class TextualInversionInput(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___TextualInversionInput: _TypeAlias = TextualInversionInput  # noqa: Y015
+
+@_typing.final
+class ReferenceImage(_message.Message):
+    """A picture that a model made for editing sees beside the prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    fit: _image_pb2.ImageFit.ValueType
+    """What to do when its size is not one that the model takes. UNSPECIFIED: COVER, to the model's nearest size."""
+    @_builtins.property
+    def image(self) -> _image_pb2.ImageInput:
+        """The picture. Must be set."""
+
+    def __init__(
+        self,
+        *,
+        image: _image_pb2.ImageInput | None = ...,
+        fit: _image_pb2.ImageFit.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceImage: _TypeAlias = ReferenceImage  # noqa: Y015
+
+@_typing.final
+class ImageRegion(_message.Message):
+    """A rectangle of a picture. It must lie inside: else INVALID_FIELD."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_PX_FIELD_NUMBER: _builtins.int
+    TOP_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    left_px: _builtins.int
+    """Left edge, from 0 px."""
+    top_px: _builtins.int
+    """Upper edge, from 0 px."""
+    width_px: _builtins.int
+    """Width, from 1 px."""
+    height_px: _builtins.int
+    """Height, from 1 px."""
+    def __init__(
+        self,
+        *,
+        left_px: _builtins.int = ...,
+        top_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "left_px", b"left_px", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageRegion: _TypeAlias = ImageRegion  # noqa: Y015
+
+@_typing.final
+class RegionalPrompt(_message.Message):
+    """A part of the picture with a prompt of its own. Where regions overlap, their shares add up by weight. One region over the whole picture
+    gives what the same `prompt` gives.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASK_FIELD_NUMBER: _builtins.int
+    RECTANGLE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    START_RATIO_FIELD_NUMBER: _builtins.int
+    END_RATIO_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """What to draw there, at most 32 KiB. May be empty."""
+    negative_prompt: _builtins.str
+    """What not to draw there, at most 32 KiB. Empty: the generation's negative prompt."""
+    weight: _builtins.float
+    """Its share against other regions and against the generation's prompt, 0..10; 0 has no effect. Absent: 1."""
+    start_ratio: _builtins.float
+    """Share of the steps after which it begins to count, 0..1. Absent: 0."""
+    end_ratio: _builtins.float
+    """Share of the steps after which it stops, 0..1 and more than the start. Absent: 1."""
+    @_builtins.property
+    def mask(self) -> _image_pb2.ImageInput:
+        """White counts, grey counts partly. Of another size than the picture: scaled to it."""
+
+    @_builtins.property
+    def rectangle(self) -> Global___ImageRegion:
+        """A rectangle, in pixels of the asked size."""
+
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraInput]:
+        """LoRAs that count in this region alone, at most 8. Empty: the generation's everywhere."""
+
+    def __init__(
+        self,
+        *,
+        mask: _image_pb2.ImageInput | None = ...,
+        rectangle: Global___ImageRegion | None = ...,
+        prompt: _builtins.str = ...,
+        negative_prompt: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+        start_ratio: _builtins.float | None = ...,
+        end_ratio: _builtins.float | None = ...,
+        loras: _abc.Iterable[Global___LoraInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "mask", b"mask", "place", b"place", "rectangle", b"rectangle", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio", "_start_ratio", b"_start_ratio", "_weight", b"_weight", "end_ratio", b"end_ratio", "loras", b"loras", "mask", b"mask", "negative_prompt", b"negative_prompt", "place", b"place", "prompt", b"prompt", "rectangle", b"rectangle", "start_ratio", b"start_ratio", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_ratio: _TypeAlias = _typing.Literal["end_ratio"]  # noqa: Y015
+    _WhichOneofArgType__end_ratio: _TypeAlias = _typing.Literal["_end_ratio", b"_end_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__start_ratio: _TypeAlias = _typing.Literal["start_ratio"]  # noqa: Y015
+    _WhichOneofArgType__start_ratio: _TypeAlias = _typing.Literal["_start_ratio", b"_start_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    _WhichOneofReturnType_place: _TypeAlias = _typing.Literal["mask", "rectangle"]  # noqa: Y015
+    _WhichOneofArgType_place: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_ratio) -> _WhichOneofReturnType__end_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ratio) -> _WhichOneofReturnType__start_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_place) -> _WhichOneofReturnType_place | None: ...
+
+Global___RegionalPrompt: _TypeAlias = RegionalPrompt  # noqa: Y015
+
+@_typing.final
+class LatentInput(_message.Message):
+    """Latents to start from: a blob that an earlier job handed out (GeneratedImage.latents), or a safetensors file with one tensor `latents`
+    of shape (pictures, channels, height, width), channels and scale as the family's denoiser takes them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """The blob. Must not be empty. Another shape than the size and family ask for: INVALID_FIELD."""
+    strength: _builtins.float
+    """Denoising strength, as for a picture, 0..1. Absent: 1 unless `sampling.first_step` says where to go on."""
+    def __init__(
+        self,
+        *,
+        blob_id: _builtins.str = ...,
+        strength: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "strength", b"strength"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "blob_id", b"blob_id", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
+    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
+
+Global___LatentInput: _TypeAlias = LatentInput  # noqa: Y015

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 from deviceops.inference.v1 import resolved_generation_pb2 as deviceops_dot_inference_dot_v1_dot_resolved__generation__pb2
+from deviceops.postprocessing.v1 import safety_pb2 as deviceops_dot_postprocessing_dot_v1_dot_safety__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,deviceops/inference/v1/generated_image.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\"R\n\x10ImageSafetyScore\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x13\n\x0bscore_ratio\x18\x02 \x01(\x01\x12\x17\n\x0fthreshold_ratio\x18\x03 \x01(\x01\"\x97\x01\n\x0bImageSafety\x12;\n\x07outcome\x18\x01 \x01(\x0e\x32*.deviceops.inference.v1.ImageSafetyOutcome\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x38\n\x06scores\x18\x03 \x03(\x0b\x32(.deviceops.inference.v1.ImageSafetyScore\"\xbf\x01\n\x0eGeneratedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12,\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x33\n\x06safety\x18\x04 \x01(\x0b\x32#.deviceops.inference.v1.ImageSafety\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\"\xb8\x01\n\x10GenerationResult\x12\x36\n\x06images\x18\x01 \x03(\x0b\x32&.deviceops.inference.v1.GeneratedImage\x12<\n\x08resolved\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12.\n\x08warnings\x18\x03 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding*\xe8\x01\n\x12ImageSafetyOutcome\x12$\n IMAGE_SAFETY_OUTCOME_UNSPECIFIED\x10\x00\x12$\n IMAGE_SAFETY_OUTCOME_NOT_CHECKED\x10\x01\x12\x1f\n\x1bIMAGE_SAFETY_OUTCOME_PASSED\x10\x02\x12 \n\x1cIMAGE_SAFETY_OUTCOME_FLAGGED\x10\x03\x12!\n\x1dIMAGE_SAFETY_OUTCOME_OBSCURED\x10\x04\x12 \n\x1cIMAGE_SAFETY_OUTCOME_BLOCKED\x10\x05\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,deviceops/inference/v1/generated_image.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\x1a(deviceops/postprocessing/v1/safety.proto\"g\n\nLatentFile\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hannels\x18\x02 \x01(\x05\x12\x0c\n\x04rows\x18\x03 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\x05\x12\x17\n\x0f\x63ompleted_steps\x18\x05 \x01(\x05\"\x84\x02\n\x0eGeneratedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12,\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x43\n\x0fsafety_verdicts\x18\x04 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\x12\x33\n\x07latents\x18\x06 \x01(\x0b\x32\".deviceops.inference.v1.LatentFile\"\xb8\x01\n\x10GenerationResult\x12\x36\n\x06images\x18\x01 \x03(\x0b\x32&.deviceops.inference.v1.GeneratedImage\x12<\n\x08resolved\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12.\n\x08warnings\x18\x03 \x03(\x0b\x32\x1c.deviceops.common.v1.FindingB\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +36,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.gene
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_IMAGESAFETYOUTCOME']._serialized_start=808
-  _globals['_IMAGESAFETYOUTCOME']._serialized_end=1040
-  _globals['_IMAGESAFETYSCORE']._serialized_start=188
-  _globals['_IMAGESAFETYSCORE']._serialized_end=270
-  _globals['_IMAGESAFETY']._serialized_start=273
-  _globals['_IMAGESAFETY']._serialized_end=424
-  _globals['_GENERATEDIMAGE']._serialized_start=427
-  _globals['_GENERATEDIMAGE']._serialized_end=618
-  _globals['_GENERATIONRESULT']._serialized_start=621
-  _globals['_GENERATIONRESULT']._serialized_end=805
+  _globals['_LATENTFILE']._serialized_start=230
+  _globals['_LATENTFILE']._serialized_end=333
+  _globals['_GENERATEDIMAGE']._serialized_start=336
+  _globals['_GENERATEDIMAGE']._serialized_end=596
+  _globals['_GENERATIONRESULT']._serialized_start=599
+  _globals['_GENERATIONRESULT']._serialized_end=783
 # @@protoc_insertion_point(module_scope)

@@ -7,10 +7,10 @@ from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.inference.v1 import resolved_generation_pb2 as _resolved_generation_pb2
+from deviceops.postprocessing.v1 import safety_pb2 as _safety_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,103 +22,45 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _ImageSafetyOutcome:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ImageSafetyOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageSafetyOutcome.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    IMAGE_SAFETY_OUTCOME_UNSPECIFIED: _ImageSafetyOutcome.ValueType  # 0
-    """Not said; never sent."""
-    IMAGE_SAFETY_OUTCOME_NOT_CHECKED: _ImageSafetyOutcome.ValueType  # 1
-    """No policy applied, so nothing was checked."""
-    IMAGE_SAFETY_OUTCOME_PASSED: _ImageSafetyOutcome.ValueType  # 2
-    """Checked and passed."""
-    IMAGE_SAFETY_OUTCOME_FLAGGED: _ImageSafetyOutcome.ValueType  # 3
-    """Checked, above a threshold, and handed out with this mark, as the policy says."""
-    IMAGE_SAFETY_OUTCOME_OBSCURED: _ImageSafetyOutcome.ValueType  # 4
-    """Checked, above a threshold, and handed out blurred or covered, as the policy says."""
-    IMAGE_SAFETY_OUTCOME_BLOCKED: _ImageSafetyOutcome.ValueType  # 5
-    """Withheld: above a threshold, or the check could not be made."""
-
-class ImageSafetyOutcome(_ImageSafetyOutcome, metaclass=_ImageSafetyOutcomeEnumTypeWrapper):
-    """What the safety policy decided about a picture."""
-
-IMAGE_SAFETY_OUTCOME_UNSPECIFIED: ImageSafetyOutcome.ValueType  # 0
-"""Not said; never sent."""
-IMAGE_SAFETY_OUTCOME_NOT_CHECKED: ImageSafetyOutcome.ValueType  # 1
-"""No policy applied, so nothing was checked."""
-IMAGE_SAFETY_OUTCOME_PASSED: ImageSafetyOutcome.ValueType  # 2
-"""Checked and passed."""
-IMAGE_SAFETY_OUTCOME_FLAGGED: ImageSafetyOutcome.ValueType  # 3
-"""Checked, above a threshold, and handed out with this mark, as the policy says."""
-IMAGE_SAFETY_OUTCOME_OBSCURED: ImageSafetyOutcome.ValueType  # 4
-"""Checked, above a threshold, and handed out blurred or covered, as the policy says."""
-IMAGE_SAFETY_OUTCOME_BLOCKED: ImageSafetyOutcome.ValueType  # 5
-"""Withheld: above a threshold, or the check could not be made."""
-Global___ImageSafetyOutcome: _TypeAlias = ImageSafetyOutcome  # noqa: Y015
-
 @_typing.final
-class ImageSafetyScore(_message.Message):
-    """How much of one category a picture shows."""
+class LatentFile(_message.Message):
+    """Latents of one picture, as a blob: a safetensors file with one tensor `latents` of shape (1, channels, height, width), which
+    LatentInput takes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CATEGORY_FIELD_NUMBER: _builtins.int
-    SCORE_RATIO_FIELD_NUMBER: _builtins.int
-    THRESHOLD_RATIO_FIELD_NUMBER: _builtins.int
-    category: _builtins.str
-    """The category, as in the policy: `nudity`, `violence` …"""
-    score_ratio: _builtins.float
-    """The classifier's confidence, 0..1."""
-    threshold_ratio: _builtins.float
-    """The policy's threshold, 0..1."""
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    COMPLETED_STEPS_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.str
+    """The blob."""
+    channels: _builtins.int
+    """Channels."""
+    rows: _builtins.int
+    """Rows, an eighth of the picture's height for most families."""
+    columns: _builtins.int
+    """Columns, an eighth of the picture's width for most families."""
+    completed_steps: _builtins.int
+    """Steps that were computed. Fewer than the walk has: they still hold noise."""
     def __init__(
         self,
         *,
-        category: _builtins.str = ...,
-        score_ratio: _builtins.float = ...,
-        threshold_ratio: _builtins.float = ...,
+        blob_id: _builtins.str = ...,
+        channels: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        completed_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "score_ratio", b"score_ratio", "threshold_ratio", b"threshold_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "channels", b"channels", "columns", b"columns", "completed_steps", b"completed_steps", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ImageSafetyScore: _TypeAlias = ImageSafetyScore  # noqa: Y015
-
-@_typing.final
-class ImageSafety(_message.Message):
-    """What the safety check found in one picture."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    OUTCOME_FIELD_NUMBER: _builtins.int
-    POLICY_ID_FIELD_NUMBER: _builtins.int
-    SCORES_FIELD_NUMBER: _builtins.int
-    outcome: Global___ImageSafetyOutcome.ValueType
-    """What was decided."""
-    policy_id: _builtins.str
-    """The policy that applied; empty: none."""
-    @_builtins.property
-    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageSafetyScore]:
-        """The scores, one a category of the policy. Empty if the check could not be made."""
-
-    def __init__(
-        self,
-        *,
-        outcome: Global___ImageSafetyOutcome.ValueType = ...,
-        policy_id: _builtins.str = ...,
-        scores: _abc.Iterable[Global___ImageSafetyScore] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "policy_id", b"policy_id", "scores", b"scores"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ImageSafety: _TypeAlias = ImageSafety  # noqa: Y015
+Global___LatentFile: _TypeAlias = LatentFile  # noqa: Y015
 
 @_typing.final
 class GeneratedImage(_message.Message):
@@ -129,8 +71,9 @@ class GeneratedImage(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    SAFETY_FIELD_NUMBER: _builtins.int
+    SAFETY_VERDICTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    LATENTS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the job's pictures, from 0."""
     seed: _builtins.int
@@ -140,12 +83,16 @@ class GeneratedImage(_message.Message):
         """The file. Absent if the picture failed or was withheld."""
 
     @_builtins.property
-    def safety(self) -> Global___ImageSafety:
-        """What the safety check found."""
+    def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
+        """What each safety policy says that applied. Empty: none did, nothing was checked."""
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
-        """Why there is no file; absent if there is one. CONTENT_BLOCKED: the policy withholds it."""
+        """Why there is no file; absent if there is one. CONTENT_BLOCKED: a policy withholds it."""
+
+    @_builtins.property
+    def latents(self) -> Global___LatentFile:
+        """Its latents. Absent unless `return_latents` was set."""
 
     def __init__(
         self,
@@ -153,12 +100,13 @@ class GeneratedImage(_message.Message):
         index: _builtins.int = ...,
         file: _image_pb2.ImageFile | None = ...,
         seed: _builtins.int = ...,
-        safety: Global___ImageSafety | None = ...,
+        safety_verdicts: _abc.Iterable[_safety_pb2.SafetyVerdict] | None = ...,
         failure: _error_pb2.Failure | None = ...,
+        latents: Global___LatentFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "safety", b"safety"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "latents", b"latents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "index", b"index", "safety", b"safety", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "index", b"index", "latents", b"latents", "safety_verdicts", b"safety_verdicts", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,11 +127,13 @@ class GenerationResult(_message.Message):
 
     @_builtins.property
     def resolved(self) -> _resolved_generation_pb2.ResolvedGeneration:
-        """What was really used."""
+        """What was really used. `resolved.generation` can be sent again."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """What did not stop the work, yet a person may want to know: a truncated prompt, a word that the model does not know."""
+        """What did not stop the work, yet a person may want to know: a truncated prompt, a word that the model does not know, a mark of an input
+        picture that the result's format cannot hold. At most 100.
+        """
 
     def __init__(
         self,

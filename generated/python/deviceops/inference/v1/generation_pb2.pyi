@@ -6,6 +6,10 @@ isort:skip_file
 from collections import abc as _abc
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.inference.v1 import conditioning_pb2 as _conditioning_pb2
+from deviceops.inference.v1 import passes_pb2 as _passes_pb2
+from deviceops.inference.v1 import sampling_pb2 as _sampling_pb2
+from deviceops.model.v1 import execution_pb2 as _execution_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2 as _postprocessing_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -32,7 +36,7 @@ class _DeterminismEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Determini
     DETERMINISM_FAST: _Determinism.ValueType  # 1
     """The same noise and the same steps on every run; rounding may differ with the batch and the device, which the eye does not see."""
     DETERMINISM_EXACT: _Determinism.ValueType  # 2
-    """Bit for bit the same on the same device, model file and library versions. Runs alone, not batched with others; slower."""
+    """Bit for bit the same on the same device, model file and library versions, whatever else runs. May be slower."""
 
 class Determinism(_Determinism, metaclass=_DeterminismEnumTypeWrapper):
     """How exactly the same request has to give the same picture."""
@@ -42,7 +46,7 @@ DETERMINISM_UNSPECIFIED: Determinism.ValueType  # 0
 DETERMINISM_FAST: Determinism.ValueType  # 1
 """The same noise and the same steps on every run; rounding may differ with the batch and the device, which the eye does not see."""
 DETERMINISM_EXACT: Determinism.ValueType  # 2
-"""Bit for bit the same on the same device, model file and library versions. Runs alone, not batched with others; slower."""
+"""Bit for bit the same on the same device, model file and library versions, whatever else runs. May be slower."""
 Global___Determinism: _TypeAlias = Determinism  # noqa: Y015
 
 class _PromptSyntax:
@@ -55,18 +59,32 @@ class _PromptSyntaxEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptSy
     """Not said: PLAIN."""
     PROMPT_SYNTAX_PLAIN: _PromptSyntax.ValueType  # 1
     """As it stands; brackets are text."""
-    PROMPT_SYNTAX_WEIGHTED: _PromptSyntax.ValueType  # 2
-    """`(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\\(` is a bracket. A weight is 0..2."""
+    PROMPT_SYNTAX_A1111: _PromptSyntax.ValueType  # 2
+    """As A1111 (stable-diffusion-webui) reads it: `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\\(` is a bracket; BREAK
+    begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step. A weighted
+    embedding is scaled back to the mean of the unweighted one.
+    """
+    PROMPT_SYNTAX_COMFYUI: _PromptSyntax.ValueType  # 3
+    """As ComfyUI reads it: `(words:1.2)`, `(words)` is 1.1, `\\(` is a bracket. A weighted embedding moves from the empty prompt's embedding
+    through the unweighted one by the weight.
+    """
 
 class PromptSyntax(_PromptSyntax, metaclass=_PromptSyntaxEnumTypeWrapper):
-    """How the text of a prompt is read."""
+    """How the text of a prompt is read. GetInferenceCapabilities tells which syntaxes this server reads."""
 
 PROMPT_SYNTAX_UNSPECIFIED: PromptSyntax.ValueType  # 0
 """Not said: PLAIN."""
 PROMPT_SYNTAX_PLAIN: PromptSyntax.ValueType  # 1
 """As it stands; brackets are text."""
-PROMPT_SYNTAX_WEIGHTED: PromptSyntax.ValueType  # 2
-"""`(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\\(` is a bracket. A weight is 0..2."""
+PROMPT_SYNTAX_A1111: PromptSyntax.ValueType  # 2
+"""As A1111 (stable-diffusion-webui) reads it: `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\\(` is a bracket; BREAK
+begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step. A weighted
+embedding is scaled back to the mean of the unweighted one.
+"""
+PROMPT_SYNTAX_COMFYUI: PromptSyntax.ValueType  # 3
+"""As ComfyUI reads it: `(words:1.2)`, `(words)` is 1.1, `\\(` is a bracket. A weighted embedding moves from the empty prompt's embedding
+through the unweighted one by the weight.
+"""
 Global___PromptSyntax: _TypeAlias = PromptSyntax  # noqa: Y015
 
 class _LongPrompt:
@@ -80,125 +98,22 @@ class _LongPromptEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LongPrompt
     LONG_PROMPT_TRUNCATE: _LongPrompt.ValueType  # 1
     """The rest is ignored, and a warning in the result says what."""
     LONG_PROMPT_CHUNK: _LongPrompt.ValueType  # 2
-    """It is encoded window by window and joined."""
+    """It is encoded window by window and joined, as A1111 and ComfyUI do."""
     LONG_PROMPT_REFUSE: _LongPrompt.ValueType  # 3
     """The request is refused with INVALID_FIELD."""
 
 class LongPrompt(_LongPrompt, metaclass=_LongPromptEnumTypeWrapper):
-    """What becomes of a prompt that is longer than the text encoder's window (75 words or parts of words for most families)."""
+    """What becomes of a prompt that is longer than the text encoder's window (75 tokens, the words or parts of words, for CLIP)."""
 
 LONG_PROMPT_UNSPECIFIED: LongPrompt.ValueType  # 0
 """Not said: TRUNCATE."""
 LONG_PROMPT_TRUNCATE: LongPrompt.ValueType  # 1
 """The rest is ignored, and a warning in the result says what."""
 LONG_PROMPT_CHUNK: LongPrompt.ValueType  # 2
-"""It is encoded window by window and joined."""
+"""It is encoded window by window and joined, as A1111 and ComfyUI do."""
 LONG_PROMPT_REFUSE: LongPrompt.ValueType  # 3
 """The request is refused with INVALID_FIELD."""
 Global___LongPrompt: _TypeAlias = LongPrompt  # noqa: Y015
-
-@_typing.final
-class Sampling(_message.Message):
-    """How to walk from noise to picture."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SCHEDULER_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
-    ETA_FIELD_NUMBER: _builtins.int
-    KARRAS_SIGMAS_FIELD_NUMBER: _builtins.int
-    TIMESTEP_SPACING_FIELD_NUMBER: _builtins.int
-    SOLVER_ORDER_FIELD_NUMBER: _builtins.int
-    GUIDANCE_RESCALE_FIELD_NUMBER: _builtins.int
-    DYNAMIC_THRESHOLD_RATIO_FIELD_NUMBER: _builtins.int
-    TRUE_GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
-    scheduler: _builtins.str
-    """A scheduler's id from GetInferenceCapabilities: `euler`, `euler_a`, `ddim`, `dpmpp_2m`, `dpmpp_2m_karras`, `unipc` … Empty: the
-    model's own. An id that the list does not have: INVALID_FIELD.
-    """
-    steps: _builtins.int
-    """Denoising steps, 1..1000. Absent: the number that the scheduler recommends."""
-    guidance_scale: _builtins.float
-    """How strongly the prompt is followed, 0..50. 1 or less switches the negative prompt off and halves the time. Absent: the family's
-    default.
-    """
-    seed: _builtins.int
-    """Start of the noise, 0..2^63-1; 0 is a seed like any other. Absent: drawn by the server and told in the result. Picture i of a job
-    uses seed + i (past 2^63-1 it goes on at 0).
-    """
-    eta: _builtins.float
-    """Share of fresh noise in each step, 0..1. Only `ddim` reads it; elsewhere anything but 0 is UNSUPPORTED_COMBINATION. Absent: 0."""
-    karras_sigmas: _builtins.bool
-    """Whether to space the noise levels as Karras et al. (2022). Absent: only if the scheduler's id says so."""
-    timestep_spacing: _builtins.str
-    """How the steps lie on the model's noise scale: `leading`, `linspace` or `trailing`. Empty: as the model's files say."""
-    solver_order: _builtins.int
-    """Order of the solver, 1..3. Absent: the scheduler's default. Only for schedulers that list the option `solver_order`."""
-    guidance_rescale: _builtins.float
-    """How much to pull the contrast of strong guidance back (Lin et al. 2023), 0..1. Absent: 0, not at all."""
-    dynamic_threshold_ratio: _builtins.float
-    """Percentile of dynamic thresholding (Imagen, 2022), 0..1. Absent: no thresholding. Only for models that compute in pixels."""
-    true_guidance_scale: _builtins.float
-    """Guidance with a negative prompt for families whose `guidance_scale` is an input of the model (`flux`), 0..50. Absent: 1, none."""
-    def __init__(
-        self,
-        *,
-        scheduler: _builtins.str = ...,
-        steps: _builtins.int | None = ...,
-        guidance_scale: _builtins.float | None = ...,
-        seed: _builtins.int | None = ...,
-        eta: _builtins.float | None = ...,
-        karras_sigmas: _builtins.bool | None = ...,
-        timestep_spacing: _builtins.str = ...,
-        solver_order: _builtins.int | None = ...,
-        guidance_rescale: _builtins.float | None = ...,
-        dynamic_threshold_ratio: _builtins.float | None = ...,
-        true_guidance_scale: _builtins.float | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dynamic_threshold_ratio", b"_dynamic_threshold_ratio", "_eta", b"_eta", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_karras_sigmas", b"_karras_sigmas", "_seed", b"_seed", "_solver_order", b"_solver_order", "_steps", b"_steps", "_true_guidance_scale", b"_true_guidance_scale", "dynamic_threshold_ratio", b"dynamic_threshold_ratio", "eta", b"eta", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "karras_sigmas", b"karras_sigmas", "seed", b"seed", "solver_order", b"solver_order", "steps", b"steps", "true_guidance_scale", b"true_guidance_scale"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dynamic_threshold_ratio", b"_dynamic_threshold_ratio", "_eta", b"_eta", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_karras_sigmas", b"_karras_sigmas", "_seed", b"_seed", "_solver_order", b"_solver_order", "_steps", b"_steps", "_true_guidance_scale", b"_true_guidance_scale", "dynamic_threshold_ratio", b"dynamic_threshold_ratio", "eta", b"eta", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "karras_sigmas", b"karras_sigmas", "scheduler", b"scheduler", "seed", b"seed", "solver_order", b"solver_order", "steps", b"steps", "timestep_spacing", b"timestep_spacing", "true_guidance_scale", b"true_guidance_scale"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__dynamic_threshold_ratio: _TypeAlias = _typing.Literal["dynamic_threshold_ratio"]  # noqa: Y015
-    _WhichOneofArgType__dynamic_threshold_ratio: _TypeAlias = _typing.Literal["_dynamic_threshold_ratio", b"_dynamic_threshold_ratio"]  # noqa: Y015
-    _WhichOneofReturnType__eta: _TypeAlias = _typing.Literal["eta"]  # noqa: Y015
-    _WhichOneofArgType__eta: _TypeAlias = _typing.Literal["_eta", b"_eta"]  # noqa: Y015
-    _WhichOneofReturnType__guidance_rescale: _TypeAlias = _typing.Literal["guidance_rescale"]  # noqa: Y015
-    _WhichOneofArgType__guidance_rescale: _TypeAlias = _typing.Literal["_guidance_rescale", b"_guidance_rescale"]  # noqa: Y015
-    _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
-    _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
-    _WhichOneofReturnType__karras_sigmas: _TypeAlias = _typing.Literal["karras_sigmas"]  # noqa: Y015
-    _WhichOneofArgType__karras_sigmas: _TypeAlias = _typing.Literal["_karras_sigmas", b"_karras_sigmas"]  # noqa: Y015
-    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
-    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
-    _WhichOneofReturnType__solver_order: _TypeAlias = _typing.Literal["solver_order"]  # noqa: Y015
-    _WhichOneofArgType__solver_order: _TypeAlias = _typing.Literal["_solver_order", b"_solver_order"]  # noqa: Y015
-    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
-    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
-    _WhichOneofReturnType__true_guidance_scale: _TypeAlias = _typing.Literal["true_guidance_scale"]  # noqa: Y015
-    _WhichOneofArgType__true_guidance_scale: _TypeAlias = _typing.Literal["_true_guidance_scale", b"_true_guidance_scale"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__dynamic_threshold_ratio) -> _WhichOneofReturnType__dynamic_threshold_ratio | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__eta) -> _WhichOneofReturnType__eta | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_rescale) -> _WhichOneofReturnType__guidance_rescale | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__karras_sigmas) -> _WhichOneofReturnType__karras_sigmas | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__solver_order) -> _WhichOneofReturnType__solver_order | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__true_guidance_scale) -> _WhichOneofReturnType__true_guidance_scale | None: ...
-
-Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class PreviewOptions(_message.Message):
@@ -227,146 +142,46 @@ class PreviewOptions(_message.Message):
 Global___PreviewOptions: _TypeAlias = PreviewOptions  # noqa: Y015
 
 @_typing.final
-class RefinerPass(_message.Message):
-    """The model's second pass over the picture by a model made for the last steps."""
+class WeightedPrompt(_message.Message):
+    """One of several prompts that blend."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_ID_FIELD_NUMBER: _builtins.int
-    START_RATIO_FIELD_NUMBER: _builtins.int
-    AESTHETIC_SCORE_FIELD_NUMBER: _builtins.int
-    NEGATIVE_AESTHETIC_SCORE_FIELD_NUMBER: _builtins.int
-    model_id: _builtins.str
-    """The refiner model. Must not be empty."""
-    start_ratio: _builtins.float
-    """Share of the steps after which the refiner takes over, 0..1. Absent: 0.8."""
-    aesthetic_score: _builtins.float
-    """Aesthetic score that the refiner aims at, 0..10. Absent: 6."""
-    negative_aesthetic_score: _builtins.float
-    """Aesthetic score for the negative prompt, 0..10. Absent: 2.5."""
+    PROMPT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """What to draw, at most 32 KiB of UTF-8. Read as `prompt` is."""
+    weight: _builtins.float
+    """Its share against the others, -10..10; the embeddings are summed by these shares. Absent: 1."""
     def __init__(
         self,
         *,
-        model_id: _builtins.str = ...,
-        start_ratio: _builtins.float | None = ...,
-        aesthetic_score: _builtins.float | None = ...,
-        negative_aesthetic_score: _builtins.float | None = ...,
+        prompt: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_aesthetic_score", b"_aesthetic_score", "_negative_aesthetic_score", b"_negative_aesthetic_score", "_start_ratio", b"_start_ratio", "aesthetic_score", b"aesthetic_score", "negative_aesthetic_score", b"negative_aesthetic_score", "start_ratio", b"start_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_aesthetic_score", b"_aesthetic_score", "_negative_aesthetic_score", b"_negative_aesthetic_score", "_start_ratio", b"_start_ratio", "aesthetic_score", b"aesthetic_score", "model_id", b"model_id", "negative_aesthetic_score", b"negative_aesthetic_score", "start_ratio", b"start_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "prompt", b"prompt", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__aesthetic_score: _TypeAlias = _typing.Literal["aesthetic_score"]  # noqa: Y015
-    _WhichOneofArgType__aesthetic_score: _TypeAlias = _typing.Literal["_aesthetic_score", b"_aesthetic_score"]  # noqa: Y015
-    _WhichOneofReturnType__negative_aesthetic_score: _TypeAlias = _typing.Literal["negative_aesthetic_score"]  # noqa: Y015
-    _WhichOneofArgType__negative_aesthetic_score: _TypeAlias = _typing.Literal["_negative_aesthetic_score", b"_negative_aesthetic_score"]  # noqa: Y015
-    _WhichOneofReturnType__start_ratio: _TypeAlias = _typing.Literal["start_ratio"]  # noqa: Y015
-    _WhichOneofArgType__start_ratio: _TypeAlias = _typing.Literal["_start_ratio", b"_start_ratio"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__aesthetic_score) -> _WhichOneofReturnType__aesthetic_score | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_aesthetic_score) -> _WhichOneofReturnType__negative_aesthetic_score | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ratio) -> _WhichOneofReturnType__start_ratio | None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
-Global___RefinerPass: _TypeAlias = RefinerPass  # noqa: Y015
-
-@_typing.final
-class HiresPass(_message.Message):
-    """A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again. An absent message: none."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SCALE_FIELD_NUMBER: _builtins.int
-    STRENGTH_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    UPSCALER_MODEL_ID_FIELD_NUMBER: _builtins.int
-    RESAMPLING_FIELD_NUMBER: _builtins.int
-    scale: _builtins.float
-    """How much larger each edge becomes, 1..4, rounded to multiples of 8 px. Absent: 2. The result obeys the same limits as any size."""
-    strength: _builtins.float
-    """How much of the enlarged picture is made anew, 0..1. Absent: 0.5."""
-    steps: _builtins.int
-    """Steps of the second pass, 1..1000. Absent: as many as in the first. Of these, the share `strength` is computed."""
-    upscaler_model_id: _builtins.str
-    """An upscaler model for the enlargement. Empty: as `resampling` says."""
-    resampling: _builtins.str
-    """`latent_bilinear`, `latent_bicubic`, `latent_nearest`, `bicubic` or `lanczos`. Empty: `latent_bicubic`. Must be empty when an
-    upscaler model is named.
-    """
-    def __init__(
-        self,
-        *,
-        scale: _builtins.float | None = ...,
-        strength: _builtins.float | None = ...,
-        steps: _builtins.int | None = ...,
-        upscaler_model_id: _builtins.str = ...,
-        resampling: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_steps", b"_steps", "_strength", b"_strength", "scale", b"scale", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_steps", b"_steps", "_strength", b"_strength", "resampling", b"resampling", "scale", b"scale", "steps", b"steps", "strength", b"strength", "upscaler_model_id", b"upscaler_model_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
-    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
-    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
-    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
-    _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
-    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
-
-Global___HiresPass: _TypeAlias = HiresPass  # noqa: Y015
-
-@_typing.final
-class SizeConditioning(_message.Message):
-    """What the families that were trained with picture sizes (`sdxl`) are told about the size. An absent message: the size of the picture,
-    nothing cropped.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ORIGINAL_SIZE_FIELD_NUMBER: _builtins.int
-    TARGET_SIZE_FIELD_NUMBER: _builtins.int
-    CROP_LEFT_PX_FIELD_NUMBER: _builtins.int
-    CROP_TOP_PX_FIELD_NUMBER: _builtins.int
-    crop_left_px: _builtins.int
-    """Pixels that are pretended to have been cropped at the left, 0..4096."""
-    crop_top_px: _builtins.int
-    """Pixels that are pretended to have been cropped at the top, 0..4096."""
-    @_builtins.property
-    def original_size(self) -> _image_pb2.ImageSize:
-        """The size that the picture is pretended to have had. Absent: the size of the picture."""
-
-    @_builtins.property
-    def target_size(self) -> _image_pb2.ImageSize:
-        """The size that it is pretended to have been brought to. Absent: the size of the picture."""
-
-    def __init__(
-        self,
-        *,
-        original_size: _image_pb2.ImageSize | None = ...,
-        target_size: _image_pb2.ImageSize | None = ...,
-        crop_left_px: _builtins.int = ...,
-        crop_top_px: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["original_size", b"original_size", "target_size", b"target_size"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_left_px", b"crop_left_px", "crop_top_px", b"crop_top_px", "original_size", b"original_size", "target_size", b"target_size"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SizeConditioning: _TypeAlias = SizeConditioning  # noqa: Y015
+Global___WeightedPrompt: _TypeAlias = WeightedPrompt  # noqa: Y015
 
 @_typing.final
 class Generation(_message.Message):
-    """What to draw, as asked: text-to-image by itself; with `init_image`, `mask` and the rest, every mix of image-to-image, inpainting,
-    outpainting, a larger second pass, control maps and adapters. What a field leaves open the server chooses, and the result repeats the
-    choice (ResolvedGeneration). Pictures of one generation differ only in their seed.
+    """What to draw, as asked: text-to-image by itself; with an init image, mask, controls and the rest, every mix of image-to-image,
+    inpainting, outpainting, reference editing, hires pass and adapters. A1111's txt2img and img2img are both this message.
+
+    What a field leaves open the server chooses. The result repeats the whole message with every choice made (ResolvedGeneration), and that
+    one can be sent again. Pictures of one generation differ only in their seed. A field that this server does not serve is refused by name,
+    never ignored; GetInferenceCapabilities lists those that it serves for each device, family and task.
+
+    Order of work: the model's components are taken (`components`), LoRAs change the denoiser and the text encoders, prompts are encoded,
+    control maps are made; each step runs the ControlNets and adapters whose range covers it, then the denoiser, then guidance; the refiner
+    takes over the last steps; the picture is decoded; the hires pass enlarges it and denoises again with the same adapters; detail passes
+    follow; then postprocessing, the safety policy, and the file.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -374,6 +189,7 @@ class Generation(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    LOADED_MODEL_ID_FIELD_NUMBER: _builtins.int
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
@@ -383,6 +199,8 @@ class Generation(_message.Message):
     DETERMINISM_FIELD_NUMBER: _builtins.int
     SAFETY_POLICY_ID_FIELD_NUMBER: _builtins.int
     REQUIRE_LOADED_MODEL_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
     PROMPT_SYNTAX_FIELD_NUMBER: _builtins.int
     LONG_PROMPT_FIELD_NUMBER: _builtins.int
     SECOND_PROMPT_FIELD_NUMBER: _builtins.int
@@ -390,6 +208,8 @@ class Generation(_message.Message):
     THIRD_PROMPT_FIELD_NUMBER: _builtins.int
     THIRD_NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     CLIP_SKIP_FIELD_NUMBER: _builtins.int
+    BLENDED_PROMPTS_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
     INIT_IMAGE_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     OUTPAINT_FIELD_NUMBER: _builtins.int
@@ -397,24 +217,34 @@ class Generation(_message.Message):
     IMAGE_PROMPTS_FIELD_NUMBER: _builtins.int
     LORAS_FIELD_NUMBER: _builtins.int
     TEXTUAL_INVERSIONS_FIELD_NUMBER: _builtins.int
-    VAE_MODEL_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_IMAGES_FIELD_NUMBER: _builtins.int
+    INIT_LATENTS_FIELD_NUMBER: _builtins.int
     REFINER_FIELD_NUMBER: _builtins.int
     HIRES_PASS_FIELD_NUMBER: _builtins.int
+    DETAIL_PASSES_FIELD_NUMBER: _builtins.int
+    POSTPROCESSING_FIELD_NUMBER: _builtins.int
     SIZE_CONDITIONING_FIELD_NUMBER: _builtins.int
+    SEAMLESS_X_FIELD_NUMBER: _builtins.int
+    SEAMLESS_Y_FIELD_NUMBER: _builtins.int
+    RETURN_LATENTS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What to draw, at most 32 KiB of UTF-8. May be empty."""
     negative_prompt: _builtins.str
-    """What not to draw, at most 32 KiB of UTF-8. Empty: nothing."""
+    """What not to draw, at most 32 KiB of UTF-8. Empty: nothing. It has no effect where `guidance_scale` is 1 or less."""
     model_id: _builtins.str
-    """The model. Empty: the server's default model."""
+    """The model. Empty: that of `loaded_model_id`, else the server's default model."""
+    loaded_model_id: _builtins.str
+    """A loaded model to run on, as it is loaded: its device, components and execution options hold, and those fields must be empty here or
+    say the same, else UNSUPPORTED_COMBINATION. Empty: any load of the model, or a new one.
+    """
     width_px: _builtins.int
     """Width, 64..4096 px, a multiple of 8, and at most 16,777,216 px² together with the height. Absent: the width of `init_image` rounded
-    down to a multiple of 8, else the model's native width.
+    down to a multiple of 8, else the model's native width. Width and height are given both or not at all.
     """
     height_px: _builtins.int
     """Height, by the same rules."""
     image_count: _builtins.int
-    """How many pictures, 1..16. 0: 1."""
+    """How many pictures, 1..16. 0: as many as `sampling.seeds` has, else 1. A1111: batch count × batch size."""
     determinism: Global___Determinism.ValueType
     """How exactly a repetition has to match."""
     safety_policy_id: _builtins.str
@@ -426,67 +256,112 @@ class Generation(_message.Message):
     long_prompt: Global___LongPrompt.ValueType
     """What becomes of prompts longer than the window."""
     second_prompt: _builtins.str
-    """For the second text encoder (`sdxl`, `sd3`, `flux`), at most 32 KiB. Empty: the same as `prompt`."""
+    """For the second text encoder, where the model has one, at most 32 KiB. Empty: the same as `prompt`. diffusers: `prompt_2`."""
     second_negative_prompt: _builtins.str
     """The negative prompt for the second text encoder, at most 32 KiB. Empty: the same as `negative_prompt`."""
     third_prompt: _builtins.str
-    """For the third text encoder (`sd3`), at most 32 KiB. Empty: the same as `prompt`."""
+    """For the third text encoder, where the model has one, at most 32 KiB. Empty: the same as `prompt`. diffusers: `prompt_3`."""
     third_negative_prompt: _builtins.str
     """The negative prompt for the third text encoder, at most 32 KiB. Empty: the same as `negative_prompt`."""
     clip_skip: _builtins.int
-    """How many of the text encoder's last layers to leave out, 0..11. Absent: the family's default."""
-    vae_model_id: _builtins.str
-    """Another model's VAE to decode with. Empty: the model's own."""
+    """How many of the CLIP text encoders' last layers to leave out, 0..11, counted from the layer that the family takes by itself; the same
+    number as diffusers' `clip_skip`. SD1 takes the last layer: 0 is A1111's "Clip skip: 1", 1 is its "Clip skip: 2". SDXL takes the layer
+    before the last: 0 is what A1111 does on SDXL whatever its Clip skip says. Absent: 0.
+    """
+    seamless_x: _builtins.bool
+    """Make left and right edges fit together, for textures. Default: false. A1111: tiling."""
+    seamless_y: _builtins.bool
+    """Make upper and lower edges fit together, for textures. Default: false."""
+    return_latents: _builtins.bool
+    """Also hand out each picture's latents as a blob, as they are after the last step of the first pass. Default: false."""
     @_builtins.property
-    def sampling(self) -> Global___Sampling:
+    def sampling(self) -> _sampling_pb2.Sampling:
         """How to sample. Absent: all as the model recommends."""
 
     @_builtins.property
     def output(self) -> _image_pb2.EncodeOptions:
-        """The file that each picture becomes. Absent: PNG with its manifest."""
+        """The file that each picture becomes. Absent: PNG with its manifest and its mark."""
 
     @_builtins.property
     def previews(self) -> Global___PreviewOptions:
-        """Whether to show the picture while it is made."""
+        """Whether to show the picture while it is made. They do not change it."""
+
+    @_builtins.property
+    def execution(self) -> _execution_pb2.ExecutionOptions:
+        """How the model computes: precisions, quantization, attention kernel, offload, tiling, compilation. Absent: the server chooses."""
+
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.ComponentSource]:
+        """Components that are other than the model's own, at most 16: another VAE, T5 left out, a transformer, text encoders and VAE from
+        separate files. Empty: all the model's own.
+        """
+
+    @_builtins.property
+    def blended_prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedPrompt]:
+        """Prompts that blend with `prompt`, which has weight 1, at most 16. Empty: `prompt` alone."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.RegionalPrompt]:
+        """Parts of the picture with a prompt of their own, at most 16. Empty: `prompt` everywhere."""
 
     @_builtins.property
     def init_image(self) -> _conditioning_pb2.InitImage:
-        """A picture to start from. Absent: start from noise."""
+        """A picture to start from (image-to-image). Absent: start from noise, or from `init_latents`."""
 
     @_builtins.property
     def mask(self) -> _conditioning_pb2.InpaintMask:
-        """Which part of `init_image` to make anew. Absent: all of it. Without `init_image`: UNSUPPORTED_COMBINATION."""
+        """Which part of `init_image` to make anew (inpainting). Absent: all of it. Without `init_image`: UNSUPPORTED_COMBINATION."""
 
     @_builtins.property
     def outpaint(self) -> _conditioning_pb2.Outpaint:
-        """How far to grow `init_image` beyond its edges. Absent: not at all. Without `init_image`: UNSUPPORTED_COMBINATION."""
+        """How far to grow `init_image` beyond its edges (outpainting). Absent: not at all. Without `init_image`: UNSUPPORTED_COMBINATION."""
 
     @_builtins.property
     def controls(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ControlInput]:
-        """Pictures that guide the layout, at most 8, each with a ControlNet."""
+        """Pictures that guide the layout, each through a ControlNet or T2I adapter, at most 8."""
 
     @_builtins.property
     def image_prompts(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ImagePrompt]:
-        """Pictures that guide content and style through an IP-Adapter, at most 8."""
+        """Pictures that guide content and style, each through an IP-Adapter, at most 8."""
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.LoraInput]:
-        """LoRAs to apply for this job alone, at most 32. Their order does not matter."""
+        """LoRAs (also LyCORIS: LoCon, LoHa, LoKr, DoRA) to apply for this job alone, at most 32. Their order does not matter."""
 
     @_builtins.property
     def textual_inversions(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.TextualInversionInput]:
-        """Words learned by textual inversion, at most 32."""
+        """Words learned by textual inversion (embeddings), at most 32."""
 
     @_builtins.property
-    def refiner(self) -> Global___RefinerPass:
+    def reference_images(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ReferenceImage]:
+        """Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), at most 4. Their order matters."""
+
+    @_builtins.property
+    def init_latents(self) -> _conditioning_pb2.LatentInput:
+        """Latents to start from, as an earlier job handed them out. Absent: start from noise or from `init_image`. Together with `init_image`:
+        UNSUPPORTED_COMBINATION.
+        """
+
+    @_builtins.property
+    def refiner(self) -> _passes_pb2.RefinerPass:
         """A refiner for the last steps. Absent: none."""
 
     @_builtins.property
-    def hires_pass(self) -> Global___HiresPass:
-        """A second pass at a larger size. Absent: none."""
+    def hires_pass(self) -> _passes_pb2.HiresPass:
+        """A second pass at a larger size (A1111: hires fix). Absent: none."""
 
     @_builtins.property
-    def size_conditioning(self) -> Global___SizeConditioning:
+    def detail_passes(self) -> _containers.RepeatedCompositeFieldContainer[_passes_pb2.DetailPass]:
+        """Passes over what a detector finds, at most 8, in this order (ADetailer, FaceDetailer). Empty: none."""
+
+    @_builtins.property
+    def postprocessing(self) -> _containers.RepeatedCompositeFieldContainer[_postprocessing_pb2.PostprocessingStep]:
+        """What to do to each finished picture, in this order, at most 32: upscale, restore faces … Empty: nothing. A safety or encode step is
+        UNSUPPORTED_COMBINATION: use `safety_policy_id` and `output`.
+        """
+
+    @_builtins.property
+    def size_conditioning(self) -> _passes_pb2.SizeConditioning:
         """What the model is told about sizes."""
 
     def __init__(
@@ -495,15 +370,18 @@ class Generation(_message.Message):
         prompt: _builtins.str = ...,
         negative_prompt: _builtins.str = ...,
         model_id: _builtins.str = ...,
+        loaded_model_id: _builtins.str = ...,
         width_px: _builtins.int | None = ...,
         height_px: _builtins.int | None = ...,
         image_count: _builtins.int = ...,
-        sampling: Global___Sampling | None = ...,
+        sampling: _sampling_pb2.Sampling | None = ...,
         output: _image_pb2.EncodeOptions | None = ...,
         previews: Global___PreviewOptions | None = ...,
         determinism: Global___Determinism.ValueType = ...,
         safety_policy_id: _builtins.str = ...,
         require_loaded_model: _builtins.bool = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
+        components: _abc.Iterable[_execution_pb2.ComponentSource] | None = ...,
         prompt_syntax: Global___PromptSyntax.ValueType = ...,
         long_prompt: Global___LongPrompt.ValueType = ...,
         second_prompt: _builtins.str = ...,
@@ -511,6 +389,8 @@ class Generation(_message.Message):
         third_prompt: _builtins.str = ...,
         third_negative_prompt: _builtins.str = ...,
         clip_skip: _builtins.int | None = ...,
+        blended_prompts: _abc.Iterable[Global___WeightedPrompt] | None = ...,
+        regions: _abc.Iterable[_conditioning_pb2.RegionalPrompt] | None = ...,
         init_image: _conditioning_pb2.InitImage | None = ...,
         mask: _conditioning_pb2.InpaintMask | None = ...,
         outpaint: _conditioning_pb2.Outpaint | None = ...,
@@ -518,14 +398,20 @@ class Generation(_message.Message):
         image_prompts: _abc.Iterable[_conditioning_pb2.ImagePrompt] | None = ...,
         loras: _abc.Iterable[_conditioning_pb2.LoraInput] | None = ...,
         textual_inversions: _abc.Iterable[_conditioning_pb2.TextualInversionInput] | None = ...,
-        vae_model_id: _builtins.str = ...,
-        refiner: Global___RefinerPass | None = ...,
-        hires_pass: Global___HiresPass | None = ...,
-        size_conditioning: Global___SizeConditioning | None = ...,
+        reference_images: _abc.Iterable[_conditioning_pb2.ReferenceImage] | None = ...,
+        init_latents: _conditioning_pb2.LatentInput | None = ...,
+        refiner: _passes_pb2.RefinerPass | None = ...,
+        hires_pass: _passes_pb2.HiresPass | None = ...,
+        detail_passes: _abc.Iterable[_passes_pb2.DetailPass] | None = ...,
+        postprocessing: _abc.Iterable[_postprocessing_pb2.PostprocessingStep] | None = ...,
+        size_conditioning: _passes_pb2.SizeConditioning | None = ...,
+        seamless_x: _builtins.bool = ...,
+        seamless_y: _builtins.bool = ...,
+        return_latents: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_height_px", b"_height_px", "_width_px", b"_width_px", "clip_skip", b"clip_skip", "height_px", b"height_px", "hires_pass", b"hires_pass", "init_image", b"init_image", "mask", b"mask", "outpaint", b"outpaint", "output", b"output", "previews", b"previews", "refiner", b"refiner", "sampling", b"sampling", "size_conditioning", b"size_conditioning", "width_px", b"width_px"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_height_px", b"_height_px", "_width_px", b"_width_px", "clip_skip", b"clip_skip", "execution", b"execution", "height_px", b"height_px", "hires_pass", b"hires_pass", "init_image", b"init_image", "init_latents", b"init_latents", "mask", b"mask", "outpaint", b"outpaint", "output", b"output", "previews", b"previews", "refiner", b"refiner", "sampling", b"sampling", "size_conditioning", b"size_conditioning", "width_px", b"width_px"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_height_px", b"_height_px", "_width_px", b"_width_px", "clip_skip", b"clip_skip", "controls", b"controls", "determinism", b"determinism", "height_px", b"height_px", "hires_pass", b"hires_pass", "image_count", b"image_count", "image_prompts", b"image_prompts", "init_image", b"init_image", "long_prompt", b"long_prompt", "loras", b"loras", "mask", b"mask", "model_id", b"model_id", "negative_prompt", b"negative_prompt", "outpaint", b"outpaint", "output", b"output", "previews", b"previews", "prompt", b"prompt", "prompt_syntax", b"prompt_syntax", "refiner", b"refiner", "require_loaded_model", b"require_loaded_model", "safety_policy_id", b"safety_policy_id", "sampling", b"sampling", "second_negative_prompt", b"second_negative_prompt", "second_prompt", b"second_prompt", "size_conditioning", b"size_conditioning", "textual_inversions", b"textual_inversions", "third_negative_prompt", b"third_negative_prompt", "third_prompt", b"third_prompt", "vae_model_id", b"vae_model_id", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_height_px", b"_height_px", "_width_px", b"_width_px", "blended_prompts", b"blended_prompts", "clip_skip", b"clip_skip", "components", b"components", "controls", b"controls", "detail_passes", b"detail_passes", "determinism", b"determinism", "execution", b"execution", "height_px", b"height_px", "hires_pass", b"hires_pass", "image_count", b"image_count", "image_prompts", b"image_prompts", "init_image", b"init_image", "init_latents", b"init_latents", "loaded_model_id", b"loaded_model_id", "long_prompt", b"long_prompt", "loras", b"loras", "mask", b"mask", "model_id", b"model_id", "negative_prompt", b"negative_prompt", "outpaint", b"outpaint", "output", b"output", "postprocessing", b"postprocessing", "previews", b"previews", "prompt", b"prompt", "prompt_syntax", b"prompt_syntax", "reference_images", b"reference_images", "refiner", b"refiner", "regions", b"regions", "require_loaded_model", b"require_loaded_model", "return_latents", b"return_latents", "safety_policy_id", b"safety_policy_id", "sampling", b"sampling", "seamless_x", b"seamless_x", "seamless_y", b"seamless_y", "second_negative_prompt", b"second_negative_prompt", "second_prompt", b"second_prompt", "size_conditioning", b"size_conditioning", "textual_inversions", b"textual_inversions", "third_negative_prompt", b"third_negative_prompt", "third_prompt", b"third_prompt", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip_skip: _TypeAlias = _typing.Literal["clip_skip"]  # noqa: Y015
     _WhichOneofArgType__clip_skip: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip"]  # noqa: Y015

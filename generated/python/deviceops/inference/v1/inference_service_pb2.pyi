@@ -150,10 +150,12 @@ class GetInferenceCapabilitiesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CAPABILITIES_FIELD_NUMBER: _builtins.int
-    SCHEDULERS_FIELD_NUMBER: _builtins.int
+    SAMPLERS_FIELD_NUMBER: _builtins.int
+    SIGMA_SCHEDULES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     OUTPUT_MEDIA_TYPES_FIELD_NUMBER: _builtins.int
+    INPUT_MEDIA_TYPES_FIELD_NUMBER: _builtins.int
     CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
@@ -168,8 +170,12 @@ class GetInferenceCapabilitiesResponse(_message.Message):
         """Per device, family and task."""
 
     @_builtins.property
-    def schedulers(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.SchedulerInfo]:
-        """All schedulers that a capability names."""
+    def samplers(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.SamplerInfo]:
+        """All samplers that a capability names."""
+
+    @_builtins.property
+    def sigma_schedules(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.SigmaScheduleInfo]:
+        """All sigma schedules that a capability names."""
 
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.GenerationModel]:
@@ -183,21 +189,27 @@ class GetInferenceCapabilitiesResponse(_message.Message):
     def output_media_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Files that a picture can become: `image/png`, `image/jpeg`, `image/webp`."""
 
+    @_builtins.property
+    def input_media_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files that an input picture can be."""
+
     def __init__(
         self,
         *,
         capabilities: _abc.Iterable[_capability_pb2.GenerationCapability] | None = ...,
-        schedulers: _abc.Iterable[_capability_pb2.SchedulerInfo] | None = ...,
+        samplers: _abc.Iterable[_capability_pb2.SamplerInfo] | None = ...,
+        sigma_schedules: _abc.Iterable[_capability_pb2.SigmaScheduleInfo] | None = ...,
         models: _abc.Iterable[_capability_pb2.GenerationModel] | None = ...,
         limits: _capability_pb2.GenerationLimits | None = ...,
         output_media_types: _abc.Iterable[_builtins.str] | None = ...,
+        input_media_types: _abc.Iterable[_builtins.str] | None = ...,
         contract_version: _builtins.str = ...,
         etag: _builtins.str = ...,
         unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "contract_version", b"contract_version", "etag", b"etag", "limits", b"limits", "models", b"models", "output_media_types", b"output_media_types", "schedulers", b"schedulers", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "contract_version", b"contract_version", "etag", b"etag", "input_media_types", b"input_media_types", "limits", b"limits", "models", b"models", "output_media_types", b"output_media_types", "samplers", b"samplers", "sigma_schedules", b"sigma_schedules", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

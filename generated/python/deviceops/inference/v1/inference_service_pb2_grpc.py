@@ -95,9 +95,12 @@ class InferenceServiceServicer:
     def Generate(self, request, context):
         """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
 
-        The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
-        job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
-        job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+        The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
+        is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
+
+        Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
+        picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+        or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -119,7 +122,7 @@ class InferenceServiceServicer:
 
     def GetInferenceCapabilities(self, request, context):
         """Tells what can be generated where: per device, family and task the fields that a request may set, with ranges and defaults; the
-        schedulers; the models that are ready; the limits. No effect; answered from memory.
+        samplers and sigma schedules; the models that are ready; the limits. No effect; answered from memory.
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.

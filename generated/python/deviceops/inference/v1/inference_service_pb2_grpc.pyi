@@ -50,9 +50,12 @@ class InferenceServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]
     """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
 
-    The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
-    job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
-    job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+    The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
+    is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
+
+    Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
+    picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+    or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -70,7 +73,7 @@ class InferenceServiceStub:
     """
     GetInferenceCapabilities: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceCapabilitiesRequest, _inference_service_pb2.GetInferenceCapabilitiesResponse]
     """Tells what can be generated where: per device, family and task the fields that a request may set, with ranges and defaults; the
-    schedulers; the models that are ready; the limits. No effect; answered from memory.
+    samplers and sigma schedules; the models that are ready; the limits. No effect; answered from memory.
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
@@ -134,9 +137,12 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
 
-    The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
-    job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
-    job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+    The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
+    is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
+
+    Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
+    picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+    or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -154,7 +160,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     GetInferenceCapabilities: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceCapabilitiesRequest, _inference_service_pb2.GetInferenceCapabilitiesResponse]  # type: ignore[assignment]
     """Tells what can be generated where: per device, family and task the fields that a request may set, with ranges and defaults; the
-    schedulers; the models that are ready; the limits. No effect; answered from memory.
+    samplers and sigma schedules; the models that are ready; the limits. No effect; answered from memory.
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.
@@ -221,9 +227,12 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.GenerateResponse], _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]]:
         """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
 
-        The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
-        job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
-        job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+        The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
+        is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
+
+        Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
+        picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+        or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -247,7 +256,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.GetInferenceCapabilitiesResponse, _abc.Awaitable[_inference_service_pb2.GetInferenceCapabilitiesResponse]]:
         """Tells what can be generated where: per device, family and task the fields that a request may set, with ranges and defaults; the
-        schedulers; the models that are ready; the limits. No effect; answered from memory.
+        samplers and sigma schedules; the models that are ready; the limits. No effect; answered from memory.
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: no such thing; list what there is.

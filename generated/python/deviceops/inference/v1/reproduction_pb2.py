@@ -27,7 +27,7 @@ from deviceops.inference.v1 import generated_image_pb2 as deviceops_dot_inferenc
 from deviceops.inference.v1 import resolved_generation_pb2 as deviceops_dot_inference_dot_v1_dot_resolved__generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)deviceops/inference/v1/reproduction.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a,deviceops/inference/v1/generated_image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\"v\n\x0cReproduction\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x16\n\ttolerance\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x0c\n\n_tolerance\"P\n\x11ReproductionCause\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eoriginal_value\x18\x02 \x01(\t\x12\x15\n\rpresent_value\x18\x03 \x01(\t\"\xbe\x03\n\x12ReproductionReport\x12<\n\x07verdict\x18\x01 \x01(\x0e\x32+.deviceops.inference.v1.ReproductionVerdict\x12\x16\n\x0emax_difference\x18\x02 \x01(\x05\x12\x17\n\x0fmean_difference\x18\x03 \x01(\x01\x12\x1e\n\x16\x64ifferent_pixels_ratio\x18\x04 \x01(\x01\x12\x1a\n\rpsnr_decibels\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x39\n\x06\x63\x61uses\x18\x06 \x03(\x0b\x32).deviceops.inference.v1.ReproductionCause\x12\x35\n\x05image\x18\x07 \x01(\x0b\x32&.deviceops.inference.v1.GeneratedImage\x12<\n\x08original\x18\x08 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12;\n\x07present\x18\t \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGenerationB\x10\n\x0e_psnr_decibels*\xae\x01\n\x13ReproductionVerdict\x12$\n REPRODUCTION_VERDICT_UNSPECIFIED\x10\x00\x12\"\n\x1eREPRODUCTION_VERDICT_IDENTICAL\x10\x01\x12)\n%REPRODUCTION_VERDICT_WITHIN_TOLERANCE\x10\x02\x12\"\n\x1eREPRODUCTION_VERDICT_DIFFERENT\x10\x03\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)deviceops/inference/v1/reproduction.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a,deviceops/inference/v1/generated_image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\"v\n\x0cReproduction\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x16\n\ttolerance\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x0c\n\n_tolerance\"P\n\x11ReproductionCause\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eoriginal_value\x18\x02 \x01(\t\x12\x15\n\rpresent_value\x18\x03 \x01(\t\"\xb2\x03\n\x12ReproductionReport\x12<\n\x07verdict\x18\x01 \x01(\x0e\x32+.deviceops.inference.v1.ReproductionVerdict\x12\x16\n\x0emax_difference\x18\x02 \x01(\x05\x12\x17\n\x0fmean_difference\x18\x03 \x01(\x01\x12\x1e\n\x16\x64ifferent_pixels_ratio\x18\x04 \x01(\x01\x12\x14\n\x07psnr_db\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x39\n\x06\x63\x61uses\x18\x06 \x03(\x0b\x32).deviceops.inference.v1.ReproductionCause\x12\x35\n\x05image\x18\x07 \x01(\x0b\x32&.deviceops.inference.v1.GeneratedImage\x12<\n\x08original\x18\x08 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12;\n\x07present\x18\t \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGenerationB\n\n\x08_psnr_db*\xae\x01\n\x13ReproductionVerdict\x12$\n REPRODUCTION_VERDICT_UNSPECIFIED\x10\x00\x12\"\n\x1eREPRODUCTION_VERDICT_IDENTICAL\x10\x01\x12)\n%REPRODUCTION_VERDICT_WITHIN_TOLERANCE\x10\x02\x12\"\n\x1eREPRODUCTION_VERDICT_DIFFERENT\x10\x03\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.repr
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_REPRODUCTIONVERDICT']._serialized_start=850
-  _globals['_REPRODUCTIONVERDICT']._serialized_end=1024
+  _globals['_REPRODUCTIONVERDICT']._serialized_start=838
+  _globals['_REPRODUCTIONVERDICT']._serialized_end=1012
   _globals['_REPRODUCTION']._serialized_start=198
   _globals['_REPRODUCTION']._serialized_end=316
   _globals['_REPRODUCTIONCAUSE']._serialized_start=318
   _globals['_REPRODUCTIONCAUSE']._serialized_end=398
   _globals['_REPRODUCTIONREPORT']._serialized_start=401
-  _globals['_REPRODUCTIONREPORT']._serialized_end=847
+  _globals['_REPRODUCTIONREPORT']._serialized_end=835
 # @@protoc_insertion_point(module_scope)

@@ -52,7 +52,7 @@ Global___ReproductionVerdict: _TypeAlias = ReproductionVerdict  # noqa: Y015
 
 @_typing.final
 class Reproduction(_message.Message):
-    """Make a picture again from the manifest inside its file, and compare."""
+    """Make a picture again from what its file says, and compare."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -67,7 +67,9 @@ class Reproduction(_message.Message):
     """
     @_builtins.property
     def image(self) -> _image_pb2.ImageInput:
-        """The picture, with its manifest: a file that this server or another one made. Without a manifest: BAD_IMAGE. Must be set."""
+        """The picture, with its FULL manifest: a file that this server or another one made; or with the `parameters` text of A1111 or the
+        metadata of ComfyUI or InvokeAI, as far as they say enough. With neither: BAD_IMAGE. Must be set.
+        """
 
     def __init__(
         self,
@@ -126,7 +128,7 @@ class ReproductionReport(_message.Message):
     MAX_DIFFERENCE_FIELD_NUMBER: _builtins.int
     MEAN_DIFFERENCE_FIELD_NUMBER: _builtins.int
     DIFFERENT_PIXELS_RATIO_FIELD_NUMBER: _builtins.int
-    PSNR_DECIBELS_FIELD_NUMBER: _builtins.int
+    PSNR_DB_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     ORIGINAL_FIELD_NUMBER: _builtins.int
@@ -139,7 +141,7 @@ class ReproductionReport(_message.Message):
     """The mean difference of all colour values, 0..255."""
     different_pixels_ratio: _builtins.float
     """Share of the pixels that differ, 0..1."""
-    psnr_decibels: _builtins.float
+    psnr_db: _builtins.float
     """Peak signal-to-noise ratio in dB; absent if the pictures are identical."""
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReproductionCause]:
@@ -164,18 +166,18 @@ class ReproductionReport(_message.Message):
         max_difference: _builtins.int = ...,
         mean_difference: _builtins.float = ...,
         different_pixels_ratio: _builtins.float = ...,
-        psnr_decibels: _builtins.float | None = ...,
+        psnr_db: _builtins.float | None = ...,
         causes: _abc.Iterable[Global___ReproductionCause] | None = ...,
         image: _generated_image_pb2.GeneratedImage | None = ...,
         original: _resolved_generation_pb2.ResolvedGeneration | None = ...,
         present: _resolved_generation_pb2.ResolvedGeneration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_psnr_decibels", b"_psnr_decibels", "image", b"image", "original", b"original", "present", b"present", "psnr_decibels", b"psnr_decibels"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_psnr_db", b"_psnr_db", "image", b"image", "original", b"original", "present", b"present", "psnr_db", b"psnr_db"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_psnr_decibels", b"_psnr_decibels", "causes", b"causes", "different_pixels_ratio", b"different_pixels_ratio", "image", b"image", "max_difference", b"max_difference", "mean_difference", b"mean_difference", "original", b"original", "present", b"present", "psnr_decibels", b"psnr_decibels", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_psnr_db", b"_psnr_db", "causes", b"causes", "different_pixels_ratio", b"different_pixels_ratio", "image", b"image", "max_difference", b"max_difference", "mean_difference", b"mean_difference", "original", b"original", "present", b"present", "psnr_db", b"psnr_db", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__psnr_decibels: _TypeAlias = _typing.Literal["psnr_decibels"]  # noqa: Y015
-    _WhichOneofArgType__psnr_decibels: _TypeAlias = _typing.Literal["_psnr_decibels", b"_psnr_decibels"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__psnr_decibels) -> _WhichOneofReturnType__psnr_decibels | None: ...
+    _WhichOneofReturnType__psnr_db: _TypeAlias = _typing.Literal["psnr_db"]  # noqa: Y015
+    _WhichOneofArgType__psnr_db: _TypeAlias = _typing.Literal["_psnr_db", b"_psnr_db"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__psnr_db) -> _WhichOneofReturnType__psnr_db | None: ...
 
 Global___ReproductionReport: _TypeAlias = ReproductionReport  # noqa: Y015

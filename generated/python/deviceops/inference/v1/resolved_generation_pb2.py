@@ -22,12 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
-from deviceops.inference.v1 import conditioning_pb2 as deviceops_dot_inference_dot_v1_dot_conditioning__pb2
 from deviceops.inference.v1 import generation_pb2 as deviceops_dot_inference_dot_v1_dot_generation__pb2
+from deviceops.model.v1 import execution_pb2 as deviceops_dot_model_dot_v1_dot_execution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0deviceops/inference/v1/resolved_generation.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a)deviceops/inference/v1/conditioning.proto\x1a\'deviceops/inference/v1/generation.proto\";\n\tUsedModel\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"*\n\tUsedImage\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\xf2\r\n\x12ResolvedGeneration\x12\x34\n\x04task\x18\x01 \x01(\x0e\x32&.deviceops.inference.v1.GenerationTask\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x11\n\tdevice_id\x18\x05 \x01(\t\x12\x31\n\tprecision\x18\x06 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x0e\n\x06prompt\x18\x07 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x08 \x01(\t\x12\x10\n\x08width_px\x18\t \x01(\x05\x12\x11\n\theight_px\x18\n \x01(\x05\x12\r\n\x05seeds\x18\x0b \x03(\x03\x12\x11\n\tscheduler\x18\x0c \x01(\t\x12\r\n\x05steps\x18\r \x01(\x05\x12\x16\n\x0eguidance_scale\x18\x0e \x01(\x01\x12\x0b\n\x03\x65ta\x18\x0f \x01(\x01\x12\x15\n\rkarras_sigmas\x18\x10 \x01(\x08\x12\x18\n\x10timestep_spacing\x18\x11 \x01(\t\x12\x19\n\x0csolver_order\x18\x12 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10guidance_rescale\x18\x13 \x01(\x01\x12$\n\x17\x64ynamic_threshold_ratio\x18\x14 \x01(\x01H\x01\x88\x01\x01\x12 \n\x13true_guidance_scale\x18\x15 \x01(\x01H\x02\x88\x01\x01\x12\x38\n\x0b\x64\x65terminism\x18\x16 \x01(\x0e\x32#.deviceops.inference.v1.Determinism\x12\x32\n\x06output\x18\x17 \x01(\x0b\x32\".deviceops.common.v1.EncodeOptions\x12\x38\n\x08previews\x18\x18 \x01(\x0b\x32&.deviceops.inference.v1.PreviewOptions\x12\x18\n\x10safety_policy_id\x18\x19 \x01(\t\x12;\n\rprompt_syntax\x18\x1a \x01(\x0e\x32$.deviceops.inference.v1.PromptSyntax\x12\x37\n\x0blong_prompt\x18\x1b \x01(\x0e\x32\".deviceops.inference.v1.LongPrompt\x12\x15\n\rsecond_prompt\x18\x1c \x01(\t\x12\x1e\n\x16second_negative_prompt\x18\x1d \x01(\t\x12\x14\n\x0cthird_prompt\x18\x1e \x01(\t\x12\x1d\n\x15third_negative_prompt\x18\x1f \x01(\t\x12\x11\n\tclip_skip\x18  \x01(\x05\x12\x35\n\ninit_image\x18! \x01(\x0b\x32!.deviceops.inference.v1.InitImage\x12\x31\n\x04mask\x18\" \x01(\x0b\x32#.deviceops.inference.v1.InpaintMask\x12\x32\n\x08outpaint\x18# \x01(\x0b\x32 .deviceops.inference.v1.Outpaint\x12\x36\n\x08\x63ontrols\x18$ \x03(\x0b\x32$.deviceops.inference.v1.ControlInput\x12:\n\rimage_prompts\x18% \x03(\x0b\x32#.deviceops.inference.v1.ImagePrompt\x12\x30\n\x05loras\x18& \x03(\x0b\x32!.deviceops.inference.v1.LoraInput\x12I\n\x12textual_inversions\x18\' \x03(\x0b\x32-.deviceops.inference.v1.TextualInversionInput\x12\x34\n\x07refiner\x18( \x01(\x0b\x32#.deviceops.inference.v1.RefinerPass\x12\x35\n\nhires_pass\x18) \x01(\x0b\x32!.deviceops.inference.v1.HiresPass\x12\x43\n\x11size_conditioning\x18* \x01(\x0b\x32(.deviceops.inference.v1.SizeConditioning\x12\x36\n\x0bused_models\x18+ \x03(\x0b\x32!.deviceops.inference.v1.UsedModel\x12\x36\n\x0bused_images\x18, \x03(\x0b\x32!.deviceops.inference.v1.UsedImage\x12\x16\n\x0eserver_version\x18- \x01(\t\x12\x11\n\tlibraries\x18. \x03(\tB\x0f\n\r_solver_orderB\x1a\n\x18_dynamic_threshold_ratioB\x16\n\x14_true_guidance_scale*\xb9\x01\n\x0eGenerationTask\x12\x1f\n\x1bGENERATION_TASK_UNSPECIFIED\x10\x00\x12!\n\x1dGENERATION_TASK_TEXT_TO_IMAGE\x10\x01\x12\"\n\x1eGENERATION_TASK_IMAGE_TO_IMAGE\x10\x02\x12\x1e\n\x1aGENERATION_TASK_INPAINTING\x10\x03\x12\x1f\n\x1bGENERATION_TASK_OUTPAINTING\x10\x04\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0deviceops/inference/v1/resolved_generation.proto\x12\x16\x64\x65viceops.inference.v1\x1a\'deviceops/inference/v1/generation.proto\x1a\"deviceops/model/v1/execution.proto\"K\n\tUsedModel\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\"Y\n\tUsedImage\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07\x62lob_id\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x1c\n\x14\x64igital_source_types\x18\x04 \x03(\t\"\xd1\x02\n\x12ResolvedGeneration\x12\x36\n\ngeneration\x18\x01 \x01(\x0b\x32\".deviceops.inference.v1.Generation\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x11\n\tdevice_id\x18\x04 \x01(\t\x12\x37\n\texecution\x18\x05 \x01(\x0b\x32$.deviceops.model.v1.ExecutionOptions\x12\x36\n\x0bused_models\x18\x06 \x03(\x0b\x32!.deviceops.inference.v1.UsedModel\x12\x36\n\x0bused_images\x18\x07 \x03(\x0b\x32!.deviceops.inference.v1.UsedImage\x12\x16\n\x0eserver_version\x18\x08 \x01(\t\x12\x11\n\tlibraries\x18\t \x03(\tB\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +34,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.reso
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_GENERATIONTASK']._serialized_start=2080
-  _globals['_GENERATIONTASK']._serialized_end=2265
-  _globals['_USEDMODEL']._serialized_start=193
-  _globals['_USEDMODEL']._serialized_end=252
-  _globals['_USEDIMAGE']._serialized_start=254
-  _globals['_USEDIMAGE']._serialized_end=296
-  _globals['_RESOLVEDGENERATION']._serialized_start=299
-  _globals['_RESOLVEDGENERATION']._serialized_end=2077
+  _globals['_USEDMODEL']._serialized_start=153
+  _globals['_USEDMODEL']._serialized_end=228
+  _globals['_USEDIMAGE']._serialized_start=230
+  _globals['_USEDIMAGE']._serialized_end=319
+  _globals['_RESOLVEDGENERATION']._serialized_start=322
+  _globals['_RESOLVEDGENERATION']._serialized_end=659
 # @@protoc_insertion_point(module_scope)

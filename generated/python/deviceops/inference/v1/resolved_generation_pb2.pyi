@@ -4,13 +4,11 @@ isort:skip_file
 """
 
 from collections import abc as _abc
-from deviceops.common.v1 import image_pb2 as _image_pb2
-from deviceops.inference.v1 import conditioning_pb2 as _conditioning_pb2
 from deviceops.inference.v1 import generation_pb2 as _generation_pb2
+from deviceops.model.v1 import execution_pb2 as _execution_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,38 +20,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _GenerationTask:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _GenerationTaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GenerationTask.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    GENERATION_TASK_UNSPECIFIED: _GenerationTask.ValueType  # 0
-    """Not said; never sent."""
-    GENERATION_TASK_TEXT_TO_IMAGE: _GenerationTask.ValueType  # 1
-    """From noise."""
-    GENERATION_TASK_IMAGE_TO_IMAGE: _GenerationTask.ValueType  # 2
-    """From a picture."""
-    GENERATION_TASK_INPAINTING: _GenerationTask.ValueType  # 3
-    """A part of a picture."""
-    GENERATION_TASK_OUTPAINTING: _GenerationTask.ValueType  # 4
-    """Beyond a picture's edges."""
-
-class GenerationTask(_GenerationTask, metaclass=_GenerationTaskEnumTypeWrapper):
-    """What kind of generation a request is; it follows from which inputs it has."""
-
-GENERATION_TASK_UNSPECIFIED: GenerationTask.ValueType  # 0
-"""Not said; never sent."""
-GENERATION_TASK_TEXT_TO_IMAGE: GenerationTask.ValueType  # 1
-"""From noise."""
-GENERATION_TASK_IMAGE_TO_IMAGE: GenerationTask.ValueType  # 2
-"""From a picture."""
-GENERATION_TASK_INPAINTING: GenerationTask.ValueType  # 3
-"""A part of a picture."""
-GENERATION_TASK_OUTPAINTING: GenerationTask.ValueType  # 4
-"""Beyond a picture's edges."""
-Global___GenerationTask: _TypeAlias = GenerationTask  # noqa: Y015
-
 @_typing.final
 class UsedModel(_message.Message):
     """A model that took part."""
@@ -63,22 +29,28 @@ class UsedModel(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """What it did: `base`, `refiner`, `vae`, `controlnet`, `ip_adapter`, `lora`, `textual_inversion`, `upscaler`, `preprocessor`."""
+    """What it did: `base`, `refiner`, `vae`, `text_encoder`, `controlnet`, `ip_adapter`, `lora`, `textual_inversion`, `hires`, `upscaler`,
+    `detector`, `preprocessor`, `safety_classifier`.
+    """
     model_id: _builtins.str
     """The model."""
     sha256: _builtins.str
-    """Hash over its weights, 64 lower-case hex digits."""
+    """Hash over its weights, 64 lower-case hex digits; tells another file by the same id."""
+    family: _builtins.str
+    """Its family: `sd1`, `sdxl` … Empty: it has none."""
     def __init__(
         self,
         *,
         role: _builtins.str = ...,
         model_id: _builtins.str = ...,
         sha256: _builtins.str = ...,
+        family: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "role", b"role", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "model_id", b"model_id", "role", b"role", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -91,20 +63,32 @@ class UsedImage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    DIGITAL_SOURCE_TYPES_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Path of the request's field that holds it: `controls[0].image`."""
+    blob_id: _builtins.str
+    """The blob under which the server keeps it as long as the job."""
     sha256: _builtins.str
     """Hash of its file, 64 lower-case hex digits. A replay needs a blob with this hash."""
+    @_builtins.property
+    def digital_source_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its own metadata says about its origin, as IPTC digital source types: `trainedAlgorithmicMedia`. Empty: it says nothing. Results
+        made from it are marked accordingly.
+        """
+
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
+        blob_id: _builtins.str = ...,
         sha256: _builtins.str = ...,
+        digital_source_types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "digital_source_types", b"digital_source_types", "field", b"field", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -112,169 +96,39 @@ Global___UsedImage: _TypeAlias = UsedImage  # noqa: Y015
 
 @_typing.final
 class ResolvedGeneration(_message.Message):
-    """A generation with every choice made: what was really used. The same values on the same model files give the same pictures. It is
-    embedded into each picture as its manifest. A field that the model has no use for is empty.
-    """
+    """A generation with every choice made, and what ran it. It is embedded into each picture as its manifest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    GENERATION_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
-    MODEL_ID_FIELD_NUMBER: _builtins.int
-    MODEL_SHA256_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
-    PRECISION_FIELD_NUMBER: _builtins.int
-    PROMPT_FIELD_NUMBER: _builtins.int
-    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
-    WIDTH_PX_FIELD_NUMBER: _builtins.int
-    HEIGHT_PX_FIELD_NUMBER: _builtins.int
-    SEEDS_FIELD_NUMBER: _builtins.int
-    SCHEDULER_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
-    ETA_FIELD_NUMBER: _builtins.int
-    KARRAS_SIGMAS_FIELD_NUMBER: _builtins.int
-    TIMESTEP_SPACING_FIELD_NUMBER: _builtins.int
-    SOLVER_ORDER_FIELD_NUMBER: _builtins.int
-    GUIDANCE_RESCALE_FIELD_NUMBER: _builtins.int
-    DYNAMIC_THRESHOLD_RATIO_FIELD_NUMBER: _builtins.int
-    TRUE_GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
-    DETERMINISM_FIELD_NUMBER: _builtins.int
-    OUTPUT_FIELD_NUMBER: _builtins.int
-    PREVIEWS_FIELD_NUMBER: _builtins.int
-    SAFETY_POLICY_ID_FIELD_NUMBER: _builtins.int
-    PROMPT_SYNTAX_FIELD_NUMBER: _builtins.int
-    LONG_PROMPT_FIELD_NUMBER: _builtins.int
-    SECOND_PROMPT_FIELD_NUMBER: _builtins.int
-    SECOND_NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
-    THIRD_PROMPT_FIELD_NUMBER: _builtins.int
-    THIRD_NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
-    CLIP_SKIP_FIELD_NUMBER: _builtins.int
-    INIT_IMAGE_FIELD_NUMBER: _builtins.int
-    MASK_FIELD_NUMBER: _builtins.int
-    OUTPAINT_FIELD_NUMBER: _builtins.int
-    CONTROLS_FIELD_NUMBER: _builtins.int
-    IMAGE_PROMPTS_FIELD_NUMBER: _builtins.int
-    LORAS_FIELD_NUMBER: _builtins.int
-    TEXTUAL_INVERSIONS_FIELD_NUMBER: _builtins.int
-    REFINER_FIELD_NUMBER: _builtins.int
-    HIRES_PASS_FIELD_NUMBER: _builtins.int
-    SIZE_CONDITIONING_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
     USED_MODELS_FIELD_NUMBER: _builtins.int
     USED_IMAGES_FIELD_NUMBER: _builtins.int
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
     LIBRARIES_FIELD_NUMBER: _builtins.int
-    task: Global___GenerationTask.ValueType
-    """What kind it is."""
-    model_id: _builtins.str
-    """The model."""
-    model_sha256: _builtins.str
-    """Hash over the model's weights, 64 lower-case hex digits; tells another file by the same id."""
+    task: _builtins.str
+    """What kind it is, as models and devices list it: `text_to_image`, `image_to_image`, `inpainting`, `outpainting`, `editing`. It follows
+    from which inputs it has.
+    """
     family: _builtins.str
     """The model's family: `sd1`, `sdxl` …"""
     device_id: _builtins.str
-    """The device that ran it; in a plan, the device that would. Empty in a manifest that was not run yet."""
-    precision: _image_pb2.Precision.ValueType
-    """What the denoiser computed in."""
-    prompt: _builtins.str
-    """The prompt."""
-    negative_prompt: _builtins.str
-    """The negative prompt."""
-    width_px: _builtins.int
-    """Width of the result before a larger second pass and before growing."""
-    height_px: _builtins.int
-    """Height of the result before a larger second pass and before growing."""
-    scheduler: _builtins.str
-    """The scheduler's id."""
-    steps: _builtins.int
-    """Denoising steps."""
-    guidance_scale: _builtins.float
-    """How strongly the prompt was followed."""
-    eta: _builtins.float
-    """Share of fresh noise in each step."""
-    karras_sigmas: _builtins.bool
-    """Whether the noise levels were those of Karras et al."""
-    timestep_spacing: _builtins.str
-    """How the steps lay on the noise scale."""
-    solver_order: _builtins.int
-    """Order of the solver; absent for a scheduler that has none."""
-    guidance_rescale: _builtins.float
-    """How much contrast was pulled back."""
-    dynamic_threshold_ratio: _builtins.float
-    """Percentile of dynamic thresholding; absent: none."""
-    true_guidance_scale: _builtins.float
-    """Guidance by negative prompt where `guidance_scale` is an input of the model; absent elsewhere."""
-    determinism: _generation_pb2.Determinism.ValueType
-    """How exactly it repeats."""
-    safety_policy_id: _builtins.str
-    """The safety policy that applied; empty: none."""
-    prompt_syntax: _generation_pb2.PromptSyntax.ValueType
-    """How the prompts were read."""
-    long_prompt: _generation_pb2.LongPrompt.ValueType
-    """What became of a prompt that was too long."""
-    second_prompt: _builtins.str
-    """The prompt for the second text encoder; empty if the model has none."""
-    second_negative_prompt: _builtins.str
-    """The negative prompt for the second text encoder; empty if the model has none."""
-    third_prompt: _builtins.str
-    """The prompt for the third text encoder; empty if the model has none."""
-    third_negative_prompt: _builtins.str
-    """The negative prompt for the third text encoder; empty if the model has none."""
-    clip_skip: _builtins.int
-    """How many of the text encoder's last layers were left out."""
+    """The device that ran it; in a plan, the device that would. Empty: not decided yet."""
     server_version: _builtins.str
     """Version of the server."""
     @_builtins.property
-    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The seed of each picture; their number is the number of pictures. Empty in a plan whose request names no seed."""
+    def generation(self) -> _generation_pb2.Generation:
+        """The request, filled in: every field that the model uses is set, and what it has no use for is absent. Sending it again asks for the
+        same pictures: `sampling.seeds` names each, `model_id`, the size and the files' format are set, inline pictures are blobs. In a plan
+        whose request names no seed, `sampling.seeds` is empty.
+        """
 
     @_builtins.property
-    def output(self) -> _image_pb2.EncodeOptions:
-        """The file that each picture became, all fields set."""
-
-    @_builtins.property
-    def previews(self) -> _generation_pb2.PreviewOptions:
-        """The previews that were asked for."""
-
-    @_builtins.property
-    def init_image(self) -> _conditioning_pb2.InitImage:
-        """The picture that it started from, every choice made; absent: noise."""
-
-    @_builtins.property
-    def mask(self) -> _conditioning_pb2.InpaintMask:
-        """The mask, every choice made; absent: none."""
-
-    @_builtins.property
-    def outpaint(self) -> _conditioning_pb2.Outpaint:
-        """The growth, every choice made; absent: none."""
-
-    @_builtins.property
-    def controls(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ControlInput]:
-        """The control pictures, every choice made."""
-
-    @_builtins.property
-    def image_prompts(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ImagePrompt]:
-        """The image prompts, every choice made."""
-
-    @_builtins.property
-    def loras(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.LoraInput]:
-        """The LoRAs, every choice made."""
-
-    @_builtins.property
-    def textual_inversions(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.TextualInversionInput]:
-        """The learned words, every choice made."""
-
-    @_builtins.property
-    def refiner(self) -> _generation_pb2.RefinerPass:
-        """The refiner pass, every choice made; absent: none."""
-
-    @_builtins.property
-    def hires_pass(self) -> _generation_pb2.HiresPass:
-        """The larger second pass, every choice made; absent: none."""
-
-    @_builtins.property
-    def size_conditioning(self) -> _generation_pb2.SizeConditioning:
-        """What the model was told about sizes; absent: nothing."""
+    def execution(self) -> _execution_pb2.ExecutionOptions:
+        """How it computed; in a plan, how it would."""
 
     @_builtins.property
     def used_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedModel]:
@@ -291,68 +145,20 @@ class ResolvedGeneration(_message.Message):
     def __init__(
         self,
         *,
-        task: Global___GenerationTask.ValueType = ...,
-        model_id: _builtins.str = ...,
-        model_sha256: _builtins.str = ...,
+        generation: _generation_pb2.Generation | None = ...,
+        task: _builtins.str = ...,
         family: _builtins.str = ...,
         device_id: _builtins.str = ...,
-        precision: _image_pb2.Precision.ValueType = ...,
-        prompt: _builtins.str = ...,
-        negative_prompt: _builtins.str = ...,
-        width_px: _builtins.int = ...,
-        height_px: _builtins.int = ...,
-        seeds: _abc.Iterable[_builtins.int] | None = ...,
-        scheduler: _builtins.str = ...,
-        steps: _builtins.int = ...,
-        guidance_scale: _builtins.float = ...,
-        eta: _builtins.float = ...,
-        karras_sigmas: _builtins.bool = ...,
-        timestep_spacing: _builtins.str = ...,
-        solver_order: _builtins.int | None = ...,
-        guidance_rescale: _builtins.float = ...,
-        dynamic_threshold_ratio: _builtins.float | None = ...,
-        true_guidance_scale: _builtins.float | None = ...,
-        determinism: _generation_pb2.Determinism.ValueType = ...,
-        output: _image_pb2.EncodeOptions | None = ...,
-        previews: _generation_pb2.PreviewOptions | None = ...,
-        safety_policy_id: _builtins.str = ...,
-        prompt_syntax: _generation_pb2.PromptSyntax.ValueType = ...,
-        long_prompt: _generation_pb2.LongPrompt.ValueType = ...,
-        second_prompt: _builtins.str = ...,
-        second_negative_prompt: _builtins.str = ...,
-        third_prompt: _builtins.str = ...,
-        third_negative_prompt: _builtins.str = ...,
-        clip_skip: _builtins.int = ...,
-        init_image: _conditioning_pb2.InitImage | None = ...,
-        mask: _conditioning_pb2.InpaintMask | None = ...,
-        outpaint: _conditioning_pb2.Outpaint | None = ...,
-        controls: _abc.Iterable[_conditioning_pb2.ControlInput] | None = ...,
-        image_prompts: _abc.Iterable[_conditioning_pb2.ImagePrompt] | None = ...,
-        loras: _abc.Iterable[_conditioning_pb2.LoraInput] | None = ...,
-        textual_inversions: _abc.Iterable[_conditioning_pb2.TextualInversionInput] | None = ...,
-        refiner: _generation_pb2.RefinerPass | None = ...,
-        hires_pass: _generation_pb2.HiresPass | None = ...,
-        size_conditioning: _generation_pb2.SizeConditioning | None = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
         used_models: _abc.Iterable[Global___UsedModel] | None = ...,
         used_images: _abc.Iterable[Global___UsedImage] | None = ...,
         server_version: _builtins.str = ...,
         libraries: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dynamic_threshold_ratio", b"_dynamic_threshold_ratio", "_solver_order", b"_solver_order", "_true_guidance_scale", b"_true_guidance_scale", "dynamic_threshold_ratio", b"dynamic_threshold_ratio", "hires_pass", b"hires_pass", "init_image", b"init_image", "mask", b"mask", "outpaint", b"outpaint", "output", b"output", "previews", b"previews", "refiner", b"refiner", "size_conditioning", b"size_conditioning", "solver_order", b"solver_order", "true_guidance_scale", b"true_guidance_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dynamic_threshold_ratio", b"_dynamic_threshold_ratio", "_solver_order", b"_solver_order", "_true_guidance_scale", b"_true_guidance_scale", "clip_skip", b"clip_skip", "controls", b"controls", "determinism", b"determinism", "device_id", b"device_id", "dynamic_threshold_ratio", b"dynamic_threshold_ratio", "eta", b"eta", "family", b"family", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height_px", b"height_px", "hires_pass", b"hires_pass", "image_prompts", b"image_prompts", "init_image", b"init_image", "karras_sigmas", b"karras_sigmas", "libraries", b"libraries", "long_prompt", b"long_prompt", "loras", b"loras", "mask", b"mask", "model_id", b"model_id", "model_sha256", b"model_sha256", "negative_prompt", b"negative_prompt", "outpaint", b"outpaint", "output", b"output", "precision", b"precision", "previews", b"previews", "prompt", b"prompt", "prompt_syntax", b"prompt_syntax", "refiner", b"refiner", "safety_policy_id", b"safety_policy_id", "scheduler", b"scheduler", "second_negative_prompt", b"second_negative_prompt", "second_prompt", b"second_prompt", "seeds", b"seeds", "server_version", b"server_version", "size_conditioning", b"size_conditioning", "solver_order", b"solver_order", "steps", b"steps", "task", b"task", "textual_inversions", b"textual_inversions", "third_negative_prompt", b"third_negative_prompt", "third_prompt", b"third_prompt", "timestep_spacing", b"timestep_spacing", "true_guidance_scale", b"true_guidance_scale", "used_images", b"used_images", "used_models", b"used_models", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "execution", b"execution", "family", b"family", "generation", b"generation", "libraries", b"libraries", "server_version", b"server_version", "task", b"task", "used_images", b"used_images", "used_models", b"used_models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__dynamic_threshold_ratio: _TypeAlias = _typing.Literal["dynamic_threshold_ratio"]  # noqa: Y015
-    _WhichOneofArgType__dynamic_threshold_ratio: _TypeAlias = _typing.Literal["_dynamic_threshold_ratio", b"_dynamic_threshold_ratio"]  # noqa: Y015
-    _WhichOneofReturnType__solver_order: _TypeAlias = _typing.Literal["solver_order"]  # noqa: Y015
-    _WhichOneofArgType__solver_order: _TypeAlias = _typing.Literal["_solver_order", b"_solver_order"]  # noqa: Y015
-    _WhichOneofReturnType__true_guidance_scale: _TypeAlias = _typing.Literal["true_guidance_scale"]  # noqa: Y015
-    _WhichOneofArgType__true_guidance_scale: _TypeAlias = _typing.Literal["_true_guidance_scale", b"_true_guidance_scale"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__dynamic_threshold_ratio) -> _WhichOneofReturnType__dynamic_threshold_ratio | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__solver_order) -> _WhichOneofReturnType__solver_order | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__true_guidance_scale) -> _WhichOneofReturnType__true_guidance_scale | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolvedGeneration: _TypeAlias = ResolvedGeneration  # noqa: Y015

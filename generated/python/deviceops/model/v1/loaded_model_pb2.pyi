@@ -7,6 +7,7 @@ from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
+from deviceops.model.v1 import execution_pb2 as _execution_pb2
 from deviceops.model.v1 import model_pb2 as _model_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -101,100 +102,29 @@ COMPONENT_RESIDENCY_ABSENT: ComponentResidency.ValueType  # 5
 """Not loaded. It was left out of the load, or has no weights."""
 Global___ComponentResidency: _TypeAlias = ComponentResidency  # noqa: Y015
 
-class _OffloadMode:
+class _ModelTier:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _OffloadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OffloadMode.ValueType], _builtins.type):
+class _ModelTierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelTier.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    OFFLOAD_MODE_UNSPECIFIED: _OffloadMode.ValueType  # 0
-    """Not said: the server chooses from its estimate."""
-    OFFLOAD_MODE_NONE: _OffloadMode.ValueType  # 1
-    """None."""
-    OFFLOAD_MODE_COMPONENT: _OffloadMode.ValueType  # 2
-    """Whole components: only the one that computes is on the device."""
-    OFFLOAD_MODE_LAYER: _OffloadMode.ValueType  # 3
-    """Layers: only the one that computes is on the device. Slowest."""
+    MODEL_TIER_UNSPECIFIED: _ModelTier.ValueType  # 0
+    """Not said: DEVICE."""
+    MODEL_TIER_DEVICE: _ModelTier.ValueType  # 1
+    """A device's memory: jobs can run at once."""
+    MODEL_TIER_HOST: _ModelTier.ValueType  # 2
+    """Host memory, for no device in particular (the RAM tier): the next load onto a device is one copy. Page-locked where a device can pin."""
 
-class OffloadMode(_OffloadMode, metaclass=_OffloadModeEnumTypeWrapper):
-    """Which parts of a model wait in host memory while they are not needed. Saves device memory, costs time."""
+class ModelTier(_ModelTier, metaclass=_ModelTierEnumTypeWrapper):
+    """Which memory a load brings a model into."""
 
-OFFLOAD_MODE_UNSPECIFIED: OffloadMode.ValueType  # 0
-"""Not said: the server chooses from its estimate."""
-OFFLOAD_MODE_NONE: OffloadMode.ValueType  # 1
-"""None."""
-OFFLOAD_MODE_COMPONENT: OffloadMode.ValueType  # 2
-"""Whole components: only the one that computes is on the device."""
-OFFLOAD_MODE_LAYER: OffloadMode.ValueType  # 3
-"""Layers: only the one that computes is on the device. Slowest."""
-Global___OffloadMode: _TypeAlias = OffloadMode  # noqa: Y015
-
-@_typing.final
-class ExecutionOptions(_message.Message):
-    """How a model computes. In a request, what is absent or empty is the server's choice for the device; in an answer, all is told."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PRECISION_FIELD_NUMBER: _builtins.int
-    VAE_PRECISION_FIELD_NUMBER: _builtins.int
-    ATTENTION_SLICING_FIELD_NUMBER: _builtins.int
-    VAE_SLICING_FIELD_NUMBER: _builtins.int
-    VAE_TILING_FIELD_NUMBER: _builtins.int
-    OFFLOAD_FIELD_NUMBER: _builtins.int
-    COMPILE_FIELD_NUMBER: _builtins.int
-    ATTENTION_KERNEL_FIELD_NUMBER: _builtins.int
-    precision: _image_pb2.Precision.ValueType
-    """Precision of the denoiser and the text encoders. One that the device lacks: NOT_SUPPORTED_ON_DEVICE."""
-    vae_precision: _image_pb2.Precision.ValueType
-    """Precision of the VAE. Some models' VAEs overflow in FLOAT16; the server's choice then is a wider one."""
-    attention_slicing: _builtins.bool
-    """Compute attention in slices: less memory, slower."""
-    vae_slicing: _builtins.bool
-    """Decode pictures one after the other: less memory."""
-    vae_tiling: _builtins.bool
-    """Decode a picture in tiles: much less memory, slower."""
-    offload: Global___OffloadMode.ValueType
-    """Which parts wait in host memory."""
-    compile: _builtins.bool
-    """Compile the denoiser for its shapes: a slow first picture, faster ones after it."""
-    attention_kernel: _builtins.str
-    """The attention kernel: `flash`, `memory_efficient`, `math`. Empty: the server chooses. One that the device lacks:
-    NOT_SUPPORTED_ON_DEVICE.
-    """
-    def __init__(
-        self,
-        *,
-        precision: _image_pb2.Precision.ValueType = ...,
-        vae_precision: _image_pb2.Precision.ValueType = ...,
-        attention_slicing: _builtins.bool | None = ...,
-        vae_slicing: _builtins.bool | None = ...,
-        vae_tiling: _builtins.bool | None = ...,
-        offload: Global___OffloadMode.ValueType = ...,
-        compile: _builtins.bool | None = ...,
-        attention_kernel: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing", "_compile", b"_compile", "_vae_slicing", b"_vae_slicing", "_vae_tiling", b"_vae_tiling", "attention_slicing", b"attention_slicing", "compile", b"compile", "vae_slicing", b"vae_slicing", "vae_tiling", b"vae_tiling"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing", "_compile", b"_compile", "_vae_slicing", b"_vae_slicing", "_vae_tiling", b"_vae_tiling", "attention_kernel", b"attention_kernel", "attention_slicing", b"attention_slicing", "compile", b"compile", "offload", b"offload", "precision", b"precision", "vae_precision", b"vae_precision", "vae_slicing", b"vae_slicing", "vae_tiling", b"vae_tiling"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__attention_slicing: _TypeAlias = _typing.Literal["attention_slicing"]  # noqa: Y015
-    _WhichOneofArgType__attention_slicing: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing"]  # noqa: Y015
-    _WhichOneofReturnType__compile: _TypeAlias = _typing.Literal["compile"]  # noqa: Y015
-    _WhichOneofArgType__compile: _TypeAlias = _typing.Literal["_compile", b"_compile"]  # noqa: Y015
-    _WhichOneofReturnType__vae_slicing: _TypeAlias = _typing.Literal["vae_slicing"]  # noqa: Y015
-    _WhichOneofArgType__vae_slicing: _TypeAlias = _typing.Literal["_vae_slicing", b"_vae_slicing"]  # noqa: Y015
-    _WhichOneofReturnType__vae_tiling: _TypeAlias = _typing.Literal["vae_tiling"]  # noqa: Y015
-    _WhichOneofArgType__vae_tiling: _TypeAlias = _typing.Literal["_vae_tiling", b"_vae_tiling"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__attention_slicing) -> _WhichOneofReturnType__attention_slicing | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__compile) -> _WhichOneofReturnType__compile | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__vae_slicing) -> _WhichOneofReturnType__vae_slicing | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__vae_tiling) -> _WhichOneofReturnType__vae_tiling | None: ...
-
-Global___ExecutionOptions: _TypeAlias = ExecutionOptions  # noqa: Y015
+MODEL_TIER_UNSPECIFIED: ModelTier.ValueType  # 0
+"""Not said: DEVICE."""
+MODEL_TIER_DEVICE: ModelTier.ValueType  # 1
+"""A device's memory: jobs can run at once."""
+MODEL_TIER_HOST: ModelTier.ValueType  # 2
+"""Host memory, for no device in particular (the RAM tier): the next load onto a device is one copy. Page-locked where a device can pin."""
+Global___ModelTier: _TypeAlias = ModelTier  # noqa: Y015
 
 @_typing.final
 class LoadedComponent(_message.Message):
@@ -230,7 +160,7 @@ class LoadedComponent(_message.Message):
     reader_count: _builtins.int
     """How many jobs use it now."""
     source_model_id: _builtins.str
-    """The model whose files it came from: another one than the loaded model's for a replaced VAE."""
+    """The model whose files it came from: another one than the loaded model's where the load's `components` say so."""
     @_builtins.property
     def shared_with_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other loaded models that use the same weights. They stay when this one is unloaded."""
@@ -331,6 +261,7 @@ class LoadedModel(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REUSED_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names this load. A load after an unload gets a new id."""
     model_id: _builtins.str
@@ -338,7 +269,7 @@ class LoadedModel(_message.Message):
     model_sha256: _builtins.str
     """SHA-256 over its weights, as it was when loaded."""
     device_id: _builtins.str
-    """The device."""
+    """The device. Empty: it is loaded into host memory alone (`tier` HOST)."""
     state: Global___LoadedModelState.ValueType
     """Where it is in its life."""
     pinned: _builtins.bool
@@ -355,12 +286,14 @@ class LoadedModel(_message.Message):
     """Changes with state, parts, options, pinning and keep-alive; not with every use."""
     reused: _builtins.bool
     """Whether it was already loaded when it was asked for. Only set in the answer to a load."""
+    tier: Global___ModelTier.ValueType
+    """Which memory it was brought into."""
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedComponent]:
         """Its parts, one by one."""
 
     @_builtins.property
-    def execution(self) -> Global___ExecutionOptions:
+    def execution(self) -> _execution_pb2.ExecutionOptions:
         """How it computes: what was really taken."""
 
     @_builtins.property
@@ -404,7 +337,7 @@ class LoadedModel(_message.Message):
         device_id: _builtins.str = ...,
         state: Global___LoadedModelState.ValueType = ...,
         components: _abc.Iterable[Global___LoadedComponent] | None = ...,
-        execution: Global___ExecutionOptions | None = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
         pinned: _builtins.bool = ...,
         keep_alive: _duration_pb2.Duration | None = ...,
         device_bytes: _builtins.int | None = ...,
@@ -420,10 +353,11 @@ class LoadedModel(_message.Message):
         session_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         reused: _builtins.bool = ...,
+        tier: Global___ModelTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes", "_host_bytes", b"_host_bytes", "_mapped_bytes", b"_mapped_bytes", "device_bytes", b"device_bytes", "execution", b"execution", "expire_time", b"expire_time", "failure", b"failure", "host_bytes", b"host_bytes", "keep_alive", b"keep_alive", "last_use_time", b"last_use_time", "load_duration", b"load_duration", "load_time", b"load_time", "mapped_bytes", b"mapped_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes", "_host_bytes", b"_host_bytes", "_mapped_bytes", b"_mapped_bytes", "active_job_ids", b"active_job_ids", "components", b"components", "degradations", b"degradations", "device_bytes", b"device_bytes", "device_id", b"device_id", "etag", b"etag", "execution", b"execution", "expire_time", b"expire_time", "failure", b"failure", "host_bytes", b"host_bytes", "id", b"id", "keep_alive", b"keep_alive", "last_use_time", b"last_use_time", "load_duration", b"load_duration", "load_time", b"load_time", "mapped_bytes", b"mapped_bytes", "model_id", b"model_id", "model_sha256", b"model_sha256", "pinned", b"pinned", "reused", b"reused", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes", "_host_bytes", b"_host_bytes", "_mapped_bytes", b"_mapped_bytes", "active_job_ids", b"active_job_ids", "components", b"components", "degradations", b"degradations", "device_bytes", b"device_bytes", "device_id", b"device_id", "etag", b"etag", "execution", b"execution", "expire_time", b"expire_time", "failure", b"failure", "host_bytes", b"host_bytes", "id", b"id", "keep_alive", b"keep_alive", "last_use_time", b"last_use_time", "load_duration", b"load_duration", "load_time", b"load_time", "mapped_bytes", b"mapped_bytes", "model_id", b"model_id", "model_sha256", b"model_sha256", "pinned", b"pinned", "reused", b"reused", "session_id", b"session_id", "state", b"state", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device_bytes: _TypeAlias = _typing.Literal["device_bytes"]  # noqa: Y015
     _WhichOneofArgType__device_bytes: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes"]  # noqa: Y015

@@ -24,11 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
 from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot_job__event__pb2
-from deviceops.model.v1 import loaded_model_pb2 as deviceops_dot_model_dot_v1_dot_loaded__model__pb2
+from deviceops.model.v1 import execution_pb2 as deviceops_dot_model_dot_v1_dot_execution__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'deviceops/model/v1/model_estimate.proto\x12\x12\x64\x65viceops.model.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a#deviceops/common/v1/job_event.proto\x1a%deviceops/model/v1/loaded_model.proto\x1a\x1egoogle/protobuf/duration.proto\"y\n\x11\x43omponentEstimate\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65vice_bytes\x18\x02 \x01(\x03\x12\x12\n\nhost_bytes\x18\x03 \x01(\x03\x12$\n\x1cshared_with_loaded_model_ids\x18\x04 \x03(\t\"=\n\rModelEviction\x12\x17\n\x0floaded_model_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66reed_bytes\x18\x02 \x01(\x03\"\xfd\x06\n\rModelEstimate\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x1c\n\x0fshortfall_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rweights_bytes\x18\x04 \x01(\x03\x12\x1d\n\x10\x61\x63tivation_bytes\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11peak_device_bytes\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\"\n\x15peak_device_low_bytes\x18\x07 \x01(\x03H\x03\x88\x01\x01\x12#\n\x16peak_device_high_bytes\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12#\n\x16\x61vailable_device_bytes\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x17\n\nhost_bytes\x18\n \x01(\x03H\x06\x88\x01\x01\x12\x1b\n\x0emax_batch_size\x18\x0b \x01(\x05H\x07\x88\x01\x01\x12,\n\tload_time\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tstep_time\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\texecution\x18\x0e \x01(\x0b\x32$.deviceops.model.v1.ExecutionOptions\x12\x39\n\ncomponents\x18\x0f \x03(\x0b\x32%.deviceops.model.v1.ComponentEstimate\x12\x34\n\tevictions\x18\x10 \x03(\x0b\x32!.deviceops.model.v1.ModelEviction\x12\x36\n\x0c\x64\x65gradations\x18\x11 \x03(\x0b\x32 .deviceops.common.v1.Degradation\x12\x14\n\x0csample_count\x18\x12 \x01(\x03\x12.\n\x08\x66indings\x18\x13 \x03(\x0b\x32\x1c.deviceops.common.v1.FindingB\x12\n\x10_shortfall_bytesB\x13\n\x11_activation_bytesB\x14\n\x12_peak_device_bytesB\x18\n\x16_peak_device_low_bytesB\x19\n\x17_peak_device_high_bytesB\x19\n\x17_available_device_bytesB\r\n\x0b_host_bytesB\x11\n\x0f_max_batch_sizeB\x19\xaa\x02\x16\x44\x65viceOps.Api.Model.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'deviceops/model/v1/model_estimate.proto\x12\x12\x64\x65viceops.model.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a#deviceops/common/v1/job_event.proto\x1a\"deviceops/model/v1/execution.proto\x1a\x1egoogle/protobuf/duration.proto\"y\n\x11\x43omponentEstimate\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65vice_bytes\x18\x02 \x01(\x03\x12\x12\n\nhost_bytes\x18\x03 \x01(\x03\x12$\n\x1cshared_with_loaded_model_ids\x18\x04 \x03(\t\"=\n\rModelEviction\x12\x17\n\x0floaded_model_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66reed_bytes\x18\x02 \x01(\x03\"\xfd\x06\n\rModelEstimate\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x1c\n\x0fshortfall_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rweights_bytes\x18\x04 \x01(\x03\x12\x1d\n\x10\x61\x63tivation_bytes\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11peak_device_bytes\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\"\n\x15peak_device_low_bytes\x18\x07 \x01(\x03H\x03\x88\x01\x01\x12#\n\x16peak_device_high_bytes\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12#\n\x16\x61vailable_device_bytes\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x17\n\nhost_bytes\x18\n \x01(\x03H\x06\x88\x01\x01\x12\x1b\n\x0emax_batch_size\x18\x0b \x01(\x05H\x07\x88\x01\x01\x12,\n\tload_time\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tstep_time\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\texecution\x18\x0e \x01(\x0b\x32$.deviceops.model.v1.ExecutionOptions\x12\x39\n\ncomponents\x18\x0f \x03(\x0b\x32%.deviceops.model.v1.ComponentEstimate\x12\x34\n\tevictions\x18\x10 \x03(\x0b\x32!.deviceops.model.v1.ModelEviction\x12\x36\n\x0c\x64\x65gradations\x18\x11 \x03(\x0b\x32 .deviceops.common.v1.Degradation\x12\x14\n\x0csample_count\x18\x12 \x01(\x03\x12.\n\x08\x66indings\x18\x13 \x03(\x0b\x32\x1c.deviceops.common.v1.FindingB\x12\n\x10_shortfall_bytesB\x13\n\x11_activation_bytesB\x14\n\x12_peak_device_bytesB\x18\n\x16_peak_device_low_bytesB\x19\n\x17_peak_device_high_bytesB\x19\n\x17_available_device_bytesB\r\n\x0b_host_bytesB\x11\n\x0f_max_batch_sizeB\x19\xaa\x02\x16\x44\x65viceOps.Api.Model.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.model.v1.model_es
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\026DeviceOps.Api.Model.V1'
-  _globals['_COMPONENTESTIMATE']._serialized_start=204
-  _globals['_COMPONENTESTIMATE']._serialized_end=325
-  _globals['_MODELEVICTION']._serialized_start=327
-  _globals['_MODELEVICTION']._serialized_end=388
-  _globals['_MODELESTIMATE']._serialized_start=391
-  _globals['_MODELESTIMATE']._serialized_end=1284
+  _globals['_COMPONENTESTIMATE']._serialized_start=201
+  _globals['_COMPONENTESTIMATE']._serialized_end=322
+  _globals['_MODELEVICTION']._serialized_start=324
+  _globals['_MODELEVICTION']._serialized_end=385
+  _globals['_MODELESTIMATE']._serialized_start=388
+  _globals['_MODELESTIMATE']._serialized_end=1281
 # @@protoc_insertion_point(module_scope)

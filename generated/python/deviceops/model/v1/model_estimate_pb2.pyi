@@ -6,7 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
-from deviceops.model.v1 import loaded_model_pb2 as _loaded_model_pb2
+from deviceops.model.v1 import execution_pb2 as _execution_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -144,7 +144,7 @@ class ModelEstimate(_message.Message):
         """Time of a denoising step with the asked size and number of pictures."""
 
     @_builtins.property
-    def execution(self) -> _loaded_model_pb2.ExecutionOptions:
+    def execution(self) -> _execution_pb2.ExecutionOptions:
         """How it would compute."""
 
     @_builtins.property
@@ -179,7 +179,7 @@ class ModelEstimate(_message.Message):
         max_batch_size: _builtins.int | None = ...,
         load_time: _duration_pb2.Duration | None = ...,
         step_time: _duration_pb2.Duration | None = ...,
-        execution: _loaded_model_pb2.ExecutionOptions | None = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
         components: _abc.Iterable[Global___ComponentEstimate] | None = ...,
         evictions: _abc.Iterable[Global___ModelEviction] | None = ...,
         degradations: _abc.Iterable[_job_event_pb2.Degradation] | None = ...,

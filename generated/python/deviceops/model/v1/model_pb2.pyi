@@ -45,7 +45,7 @@ class _ModelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelKind.V
     MODEL_KIND_TOKENIZER: _ModelKind.ValueType  # 6
     """Turns a prompt's letters into tokens. Has no weights."""
     MODEL_KIND_SCHEDULER: _ModelKind.ValueType  # 7
-    """How the model's noise is scheduled. Has no weights."""
+    """The noise levels that the model was trained with, and how it predicts (a scheduler in diffusers). Has no weights."""
     MODEL_KIND_CONTROLNET: _ModelKind.ValueType  # 8
     """Makes a denoiser follow a picture's layout."""
     MODEL_KIND_LORA: _ModelKind.ValueType  # 9
@@ -68,6 +68,10 @@ class _ModelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelKind.V
     """Makes a denoiser follow a picture's content and style (IP-Adapter)."""
     MODEL_KIND_CONTROL_PREPROCESSOR: _ModelKind.ValueType  # 18
     """Makes a control map of a picture: depth, pose, edges, normals."""
+    MODEL_KIND_T2I_ADAPTER: _ModelKind.ValueType  # 19
+    """Makes a denoiser follow a picture's layout, at less cost than a ControlNet (T2I adapter)."""
+    MODEL_KIND_DETECTOR: _ModelKind.ValueType  # 20
+    """Finds things in a picture and says where: faces, hands, persons."""
 
 class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper):
     """What a model, or a part of one, is for."""
@@ -87,7 +91,7 @@ MODEL_KIND_TEXT_ENCODER: ModelKind.ValueType  # 5
 MODEL_KIND_TOKENIZER: ModelKind.ValueType  # 6
 """Turns a prompt's letters into tokens. Has no weights."""
 MODEL_KIND_SCHEDULER: ModelKind.ValueType  # 7
-"""How the model's noise is scheduled. Has no weights."""
+"""The noise levels that the model was trained with, and how it predicts (a scheduler in diffusers). Has no weights."""
 MODEL_KIND_CONTROLNET: ModelKind.ValueType  # 8
 """Makes a denoiser follow a picture's layout."""
 MODEL_KIND_LORA: ModelKind.ValueType  # 9
@@ -110,6 +114,10 @@ MODEL_KIND_IMAGE_PROMPT_ADAPTER: ModelKind.ValueType  # 17
 """Makes a denoiser follow a picture's content and style (IP-Adapter)."""
 MODEL_KIND_CONTROL_PREPROCESSOR: ModelKind.ValueType  # 18
 """Makes a control map of a picture: depth, pose, edges, normals."""
+MODEL_KIND_T2I_ADAPTER: ModelKind.ValueType  # 19
+"""Makes a denoiser follow a picture's layout, at less cost than a ControlNet (T2I adapter)."""
+MODEL_KIND_DETECTOR: ModelKind.ValueType  # 20
+"""Finds things in a picture and says where: faces, hands, persons."""
 Global___ModelKind: _TypeAlias = ModelKind  # noqa: Y015
 
 class _ModelState:
@@ -260,6 +268,7 @@ class DetectionEvidence(_message.Message):
     MISSING_KEYS_FIELD_NUMBER: _builtins.int
     UNEXPECTED_KEYS_FIELD_NUMBER: _builtins.int
     DECISIVE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_RATIO_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     """The family that this speaks for. Empty: it speaks for a kind only."""
     kind: Global___ModelKind.ValueType
@@ -274,6 +283,8 @@ class DetectionEvidence(_message.Message):
     """How many of them are there as expected."""
     decisive: _builtins.bool
     """Whether this decided."""
+    confidence_ratio: _builtins.float
+    """How sure this piece of evidence is, 0..1. Absent: it says nothing by itself."""
     @_builtins.property
     def matched_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tensors or settings that matched, at most 64."""
@@ -299,12 +310,15 @@ class DetectionEvidence(_message.Message):
         missing_keys: _abc.Iterable[_builtins.str] | None = ...,
         unexpected_keys: _abc.Iterable[_builtins.str] | None = ...,
         decisive: _builtins.bool = ...,
+        confidence_ratio: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence_ratio", b"_confidence_ratio", "confidence_ratio", b"confidence_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_id", b"component_id", "decisive", b"decisive", "expected_count", b"expected_count", "family", b"family", "kind", b"kind", "matched_count", b"matched_count", "matched_keys", b"matched_keys", "missing_keys", b"missing_keys", "source", b"source", "unexpected_keys", b"unexpected_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence_ratio", b"_confidence_ratio", "component_id", b"component_id", "confidence_ratio", b"confidence_ratio", "decisive", b"decisive", "expected_count", b"expected_count", "family", b"family", "kind", b"kind", "matched_count", b"matched_count", "matched_keys", b"matched_keys", "missing_keys", b"missing_keys", "source", b"source", "unexpected_keys", b"unexpected_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence_ratio: _TypeAlias = _typing.Literal["confidence_ratio"]  # noqa: Y015
+    _WhichOneofArgType__confidence_ratio: _TypeAlias = _typing.Literal["_confidence_ratio", b"_confidence_ratio"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence_ratio) -> _WhichOneofReturnType__confidence_ratio | None: ...
 
 Global___DetectionEvidence: _TypeAlias = DetectionEvidence  # noqa: Y015
 
@@ -436,7 +450,7 @@ class Model(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     NATIVE_SIZE_FIELD_NUMBER: _builtins.int
     PREDICTION_TYPE_FIELD_NUMBER: _builtins.int
-    DEFAULT_SCHEDULER_FIELD_NUMBER: _builtins.int
+    DEFAULT_SAMPLER_FIELD_NUMBER: _builtins.int
     KNOWN_PROMPTS_FIELD_NUMBER: _builtins.int
     EMBEDDED_FIELD_NUMBER: _builtins.int
     SOURCE_PATH_FIELD_NUMBER: _builtins.int
@@ -452,6 +466,10 @@ class Model(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     VALIDATE_TIME_FIELD_NUMBER: _builtins.int
+    DEFAULT_SIGMA_SCHEDULE_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_RATIO_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable, readable, unique name: `emoji-sd`. The same files get the same id after a restart."""
     display_name: _builtins.str
@@ -470,8 +488,8 @@ class Model(_message.Message):
     """
     prediction_type: _builtins.str
     """What the denoiser predicts: `epsilon`, `v_prediction`, `sample`, `flow`. Empty: it has none, or it is not known."""
-    default_scheduler: _builtins.str
-    """The scheduler that it takes by itself, by the id that requests use. Empty: the server has none like it."""
+    default_sampler: _builtins.str
+    """The sampler that it takes by itself, by the id that requests use. Empty: the server has none like it."""
     embedded: _builtins.bool
     """Whether it is part of the server itself. Such a model is always there and cannot be forgotten."""
     source_path: _builtins.str
@@ -480,6 +498,16 @@ class Model(_message.Message):
     """Changes whenever anything above changes."""
     version: _builtins.str
     """Version that its files name. Empty: they name none."""
+    default_sigma_schedule: _builtins.str
+    """The sigma schedule that it takes by itself. Empty: it names none, or it has no sampler of its own."""
+    variant: _builtins.str
+    """What it was changed into beside its family: `inpainting`, `editing`, `depth`, `turbo`, `lightning`, `lcm`. Empty: nothing that the
+    server recognises.
+    """
+    confidence_ratio: _builtins.float
+    """How sure the detection of kind and family is, 0..1: the share of the keys and shapes that were looked for and found, over all evidence
+    that decided. Absent: the caller said it, or nothing was recognised.
+    """
     @_builtins.property
     def problem(self) -> _error_pb2.Failure:
         """Why it is not AVAILABLE, and what to do. Absent if it is."""
@@ -536,6 +564,10 @@ class Model(_message.Message):
     def validate_time(self) -> _timestamp_pb2.Timestamp:
         """When its files were last validated. Absent: not since the server started."""
 
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes whose disks hold its files. Empty: the server's own machine."""
+
     def __init__(
         self,
         *,
@@ -550,7 +582,7 @@ class Model(_message.Message):
         sha256: _builtins.str = ...,
         native_size: _image_pb2.ImageSize | None = ...,
         prediction_type: _builtins.str = ...,
-        default_scheduler: _builtins.str = ...,
+        default_sampler: _builtins.str = ...,
         known_prompts: _abc.Iterable[_builtins.str] | None = ...,
         embedded: _builtins.bool = ...,
         source_path: _builtins.str = ...,
@@ -566,11 +598,17 @@ class Model(_message.Message):
         version: _builtins.str = ...,
         usage: Global___ModelUsage | None = ...,
         validate_time: _timestamp_pb2.Timestamp | None = ...,
+        default_sigma_schedule: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        confidence_ratio: _builtins.float | None = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["native_size", b"native_size", "problem", b"problem", "requirements", b"requirements", "update_time", b"update_time", "usage", b"usage", "validate_time", b"validate_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence_ratio", b"_confidence_ratio", "confidence_ratio", b"confidence_ratio", "native_size", b"native_size", "problem", b"problem", "requirements", b"requirements", "update_time", b"update_time", "usage", b"usage", "validate_time", b"validate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatible_families", b"compatible_families", "components", b"components", "default_scheduler", b"default_scheduler", "display_name", b"display_name", "embedded", b"embedded", "etag", b"etag", "evidence", b"evidence", "family", b"family", "id", b"id", "kind", b"kind", "known_prompts", b"known_prompts", "labels", b"labels", "loaded_model_ids", b"loaded_model_ids", "metadata", b"metadata", "native_size", b"native_size", "prediction_type", b"prediction_type", "problem", b"problem", "requirements", b"requirements", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_path", b"source_path", "state", b"state", "tasks", b"tasks", "update_time", b"update_time", "usage", b"usage", "validate_time", b"validate_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence_ratio", b"_confidence_ratio", "compatible_families", b"compatible_families", "components", b"components", "confidence_ratio", b"confidence_ratio", "default_sampler", b"default_sampler", "default_sigma_schedule", b"default_sigma_schedule", "display_name", b"display_name", "embedded", b"embedded", "etag", b"etag", "evidence", b"evidence", "family", b"family", "id", b"id", "kind", b"kind", "known_prompts", b"known_prompts", "labels", b"labels", "loaded_model_ids", b"loaded_model_ids", "metadata", b"metadata", "native_size", b"native_size", "node_ids", b"node_ids", "prediction_type", b"prediction_type", "problem", b"problem", "requirements", b"requirements", "sha256", b"sha256", "size_bytes", b"size_bytes", "source_path", b"source_path", "state", b"state", "tasks", b"tasks", "update_time", b"update_time", "usage", b"usage", "validate_time", b"validate_time", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence_ratio: _TypeAlias = _typing.Literal["confidence_ratio"]  # noqa: Y015
+    _WhichOneofArgType__confidence_ratio: _TypeAlias = _typing.Literal["_confidence_ratio", b"_confidence_ratio"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence_ratio) -> _WhichOneofReturnType__confidence_ratio | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015

@@ -8,6 +8,7 @@ from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
 from deviceops.common.v1 import label_pb2 as _label_pb2
+from deviceops.model.v1 import execution_pb2 as _execution_pb2
 from deviceops.model.v1 import loaded_model_pb2 as _loaded_model_pb2
 from deviceops.model.v1 import model_cache_pb2 as _model_cache_pb2
 from deviceops.model.v1 import model_estimate_pb2 as _model_estimate_pb2
@@ -1388,6 +1389,114 @@ class ReconcileModelCacheResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__consistent_ratio) -> _WhichOneofReturnType__consistent_ratio | None: ...
 
 Global___ReconcileModelCacheResponse: _TypeAlias = ReconcileModelCacheResponse  # noqa: Y015
+
+@_typing.final
+class PrefetchHint(_message.Message):
+    """A model that will be needed soon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    NEED_IN_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """The model. Must not be empty."""
+    @_builtins.property
+    def need_in(self) -> _duration_pb2.Duration:
+        """When it will be needed, from now, 0 s..24 h. Absent: as soon as possible."""
+
+    @_builtins.property
+    def devices(self) -> _job_event_pb2.DeviceSelector:
+        """Where it will run. Absent: anywhere."""
+
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.ComponentSource]:
+        """Components that are other than the model's own, as in a load, at most 16."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        need_in: _duration_pb2.Duration | None = ...,
+        devices: _job_event_pb2.DeviceSelector | None = ...,
+        components: _abc.Iterable[_execution_pb2.ComponentSource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "need_in", b"need_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "devices", b"devices", "model_id", b"model_id", "need_in", b"need_in"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefetchHint: _TypeAlias = PrefetchHint  # noqa: Y015
+
+@_typing.final
+class PrefetchModelsRequest(_message.Message):
+    """Tells what will be needed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HINTS_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that they belong to. Empty: none."""
+    request_id: _builtins.str
+    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same answer. Empty: every call counts."""
+    @_builtins.property
+    def hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrefetchHint]:
+        """The models, the one needed first first, at most 32. Empty: takes earlier hints back."""
+
+    def __init__(
+        self,
+        *,
+        hints: _abc.Iterable[Global___PrefetchHint] | None = ...,
+        session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefetchModelsRequest: _TypeAlias = PrefetchModelsRequest  # noqa: Y015
+
+@_typing.final
+class PrefetchModelsResponse(_message.Message):
+    """What became of the hints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_MODEL_IDS_FIELD_NUMBER: _builtins.int
+    READY_MODEL_IDS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that are being read ahead, or will be."""
+
+    @_builtins.property
+    def ready_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that are loaded where they will be needed."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
+        """Why the others are not read ahead. At most 32."""
+
+    def __init__(
+        self,
+        *,
+        accepted_model_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ready_model_ids: _abc.Iterable[_builtins.str] | None = ...,
+        findings: _abc.Iterable[_error_pb2.Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_model_ids", b"accepted_model_ids", "findings", b"findings", "ready_model_ids", b"ready_model_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefetchModelsResponse: _TypeAlias = PrefetchModelsResponse  # noqa: Y015
 
 @_typing.final
 class ConvertModelRequest(_message.Message):

@@ -130,6 +130,11 @@ class ModelServiceStub:
                 request_serializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.ReconcileModelCacheRequest.SerializeToString,
                 response_deserializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.ReconcileModelCacheResponse.FromString,
                 _registered_method=True)
+        self.PrefetchModels = channel.unary_unary(
+                '/deviceops.model.v1.ModelService/PrefetchModels',
+                request_serializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.PrefetchModelsRequest.SerializeToString,
+                response_deserializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.PrefetchModelsResponse.FromString,
+                _registered_method=True)
         self.ConvertModel = channel.unary_stream(
                 '/deviceops.model.v1.ModelService/ConvertModel',
                 request_serializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.ConvertModelRequest.SerializeToString,
@@ -410,6 +415,21 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrefetchModels(self, request, context):
+        """Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+        cache or host memory, onto a device only where that takes nothing from others.
+
+        Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConvertModel(self, request, context):
         """Writes a model in another precision or layout, as a new model.
 
@@ -535,6 +555,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ReconcileModelCache,
                     request_deserializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.ReconcileModelCacheRequest.FromString,
                     response_serializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.ReconcileModelCacheResponse.SerializeToString,
+            ),
+            'PrefetchModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrefetchModels,
+                    request_deserializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.PrefetchModelsRequest.FromString,
+                    response_serializer=deviceops_dot_model_dot_v1_dot_model__service__pb2.PrefetchModelsResponse.SerializeToString,
             ),
             'ConvertModel': grpc.unary_stream_rpc_method_handler(
                     servicer.ConvertModel,
@@ -995,6 +1020,33 @@ class ModelService:
             '/deviceops.model.v1.ModelService/ReconcileModelCache',
             deviceops_dot_model_dot_v1_dot_model__service__pb2.ReconcileModelCacheRequest.SerializeToString,
             deviceops_dot_model_dot_v1_dot_model__service__pb2.ReconcileModelCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrefetchModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.model.v1.ModelService/PrefetchModels',
+            deviceops_dot_model_dot_v1_dot_model__service__pb2.PrefetchModelsRequest.SerializeToString,
+            deviceops_dot_model_dot_v1_dot_model__service__pb2.PrefetchModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -234,6 +234,17 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
     """
+    PrefetchModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.PrefetchModelsRequest, _model_service_pb2.PrefetchModelsResponse]
+    """Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+    cache or host memory, onto a device only where that takes nothing from others.
+
+    Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    """
     ConvertModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]
     """Writes a model in another precision or layout, as a new model.
 
@@ -475,6 +486,17 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
+    """
+    PrefetchModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.PrefetchModelsRequest, _model_service_pb2.PrefetchModelsResponse]  # type: ignore[assignment]
+    """Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+    cache or host memory, onto a device only where that takes nothing from others.
+
+    Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ConvertModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]  # type: ignore[assignment]
     """Writes a model in another precision or layout, as a new model.
@@ -810,6 +832,23 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: more than 4,000 entries, or the same one twice; mend the request.
+        """
+
+    @_abc_1.abstractmethod
+    def PrefetchModels(
+        self,
+        request: _model_service_pb2.PrefetchModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.PrefetchModelsResponse, _abc.Awaitable[_model_service_pb2.PrefetchModelsResponse]]:
+        """Tells the server which models will be needed soon, so that it may read them ahead while nothing else needs the room: into the file
+        cache or host memory, onto a device only where that takes nothing from others.
+
+        Hints promise nothing and reserve nothing; later hints of the same session replace earlier ones. Repeating the call changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.common.v1 import measurement_pb2 as _measurement_pb2
+from deviceops.model.v1 import execution_pb2 as _execution_pb2
 from deviceops.model.v1 import loaded_model_pb2 as _loaded_model_pb2
 from deviceops.model.v1 import model_pb2 as _model_pb2
 from google.protobuf import descriptor as _descriptor
@@ -60,8 +61,8 @@ Global___ModelValidationDepth: _TypeAlias = ModelValidationDepth  # noqa: Y015
 
 @_typing.final
 class ModelLoad(_message.Message):
-    """Work: bring a model into the memory of one device. The job's options say which devices may be chosen, what may be given up when it does
-    not fit, and which reservation pays. Cancelled or failed, it leaves no memory behind.
+    """Work: bring a model into the memory of one device, or of the host. The job's options say which devices may be chosen, what may be given
+    up when it does not fit, and which reservation pays. Cancelled or failed, it leaves no memory behind.
 
     The same model with the same options on the same device is not loaded twice: the job succeeds at once with what is there (`reused`),
     takes over `keep_alive`, and pins it if asked. With other options it is a second load, which shares equal parts with the first.
@@ -70,17 +71,17 @@ class ModelLoad(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
-    COMPONENT_IDS_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
-    VAE_MODEL_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     WARM_UP_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The model. Must not be empty."""
-    vae_model_id: _builtins.str
-    """Another model whose VAE takes the place of its own. Empty: its own."""
+    tier: _loaded_model_pb2.ModelTier.ValueType
+    """Which memory to bring it into. HOST needs no device: `options.devices` must then be empty."""
     pinned: _builtins.bool
     """Whether it stays when others need room. Default: false."""
     warm_up: _builtins.bool
@@ -90,11 +91,13 @@ class ModelLoad(_message.Message):
     Default: false.
     """
     @_builtins.property
-    def component_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which of its components. Empty: all. A component without one that it depends on: COMPONENT_MISSING."""
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.ComponentSource]:
+        """Components that are other than the model's own or left out, at most 16. Empty: all the model's own. One without another that it depends
+        on: COMPONENT_MISSING.
+        """
 
     @_builtins.property
-    def execution(self) -> _loaded_model_pb2.ExecutionOptions:
+    def execution(self) -> _execution_pb2.ExecutionOptions:
         """How it shall compute. Absent: the server chooses."""
 
     @_builtins.property
@@ -105,9 +108,9 @@ class ModelLoad(_message.Message):
         self,
         *,
         model_id: _builtins.str = ...,
-        component_ids: _abc.Iterable[_builtins.str] | None = ...,
-        execution: _loaded_model_pb2.ExecutionOptions | None = ...,
-        vae_model_id: _builtins.str = ...,
+        components: _abc.Iterable[_execution_pb2.ComponentSource] | None = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
+        tier: _loaded_model_pb2.ModelTier.ValueType = ...,
         pinned: _builtins.bool = ...,
         keep_alive: _duration_pb2.Duration | None = ...,
         warm_up: _builtins.bool = ...,
@@ -115,7 +118,7 @@ class ModelLoad(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "keep_alive", b"keep_alive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_ids", b"component_ids", "execution", b"execution", "keep_alive", b"keep_alive", "model_id", b"model_id", "pinned", b"pinned", "vae_model_id", b"vae_model_id", "verify", b"verify", "warm_up", b"warm_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "execution", b"execution", "keep_alive", b"keep_alive", "model_id", b"model_id", "pinned", b"pinned", "tier", b"tier", "verify", b"verify", "warm_up", b"warm_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,7 +276,7 @@ class ModelValidation(_message.Message):
         """Which of its components. Empty: all."""
 
     @_builtins.property
-    def execution(self) -> _loaded_model_pb2.ExecutionOptions:
+    def execution(self) -> _execution_pb2.ExecutionOptions:
         """How it shall compute there."""
 
     def __init__(
@@ -283,7 +286,7 @@ class ModelValidation(_message.Message):
         depth: Global___ModelValidationDepth.ValueType = ...,
         component_ids: _abc.Iterable[_builtins.str] | None = ...,
         device_id: _builtins.str = ...,
-        execution: _loaded_model_pb2.ExecutionOptions | None = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
         base_model_id: _builtins.str = ...,
         expected_sha256: _builtins.str = ...,
     ) -> None: ...
@@ -474,16 +477,16 @@ class ModelBenchmark(_message.Message):
     SIZES_FIELD_NUMBER: _builtins.int
     BATCH_SIZES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
-    SCHEDULER_FIELD_NUMBER: _builtins.int
+    SAMPLER_FIELD_NUMBER: _builtins.int
     WARMUP_RUNS_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     LOAD_RUNS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The model. Must not be empty."""
     steps: _builtins.int
-    """Denoising steps of a run, 1..1000. Absent: the scheduler's own number."""
-    scheduler: _builtins.str
-    """The scheduler. Empty: the model's own."""
+    """Denoising steps of a run, 1..1000. Absent: the sampler's own number."""
+    sampler: _builtins.str
+    """The sampler. Empty: the model's own."""
     warmup_runs: _builtins.int
     """Runs that are not counted, 0..100. Absent: 1."""
     runs: _builtins.int
@@ -491,7 +494,7 @@ class ModelBenchmark(_message.Message):
     load_runs: _builtins.int
     """How often to load it anew to measure loading, 0..20; needs it to be loaded nowhere on that device: else ILLEGAL_STATE. Absent: 0."""
     @_builtins.property
-    def execution(self) -> _loaded_model_pb2.ExecutionOptions:
+    def execution(self) -> _execution_pb2.ExecutionOptions:
         """How it shall compute. Absent: the server chooses."""
 
     @_builtins.property
@@ -506,18 +509,18 @@ class ModelBenchmark(_message.Message):
         self,
         *,
         model_id: _builtins.str = ...,
-        execution: _loaded_model_pb2.ExecutionOptions | None = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
         sizes: _abc.Iterable[_image_pb2.ImageSize] | None = ...,
         batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
         steps: _builtins.int | None = ...,
-        scheduler: _builtins.str = ...,
+        sampler: _builtins.str = ...,
         warmup_runs: _builtins.int | None = ...,
         runs: _builtins.int | None = ...,
         load_runs: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_load_runs", b"_load_runs", "_runs", b"_runs", "_steps", b"_steps", "_warmup_runs", b"_warmup_runs", "execution", b"execution", "load_runs", b"load_runs", "runs", b"runs", "steps", b"steps", "warmup_runs", b"warmup_runs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_runs", b"_load_runs", "_runs", b"_runs", "_steps", b"_steps", "_warmup_runs", b"_warmup_runs", "batch_sizes", b"batch_sizes", "execution", b"execution", "load_runs", b"load_runs", "model_id", b"model_id", "runs", b"runs", "scheduler", b"scheduler", "sizes", b"sizes", "steps", b"steps", "warmup_runs", b"warmup_runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_runs", b"_load_runs", "_runs", b"_runs", "_steps", b"_steps", "_warmup_runs", b"_warmup_runs", "batch_sizes", b"batch_sizes", "execution", b"execution", "load_runs", b"load_runs", "model_id", b"model_id", "runs", b"runs", "sampler", b"sampler", "sizes", b"sizes", "steps", b"steps", "warmup_runs", b"warmup_runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__load_runs: _TypeAlias = _typing.Literal["load_runs"]  # noqa: Y015
     _WhichOneofArgType__load_runs: _TypeAlias = _typing.Literal["_load_runs", b"_load_runs"]  # noqa: Y015
@@ -622,7 +625,7 @@ class ModelBenchmarkReport(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
-    SCHEDULER_FIELD_NUMBER: _builtins.int
+    SAMPLER_FIELD_NUMBER: _builtins.int
     CASES_FIELD_NUMBER: _builtins.int
     LOAD_LATENCY_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
@@ -634,14 +637,14 @@ class ModelBenchmarkReport(_message.Message):
     """SHA-256 over its weights."""
     device_id: _builtins.str
     """The device."""
-    scheduler: _builtins.str
-    """The scheduler."""
+    sampler: _builtins.str
+    """The sampler."""
     @_builtins.property
     def environment(self) -> _measurement_pb2.MeasurementEnvironment:
         """With what it was measured."""
 
     @_builtins.property
-    def execution(self) -> _loaded_model_pb2.ExecutionOptions:
+    def execution(self) -> _execution_pb2.ExecutionOptions:
         """How it computed."""
 
     @_builtins.property
@@ -671,8 +674,8 @@ class ModelBenchmarkReport(_message.Message):
         model_sha256: _builtins.str = ...,
         device_id: _builtins.str = ...,
         environment: _measurement_pb2.MeasurementEnvironment | None = ...,
-        execution: _loaded_model_pb2.ExecutionOptions | None = ...,
-        scheduler: _builtins.str = ...,
+        execution: _execution_pb2.ExecutionOptions | None = ...,
+        sampler: _builtins.str = ...,
         cases: _abc.Iterable[Global___ModelBenchmarkCase] | None = ...,
         load_latency: _measurement_pb2.LatencySummary | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
@@ -681,7 +684,7 @@ class ModelBenchmarkReport(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "environment", b"environment", "execution", b"execution", "load_latency", b"load_latency", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "device_id", b"device_id", "duration", b"duration", "environment", b"environment", "execution", b"execution", "load_latency", b"load_latency", "model_id", b"model_id", "model_sha256", b"model_sha256", "scheduler", b"scheduler", "start_time", b"start_time", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "device_id", b"device_id", "duration", b"duration", "environment", b"environment", "execution", b"execution", "load_latency", b"load_latency", "model_id", b"model_id", "model_sha256", b"model_sha256", "sampler", b"sampler", "start_time", b"start_time", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
