@@ -18,6 +18,7 @@ from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DEFAULT_TIMEOUT_S, DeviceCare
 from domains.processing.device_control import DeviceChange, DeviceControl
 from domains.processing.submit import Submissions
+from domains.reasons import Domain
 from server import convert
 from server.device_messages import DEPTHS, GOALS, from_settings, to_advice, to_device, to_health_report
 from server.device_status import DeviceStatusMethods, StatusSource
@@ -108,7 +109,7 @@ class DeviceServicer(DeviceStatusMethods):
             backend_failures=[
                 device_service_pb2.DeviceBackendFailure(
                     backend=device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{one.backend.name}"),
-                    failure=convert.to_failure(one.failure, one.time_s),
+                    failure=convert.to_failure(one.failure, one.time_s, Domain.DEVICE),
                 )
                 for one in found.failures
             ],

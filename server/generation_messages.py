@@ -8,7 +8,7 @@ import importlib.metadata
 from collections.abc import Callable
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import Violation, refusal
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from domains.processing.submit import violations_of
 from server import convert
@@ -37,14 +37,13 @@ _HARMLESS: dict[str, Callable[[object], bool]] = {
 
 
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Generation:
-    """What was asked. Raises all that is wrong with it; UNSUPPORTED_COMBINATION if that is only fields that this server
-    does not serve."""
+    """What was asked. Raises all that is wrong with it; NOT_IMPLEMENTED if that is only fields that this server does
+    not serve."""
     unserved = _unserved(message, path)
     asked = _asked(message)
     wrong = violations_of(asked)
     if unserved or wrong:
-        reason = ErrorReason.INVALID_FIELD if wrong else ErrorReason.UNSUPPORTED_COMBINATION
-        raise InvalidRequest([*unserved, *wrong], reason)
+        raise refusal(wrong, unserved)
     return asked
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
@@ -38,8 +38,7 @@ class ModelServicer:
         """Those that the filter lets through; known prompts only with GetModel."""
         order = _ORDERS.get(request.order)
         if order is None:
-            text = "this server does not know these times yet; order by name or size"
-            raise InvalidRequest([Violation(field="order", message=text)])
+            raise _no_order(request.order)
         every = [self._message(model, with_prompts=False) for model in self._catalogue.list()]
         chosen = sorted((m for m in every if _accepts(request.filter, m)), key=order)
         begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
@@ -67,7 +66,7 @@ class ModelServicer:
         """Look for models and follow the job."""
         if request.model_scan.recompute_sha256:
             message = "this server hashes changed files only yet; leave it empty"
-            raise InvalidRequest([Violation(field="model_scan.recompute_sha256", message=message)])
+            raise NotServed([Violation(field="model_scan.recompute_sha256", message=message)])
         job = self._submissions.scan(
             tuple(request.model_scan.roots),
             convert.from_options(request.options),
@@ -94,9 +93,9 @@ class ModelServicer:
         self, request: model_service_pb2.UnloadModelRequest, context: Context
     ) -> model_service_pb2.UnloadModelResponse:
         """Take models off their devices."""
-        for field in ("force", "keep_on_host", "drain_timeout"):
-            if request.HasField(field) if field == "drain_timeout" else getattr(request, field):
-                raise InvalidRequest([Violation(field=field, message="this server does not serve it yet")])
+        asked = {field.name for field, _ in request.ListFields()}
+        unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
+        convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
         done = await self._unloading.unload(self._targets(request))
         return model_service_pb2.UnloadModelResponse(
             loaded_model_ids=done.loaded_ids,
@@ -151,9 +150,15 @@ def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:
     """A load is carried out as it was asked, or not at all."""
     served = {"model_id", "pinned"}
     unserved = [field.name for field, _ in load.ListFields() if field.name not in served]
-    if unserved:
-        text = "this server does not serve it yet; leave it empty"
-        raise InvalidRequest([Violation(field=f"{path}.{name}", message=text) for name in unserved])
+    text = "this server does not serve it yet; leave it empty"
+    convert.refuse([], [Violation(field=f"{path}.{name}", message=text) for name in unserved])
+
+
+def _no_order(order: int) -> InvalidRequest | NotServed:
+    if order not in model_service_pb2.ModelOrder.values():
+        return InvalidRequest([Violation(field="order", message=f"there is no order {order}")])
+    text = "this server does not know these times yet; order by name or size"
+    return NotServed([Violation(field="order", message=text)])
 
 
 _ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {

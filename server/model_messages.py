@@ -9,6 +9,7 @@ from domains.failure import Failure
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanReport
+from domains.reasons import Domain
 from server import convert
 
 _STATES = {
@@ -66,7 +67,7 @@ def _problem(model: Model) -> error_pb2.Failure | None:
     if model.state not in _REASONS:
         return None
     failure = Failure(reason=_REASONS[model.state], message=model.problem, facts={"model_id": model.id})
-    message = convert.to_failure(failure, 0.0)
+    message = convert.to_failure(failure, 0.0, Domain.MODEL)
     # When a scan found it is not kept; absent, not 1970.
     message.ClearField("fail_time")
     return message
@@ -128,7 +129,7 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
         failures=[
             model_work_pb2.ModelScanFailure(
                 path=problem.path,
-                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0),
+                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
             )
             for problem in report.problems
         ],

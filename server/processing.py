@@ -8,7 +8,7 @@ import msgspec
 
 from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
-from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotSupported, Violation
+from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
 from domains.memory.blobs.store import BlobStore
 from domains.processing.job import Job
@@ -54,7 +54,7 @@ class ProcessingServicer(SystemEventMethods):
         """Store a job, or only check it."""
         if request.continue_job_id:
             message = "jobs cannot be continued from a checkpoint yet; leave it empty"
-            raise InvalidRequest([Violation(field="continue_job_id", message=message)])
+            raise NotServed([Violation(field="continue_job_id", message=message)])
         if request.validate_only:
             return processing_service_pb2.SubmitJobResponse(findings=self._findings(request))
         return processing_service_pb2.SubmitJobResponse(job=self._message(self._submit(request)))
@@ -72,8 +72,9 @@ class ProcessingServicer(SystemEventMethods):
             return self._take(request)
         except InvalidRequest as error:
             # The work lies one level deeper here than in the requests of the doors.
-            violations = [_within_spec(violation) for violation in error.violations]
-            raise InvalidRequest(violations, error.reason, **error.facts) from None
+            raise InvalidRequest(map(_within_spec, error.violations), error.reason, **error.facts) from None
+        except NotServed as error:
+            raise NotServed(map(_within_spec, error.violations), **error.facts) from None
 
     def _take(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
         spec, request_id = request.spec, request.request_id
@@ -88,14 +89,14 @@ class ProcessingServicer(SystemEventMethods):
                 )
             case _ if request.validate_only:
                 message = "only generations can be checked without being started"
-                raise InvalidRequest([Violation(field="validate_only", message=message)])
+                raise NotServed([Violation(field="validate_only", message=message)])
             case "model_load":
                 load = spec.model_load
                 refuse_unserved(load, "model_load")
                 options = convert.from_options(request.options)
                 return self._submissions.load(load.model_id, options, pin=load.pinned, request_id=request_id)
             case "model_scan" if spec.model_scan.recompute_sha256:
-                raise InvalidRequest([_UNSERVED_RECOMPUTE])
+                raise NotServed([_UNSERVED_RECOMPUTE])
             case "model_scan":
                 options = convert.from_options(request.options)
                 return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
@@ -117,7 +118,8 @@ class ProcessingServicer(SystemEventMethods):
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
                 raise InvalidRequest([violation])
             case other:
-                raise NotSupported(f"spec.{other} is in the contract and not built yet", field=f"spec.{other}")
+                message = "is in the contract and not built yet; GetSystemStatus lists the methods that are not"
+                raise NotServed([Violation(field=f"spec.{other}", message=message)])
 
     async def GetJob(
         self, request: processing_service_pb2.GetJobRequest, context: Context
@@ -146,13 +148,7 @@ class ProcessingServicer(SystemEventMethods):
         self, request: processing_service_pb2.CancelJobRequest, context: Context
     ) -> processing_service_pb2.CancelJobResponse:
         """Ask a job to stop."""
-        if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
-            message = "this server only stops jobs at once yet; leave it empty"
-            raise InvalidRequest([Violation(field="scope", message=message)])
-        if len(request.cause) > MAX_CAUSE:
-            message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
-            violation = Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters")
-            raise InvalidRequest([violation])
+        convert.refuse(*_wrong_cancel(request))
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 
@@ -171,6 +167,20 @@ class ProcessingServicer(SystemEventMethods):
     ) -> processing_service_pb2.GetSystemStatusResponse:
         """How everything is."""
         return processing_service_pb2.GetSystemStatusResponse(status=self._status())
+
+
+def _wrong_cancel(request: processing_service_pb2.CancelJobRequest) -> tuple[list[Violation], list[Violation]]:
+    """What of it is wrong, and what is not served."""
+    wrong: list[Violation] = []
+    unserved: list[Violation] = []
+    if request.scope not in job_pb2.CancelScope.values():
+        wrong.append(Violation(field="scope", message=f"there is no scope {request.scope}"))
+    elif request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+        unserved.append(Violation(field="scope", message="this server only stops jobs at once yet; leave it empty"))
+    if len(request.cause) > MAX_CAUSE:
+        message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
+        wrong.append(Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters"))
+    return wrong, unserved
 
 
 def _within_spec(violation: Violation) -> Violation:

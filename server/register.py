@@ -1,7 +1,7 @@
 """Puts a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
 
-Methods that a servicer does not define answer UNIMPLEMENTED. Those that yield `bytes` have serialised their messages
-themselves (a job's event is serialised once, however many watch it).
+Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Those that yield `bytes` have serialised
+their messages themselves (a job's event is serialised once, however many watch it).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
+from domains.errors import ErrorReason, NotSupported
 
 
 def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
@@ -41,13 +43,15 @@ def _serialise(message: Message | bytes) -> bytes:
 
 
 def _unimplemented(method: MethodDescriptor) -> Callable[..., Any]:
-    text = f"{method.full_name} is in the contract and not built yet"
+    def refusal() -> NotSupported:
+        text = f"{method.full_name} is in the contract and not built yet"
+        return NotSupported(text, ErrorReason.NOT_IMPLEMENTED, method=method.full_name)
 
     async def unary(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        raise refusal()
 
     async def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        raise refusal()
         yield
 
     return stream if method.server_streaming else unary

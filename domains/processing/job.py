@@ -9,6 +9,7 @@ from domains.memory.blobs.transfer_request import TransferRequest
 from domains.processing.job_event import JobReceipt, JobResult, Moved
 from domains.processing.job_state import JobState
 from domains.progress import Stage
+from domains.reasons import Domain
 
 
 class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -59,6 +60,16 @@ class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob
 
 Work = GenerateWork | LoadWork | ScanWork | BenchmarkWork | ResetWork | TransferWork
 """What a job can be asked to do."""
+
+
+_DOMAIN_OF: dict[type[Work], Domain] = {
+    GenerateWork: Domain.INFERENCE,
+    LoadWork: Domain.MODEL,
+    ScanWork: Domain.MODEL,
+    BenchmarkWork: Domain.DEVICE,
+    ResetWork: Domain.DEVICE,
+    TransferWork: Domain.MEMORY,
+}
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +127,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         tag = self.work.__struct_config__.tag
         assert isinstance(tag, str)
         return tag
+
+    @property
+    def domain(self) -> Domain:
+        """The part of the server whose work it is."""
+        return _DOMAIN_OF.get(type(self.work), Domain.PROCESSING)
 
     @property
     def etag(self) -> str:

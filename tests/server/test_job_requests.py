@@ -176,8 +176,8 @@ def test_work_that_is_not_built_is_refused_by_name(server: RunningServer) -> Non
     spec = job_pb2.JobSpec()
     spec.batch.SetInParent()
     refusal = asking.refused(lambda: server.processing.SubmitJob(processing_service_pb2.SubmitJobRequest(spec=spec)))
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-    assert refusal.facts == {"field": "spec.batch"}
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    assert refusal.fields == ["spec.batch"]
 
 
 def test_a_running_job_cannot_be_deleted(server: RunningServer) -> None:
