@@ -10,10 +10,11 @@ from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.job import GenerateWork
+from domains.processing.job import GenerateWork, Job
 from domains.processing.job_state import JobState
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
+from domains.requests import Asked
 from server import convert, paging
 from server.model_messages import to_loaded, to_model
 from server.watch import door
@@ -64,30 +65,27 @@ class ModelServicer:
         self, request: model_service_pb2.ScanModelsRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Look for models and follow the job."""
-        if request.model_scan.recompute_sha256:
-            message = "this server hashes changed files only yet; leave it empty"
-            raise NotServed([Violation(field="model_scan.recompute_sha256", message=message)])
-        job = self._submissions.scan(
-            tuple(request.model_scan.roots),
-            convert.from_options(request.options),
-            request_id=request.request_id,
-            detached=request.detached,
-        )
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            roots, options = convert.both(
+                lambda: from_scan(request.model_scan), lambda: convert.from_options(request.options)
+            )
+            return self._submissions.scan(roots, options, asked, detached=request.detached)
+
+        return door(self._submissions, request, context, submit)
 
     def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Bring a model onto a device and follow the job."""
-        refuse_unserved(request.model_load, "model_load")
-        job = self._submissions.load(
-            request.model_load.model_id,
-            convert.from_options(request.options),
-            request_id=request.request_id,
-            detached=request.detached,
-            pin=request.model_load.pinned,
-        )
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            load, options = convert.both(
+                lambda: from_load(request.model_load), lambda: convert.from_options(request.options)
+            )
+            return self._submissions.load(load.model_id, options, asked, detached=request.detached, pin=load.pinned)
+
+        return door(self._submissions, request, context, submit)
 
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context
@@ -146,12 +144,21 @@ class ModelServicer:
         ]
 
 
-def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:
+def from_scan(scan: model_work_pb2.ModelScan) -> tuple[str, ...]:
+    """The roots to look in; a scan is carried out as it was asked, or not at all."""
+    text = "this server hashes changed files only yet; leave it empty"
+    unserved = [Violation(field="model_scan.recompute_sha256", message=text)] if scan.recompute_sha256 else []
+    convert.refuse([], unserved)
+    return tuple(scan.roots)
+
+
+def from_load(load: model_work_pb2.ModelLoad) -> model_work_pb2.ModelLoad:
     """A load is carried out as it was asked, or not at all."""
     served = {"model_id", "pinned"}
     unserved = [field.name for field, _ in load.ListFields() if field.name not in served]
     text = "this server does not serve it yet; leave it empty"
-    convert.refuse([], [Violation(field=f"{path}.{name}", message=text) for name in unserved])
+    convert.refuse([], [Violation(field=f"model_load.{name}", message=text) for name in unserved])
+    return load
 
 
 def _no_order(order: int) -> InvalidRequest | NotServed:

@@ -15,11 +15,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from domains.errors import ErrorReason, NotSupported
+from server.once import Once
 
 
-def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
-    """Add all methods of a service."""
-    handlers = {method.name: _handler(method, servicer) for method in service.methods}
+def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object, once: Once | None = None) -> None:
+    """Add all methods of a service. `once`: remembers what unary calls with a request_id were answered."""
+    once = once or Once()
+    handlers = {method.name: _handler(method, servicer, once) for method in service.methods}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
 
 
@@ -28,11 +30,11 @@ def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
     return [method.full_name for method in service.methods if not hasattr(servicer, method.name)]
 
 
-def _handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: MethodDescriptor, servicer: object, once: Once) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
-    behaviour = getattr(servicer, method.name, None) or _unimplemented(method)
+    built = getattr(servicer, method.name, None)
     return shape(
-        behaviour,
+        once.guard(method, built) if built else _unimplemented(method),
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=_serialise,
     )

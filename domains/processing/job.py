@@ -98,6 +98,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     request_id: str
     """The caller's mark against double submission; empty: none was given."""
+    request_digest: str = ""
+    """Of all else that the request said; empty where it had no id."""
     work: Work
     options: JobOptions
     detached: bool

@@ -471,6 +471,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
       /// </summary>
@@ -1346,6 +1347,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
       /// </summary>
@@ -1369,6 +1371,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
       /// </summary>
@@ -1390,6 +1393,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
       /// </summary>
@@ -1413,6 +1417,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
       /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
       /// </summary>

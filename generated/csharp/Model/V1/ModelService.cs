@@ -66,153 +66,154 @@ namespace DeviceOps.Api.Model.V1 {
             "b3VyY2UiiAEKFVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEo",
             "CzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgCIAMo",
             "CzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5X2tu",
-            "b3duGAMgASgIIqsBChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQY",
+            "b3duGAMgASgIIr8BChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQY",
             "ASABKAkSGQoMZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xhYmVs",
             "cxgDIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVtb3Zl",
-            "X2xhYmVsX2tleXMYBCADKAkSDAoEZXRhZxgFIAEoCUIPCg1fZGlzcGxheV9u",
-            "YW1lIj8KE1VwZGF0ZU1vZGVsUmVzcG9uc2USKAoFbW9kZWwYASABKAsyGS5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuTW9kZWwiNAoSRm9yZ2V0TW9kZWxSZXF1ZXN0",
-            "EhAKCG1vZGVsX2lkGAEgASgJEgwKBGV0YWcYAiABKAkiMAoTRm9yZ2V0TW9k",
-            "ZWxSZXNwb25zZRIZChFyZWxlYXNlZF9ibG9iX2lkcxgBIAMoCSKeAQoRU2Nh",
-            "bk1vZGVsc1JlcXVlc3QSMQoKbW9kZWxfc2NhbhgBIAEoCzIdLmRldmljZW9w",
-            "cy5tb2RlbC52MS5Nb2RlbFNjYW4SMAoHb3B0aW9ucxgCIAEoCzIfLmRldmlj",
+            "X2xhYmVsX2tleXMYBCADKAkSDAoEZXRhZxgFIAEoCRISCgpyZXF1ZXN0X2lk",
+            "GAYgASgJQg8KDV9kaXNwbGF5X25hbWUiPwoTVXBkYXRlTW9kZWxSZXNwb25z",
+            "ZRIoCgVtb2RlbBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbCI0",
+            "ChJGb3JnZXRNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSDAoEZXRh",
+            "ZxgCIAEoCSIwChNGb3JnZXRNb2RlbFJlc3BvbnNlEhkKEXJlbGVhc2VkX2Js",
+            "b2JfaWRzGAEgAygJIp4BChFTY2FuTW9kZWxzUmVxdWVzdBIxCgptb2RlbF9z",
+            "Y2FuGAEgASgLMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhbhIwCgdv",
+            "cHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25z",
+            "EhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkigwEKElNj",
+            "YW5Nb2RlbHNSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5j",
+            "b21tb24udjEuSm9iRXZlbnQSNQoGcmVwb3J0GAcgASgLMiMuZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLk1vZGVsU2NhblJlcG9ydEgAQggKBm91dHB1dCKsAQoTSW5z",
+            "cGVjdE1vZGVsUmVxdWVzdBISCghtb2RlbF9pZBgBIAEoCUgAEjoKC3BhdGhf",
+            "c291cmNlGAIgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0aFNv",
+            "dXJjZUgAEjoKC2Jsb2Jfc291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLk1vZGVsQmxvYlNvdXJjZUgAQgkKB3N1YmplY3QivQEKFEluc3BlY3RN",
+            "b2RlbFJlc3BvbnNlEigKBW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLk1vZGVsEjcKCGV2aWRlbmNlGAIgAygLMiUuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLkRldGVjdGlvbkV2aWRlbmNlEi4KCGZpbmRpbmdzGAMgAygLMhwuZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nEhIKCnJlZ2lzdGVyZWQYBCABKAgi",
+            "rQEKFFZhbGlkYXRlTW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX3ZhbGlkYXRpb24Y",
+            "ASABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uEjAK",
+            "B29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlv",
+            "bnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoV",
+            "VmFsaWRhdGVNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCCABKAsyKS5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SABCCAoGb3V0",
+            "cHV0IowCChRFc3RpbWF0ZU1vZGVsUmVxdWVzdBIxCgptb2RlbF9sb2FkGAEg",
+            "ASgLMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsTG9hZBI0CgdkZXZpY2Vz",
+            "GAIgASgLMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3RvchI1",
+            "CghmYWxsYmFjaxgDIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuRmFsbGJh",
+            "Y2tQb2xpY3kSLAoEc2l6ZRgEIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEu",
+            "SW1hZ2VTaXplEhcKCmJhdGNoX3NpemUYBSABKAVIAIgBAUINCgtfYmF0Y2hf",
+            "c2l6ZSJNChVFc3RpbWF0ZU1vZGVsUmVzcG9uc2USNAoJZXN0aW1hdGVzGAEg",
+            "AygLMiEuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsRXN0aW1hdGUinQEKEExv",
+            "YWRNb2RlbFJlcXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9w",
+            "cy5tb2RlbC52MS5Nb2RlbExvYWQSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmlj",
             "ZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBIS",
-            "CgpyZXF1ZXN0X2lkGAQgASgJIoMBChJTY2FuTW9kZWxzUmVzcG9uc2USLAoF",
-            "ZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjUK",
-            "BnJlcG9ydBgHIAEoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5S",
-            "ZXBvcnRIAEIICgZvdXRwdXQirAEKE0luc3BlY3RNb2RlbFJlcXVlc3QSEgoI",
-            "bW9kZWxfaWQYASABKAlIABI6CgtwYXRoX3NvdXJjZRgCIAEoCzIjLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Nb2RlbFBhdGhTb3VyY2VIABI6CgtibG9iX3NvdXJj",
-            "ZRgDIAEoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJsb2JTb3VyY2VI",
-            "AEIJCgdzdWJqZWN0Ir0BChRJbnNwZWN0TW9kZWxSZXNwb25zZRIoCgVtb2Rl",
-            "bBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBI3CghldmlkZW5j",
-            "ZRgCIAMoCzIlLmRldmljZW9wcy5tb2RlbC52MS5EZXRlY3Rpb25FdmlkZW5j",
-            "ZRIuCghmaW5kaW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmlu",
-            "ZGluZxISCgpyZWdpc3RlcmVkGAQgASgIIq0BChRWYWxpZGF0ZU1vZGVsUmVx",
-            "dWVzdBI9ChBtb2RlbF92YWxpZGF0aW9uGAEgASgLMiMuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLk1vZGVsVmFsaWRhdGlvbhIwCgdvcHRpb25zGAIgASgLMh8uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgI",
-            "EhIKCnJlcXVlc3RfaWQYBCABKAkijAEKFVZhbGlkYXRlTW9kZWxSZXNwb25z",
+            "CgpyZXF1ZXN0X2lkGAQgASgJIoQBChFMb2FkTW9kZWxSZXNwb25zZRIsCgVl",
+            "dmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoM",
+            "bG9hZGVkX21vZGVsGAYgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRl",
+            "ZE1vZGVsSABCCAoGb3V0cHV0IhIKEEV2ZXJ5TG9hZGVkTW9kZWwiggIKElVu",
+            "bG9hZE1vZGVsUmVxdWVzdBIZCg9sb2FkZWRfbW9kZWxfaWQYASABKAlIABIS",
+            "Cghtb2RlbF9pZBgCIAEoCUgAEhMKCWRldmljZV9pZBgDIAEoCUgAEjMKA2Fs",
+            "bBgEIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FdmVyeUxvYWRlZE1vZGVs",
+            "SAASMAoNZHJhaW5fdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhINCgVmb3JjZRgGIAEoCBIUCgxrZWVwX29uX2hvc3QYByABKAgS",
+            "EgoKcmVxdWVzdF9pZBgIIAEoCUIICgZ0YXJnZXQi+gEKE1VubG9hZE1vZGVs",
+            "UmVzcG9uc2USGAoQbG9hZGVkX21vZGVsX2lkcxgBIAMoCRIfChJmcmVlZF9k",
+            "ZXZpY2VfYnl0ZXMYAiABKANIAIgBARIdChBmcmVlZF9ob3N0X2J5dGVzGAMg",
+            "ASgDSAGIAQESFQoNZW5kZWRfam9iX2lkcxgEIAMoCRIZChFyZWxlYXNlZF9i",
+            "bG9iX2lkcxgFIAMoCRIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90",
+            "b2J1Zi5EdXJhdGlvbkIVChNfZnJlZWRfZGV2aWNlX2J5dGVzQhMKEV9mcmVl",
+            "ZF9ob3N0X2J5dGVzIqQBChFMb2FkZWRNb2RlbEZpbHRlchISCgpkZXZpY2Vf",
+            "aWRzGAEgAygJEhEKCW1vZGVsX2lkcxgCIAMoCRI0CgZzdGF0ZXMYAyADKA4y",
+            "JC5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxTdGF0ZRITCgZwaW5u",
+            "ZWQYBCABKAhIAIgBARISCgpzZXNzaW9uX2lkGAUgASgJQgkKB19waW5uZWQi",
+            "UAoXTGlzdExvYWRlZE1vZGVsc1JlcXVlc3QSNQoGZmlsdGVyGAEgASgLMiUu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsRmlsdGVyIlIKGExpc3RM",
+            "b2FkZWRNb2RlbHNSZXNwb25zZRI2Cg1sb2FkZWRfbW9kZWxzGAEgAygLMh8u",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsIjAKFUdldExvYWRlZE1v",
+            "ZGVsUmVxdWVzdBIXCg9sb2FkZWRfbW9kZWxfaWQYASABKAkiTwoWR2V0TG9h",
+            "ZGVkTW9kZWxSZXNwb25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWwiUQoYV2F0Y2hMb2FkZWRNb2Rl",
+            "bHNSZXF1ZXN0EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52",
+            "MS5Mb2FkZWRNb2RlbEZpbHRlciKpAQoZV2F0Y2hMb2FkZWRNb2RlbHNSZXNw",
+            "b25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9kZWwu",
+            "djEuTG9hZGVkTW9kZWwSDwoHaW5fc3luYxgCIAEoCBIuCgpldmVudF90aW1l",
+            "GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYXVzZV9q",
+            "b2JfaWQYBCABKAkipAEKGFVwZGF0ZUxvYWRlZE1vZGVsUmVxdWVzdBIXCg9s",
+            "b2FkZWRfbW9kZWxfaWQYASABKAkSEwoGcGlubmVkGAIgASgISACIAQESLQoK",
+            "a2VlcF9hbGl2ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIM",
+            "CgRldGFnGAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAlCCQoHX3Bpbm5lZCJS",
+            "ChlVcGRhdGVMb2FkZWRNb2RlbFJlc3BvbnNlEjUKDGxvYWRlZF9tb2RlbBgB",
+            "IAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbCJ8ChpSZWNv",
+            "bmNpbGVNb2RlbENhY2hlUmVxdWVzdBI0CgdlbnRyaWVzGAEgAygLMiMuZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ2FjaGVFbnRyeRIYChBjYWNoZV9nZW5l",
+            "cmF0aW9uGAIgASgDEg4KBnJlcGFpchgDIAEoCCLcAQobUmVjb25jaWxlTW9k",
+            "ZWxDYWNoZVJlc3BvbnNlEjoKCm1pc21hdGNoZXMYASADKAsyJi5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTW9kZWxDYWNoZU1pc21hdGNoEhcKD2Jsb2JfaWRzX2lu",
+            "X3VzZRgCIAMoCRIaChJwcmVmZXRjaF9tb2RlbF9pZHMYAyADKAkSHQoQY29u",
+            "c2lzdGVudF9yYXRpbxgEIAEoAUgAiAEBEhgKEGNhY2hlX2dlbmVyYXRpb24Y",
+            "BSABKANCEwoRX2NvbnNpc3RlbnRfcmF0aW8irAEKE0NvbnZlcnRNb2RlbFJl",
+            "cXVlc3QSPQoQbW9kZWxfY29udmVyc2lvbhgBIAEoCzIjLmRldmljZW9wcy5t",
+            "b2RlbC52MS5Nb2RlbENvbnZlcnNpb24SMAoHb3B0aW9ucxgCIAEoCzIfLmRl",
+            "dmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEo",
+            "CBISCgpyZXF1ZXN0X2lkGAQgASgJIosBChRDb252ZXJ0TW9kZWxSZXNwb25z",
             "ZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZl",
-            "bnQSOwoGcmVwb3J0GAggASgLMikuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "VmFsaWRhdGlvblJlcG9ydEgAQggKBm91dHB1dCKMAgoURXN0aW1hdGVNb2Rl",
-            "bFJlcXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbExvYWQSNAoHZGV2aWNlcxgCIAEoCzIjLmRldmljZW9wcy5j",
-            "b21tb24udjEuRGV2aWNlU2VsZWN0b3ISNQoIZmFsbGJhY2sYAyABKAsyIy5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkZhbGxiYWNrUG9saWN5EiwKBHNpemUYBCAB",
-            "KAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIXCgpiYXRjaF9z",
-            "aXplGAUgASgFSACIAQFCDQoLX2JhdGNoX3NpemUiTQoVRXN0aW1hdGVNb2Rl",
-            "bFJlc3BvbnNlEjQKCWVzdGltYXRlcxgBIAMoCzIhLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbEVzdGltYXRlIp0BChBMb2FkTW9kZWxSZXF1ZXN0EjEKCm1v",
-            "ZGVsX2xvYWQYASABKAsyHS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxMb2Fk",
-            "EjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9w",
-            "dGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKE",
-            "AQoRTG9hZE1vZGVsUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkpvYkV2ZW50EjcKDGxvYWRlZF9tb2RlbBgGIAEoCzIf",
-            "LmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbEgAQggKBm91dHB1dCIS",
-            "ChBFdmVyeUxvYWRlZE1vZGVsIoICChJVbmxvYWRNb2RlbFJlcXVlc3QSGQoP",
-            "bG9hZGVkX21vZGVsX2lkGAEgASgJSAASEgoIbW9kZWxfaWQYAiABKAlIABIT",
-            "CglkZXZpY2VfaWQYAyABKAlIABIzCgNhbGwYBCABKAsyJC5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuRXZlcnlMb2FkZWRNb2RlbEgAEjAKDWRyYWluX3RpbWVvdXQY",
-            "BSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFZm9yY2UYBiAB",
-            "KAgSFAoMa2VlcF9vbl9ob3N0GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAlC",
-            "CAoGdGFyZ2V0IvoBChNVbmxvYWRNb2RlbFJlc3BvbnNlEhgKEGxvYWRlZF9t",
-            "b2RlbF9pZHMYASADKAkSHwoSZnJlZWRfZGV2aWNlX2J5dGVzGAIgASgDSACI",
-            "AQESHQoQZnJlZWRfaG9zdF9ieXRlcxgDIAEoA0gBiAEBEhUKDWVuZGVkX2pv",
-            "Yl9pZHMYBCADKAkSGQoRcmVsZWFzZWRfYmxvYl9pZHMYBSADKAkSKwoIZHVy",
-            "YXRpb24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CFQoTX2Zy",
-            "ZWVkX2RldmljZV9ieXRlc0ITChFfZnJlZWRfaG9zdF9ieXRlcyKkAQoRTG9h",
-            "ZGVkTW9kZWxGaWx0ZXISEgoKZGV2aWNlX2lkcxgBIAMoCRIRCgltb2RlbF9p",
-            "ZHMYAiADKAkSNAoGc3RhdGVzGAMgAygOMiQuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LkxvYWRlZE1vZGVsU3RhdGUSEwoGcGlubmVkGAQgASgISACIAQESEgoKc2Vz",
-            "c2lvbl9pZBgFIAEoCUIJCgdfcGlubmVkIlAKF0xpc3RMb2FkZWRNb2RlbHNS",
-            "ZXF1ZXN0EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5M",
-            "b2FkZWRNb2RlbEZpbHRlciJSChhMaXN0TG9hZGVkTW9kZWxzUmVzcG9uc2US",
-            "NgoNbG9hZGVkX21vZGVscxgBIAMoCzIfLmRldmljZW9wcy5tb2RlbC52MS5M",
-            "b2FkZWRNb2RlbCIwChVHZXRMb2FkZWRNb2RlbFJlcXVlc3QSFwoPbG9hZGVk",
-            "X21vZGVsX2lkGAEgASgJIk8KFkdldExvYWRlZE1vZGVsUmVzcG9uc2USNQoM",
-            "bG9hZGVkX21vZGVsGAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRl",
-            "ZE1vZGVsIlEKGFdhdGNoTG9hZGVkTW9kZWxzUmVxdWVzdBI1CgZmaWx0ZXIY",
-            "ASABKAsyJS5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxGaWx0ZXIi",
-            "qQEKGVdhdGNoTG9hZGVkTW9kZWxzUmVzcG9uc2USNQoMbG9hZGVkX21vZGVs",
-            "GAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsEg8KB2lu",
-            "X3N5bmMYAiABKAgSLgoKZXZlbnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90",
-            "b2J1Zi5UaW1lc3RhbXASFAoMY2F1c2Vfam9iX2lkGAQgASgJIpABChhVcGRh",
-            "dGVMb2FkZWRNb2RlbFJlcXVlc3QSFwoPbG9hZGVkX21vZGVsX2lkGAEgASgJ",
-            "EhMKBnBpbm5lZBgCIAEoCEgAiAEBEi0KCmtlZXBfYWxpdmUYAyABKAsyGS5n",
-            "b29nbGUucHJvdG9idWYuRHVyYXRpb24SDAoEZXRhZxgEIAEoCUIJCgdfcGlu",
-            "bmVkIlIKGVVwZGF0ZUxvYWRlZE1vZGVsUmVzcG9uc2USNQoMbG9hZGVkX21v",
-            "ZGVsGAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsInwK",
-            "GlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0EjQKB2VudHJpZXMYASADKAsy",
-            "Iy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDYWNoZUVudHJ5EhgKEGNhY2hl",
-            "X2dlbmVyYXRpb24YAiABKAMSDgoGcmVwYWlyGAMgASgIItwBChtSZWNvbmNp",
-            "bGVNb2RlbENhY2hlUmVzcG9uc2USOgoKbWlzbWF0Y2hlcxgBIAMoCzImLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbENhY2hlTWlzbWF0Y2gSFwoPYmxvYl9p",
-            "ZHNfaW5fdXNlGAIgAygJEhoKEnByZWZldGNoX21vZGVsX2lkcxgDIAMoCRId",
-            "ChBjb25zaXN0ZW50X3JhdGlvGAQgASgBSACIAQESGAoQY2FjaGVfZ2VuZXJh",
-            "dGlvbhgFIAEoA0ITChFfY29uc2lzdGVudF9yYXRpbyKsAQoTQ29udmVydE1v",
-            "ZGVsUmVxdWVzdBI9ChBtb2RlbF9jb252ZXJzaW9uGAEgASgLMiMuZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLk1vZGVsQ29udmVyc2lvbhIwCgdvcHRpb25zGAIgASgL",
-            "Mh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVk",
-            "GAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiiwEKFENvbnZlcnRNb2RlbFJl",
-            "c3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5K",
-            "b2JFdmVudBI7CgZyZXBvcnQYCSABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEu",
-            "TW9kZWxDb252ZXJzaW9uUmVwb3J0SABCCAoGb3V0cHV0IqwBChVCZW5jaG1h",
-            "cmtNb2RlbFJlcXVlc3QSOwoPbW9kZWxfYmVuY2htYXJrGAEgASgLMiIuZGV2",
-            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrEjAKB29wdGlvbnMYAiAB",
-            "KAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNo",
-            "ZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoWQmVuY2htYXJrTW9k",
-            "ZWxSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24u",
-            "djEuSm9iRXZlbnQSOgoGcmVwb3J0GAogASgLMiguZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SABCCAoGb3V0cHV0KpkBCgpNb2Rl",
-            "bE9yZGVyEhsKF01PREVMX09SREVSX1VOU1BFQ0lGSUVEEAASHAoYTU9ERUxf",
-            "T1JERVJfRElTUExBWV9OQU1FEAESFAoQTU9ERUxfT1JERVJfU0laRRACEhsK",
-            "F01PREVMX09SREVSX1VQREFURV9USU1FEAMSHQoZTU9ERUxfT1JERVJfTEFT",
-            "VF9VU0VfVElNRRAEMqYPCgxNb2RlbFNlcnZpY2USYQoKTGlzdE1vZGVscxIl",
-            "LmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVxdWVzdBomLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBMjzGAESWwoIR2V0",
-            "TW9kZWwSIy5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9kZWxSZXF1ZXN0GiQu",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLkdldE1vZGVsUmVzcG9uc2UiBMjzGAESagoN",
-            "UmVnaXN0ZXJNb2RlbBIoLmRldmljZW9wcy5tb2RlbC52MS5SZWdpc3Rlck1v",
-            "ZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52MS5SZWdpc3Rlck1vZGVs",
-            "UmVzcG9uc2UiBMjzGAMSZAoLVXBkYXRlTW9kZWwSJi5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuVXBkYXRlTW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LlVwZGF0ZU1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLRm9yZ2V0TW9kZWwSJi5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXF1ZXN0GicuZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLkZvcmdldE1vZGVsUmVzcG9uc2UiBMjzGAMSYwoKU2Nh",
-            "bk1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxzUmVxdWVz",
-            "dBomLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxzUmVzcG9uc2UiBMjz",
-            "GAMwARJnCgxJbnNwZWN0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuSW5z",
-            "cGVjdE1vZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5JbnNwZWN0",
-            "TW9kZWxSZXNwb25zZSIEyPMYARJsCg1WYWxpZGF0ZU1vZGVsEiguZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXF1ZXN0GikuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXNwb25zZSIEyPMYAzABEmoKDUVz",
-            "dGltYXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEuRXN0aW1hdGVNb2Rl",
-            "bFJlcXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuRXN0aW1hdGVNb2RlbFJl",
-            "c3BvbnNlIgTI8xgBEmAKCUxvYWRNb2RlbBIkLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Mb2FkTW9kZWxSZXF1ZXN0GiUuZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRN",
-            "b2RlbFJlc3BvbnNlIgTI8xgDMAESZAoLVW5sb2FkTW9kZWwSJi5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLlVubG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMScwoQTGlzdExvYWRl",
-            "ZE1vZGVscxIrLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TG9hZGVkTW9kZWxz",
-            "UmVxdWVzdBosLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TG9hZGVkTW9kZWxz",
-            "UmVzcG9uc2UiBMjzGAESbQoOR2V0TG9hZGVkTW9kZWwSKS5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXF1ZXN0GiouZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLkdldExvYWRlZE1vZGVsUmVzcG9uc2UiBMjzGAESeAoRV2F0Y2hM",
-            "b2FkZWRNb2RlbHMSLC5kZXZpY2VvcHMubW9kZWwudjEuV2F0Y2hMb2FkZWRN",
-            "b2RlbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1vZGVsLnYxLldhdGNoTG9hZGVk",
-            "TW9kZWxzUmVzcG9uc2UiBMjzGAEwARJ2ChFVcGRhdGVMb2FkZWRNb2RlbBIs",
-            "LmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVMb2FkZWRNb2RlbFJlcXVlc3Qa",
-            "LS5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTG9hZGVkTW9kZWxSZXNwb25z",
-            "ZSIEyPMYAxJ8ChNSZWNvbmNpbGVNb2RlbENhY2hlEi4uZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0Gi8uZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXNwb25zZSIEyPMYAxJp",
-            "CgxDb252ZXJ0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1v",
-            "ZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxS",
-            "ZXNwb25zZSIEyPMYAzABEm8KDkJlbmNobWFya01vZGVsEikuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLkJlbmNobWFya01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5t",
-            "b2RlbC52MS5CZW5jaG1hcmtNb2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRl",
-            "dmljZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
+            "bnQSOwoGcmVwb3J0GAkgASgLMikuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
+            "Q29udmVyc2lvblJlcG9ydEgAQggKBm91dHB1dCKsAQoVQmVuY2htYXJrTW9k",
+            "ZWxSZXF1ZXN0EjsKD21vZGVsX2JlbmNobWFyaxgBIAEoCzIiLmRldmljZW9w",
+            "cy5tb2RlbC52MS5Nb2RlbEJlbmNobWFyaxIwCgdvcHRpb25zGAIgASgLMh8u",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMg",
+            "ASgIEhIKCnJlcXVlc3RfaWQYBCABKAkijAEKFkJlbmNobWFya01vZGVsUmVz",
+            "cG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpv",
+            "YkV2ZW50EjoKBnJlcG9ydBgKIAEoCzIoLmRldmljZW9wcy5tb2RlbC52MS5N",
+            "b2RlbEJlbmNobWFya1JlcG9ydEgAQggKBm91dHB1dCqZAQoKTW9kZWxPcmRl",
+            "chIbChdNT0RFTF9PUkRFUl9VTlNQRUNJRklFRBAAEhwKGE1PREVMX09SREVS",
+            "X0RJU1BMQVlfTkFNRRABEhQKEE1PREVMX09SREVSX1NJWkUQAhIbChdNT0RF",
+            "TF9PUkRFUl9VUERBVEVfVElNRRADEh0KGU1PREVMX09SREVSX0xBU1RfVVNF",
+            "X1RJTUUQBDKmDwoMTW9kZWxTZXJ2aWNlEmEKCkxpc3RNb2RlbHMSJS5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTGlzdE1vZGVsc1JlcXVlc3QaJi5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuTGlzdE1vZGVsc1Jlc3BvbnNlIgTI8xgBElsKCEdldE1vZGVs",
+            "EiMuZGV2aWNlb3BzLm1vZGVsLnYxLkdldE1vZGVsUmVxdWVzdBokLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5HZXRNb2RlbFJlc3BvbnNlIgTI8xgBEmoKDVJlZ2lz",
+            "dGVyTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEuUmVnaXN0ZXJNb2RlbFJl",
+            "cXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuUmVnaXN0ZXJNb2RlbFJlc3Bv",
+            "bnNlIgTI8xgDEmQKC1VwZGF0ZU1vZGVsEiYuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "LlVwZGF0ZU1vZGVsUmVxdWVzdBonLmRldmljZW9wcy5tb2RlbC52MS5VcGRh",
+            "dGVNb2RlbFJlc3BvbnNlIgTI8xgDEmQKC0ZvcmdldE1vZGVsEiYuZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLkZvcmdldE1vZGVsUmVxdWVzdBonLmRldmljZW9wcy5t",
+            "b2RlbC52MS5Gb3JnZXRNb2RlbFJlc3BvbnNlIgTI8xgDEmMKClNjYW5Nb2Rl",
+            "bHMSJS5kZXZpY2VvcHMubW9kZWwudjEuU2Nhbk1vZGVsc1JlcXVlc3QaJi5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuU2Nhbk1vZGVsc1Jlc3BvbnNlIgTI8xgDMAES",
+            "ZwoMSW5zcGVjdE1vZGVsEicuZGV2aWNlb3BzLm1vZGVsLnYxLkluc3BlY3RN",
+            "b2RlbFJlcXVlc3QaKC5kZXZpY2VvcHMubW9kZWwudjEuSW5zcGVjdE1vZGVs",
+            "UmVzcG9uc2UiBMjzGAESbAoNVmFsaWRhdGVNb2RlbBIoLmRldmljZW9wcy5t",
+            "b2RlbC52MS5WYWxpZGF0ZU1vZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5WYWxpZGF0ZU1vZGVsUmVzcG9uc2UiBMjzGAMwARJqCg1Fc3RpbWF0",
+            "ZU1vZGVsEiguZGV2aWNlb3BzLm1vZGVsLnYxLkVzdGltYXRlTW9kZWxSZXF1",
+            "ZXN0GikuZGV2aWNlb3BzLm1vZGVsLnYxLkVzdGltYXRlTW9kZWxSZXNwb25z",
+            "ZSIEyPMYARJgCglMb2FkTW9kZWwSJC5kZXZpY2VvcHMubW9kZWwudjEuTG9h",
+            "ZE1vZGVsUmVxdWVzdBolLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkTW9kZWxS",
+            "ZXNwb25zZSIEyPMYAzABEmQKC1VubG9hZE1vZGVsEiYuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLlVubG9hZE1vZGVsUmVxdWVzdBonLmRldmljZW9wcy5tb2RlbC52",
+            "MS5VbmxvYWRNb2RlbFJlc3BvbnNlIgTI8xgDEnMKEExpc3RMb2FkZWRNb2Rl",
+            "bHMSKy5kZXZpY2VvcHMubW9kZWwudjEuTGlzdExvYWRlZE1vZGVsc1JlcXVl",
+            "c3QaLC5kZXZpY2VvcHMubW9kZWwudjEuTGlzdExvYWRlZE1vZGVsc1Jlc3Bv",
+            "bnNlIgTI8xgBEm0KDkdldExvYWRlZE1vZGVsEikuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLkdldExvYWRlZE1vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5tb2RlbC52",
+            "MS5HZXRMb2FkZWRNb2RlbFJlc3BvbnNlIgTI8xgBEngKEVdhdGNoTG9hZGVk",
+            "TW9kZWxzEiwuZGV2aWNlb3BzLm1vZGVsLnYxLldhdGNoTG9hZGVkTW9kZWxz",
+            "UmVxdWVzdBotLmRldmljZW9wcy5tb2RlbC52MS5XYXRjaExvYWRlZE1vZGVs",
+            "c1Jlc3BvbnNlIgTI8xgBMAESdgoRVXBkYXRlTG9hZGVkTW9kZWwSLC5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuVXBkYXRlTG9hZGVkTW9kZWxSZXF1ZXN0Gi0uZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLlVwZGF0ZUxvYWRlZE1vZGVsUmVzcG9uc2UiBMjz",
+            "GAMSfAoTUmVjb25jaWxlTW9kZWxDYWNoZRIuLmRldmljZW9wcy5tb2RlbC52",
+            "MS5SZWNvbmNpbGVNb2RlbENhY2hlUmVxdWVzdBovLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5SZWNvbmNpbGVNb2RlbENhY2hlUmVzcG9uc2UiBMjzGAMSaQoMQ29u",
+            "dmVydE1vZGVsEicuZGV2aWNlb3BzLm1vZGVsLnYxLkNvbnZlcnRNb2RlbFJl",
+            "cXVlc3QaKC5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1vZGVsUmVzcG9u",
+            "c2UiBMjzGAMwARJvCg5CZW5jaG1hcmtNb2RlbBIpLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5CZW5jaG1hcmtNb2RlbFJlcXVlc3QaKi5kZXZpY2VvcHMubW9kZWwu",
+            "djEuQmVuY2htYXJrTW9kZWxSZXNwb25zZSIEyPMYAzABQhmqAhZEZXZpY2VP",
+            "cHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelCacheReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelEstimateReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelOrder), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -226,7 +227,7 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBlobSource), global::DeviceOps.Api.Model.V1.ModelBlobSource.Parser, new[]{ "Files" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelRequest), global::DeviceOps.Api.Model.V1.RegisterModelRequest.Parser, new[]{ "ModelId", "DisplayName", "PathSource", "BlobSource", "Kind", "Family", "Labels", "Sha256", "ValidateOnly", "RequestId" }, new[]{ "Source" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelResponse), global::DeviceOps.Api.Model.V1.RegisterModelResponse.Parser, new[]{ "Model", "Findings", "AlreadyKnown" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelRequest), global::DeviceOps.Api.Model.V1.UpdateModelRequest.Parser, new[]{ "ModelId", "DisplayName", "SetLabels", "RemoveLabelKeys", "Etag" }, new[]{ "DisplayName" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelRequest), global::DeviceOps.Api.Model.V1.UpdateModelRequest.Parser, new[]{ "ModelId", "DisplayName", "SetLabels", "RemoveLabelKeys", "Etag", "RequestId" }, new[]{ "DisplayName" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelResponse), global::DeviceOps.Api.Model.V1.UpdateModelResponse.Parser, new[]{ "Model" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ForgetModelRequest), global::DeviceOps.Api.Model.V1.ForgetModelRequest.Parser, new[]{ "ModelId", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ForgetModelResponse), global::DeviceOps.Api.Model.V1.ForgetModelResponse.Parser, new[]{ "ReleasedBlobIds" }, null, null, null, null),
@@ -250,7 +251,7 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.GetLoadedModelResponse), global::DeviceOps.Api.Model.V1.GetLoadedModelResponse.Parser, new[]{ "LoadedModel" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.WatchLoadedModelsRequest), global::DeviceOps.Api.Model.V1.WatchLoadedModelsRequest.Parser, new[]{ "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.WatchLoadedModelsResponse), global::DeviceOps.Api.Model.V1.WatchLoadedModelsResponse.Parser, new[]{ "LoadedModel", "InSync", "EventTime", "CauseJobId" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest), global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest.Parser, new[]{ "LoadedModelId", "Pinned", "KeepAlive", "Etag" }, new[]{ "Pinned" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest), global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest.Parser, new[]{ "LoadedModelId", "Pinned", "KeepAlive", "Etag", "RequestId" }, new[]{ "Pinned" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse), global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse.Parser, new[]{ "LoadedModel" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest), global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest.Parser, new[]{ "Entries", "CacheGeneration", "Repair" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse), global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse.Parser, new[]{ "Mismatches", "BlobIdsInUse", "PrefetchModelIds", "ConsistentRatio", "CacheGeneration" }, new[]{ "ConsistentRatio" }, null, null, null),
@@ -3524,6 +3525,7 @@ namespace DeviceOps.Api.Model.V1 {
       setLabels_ = other.setLabels_.Clone();
       removeLabelKeys_ = other.removeLabelKeys_.Clone();
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3620,6 +3622,22 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 6;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -3640,6 +3658,7 @@ namespace DeviceOps.Api.Model.V1 {
       if(!setLabels_.Equals(other.setLabels_)) return false;
       if(!removeLabelKeys_.Equals(other.removeLabelKeys_)) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3652,6 +3671,7 @@ namespace DeviceOps.Api.Model.V1 {
       hash ^= setLabels_.GetHashCode();
       hash ^= removeLabelKeys_.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3684,6 +3704,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3708,6 +3732,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3728,6 +3756,9 @@ namespace DeviceOps.Api.Model.V1 {
       size += removeLabelKeys_.CalculateSize(_repeated_removeLabelKeys_codec);
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -3751,6 +3782,9 @@ namespace DeviceOps.Api.Model.V1 {
       removeLabelKeys_.Add(other.removeLabelKeys_);
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3791,6 +3825,10 @@ namespace DeviceOps.Api.Model.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 50: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -3828,6 +3866,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 42: {
             Etag = input.ReadString();
+            break;
+          }
+          case 50: {
+            RequestId = input.ReadString();
             break;
           }
         }
@@ -10618,6 +10660,7 @@ namespace DeviceOps.Api.Model.V1 {
       pinned_ = other.pinned_;
       keepAlive_ = other.keepAlive_ != null ? other.keepAlive_.Clone() : null;
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -10702,6 +10745,22 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 5;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -10721,6 +10780,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (Pinned != other.Pinned) return false;
       if (!object.Equals(KeepAlive, other.KeepAlive)) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -10732,6 +10792,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (HasPinned) hash ^= Pinned.GetHashCode();
       if (keepAlive_ != null) hash ^= KeepAlive.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -10766,6 +10827,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -10792,6 +10857,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -10813,6 +10882,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -10840,6 +10912,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -10879,6 +10954,10 @@ namespace DeviceOps.Api.Model.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -10915,6 +10994,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 34: {
             Etag = input.ReadString();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
             break;
           }
         }

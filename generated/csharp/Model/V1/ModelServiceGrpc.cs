@@ -360,6 +360,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -595,6 +596,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -960,6 +962,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -980,6 +983,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -998,6 +1002,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1018,6 +1023,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1693,6 +1699,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1714,6 +1721,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1733,6 +1741,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1754,6 +1763,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

@@ -562,6 +562,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -662,6 +663,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -1446,6 +1448,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1465,6 +1468,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1482,6 +1486,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1501,6 +1506,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1846,6 +1852,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1865,6 +1872,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1882,6 +1890,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1901,6 +1910,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

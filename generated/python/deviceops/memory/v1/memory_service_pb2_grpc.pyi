@@ -145,6 +145,7 @@ class MemoryServiceStub:
     - RESERVATION_EXPIRED: it has ended unused; make a new one.
     - ILLEGAL_STATE: it is used up already.
     - ETAG_MISMATCH: somebody was faster; list it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
     """
@@ -396,6 +397,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - RESERVATION_EXPIRED: it has ended unused; make a new one.
     - ILLEGAL_STATE: it is used up already.
     - ETAG_MISMATCH: somebody was faster; list it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
     """
@@ -698,6 +700,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - RESERVATION_EXPIRED: it has ended unused; make a new one.
         - ILLEGAL_STATE: it is used up already.
         - ETAG_MISMATCH: somebody was faster; list it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
         """

@@ -216,6 +216,7 @@ class ModelServiceServicer:
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a malformed label, or more than 32; mend the request.
         - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -392,6 +393,7 @@ class ModelServiceServicer:
         - INVALID_FIELD: a time outside its range; mend the request.
         - ILLEGAL_STATE: it is on its way out.
         - ETAG_MISMATCH: somebody was faster; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -92,6 +92,7 @@ class ModelServiceStub:
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a malformed label, or more than 32; mend the request.
     - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ForgetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ForgetModelRequest, _model_service_pb2.ForgetModelResponse]
     """Forgets a model. Its files and blobs are never touched; a model whose files lie in a root is found again by the next scan.
@@ -224,6 +225,7 @@ class ModelServiceStub:
     - INVALID_FIELD: a time outside its range; mend the request.
     - ILLEGAL_STATE: it is on its way out.
     - ETAG_MISMATCH: somebody was faster; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReconcileModelCache: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ReconcileModelCacheRequest, _model_service_pb2.ReconcileModelCacheResponse]
     """Compares the caller's cache of model files with what the server knows and has loaded, and names every disagreement.
@@ -334,6 +336,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a malformed label, or more than 32; mend the request.
     - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ForgetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ForgetModelRequest, _model_service_pb2.ForgetModelResponse]  # type: ignore[assignment]
     """Forgets a model. Its files and blobs are never touched; a model whose files lie in a root is found again by the next scan.
@@ -466,6 +469,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD: a time outside its range; mend the request.
     - ILLEGAL_STATE: it is on its way out.
     - ETAG_MISMATCH: somebody was faster; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReconcileModelCache: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ReconcileModelCacheRequest, _model_service_pb2.ReconcileModelCacheResponse]  # type: ignore[assignment]
     """Compares the caller's cache of model files with what the server knows and has loaded, and names every disagreement.
@@ -597,6 +601,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a malformed label, or more than 32; mend the request.
         - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -795,6 +800,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: a time outside its range; mend the request.
         - ILLEGAL_STATE: it is on its way out.
         - ETAG_MISMATCH: somebody was faster; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod

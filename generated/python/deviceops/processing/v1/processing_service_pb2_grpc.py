@@ -318,6 +318,7 @@ class ProcessingServiceServicer:
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -388,6 +389,7 @@ class ProcessingServiceServicer:
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it is closed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

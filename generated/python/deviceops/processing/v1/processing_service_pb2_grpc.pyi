@@ -125,6 +125,7 @@ class ProcessingServiceStub:
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]
     """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
@@ -171,6 +172,7 @@ class ProcessingServiceStub:
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it is closed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
@@ -375,6 +377,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
@@ -421,6 +424,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it is closed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
@@ -670,6 +674,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -752,6 +757,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it is closed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
