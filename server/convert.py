@@ -190,7 +190,7 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
         labels=[label_pb2.Label(key=key, value=value) for key, value in options.labels],
     )
     spans = ("queue_timeout", options.queue_timeout_s), ("run_timeout", options.run_timeout_s)
-    for name, seconds in (*spans, ("keep_for", options.keep_for_s)):
+    for name, seconds in (*spans, ("load_timeout", options.load_timeout_s), ("keep_for", options.keep_for_s)):
         if seconds is not None:
             getattr(message, name).CopyFrom(to_duration(seconds))
     return message
@@ -231,7 +231,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     """Refuses what cannot be meant, all at once."""
     wrong: list[Violation] = []
     spans: dict[str, float | None] = {}
-    for name in ("queue_timeout", "run_timeout", "keep_for"):
+    for name in ("queue_timeout", "run_timeout", "load_timeout", "keep_for"):
         spans[name] = from_duration(getattr(message, name)) if message.HasField(name) else None  # pyright: ignore[reportArgumentType]
         if spans[name] is not None and not 0 < (spans[name] or math.nan) < 10 * 365 * 86400:
             wrong.append(Violation(field=f"{path}.{name}", message="is not a positive time below ten years"))
@@ -251,6 +251,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
         allow_cpu=message.devices.allow_cpu,
         queue_timeout_s=spans["queue_timeout"],
         run_timeout_s=spans["run_timeout"],
+        load_timeout_s=spans["load_timeout"],
         keep_for_s=spans["keep_for"],
         labels=labels,
         reservation_id=message.reservation_id,

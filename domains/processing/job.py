@@ -1,5 +1,7 @@
 """A job: one unit of long work, as it is stored and listed."""
 
+import hashlib
+
 import msgspec
 
 from domains.device.benchmark import Suite
@@ -85,6 +87,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: float | None = None
     """Absent: as long as it takes."""
     run_timeout_s: float | None = None
+    load_timeout_s: float | None = None
+    """Of the stage that loads the model."""
     labels: tuple[tuple[str, str], ...] = ()
     reservation_id: str = ""
     """Memory that was kept for it. Empty: it takes what is free."""
@@ -93,7 +97,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One job as it stands. Each change makes a new value; `etag` tells them apart."""
+    """One job as it stands. Each change makes a new value."""
 
     id: str
     request_id: str
@@ -137,5 +141,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def etag(self) -> str:
-        """Differs whenever the stored job differs."""
-        return f"{self.last_sequence:x}-{self.state}"
+        """Differs after each change of state or options, and whatever else happens to the job leaves it as it is."""
+        told = msgspec.msgpack.encode((self.state, self.attempt, self.options))
+        return hashlib.sha256(told).hexdigest()[:16]

@@ -397,6 +397,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -1110,6 +1111,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -1134,6 +1136,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.

@@ -429,6 +429,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -955,6 +956,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -986,6 +988,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -1015,6 +1018,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -1046,6 +1050,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.

@@ -166,7 +166,8 @@ class MemoryServiceStub:
     Fails with:
     - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
-    - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+    - PATH_NOT_FOUND: there is no such file; make it first.
+    - ILLEGAL_STATE: the mapping is not there, the file cannot be read, or either is shorter than offset and size together.
     - BLOB_CORRUPT: the bytes do not match the given sha256.
     - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -418,7 +419,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
-    - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+    - PATH_NOT_FOUND: there is no such file; make it first.
+    - ILLEGAL_STATE: the mapping is not there, the file cannot be read, or either is shorter than offset and size together.
     - BLOB_CORRUPT: the bytes do not match the given sha256.
     - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -733,7 +735,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
-        - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+        - PATH_NOT_FOUND: there is no such file; make it first.
+        - ILLEGAL_STATE: the mapping is not there, the file cannot be read, or either is shorter than offset and size together.
         - BLOB_CORRUPT: the bytes do not match the given sha256.
         - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.

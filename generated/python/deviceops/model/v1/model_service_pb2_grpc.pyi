@@ -111,6 +111,7 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+    - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - SESSION_NOT_FOUND: no such session.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -355,6 +356,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+    - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - SESSION_NOT_FOUND: no such session.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -632,6 +634,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+        - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - SESSION_NOT_FOUND: no such session.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
