@@ -209,6 +209,16 @@ def test_a_picture_that_another_job_made_too_stays(server: RunningServer) -> Non
     assert asking.refused(lambda: asking.blob(server, images[0].file.blob_id)).reason == "BLOB_NOT_FOUND"
 
 
+def test_a_jobs_etag_changes_with_its_state_and_not_with_its_progress(server: RunningServer) -> None:
+    with asking.occupied(server, 1) as (job_id,):
+        begin = asking.job_of(server, job_id)
+        asking.until(asking.follow(server, job_id, begin.last_sequence), asking.denoising)
+        later = asking.job_of(server, job_id)
+        assert later.last_sequence > begin.last_sequence
+        assert later.etag == begin.etag
+    assert asking.job_of(server, job_id).etag != begin.etag
+
+
 def test_deleting_with_an_old_etag_is_refused(server: RunningServer) -> None:
     job_id = asking.submit(server)
     asking.watch(server, job_id)

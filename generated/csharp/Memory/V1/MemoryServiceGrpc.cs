@@ -422,6 +422,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
       /// while the call waits are unloaded too.
       ///
+      /// Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
@@ -532,6 +534,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
       ///
       /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+      /// LOST with DEVICE_LOST.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -684,6 +689,9 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
       /// beside the event `succeeded`.
+      ///
+      /// A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+      /// is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: source or destination; give up.
@@ -1164,6 +1172,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
       /// while the call waits are unloaded too.
       ///
+      /// Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
@@ -1193,6 +1203,8 @@ namespace DeviceOps.Api.Memory.V1 {
       /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
       /// while the call waits are unloaded too.
       ///
+      /// Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
@@ -1219,6 +1231,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
       /// while the call waits are unloaded too.
+      ///
+      /// Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -1248,6 +1262,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
       /// while the call waits are unloaded too.
+      ///
+      /// Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
@@ -1611,6 +1627,9 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
       ///
+      /// On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+      /// LOST with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -1636,6 +1655,9 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
       ///
+      /// On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+      /// LOST with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -1658,6 +1680,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
       ///
       /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+      /// LOST with DEVICE_LOST.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1683,6 +1708,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
       ///
       /// Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+      ///
+      /// On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+      /// LOST with DEVICE_LOST.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -2112,6 +2140,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
       /// beside the event `succeeded`.
       ///
+      /// A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+      /// is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
+      ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: source or destination; give up.
       /// - INVALID_FIELD: mend the request.
@@ -2139,6 +2170,9 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
       /// beside the event `succeeded`.
+      ///
+      /// A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+      /// is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
       ///
       /// Fails with:
       /// - BLOB_NOT_FOUND: source or destination; give up.

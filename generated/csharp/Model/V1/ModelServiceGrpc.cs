@@ -437,6 +437,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -481,6 +484,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -657,6 +663,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1231,6 +1240,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -1254,6 +1266,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1358,6 +1373,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -1388,6 +1406,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1904,6 +1925,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -1932,6 +1956,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

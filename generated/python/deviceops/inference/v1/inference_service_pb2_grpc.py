@@ -99,6 +99,9 @@ class InferenceServiceServicer:
         job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
         job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
@@ -142,6 +145,8 @@ class InferenceServiceServicer:
         """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
         maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
+        While every device that may do it is QUARANTINED, LOST or RECOVERING, it fails at once with DEVICE_RECOVERING: nothing waits.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
@@ -159,6 +164,9 @@ class InferenceServiceServicer:
 
         A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD: mend the request.

@@ -114,6 +114,8 @@ class MemoryServiceStub:
     With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
     while the call waits are unloaded too.
 
+    Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
@@ -179,6 +181,9 @@ class MemoryServiceStub:
     """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
 
     Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+    On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+    LOST with DEVICE_LOST.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -267,6 +272,9 @@ class MemoryServiceStub:
 
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
     beside the event `succeeded`.
+
+    A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+    is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
 
     Fails with:
     - BLOB_NOT_FOUND: source or destination; give up.
@@ -367,6 +375,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
     while the call waits are unloaded too.
 
+    Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
@@ -432,6 +442,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
 
     Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+    On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+    LOST with DEVICE_LOST.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -520,6 +533,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
     beside the event `succeeded`.
+
+    A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+    is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
 
     Fails with:
     - BLOB_NOT_FOUND: source or destination; give up.
@@ -659,6 +675,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
         while the call waits are unloaded too.
 
+        Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
@@ -754,6 +772,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
 
         Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+        On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+        LOST with DEVICE_LOST.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -884,6 +905,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
         beside the event `succeeded`.
+
+        A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+        is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
 
         Fails with:
         - BLOB_NOT_FOUND: source or destination; give up.

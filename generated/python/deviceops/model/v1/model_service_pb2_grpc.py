@@ -272,6 +272,9 @@ class ModelServiceServicer:
 
         A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
         Fails with:
         - INVALID_FIELD: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -305,6 +308,9 @@ class ModelServiceServicer:
 
         A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
         at once. Parts that other loaded models have too are shared.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -438,6 +444,9 @@ class ModelServiceServicer:
 
         A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
         nothing.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

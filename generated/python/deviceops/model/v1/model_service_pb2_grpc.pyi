@@ -132,6 +132,9 @@ class ModelServiceStub:
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
     Fails with:
     - INVALID_FIELD: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -157,6 +160,9 @@ class ModelServiceStub:
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -258,6 +264,9 @@ class ModelServiceStub:
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -377,6 +386,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
     Fails with:
     - INVALID_FIELD: mend the request.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -402,6 +414,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -503,6 +518,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -667,6 +685,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
         Fails with:
         - INVALID_FIELD: mend the request.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -704,6 +725,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
         at once. Parts that other loaded models have too are shared.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -853,6 +877,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
         nothing.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

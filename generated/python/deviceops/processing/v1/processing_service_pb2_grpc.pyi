@@ -52,6 +52,10 @@ class ProcessingServiceStub:
 
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+    Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
@@ -304,6 +308,10 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     """Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
 
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+    Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
@@ -560,6 +568,10 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
 
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+        Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
