@@ -13,13 +13,14 @@
     ├── Unauthenticated               fix configuration
     ├── PermissionDenied              fix configuration
     ├── NotSupported                  –
+    │   └── NotServed                 leave the named fields out (carries *all* violations)
     └── InternalError                 once; its text is ours, never that of an unexpected exception
 
 A family is what the caller should do; `ErrorReason` says what happened. `FAMILY_OF` ties each reason to one family, and
 a test holds that table, the contract's enum and the gRPC codes together. Facts are attributes: nobody parses a message.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -112,6 +113,8 @@ class DeviceOpsError(Exception):
 
     retry_after_s: float | None = None
     """When the same call may work, where that is known."""
+    violations: tuple[Violation, ...] = ()
+    """What of the request is wrong or not served, field by field; empty: it is not the request's fault."""
 
     def __init__(self, message: str, reason: ErrorReason | None = None, **facts: object) -> None:
         super().__init__(message)
@@ -130,7 +133,7 @@ class InvalidRequest(DeviceOpsError):
 
     def __init__(self, violations: Iterable[Violation], reason: ErrorReason | None = None, **facts: object) -> None:
         self.violations = tuple(violations)
-        super().__init__("; ".join(f"{v.field}: {v.message}" for v in self.violations), reason, **facts)
+        super().__init__(_text(self.violations), reason, **facts)
 
 
 class NotFound(DeviceOpsError):
@@ -205,8 +208,27 @@ class NotSupported(DeviceOpsError):
     default_reason = ErrorReason.NOT_SUPPORTED_ON_DEVICE
 
 
+class NotServed(NotSupported):
+    """The contract has these fields or values, and this server does not yet. Every one at once."""
+
+    default_reason = ErrorReason.NOT_IMPLEMENTED
+
+    def __init__(self, violations: Iterable[Violation], **facts: object) -> None:
+        self.violations = tuple(violations)
+        super().__init__(_text(self.violations), None, **facts)
+
+
 class InternalError(DeviceOpsError):
     """Our own fault, or the driver's."""
+
+
+def _text(violations: Iterable[Violation]) -> str:
+    return "; ".join(f"{v.field}: {v.message}" for v in violations)
+
+
+def refusal(wrong: Sequence[Violation], unserved: Sequence[Violation] = ()) -> InvalidRequest | NotServed:
+    """What a request is answered of which some is wrong, or is not served yet: a fault of the caller's goes first."""
+    return InvalidRequest([*unserved, *wrong]) if wrong else NotServed(unserved)
 
 
 FAMILY_OF: Mapping[ErrorReason, type[DeviceOpsError]] = {

@@ -8,7 +8,6 @@ import contextlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from domains.errors import ResourceExhausted
 from domains.failure import Failure
 from domains.journal import Entry, Journal
+from domains.reasons import Domain, Severity
 from domains.storage import storage_errors, transaction
 
 _KEPT = 10_000
@@ -26,21 +26,8 @@ INSERT OR IGNORE INTO event_ceiling (one, ceiling) VALUES (1, 0);
 """
 
 
-class EventDomain(StrEnum):
-    """Who owns the thing that changed."""
-
-    DEVICE = "device"
-    MEMORY = "memory"
-    MODEL = "model"
-    PROCESSING = "processing"
-
-
-class Severity(StrEnum):
-    """How much it matters."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+EventDomain = Domain
+"""Who owns the thing that changed."""
 
 
 class SystemEvent(msgspec.Struct, frozen=True, kw_only=True):

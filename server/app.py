@@ -52,6 +52,7 @@ from server.listen import listen, options
 from server.memory import MemoryServicer
 from server.memory_parts import MemoryParts
 from server.model import ModelServicer
+from server.once import Once
 from server.postprocessing import PostprocessingServicer
 from server.processing import ProcessingServicer
 from server.register import missing, register
@@ -110,6 +111,7 @@ class Server:
         }
         self.view.keepers = self.devices.fleet.keepers
         self.devices.fleet.on_change = self._worker_changed
+        self._once = Once()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _servicers(self, unloading: Unloading) -> dict[int, tuple[ServiceDescriptor, object]]:
@@ -169,7 +171,7 @@ class Server:
         names: list[str] = []
         for domain in DEPENDS:
             service, servicer = self.servicers[domain]
-            register(server, service, servicer)
+            register(server, service, servicer, self._once)
             names.append(service.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)

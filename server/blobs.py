@@ -15,6 +15,7 @@ from domains.memory.blobs.uploads import BlobWriter
 from server import paging
 from server.blob_messages import from_filter, from_registration, from_spec, to_blob
 from server.blob_pieces import extent_of, read_ahead
+from server.once import asked_of, keeps_its_answers
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,18 +28,24 @@ class BlobMethods:
         self._blobs = blobs
         self._devices_of_blobs = devices
 
+    @keeps_its_answers
     async def RegisterBlob(
         self, request: memory_service_pb2.RegisterBlobRequest, context: Context
     ) -> memory_service_pb2.RegisterBlobResponse:
         """Map what the caller owns."""
-        blob = await self._blobs.register(from_registration(request), request.request_id)
+        asked = asked_of(request)
+        blob = self._blobs.again(asked) or await self._blobs.register(from_registration(request), asked)
         return memory_service_pb2.RegisterBlobResponse(blob=to_blob(blob))
 
+    @keeps_its_answers
     async def CreateBlob(
         self, request: memory_service_pb2.CreateBlobRequest, context: Context
     ) -> memory_service_pb2.CreateBlobResponse:
         """A new blob, with its memory."""
-        blob = await self._blobs.create(from_spec(request.blob_spec, self._device_id), request.request_id)
+        asked = asked_of(request)
+        blob = self._blobs.again(asked)
+        if blob is None:
+            blob = await self._blobs.create(from_spec(request.blob_spec, self._device_id), asked)
         return memory_service_pb2.CreateBlobResponse(blob=to_blob(blob))
 
     async def UploadBlob(
@@ -55,8 +62,10 @@ class BlobMethods:
         """The blob that the first message means, and whether it has all its bytes by an earlier upload."""
         match first and first.WhichOneof("part"):
             case "blob_spec" if first:
-                spec = from_spec(first.blob_spec, self._device_id)
-                blob = await self._blobs.begin_upload(spec, first.request_id)
+                asked = asked_of(first)
+                blob = self._blobs.again(asked)
+                if blob is None:
+                    blob = await self._blobs.begin_upload(from_spec(first.blob_spec, self._device_id), asked)
                 return blob.id, blob.state is BlobState.READY
             case "blob_id" if first:
                 return first.blob_id, False

@@ -1,18 +1,19 @@
 """Values of protobuf's own types, and small shared messages: to and from ours."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
-from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from deviceops.common.v1 import domain_pb2, error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotServed, Violation, refusal
 from domains.failure import Failure
 from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
 from domains.progress import Degraded
+from domains.reasons import NATURE_OF, Domain, Severity
 from server.errors import code_of
 
 PRECISIONS = {
@@ -91,10 +92,14 @@ _AFFECTED = ("device_id", "model_id", "loaded_model_id", "job_id", "blob_id", "r
 """Facts that are the id of something."""
 
 
-def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
-    """Why a job ended."""
-    code = code_of(failure.reason)
-    number: int = code.value[0]
+DOMAINS = {domain: domain_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in Domain}
+SEVERITIES = {severity: error_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity}
+
+
+def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PROCESSING) -> error_pb2.Failure:
+    """Why something failed. `domain`: whose work it was, for reasons that do not say so by themselves."""
+    number: int = code_of(failure.reason).value[0]
+    retry_s = failure.retry_after_s if failure.retryable else None
     return error_pb2.Failure(
         reason=to_reason(failure.reason),
         message=failure.message,
@@ -107,15 +112,18 @@ def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
         affected_ids=dict.fromkeys(failure.facts[name] for name in _AFFECTED if failure.facts.get(name)),
         actions_taken=failure.actions_taken,
         state_consistent=failure.state_consistent,
-        retryable=code.name in ("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
+        retryable=failure.retryable,
         fail_time=to_time(fail_time_s),
+        domain=DOMAINS[NATURE_OF[failure.reason].domain or domain],
+        severity=SEVERITIES[failure.severity],
+        retry_delay=None if retry_s is None else to_duration(retry_s),
     )
 
 
 def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
     """A refusal as findings: one for each violation, or one for the whole."""
     severity, reason = error_pb2.SEVERITY_ERROR, to_reason(error.reason)
-    if isinstance(error, InvalidRequest):
+    if error.violations:
         return [
             error_pb2.Finding(severity=severity, reason=reason, field=violation.field, message=violation.message)
             for violation in error.violations
@@ -123,23 +131,26 @@ def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
     return [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
 
 
-def refuse(wrong: list[Violation]) -> None:
-    """Raises what is wrong, if anything is."""
-    if wrong:
-        raise InvalidRequest(wrong)
+def refuse(wrong: Sequence[Violation], unserved: Sequence[Violation] = ()) -> None:
+    """Raises what is wrong and what is not served, if anything is."""
+    if wrong or unserved:
+        raise refusal(wrong, unserved)
 
 
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-    """What two parts of a request say. What is wrong with either is told at once, under the first's reason."""
-    refused: list[InvalidRequest] = []
+    """What two parts of a request say. What is wrong with either is told at once, under the first's reason; a part that
+    is only not served gives way to one that is wrong."""
+    refused: list[InvalidRequest | NotServed] = []
     results: list[Any] = []
     for read in (first, second):
         try:
             results.append(read())
-        except InvalidRequest as error:
+        except (InvalidRequest, NotServed) as error:
             refused.append(error)
     if refused:
-        raise InvalidRequest([v for error in refused for v in error.violations], refused[0].reason)
+        wrong = next((error for error in refused if isinstance(error, InvalidRequest)), None)
+        violations = [violation for error in refused for violation in error.violations]
+        raise InvalidRequest(violations, wrong.reason) if wrong else NotServed(violations)
     return results[0], results[1]
 
 
@@ -160,7 +171,7 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
         labels=[label_pb2.Label(key=key, value=value) for key, value in options.labels],
     )
     spans = ("queue_timeout", options.queue_timeout_s), ("run_timeout", options.run_timeout_s)
-    for name, seconds in (*spans, ("keep_for", options.keep_for_s)):
+    for name, seconds in (*spans, ("load_timeout", options.load_timeout_s), ("keep_for", options.keep_for_s)):
         if seconds is not None:
             getattr(message, name).CopyFrom(to_duration(seconds))
     return message
@@ -181,11 +192,27 @@ def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Vio
     return [Violation(field=field, message=text) for field in named]
 
 
+def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
+    unserved: list[Violation] = []
+    if message.devices.strategy:
+        text = "this server places jobs by its own choice yet; leave it empty, or name the device"
+        unserved.append(Violation(field=f"{path}.devices.strategy", message=text))
+    for name in ("node_ids", "node_labels"):
+        if getattr(message.devices, name):
+            text = "this server has one node yet, its own machine; leave it empty"
+            unserved.append(Violation(field=f"{path}.devices.{name}", message=text))
+    unserved += _unserved_fallback(message, f"{path}.fallback")
+    if message.session_id:
+        text = "this server has no sessions yet; leave it empty"
+        unserved.append(Violation(field=f"{path}.session_id", message=text))
+    return unserved
+
+
 def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> JobOptions:
     """Refuses what cannot be meant, all at once."""
     wrong: list[Violation] = []
     spans: dict[str, float | None] = {}
-    for name in ("queue_timeout", "run_timeout", "keep_for"):
+    for name in ("queue_timeout", "run_timeout", "load_timeout", "keep_for"):
         spans[name] = from_duration(getattr(message, name)) if message.HasField(name) else None  # pyright: ignore[reportArgumentType]
         if spans[name] is not None and not 0 < (spans[name] or math.nan) < 10 * 365 * 86400:
             wrong.append(Violation(field=f"{path}.{name}", message="is not a positive time below ten years"))
@@ -198,21 +225,14 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if message.priority not in job_event_pb2.Priority.values():
         text = f"there is no priority {message.priority}"
         wrong.append(Violation(field=f"{path}.priority", message=text, allowed="1..4"))
-    if message.devices.strategy:
-        text = "this server places jobs by its own choice yet; leave it empty, or name the device"
-        wrong.append(Violation(field=f"{path}.devices.strategy", message=text))
-    wrong += _unserved_fallback(message, f"{path}.fallback")
-    if message.session_id:
-        text = "this server has no sessions yet; leave it empty"
-        wrong.append(Violation(field=f"{path}.session_id", message=text))
-    if wrong:
-        raise InvalidRequest(wrong)
+    refuse(wrong, _unserved_options(message, path))
     return JobOptions(
         priority=message.priority or job_event_pb2.PRIORITY_NORMAL,
         device_ids=tuple(message.devices.device_ids),
         allow_cpu=message.devices.allow_cpu,
         queue_timeout_s=spans["queue_timeout"],
         run_timeout_s=spans["run_timeout"],
+        load_timeout_s=spans["load_timeout"],
         keep_for_s=spans["keep_for"],
         labels=labels,
         reservation_id=message.reservation_id,

@@ -6,18 +6,20 @@ from typing import Any
 import grpc
 
 from deviceops.device.v1 import device_health_pb2, device_pb2, device_service_pb2
-from domains.answers import Answers
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from domains.device.health import HealthDepth, HealthReport
+from domains.device.health import HealthDepth
 from domains.device.record import DeviceView
 from domains.device.refresh import Refreshed
 from domains.device.settings import DeviceGoal
 from domains.errors import InvalidRequest, Violation
 from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DEFAULT_TIMEOUT_S, DeviceCare
-from domains.processing.device_control import DeviceChange, DeviceControl
+from domains.processing.device_control import DeviceControl
+from domains.processing.job import Job
 from domains.processing.submit import Submissions
+from domains.reasons import Domain
+from domains.requests import Asked
 from server import convert
 from server.device_messages import DEPTHS, GOALS, from_settings, to_advice, to_device, to_health_report
 from server.device_status import DeviceStatusMethods, StatusSource
@@ -50,8 +52,6 @@ class DeviceServicer(DeviceStatusMethods):
         self._refresh = refresh
         self._advisor = advisor
         self._submissions = submissions
-        self._changes: Answers[DeviceChange] = Answers()
-        self._reports: Answers[HealthReport] = Answers()
 
     async def ListDevices(
         self, request: device_service_pb2.ListDevicesRequest, context: Context
@@ -77,17 +77,13 @@ class DeviceServicer(DeviceStatusMethods):
         if "goal" in request.update_mask.paths and request.settings.goal not in GOALS:
             text = f"there is no goal {request.settings.goal}"
             raise InvalidRequest([Violation(field="settings.goal", message=text, allowed=", ".join(DeviceGoal))])
-        done = await self._changes.once(
-            request.request_id,
-            request.SerializeToString(deterministic=True),
-            lambda: self._control.update(
-                request.device_id,
-                from_settings(request.settings),
-                list(request.update_mask.paths),
-                etag=request.etag,
-                validate_only=request.validate_only,
-                cause=request.cause,
-            ),
+        done = await self._control.update(
+            request.device_id,
+            from_settings(request.settings),
+            list(request.update_mask.paths),
+            etag=request.etag,
+            validate_only=request.validate_only,
+            cause=request.cause,
         )
         return device_service_pb2.UpdateDeviceResponse(
             device=to_device(done.view), finishing_job_ids=done.finishing, stranded_job_ids=done.stranded
@@ -108,7 +104,7 @@ class DeviceServicer(DeviceStatusMethods):
             backend_failures=[
                 device_service_pb2.DeviceBackendFailure(
                     backend=device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{one.backend.name}"),
-                    failure=convert.to_failure(one.failure, one.time_s),
+                    failure=convert.to_failure(one.failure, one.time_s, Domain.DEVICE),
                 )
                 for one in found.failures
             ],
@@ -124,11 +120,7 @@ class DeviceServicer(DeviceStatusMethods):
             raise InvalidRequest([Violation(field="depth", message="there is no such depth", allowed=allowed)])
         depth = DEPTHS[device_health_pb2.DeviceHealthDepth.ValueType(request.depth)]
         limit = _span(request, "timeout", DEFAULT_TIMEOUT_S[depth], 1.0, 600.0)
-        report = await self._reports.once(
-            request.request_id,
-            request.SerializeToString(deterministic=True),
-            lambda: self._care.check(request.device_id, depth, limit),
-        )
+        report = await self._care.check(request.device_id, depth, limit)
         return device_service_pb2.CheckDeviceHealthResponse(report=to_health_report(report))
 
     async def RecommendDeviceSettings(
@@ -145,21 +137,27 @@ class DeviceServicer(DeviceStatusMethods):
         self, request: device_service_pb2.BenchmarkDeviceRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Measure a device and follow the job."""
-        work, options = convert.both(
-            lambda: from_benchmark(request.device_benchmark), lambda: convert.from_options(request.options)
-        )
-        job = self._submissions.benchmark(work, options, request_id=request.request_id, detached=request.detached)
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            work, options = convert.both(
+                lambda: from_benchmark(request.device_benchmark), lambda: convert.from_options(request.options)
+            )
+            return self._submissions.benchmark(work, options, asked, detached=request.detached)
+
+        return door(self._submissions, request, context, submit)
 
     def ResetDevice(  # yields the bytes of its responses, see `register`
         self, request: device_service_pb2.ResetDeviceRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Bring a device back to a clean state and follow the job."""
-        work, options = convert.both(
-            lambda: from_reset(request.device_reset), lambda: convert.from_options(request.options)
-        )
-        job = self._submissions.reset(work, options, request_id=request.request_id, detached=request.detached)
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            work, options = convert.both(
+                lambda: from_reset(request.device_reset), lambda: convert.from_options(request.options)
+            )
+            return self._submissions.reset(work, options, asked, detached=request.detached)
+
+        return door(self._submissions, request, context, submit)
 
 
 def _accepts(wanted: device_pb2.DeviceFilter, view: DeviceView) -> bool:

@@ -13,6 +13,7 @@ from domains.device.settings import DeviceGoal, DeviceSettings
 from domains.failure import Failure
 from domains.measurement import Measurement
 from domains.processing.job_event import ResetResult
+from domains.reasons import Domain
 from server import convert
 from server.version import SERVER_VERSION
 
@@ -56,7 +57,7 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
         state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}"),
         state_reason=view.state_reason,
         state_time=convert.to_time(view.state_time_s),
-        state_failure=convert.to_failure(failure, view.health.last_failure_time_s or view.state_time_s)
+        state_failure=convert.to_failure(failure, view.health.last_failure_time_s or view.state_time_s, Domain.DEVICE)
         if failing and failure
         else None,
         identity=_identity(device),
@@ -173,7 +174,7 @@ def to_health_report(report: HealthReport) -> device_health_pb2.DeviceHealthRepo
 def _check(check: HealthCheck, time_s: float) -> device_health_pb2.DeviceHealthCheck:
     failure = None
     if check.failure_reason is not None:
-        failure = convert.to_failure(Failure(reason=check.failure_reason, message=check.message), time_s)
+        failure = convert.to_failure(Failure(reason=check.failure_reason, message=check.message), time_s, Domain.DEVICE)
     return device_health_pb2.DeviceHealthCheck(
         name=check.name,
         verdict=_verdict(check.verdict.name),

@@ -10,6 +10,7 @@ from deviceops.device.v1 import device_pb2, device_service_pb2, device_status_pb
 from domains.device.feed import LONGEST_S, SHORTEST_S, Clock, StatusFeed
 from domains.device.status import DeviceStatus, Workload
 from domains.errors import InvalidRequest, Violation
+from domains.reasons import Domain
 from server import convert
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -101,7 +102,9 @@ def to_status(status: DeviceStatus) -> device_status_pb2.DeviceStatus:
         ],
         error_count=status.error_count,
         consecutive_error_count=status.consecutive_error_count,
-        last_failure=None if failure is None else convert.to_failure(failure, status.last_failure_time_s),
+        last_failure=None
+        if failure is None
+        else convert.to_failure(failure, status.last_failure_time_s, Domain.DEVICE),
         worker_uptime=None if uptime is None else convert.to_duration(uptime),
         worker_restart_count=status.worker_restart_count,
         workload=to_workload(status.workload),

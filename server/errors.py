@@ -75,7 +75,7 @@ def _status(error: DeviceOpsError, longest: int) -> status_pb2.Status:
 def _details(error: DeviceOpsError, longest: int) -> list[Message]:
     details: list[Message] = []
     match error:
-        case errors.InvalidRequest():
+        case errors.InvalidRequest() | errors.NotServed():
             violations = [
                 error_details_pb2.BadRequest.FieldViolation(field=v.field[:longest], description=v.message[:longest])
                 for v in error.violations[:_MAX_VIOLATIONS]

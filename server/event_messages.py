@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_event_pb2
 from domains.device.record import DeviceView
-from domains.events import EventDomain, Severity, SystemEvent
+from domains.events import SystemEvent
 from domains.journal import Entry
 from domains.memory.blobs.blob import Blob
 from domains.memory.pools.pool import PoolView
@@ -13,13 +12,11 @@ from domains.model.loaded import LoadedModel
 from domains.processing.job import Job
 from server import convert
 from server.blob_messages import to_blob
+from server.convert import DOMAINS, SEVERITIES
 from server.device_messages import to_device
 from server.job_messages import in_list, to_job
 from server.memory_messages import to_pool
 from server.model_messages import to_loaded
-
-DOMAINS = {domain: domain_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in EventDomain}
-SEVERITIES = {severity: error_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity}
 
 
 def to_event(entry: Entry[SystemEvent]) -> system_event_pb2.SystemEvent:
@@ -39,7 +36,7 @@ def _render(event: SystemEvent, sequence: int, time_s: float) -> system_event_pb
         kind=event.kind,
         resource_id=event.resource_id,
         message=event.message,
-        failure=convert.to_failure(event.failure, time_s) if event.failure else None,
+        failure=convert.to_failure(event.failure, time_s, event.domain) if event.failure else None,
         **_snapshot(event.snapshot),
     )
 

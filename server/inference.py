@@ -16,7 +16,9 @@ from domains.model.catalogue import Catalogue
 from domains.model.families import FAMILIES
 from domains.model.loaded import LoadedModels
 from domains.model.model import Model, ModelState
+from domains.processing.job import Job
 from domains.processing.submit import Submissions
+from domains.requests import Asked
 from server import convert
 from server.generation_messages import TASK, from_generation
 from server.watch import door
@@ -52,17 +54,17 @@ class InferenceServicer:
         self, request: inference_service_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Submit and follow in one call."""
-        asked, options = convert.both(
-            lambda: from_generation(request.generation), lambda: convert.from_options(request.options)
-        )
-        job = self._submissions.generate(
-            asked,
-            options,
-            request_id=request.request_id,
-            detached=request.detached,
-            must_be_loaded=request.generation.require_loaded_model,
-        )
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            generation, options = convert.both(
+                lambda: from_generation(request.generation), lambda: convert.from_options(request.options)
+            )
+            loaded = request.generation.require_loaded_model
+            return self._submissions.generate(
+                generation, options, asked, detached=request.detached, must_be_loaded=loaded
+            )
+
+        return door(self._submissions, request, context, submit)
 
     async def GetInferenceCapabilities(
         self, request: inference_service_pb2.GetInferenceCapabilitiesRequest, context: Context

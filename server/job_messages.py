@@ -79,7 +79,7 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             event.succeeded.receipt.CopyFrom(to_receipt(value.receipt))
             _put_result(update, job, value.result)
         case events.Failed():
-            event.failed.failure.CopyFrom(convert.to_failure(value.failure, entry.time_s))
+            event.failed.failure.CopyFrom(convert.to_failure(value.failure, entry.time_s, job.domain))
             event.failed.receipt.CopyFrom(to_receipt(value.receipt))
             _put_result(update, job, value.result)
         case events.Cancelled():
@@ -225,7 +225,7 @@ def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
         device_id=job.device_id,
         attempt=job.attempt,
         last_sequence=job.last_sequence,
-        failure=convert.to_failure(job.failure, job.end_time_s or 0.0) if job.failure else None,
+        failure=convert.to_failure(job.failure, job.end_time_s or 0.0, job.domain) if job.failure else None,
         receipt=to_receipt(job.receipt) if job.receipt else None,
         etag=job.etag,
         request_id=job.request_id,

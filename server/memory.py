@@ -7,7 +7,9 @@ import grpc
 
 from deviceops.memory.v1 import memory_service_pb2
 from domains.device.devices import Devices
+from domains.processing.job import Job
 from domains.processing.submit import Submissions
+from domains.requests import Asked
 from server import convert
 from server.blob_messages import from_transfer
 from server.blobs import BlobMethods
@@ -32,7 +34,10 @@ class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
         self, request: memory_service_pb2.TransferBlobRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Copy or move a blob's bytes and follow the job."""
-        options = convert.from_options(request.options)
-        asked = from_transfer(request.blob_transfer, self._submissions.device_id)
-        job = self._submissions.transfer(asked, options, request_id=request.request_id, detached=request.detached)
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            options = convert.from_options(request.options)
+            transfer = from_transfer(request.blob_transfer, self._submissions.device_id)
+            return self._submissions.transfer(transfer, options, asked, detached=request.detached)
+
+        return door(self._submissions, request, context, submit)

@@ -20,6 +20,7 @@ from domains.memory.pools.pool import PoolKind, PoolView
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaim import ReclaimAsk, ReclaimLevel, ReclaimReport, ReclaimStep
 from domains.processing.job_event import Failure
+from domains.reasons import Domain
 from server import convert
 
 
@@ -166,7 +167,7 @@ def to_report(report: ReclaimReport) -> memory_pool_pb2.MemoryReclaimReport:
 
 
 def _to_step(step: ReclaimStep) -> memory_pool_pb2.MemoryReclaimStep:
-    failure = None if step.failure is None else convert.to_failure(Failure.of(step.failure), time.time())
+    failure = None if step.failure is None else convert.to_failure(Failure.of(step.failure), time.time(), Domain.MEMORY)
     return memory_pool_pb2.MemoryReclaimStep(
         level=memory_pool_pb2.MemoryReclaimLevel.Value(f"MEMORY_RECLAIM_LEVEL_{step.level.name}"),
         action=step.action,

@@ -5,16 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.memory.v1 import memory_service_pb2 as messages
-from domains.answers import Answers
 from domains.errors import InvalidRequest, Violation
 from domains.memory.pools.advice import advice
-from domains.memory.pools.budgets import BudgetChange, Budgets
+from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.pools import Pools
-from domains.memory.pools.reclaim import ReclaimReport
 from domains.memory.pools.reclaiming import Reclaiming
 from server import convert
 from server.memory_messages import from_budget, from_kinds, from_reclaim, to_history, to_impact, to_pool, to_report
@@ -30,8 +27,6 @@ class PoolMethods:
         self._pools = pools
         self._budgets = budgets
         self._reclaiming = reclaiming
-        self._budget_answers: Answers[BudgetChange] = Answers()
-        self._reclaim_answers: Answers[ReclaimReport] = Answers()
 
     async def ListMemoryPools(
         self, request: messages.ListMemoryPoolsRequest, context: Context
@@ -60,12 +55,8 @@ class PoolMethods:
         """Another budget, or with `validate_only` what it would ask of others."""
         configured = self._pools.get(request.memory_pool_id).configured
         budget = from_budget(request.memory_budget, configured) if request.HasField("memory_budget") else None
-        change = await self._budget_answers.once(
-            request.request_id,
-            _asked(request),
-            lambda: self._budgets.set(
-                request.memory_pool_id, budget, etag=request.etag, validate_only=request.validate_only
-            ),
+        change = await self._budgets.set(
+            request.memory_pool_id, budget, etag=request.etag, validate_only=request.validate_only
         )
         return messages.SetMemoryBudgetResponse(
             memory_pool=to_pool(change.view, include_owners=False), impact=to_impact(change.impact)
@@ -76,11 +67,7 @@ class PoolMethods:
     ) -> messages.ReclaimMemoryResponse:
         """Free memory, or with `validate_only` tell how."""
         ask = from_reclaim(request)
-        report = await self._reclaim_answers.once(
-            request.request_id,
-            _asked(request),
-            lambda: self._reclaiming.reclaim(request.memory_pool_id, ask, validate_only=request.validate_only),
-        )
+        report = await self._reclaiming.reclaim(request.memory_pool_id, ask, validate_only=request.validate_only)
         return messages.ReclaimMemoryResponse(report=to_report(report))
 
     async def QueryMemoryHistory(
@@ -94,14 +81,6 @@ class PoolMethods:
         suspects = state.history.leaks.suspects()
         told = to_history(view.id, history, suspects, advice(view, history, suspects))
         return messages.QueryMemoryHistoryResponse(history=told)
-
-
-def _asked(request: Message) -> bytes:
-    """What was asked, without the id: equal for equal requests."""
-    copy = type(request)()
-    copy.CopyFrom(request)
-    copy.ClearField("request_id")
-    return copy.SerializeToString(deterministic=True)
 
 
 def _span(request: messages.QueryMemoryHistoryRequest) -> tuple[float | None, float, float | None]:

@@ -6,14 +6,15 @@ from typing import Any
 import grpc
 
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.job import GenerateWork
+from domains.processing.job import GenerateWork, Job
 from domains.processing.job_state import JobState
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
+from domains.requests import Asked
 from server import convert, paging
 from server.model_messages import to_loaded, to_model
 from server.unserved import Served, check_served
@@ -39,8 +40,7 @@ class ModelServicer:
         """Those that the filter lets through; known prompts only with GetModel."""
         order = _ORDERS.get(request.order)
         if order is None:
-            text = "this server does not know these times yet; order by name or size"
-            raise InvalidRequest([Violation(field="order", message=text)])
+            raise _no_order(request.order)
         every = [self._message(model, with_prompts=False) for model in self._catalogue.list()]
         chosen = sorted((m for m in every if _accepts(request.filter, m)), key=order)
         begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
@@ -66,38 +66,35 @@ class ModelServicer:
         self, request: model_service_pb2.ScanModelsRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Look for models and follow the job."""
-        if request.model_scan.recompute_sha256:
-            message = "this server hashes changed files only yet; leave it empty"
-            raise InvalidRequest([Violation(field="model_scan.recompute_sha256", message=message)])
-        job = self._submissions.scan(
-            tuple(request.model_scan.roots),
-            convert.from_options(request.options),
-            request_id=request.request_id,
-            detached=request.detached,
-        )
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            roots, options = convert.both(
+                lambda: from_scan(request.model_scan), lambda: convert.from_options(request.options)
+            )
+            return self._submissions.scan(roots, options, asked, detached=request.detached)
+
+        return door(self._submissions, request, context, submit)
 
     def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
     ) -> AsyncIterator[bytes]:
         """Bring a model onto a device and follow the job."""
-        refuse_unserved(request.model_load, "model_load")
-        job = self._submissions.load(
-            request.model_load.model_id,
-            convert.from_options(request.options),
-            request_id=request.request_id,
-            detached=request.detached,
-            pin=request.model_load.pinned,
-        )
-        return door(self._submissions, job.id, context, detached=request.detached)
+
+        def submit(asked: Asked) -> Job:
+            load, options = convert.both(
+                lambda: from_load(request.model_load), lambda: convert.from_options(request.options)
+            )
+            return self._submissions.load(load.model_id, options, asked, detached=request.detached, pin=load.pinned)
+
+        return door(self._submissions, request, context, submit)
 
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context
     ) -> model_service_pb2.UnloadModelResponse:
         """Take models off their devices."""
-        for field in ("force", "keep_on_host", "drain_timeout"):
-            if request.HasField(field) if field == "drain_timeout" else getattr(request, field):
-                raise InvalidRequest([Violation(field=field, message="this server does not serve it yet")])
+        asked = {field.name for field, _ in request.ListFields()}
+        unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
+        convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
         done = await self._unloading.unload(self._targets(request))
         return model_service_pb2.UnloadModelResponse(
             loaded_model_ids=done.loaded_ids,
@@ -151,9 +148,25 @@ class ModelServicer:
 _SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": ()}
 
 
-def refuse_unserved(load: model_work_pb2.ModelLoad, path: str) -> None:
+def from_scan(scan: model_work_pb2.ModelScan) -> tuple[str, ...]:
+    """The roots to look in; a scan is carried out as it was asked, or not at all."""
+    text = "this server hashes changed files only yet; leave it empty"
+    unserved = [Violation(field="model_scan.recompute_sha256", message=text)] if scan.recompute_sha256 else []
+    convert.refuse([], unserved)
+    return tuple(scan.roots)
+
+
+def from_load(load: model_work_pb2.ModelLoad) -> model_work_pb2.ModelLoad:
     """A load is carried out as it was asked, or not at all."""
-    check_served(load, path, _SERVED)
+    check_served(load, "model_load", _SERVED)
+    return load
+
+
+def _no_order(order: int) -> InvalidRequest | NotServed:
+    if order not in model_service_pb2.ModelOrder.values():
+        return InvalidRequest([Violation(field="order", message=f"there is no order {order}")])
+    text = "this server does not know these times yet; order by name or size"
+    return NotServed([Violation(field="order", message=text)])
 
 
 _ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {

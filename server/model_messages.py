@@ -1,5 +1,6 @@
 """Models, loaded models and scan reports as messages."""
 
+import hashlib
 from collections.abc import Sequence
 
 from deviceops.common.v1 import error_pb2, image_pb2
@@ -9,6 +10,7 @@ from domains.failure import Failure
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanReport
+from domains.reasons import Domain
 from server import convert
 from server.generation_messages import to_execution
 
@@ -39,7 +41,7 @@ _KINDS = {
 
 def to_model(model: Model, loaded_ids: list[str], *, with_prompts: bool = True) -> model_pb2.Model:
     """A model on disk."""
-    return model_pb2.Model(
+    message = model_pb2.Model(
         id=model.id,
         display_name=model.display_name,
         kind=model_pb2.MODEL_KIND_CHECKPOINT,
@@ -55,20 +57,27 @@ def to_model(model: Model, loaded_ids: list[str], *, with_prompts: bool = True) 
         prediction_type=model.prediction_type,
         default_sampler=model.default_sampler,
         default_sigma_schedule=model.default_sigma_schedule,
-        known_prompts=model.known_prompts if with_prompts else (),
         embedded=model.embedded,
         source_path=model.folder,
-        loaded_model_ids=loaded_ids,
         tasks=["text_to_image"] if model.state is ModelState.AVAILABLE else [],
-        etag=f"{model.sha256[:16]}-{model.state}",
     )
+    message.etag = _etag(message)
+    # These change without a change of the model, or are told only on request.
+    message.loaded_model_ids.extend(loaded_ids)
+    message.known_prompts.extend(model.known_prompts if with_prompts else ())
+    return message
+
+
+def _etag(message: model_pb2.Model | loaded_model_pb2.LoadedModel) -> str:
+    """Of all that the message says."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
 def _problem(model: Model) -> error_pb2.Failure | None:
     if model.state not in _REASONS:
         return None
     failure = Failure(reason=_REASONS[model.state], message=model.problem, facts={"model_id": model.id})
-    message = convert.to_failure(failure, 0.0)
+    message = convert.to_failure(failure, 0.0, Domain.MODEL)
     # When a scan found it is not kept; absent, not 1970.
     message.ClearField("fail_time")
     return message
@@ -89,7 +98,7 @@ def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_
     """A model on a device."""
     on_host = loaded.device_id == "cpu"
     total = sum(component.bytes for component in loaded.components)
-    return loaded_model_pb2.LoadedModel(
+    message = loaded_model_pb2.LoadedModel(
         id=loaded.id,
         model_id=loaded.model_id,
         device_id=loaded.device_id,
@@ -100,10 +109,13 @@ def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_
         pinned=loaded.pinned,
         device_bytes=None if on_host else total,
         host_bytes=total if on_host else 0,
-        active_job_ids=job_ids,
         load_time=convert.to_time(loaded.load_time_s),
-        last_use_time=convert.to_time(loaded.last_use_time_s),
     )
+    message.etag = _etag(message)
+    # Use is no change.
+    message.active_job_ids.extend(job_ids)
+    message.last_use_time.CopyFrom(convert.to_time(loaded.last_use_time_s))
+    return message
 
 
 def _loaded_component(
@@ -135,7 +147,7 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
         failures=[
             model_work_pb2.ModelScanFailure(
                 path=problem.path,
-                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0),
+                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
             )
             for problem in report.problems
         ],

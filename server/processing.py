@@ -8,18 +8,20 @@ import msgspec
 
 from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
-from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotSupported, Violation
+from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
 from domains.memory.blobs.store import BlobStore
 from domains.processing.job import Job
 from domains.processing.submit import Submissions
+from domains.requests import NEW, Asked
 from server import convert, paging
 from server.blob_messages import from_transfer
 from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation
 from server.job_messages import KIND_OF, in_list, to_job, to_state
-from server.model import refuse_unserved
+from server.model import from_load, from_scan
+from server.once import asked_of, keeps_its_answers
 from server.system_events import SystemEventMethods
 from server.watch import follow
 
@@ -48,76 +50,81 @@ class ProcessingServicer(SystemEventMethods):
     def _message(self, job: Job) -> job_pb2.Job:
         return to_job(job, self._keep_jobs_s)
 
+    @keeps_its_answers
     async def SubmitJob(
         self, request: processing_service_pb2.SubmitJobRequest, context: Context
     ) -> processing_service_pb2.SubmitJobResponse:
         """Store a job, or only check it."""
-        if request.continue_job_id:
-            message = "jobs cannot be continued from a checkpoint yet; leave it empty"
-            raise InvalidRequest([Violation(field="continue_job_id", message=message)])
+        asked = asked_of(request)
         if request.validate_only:
             return processing_service_pb2.SubmitJobResponse(findings=self._findings(request))
-        return processing_service_pb2.SubmitJobResponse(job=self._message(self._submit(request)))
+        job = self._submissions.again(asked) or self._submit(request, asked)
+        return processing_service_pb2.SubmitJobResponse(job=self._message(job))
 
     def _findings(self, request: processing_service_pb2.SubmitJobRequest) -> list[error_pb2.Finding]:
         """What would stop the job from being taken."""
         try:
-            self._submit(request)
+            self._submit(request, NEW)
         except DeviceOpsError as error:
             return convert.to_findings(error)
         return []
 
-    def _submit(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
+    def _submit(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+        if request.continue_job_id:
+            message = "jobs cannot be continued from a checkpoint yet; leave it empty"
+            raise NotServed([Violation(field="continue_job_id", message=message)])
         try:
-            return self._take(request)
+            return self._take(request, asked)
         except InvalidRequest as error:
             # The work lies one level deeper here than in the requests of the doors.
-            violations = [_within_spec(violation) for violation in error.violations]
-            raise InvalidRequest(violations, error.reason, **error.facts) from None
+            raise InvalidRequest(map(_within_spec, error.violations), error.reason, **error.facts) from None
+        except NotServed as error:
+            raise NotServed(map(_within_spec, error.violations), **error.facts) from None
 
-    def _take(self, request: processing_service_pb2.SubmitJobRequest) -> Job:
-        spec, request_id = request.spec, request.request_id
+    def _take(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+        spec = request.spec
         match spec.WhichOneof("work"):
             case "generation":
-                asked, options = convert.both(
+                generation, options = convert.both(
                     lambda: from_generation(spec.generation), lambda: convert.from_options(request.options)
                 )
                 loaded = spec.generation.require_loaded_model
                 return self._submissions.generate(
-                    asked, options, must_be_loaded=loaded, validate_only=request.validate_only, request_id=request_id
+                    generation, options, asked, must_be_loaded=loaded, validate_only=request.validate_only
                 )
             case _ if request.validate_only:
                 message = "only generations can be checked without being started"
-                raise InvalidRequest([Violation(field="validate_only", message=message)])
+                raise NotServed([Violation(field="validate_only", message=message)])
             case "model_load":
-                load = spec.model_load
-                refuse_unserved(load, "model_load")
-                options = convert.from_options(request.options)
-                return self._submissions.load(load.model_id, options, pin=load.pinned, request_id=request_id)
-            case "model_scan" if spec.model_scan.recompute_sha256:
-                raise InvalidRequest([_UNSERVED_RECOMPUTE])
+                load, options = convert.both(
+                    lambda: from_load(spec.model_load), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.load(load.model_id, options, asked, pin=load.pinned)
             case "model_scan":
-                options = convert.from_options(request.options)
-                return self._submissions.scan(tuple(spec.model_scan.roots), options, request_id=request_id)
+                roots, options = convert.both(
+                    lambda: from_scan(spec.model_scan), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.scan(roots, options, asked)
             case "device_benchmark":
                 work, options = convert.both(
                     lambda: from_benchmark(spec.device_benchmark), lambda: convert.from_options(request.options)
                 )
-                return self._submissions.benchmark(work, options, request_id=request_id)
+                return self._submissions.benchmark(work, options, asked)
             case "device_reset":
                 reset, options = convert.both(
                     lambda: from_reset(spec.device_reset), lambda: convert.from_options(request.options)
                 )
-                return self._submissions.reset(reset, options, request_id=request_id)
+                return self._submissions.reset(reset, options, asked)
             case "blob_transfer":
                 options = convert.from_options(request.options)
                 transfer = from_transfer(spec.blob_transfer, self._submissions.device_id)
-                return self._submissions.transfer(transfer, options, request_id=request_id)
+                return self._submissions.transfer(transfer, options, asked)
             case None:
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
                 raise InvalidRequest([violation])
             case other:
-                raise NotSupported(f"spec.{other} is in the contract and not built yet", field=f"spec.{other}")
+                message = "is in the contract and not built yet; GetSystemStatus lists the methods that are not"
+                raise NotServed([Violation(field=f"spec.{other}", message=message)])
 
     async def GetJob(
         self, request: processing_service_pb2.GetJobRequest, context: Context
@@ -146,13 +153,7 @@ class ProcessingServicer(SystemEventMethods):
         self, request: processing_service_pb2.CancelJobRequest, context: Context
     ) -> processing_service_pb2.CancelJobResponse:
         """Ask a job to stop."""
-        if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
-            message = "this server only stops jobs at once yet; leave it empty"
-            raise InvalidRequest([Violation(field="scope", message=message)])
-        if len(request.cause) > MAX_CAUSE:
-            message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
-            violation = Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters")
-            raise InvalidRequest([violation])
+        convert.refuse(*_wrong_cancel(request))
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 
@@ -173,6 +174,20 @@ class ProcessingServicer(SystemEventMethods):
         return processing_service_pb2.GetSystemStatusResponse(status=self._status())
 
 
+def _wrong_cancel(request: processing_service_pb2.CancelJobRequest) -> tuple[list[Violation], list[Violation]]:
+    """What of it is wrong, and what is not served."""
+    wrong: list[Violation] = []
+    unserved: list[Violation] = []
+    if request.scope not in job_pb2.CancelScope.values():
+        wrong.append(Violation(field="scope", message=f"there is no scope {request.scope}"))
+    elif request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+        unserved.append(Violation(field="scope", message="this server only stops jobs at once yet; leave it empty"))
+    if len(request.cause) > MAX_CAUSE:
+        message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
+        wrong.append(Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters"))
+    return wrong, unserved
+
+
 def _within_spec(violation: Violation) -> Violation:
     inside = violation.field.partition(".")[0] in job_pb2.JobSpec.DESCRIPTOR.fields_by_name
     return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
@@ -180,9 +195,6 @@ def _within_spec(violation: Violation) -> Violation:
 
 _NEVER = 1 << 63
 """After all times."""
-_UNSERVED_RECOMPUTE = Violation(
-    field="spec.model_scan.recompute_sha256", message="this server hashes changed files only yet; leave it empty"
-)
 
 
 def _span(wanted: processing_service_pb2.JobFilter) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Puts a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
 
-Methods that a servicer does not define answer UNIMPLEMENTED. Those that yield `bytes` have serialised their messages
-themselves (a job's event is serialised once, however many watch it).
+Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Those that yield `bytes` have serialised
+their messages themselves (a job's event is serialised once, however many watch it).
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from domains.errors import ErrorReason, NotSupported
+from server.once import Once
 
-def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
-    """Add all methods of a service."""
-    handlers = {method.name: _handler(method, servicer) for method in service.methods}
+
+def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object, once: Once | None = None) -> None:
+    """Add all methods of a service. `once`: remembers what unary calls with a request_id were answered."""
+    once = once or Once()
+    handlers = {method.name: _handler(method, servicer, once) for method in service.methods}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
 
 
@@ -26,11 +30,11 @@ def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
     return [method.full_name for method in service.methods if not hasattr(servicer, method.name)]
 
 
-def _handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: MethodDescriptor, servicer: object, once: Once) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
-    behaviour = getattr(servicer, method.name, None) or _unimplemented(method)
+    built = getattr(servicer, method.name, None)
     return shape(
-        behaviour,
+        once.guard(method, built) if built else _unimplemented(method),
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=_serialise,
     )
@@ -41,13 +45,15 @@ def _serialise(message: Message | bytes) -> bytes:
 
 
 def _unimplemented(method: MethodDescriptor) -> Callable[..., Any]:
-    text = f"{method.full_name} is in the contract and not built yet"
+    def refusal() -> NotSupported:
+        text = f"{method.full_name} is in the contract and not built yet"
+        return NotSupported(text, ErrorReason.NOT_IMPLEMENTED, method=method.full_name)
 
     async def unary(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        raise refusal()
 
     async def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        raise refusal()
         yield
 
     return stream if method.server_streaming else unary

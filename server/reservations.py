@@ -7,10 +7,12 @@ import grpc
 
 from deviceops.memory.v1 import memory_service_pb2 as messages
 from domains.errors import ErrorReason, NotFound
-from domains.memory.pools.ledger import Ledger
+from domains.memory.pools.ledger import Granted, Ledger
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reservation import DEFAULT_LIVE_S
+from domains.requests import Remembered, Requests, in_memory
 from server import convert, paging
+from server.once import asked_of, keeps_its_answers
 from server.reservation_messages import from_create, from_filter, to_reservation
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -38,20 +40,26 @@ class ReservationMethods:
         self._reservable_pools = pools
         self._check_session = check_session
         self._check_open = check_open
+        self._requests: Requests[Granted] = in_memory(Remembered())
 
+    @keeps_its_answers
     async def CreateReservation(
         self, request: messages.CreateReservationRequest, context: Context
     ) -> messages.CreateReservationResponse:
-        """Keep bytes free."""
+        """Keep bytes free. The same request again: the reservation as it is by now; RESERVATION_NOT_FOUND if it is gone."""
+        granted = await self._requests.once(asked_of(request), lambda: self._create(request))
+        return messages.CreateReservationResponse(
+            reservation=to_reservation(self._ledger.known(granted.reservation.id)),
+            evicted_loaded_model_ids=granted.evicted_ids,
+        )
+
+    async def _create(self, request: messages.CreateReservationRequest) -> Granted:
         ask = from_create(request)
         source = self._reservable_pools.get(ask.pool_id).source
         if ask.session_id:
             self._check_session(ask.session_id)
         self._check_open(source.device_id)
-        granted = await self._ledger.create(ask, request.request_id)
-        return messages.CreateReservationResponse(
-            reservation=to_reservation(granted.reservation), evicted_loaded_model_ids=granted.evicted_ids
-        )
+        return await self._ledger.create(ask)
 
     async def ListReservations(
         self, request: messages.ListReservationsRequest, context: Context

@@ -11,6 +11,7 @@ import psutil
 from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
 from domains.failure import Failure
+from domains.reasons import Domain
 from server import convert
 from server.blob_pieces import CHUNK_BYTES
 from server.inference import CONTRACT_VERSION, INLINE_BYTES
@@ -146,7 +147,7 @@ def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:
         start_time=convert.to_time(keeper.start_time_s) if keeper.start_time_s else None,
         restart_count=keeper.restarts,
         resident_bytes=_resident(keeper.pid),
-        last_failure=convert.to_failure(failure, time.time()) if keeper.last_problem else None,
+        last_failure=convert.to_failure(failure, time.time(), Domain.DEVICE) if keeper.last_problem else None,
         libraries=device.libraries if device else (),
     )
 

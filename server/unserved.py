@@ -7,10 +7,7 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
-
-UNSERVED = ErrorReason.UNSUPPORTED_COMBINATION
-"""The reason of a refusal that names only fields or values that this server does not serve."""
+from domains.errors import ErrorReason, InvalidRequest, NotServed, Violation
 
 Served = Mapping[str, Sequence[str]]
 """By path of a field, without an index for lists: the names of its enum's values that are served; empty: any value."""
@@ -75,10 +72,12 @@ def check_served(
             allowed = ", ".join(served.get(field.plain_path, ()))
             text = f"{_TEXT}; here: {allowed}" if allowed else _TEXT
             unserved.append(Violation(field=name, message=text, allowed=allowed))
-    if unserved or unknown or wrong is not None:
+    if unknown or wrong is not None:
         told = wrong.violations if wrong is not None else ()
-        reason = ErrorReason.INVALID_FIELD if unknown else wrong.reason if wrong is not None else UNSERVED
+        reason = ErrorReason.INVALID_FIELD if unknown or wrong is None else wrong.reason
         raise InvalidRequest([*unserved, *unknown, *told], reason)
+    if unserved:
+        raise NotServed(unserved)
 
 
 def _is_served(field: SetField, served: Served) -> bool:

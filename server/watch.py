@@ -1,18 +1,21 @@
 """Following a job: the one path behind WatchJob and every door."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
 
 from domains.errors import InvalidRequest, Violation
 from domains.journal import Entry
+from domains.processing.job import Job
 from domains.processing.job_event import STATE_AFTER, JobEvent
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.submit import Submissions
+from domains.requests import Asked
 from server.job_messages import heartbeat, rendered
+from server.once import asked_of
 
 HEARTBEAT_S = 10.0
 """The longest silence."""
@@ -47,14 +50,19 @@ def _state_at(entries: Sequence[Entry[JobEvent]], sequence: int) -> JobState:
 
 
 def door(
-    submissions: Submissions, job_id: str, context: grpc.aio.ServicerContext[Any, Any], *, detached: bool
+    submissions: Submissions,
+    request: Any,
+    context: grpc.aio.ServicerContext[Any, Any],
+    submit: Callable[[Asked], Job],
 ) -> AsyncIterator[bytes]:
-    """Follow a job from its first event; when the last of those who asked for it has left, it is cancelled, unless one of
-    them said `detached`.
+    """Follow the job of a request, a new one or the one that the same request made before, from its first event; when the
+    last of those who asked for it has left, it is cancelled, unless one of them said `detached`.
 
     A server that shuts down leaves the call itself: that is not the caller's wish, and the job goes on after
     the restart.
     """
+    asked, detached = asked_of(request), bool(request.detached)
+    job_id = (submissions.again(asked, detached=detached) or submit(asked)).id
     jobs, attachments = submissions.jobs, submissions.attachments
     attachments.join(job_id, detached=detached)
 

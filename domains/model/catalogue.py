@@ -73,8 +73,16 @@ class Catalogue:
             return compare(known, found)
 
     def beginnings(self, folders: Sequence[str]) -> Sequence[Path]:
-        """Where a scan of these folders begins. Raises PATH_OUTSIDE_ROOTS; empty: all roots."""
-        return [self._roots.inside(folder, "roots") for folder in folders] or self._roots.folders
+        """Where a scan of these folders begins; empty: all roots. Raises PATH_OUTSIDE_ROOTS, PATH_NOT_FOUND."""
+        return [self._beginning(folder) for folder in folders] or self._roots.folders
+
+    def _beginning(self, folder: str) -> Path:
+        beginning = self._roots.inside(folder, "roots")
+        if not beginning.exists():
+            shown = folder[:256]
+            message = f"there is no folder {shown!r}; make it, or scan another"
+            raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=shown)
+        return beginning
 
     def _take(self, known: dict[str, Model], found: Found) -> None:
         models = known | missing(known, found) | {model.id: model for model in found.models}

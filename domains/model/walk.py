@@ -25,9 +25,9 @@ def model_folders(roots: Roots, beginnings: Sequence[Path], complain: Complain) 
     seen: set[Path] = set()
 
     def unreadable(error: OSError) -> None:
-        complain(
-            Path(error.filename), ErrorReason.ILLEGAL_STATE, f"{error.filename} cannot be listed: {error.strerror}"
-        )
+        gone = isinstance(error, FileNotFoundError)
+        reason = ErrorReason.PATH_NOT_FOUND if gone else ErrorReason.ILLEGAL_STATE
+        complain(Path(error.filename), reason, f"{error.filename} cannot be listed: {error.strerror}")
 
     for beginning in beginnings:
         for place, names, files in os.walk(beginning, followlinks=True, onerror=unreadable):

@@ -48,5 +48,6 @@ def _failure(crashes: int, death: WorkerDeath) -> Failure:
         facts=facts,
         # As the device's own record calls the death of its worker.
         root_cause=ErrorReason.DRIVER_ERROR,
+        lasting=True,
         actions_taken=(f"run again, {crashes - 1} times alone", "worker restarted"),
     )

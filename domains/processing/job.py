@@ -1,5 +1,7 @@
 """A job: one unit of long work, as it is stored and listed."""
 
+import hashlib
+
 import msgspec
 
 from domains.device.benchmark import Suite
@@ -9,6 +11,7 @@ from domains.memory.blobs.transfer_request import TransferRequest
 from domains.processing.job_event import JobReceipt, JobResult, Moved
 from domains.processing.job_state import JobState
 from domains.progress import Stage
+from domains.reasons import Domain
 
 
 class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -61,6 +64,16 @@ Work = GenerateWork | LoadWork | ScanWork | BenchmarkWork | ResetWork | Transfer
 """What a job can be asked to do."""
 
 
+_DOMAIN_OF: dict[type[Work], Domain] = {
+    GenerateWork: Domain.INFERENCE,
+    LoadWork: Domain.MODEL,
+    ScanWork: Domain.MODEL,
+    BenchmarkWork: Domain.DEVICE,
+    ResetWork: Domain.DEVICE,
+    TransferWork: Domain.MEMORY,
+}
+
+
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is the same for every kind of job."""
 
@@ -74,6 +87,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: float | None = None
     """Absent: as long as it takes."""
     run_timeout_s: float | None = None
+    load_timeout_s: float | None = None
+    """Of the stage that loads the model."""
     labels: tuple[tuple[str, str], ...] = ()
     reservation_id: str = ""
     """Memory that was kept for it. Empty: it takes what is free."""
@@ -82,11 +97,13 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One job as it stands. Each change makes a new value; `etag` tells them apart."""
+    """One job as it stands. Each change makes a new value."""
 
     id: str
     request_id: str
     """The caller's mark against double submission; empty: none was given."""
+    request_digest: str = ""
+    """Of all else that the request said; empty where it had no id."""
     work: Work
     options: JobOptions
     detached: bool
@@ -118,6 +135,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return tag
 
     @property
+    def domain(self) -> Domain:
+        """The part of the server whose work it is."""
+        return _DOMAIN_OF.get(type(self.work), Domain.PROCESSING)
+
+    @property
     def etag(self) -> str:
-        """Differs whenever the stored job differs."""
-        return f"{self.last_sequence:x}-{self.state}"
+        """Differs after each change of state or options, and whatever else happens to the job leaves it as it is."""
+        told = msgspec.msgpack.encode((self.state, self.attempt, self.options))
+        return hashlib.sha256(told).hexdigest()[:16]

@@ -10,7 +10,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport, relative_speed, step_s
 from domains.device.devices import Devices
 from domains.device.record import DeviceFigures
-from domains.errors import DeadlineExceeded, ErrorReason
+from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.inference.outcome import Failed as WorkFailed
 from domains.inference.outcome import Finished, ImageReady, Stopped
@@ -36,6 +36,7 @@ from domains.processing.jobs import Jobs
 from domains.processing.live_job import LiveJob, empty_receipt
 from domains.processing.pace import Pace
 from domains.processing.patience import patience
+from domains.processing.time_limits import TimeLimits
 from domains.processing.worker import (
     Benchmarked,
     BenchmarkOrder,
@@ -48,7 +49,7 @@ from domains.processing.worker import (
     Worker,
     WorkerGone,
 )
-from domains.progress import Degraded, PreviewReady, Progressed, Receipt, StageStarted
+from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
 
 _LAST_WORD_S = 10.0
 """How long a worker may take to stop a job whose time is up; its last word has the receipt."""
@@ -100,7 +101,7 @@ class JobRun:
         self._loaded: LoadedModel | None = None
         self._libraries: tuple[str, ...] = ()
         self._benchmark: BenchmarkReport | None = None
-        self._time_is_up = False
+        self._limits: TimeLimits | None = None
 
     async def run(self, worker: Worker | None) -> None:
         """Carry out the job's work to its end. Raises `WorkerGone`, or an error that is the job's failure.
@@ -111,35 +112,33 @@ class JobRun:
             await self._tools.front_work[type(self._job.work)](self._job)
             return
         self._libraries = worker.device.libraries
-        limit = self._job.options.run_timeout_s
         try:
-            await (self._follow(worker, self._order()) if limit is None else self._follow_for(limit, worker))
+            await self._follow_in_time(worker)
         except WorkerGone:
             # The pictures that it sent are kept before the next attempt looks for them.
             await self._pictures.settled()
             raise
 
-    async def _follow_for(self, limit: float, worker: Worker) -> None:
-        """Follow the work for so long, then ask the worker to stop it: its last word tells what was spent."""
-        timer = asyncio.get_running_loop().call_later(limit, self._end_time, worker)
+    async def _follow_in_time(self, worker: Worker) -> None:
+        """Follow the work; when its time is up, ask the worker to stop it: its last word tells what was spent."""
+        loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
+
+        def stop() -> None:
+            worker.stop(self._job.id)
+            waiting.reschedule(loop.time() + _LAST_WORD_S)
+
+        limits = self._limits = TimeLimits(self._job.options, stop)
         try:
-            async with asyncio.timeout(limit + _LAST_WORD_S):
+            async with waiting:
                 await self._follow(worker, self._order())
         except TimeoutError:
+            if limits.over is None:
+                raise
             if self.end is None:
                 await self._pictures.stored()
-                raise self._too_long() from None
+                raise limits.over from None
         finally:
-            timer.cancel()
-
-    def _end_time(self, worker: Worker) -> None:
-        self._time_is_up = True
-        worker.stop(self._job.id)
-
-    def _too_long(self) -> DeadlineExceeded:
-        limit = self._job.options.run_timeout_s
-        message = f"ran longer than its run_timeout of {limit:g} s; allow more time or ask for fewer steps"
-        return DeadlineExceeded(message, ErrorReason.RUN_TIMEOUT, run_timeout_s=limit)
+            limits.close()
 
     def _order(self) -> Order:
         work = self._job.work
@@ -171,10 +170,12 @@ class JobRun:
             case Progressed():
                 self._jobs.record(self._job.id, self._pace.at(report))
             case StageStarted() | PreviewReady() | Degraded():
+                self._note_loading(report)
                 self._jobs.record(self._job.id, report)
             case ImageReady():
                 self._pictures.take(report)
             case ModelLoaded():
+                self._note_loading(report)
                 pin = isinstance(self._job.work, LoadWork) and self._job.work.pin
                 self._loaded = self._tools.loaded.put(report.loaded, pin=pin)
             case Benchmarked():
@@ -194,6 +195,18 @@ class JobRun:
             case _:
                 pass
 
+    def _note_loading(self, report: StageStarted | PreviewReady | Degraded | ModelLoaded) -> None:
+        """Loading has a time limit of its own."""
+        if self._limits is None:
+            return
+        match report:
+            case StageStarted(stage=Stage.LOADING):
+                self._limits.loading()
+            case StageStarted() | ModelLoaded():
+                self._limits.loaded()
+            case _:
+                pass
+
     def _failure(self, report: WorkFailed) -> Failure:
         reason, facts = ErrorReason(report.reason), dict(report.facts)
         if reason is not ErrorReason.DRIVER_ERROR:
@@ -207,8 +220,8 @@ class JobRun:
         interruption = self._tools.interrupting.pop(self._job.id, None)
         if self._jobs.get(self._job.id).state is JobState.CANCELLING:
             return self._cancelled(report)
-        if self._time_is_up:
-            failure = msgspec.structs.replace(Failure.of(self._too_long()), actions_taken=("stopped",))
+        if self._limits is not None and self._limits.over is not None:
+            failure = msgspec.structs.replace(Failure.of(self._limits.over), actions_taken=("stopped",))
             return Failed(failure=failure, receipt=self._receipt(report.receipt), result=self._partial())
         return interruption or self._cancelled(report)
 

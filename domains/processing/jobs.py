@@ -1,7 +1,6 @@
 """Every job there is: submitting, looking up, cancelling, forgetting. `job_recorder` writes what happens to them."""
 
 import asyncio
-import re
 import time
 import uuid
 from collections import OrderedDict
@@ -9,14 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from domains.errors import (
-    AlreadyExists,
-    ErrorReason,
-    FailedPrecondition,
-    InvalidRequest,
-    NotFound,
-    Violation,
-)
+from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.journal import Journal
 from domains.processing.job import Job, JobOptions, Work
 from domains.processing.job_event import (
@@ -30,10 +22,10 @@ from domains.processing.job_recorder import JobRecorder
 from domains.processing.job_state import JobState, check_move
 from domains.processing.job_store import JobStore
 from domains.processing.live_job import LiveJob, empty_receipt
+from domains.requests import NEW, Asked, Known, Requests
 
 _ENDED_KEPT = 256
 """Ended jobs whose journals stay in memory; older ones are read from disk when asked for."""
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{0,64}")
 
 _log = structlog.get_logger()
 
@@ -48,6 +40,8 @@ class Jobs:
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
         self.listeners: list[Callable[[Job], None]] = []
         """Called after every change of a job's state; whoever runs jobs listens here."""
+        self.requests: Requests[Job] = Requests(self._recall)
+        """Those that made a job."""
 
     def recover(self) -> list[Job]:
         """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
@@ -63,29 +57,23 @@ class Jobs:
                 self._changed(job)
         return [live.job for live in self._live.values()]
 
-    def submit(
-        self, work: Work, options: JobOptions, *, request_id: str = "", detached: bool = True
-    ) -> tuple[Job, bool]:
-        """Store a job. The same `request_id` answers the same job; the second value says whether it is new."""
-        if not _REQUEST_ID.fullmatch(request_id):
-            field = Violation(
-                field="request_id", message="at most 64 visible ASCII characters", allowed="0..64 characters"
-            )
-            raise InvalidRequest([field])
-        if request_id and (earlier := self._store.by_request(request_id)) is not None:
-            return self._same_request(earlier, work), False
-        job = self.draft(work, options, request_id=request_id, detached=detached)
+    def submit(self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> tuple[Job, bool]:
+        """Store a job, or answer the one that the same request made; the second value says whether it is new."""
+        if (earlier := self.requests.known(asked)) is not None:
+            return earlier, False
+        job = self.draft(work, options, asked, detached=detached)
         ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
         self._live[job.id] = self._recorder.begin(job, ahead)
         self._changed(job)
         return job, True
 
     @staticmethod
-    def draft(work: Work, options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
+    def draft(work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """The job that `submit` would store."""
         return Job(
             id=f"job-{uuid.uuid4().hex[:16]}",
-            request_id=request_id,
+            request_id=asked.request_id,
+            request_digest=asked.digest,
             work=work,
             options=options,
             detached=detached,
@@ -98,19 +86,10 @@ class Jobs:
         """Whether there is such a job, running or ended."""
         return job_id in self._live or self._store.get(job_id) is not None
 
-    def knows_request(self, request_id: str) -> bool:
-        """Whether a job was submitted with this id."""
-        return self._store.by_request(request_id) is not None
-
-    def _same_request(self, earlier: Job, work: Work) -> Job:
-        """The earlier job, unless the id is being used for something else."""
-        asked = getattr(work, "asked", work)
-        if getattr(earlier.work, "asked", earlier.work) != asked:
-            message = (
-                f"the request_id names job {earlier.id}, which was asked something else; use a new id for new work"
-            )
-            raise AlreadyExists(message, ErrorReason.REQUEST_ID_REUSED, job_id=earlier.id)
-        return self.get(earlier.id)
+    def _recall(self, asked: Asked) -> Known[Job] | None:
+        """What a request made, as it stands now; on disk with the job itself."""
+        job = self._store.by_request(asked.request_id)
+        return job and Known(digest=job.request_digest, answer=self.get(job.id), facts={"job_id": job.id})
 
     def get(self, job_id: str) -> Job:
         """The job as it stands now; NOT_FOUND otherwise."""

@@ -29,6 +29,7 @@ from domains.processing.job import (
 from domains.processing.job_queue import JobQueue
 from domains.processing.jobs import Jobs
 from domains.processing.memory_care import device_of
+from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
 """What a refused caller is told to wait when no job has ended yet."""
@@ -60,20 +61,20 @@ class Submissions:
 
     def generate(
         self,
-        asked: Generation,
+        generation: Generation,
         options: JobOptions,
+        asked: Asked = NEW,
         *,
-        request_id: str = "",
         detached: bool = True,
         must_be_loaded: bool = False,
         validate_only: bool = False,
     ) -> Job:
         """Make pictures."""
-        wrong = wrong_with(asked)
+        wrong = wrong_with(generation)
         model = loaded = None
         try:
-            loaded = self._loaded.get(asked.loaded_model_id) if asked.loaded_model_id else None
-            model = self._model_of(asked, loaded)
+            loaded = self._loaded.get(generation.loaded_model_id) if generation.loaded_model_id else None
+            model = self._model_of(generation, loaded)
         except NotFound:
             # What is wrong with the request itself is told first, and all of it at once.
             if not wrong:
@@ -82,22 +83,23 @@ class Submissions:
             raise wrong
         assert model is not None
         if loaded is not None:
-            options = self._where_loaded(asked, loaded, options)
-        resolved = resolve(asked, model)
+            options = self._where_loaded(generation, loaded, options)
+        resolved = resolve(generation, model)
         if must_be_loaded and not any(one.model_id == model.id for one in self._loaded.list()):
             message = f"model {model.id} is loaded on no device, and require_loaded_model is set; call LoadModel first"
             raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model.id)
-        return self._submit(GenerateWork(asked=asked, resolved=resolved), options, request_id, detached, validate_only)
+        work = GenerateWork(asked=generation, resolved=resolved)
+        return self._submit(work, options, asked, detached, validate_only)
 
-    def _model_of(self, asked: Generation, loaded: LoadedModel | None) -> Model:
+    def _model_of(self, generation: Generation, loaded: LoadedModel | None) -> Model:
         if loaded is not None:
             return self._catalogue.get(loaded.model_id)
-        return self._catalogue.get(asked.model_id) if asked.model_id else self._catalogue.default()
+        return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
 
-    def _where_loaded(self, asked: Generation, loaded: LoadedModel, options: JobOptions) -> JobOptions:
+    def _where_loaded(self, generation: Generation, loaded: LoadedModel, options: JobOptions) -> JobOptions:
         """The options of a job that names the loaded model to run on: it runs on its device, and nowhere else."""
         wrong = {
-            "model_id": asked.model_id not in ("", loaded.model_id),
+            "model_id": generation.model_id not in ("", loaded.model_id),
             "loaded_model_id": bool(options.device_ids)
             and loaded.device_id not in {self.device_id(name) for name in options.device_ids},
         }
@@ -108,79 +110,75 @@ class Submissions:
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
     def load(
-        self, model_id: str, options: JobOptions, *, request_id: str = "", detached: bool = True, pin: bool = False
+        self, model_id: str, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, pin: bool = False
     ) -> Job:
         """Bring a model onto a device."""
         model = self._catalogue.get(model_id) if model_id else self._catalogue.default()
         usable(model)
-        return self._submit(LoadWork(model_id=model.id, pin=pin), options, request_id, detached)
+        return self._submit(LoadWork(model_id=model.id, pin=pin), options, asked, detached)
 
-    def scan(self, roots: tuple[str, ...], options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
+    def scan(self, roots: tuple[str, ...], options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Look for models."""
         self._catalogue.beginnings(roots)
-        return self._submit(ScanWork(roots=roots), options, request_id, detached)
+        return self._submit(ScanWork(roots=roots), options, asked, detached)
 
-    def benchmark(
-        self, work: BenchmarkWork, options: JobOptions, *, request_id: str = "", detached: bool = True
-    ) -> Job:
+    def benchmark(self, work: BenchmarkWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Measure a device."""
         _names_its_device(options)
         view = self._devices.get(work.device_id)
-        if not self._repeats(request_id):
-            self._devices.there(view.device.id)
-        if not view.settings.enabled and not self._repeats(request_id):
+        self._devices.there(view.device.id)
+        if not view.settings.enabled:
             message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
-        return self._submit(work, options, request_id, detached)
+        return self._submit(work, options, asked, detached)
 
-    def reset(self, work: ResetWork, options: JobOptions, *, request_id: str = "", detached: bool = True) -> Job:
+    def reset(self, work: ResetWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Bring a device back to a clean state. ILLEGAL_STATE while another reset of it is on its way."""
         _names_its_device(options)
         view = self._devices.get(work.device_id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
-        if not self._repeats(request_id):
-            self._devices.there(view.device.id)
-            for job in self.jobs.unfinished():
-                if isinstance(job.work, ResetWork) and job.work.device_id == work.device_id:
-                    message = f"device {work.device_id} is being reset already, by job {job.id}; wait for it"
-                    raise FailedPrecondition(message, device_id=work.device_id, job_id=job.id)
-        return self._submit(work, options, request_id, detached)
+        self._devices.there(view.device.id)
+        for job in self.jobs.unfinished():
+            if isinstance(job.work, ResetWork) and job.work.device_id == work.device_id:
+                message = f"device {work.device_id} is being reset already, by job {job.id}; wait for it"
+                raise FailedPrecondition(message, device_id=work.device_id, job_id=job.id)
+        return self._submit(work, options, asked, detached)
 
     def transfer(
-        self, request: TransferRequest, options: JobOptions, *, request_id: str = "", detached: bool = True
+        self, request: TransferRequest, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
     ) -> Job:
         """Copy or move a blob's bytes."""
         _names_its_device(options)
-        if not self._repeats(request_id):
-            check_transfer(self._blobs, request)
+        check_transfer(self._blobs, request)
         request = msgspec.structs.replace(request, reservation_id=options.reservation_id)
-        return self._submit(TransferWork(request=request), options, request_id, detached)
+        return self._submit(TransferWork(request=request), options, asked, detached)
 
     def device_id(self, name: str) -> str:
         """The id of a device by id or alias; DEVICE_NOT_FOUND. Empty stays empty."""
         return self._devices.get(name).device.id if name else ""
 
-    def _repeats(self, request_id: str) -> bool:
-        """Whether this was asked before: then the same job is the answer, however things are by now."""
-        return bool(request_id) and self.jobs.knows_request(request_id)
+    def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
+        """The job that the same request made, however things are by now; None: it is new, and the verbs below are to be
+        asked. REQUEST_ID_REUSED: another request had its id."""
+        job = self.jobs.requests.known(asked)
+        if job is not None and detached:
+            self.attachments.keep(job.id)
+        return job
 
     def _submit(
-        self, work: Work, options: JobOptions, request_id: str, detached: bool, validate_only: bool = False
+        self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
     ) -> Job:
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)
         for name in options.device_ids:
             self._devices.check(name)
-        if not self._repeats(request_id):
-            self._queue.check_room(_ASSUMED_JOB_S)
-            if options.reservation_id and isinstance(work, GenerateWork | LoadWork):
-                options = self._where_reserved(options)
+        self._queue.check_room(_ASSUMED_JOB_S)
+        if options.reservation_id and isinstance(work, GenerateWork | LoadWork):
+            options = self._where_reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
-        job, _ = self.jobs.submit(work, options, request_id=request_id, detached=detached)
-        if detached:
-            self.attachments.keep(job.id)
+        job, _ = self.jobs.submit(work, options, asked, detached=detached)
         return job
 
     def _where_reserved(self, options: JobOptions) -> JobOptions:

@@ -22,6 +22,7 @@ from tests.server.harness import RunningServer
 G = generation_pb2.Generation
 S = sampling_pb2.Sampling
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
 
 def ask(server: RunningServer, generation: G, **also: object) -> Refusal:
@@ -170,7 +171,7 @@ UNSERVED = {
 @pytest.mark.parametrize("name", UNSERVED)
 def test_a_field_that_is_not_served_is_refused_by_name(server: RunningServer, name: str) -> None:
     refusal = ask(server, UNSERVED[name])
-    assert (refusal.code, refusal.reason) == (INVALID, "UNSUPPORTED_COMBINATION")
+    assert (refusal.code, refusal.reason) == (UNIMPLEMENTED, "NOT_IMPLEMENTED")
     assert refusal.fields == [f"generation.{name}"]
 
 
@@ -266,7 +267,6 @@ OPTIONS = {
     "queue_timeout": job_event_pb2.JobOptions(queue_timeout=Duration()),
     "run_timeout": job_event_pb2.JobOptions(run_timeout=Duration(seconds=-1)),
     "keep_for": job_event_pb2.JobOptions(keep_for=Duration(seconds=10**10)),
-    "session_id": job_event_pb2.JobOptions(session_id="s"),
     "priority": job_event_pb2.JobOptions(priority=99),  # pyright: ignore[reportArgumentType]  # open enums take any number
 }
 
@@ -275,12 +275,44 @@ OPTIONS = {
 def test_a_fallback_that_is_not_served_is_refused_by_name(server: RunningServer, name: str) -> None:
     policy = job_event_pb2.FallbackPolicy(**{name: 1})  # pyright: ignore[reportArgumentType]  # by name
     refusal = ask(server, asking.picture(), options=job_event_pb2.JobOptions(fallback=policy))
-    assert (refusal.code, refusal.fields) == (INVALID, [f"options.fallback.{name}"])
+    assert (refusal.code, refusal.fields) == (UNIMPLEMENTED, [f"options.fallback.{name}"])
 
 
 def test_an_empty_fallback_forbids_what_cannot_be_forbidden_yet(server: RunningServer) -> None:
     options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy())
-    assert ask(server, asking.picture(), options=options).fields == ["options.fallback"]
+    refusal = ask(server, asking.picture(), options=options)
+    assert (refusal.reason, refusal.fields) == ("NOT_IMPLEMENTED", ["options.fallback"])
+
+
+UNSERVED_OPTIONS = {
+    "session_id": job_event_pb2.JobOptions(session_id="s"),
+    "devices.strategy": job_event_pb2.JobOptions(
+        devices=job_event_pb2.DeviceSelector(strategy=job_event_pb2.PLACEMENT_STRATEGY_LEAST_LOADED)
+    ),
+    "devices.node_ids": job_event_pb2.JobOptions(devices=job_event_pb2.DeviceSelector(node_ids=["n"])),
+    "devices.node_labels": job_event_pb2.JobOptions(
+        devices=job_event_pb2.DeviceSelector(node_labels=[label_pb2.Label(key="k")])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSERVED_OPTIONS)
+def test_an_option_that_is_not_served_is_refused_by_name(server: RunningServer, name: str) -> None:
+    refusal = ask(server, asking.picture(), options=UNSERVED_OPTIONS[name])
+    assert (refusal.code, refusal.reason) == (UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    assert refusal.fields == [f"options.{name}"]
+
+
+def test_unserved_options_and_a_wrong_work_are_told_together_at_every_door(server: RunningServer) -> None:
+    options = job_event_pb2.JobOptions(session_id="s")
+    both = ask(server, G(clip_skip=2, sampling=S(steps=0)), options=options)
+    assert (both.code, both.reason) == (INVALID, "INVALID_FIELD")
+    assert set(both.fields) == {"generation.clip_skip", "generation.sampling.steps", "options.session_id"}
+    spec = job_pb2.JobSpec(generation=G(clip_skip=2))
+    submission = processing_service_pb2.SubmitJobRequest(spec=spec, options=options)
+    refusal = asking.refused(lambda: server.processing.SubmitJob(submission))
+    assert (refusal.code, refusal.reason) == (UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    assert set(refusal.fields) == {"spec.generation.clip_skip", "options.session_id"}
 
 
 def test_a_cause_that_is_too_long_is_named(server: RunningServer) -> None:
@@ -305,7 +337,7 @@ def test_a_time_that_is_none_is_named(server: RunningServer, name: str) -> None:
 def test_an_order_that_is_not_served_is_named(server: RunningServer, order: str) -> None:
     request = model_service_pb2.ListModelsRequest(order=model_service_pb2.ModelOrder.Value(order))
     refusal = asking.refused(lambda: server.model.ListModels(request))
-    assert (refusal.code, refusal.fields) == (INVALID, ["order"])
+    assert (refusal.code, refusal.fields) == (UNIMPLEMENTED, ["order"])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

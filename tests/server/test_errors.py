@@ -1,17 +1,20 @@
 """Errors at the edge: one code for each reason, the standard details, and never the text of an unexpected exception."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
 from domains import errors
 from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.failure import Failure
+from domains.reasons import Domain
 from server import convert
 from server.errors import CODE_OF, ErrorInterceptor, code_of, status_of
 from server.register import register
@@ -160,6 +163,53 @@ def test_a_failure_says_only_what_is_known() -> None:
     )
     full = convert.to_failure(told, 1.0)
     assert full.root_cause == convert.to_reason(ErrorReason.DRIVER_ERROR)
+    assert (full.domain, full.severity) == (domain_pb2.DOMAIN_DEVICE, error_pb2.SEVERITY_CRITICAL)
+    assert full.retryable
     assert list(full.affected_ids) == ["cpu"]
     assert list(full.actions_taken) == ["worker restarted"]
     assert not full.state_consistent
+
+
+def test_a_failure_belongs_to_its_reasons_domain_or_else_to_the_works() -> None:
+    loss = convert.to_failure(Failure(reason=ErrorReason.DEVICE_LOST, message=""), 1.0, Domain.INFERENCE)
+    refusal = convert.to_failure(Failure(reason=ErrorReason.INVALID_FIELD, message=""), 1.0, Domain.INFERENCE)
+    assert (loss.domain, refusal.domain) == (domain_pb2.DOMAIN_DEVICE, domain_pb2.DOMAIN_INFERENCE)
+    assert (refusal.severity, refusal.retryable) == (error_pb2.SEVERITY_ERROR, False)
+
+
+def test_a_failure_tells_when_to_try_again_only_where_that_can_help() -> None:
+    full = errors.ResourceExhausted("full", ErrorReason.DEVICE_OUT_OF_MEMORY, retry_after_s=5.0, needed_bytes=10)
+    told = convert.to_failure(Failure.of(full), 1.0)
+    assert told.retryable
+    assert told.retry_delay.ToSeconds() == 5
+    larger = errors.ResourceExhausted(
+        "never", ErrorReason.DEVICE_OUT_OF_MEMORY, retry_after_s=5.0, needed_bytes=10, ceiling_bytes=9
+    )
+    never = convert.to_failure(Failure.of(larger), 1.0)
+    assert not never.retryable
+    assert not never.HasField("retry_delay")
+    again = Failure(reason=ErrorReason.DEVICE_LOST, message="died three times", lasting=True)
+    assert not convert.to_failure(again, 1.0).retryable
+
+
+def test_fields_that_are_not_served_have_one_reason_and_give_way_to_faults() -> None:
+    unserved, wrong = Violation(field="a", message="not yet"), Violation(field="b", message="too large")
+    only = status_of(errors.refusal([], [unserved]))
+    assert only.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    assert only.details[0].Unpack(info)
+    assert info.reason == "NOT_IMPLEMENTED"
+    assert only.details[1].Unpack(request)
+    assert [v.field for v in request.field_violations] == ["a"]
+
+    def refuse(error: DeviceOpsError) -> None:
+        raise error
+
+    lacking, faulty = errors.NotServed([unserved]), InvalidRequest([wrong])
+    for first, second in ((lacking, faulty), (faulty, lacking)):
+        with pytest.raises(InvalidRequest) as told:
+            convert.both(partial(refuse, first), partial(refuse, second))
+        assert told.value.reason is ErrorReason.INVALID_FIELD
+        assert {v.field for v in told.value.violations} == {"a", "b"}
+    with pytest.raises(errors.NotServed):
+        convert.both(partial(refuse, lacking), lambda: 1)

@@ -176,8 +176,8 @@ def test_work_that_is_not_built_is_refused_by_name(server: RunningServer) -> Non
     spec = job_pb2.JobSpec()
     spec.batch.SetInParent()
     refusal = asking.refused(lambda: server.processing.SubmitJob(processing_service_pb2.SubmitJobRequest(spec=spec)))
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-    assert refusal.facts == {"field": "spec.batch"}
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    assert refusal.fields == ["spec.batch"]
 
 
 def test_a_running_job_cannot_be_deleted(server: RunningServer) -> None:
@@ -207,6 +207,16 @@ def test_a_picture_that_another_job_made_too_stays(server: RunningServer) -> Non
     assert asking.blob(server, images[1].file.blob_id) == before
     assert asking.delete(server, second) == len(before)
     assert asking.refused(lambda: asking.blob(server, images[0].file.blob_id)).reason == "BLOB_NOT_FOUND"
+
+
+def test_a_jobs_etag_changes_with_its_state_and_not_with_its_progress(server: RunningServer) -> None:
+    with asking.occupied(server, 1) as (job_id,):
+        begin = asking.job_of(server, job_id)
+        asking.until(asking.follow(server, job_id, begin.last_sequence), asking.denoising)
+        later = asking.job_of(server, job_id)
+        assert later.last_sequence > begin.last_sequence
+        assert later.etag == begin.etag
+    assert asking.job_of(server, job_id).etag != begin.etag
 
 
 def test_deleting_with_an_old_etag_is_refused(server: RunningServer) -> None:

@@ -223,6 +223,28 @@ def test_a_scan_outside_the_roots_is_refused(server: RunningServer, path: str) -
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PATH_OUTSIDE_ROOTS")
 
 
+def test_a_scan_of_a_folder_that_is_not_there_is_refused(server: RunningServer, root: Path) -> None:
+    refusal = asking.refused(lambda: scanned(server, str(root / "nothing")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "PATH_NOT_FOUND")
+    assert refusal.facts["path"] == str(root / "nothing")
+
+
+def test_loading_and_using_a_model_changes_no_etag_of_it(server: RunningServer) -> None:
+    server.model.UnloadModel(model_service_pb2.UnloadModelRequest(all=EVERYTHING))
+    before = models(server)["emoji-sd"]
+    load(server, "emoji-sd")
+    after, there = models(server)["emoji-sd"], loaded(server)["emoji-sd@cpu"]
+    assert list(after.loaded_model_ids) == ["emoji-sd@cpu"]
+    assert after.etag == before.etag
+    got = server.model.GetModel(model_service_pb2.GetModelRequest(model_id="emoji-sd")).model
+    assert got.known_prompts
+    assert got.etag == before.etag
+    asking.watch(server, asking.submit(server))
+    used = loaded(server)["emoji-sd@cpu"]
+    assert used.last_use_time != there.last_use_time
+    assert used.etag == there.etag
+
+
 @pytest.mark.usefixtures("scan")
 def test_a_found_model_makes_the_same_picture_as_the_embedded_one(server: RunningServer) -> None:
     asked = picture(steps=3)

@@ -103,4 +103,5 @@ def test_every_choice_is_made(pair: tuple[Model, Generation]) -> None:
     assert message.width_px >= limits.EDGE_PX[0] <= message.height_px
     assert list(message.sampling.seeds) == list(resolved.seeds)
     assert message.sampling.HasField("eta") == SAMPLERS[message.sampling.sampler].eta
-    assert message.output.HasField("quality") == (message.output.media_type in limits.LOSSY_MEDIA_TYPES)
+    lossy = message.output.media_type in limits.LOSSY_MEDIA_TYPES and not message.output.lossless
+    assert message.output.HasField("quality") == lossy

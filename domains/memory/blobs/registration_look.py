@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, NotFound
 from domains.memory.blobs.blob import MappedFile, SharedMemorySegment
 from domains.memory.blobs.mapped import FileStamp, hash_of, open_file, stamp_of
 from domains.memory.blobs.mapped_tier import SharedView, open_shared_memory
@@ -27,8 +27,11 @@ def look_at_file(asked: Registration, backing: MappedFile, roots: BlobRoots) -> 
     """A file inside the roots. Blocks while it is read."""
     try:
         descriptor = open_file(Path(backing.path), roots)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"there is no file {backing.path}; make it first"
+        raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=backing.path) from error
     except OSError as error:
-        message = f"{backing.path} cannot be opened: {os.strerror(error.errno or 0)}; make it first"
+        message = f"{backing.path} cannot be opened: {os.strerror(error.errno or 0)}; let the server read it"
         raise FailedPrecondition(message, path=backing.path) from error
     try:
         stamp = stamp_of(descriptor)

@@ -38,6 +38,7 @@ class AnsweredRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that made a blob: the same one again gets the same blob."""
 
     request_id: str
+    """With the scope of the id before it: each method has its own."""
     digest: str
     """Of all that the request said."""
     blob_id: str

@@ -35,11 +35,12 @@ from domains.memory.blobs.quotas import BlobAdmission, BlobLimits, NoSessions, Q
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration import Registrations
 from domains.memory.blobs.registration_request import Registration
-from domains.memory.blobs.requests import Requests
+from domains.memory.blobs.requests import answered_by, blob_requests
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes, TierBytes
 from domains.memory.blobs.uploads import BlobWriter, expiry
+from domains.requests import NEW, Asked
 
 Result = TypeVar("Result")
 
@@ -76,7 +77,7 @@ class BlobStore:
         self._creation = Creation(self._rows, self._writable, quotas, asked)
         self._registrations = Registrations(self._rows, self._mapped, quotas, asked, self._collection.is_needed)
         self._limits = quotas.limits
-        self._requests = Requests(self._rows)
+        self._requests = blob_requests(self._rows)
         self.on_expired: Callable[[Blob], None] = lambda blob: None
         """Hears of each blob that is gone because its time had come."""
         self.on_spoilt: Callable[[Blob], None] = lambda blob: None
@@ -137,24 +138,29 @@ class BlobStore:
 
     # What clients make.
 
-    async def create(self, spec: BlobSpec, request_id: str = "") -> Blob:
-        """A new blob: WRITING, or READY where it was filled or is empty. With a `request_id` the same one again."""
-        return await self._create("create", spec, request_id)
+    def again(self, asked: Asked) -> Blob | None:
+        """The blob that the same request made, as it is by now; None: it is new. REQUEST_ID_REUSED: another had its id."""
+        known = self._requests.known(asked)
+        return known and self.get(known.id)
 
-    async def begin_upload(self, spec: BlobSpec, request_id: str = "") -> Blob:
+    async def create(self, spec: BlobSpec, asked: Asked = NEW) -> Blob:
+        """A new blob: WRITING, or READY where it was filled or is empty. The same one again for the same request."""
+        return self.get((await self._requests.once(asked, lambda: self._create(spec, asked))).id)
+
+    async def begin_upload(self, spec: BlobSpec, asked: Asked = NEW) -> Blob:
         """`create`, or the READY blob that has the announced bytes in that tier already."""
-        return await self._create("upload", spec, request_id)
 
-    async def _create(self, method: str, spec: BlobSpec, request_id: str) -> Blob:
-        async with self._requests.once(method, spec, request_id) as asking:
-            if asking.answer is not None:
-                return self.get(asking.answer.id)
-            present = self._present(spec) if method == "upload" else None
-            if present is not None:
-                return self._rows.put(present, request=asking.answered(present.id))
-            name = new_id()
-            blob = await self._creation.make(spec, BlobOrigin.UPLOAD, name, asking.answered(name))
-            return self.get(blob.id)
+        async def work() -> Blob:
+            present = self._present(spec)
+            if present is None:
+                return await self._create(spec, asked)
+            return self._rows.put(present, request=answered_by(asked, present.id))
+
+        return self.get((await self._requests.once(asked, work)).id)
+
+    async def _create(self, spec: BlobSpec, asked: Asked) -> Blob:
+        name = new_id()
+        return await self._creation.make(spec, BlobOrigin.UPLOAD, name, answered_by(asked, name))
 
     def _present(self, spec: BlobSpec) -> Blob | None:
         """A blob with the announced bytes, kept as long as was asked."""
@@ -170,13 +176,13 @@ class BlobStore:
         """The destination of a transfer; its job is what it is answered to."""
         return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id(), job_id=job_id)
 
-    async def register(self, asked: Registration, request_id: str = "") -> Blob:
+    async def register(self, wanted: Registration, asked: Asked = NEW) -> Blob:
         """Make a blob of what another process owns."""
-        async with self._requests.once("register", asked, request_id) as asking:
-            if asking.answer is not None:
-                return self.get(asking.answer.id)
-            name = asked.blob_id or new_id()
-            return self.get((await self._registrations.register(asked, name, asking.answered(name))).id)
+        name = wanted.blob_id or new_id()
+        blob = await self._requests.once(
+            asked, lambda: self._registrations.register(wanted, name, answered_by(asked, name))
+        )
+        return self.get(blob.id)
 
     # What everybody can do.
 

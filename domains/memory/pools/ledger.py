@@ -10,7 +10,6 @@ from contextlib import suppress
 
 import msgspec
 
-from domains.answers import Answers
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, ResourceExhausted
 from domains.memory.pools.books import Claim
 from domains.memory.pools.grants import CallLater, Grants, loop_timer
@@ -59,7 +58,6 @@ class Ledger:
         self._clock = clock
         self._book = ReservationBook()
         self._grants = Grants(pools, self._book, clock, call_later)
-        self._answers: Answers[Granted] = Answers()
         self._evicting: dict[str, asyncio.Task[None]] = {}
         """By pool: the eviction for who waits there."""
         pools.on_removed.append(self.lose)
@@ -69,14 +67,14 @@ class Ledger:
         """Whom to tell of each reservation that has ended unused: EXPIRED, PREEMPTED or LOST."""
         self._grants.on_ended = on_ended
 
-    async def create(self, ask: ReservationAsk, request_id: str = "") -> Granted:
-        """Keep bytes free. The same id gives the same reservation, as it is by now: RESERVATION_NOT_FOUND if it was deleted.
-
-        Cancelling ends the wait.
-        """
-        ask = msgspec.structs.replace(ask, pool_id=self._pools.get(ask.pool_id).source.pool_id)
-        granted = await self._answers.once(request_id, ask, lambda: self._create(ask))
+    async def create(self, ask: ReservationAsk) -> Granted:
+        """Keep bytes free. Cancelling ends the wait."""
+        granted = await self._create(msgspec.structs.replace(ask, pool_id=self._pools.get(ask.pool_id).source.pool_id))
         return msgspec.structs.replace(granted, reservation=self._book.known(granted.reservation.id))
+
+    def known(self, reservation_id: str) -> Reservation:
+        """As it is by now; RESERVATION_NOT_FOUND if it was deleted, or ended long ago."""
+        return self._book.known(reservation_id)
 
     def list(self, wanted: ReservationWanted) -> list[Reservation]:
         """Those that the filter wants, the newest first."""

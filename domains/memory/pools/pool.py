@@ -55,6 +55,8 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     """That the pool has, less headroom. Memory that caches keep counts as free: they give it back. None: unmeasured."""
     budget_bytes: int | None
     """That the limit allows. None: no limit."""
+    ceiling_bytes: int | None = None
+    """The most that it could ever have, were the pool empty. None: that is not known."""
 
     @property
     def free_bytes(self) -> int | None:
@@ -68,7 +70,7 @@ def room_of(measure: MemoryMeasure, budget: MemoryBudget) -> Room:
     used = measure.used_bytes if measure.used_bytes is not None else held
     pool = None if measure.total_bytes is None else measure.total_bytes - budget.headroom_bytes - used + cached
     limit = None if budget.limit_bytes is None else budget.limit_bytes - held + cached
-    return Room(pool_bytes=pool, budget_bytes=limit)
+    return Room(pool_bytes=pool, budget_bytes=limit, ceiling_bytes=budget.ceiling_bytes(measure.total_bytes))
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,18 +106,22 @@ RETRY_AFTER_S = 5.0
 def no_room(
     source: PoolSource, room: Room, promised_bytes: int, need_bytes: int, retry_after_s: float | None = None
 ) -> ResourceExhausted:
-    """The refusal: BUDGET_EXCEEDED when only the budget lacks room, else by the kind of the pool."""
+    """The refusal: BUDGET_EXCEEDED when only the budget lacks room, else by the kind of the pool. What could never fit is
+    told without a time to try again."""
     pool_lacks = room.pool_bytes is None or room.pool_bytes - promised_bytes < need_bytes
     over_budget = room.budget_bytes is not None and room.budget_bytes - promised_bytes < need_bytes
     reason = ErrorReason.BUDGET_EXCEEDED if over_budget and not pool_lacks else _FULL[source.kind]
     free = max(0, (room.free_bytes or 0) - promised_bytes)
     what = "the budget of memory pool" if reason is ErrorReason.BUDGET_EXCEEDED else "memory pool"
     remedy = "raise it with SetMemoryBudget, or ask for less" if what != "memory pool" else "free some or ask for less"
+    never = room.ceiling_bytes is not None and need_bytes > room.ceiling_bytes
+    ceiling = {} if room.ceiling_bytes is None else {"ceiling_bytes": room.ceiling_bytes}
     return ResourceExhausted(
         f"{what} {source.pool_id} has {free} bytes left, {need_bytes} are needed; {remedy}",
         reason,
-        retry_after_s=RETRY_AFTER_S if retry_after_s is None else retry_after_s,
+        retry_after_s=None if never else RETRY_AFTER_S if retry_after_s is None else retry_after_s,
         memory_pool_id=source.pool_id,
         needed_bytes=need_bytes,
         available_bytes=free,
+        **ceiling,
     )

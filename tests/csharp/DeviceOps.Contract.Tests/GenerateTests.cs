@@ -53,17 +53,6 @@ public sealed class GenerateTests(RunningServer server) : IClassFixture<RunningS
         Assert.Equal(first.Resolved.Generation, again.Resolved.Generation);
     }
 
-    [Theory]
-    [MemberData(nameof(GenerationRequests.Names), MemberType = typeof(GenerationRequests))]
-    public async Task WhatTheServerDoesNotServeIsRefusedByName(string name)
-    {
-        var (generation, field) = GenerationRequests.All[name];
-        var error = await Assert.ThrowsAsync<RpcException>(() => Generate(new GenerateRequest { Generation = generation }));
-
-        var violations = error.GetRpcStatus()!.GetDetail<BadRequest>()!.FieldViolations;
-        Assert.Contains(violations, violation => violation.Field.StartsWith($"generation.{field}", StringComparison.Ordinal));
-    }
-
     [Fact]
     public async Task ABadRequestNamesItsField()
     {

@@ -28,6 +28,7 @@ public sealed class PictureRequestTests(RunningServer server) : IClassFixture<Ru
             Assert.NotEqual(ErrorReason.Unspecified, finding.Reason);
             Assert.NotEqual(ErrorReason.InvariantBroken, finding.Reason);
             Assert.NotEmpty(finding.Message);
+            Assert.True(finding.Field.Length > 0 || finding.Reason is not ErrorReason.NotImplemented, finding.Message);
         });
     }
 

@@ -119,8 +119,9 @@ async def test_what_is_no_regular_file_is_refused_and_blocks_nobody(blobs: BlobS
     os.mkfifo(shared / "pipe")
     assert isinstance(await refused(blobs.register(of(shared / "pipe"))), InvalidRequest)
     assert isinstance(await refused(blobs.register(of(shared))), InvalidRequest)
-    error = await refused(blobs.register(of(shared / "nothing")))
-    assert error.reason is ErrorReason.ILLEGAL_STATE
+    for nowhere in (shared / "nothing", shared / "nothing" / "below"):
+        error = await refused(blobs.register(of(nowhere)))
+        assert (type(error), error.reason) == (NotFound, ErrorReason.PATH_NOT_FOUND)
 
 
 async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:

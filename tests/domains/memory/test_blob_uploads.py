@@ -19,6 +19,7 @@ from domains.memory.blobs.host_memory import address_of, aligned_pages
 from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.store import BlobStore
+from domains.requests import Asked
 from tests.domains.memory.blobs import MIB, content, files, opened, sha, some_bytes, uploaded
 
 TIERS = [BlobTier.DISK, BlobTier.HOST]
@@ -133,17 +134,20 @@ async def test_only_the_disk_outlives_the_process(tmp_path: Path) -> None:
 
 async def test_the_same_request_makes_one_blob_also_after_a_restart(tmp_path: Path) -> None:
     spec = BlobSpec(size_bytes=5)
+    five, six = Asked(request_id="request", digest="5"), Asked(request_id="request", digest="6")
     with opened(tmp_path) as store:
-        first = await store.create(spec, "request")
-        assert (await store.create(spec, "request")).id == first.id
+        first = await store.create(spec, five)
+        assert (await store.create(spec, five)).id == first.id
         assert (await store.create(spec)).id != first.id
     with opened(tmp_path) as store:
-        assert (await store.create(spec, "request")).id == first.id
+        again = store.again(five)
+        assert again is not None
+        assert again.id == first.id
         with pytest.raises(AlreadyExists) as told:
-            await store.create(BlobSpec(size_bytes=6), "request")
+            store.again(six)
         assert told.value.reason is ErrorReason.REQUEST_ID_REUSED
         store.delete(first.id)
-        assert (await store.create(BlobSpec(size_bytes=6), "request")).size_bytes == 6
+        assert (await store.create(BlobSpec(size_bytes=6), six)).size_bytes == 6
 
 
 async def test_bytes_that_are_there_are_not_sent_again(blobs: BlobStore) -> None:
@@ -248,9 +252,9 @@ async def test_a_blob_whose_last_bytes_came_by_a_transfer_that_died_is_finished_
 async def test_a_request_id_that_no_other_call_would_take_is_refused(blobs: BlobStore, request_id: str) -> None:
     shared = Registration(backing=MappedFile(path="/dev/shm/x"))
     for call in (
-        lambda: blobs.create(BlobSpec(size_bytes=1), request_id),
-        lambda: blobs.begin_upload(BlobSpec(size_bytes=1), request_id),
-        lambda: blobs.register(shared, request_id),
+        lambda: blobs.create(BlobSpec(size_bytes=1), Asked(request_id=request_id)),
+        lambda: blobs.begin_upload(BlobSpec(size_bytes=1), Asked(request_id=request_id)),
+        lambda: blobs.register(shared, Asked(request_id=request_id)),
     ):
         with pytest.raises(InvalidRequest) as told:
             await call()

@@ -78,7 +78,7 @@ def test_a_root_that_is_gone_is_named(root: Path) -> None:
     root.rmdir()
     found, problems = walk(root)
     assert found == []
-    assert [(path, reason) for path, reason, _ in problems] == [(root, ErrorReason.ILLEGAL_STATE)]
+    assert [(path, reason) for path, reason, _ in problems] == [(root, ErrorReason.PATH_NOT_FOUND)]
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="no folder is closed to root")

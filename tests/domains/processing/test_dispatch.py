@@ -15,7 +15,7 @@ from domains.processing.job_event import Cancelled, Failed, GenerationResult, In
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.worker import Report
-from domains.progress import Receipt
+from domains.progress import Receipt, Stage, StageStarted
 from tests.domains.processing.dispatch_bench import STOPPED, DispatchBench
 
 FINISHED = Finished(receipt=Receipt())
@@ -186,6 +186,29 @@ async def test_a_job_whose_time_is_up_tells_what_it_spent_and_keeps_its_pictures
     assert end.receipt.work == STOPPED.receipt
     assert sizes(end) == [7]
     assert bench.worker.stopped == [job_id]
+
+
+async def test_a_load_that_takes_longer_than_allowed_ends_the_job(bench: DispatchBench) -> None:
+    job_id = bench.submit(load_timeout_s=0.05)
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(StageStarted(stage=Stage.LOADING))
+    await bench.until(job_id, JobState.FAILED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.reason is ErrorReason.LOAD_TIMEOUT
+    assert (end.failure.facts, end.receipt.work) == ({"load_timeout_s": "0.05"}, STOPPED.receipt)
+    assert bench.worker.stopped == [job_id]
+
+
+async def test_the_time_to_load_ends_with_the_loading(bench: DispatchBench) -> None:
+    job_id = bench.submit(load_timeout_s=0.3, run_timeout_s=0.9)
+    await bench.at_work(job_id)
+    for stage in (Stage.LOADING, Stage.DENOISING):
+        bench.worker.answers[job_id].put_nowait(StageStarted(stage=stage))
+    await bench.until(job_id, JobState.FAILED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.reason is ErrorReason.RUN_TIMEOUT
 
 
 async def crash(bench: DispatchBench, *job_ids: str) -> None:

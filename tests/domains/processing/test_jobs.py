@@ -34,6 +34,7 @@ from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
 from domains.processing.live_job import empty_receipt
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
+from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.memory.scratch import scratch_folder
 
@@ -89,7 +90,7 @@ class Walk(RuleBasedStateMachine):
     @rule(target=ids, request_id=st.sampled_from(["", "", "one", "two"]))
     def submit(self, request_id: str) -> str:
         known = self.by_request.get(request_id)
-        job, new = self.jobs.submit(ScanWork(), JobOptions(), request_id=request_id)
+        job, new = self.jobs.submit(ScanWork(), JobOptions(), Asked(request_id=request_id))
         assert new == (known is None)
         assert known in (None, job.id)
         if request_id:
@@ -200,9 +201,9 @@ def started(jobs: Jobs) -> Job:
 
 
 def test_a_request_id_for_other_work_is_refused(jobs: Jobs) -> None:
-    first, _ = jobs.submit(ScanWork(), JobOptions(), request_id="r")
+    first, _ = jobs.submit(ScanWork(), JobOptions(), Asked(request_id="r", digest="scan"))
     with pytest.raises(AlreadyExists) as told:
-        jobs.submit(LoadWork(model_id="m"), JobOptions(), request_id="r")
+        jobs.submit(LoadWork(model_id="m"), JobOptions(), Asked(request_id="r", digest="load"))
     assert told.value.reason is ErrorReason.REQUEST_ID_REUSED
     assert told.value.facts["job_id"] == first.id
 
@@ -210,7 +211,7 @@ def test_a_request_id_for_other_work_is_refused(jobs: Jobs) -> None:
 @pytest.mark.parametrize("request_id", ["x" * 65, "with space", "line\nbreak", "ü"])
 def test_a_request_id_is_short_visible_text(jobs: Jobs, request_id: str) -> None:
     with pytest.raises(InvalidRequest) as told:
-        jobs.submit(ScanWork(), JobOptions(), request_id=request_id)
+        jobs.submit(ScanWork(), JobOptions(), Asked(request_id=request_id))
     assert [violation.field for violation in told.value.violations] == ["request_id"]
 
 

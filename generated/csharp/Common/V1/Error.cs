@@ -194,7 +194,10 @@ namespace DeviceOps.Api.Common.V1 {
     [pbr::OriginalName("ERROR_REASON_ID_TAKEN")] IdTaken = 18,
     /// <summary>
     /// ALREADY_EXISTS. The `request_id` was used before, for another request. Send the first request again to get its answer, or choose
-    /// another id.
+    /// another id. Each method has ids of its own; all that submit jobs share theirs, so that Generate can be asked for again with
+    /// SubmitJob. The same request is answered before anything else is looked at: also while the server drains, or after its model was
+    /// unloaded. A job or blob is its answer for as long as it exists, also after a restart; any other answer is remembered for 24 h, until
+    /// the server restarts. A call that fails, or only validates, uses up no id.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_REQUEST_ID_REUSED")] RequestIdReused = 19,
     /// <summary>

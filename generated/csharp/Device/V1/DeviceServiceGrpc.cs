@@ -312,6 +312,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
       /// the same report.
       ///
+      /// A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+      /// being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
@@ -354,6 +357,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
       /// comes beside the event `succeeded`; capabilities and advice use its figures from then on.
       ///
+      /// While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
+      /// that is LOST is refused with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
@@ -381,6 +387,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
       /// Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
       /// comes beside the event `succeeded`, after a passed health check.
+      ///
+      /// A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
+      /// that is being reset already with ILLEGAL_STATE.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -849,6 +858,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
       /// the same report.
       ///
+      /// A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+      /// being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
@@ -874,6 +886,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
       /// the same report.
       ///
+      /// A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+      /// being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
@@ -896,6 +911,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// Waits its turn between two jobs, before all others. A passed check brings a QUARANTINED device back; a failed one quarantines it.
       /// A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
       /// the same report.
+      ///
+      /// A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+      /// being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -921,6 +939,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// Waits its turn between two jobs, before all others. A passed check brings a QUARANTINED device back; a failed one quarantines it.
       /// A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
       /// the same report.
+      ///
+      /// A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+      /// being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -1020,6 +1041,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
       /// comes beside the event `succeeded`; capabilities and advice use its figures from then on.
       ///
+      /// While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
+      /// that is LOST is refused with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
@@ -1047,6 +1071,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
       /// comes beside the event `succeeded`; capabilities and advice use its figures from then on.
       ///
+      /// While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
+      /// that is LOST is refused with DEVICE_LOST.
+      ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
@@ -1072,6 +1099,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
       /// Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
       /// comes beside the event `succeeded`, after a passed health check.
+      ///
+      /// A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
+      /// that is being reset already with ILLEGAL_STATE.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -1100,6 +1130,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
       /// Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
       /// comes beside the event `succeeded`, after a passed health check.
+      ///
+      /// A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
+      /// that is being reset already with ILLEGAL_STATE.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.

@@ -84,109 +84,109 @@ namespace DeviceOps.Api.Memory.V1 {
             "ZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbkZpbHRlciJrChhMaXN0",
             "UmVzZXJ2YXRpb25zUmVzcG9uc2USNgoMcmVzZXJ2YXRpb25zGAEgAygLMiAu",
             "ZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbhIXCg9uZXh0X3BhZ2Vf",
-            "dG9rZW4YAiABKAkimAEKF1JlbmV3UmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJl",
+            "dG9rZW4YAiABKAkirAEKF1JlbmV3UmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJl",
             "c2VydmF0aW9uX2lkGAEgASgJEi8KDHRpbWVfdG9fbGl2ZRgCIAEoCzIZLmdv",
             "b2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCgpzaXplX2J5dGVzGAMgASgDSACI",
-            "AQESDAoEZXRhZxgEIAEoCUINCgtfc2l6ZV9ieXRlcyJRChhSZW5ld1Jlc2Vy",
-            "dmF0aW9uUmVzcG9uc2USNQoLcmVzZXJ2YXRpb24YASABKAsyIC5kZXZpY2Vv",
-            "cHMubWVtb3J5LnYxLlJlc2VydmF0aW9uIkAKGERlbGV0ZVJlc2VydmF0aW9u",
-            "UmVxdWVzdBIWCg5yZXNlcnZhdGlvbl9pZBgBIAEoCRIMCgRldGFnGAIgASgJ",
-            "IjMKGURlbGV0ZVJlc2VydmF0aW9uUmVzcG9uc2USFgoOcmVsZWFzZWRfYnl0",
-            "ZXMYASABKAMipgMKE1JlZ2lzdGVyQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgB",
-            "IAEoCRIvCgRmaWxlGAIgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NYXBw",
-            "ZWRGaWxlSAASQQoNc2hhcmVkX21lbW9yeRgDIAEoCzIoLmRldmljZW9wcy5t",
-            "ZW1vcnkudjEuU2hhcmVkTWVtb3J5U2VnbWVudEgAEhcKCnNpemVfYnl0ZXMY",
-            "BCABKANIAYgBARISCgptZWRpYV90eXBlGAUgASgJEg4KBnNoYTI1NhgGIAEo",
-            "CRISCgpnZW5lcmF0aW9uGAcgASgDEhMKBnZlcmlmeRgIIAEoCEgCiAEBEisK",
-            "CGtlZXBfZm9yGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIK",
-            "CnNlc3Npb25faWQYCiABKAkSKgoGbGFiZWxzGAsgAygLMhouZGV2aWNlb3Bz",
-            "LmNvbW1vbi52MS5MYWJlbBISCgpyZXF1ZXN0X2lkGAwgASgJQgkKB2JhY2tp",
-            "bmdCDQoLX3NpemVfYnl0ZXNCCQoHX3ZlcmlmeSI/ChRSZWdpc3RlckJsb2JS",
-            "ZXNwb25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5C",
-            "bG9iIlkKEUNyZWF0ZUJsb2JSZXF1ZXN0EjAKCWJsb2Jfc3BlYxgBIAEoCzId",
-            "LmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlNwZWMSEgoKcmVxdWVzdF9pZBgC",
-            "IAEoCSI9ChJDcmVhdGVCbG9iUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuQmxvYiKnAQoRVXBsb2FkQmxvYlJlcXVlc3QS",
-            "MgoJYmxvYl9zcGVjGAEgASgLMh0uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9i",
-            "U3BlY0gAEhEKB2Jsb2JfaWQYAiABKAlIABIvCgVjaHVuaxgDIAEoCzIeLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuQmxvYkNodW5rSAASEgoKcmVxdWVzdF9pZBgE",
-            "IAEoCUIGCgRwYXJ0Ij0KElVwbG9hZEJsb2JSZXNwb25zZRInCgRibG9iGAEg",
-            "ASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIlcKFVdyaXRlQmxvYkNo",
-            "dW5rUmVxdWVzdBIPCgdibG9iX2lkGAEgASgJEi0KBWNodW5rGAIgASgLMh4u",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iQ2h1bmsiQQoWV3JpdGVCbG9iQ2h1",
-            "bmtSZXNwb25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52",
-            "MS5CbG9iIp0BCg9SZWFkQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIU",
-            "CgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDEhMK",
-            "C2NodW5rX2J5dGVzGAQgASgDEiAKE2V4cGVjdGVkX2dlbmVyYXRpb24YBSAB",
-            "KANIAIgBAUIWChRfZXhwZWN0ZWRfZ2VuZXJhdGlvbiKAAQoQUmVhZEJsb2JS",
-            "ZXNwb25zZRIUCgxvZmZzZXRfYnl0ZXMYASABKAMSDAoEZGF0YRgCIAEoDBIY",
-            "Cgt0b3RhbF9ieXRlcxgDIAEoA0gAiAEBEhMKBmNyYzMyYxgEIAEoA0gBiAEB",
-            "Qg4KDF90b3RhbF9ieXRlc0IJCgdfY3JjMzJjIiEKDkdldEJsb2JSZXF1ZXN0",
-            "Eg8KB2Jsb2JfaWQYASABKAkiOgoPR2V0QmxvYlJlc3BvbnNlEicKBGJsb2IY",
-            "ASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IiagoQTGlzdEJsb2Jz",
-            "UmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEo",
-            "CRIvCgZmaWx0ZXIYAyABKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JG",
-            "aWx0ZXIiawoRTGlzdEJsb2JzUmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5k",
-            "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIg",
-            "ASgJEhMKC3RvdGFsX2J5dGVzGAMgASgDIjwKEURlbGV0ZUJsb2JSZXF1ZXN0",
-            "Eg8KB2Jsb2JfaWQYASABKAkSFgoOb25seV9pZl91bnVzZWQYAiABKAgiOgoS",
-            "RGVsZXRlQmxvYlJlc3BvbnNlEhAKCGRlZmVycmVkGAEgASgIEhIKCmhvbGRl",
-            "cl9pZHMYAiADKAkipwEKE1RyYW5zZmVyQmxvYlJlcXVlc3QSOAoNYmxvYl90",
-            "cmFuc2ZlchgBIAEoCzIhLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlRyYW5z",
-            "ZmVyEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpv",
-            "Yk9wdGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEo",
-            "CSKXAQoUVHJhbnNmZXJCbG9iUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EkcKFGJsb2JfdHJhbnNmZXJf",
-            "cmVwb3J0GA0gASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iVHJhbnNm",
-            "ZXJSZXBvcnRIAEIICgZvdXRwdXQyxBAKDU1lbW9yeVNlcnZpY2UScgoPTGlz",
-            "dE1lbW9yeVBvb2xzEisuZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0TWVtb3J5",
-            "UG9vbHNSZXF1ZXN0GiwuZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0TWVtb3J5",
-            "UG9vbHNSZXNwb25zZSIEyPMYARJsCg1HZXRNZW1vcnlQb29sEikuZGV2aWNl",
-            "b3BzLm1lbW9yeS52MS5HZXRNZW1vcnlQb29sUmVxdWVzdBoqLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuR2V0TWVtb3J5UG9vbFJlc3BvbnNlIgTI8xgBEncKEFdh",
-            "dGNoTWVtb3J5UG9vbHMSLC5kZXZpY2VvcHMubWVtb3J5LnYxLldhdGNoTWVt",
-            "b3J5UG9vbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1lbW9yeS52MS5XYXRjaE1l",
-            "bW9yeVBvb2xzUmVzcG9uc2UiBMjzGAEwARJyCg9TZXRNZW1vcnlCdWRnZXQS",
-            "Ky5kZXZpY2VvcHMubWVtb3J5LnYxLlNldE1lbW9yeUJ1ZGdldFJlcXVlc3Qa",
-            "LC5kZXZpY2VvcHMubWVtb3J5LnYxLlNldE1lbW9yeUJ1ZGdldFJlc3BvbnNl",
-            "IgTI8xgEEmwKDVJlY2xhaW1NZW1vcnkSKS5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "LlJlY2xhaW1NZW1vcnlSZXF1ZXN0GiouZGV2aWNlb3BzLm1lbW9yeS52MS5S",
-            "ZWNsYWltTWVtb3J5UmVzcG9uc2UiBMjzGAQSewoSUXVlcnlNZW1vcnlIaXN0",
-            "b3J5Ei4uZGV2aWNlb3BzLm1lbW9yeS52MS5RdWVyeU1lbW9yeUhpc3RvcnlS",
-            "ZXF1ZXN0Gi8uZGV2aWNlb3BzLm1lbW9yeS52MS5RdWVyeU1lbW9yeUhpc3Rv",
-            "cnlSZXNwb25zZSIEyPMYARJ4ChFDcmVhdGVSZXNlcnZhdGlvbhItLmRldmlj",
-            "ZW9wcy5tZW1vcnkudjEuQ3JlYXRlUmVzZXJ2YXRpb25SZXF1ZXN0Gi4uZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVSZXNlcnZhdGlvblJlc3BvbnNlIgTI",
-            "8xgCEnUKEExpc3RSZXNlcnZhdGlvbnMSLC5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "Lkxpc3RSZXNlcnZhdGlvbnNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1lbW9yeS52",
-            "MS5MaXN0UmVzZXJ2YXRpb25zUmVzcG9uc2UiBMjzGAESdQoQUmVuZXdSZXNl",
-            "cnZhdGlvbhIsLmRldmljZW9wcy5tZW1vcnkudjEuUmVuZXdSZXNlcnZhdGlv",
-            "blJlcXVlc3QaLS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlbmV3UmVzZXJ2YXRp",
-            "b25SZXNwb25zZSIEyPMYAhJ4ChFEZWxldGVSZXNlcnZhdGlvbhItLmRldmlj",
-            "ZW9wcy5tZW1vcnkudjEuRGVsZXRlUmVzZXJ2YXRpb25SZXF1ZXN0Gi4uZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5EZWxldGVSZXNlcnZhdGlvblJlc3BvbnNlIgTI",
-            "8xgCEmkKDFJlZ2lzdGVyQmxvYhIoLmRldmljZW9wcy5tZW1vcnkudjEuUmVn",
-            "aXN0ZXJCbG9iUmVxdWVzdBopLmRldmljZW9wcy5tZW1vcnkudjEuUmVnaXN0",
-            "ZXJCbG9iUmVzcG9uc2UiBMjzGAISYwoKQ3JlYXRlQmxvYhImLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuQ3JlYXRlQmxvYlJlcXVlc3QaJy5kZXZpY2VvcHMubWVt",
-            "b3J5LnYxLkNyZWF0ZUJsb2JSZXNwb25zZSIEyPMYAhJlCgpVcGxvYWRCbG9i",
-            "EiYuZGV2aWNlb3BzLm1lbW9yeS52MS5VcGxvYWRCbG9iUmVxdWVzdBonLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuVXBsb2FkQmxvYlJlc3BvbnNlIgTI8xgCKAES",
-            "bwoOV3JpdGVCbG9iQ2h1bmsSKi5kZXZpY2VvcHMubWVtb3J5LnYxLldyaXRl",
-            "QmxvYkNodW5rUmVxdWVzdBorLmRldmljZW9wcy5tZW1vcnkudjEuV3JpdGVC",
-            "bG9iQ2h1bmtSZXNwb25zZSIEyPMYAhJfCghSZWFkQmxvYhIkLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuUmVhZEJsb2JSZXF1ZXN0GiUuZGV2aWNlb3BzLm1lbW9y",
-            "eS52MS5SZWFkQmxvYlJlc3BvbnNlIgTI8xgBMAESWgoHR2V0QmxvYhIjLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuR2V0QmxvYlJlcXVlc3QaJC5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkdldEJsb2JSZXNwb25zZSIEyPMYARJgCglMaXN0QmxvYnMS",
-            "JS5kZXZpY2VvcHMubWVtb3J5LnYxLkxpc3RCbG9ic1JlcXVlc3QaJi5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLkxpc3RCbG9ic1Jlc3BvbnNlIgTI8xgBEmMKCkRl",
-            "bGV0ZUJsb2ISJi5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZUJsb2JSZXF1",
-            "ZXN0GicuZGV2aWNlb3BzLm1lbW9yeS52MS5EZWxldGVCbG9iUmVzcG9uc2Ui",
-            "BMjzGAISawoMVHJhbnNmZXJCbG9iEiguZGV2aWNlb3BzLm1lbW9yeS52MS5U",
-            "cmFuc2ZlckJsb2JSZXF1ZXN0GikuZGV2aWNlb3BzLm1lbW9yeS52MS5UcmFu",
-            "c2ZlckJsb2JSZXNwb25zZSIEyPMYAjABQhqqAhdEZXZpY2VPcHMuQXBpLk1l",
-            "bW9yeS5WMWIGcHJvdG8z"));
+            "AQESDAoEZXRhZxgEIAEoCRISCgpyZXF1ZXN0X2lkGAUgASgJQg0KC19zaXpl",
+            "X2J5dGVzIlEKGFJlbmV3UmVzZXJ2YXRpb25SZXNwb25zZRI1CgtyZXNlcnZh",
+            "dGlvbhgBIAEoCzIgLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb24i",
+            "QAoYRGVsZXRlUmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJlc2VydmF0aW9uX2lk",
+            "GAEgASgJEgwKBGV0YWcYAiABKAkiMwoZRGVsZXRlUmVzZXJ2YXRpb25SZXNw",
+            "b25zZRIWCg5yZWxlYXNlZF9ieXRlcxgBIAEoAyKmAwoTUmVnaXN0ZXJCbG9i",
+            "UmVxdWVzdBIPCgdibG9iX2lkGAEgASgJEi8KBGZpbGUYAiABKAsyHy5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLk1hcHBlZEZpbGVIABJBCg1zaGFyZWRfbWVtb3J5",
+            "GAMgASgLMiguZGV2aWNlb3BzLm1lbW9yeS52MS5TaGFyZWRNZW1vcnlTZWdt",
+            "ZW50SAASFwoKc2l6ZV9ieXRlcxgEIAEoA0gBiAEBEhIKCm1lZGlhX3R5cGUY",
+            "BSABKAkSDgoGc2hhMjU2GAYgASgJEhIKCmdlbmVyYXRpb24YByABKAMSEwoG",
+            "dmVyaWZ5GAggASgISAKIAQESKwoIa2VlcF9mb3IYCSABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24SEgoKc2Vzc2lvbl9pZBgKIAEoCRIqCgZsYWJl",
+            "bHMYCyADKAsyGi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEhIKCnJlcXVl",
+            "c3RfaWQYDCABKAlCCQoHYmFja2luZ0INCgtfc2l6ZV9ieXRlc0IJCgdfdmVy",
+            "aWZ5Ij8KFFJlZ2lzdGVyQmxvYlJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IiWQoRQ3JlYXRlQmxvYlJlcXVlc3QS",
+            "MAoJYmxvYl9zcGVjGAEgASgLMh0uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9i",
+            "U3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIj0KEkNyZWF0ZUJsb2JSZXNwb25z",
+            "ZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIqcB",
+            "ChFVcGxvYWRCbG9iUmVxdWVzdBIyCglibG9iX3NwZWMYASABKAsyHS5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLkJsb2JTcGVjSAASEQoHYmxvYl9pZBgCIAEoCUgA",
+            "Ei8KBWNodW5rGAMgASgLMh4uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iQ2h1",
+            "bmtIABISCgpyZXF1ZXN0X2lkGAQgASgJQgYKBHBhcnQiPQoSVXBsb2FkQmxv",
+            "YlJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "LkJsb2IiVwoVV3JpdGVCbG9iQ2h1bmtSZXF1ZXN0Eg8KB2Jsb2JfaWQYASAB",
+            "KAkSLQoFY2h1bmsYAiABKAsyHi5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JD",
+            "aHVuayJBChZXcml0ZUJsb2JDaHVua1Jlc3BvbnNlEicKBGJsb2IYASABKAsy",
+            "GS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IinQEKD1JlYWRCbG9iUmVxdWVz",
+            "dBIPCgdibG9iX2lkGAEgASgJEhQKDG9mZnNldF9ieXRlcxgCIAEoAxIUCgxs",
+            "ZW5ndGhfYnl0ZXMYAyABKAMSEwoLY2h1bmtfYnl0ZXMYBCABKAMSIAoTZXhw",
+            "ZWN0ZWRfZ2VuZXJhdGlvbhgFIAEoA0gAiAEBQhYKFF9leHBlY3RlZF9nZW5l",
+            "cmF0aW9uIoABChBSZWFkQmxvYlJlc3BvbnNlEhQKDG9mZnNldF9ieXRlcxgB",
+            "IAEoAxIMCgRkYXRhGAIgASgMEhgKC3RvdGFsX2J5dGVzGAMgASgDSACIAQES",
+            "EwoGY3JjMzJjGAQgASgDSAGIAQFCDgoMX3RvdGFsX2J5dGVzQgkKB19jcmMz",
+            "MmMiIQoOR2V0QmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCSI6Cg9HZXRC",
+            "bG9iUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1vcnku",
+            "djEuQmxvYiJqChBMaXN0QmxvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEo",
+            "BRISCgpwYWdlX3Rva2VuGAIgASgJEi8KBmZpbHRlchgDIAEoCzIfLmRldmlj",
+            "ZW9wcy5tZW1vcnkudjEuQmxvYkZpbHRlciJrChFMaXN0QmxvYnNSZXNwb25z",
+            "ZRIoCgVibG9icxgBIAMoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYhIX",
+            "Cg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEwoLdG90YWxfYnl0ZXMYAyABKAMi",
+            "PAoRRGVsZXRlQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIWCg5vbmx5",
+            "X2lmX3VudXNlZBgCIAEoCCI6ChJEZWxldGVCbG9iUmVzcG9uc2USEAoIZGVm",
+            "ZXJyZWQYASABKAgSEgoKaG9sZGVyX2lkcxgCIAMoCSKnAQoTVHJhbnNmZXJC",
+            "bG9iUmVxdWVzdBI4Cg1ibG9iX3RyYW5zZmVyGAEgASgLMiEuZGV2aWNlb3Bz",
+            "Lm1lbW9yeS52MS5CbG9iVHJhbnNmZXISMAoHb3B0aW9ucxgCIAEoCzIfLmRl",
+            "dmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEo",
+            "CBISCgpyZXF1ZXN0X2lkGAQgASgJIpcBChRUcmFuc2ZlckJsb2JSZXNwb25z",
+            "ZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZl",
+            "bnQSRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAQggKBm91dHB1dDLEEAoN",
+            "TWVtb3J5U2VydmljZRJyCg9MaXN0TWVtb3J5UG9vbHMSKy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLkxpc3RNZW1vcnlQb29sc1JlcXVlc3QaLC5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLkxpc3RNZW1vcnlQb29sc1Jlc3BvbnNlIgTI8xgBEmwKDUdl",
+            "dE1lbW9yeVBvb2wSKS5kZXZpY2VvcHMubWVtb3J5LnYxLkdldE1lbW9yeVBv",
+            "b2xSZXF1ZXN0GiouZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRNZW1vcnlQb29s",
+            "UmVzcG9uc2UiBMjzGAESdwoQV2F0Y2hNZW1vcnlQb29scxIsLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuV2F0Y2hNZW1vcnlQb29sc1JlcXVlc3QaLS5kZXZpY2Vv",
+            "cHMubWVtb3J5LnYxLldhdGNoTWVtb3J5UG9vbHNSZXNwb25zZSIEyPMYATAB",
+            "EnIKD1NldE1lbW9yeUJ1ZGdldBIrLmRldmljZW9wcy5tZW1vcnkudjEuU2V0",
+            "TWVtb3J5QnVkZ2V0UmVxdWVzdBosLmRldmljZW9wcy5tZW1vcnkudjEuU2V0",
+            "TWVtb3J5QnVkZ2V0UmVzcG9uc2UiBMjzGAQSbAoNUmVjbGFpbU1lbW9yeRIp",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuUmVjbGFpbU1lbW9yeVJlcXVlc3QaKi5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLlJlY2xhaW1NZW1vcnlSZXNwb25zZSIEyPMY",
+            "BBJ7ChJRdWVyeU1lbW9yeUhpc3RvcnkSLi5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "LlF1ZXJ5TWVtb3J5SGlzdG9yeVJlcXVlc3QaLy5kZXZpY2VvcHMubWVtb3J5",
+            "LnYxLlF1ZXJ5TWVtb3J5SGlzdG9yeVJlc3BvbnNlIgTI8xgBEngKEUNyZWF0",
+            "ZVJlc2VydmF0aW9uEi0uZGV2aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVSZXNl",
+            "cnZhdGlvblJlcXVlc3QaLi5kZXZpY2VvcHMubWVtb3J5LnYxLkNyZWF0ZVJl",
+            "c2VydmF0aW9uUmVzcG9uc2UiBMjzGAISdQoQTGlzdFJlc2VydmF0aW9ucxIs",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuTGlzdFJlc2VydmF0aW9uc1JlcXVlc3Qa",
+            "LS5kZXZpY2VvcHMubWVtb3J5LnYxLkxpc3RSZXNlcnZhdGlvbnNSZXNwb25z",
+            "ZSIEyPMYARJ1ChBSZW5ld1Jlc2VydmF0aW9uEiwuZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5SZW5ld1Jlc2VydmF0aW9uUmVxdWVzdBotLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuUmVuZXdSZXNlcnZhdGlvblJlc3BvbnNlIgTI8xgCEngKEURlbGV0",
+            "ZVJlc2VydmF0aW9uEi0uZGV2aWNlb3BzLm1lbW9yeS52MS5EZWxldGVSZXNl",
+            "cnZhdGlvblJlcXVlc3QaLi5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZVJl",
+            "c2VydmF0aW9uUmVzcG9uc2UiBMjzGAISaQoMUmVnaXN0ZXJCbG9iEiguZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5SZWdpc3RlckJsb2JSZXF1ZXN0GikuZGV2aWNl",
+            "b3BzLm1lbW9yeS52MS5SZWdpc3RlckJsb2JSZXNwb25zZSIEyPMYAhJjCgpD",
+            "cmVhdGVCbG9iEiYuZGV2aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVCbG9iUmVx",
+            "dWVzdBonLmRldmljZW9wcy5tZW1vcnkudjEuQ3JlYXRlQmxvYlJlc3BvbnNl",
+            "IgTI8xgCEmUKClVwbG9hZEJsb2ISJi5kZXZpY2VvcHMubWVtb3J5LnYxLlVw",
+            "bG9hZEJsb2JSZXF1ZXN0GicuZGV2aWNlb3BzLm1lbW9yeS52MS5VcGxvYWRC",
+            "bG9iUmVzcG9uc2UiBMjzGAIoARJvCg5Xcml0ZUJsb2JDaHVuaxIqLmRldmlj",
+            "ZW9wcy5tZW1vcnkudjEuV3JpdGVCbG9iQ2h1bmtSZXF1ZXN0GisuZGV2aWNl",
+            "b3BzLm1lbW9yeS52MS5Xcml0ZUJsb2JDaHVua1Jlc3BvbnNlIgTI8xgCEl8K",
+            "CFJlYWRCbG9iEiQuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWFkQmxvYlJlcXVl",
+            "c3QaJS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlYWRCbG9iUmVzcG9uc2UiBMjz",
+            "GAEwARJaCgdHZXRCbG9iEiMuZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRCbG9i",
+            "UmVxdWVzdBokLmRldmljZW9wcy5tZW1vcnkudjEuR2V0QmxvYlJlc3BvbnNl",
+            "IgTI8xgBEmAKCUxpc3RCbG9icxIlLmRldmljZW9wcy5tZW1vcnkudjEuTGlz",
+            "dEJsb2JzUmVxdWVzdBomLmRldmljZW9wcy5tZW1vcnkudjEuTGlzdEJsb2Jz",
+            "UmVzcG9uc2UiBMjzGAESYwoKRGVsZXRlQmxvYhImLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuRGVsZXRlQmxvYlJlcXVlc3QaJy5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "LkRlbGV0ZUJsb2JSZXNwb25zZSIEyPMYAhJrCgxUcmFuc2ZlckJsb2ISKC5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLlRyYW5zZmVyQmxvYlJlcXVlc3QaKS5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLlRyYW5zZmVyQmxvYlJlc3BvbnNlIgTI8xgCMAFC",
+            "GqoCF0RldmljZU9wcy5BcGkuTWVtb3J5LlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryBudgetReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryHistoryReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Memory.V1.ReservationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
@@ -206,7 +206,7 @@ namespace DeviceOps.Api.Memory.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationResponse), global::DeviceOps.Api.Memory.V1.CreateReservationResponse.Parser, new[]{ "Reservation", "EvictedLoadedModelIds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsRequest), global::DeviceOps.Api.Memory.V1.ListReservationsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsResponse), global::DeviceOps.Api.Memory.V1.ListReservationsResponse.Parser, new[]{ "Reservations", "NextPageToken" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationRequest), global::DeviceOps.Api.Memory.V1.RenewReservationRequest.Parser, new[]{ "ReservationId", "TimeToLive", "SizeBytes", "Etag" }, new[]{ "SizeBytes" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationRequest), global::DeviceOps.Api.Memory.V1.RenewReservationRequest.Parser, new[]{ "ReservationId", "TimeToLive", "SizeBytes", "Etag", "RequestId" }, new[]{ "SizeBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationResponse), global::DeviceOps.Api.Memory.V1.RenewReservationResponse.Parser, new[]{ "Reservation" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.DeleteReservationRequest), global::DeviceOps.Api.Memory.V1.DeleteReservationRequest.Parser, new[]{ "ReservationId", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.DeleteReservationResponse), global::DeviceOps.Api.Memory.V1.DeleteReservationResponse.Parser, new[]{ "ReleasedBytes" }, null, null, null, null),
@@ -5041,6 +5041,7 @@ namespace DeviceOps.Api.Memory.V1 {
       timeToLive_ = other.timeToLive_ != null ? other.timeToLive_.Clone() : null;
       sizeBytes_ = other.sizeBytes_;
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -5125,6 +5126,22 @@ namespace DeviceOps.Api.Memory.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 5;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -5144,6 +5161,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (!object.Equals(TimeToLive, other.TimeToLive)) return false;
       if (SizeBytes != other.SizeBytes) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -5155,6 +5173,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (timeToLive_ != null) hash ^= TimeToLive.GetHashCode();
       if (HasSizeBytes) hash ^= SizeBytes.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -5189,6 +5208,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -5215,6 +5238,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -5236,6 +5263,9 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -5263,6 +5293,9 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -5302,6 +5335,10 @@ namespace DeviceOps.Api.Memory.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -5338,6 +5375,10 @@ namespace DeviceOps.Api.Memory.V1 {
           }
           case 34: {
             Etag = input.ReadString();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
             break;
           }
         }

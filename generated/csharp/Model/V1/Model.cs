@@ -2925,7 +2925,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 20;
     private string etag_ = "";
     /// <summary>
-    /// Changes whenever anything above changes.
+    /// Changes with all that is said here but `loaded_model_ids` and `known_prompts`: loading a model does not spoil somebody's edit.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -67,165 +67,166 @@ namespace DeviceOps.Api.Model.V1 {
             "FVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEoCzIZLmRldmlj",
             "ZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmlj",
             "ZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5X2tub3duGAMgASgI",
-            "IqsBChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSGQoM",
+            "Ir8BChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSGQoM",
             "ZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xhYmVscxgDIAMoCzIa",
             "LmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVtb3ZlX2xhYmVsX2tl",
-            "eXMYBCADKAkSDAoEZXRhZxgFIAEoCUIPCg1fZGlzcGxheV9uYW1lIj8KE1Vw",
-            "ZGF0ZU1vZGVsUmVzcG9uc2USKAoFbW9kZWwYASABKAsyGS5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuTW9kZWwiNAoSRm9yZ2V0TW9kZWxSZXF1ZXN0EhAKCG1vZGVs",
-            "X2lkGAEgASgJEgwKBGV0YWcYAiABKAkiMAoTRm9yZ2V0TW9kZWxSZXNwb25z",
-            "ZRIZChFyZWxlYXNlZF9ibG9iX2lkcxgBIAMoCSKeAQoRU2Nhbk1vZGVsc1Jl",
-            "cXVlc3QSMQoKbW9kZWxfc2NhbhgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Nb2RlbFNjYW4SMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21t",
+            "eXMYBCADKAkSDAoEZXRhZxgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJQg8K",
+            "DV9kaXNwbGF5X25hbWUiPwoTVXBkYXRlTW9kZWxSZXNwb25zZRIoCgVtb2Rl",
+            "bBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbCI0ChJGb3JnZXRN",
+            "b2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSDAoEZXRhZxgCIAEoCSIw",
+            "ChNGb3JnZXRNb2RlbFJlc3BvbnNlEhkKEXJlbGVhc2VkX2Jsb2JfaWRzGAEg",
+            "AygJIp4BChFTY2FuTW9kZWxzUmVxdWVzdBIxCgptb2RlbF9zY2FuGAEgASgL",
+            "Mh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhbhIwCgdvcHRpb25zGAIg",
+            "ASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFj",
+            "aGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkigwEKElNjYW5Nb2RlbHNS",
+            "ZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEu",
+            "Sm9iRXZlbnQSNQoGcmVwb3J0GAcgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "Lk1vZGVsU2NhblJlcG9ydEgAQggKBm91dHB1dCKsAQoTSW5zcGVjdE1vZGVs",
+            "UmVxdWVzdBISCghtb2RlbF9pZBgBIAEoCUgAEjoKC3BhdGhfc291cmNlGAIg",
+            "ASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0aFNvdXJjZUgAEjoK",
+            "C2Jsb2Jfc291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
+            "QmxvYlNvdXJjZUgAQgkKB3N1YmplY3QivQEKFEluc3BlY3RNb2RlbFJlc3Bv",
+            "bnNlEigKBW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
+            "EjcKCGV2aWRlbmNlGAIgAygLMiUuZGV2aWNlb3BzLm1vZGVsLnYxLkRldGVj",
+            "dGlvbkV2aWRlbmNlEi4KCGZpbmRpbmdzGAMgAygLMhwuZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5GaW5kaW5nEhIKCnJlZ2lzdGVyZWQYBCABKAgirQEKFFZhbGlk",
+            "YXRlTW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX3ZhbGlkYXRpb24YASABKAsyIy5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uEjAKB29wdGlvbnMY",
+            "AiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoIZGV0",
+            "YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoVVmFsaWRhdGVN",
+            "b2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCCABKAsyKS5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SABCCAoGb3V0cHV0IowCChRF",
+            "c3RpbWF0ZU1vZGVsUmVxdWVzdBIxCgptb2RlbF9sb2FkGAEgASgLMh0uZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsTG9hZBI0CgdkZXZpY2VzGAIgASgLMiMu",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3RvchI1CghmYWxsYmFj",
+            "axgDIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuRmFsbGJhY2tQb2xpY3kS",
+            "LAoEc2l6ZRgEIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXpl",
+            "EhcKCmJhdGNoX3NpemUYBSABKAVIAIgBAUINCgtfYmF0Y2hfc2l6ZSJNChVF",
+            "c3RpbWF0ZU1vZGVsUmVzcG9uc2USNAoJZXN0aW1hdGVzGAEgAygLMiEuZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsRXN0aW1hdGUinQEKEExvYWRNb2RlbFJl",
+            "cXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52",
+            "MS5Nb2RlbExvYWQSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21t",
             "b24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0",
-            "X2lkGAQgASgJIoMBChJTY2FuTW9kZWxzUmVzcG9uc2USLAoFZXZlbnQYASAB",
-            "KAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjUKBnJlcG9ydBgH",
-            "IAEoCzIjLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIAEII",
-            "CgZvdXRwdXQirAEKE0luc3BlY3RNb2RlbFJlcXVlc3QSEgoIbW9kZWxfaWQY",
-            "ASABKAlIABI6CgtwYXRoX3NvdXJjZRgCIAEoCzIjLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbFBhdGhTb3VyY2VIABI6CgtibG9iX3NvdXJjZRgDIAEoCzIj",
-            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJsb2JTb3VyY2VIAEIJCgdzdWJq",
-            "ZWN0Ir0BChRJbnNwZWN0TW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEoCzIZ",
-            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBI3CghldmlkZW5jZRgCIAMoCzIl",
-            "LmRldmljZW9wcy5tb2RlbC52MS5EZXRlY3Rpb25FdmlkZW5jZRIuCghmaW5k",
-            "aW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxISCgpy",
-            "ZWdpc3RlcmVkGAQgASgIIq0BChRWYWxpZGF0ZU1vZGVsUmVxdWVzdBI9ChBt",
-            "b2RlbF92YWxpZGF0aW9uGAEgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1v",
-            "ZGVsVmFsaWRhdGlvbhIwCgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVl",
-            "c3RfaWQYBCABKAkijAEKFVZhbGlkYXRlTW9kZWxSZXNwb25zZRIsCgVldmVu",
-            "dBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSOwoGcmVw",
-            "b3J0GAggASgLMikuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsVmFsaWRhdGlv",
-            "blJlcG9ydEgAQggKBm91dHB1dCKMAgoURXN0aW1hdGVNb2RlbFJlcXVlc3QS",
-            "MQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bExvYWQSNAoHZGV2aWNlcxgCIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEu",
-            "RGV2aWNlU2VsZWN0b3ISNQoIZmFsbGJhY2sYAyABKAsyIy5kZXZpY2VvcHMu",
-            "Y29tbW9uLnYxLkZhbGxiYWNrUG9saWN5EiwKBHNpemUYBCABKAsyHi5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIXCgpiYXRjaF9zaXplGAUgASgF",
-            "SACIAQFCDQoLX2JhdGNoX3NpemUiTQoVRXN0aW1hdGVNb2RlbFJlc3BvbnNl",
-            "EjQKCWVzdGltYXRlcxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bEVzdGltYXRlIp0BChBMb2FkTW9kZWxSZXF1ZXN0EjEKCm1vZGVsX2xvYWQY",
-            "ASABKAsyHS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxMb2FkEjAKB29wdGlv",
-            "bnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoI",
-            "ZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKEAQoRTG9hZE1v",
-            "ZGVsUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkpvYkV2ZW50EjcKDGxvYWRlZF9tb2RlbBgGIAEoCzIfLmRldmljZW9w",
-            "cy5tb2RlbC52MS5Mb2FkZWRNb2RlbEgAQggKBm91dHB1dCISChBFdmVyeUxv",
-            "YWRlZE1vZGVsIoICChJVbmxvYWRNb2RlbFJlcXVlc3QSGQoPbG9hZGVkX21v",
-            "ZGVsX2lkGAEgASgJSAASEgoIbW9kZWxfaWQYAiABKAlIABITCglkZXZpY2Vf",
-            "aWQYAyABKAlIABIzCgNhbGwYBCABKAsyJC5kZXZpY2VvcHMubW9kZWwudjEu",
-            "RXZlcnlMb2FkZWRNb2RlbEgAEjAKDWRyYWluX3RpbWVvdXQYBSABKAsyGS5n",
-            "b29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFZm9yY2UYBiABKAgSFAoMa2Vl",
-            "cF9vbl9ob3N0GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAlCCAoGdGFyZ2V0",
-            "IvoBChNVbmxvYWRNb2RlbFJlc3BvbnNlEhgKEGxvYWRlZF9tb2RlbF9pZHMY",
-            "ASADKAkSHwoSZnJlZWRfZGV2aWNlX2J5dGVzGAIgASgDSACIAQESHQoQZnJl",
-            "ZWRfaG9zdF9ieXRlcxgDIAEoA0gBiAEBEhUKDWVuZGVkX2pvYl9pZHMYBCAD",
-            "KAkSGQoRcmVsZWFzZWRfYmxvYl9pZHMYBSADKAkSKwoIZHVyYXRpb24YBiAB",
-            "KAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CFQoTX2ZyZWVkX2Rldmlj",
-            "ZV9ieXRlc0ITChFfZnJlZWRfaG9zdF9ieXRlcyKkAQoRTG9hZGVkTW9kZWxG",
-            "aWx0ZXISEgoKZGV2aWNlX2lkcxgBIAMoCRIRCgltb2RlbF9pZHMYAiADKAkS",
-            "NAoGc3RhdGVzGAMgAygOMiQuZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1v",
-            "ZGVsU3RhdGUSEwoGcGlubmVkGAQgASgISACIAQESEgoKc2Vzc2lvbl9pZBgF",
-            "IAEoCUIJCgdfcGlubmVkIlAKF0xpc3RMb2FkZWRNb2RlbHNSZXF1ZXN0EjUK",
-            "BmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2Rl",
-            "bEZpbHRlciJSChhMaXN0TG9hZGVkTW9kZWxzUmVzcG9uc2USNgoNbG9hZGVk",
-            "X21vZGVscxgBIAMoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2Rl",
-            "bCIwChVHZXRMb2FkZWRNb2RlbFJlcXVlc3QSFwoPbG9hZGVkX21vZGVsX2lk",
-            "GAEgASgJIk8KFkdldExvYWRlZE1vZGVsUmVzcG9uc2USNQoMbG9hZGVkX21v",
-            "ZGVsGAEgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsIlEK",
-            "GFdhdGNoTG9hZGVkTW9kZWxzUmVxdWVzdBI1CgZmaWx0ZXIYASABKAsyJS5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxGaWx0ZXIiqQEKGVdhdGNo",
-            "TG9hZGVkTW9kZWxzUmVzcG9uc2USNQoMbG9hZGVkX21vZGVsGAEgASgLMh8u",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsEg8KB2luX3N5bmMYAiAB",
-            "KAgSLgoKZXZlbnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1l",
-            "c3RhbXASFAoMY2F1c2Vfam9iX2lkGAQgASgJIpABChhVcGRhdGVMb2FkZWRN",
-            "b2RlbFJlcXVlc3QSFwoPbG9hZGVkX21vZGVsX2lkGAEgASgJEhMKBnBpbm5l",
-            "ZBgCIAEoCEgAiAEBEi0KCmtlZXBfYWxpdmUYAyABKAsyGS5nb29nbGUucHJv",
-            "dG9idWYuRHVyYXRpb24SDAoEZXRhZxgEIAEoCUIJCgdfcGlubmVkIlIKGVVw",
-            "ZGF0ZUxvYWRlZE1vZGVsUmVzcG9uc2USNQoMbG9hZGVkX21vZGVsGAEgASgL",
-            "Mh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsInwKGlJlY29uY2ls",
-            "ZU1vZGVsQ2FjaGVSZXF1ZXN0EjQKB2VudHJpZXMYASADKAsyIy5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTW9kZWxDYWNoZUVudHJ5EhgKEGNhY2hlX2dlbmVyYXRp",
-            "b24YAiABKAMSDgoGcmVwYWlyGAMgASgIItwBChtSZWNvbmNpbGVNb2RlbENh",
-            "Y2hlUmVzcG9uc2USOgoKbWlzbWF0Y2hlcxgBIAMoCzImLmRldmljZW9wcy5t",
-            "b2RlbC52MS5Nb2RlbENhY2hlTWlzbWF0Y2gSFwoPYmxvYl9pZHNfaW5fdXNl",
-            "GAIgAygJEhoKEnByZWZldGNoX21vZGVsX2lkcxgDIAMoCRIdChBjb25zaXN0",
-            "ZW50X3JhdGlvGAQgASgBSACIAQESGAoQY2FjaGVfZ2VuZXJhdGlvbhgFIAEo",
-            "A0ITChFfY29uc2lzdGVudF9yYXRpbyK7AQoMUHJlZmV0Y2hIaW50EhAKCG1v",
-            "ZGVsX2lkGAEgASgJEioKB25lZWRfaW4YAiABKAsyGS5nb29nbGUucHJvdG9i",
-            "dWYuRHVyYXRpb24SNAoHZGV2aWNlcxgDIAEoCzIjLmRldmljZW9wcy5jb21t",
-            "b24udjEuRGV2aWNlU2VsZWN0b3ISNwoKY29tcG9uZW50cxgEIAMoCzIjLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Db21wb25lbnRTb3VyY2UicAoVUHJlZmV0Y2hN",
-            "b2RlbHNSZXF1ZXN0Ei8KBWhpbnRzGAEgAygLMiAuZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLlByZWZldGNoSGludBISCgpzZXNzaW9uX2lkGAIgASgJEhIKCnJlcXVl",
-            "c3RfaWQYAyABKAkifQoWUHJlZmV0Y2hNb2RlbHNSZXNwb25zZRIaChJhY2Nl",
-            "cHRlZF9tb2RlbF9pZHMYASADKAkSFwoPcmVhZHlfbW9kZWxfaWRzGAIgAygJ",
-            "Ei4KCGZpbmRpbmdzGAMgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5k",
-            "aW5nIqwBChNDb252ZXJ0TW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX2NvbnZlcnNp",
-            "b24YASABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9u",
-            "EjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9w",
-            "dGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKL",
-            "AQoUQ29udmVydE1vZGVsUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjsKBnJlcG9ydBgJIAEoCzIpLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNpb25SZXBvcnRIAEIICgZv",
-            "dXRwdXQirAEKFUJlbmNobWFya01vZGVsUmVxdWVzdBI7Cg9tb2RlbF9iZW5j",
-            "aG1hcmsYASABKAsyIi5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCZW5jaG1h",
-            "cmsSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9i",
-            "T3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJ",
-            "IowBChZCZW5jaG1hcmtNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBI6CgZyZXBvcnQYCiABKAsy",
-            "KC5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCZW5jaG1hcmtSZXBvcnRIAEII",
-            "CgZvdXRwdXQqmQEKCk1vZGVsT3JkZXISGwoXTU9ERUxfT1JERVJfVU5TUEVD",
-            "SUZJRUQQABIcChhNT0RFTF9PUkRFUl9ESVNQTEFZX05BTUUQARIUChBNT0RF",
-            "TF9PUkRFUl9TSVpFEAISGwoXTU9ERUxfT1JERVJfVVBEQVRFX1RJTUUQAxId",
-            "ChlNT0RFTF9PUkRFUl9MQVNUX1VTRV9USU1FEAQylRAKDE1vZGVsU2Vydmlj",
-            "ZRJhCgpMaXN0TW9kZWxzEiUuZGV2aWNlb3BzLm1vZGVsLnYxLkxpc3RNb2Rl",
-            "bHNSZXF1ZXN0GiYuZGV2aWNlb3BzLm1vZGVsLnYxLkxpc3RNb2RlbHNSZXNw",
-            "b25zZSIEyPMYARJbCghHZXRNb2RlbBIjLmRldmljZW9wcy5tb2RlbC52MS5H",
-            "ZXRNb2RlbFJlcXVlc3QaJC5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9kZWxS",
-            "ZXNwb25zZSIEyPMYARJqCg1SZWdpc3Rlck1vZGVsEiguZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLlJlZ2lzdGVyTW9kZWxSZXF1ZXN0GikuZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLlJlZ2lzdGVyTW9kZWxSZXNwb25zZSIEyPMYAxJkCgtVcGRhdGVNb2Rl",
-            "bBImLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVNb2RlbFJlcXVlc3QaJy5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXNwb25zZSIEyPMYAxJk",
-            "CgtGb3JnZXRNb2RlbBImLmRldmljZW9wcy5tb2RlbC52MS5Gb3JnZXRNb2Rl",
-            "bFJlcXVlc3QaJy5kZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXNw",
-            "b25zZSIEyPMYAxJjCgpTY2FuTW9kZWxzEiUuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LlNjYW5Nb2RlbHNSZXF1ZXN0GiYuZGV2aWNlb3BzLm1vZGVsLnYxLlNjYW5N",
-            "b2RlbHNSZXNwb25zZSIEyPMYAzABEmcKDEluc3BlY3RNb2RlbBInLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5JbnNwZWN0TW9kZWxSZXF1ZXN0GiguZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLkluc3BlY3RNb2RlbFJlc3BvbnNlIgTI8xgBEmwKDVZhbGlk",
-            "YXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEuVmFsaWRhdGVNb2RlbFJl",
-            "cXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuVmFsaWRhdGVNb2RlbFJlc3Bv",
-            "bnNlIgTI8xgDMAESagoNRXN0aW1hdGVNb2RlbBIoLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Fc3RpbWF0ZU1vZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Fc3RpbWF0ZU1vZGVsUmVzcG9uc2UiBMjzGAESYAoJTG9hZE1vZGVsEiQu",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRNb2RlbFJlcXVlc3QaJS5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMwARJkCgtVbmxv",
-            "YWRNb2RlbBImLmRldmljZW9wcy5tb2RlbC52MS5VbmxvYWRNb2RlbFJlcXVl",
-            "c3QaJy5kZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXNwb25zZSIE",
-            "yPMYAxJzChBMaXN0TG9hZGVkTW9kZWxzEisuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "Lkxpc3RMb2FkZWRNb2RlbHNSZXF1ZXN0GiwuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "Lkxpc3RMb2FkZWRNb2RlbHNSZXNwb25zZSIEyPMYARJtCg5HZXRMb2FkZWRN",
-            "b2RlbBIpLmRldmljZW9wcy5tb2RlbC52MS5HZXRMb2FkZWRNb2RlbFJlcXVl",
-            "c3QaKi5kZXZpY2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXNwb25z",
-            "ZSIEyPMYARJ4ChFXYXRjaExvYWRlZE1vZGVscxIsLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5XYXRjaExvYWRlZE1vZGVsc1JlcXVlc3QaLS5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuV2F0Y2hMb2FkZWRNb2RlbHNSZXNwb25zZSIEyPMYATABEnYKEVVw",
-            "ZGF0ZUxvYWRlZE1vZGVsEiwuZGV2aWNlb3BzLm1vZGVsLnYxLlVwZGF0ZUxv",
-            "YWRlZE1vZGVsUmVxdWVzdBotLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVM",
-            "b2FkZWRNb2RlbFJlc3BvbnNlIgTI8xgDEnwKE1JlY29uY2lsZU1vZGVsQ2Fj",
-            "aGUSLi5kZXZpY2VvcHMubW9kZWwudjEuUmVjb25jaWxlTW9kZWxDYWNoZVJl",
-            "cXVlc3QaLy5kZXZpY2VvcHMubW9kZWwudjEuUmVjb25jaWxlTW9kZWxDYWNo",
-            "ZVJlc3BvbnNlIgTI8xgDEm0KDlByZWZldGNoTW9kZWxzEikuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLlByZWZldGNoTW9kZWxzUmVxdWVzdBoqLmRldmljZW9wcy5t",
-            "b2RlbC52MS5QcmVmZXRjaE1vZGVsc1Jlc3BvbnNlIgTI8xgCEmkKDENvbnZl",
-            "cnRNb2RlbBInLmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxSZXF1",
-            "ZXN0GiguZGV2aWNlb3BzLm1vZGVsLnYxLkNvbnZlcnRNb2RlbFJlc3BvbnNl",
-            "IgTI8xgDMAESbwoOQmVuY2htYXJrTW9kZWwSKS5kZXZpY2VvcHMubW9kZWwu",
-            "djEuQmVuY2htYXJrTW9kZWxSZXF1ZXN0GiouZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LkJlbmNobWFya01vZGVsUmVzcG9uc2UiBMjzGAMwAUIZqgIWRGV2aWNlT3Bz",
-            "LkFwaS5Nb2RlbC5WMWIGcHJvdG8z"));
+            "X2lkGAQgASgJIoQBChFMb2FkTW9kZWxSZXNwb25zZRIsCgVldmVudBgBIAEo",
+            "CzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoMbG9hZGVkX21v",
+            "ZGVsGAYgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsSABC",
+            "CAoGb3V0cHV0IhIKEEV2ZXJ5TG9hZGVkTW9kZWwiggIKElVubG9hZE1vZGVs",
+            "UmVxdWVzdBIZCg9sb2FkZWRfbW9kZWxfaWQYASABKAlIABISCghtb2RlbF9p",
+            "ZBgCIAEoCUgAEhMKCWRldmljZV9pZBgDIAEoCUgAEjMKA2FsbBgEIAEoCzIk",
+            "LmRldmljZW9wcy5tb2RlbC52MS5FdmVyeUxvYWRlZE1vZGVsSAASMAoNZHJh",
+            "aW5fdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIN",
+            "CgVmb3JjZRgGIAEoCBIUCgxrZWVwX29uX2hvc3QYByABKAgSEgoKcmVxdWVz",
+            "dF9pZBgIIAEoCUIICgZ0YXJnZXQi+gEKE1VubG9hZE1vZGVsUmVzcG9uc2US",
+            "GAoQbG9hZGVkX21vZGVsX2lkcxgBIAMoCRIfChJmcmVlZF9kZXZpY2VfYnl0",
+            "ZXMYAiABKANIAIgBARIdChBmcmVlZF9ob3N0X2J5dGVzGAMgASgDSAGIAQES",
+            "FQoNZW5kZWRfam9iX2lkcxgEIAMoCRIZChFyZWxlYXNlZF9ibG9iX2lkcxgF",
+            "IAMoCRIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJh",
+            "dGlvbkIVChNfZnJlZWRfZGV2aWNlX2J5dGVzQhMKEV9mcmVlZF9ob3N0X2J5",
+            "dGVzIqQBChFMb2FkZWRNb2RlbEZpbHRlchISCgpkZXZpY2VfaWRzGAEgAygJ",
+            "EhEKCW1vZGVsX2lkcxgCIAMoCRI0CgZzdGF0ZXMYAyADKA4yJC5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTG9hZGVkTW9kZWxTdGF0ZRITCgZwaW5uZWQYBCABKAhI",
+            "AIgBARISCgpzZXNzaW9uX2lkGAUgASgJQgkKB19waW5uZWQiUAoXTGlzdExv",
+            "YWRlZE1vZGVsc1JlcXVlc3QSNQoGZmlsdGVyGAEgASgLMiUuZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLkxvYWRlZE1vZGVsRmlsdGVyIlIKGExpc3RMb2FkZWRNb2Rl",
+            "bHNSZXNwb25zZRI2Cg1sb2FkZWRfbW9kZWxzGAEgAygLMh8uZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLkxvYWRlZE1vZGVsIjAKFUdldExvYWRlZE1vZGVsUmVxdWVz",
+            "dBIXCg9sb2FkZWRfbW9kZWxfaWQYASABKAkiTwoWR2V0TG9hZGVkTW9kZWxS",
+            "ZXNwb25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuTG9hZGVkTW9kZWwiUQoYV2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0",
+            "EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRN",
+            "b2RlbEZpbHRlciKpAQoZV2F0Y2hMb2FkZWRNb2RlbHNSZXNwb25zZRI1Cgxs",
+            "b2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVk",
+            "TW9kZWwSDwoHaW5fc3luYxgCIAEoCBIuCgpldmVudF90aW1lGAMgASgLMhou",
+            "Z29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYXVzZV9qb2JfaWQYBCAB",
+            "KAkipAEKGFVwZGF0ZUxvYWRlZE1vZGVsUmVxdWVzdBIXCg9sb2FkZWRfbW9k",
+            "ZWxfaWQYASABKAkSEwoGcGlubmVkGAIgASgISACIAQESLQoKa2VlcF9hbGl2",
+            "ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIMCgRldGFnGAQg",
+            "ASgJEhIKCnJlcXVlc3RfaWQYBSABKAlCCQoHX3Bpbm5lZCJSChlVcGRhdGVM",
+            "b2FkZWRNb2RlbFJlc3BvbnNlEjUKDGxvYWRlZF9tb2RlbBgBIAEoCzIfLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbCJ8ChpSZWNvbmNpbGVNb2Rl",
+            "bENhY2hlUmVxdWVzdBI0CgdlbnRyaWVzGAEgAygLMiMuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLk1vZGVsQ2FjaGVFbnRyeRIYChBjYWNoZV9nZW5lcmF0aW9uGAIg",
+            "ASgDEg4KBnJlcGFpchgDIAEoCCLcAQobUmVjb25jaWxlTW9kZWxDYWNoZVJl",
+            "c3BvbnNlEjoKCm1pc21hdGNoZXMYASADKAsyJi5kZXZpY2VvcHMubW9kZWwu",
+            "djEuTW9kZWxDYWNoZU1pc21hdGNoEhcKD2Jsb2JfaWRzX2luX3VzZRgCIAMo",
+            "CRIaChJwcmVmZXRjaF9tb2RlbF9pZHMYAyADKAkSHQoQY29uc2lzdGVudF9y",
+            "YXRpbxgEIAEoAUgAiAEBEhgKEGNhY2hlX2dlbmVyYXRpb24YBSABKANCEwoR",
+            "X2NvbnNpc3RlbnRfcmF0aW8iuwEKDFByZWZldGNoSGludBIQCghtb2RlbF9p",
+            "ZBgBIAEoCRIqCgduZWVkX2luGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
+            "cmF0aW9uEjQKB2RldmljZXMYAyABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LkRldmljZVNlbGVjdG9yEjcKCmNvbXBvbmVudHMYBCADKAsyIy5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuQ29tcG9uZW50U291cmNlInAKFVByZWZldGNoTW9kZWxz",
+            "UmVxdWVzdBIvCgVoaW50cxgBIAMoCzIgLmRldmljZW9wcy5tb2RlbC52MS5Q",
+            "cmVmZXRjaEhpbnQSEgoKc2Vzc2lvbl9pZBgCIAEoCRISCgpyZXF1ZXN0X2lk",
+            "GAMgASgJIn0KFlByZWZldGNoTW9kZWxzUmVzcG9uc2USGgoSYWNjZXB0ZWRf",
+            "bW9kZWxfaWRzGAEgAygJEhcKD3JlYWR5X21vZGVsX2lkcxgCIAMoCRIuCghm",
+            "aW5kaW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZyKs",
+            "AQoTQ29udmVydE1vZGVsUmVxdWVzdBI9ChBtb2RlbF9jb252ZXJzaW9uGAEg",
+            "ASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ29udmVyc2lvbhIwCgdv",
+            "cHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25z",
+            "EhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiiwEKFENv",
+            "bnZlcnRNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCSABKAsyKS5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0SABCCAoGb3V0cHV0",
+            "IqwBChVCZW5jaG1hcmtNb2RlbFJlcXVlc3QSOwoPbW9kZWxfYmVuY2htYXJr",
+            "GAEgASgLMiIuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrEjAK",
+            "B29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlv",
+            "bnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoW",
+            "QmVuY2htYXJrTW9kZWxSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuSm9iRXZlbnQSOgoGcmVwb3J0GAogASgLMiguZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SABCCAoGb3V0",
+            "cHV0KpkBCgpNb2RlbE9yZGVyEhsKF01PREVMX09SREVSX1VOU1BFQ0lGSUVE",
+            "EAASHAoYTU9ERUxfT1JERVJfRElTUExBWV9OQU1FEAESFAoQTU9ERUxfT1JE",
+            "RVJfU0laRRACEhsKF01PREVMX09SREVSX1VQREFURV9USU1FEAMSHQoZTU9E",
+            "RUxfT1JERVJfTEFTVF9VU0VfVElNRRAEMpUQCgxNb2RlbFNlcnZpY2USYQoK",
+            "TGlzdE1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVx",
+            "dWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVzcG9uc2Ui",
+            "BMjzGAESWwoIR2V0TW9kZWwSIy5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9k",
+            "ZWxSZXF1ZXN0GiQuZGV2aWNlb3BzLm1vZGVsLnYxLkdldE1vZGVsUmVzcG9u",
+            "c2UiBMjzGAESagoNUmVnaXN0ZXJNb2RlbBIoLmRldmljZW9wcy5tb2RlbC52",
+            "MS5SZWdpc3Rlck1vZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52MS5S",
+            "ZWdpc3Rlck1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLVXBkYXRlTW9kZWwSJi5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXF1ZXN0GicuZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLlVwZGF0ZU1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLRm9y",
+            "Z2V0TW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXF1",
+            "ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLkZvcmdldE1vZGVsUmVzcG9uc2Ui",
+            "BMjzGAMSYwoKU2Nhbk1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5TY2Fu",
+            "TW9kZWxzUmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxz",
+            "UmVzcG9uc2UiBMjzGAMwARJnCgxJbnNwZWN0TW9kZWwSJy5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuSW5zcGVjdE1vZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5JbnNwZWN0TW9kZWxSZXNwb25zZSIEyPMYARJsCg1WYWxpZGF0ZU1v",
+            "ZGVsEiguZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXF1ZXN0",
+            "GikuZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXNwb25zZSIE",
+            "yPMYAzABEmoKDUVzdGltYXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEu",
+            "RXN0aW1hdGVNb2RlbFJlcXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuRXN0",
+            "aW1hdGVNb2RlbFJlc3BvbnNlIgTI8xgBEmAKCUxvYWRNb2RlbBIkLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5Mb2FkTW9kZWxSZXF1ZXN0GiUuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLkxvYWRNb2RlbFJlc3BvbnNlIgTI8xgDMAESZAoLVW5sb2FkTW9k",
+            "ZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXF1ZXN0Gicu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLlVubG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMS",
+            "cwoQTGlzdExvYWRlZE1vZGVscxIrLmRldmljZW9wcy5tb2RlbC52MS5MaXN0",
+            "TG9hZGVkTW9kZWxzUmVxdWVzdBosLmRldmljZW9wcy5tb2RlbC52MS5MaXN0",
+            "TG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAESbQoOR2V0TG9hZGVkTW9kZWwS",
+            "KS5kZXZpY2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXF1ZXN0Giou",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkdldExvYWRlZE1vZGVsUmVzcG9uc2UiBMjz",
+            "GAESeAoRV2F0Y2hMb2FkZWRNb2RlbHMSLC5kZXZpY2VvcHMubW9kZWwudjEu",
+            "V2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1vZGVsLnYx",
+            "LldhdGNoTG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAEwARJ2ChFVcGRhdGVM",
+            "b2FkZWRNb2RlbBIsLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVMb2FkZWRN",
+            "b2RlbFJlcXVlc3QaLS5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTG9hZGVk",
+            "TW9kZWxSZXNwb25zZSIEyPMYAxJ8ChNSZWNvbmNpbGVNb2RlbENhY2hlEi4u",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0",
+            "Gi8uZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXNw",
+            "b25zZSIEyPMYAxJtCg5QcmVmZXRjaE1vZGVscxIpLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5QcmVmZXRjaE1vZGVsc1JlcXVlc3QaKi5kZXZpY2VvcHMubW9kZWwu",
+            "djEuUHJlZmV0Y2hNb2RlbHNSZXNwb25zZSIEyPMYAhJpCgxDb252ZXJ0TW9k",
+            "ZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1vZGVsUmVxdWVzdBoo",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxSZXNwb25zZSIEyPMY",
+            "AzABEm8KDkJlbmNobWFya01vZGVsEikuZGV2aWNlb3BzLm1vZGVsLnYxLkJl",
+            "bmNobWFya01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5tb2RlbC52MS5CZW5j",
+            "aG1hcmtNb2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRldmljZU9wcy5BcGku",
+            "TW9kZWwuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelCacheReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelEstimateReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelOrder), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -239,7 +240,7 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBlobSource), global::DeviceOps.Api.Model.V1.ModelBlobSource.Parser, new[]{ "Files" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelRequest), global::DeviceOps.Api.Model.V1.RegisterModelRequest.Parser, new[]{ "ModelId", "DisplayName", "PathSource", "BlobSource", "Kind", "Family", "Labels", "Sha256", "ValidateOnly", "RequestId" }, new[]{ "Source" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelResponse), global::DeviceOps.Api.Model.V1.RegisterModelResponse.Parser, new[]{ "Model", "Findings", "AlreadyKnown" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelRequest), global::DeviceOps.Api.Model.V1.UpdateModelRequest.Parser, new[]{ "ModelId", "DisplayName", "SetLabels", "RemoveLabelKeys", "Etag" }, new[]{ "DisplayName" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelRequest), global::DeviceOps.Api.Model.V1.UpdateModelRequest.Parser, new[]{ "ModelId", "DisplayName", "SetLabels", "RemoveLabelKeys", "Etag", "RequestId" }, new[]{ "DisplayName" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelResponse), global::DeviceOps.Api.Model.V1.UpdateModelResponse.Parser, new[]{ "Model" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ForgetModelRequest), global::DeviceOps.Api.Model.V1.ForgetModelRequest.Parser, new[]{ "ModelId", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ForgetModelResponse), global::DeviceOps.Api.Model.V1.ForgetModelResponse.Parser, new[]{ "ReleasedBlobIds" }, null, null, null, null),
@@ -263,7 +264,7 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.GetLoadedModelResponse), global::DeviceOps.Api.Model.V1.GetLoadedModelResponse.Parser, new[]{ "LoadedModel" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.WatchLoadedModelsRequest), global::DeviceOps.Api.Model.V1.WatchLoadedModelsRequest.Parser, new[]{ "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.WatchLoadedModelsResponse), global::DeviceOps.Api.Model.V1.WatchLoadedModelsResponse.Parser, new[]{ "LoadedModel", "InSync", "EventTime", "CauseJobId" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest), global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest.Parser, new[]{ "LoadedModelId", "Pinned", "KeepAlive", "Etag" }, new[]{ "Pinned" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest), global::DeviceOps.Api.Model.V1.UpdateLoadedModelRequest.Parser, new[]{ "LoadedModelId", "Pinned", "KeepAlive", "Etag", "RequestId" }, new[]{ "Pinned" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse), global::DeviceOps.Api.Model.V1.UpdateLoadedModelResponse.Parser, new[]{ "LoadedModel" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest), global::DeviceOps.Api.Model.V1.ReconcileModelCacheRequest.Parser, new[]{ "Entries", "CacheGeneration", "Repair" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse), global::DeviceOps.Api.Model.V1.ReconcileModelCacheResponse.Parser, new[]{ "Mismatches", "BlobIdsInUse", "PrefetchModelIds", "ConsistentRatio", "CacheGeneration" }, new[]{ "ConsistentRatio" }, null, null, null),
@@ -3540,6 +3541,7 @@ namespace DeviceOps.Api.Model.V1 {
       setLabels_ = other.setLabels_.Clone();
       removeLabelKeys_ = other.removeLabelKeys_.Clone();
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3636,6 +3638,22 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 6;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -3656,6 +3674,7 @@ namespace DeviceOps.Api.Model.V1 {
       if(!setLabels_.Equals(other.setLabels_)) return false;
       if(!removeLabelKeys_.Equals(other.removeLabelKeys_)) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3668,6 +3687,7 @@ namespace DeviceOps.Api.Model.V1 {
       hash ^= setLabels_.GetHashCode();
       hash ^= removeLabelKeys_.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3700,6 +3720,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3724,6 +3748,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3744,6 +3772,9 @@ namespace DeviceOps.Api.Model.V1 {
       size += removeLabelKeys_.CalculateSize(_repeated_removeLabelKeys_codec);
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -3767,6 +3798,9 @@ namespace DeviceOps.Api.Model.V1 {
       removeLabelKeys_.Add(other.removeLabelKeys_);
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3807,6 +3841,10 @@ namespace DeviceOps.Api.Model.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 50: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -3844,6 +3882,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 42: {
             Etag = input.ReadString();
+            break;
+          }
+          case 50: {
+            RequestId = input.ReadString();
             break;
           }
         }
@@ -10634,6 +10676,7 @@ namespace DeviceOps.Api.Model.V1 {
       pinned_ = other.pinned_;
       keepAlive_ = other.keepAlive_ != null ? other.keepAlive_.Clone() : null;
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -10718,6 +10761,22 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 5;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -10737,6 +10796,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (Pinned != other.Pinned) return false;
       if (!object.Equals(KeepAlive, other.KeepAlive)) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -10748,6 +10808,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (HasPinned) hash ^= Pinned.GetHashCode();
       if (keepAlive_ != null) hash ^= KeepAlive.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -10782,6 +10843,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -10808,6 +10873,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -10829,6 +10898,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -10856,6 +10928,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -10895,6 +10970,10 @@ namespace DeviceOps.Api.Model.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -10931,6 +11010,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 34: {
             Etag = input.ReadString();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
             break;
           }
         }

@@ -372,6 +372,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -408,6 +409,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -446,6 +448,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -491,6 +496,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -607,6 +615,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -686,6 +695,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -992,6 +1004,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1012,6 +1025,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1030,6 +1044,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1050,6 +1065,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
       /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1136,6 +1152,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -1160,6 +1177,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -1254,6 +1272,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -1277,6 +1298,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1381,6 +1405,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -1411,6 +1438,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1725,6 +1755,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1746,6 +1777,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1765,6 +1797,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1786,6 +1819,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
       /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2003,6 +2037,9 @@ namespace DeviceOps.Api.Model.V1 {
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
@@ -2031,6 +2068,9 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

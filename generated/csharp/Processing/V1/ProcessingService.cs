@@ -101,185 +101,186 @@ namespace DeviceOps.Api.Processing.V1 {
             "ChBQYXVzZUpvYlJlc3BvbnNlEikKA2pvYhgBIAEoCzIcLmRldmljZW9wcy5w",
             "cm9jZXNzaW5nLnYxLkpvYiIiChBSZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9p",
             "ZBgBIAEoCSI+ChFSZXN1bWVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IikwEKEFVwZGF0ZUpvYlJlcXVl",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IipwEKEFVwZGF0ZUpvYlJlcXVl",
             "c3QSDgoGam9iX2lkGAEgASgJEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2Vv",
             "cHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSLwoLdXBkYXRlX21hc2sYAyABKAsy",
-            "Gi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiPgoR",
-            "VXBkYXRlSm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuSm9iIjAKEERlbGV0ZUpvYlJlcXVlc3QSDgoGam9iX2lk",
-            "GAEgASgJEgwKBGV0YWcYAiABKAkiKAoRRGVsZXRlSm9iUmVzcG9uc2USEwoL",
-            "ZnJlZWRfYnl0ZXMYASABKAMiRgoNSm9iU3RlcEZpbHRlchI1CgZzdGF0ZXMY",
-            "ASADKA4yJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwU3RhdGUi",
-            "hAEKE0xpc3RKb2JTdGVwc1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEhEKCXBh",
-            "Z2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEjYKBmZpbHRlchgE",
-            "IAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlN0ZXBGaWx0ZXIi",
-            "YAoUTGlzdEpvYlN0ZXBzUmVzcG9uc2USLwoFc3RlcHMYASADKAsyIC5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwEhcKD25leHRfcGFnZV90b2tl",
-            "bhgCIAEoCSJkChJPcGVuU2Vzc2lvblJlcXVlc3QSOgoIc2V0dGluZ3MYASAB",
-            "KAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uU2V0dGluZ3MS",
-            "EgoKcmVxdWVzdF9pZBgCIAEoCSJIChNPcGVuU2Vzc2lvblJlc3BvbnNlEjEK",
-            "B3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNz",
-            "aW9uIicKEUdldFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAki",
-            "RwoSR2V0U2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uInIKDVNlc3Npb25GaWx0ZXIS",
-            "NQoGc3RhdGVzGAEgAygOMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
-            "c2lvblN0YXRlEioKBmxhYmVscxgCIAMoCzIaLmRldmljZW9wcy5jb21tb24u",
-            "djEuTGFiZWwidAoTTGlzdFNlc3Npb25zUmVxdWVzdBIRCglwYWdlX3NpemUY",
-            "ASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI2CgZmaWx0ZXIYAyABKAsyJi5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uRmlsdGVyImMKFExpc3RT",
-            "ZXNzaW9uc1Jlc3BvbnNlEjIKCHNlc3Npb25zGAEgAygLMiAuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiAB",
-            "KAkipQEKFFVwZGF0ZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASAB",
-            "KAkSOgoIc2V0dGluZ3MYAiABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5TZXNzaW9uU2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29n",
-            "bGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiSgoVVXBkYXRl",
-            "U2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5TZXNzaW9uIkEKE1dhdGNoU2Vzc2lvblJlcXVlc3QS",
-            "EgoKc2Vzc2lvbl9pZBgBIAEoCRIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEoAyKi",
-            "AQoUV2F0Y2hTZXNzaW9uUmVzcG9uc2USPQoKam9iX3VwZGF0ZRgBIAEoCzIp",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoSm9iUmVzcG9uc2USMQoH",
-            "c2Vzc2lvbhgCIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Np",
-            "b24SGAoQc2Vzc2lvbl9zZXF1ZW5jZRgDIAEoAyIpChNQYXVzZVNlc3Npb25S",
-            "ZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiSQoUUGF1c2VTZXNzaW9uUmVz",
-            "cG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlNlc3Npb24iKgoUUmVzdW1lU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lv",
-            "bl9pZBgBIAEoCSJKChVSZXN1bWVTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lv",
-            "bhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24ibgoU",
-            "Q2FuY2VsU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIzCgVz",
-            "Y29wZRgCIAEoDjIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNj",
-            "b3BlEg0KBWNhdXNlGAMgASgJImQKFUNhbmNlbFNlc3Npb25SZXNwb25zZRIx",
-            "CgdzZXNzaW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
-            "c2lvbhIYChBjYW5jZWxsaW5nX2NvdW50GAIgASgFImYKE0Nsb3NlU2Vzc2lv",
-            "blJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRI7CgZhY3Rpb24YAiABKA4y",
-            "Ky5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uQ2xvc2VBY3Rpb24i",
-            "SQoUQ2xvc2VTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24iQgoOV29ya2Zsb3dGaWx0",
-            "ZXISFQoIYnVpbHRfaW4YASABKAhIAIgBARIMCgR0ZXh0GAIgASgJQgsKCV9i",
-            "dWlsdF9pbiJ2ChRMaXN0V29ya2Zsb3dzUmVxdWVzdBIRCglwYWdlX3NpemUY",
-            "ASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI3CgZmaWx0ZXIYAyABKAsyJy5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd0ZpbHRlciJmChVMaXN0",
-            "V29ya2Zsb3dzUmVzcG9uc2USNAoJd29ya2Zsb3dzGAEgAygLMiEuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3cSFwoPbmV4dF9wYWdlX3Rva2Vu",
-            "GAIgASgJIikKEkdldFdvcmtmbG93UmVxdWVzdBITCgt3b3JrZmxvd19pZBgB",
-            "IAEoCSJKChNHZXRXb3JrZmxvd1Jlc3BvbnNlEjMKCHdvcmtmbG93GAEgASgL",
-            "MiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3ciZQoXUmVnaXN0",
-            "ZXJXb3JrZmxvd1JlcXVlc3QSMwoId29ya2Zsb3cYASABKAsyIS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvdxIVCg12YWxpZGF0ZV9vbmx5GAIg",
-            "ASgIIn8KGFJlZ2lzdGVyV29ya2Zsb3dSZXNwb25zZRIzCgh3b3JrZmxvdxgB",
-            "IAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93Ei4KCGZp",
-            "bmRpbmdzGAIgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIiwK",
-            "FURlbGV0ZVdvcmtmbG93UmVxdWVzdBITCgt3b3JrZmxvd19pZBgBIAEoCSIY",
-            "ChZEZWxldGVXb3JrZmxvd1Jlc3BvbnNlIhEKD0dldFF1ZXVlUmVxdWVzdCJE",
-            "ChBHZXRRdWV1ZVJlc3BvbnNlEjAKBXF1ZXVlGAEgASgLMiEuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuSm9iUXVldWUiGAoWR2V0U3lzdGVtU3RhdHVzUmVx",
-            "dWVzdCJQChdHZXRTeXN0ZW1TdGF0dXNSZXNwb25zZRI1CgZzdGF0dXMYASAB",
-            "KAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1TdGF0dXMiWAoU",
-            "U2V0U3lzdGVtTW9kZVJlcXVlc3QSMQoEbW9kZRgBIAEoDjIjLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLlN5c3RlbU1vZGUSDQoFY2F1c2UYAiABKAkiTgoV",
-            "U2V0U3lzdGVtTW9kZVJlc3BvbnNlEjUKBnN0YXR1cxgBIAEoCzIlLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbVN0YXR1cyKlAQoSRHJhaW5TeXN0",
-            "ZW1SZXF1ZXN0Ei8KDGdyYWNlX3BlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90",
-            "b2J1Zi5EdXJhdGlvbhI0CgZhY3Rpb24YAiABKA4yJC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5EcmFpbkFjdGlvbhIZChFleGl0X3doZW5fZHJhaW5lZBgD",
-            "IAEoCBINCgVjYXVzZRgEIAEoCSLiAQoTRHJhaW5TeXN0ZW1SZXNwb25zZRIr",
-            "CgZkb21haW4YASABKA4yGy5kZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFpbhIX",
-            "Cg9ydW5uaW5nX2pvYl9pZHMYAiADKAkSFgoOZmluaXNoZWRfY291bnQYAyAB",
-            "KAUSGgoSY2hlY2twb2ludGVkX2NvdW50GAQgASgFEhQKDHF1ZXVlZF9jb3Vu",
-            "dBgFIAEoBRIqCgdlbGFwc2VkGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
-            "cmF0aW9uEg8KB2RyYWluZWQYByABKAgimwEKEVN5c3RlbUV2ZW50RmlsdGVy",
-            "EiwKB2RvbWFpbnMYASADKA4yGy5kZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFp",
-            "bhIzCgxtaW5fc2V2ZXJpdHkYAiABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYx",
-            "LlNldmVyaXR5EhQKDHJlc291cmNlX2lkcxgDIAMoCRINCgVraW5kcxgEIAMo",
-            "CSKAAQoSV2F0Y2hFdmVudHNSZXF1ZXN0EhsKDmFmdGVyX3NlcXVlbmNlGAEg",
-            "ASgDSACIAQESOgoGZmlsdGVyGAIgASgLMiouZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuU3lzdGVtRXZlbnRGaWx0ZXJCEQoPX2FmdGVyX3NlcXVlbmNlIpQB",
-            "ChNXYXRjaEV2ZW50c1Jlc3BvbnNlEjMKBWV2ZW50GAEgASgLMiQuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtRXZlbnQSFQoNbGFzdF9zZXF1ZW5j",
-            "ZRgCIAEoAxIVCg1ldmVudHNfbWlzc2VkGAMgASgIEhoKEnNlcnZlcl9pbnN0",
-            "YW5jZV9pZBgEIAEoCSKjAQoTUXVlcnlNZXRyaWNzUmVxdWVzdBI2CgZmaWx0",
-            "ZXIYASABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRyaWNzRmls",
-            "dGVyEjsKCGdyb3VwX2J5GAIgAygOMikuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuTWV0cmljc0RpbWVuc2lvbhIXCg9pbmNsdWRlX21ldGhvZHMYAyABKAgi",
-            "owEKFFF1ZXJ5TWV0cmljc1Jlc3BvbnNlEjUKBmdyb3VwcxgBIAMoCzIlLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NHcm91cBIbChNvbWl0dGVk",
-            "X2dyb3VwX2NvdW50GAIgASgFEjcKB21ldGhvZHMYAyADKAsyJi5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5NZXRob2RNZXRyaWNzKmEKC0RyYWluQWN0aW9u",
-            "EhwKGERSQUlOX0FDVElPTl9VTlNQRUNJRklFRBAAEhcKE0RSQUlOX0FDVElP",
-            "Tl9GSU5JU0gQARIbChdEUkFJTl9BQ1RJT05fQ0hFQ0tQT0lOVBACMssZChFQ",
-            "cm9jZXNzaW5nU2VydmljZRJoCglTdWJtaXRKb2ISKS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5TdWJtaXRKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuU3VibWl0Sm9iUmVzcG9uc2UiBMjzGAISXwoGR2V0Sm9iEiYu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0Sm9iUmVxdWVzdBonLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJlc3BvbnNlIgTI8xgBEmUKCExp",
-            "c3RKb2JzEiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdEpvYnNSZXF1",
-            "ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdEpvYnNSZXNwb25z",
-            "ZSIEyPMYARJnCghXYXRjaEpvYhIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LldhdGNoSm9iUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldh",
-            "dGNoSm9iUmVzcG9uc2UiBMjzGAEwARJoCglDYW5jZWxKb2ISKS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5DYW5jZWxKb2JSZXF1ZXN0GiouZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVzcG9uc2UiBMjzGAISZQoIUGF1",
-            "c2VKb2ISKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZUpvYlJlcXVl",
-            "c3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZUpvYlJlc3BvbnNl",
-            "IgTI8xgCEmgKCVJlc3VtZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LlJlc3VtZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5S",
-            "ZXN1bWVKb2JSZXNwb25zZSIEyPMYAhJoCglVcGRhdGVKb2ISKS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5VcGRhdGVKb2JSZXF1ZXN0GiouZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVzcG9uc2UiBMjzGAISaAoJRGVs",
-            "ZXRlSm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlSm9iUmVx",
-            "dWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUpvYlJlc3Bv",
-            "bnNlIgTI8xgCEnEKDExpc3RKb2JTdGVwcxIsLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLkxpc3RKb2JTdGVwc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5MaXN0Sm9iU3RlcHNSZXNwb25zZSIEyPMYARJuCgtPcGVuU2Vz",
-            "c2lvbhIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVx",
-            "dWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVz",
-            "cG9uc2UiBMjzGAISawoKR2V0U2Vzc2lvbhIqLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLkdldFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuR2V0U2Vzc2lvblJlc3BvbnNlIgTI8xgBEnEKDExpc3RTZXNzaW9u",
-            "cxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVl",
-            "c3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNSZXNw",
-            "b25zZSIEyPMYARJ0Cg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiBMjzGAIScwoMV2F0",
-            "Y2hTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNz",
-            "aW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vz",
-            "c2lvblJlc3BvbnNlIgTI8xgBMAEScQoMUGF1c2VTZXNzaW9uEiwuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVxdWVzdBotLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlc3BvbnNlIgTI8xgC",
-            "EnQKDVJlc3VtZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5S",
-            "ZXN1bWVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LlJlc3VtZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1DYW5jZWxTZXNzaW9u",
-            "Ei0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lvblJlcXVl",
-            "c3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTZXNzaW9uUmVz",
-            "cG9uc2UiBMjzGAIScQoMQ2xvc2VTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDUxpc3RX",
-            "b3JrZmxvd3MSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0V29ya2Zs",
-            "b3dzUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RXb3Jr",
-            "Zmxvd3NSZXNwb25zZSIEyPMYARJuCgtHZXRXb3JrZmxvdxIrLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVxdWVzdBosLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2UiBMjzGAESfQoQ",
-            "UmVnaXN0ZXJXb3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
-            "Z2lzdGVyV29ya2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuUmVnaXN0ZXJXb3JrZmxvd1Jlc3BvbnNlIgTI8xgCEncKDkRlbGV0ZVdv",
-            "cmtmbG93Ei4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zs",
-            "b3dSZXF1ZXN0Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29y",
-            "a2Zsb3dSZXNwb25zZSIEyPMYAhJlCghHZXRRdWV1ZRIoLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVxdWVzdBopLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkdldFF1ZXVlUmVzcG9uc2UiBMjzGAESegoPR2V0U3lzdGVt",
-            "U3RhdHVzEi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0U3lzdGVtU3Rh",
-            "dHVzUmVxdWVzdBowLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3Rl",
-            "bVN0YXR1c1Jlc3BvbnNlIgTI8xgBEnQKDVNldFN5c3RlbU1vZGUSLS5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVxdWVzdBouLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVSZXNwb25zZSIE",
-            "yPMYBRJwCgtEcmFpblN5c3RlbRIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkRyYWluU3lzdGVtUmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkRyYWluU3lzdGVtUmVzcG9uc2UiBMjzGAUwARJwCgtXYXRjaEV2ZW50cxIr",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVxdWVzdBos",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVzcG9uc2Ui",
-            "BMjzGAEwARJxCgxRdWVyeU1ldHJpY3MSLC5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5RdWVyeU1ldHJpY3NSZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuUXVlcnlNZXRyaWNzUmVzcG9uc2UiBMjzGAFCHqoCG0RldmljZU9w",
-            "cy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "Gi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkSEgoK",
+            "cmVxdWVzdF9pZBgFIAEoCSI+ChFVcGRhdGVKb2JSZXNwb25zZRIpCgNqb2IY",
+            "ASABKAsyHC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IiMAoQRGVsZXRl",
+            "Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDAoEZXRhZxgCIAEoCSIoChFE",
+            "ZWxldGVKb2JSZXNwb25zZRITCgtmcmVlZF9ieXRlcxgBIAEoAyJGCg1Kb2JT",
+            "dGVwRmlsdGVyEjUKBnN0YXRlcxgBIAMoDjIlLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLkpvYlN0ZXBTdGF0ZSKEAQoTTGlzdEpvYlN0ZXBzUmVxdWVzdBIO",
+            "CgZqb2JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9r",
+            "ZW4YAyABKAkSNgoGZmlsdGVyGAQgASgLMiYuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuSm9iU3RlcEZpbHRlciJgChRMaXN0Sm9iU3RlcHNSZXNwb25zZRIv",
+            "CgVzdGVwcxgBIAMoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlN0",
+            "ZXASFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImQKEk9wZW5TZXNzaW9uUmVx",
+            "dWVzdBI6CghzZXR0aW5ncxgBIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlNlc3Npb25TZXR0aW5ncxISCgpyZXF1ZXN0X2lkGAIgASgJIkgKE09w",
+            "ZW5TZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLlNlc3Npb24iJwoRR2V0U2Vzc2lvblJlcXVlc3QS",
+            "EgoKc2Vzc2lvbl9pZBgBIAEoCSJHChJHZXRTZXNzaW9uUmVzcG9uc2USMQoH",
+            "c2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Np",
+            "b24icgoNU2Vzc2lvbkZpbHRlchI1CgZzdGF0ZXMYASADKA4yJS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5TZXNzaW9uU3RhdGUSKgoGbGFiZWxzGAIgAygL",
+            "MhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbCJ0ChNMaXN0U2Vzc2lvbnNS",
+            "ZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJ",
+            "EjYKBmZpbHRlchgDIAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNl",
+            "c3Npb25GaWx0ZXIiYwoUTGlzdFNlc3Npb25zUmVzcG9uc2USMgoIc2Vzc2lv",
+            "bnMYASADKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uEhcK",
+            "D25leHRfcGFnZV90b2tlbhgCIAEoCSK5AQoUVXBkYXRlU2Vzc2lvblJlcXVl",
+            "c3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRI6CghzZXR0aW5ncxgCIAEoCzIoLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb25TZXR0aW5ncxIvCgt1cGRh",
+            "dGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSDAoE",
+            "ZXRhZxgEIAEoCRISCgpyZXF1ZXN0X2lkGAUgASgJIkoKFVVwZGF0ZVNlc3Np",
+            "b25SZXNwb25zZRIxCgdzZXNzaW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuU2Vzc2lvbiJBChNXYXRjaFNlc3Npb25SZXF1ZXN0EhIKCnNl",
+            "c3Npb25faWQYASABKAkSFgoOYWZ0ZXJfc2VxdWVuY2UYAiABKAMiogEKFFdh",
+            "dGNoU2Vzc2lvblJlc3BvbnNlEj0KCmpvYl91cGRhdGUYASABKAsyKS5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEpvYlJlc3BvbnNlEjEKB3Nlc3Np",
+            "b24YAiABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uEhgK",
+            "EHNlc3Npb25fc2VxdWVuY2UYAyABKAMiKQoTUGF1c2VTZXNzaW9uUmVxdWVz",
+            "dBISCgpzZXNzaW9uX2lkGAEgASgJIkkKFFBhdXNlU2Vzc2lvblJlc3BvbnNl",
+            "EjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
+            "ZXNzaW9uIioKFFJlc3VtZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQY",
+            "ASABKAkiSgoVUmVzdW1lU2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASAB",
+            "KAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uIm4KFENhbmNl",
+            "bFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSMwoFc2NvcGUY",
+            "AiABKA4yJC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTY29wZRIN",
+            "CgVjYXVzZRgDIAEoCSJkChVDYW5jZWxTZXNzaW9uUmVzcG9uc2USMQoHc2Vz",
+            "c2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24S",
+            "GAoQY2FuY2VsbGluZ19jb3VudBgCIAEoBSJmChNDbG9zZVNlc3Npb25SZXF1",
+            "ZXN0EhIKCnNlc3Npb25faWQYASABKAkSOwoGYWN0aW9uGAIgASgOMisuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbkNsb3NlQWN0aW9uIkkKFENs",
+            "b3NlU2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5TZXNzaW9uIkIKDldvcmtmbG93RmlsdGVyEhUK",
+            "CGJ1aWx0X2luGAEgASgISACIAQESDAoEdGV4dBgCIAEoCUILCglfYnVpbHRf",
+            "aW4idgoUTGlzdFdvcmtmbG93c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgF",
+            "EhIKCnBhZ2VfdG9rZW4YAiABKAkSNwoGZmlsdGVyGAMgASgLMicuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3dGaWx0ZXIiZgoVTGlzdFdvcmtm",
+            "bG93c1Jlc3BvbnNlEjQKCXdvcmtmbG93cxgBIAMoCzIhLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLldvcmtmbG93EhcKD25leHRfcGFnZV90b2tlbhgCIAEo",
+            "CSIpChJHZXRXb3JrZmxvd1JlcXVlc3QSEwoLd29ya2Zsb3dfaWQYASABKAki",
+            "SgoTR2V0V29ya2Zsb3dSZXNwb25zZRIzCgh3b3JrZmxvdxgBIAEoCzIhLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93ImUKF1JlZ2lzdGVyV29y",
+            "a2Zsb3dSZXF1ZXN0EjMKCHdvcmtmbG93GAEgASgLMiEuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuV29ya2Zsb3cSFQoNdmFsaWRhdGVfb25seRgCIAEoCCJ/",
+            "ChhSZWdpc3RlcldvcmtmbG93UmVzcG9uc2USMwoId29ya2Zsb3cYASABKAsy",
+            "IS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvdxIuCghmaW5kaW5n",
+            "cxgCIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZyIsChVEZWxl",
+            "dGVXb3JrZmxvd1JlcXVlc3QSEwoLd29ya2Zsb3dfaWQYASABKAkiGAoWRGVs",
+            "ZXRlV29ya2Zsb3dSZXNwb25zZSIRCg9HZXRRdWV1ZVJlcXVlc3QiRAoQR2V0",
+            "UXVldWVSZXNwb25zZRIwCgVxdWV1ZRgBIAEoCzIhLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkpvYlF1ZXVlIhgKFkdldFN5c3RlbVN0YXR1c1JlcXVlc3Qi",
+            "UAoXR2V0U3lzdGVtU3RhdHVzUmVzcG9uc2USNQoGc3RhdHVzGAEgASgLMiUu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzIlgKFFNldFN5",
+            "c3RlbU1vZGVSZXF1ZXN0EjEKBG1vZGUYASABKA4yIy5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5TeXN0ZW1Nb2RlEg0KBWNhdXNlGAIgASgJIk4KFVNldFN5",
+            "c3RlbU1vZGVSZXNwb25zZRI1CgZzdGF0dXMYASABKAsyJS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5TeXN0ZW1TdGF0dXMipQEKEkRyYWluU3lzdGVtUmVx",
+            "dWVzdBIvCgxncmFjZV9wZXJpb2QYASABKAsyGS5nb29nbGUucHJvdG9idWYu",
+            "RHVyYXRpb24SNAoGYWN0aW9uGAIgASgOMiQuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuRHJhaW5BY3Rpb24SGQoRZXhpdF93aGVuX2RyYWluZWQYAyABKAgS",
+            "DQoFY2F1c2UYBCABKAki4gEKE0RyYWluU3lzdGVtUmVzcG9uc2USKwoGZG9t",
+            "YWluGAEgASgOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21haW4SFwoPcnVu",
+            "bmluZ19qb2JfaWRzGAIgAygJEhYKDmZpbmlzaGVkX2NvdW50GAMgASgFEhoK",
+            "EmNoZWNrcG9pbnRlZF9jb3VudBgEIAEoBRIUCgxxdWV1ZWRfY291bnQYBSAB",
+            "KAUSKgoHZWxhcHNlZBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
+            "bhIPCgdkcmFpbmVkGAcgASgIIpsBChFTeXN0ZW1FdmVudEZpbHRlchIsCgdk",
+            "b21haW5zGAEgAygOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21haW4SMwoM",
+            "bWluX3NldmVyaXR5GAIgASgOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5TZXZl",
+            "cml0eRIUCgxyZXNvdXJjZV9pZHMYAyADKAkSDQoFa2luZHMYBCADKAkigAEK",
+            "EldhdGNoRXZlbnRzUmVxdWVzdBIbCg5hZnRlcl9zZXF1ZW5jZRgBIAEoA0gA",
+            "iAEBEjoKBmZpbHRlchgCIAEoCzIqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlN5c3RlbUV2ZW50RmlsdGVyQhEKD19hZnRlcl9zZXF1ZW5jZSKUAQoTV2F0",
+            "Y2hFdmVudHNSZXNwb25zZRIzCgVldmVudBgBIAEoCzIkLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlN5c3RlbUV2ZW50EhUKDWxhc3Rfc2VxdWVuY2UYAiAB",
+            "KAMSFQoNZXZlbnRzX21pc3NlZBgDIAEoCBIaChJzZXJ2ZXJfaW5zdGFuY2Vf",
+            "aWQYBCABKAkiowEKE1F1ZXJ5TWV0cmljc1JlcXVlc3QSNgoGZmlsdGVyGAEg",
+            "ASgLMiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0cmljc0ZpbHRlchI7",
+            "Cghncm91cF9ieRgCIAMoDjIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk1l",
+            "dHJpY3NEaW1lbnNpb24SFwoPaW5jbHVkZV9tZXRob2RzGAMgASgIIqMBChRR",
+            "dWVyeU1ldHJpY3NSZXNwb25zZRI1CgZncm91cHMYASADKAsyJS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5NZXRyaWNzR3JvdXASGwoTb21pdHRlZF9ncm91",
+            "cF9jb3VudBgCIAEoBRI3CgdtZXRob2RzGAMgAygLMiYuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuTWV0aG9kTWV0cmljcyphCgtEcmFpbkFjdGlvbhIcChhE",
+            "UkFJTl9BQ1RJT05fVU5TUEVDSUZJRUQQABIXChNEUkFJTl9BQ1RJT05fRklO",
+            "SVNIEAESGwoXRFJBSU5fQUNUSU9OX0NIRUNLUE9JTlQQAjLLGQoRUHJvY2Vz",
+            "c2luZ1NlcnZpY2USaAoJU3VibWl0Sm9iEikuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuU3VibWl0Sm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlN1Ym1pdEpvYlJlc3BvbnNlIgTI8xgCEl8KBkdldEpvYhImLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJlcXVlc3QaJy5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5HZXRKb2JSZXNwb25zZSIEyPMYARJlCghMaXN0Sm9i",
+            "cxIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JzUmVxdWVzdBop",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JzUmVzcG9uc2UiBMjz",
+            "GAESZwoIV2F0Y2hKb2ISKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRj",
+            "aEpvYlJlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEpv",
+            "YlJlc3BvbnNlIgTI8xgBMAESaAoJQ2FuY2VsSm9iEikuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkNhbmNlbEpvYlJlc3BvbnNlIgTI8xgCEmUKCFBhdXNlSm9i",
+            "EiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1c2VKb2JSZXF1ZXN0Giku",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1c2VKb2JSZXNwb25zZSIEyPMY",
+            "AhJoCglSZXN1bWVKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1",
+            "bWVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVzdW1l",
+            "Sm9iUmVzcG9uc2UiBMjzGAISaAoJVXBkYXRlSm9iEikuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlVwZGF0ZUpvYlJlc3BvbnNlIgTI8xgCEmgKCURlbGV0ZUpv",
+            "YhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUpvYlJlcXVlc3Qa",
+            "Ki5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVKb2JSZXNwb25zZSIE",
+            "yPMYAhJxCgxMaXN0Sm9iU3RlcHMSLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5MaXN0Sm9iU3RlcHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuTGlzdEpvYlN0ZXBzUmVzcG9uc2UiBMjzGAESbgoLT3BlblNlc3Npb24S",
+            "Ky5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5PcGVuU2Vzc2lvblJlcXVlc3Qa",
+            "LC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5PcGVuU2Vzc2lvblJlc3BvbnNl",
+            "IgTI8xgCEmsKCkdldFNlc3Npb24SKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5HZXRTZXNzaW9uUmVxdWVzdBorLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkdldFNlc3Npb25SZXNwb25zZSIEyPMYARJxCgxMaXN0U2Vzc2lvbnMSLC5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0Gi0u",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFNlc3Npb25zUmVzcG9uc2Ui",
+            "BMjzGAESdAoNVXBkYXRlU2Vzc2lvbhItLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlVwZGF0ZVNlc3Npb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuVXBkYXRlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnMKDFdhdGNoU2Vz",
+            "c2lvbhIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vzc2lvblJl",
+            "cXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaFNlc3Npb25S",
+            "ZXNwb25zZSIEyPMYATABEnEKDFBhdXNlU2Vzc2lvbhIsLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlcXVlc3QaLS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5QYXVzZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1S",
+            "ZXN1bWVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVzdW1l",
+            "U2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1",
+            "bWVTZXNzaW9uUmVzcG9uc2UiBMjzGAISdAoNQ2FuY2VsU2Vzc2lvbhItLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNlc3Npb25SZXF1ZXN0Gi4u",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lvblJlc3BvbnNl",
+            "IgTI8xgCEnEKDENsb3NlU2Vzc2lvbhIsLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLkNsb3NlU2Vzc2lvblJlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5DbG9zZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1MaXN0V29ya2Zs",
+            "b3dzEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFdvcmtmbG93c1Jl",
+            "cXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0V29ya2Zsb3dz",
+            "UmVzcG9uc2UiBMjzGAESbgoLR2V0V29ya2Zsb3cSKy5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5HZXRXb3JrZmxvd1JlcXVlc3QaLC5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5HZXRXb3JrZmxvd1Jlc3BvbnNlIgTI8xgBEn0KEFJlZ2lz",
+            "dGVyV29ya2Zsb3cSMC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZWdpc3Rl",
+            "cldvcmtmbG93UmVxdWVzdBoxLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
+            "Z2lzdGVyV29ya2Zsb3dSZXNwb25zZSIEyPMYAhJ3Cg5EZWxldGVXb3JrZmxv",
+            "dxIuLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZVdvcmtmbG93UmVx",
+            "dWVzdBovLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZVdvcmtmbG93",
+            "UmVzcG9uc2UiBMjzGAISZQoIR2V0UXVldWUSKC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5HZXRRdWV1ZVJlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5HZXRRdWV1ZVJlc3BvbnNlIgTI8xgBEnoKD0dldFN5c3RlbVN0YXR1",
+            "cxIvLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3RlbVN0YXR1c1Jl",
+            "cXVlc3QaMC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRTeXN0ZW1TdGF0",
+            "dXNSZXNwb25zZSIEyPMYARJ0Cg1TZXRTeXN0ZW1Nb2RlEi0uZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuU2V0U3lzdGVtTW9kZVJlcXVlc3QaLi5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVzcG9uc2UiBMjzGAUS",
+            "cAoLRHJhaW5TeXN0ZW0SKy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EcmFp",
+            "blN5c3RlbVJlcXVlc3QaLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EcmFp",
+            "blN5c3RlbVJlc3BvbnNlIgTI8xgFMAEScAoLV2F0Y2hFdmVudHMSKy5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEV2ZW50c1JlcXVlc3QaLC5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEV2ZW50c1Jlc3BvbnNlIgTI8xgB",
+            "MAEScQoMUXVlcnlNZXRyaWNzEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "UXVlcnlNZXRyaWNzUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlF1ZXJ5TWV0cmljc1Jlc3BvbnNlIgTI8xgBQh6qAhtEZXZpY2VPcHMuQXBp",
+            "LlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.DrainAction), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -298,7 +299,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobResponse), global::DeviceOps.Api.Processing.V1.PauseJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobRequest), global::DeviceOps.Api.Processing.V1.ResumeJobRequest.Parser, new[]{ "JobId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobResponse), global::DeviceOps.Api.Processing.V1.ResumeJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobRequest), global::DeviceOps.Api.Processing.V1.UpdateJobRequest.Parser, new[]{ "JobId", "Options", "UpdateMask", "Etag" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobRequest), global::DeviceOps.Api.Processing.V1.UpdateJobRequest.Parser, new[]{ "JobId", "Options", "UpdateMask", "Etag", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobResponse), global::DeviceOps.Api.Processing.V1.UpdateJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteJobRequest), global::DeviceOps.Api.Processing.V1.DeleteJobRequest.Parser, new[]{ "JobId", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteJobResponse), global::DeviceOps.Api.Processing.V1.DeleteJobResponse.Parser, new[]{ "FreedBytes" }, null, null, null, null),
@@ -312,7 +313,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SessionFilter), global::DeviceOps.Api.Processing.V1.SessionFilter.Parser, new[]{ "States", "Labels" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListSessionsRequest), global::DeviceOps.Api.Processing.V1.ListSessionsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListSessionsResponse), global::DeviceOps.Api.Processing.V1.ListSessionsResponse.Parser, new[]{ "Sessions", "NextPageToken" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionRequest), global::DeviceOps.Api.Processing.V1.UpdateSessionRequest.Parser, new[]{ "SessionId", "Settings", "UpdateMask", "Etag" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionRequest), global::DeviceOps.Api.Processing.V1.UpdateSessionRequest.Parser, new[]{ "SessionId", "Settings", "UpdateMask", "Etag", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionResponse), global::DeviceOps.Api.Processing.V1.UpdateSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionRequest), global::DeviceOps.Api.Processing.V1.WatchSessionRequest.Parser, new[]{ "SessionId", "AfterSequence" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionResponse), global::DeviceOps.Api.Processing.V1.WatchSessionResponse.Parser, new[]{ "JobUpdate", "Session", "SessionSequence" }, null, null, null, null),
@@ -5153,6 +5154,7 @@ namespace DeviceOps.Api.Processing.V1 {
       options_ = other.options_ != null ? other.options_.Clone() : null;
       updateMask_ = other.updateMask_ != null ? other.updateMask_.Clone() : null;
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -5222,6 +5224,22 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 5;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -5241,6 +5259,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(Options, other.Options)) return false;
       if (!object.Equals(UpdateMask, other.UpdateMask)) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -5252,6 +5271,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (options_ != null) hash ^= Options.GetHashCode();
       if (updateMask_ != null) hash ^= UpdateMask.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -5286,6 +5306,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -5312,6 +5336,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -5333,6 +5361,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -5363,6 +5394,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -5405,6 +5439,10 @@ namespace DeviceOps.Api.Processing.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -5444,6 +5482,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 34: {
             Etag = input.ReadString();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
             break;
           }
         }
@@ -8550,6 +8592,7 @@ namespace DeviceOps.Api.Processing.V1 {
       settings_ = other.settings_ != null ? other.settings_.Clone() : null;
       updateMask_ = other.updateMask_ != null ? other.updateMask_.Clone() : null;
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -8619,6 +8662,22 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 5;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    /// call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -8638,6 +8697,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(Settings, other.Settings)) return false;
       if (!object.Equals(UpdateMask, other.UpdateMask)) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -8649,6 +8709,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (settings_ != null) hash ^= Settings.GetHashCode();
       if (updateMask_ != null) hash ^= UpdateMask.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -8683,6 +8744,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -8709,6 +8774,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(34);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(42);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -8730,6 +8799,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -8760,6 +8832,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -8802,6 +8877,10 @@ namespace DeviceOps.Api.Processing.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 42: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -8841,6 +8920,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 34: {
             Etag = input.ReadString();
+            break;
+          }
+          case 42: {
+            RequestId = input.ReadString();
             break;
           }
         }

@@ -425,10 +425,15 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      /// Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -562,6 +567,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -662,6 +668,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -949,10 +956,15 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      /// Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -980,10 +992,15 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      /// Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -1009,10 +1026,15 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      /// Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -1040,10 +1062,15 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
+      /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+      /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+      /// Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+      ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -1446,6 +1473,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1465,6 +1493,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1482,6 +1511,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1501,6 +1531,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1846,6 +1877,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1865,6 +1897,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1882,6 +1915,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1901,6 +1935,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
       /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

@@ -68,7 +68,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS. The id that the caller chose names another thing already. Choose another id."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 19
     """ALREADY_EXISTS. The `request_id` was used before, for another request. Send the first request again to get its answer, or choose
-    another id.
+    another id. Each method has ids of its own; all that submit jobs share theirs, so that Generate can be asked for again with
+    SubmitJob. The same request is answered before anything else is looked at: also while the server drains, or after its model was
+    unloaded. A job or blob is its answer for as long as it exists, also after a restart; any other answer is remembered for 24 h, until
+    the server restarts. A call that fails, or only validates, uses up no id.
     """
     ERROR_REASON_MODEL_NOT_LOADED: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION. The model is not loaded and the request forbids loading it. LoadModel first."""
@@ -210,7 +213,10 @@ ERROR_REASON_ID_TAKEN: ErrorReason.ValueType  # 18
 """ALREADY_EXISTS. The id that the caller chose names another thing already. Choose another id."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 19
 """ALREADY_EXISTS. The `request_id` was used before, for another request. Send the first request again to get its answer, or choose
-another id.
+another id. Each method has ids of its own; all that submit jobs share theirs, so that Generate can be asked for again with
+SubmitJob. The same request is answered before anything else is looked at: also while the server drains, or after its model was
+unloaded. A job or blob is its answer for as long as it exists, also after a restart; any other answer is remembered for 24 h, until
+the server restarts. A call that fails, or only validates, uses up no id.
 """
 ERROR_REASON_MODEL_NOT_LOADED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION. The model is not loaded and the request forbids loading it. LoadModel first."""

@@ -112,6 +112,9 @@ class DeviceServiceStub:
     A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
     the same report.
 
+    A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+    being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
+
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a timeout outside its range; mend the request.
@@ -136,6 +139,9 @@ class DeviceServiceStub:
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
     comes beside the event `succeeded`; capabilities and advice use its figures from then on.
 
+    While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
+    that is LOST is refused with DEVICE_LOST.
+
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
@@ -153,6 +159,9 @@ class DeviceServiceStub:
     The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
     Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
     comes beside the event `succeeded`, after a passed health check.
+
+    A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
+    that is being reset already with ILLEGAL_STATE.
 
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -250,6 +259,9 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
     the same report.
 
+    A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+    being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
+
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a timeout outside its range; mend the request.
@@ -274,6 +286,9 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
     comes beside the event `succeeded`; capabilities and advice use its figures from then on.
 
+    While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
+    that is LOST is refused with DEVICE_LOST.
+
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
@@ -291,6 +306,9 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
     Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
     comes beside the event `succeeded`, after a passed health check.
+
+    A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
+    that is being reset already with ILLEGAL_STATE.
 
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
@@ -427,6 +445,9 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         A device that fails or hangs does not fail the call: that is what the report is for. With a `request_id`, the same call again gives
         the same report.
 
+        A device that is QUARANTINED is checked at once; one whose worker is being restarted, when that is ready, within `timeout`. One that is
+        being reset is refused with DEVICE_RECOVERING, one that is LOST with DEVICE_LOST.
+
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a timeout outside its range; mend the request.
@@ -463,6 +484,9 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
         comes beside the event `succeeded`; capabilities and advice use its figures from then on.
 
+        While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
+        that is LOST is refused with DEVICE_LOST.
+
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
@@ -486,6 +510,9 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
         Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
         comes beside the event `succeeded`, after a passed health check.
+
+        A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
+        that is being reset already with ILLEGAL_STATE.
 
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.

@@ -102,6 +102,9 @@ class InferenceServiceServicer:
         picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
         or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
@@ -145,6 +148,8 @@ class InferenceServiceServicer:
         """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
         maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
+        While every device that may do it is QUARANTINED, LOST or RECOVERING, it fails at once with DEVICE_RECOVERING: nothing waits.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
@@ -162,6 +167,9 @@ class InferenceServiceServicer:
 
         A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD: mend the request.

@@ -57,6 +57,9 @@ class InferenceServiceStub:
     picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
     or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
@@ -88,6 +91,8 @@ class InferenceServiceStub:
     """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
     maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
+    While every device that may do it is QUARANTINED, LOST or RECOVERING, it fails at once with DEVICE_RECOVERING: nothing waits.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
     - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
@@ -101,6 +106,9 @@ class InferenceServiceStub:
 
     A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
     cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -144,6 +152,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
     or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
@@ -175,6 +186,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
     maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
+    While every device that may do it is QUARANTINED, LOST or RECOVERING, it fails at once with DEVICE_RECOVERING: nothing waits.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
     - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
@@ -188,6 +201,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
     cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -233,6 +249,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
         picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
         or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -283,6 +302,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Does only what comes before the first step: reads the prompts as the text encoders do, makes the control maps, looks at the mask. The
         maps are kept as blobs for an hour. Loads no denoiser. May be repeated freely.
 
+        While every device that may do it is QUARANTINED, LOST or RECOVERING, it fails at once with DEVICE_RECOVERING: nothing waits.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
@@ -302,6 +323,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD: mend the request.

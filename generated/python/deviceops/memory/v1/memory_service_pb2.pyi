@@ -579,12 +579,17 @@ class RenewReservationRequest(_message.Message):
     TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """The reservation."""
     size_bytes: _builtins.int
     """Its new size, from 1. Absent: as it is."""
     etag: _builtins.str
     """The etag as the caller knows it. Empty: whatever there is."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    call counts.
+    """
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
         """When it ends by itself: 1 s..1 h from now. Absent: 60 s."""
@@ -596,10 +601,11 @@ class RenewReservationRequest(_message.Message):
         time_to_live: _duration_pb2.Duration | None = ...,
         size_bytes: _builtins.int | None = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes", "time_to_live", b"time_to_live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "etag", b"etag", "reservation_id", b"reservation_id", "size_bytes", b"size_bytes", "time_to_live", b"time_to_live"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "etag", b"etag", "request_id", b"request_id", "reservation_id", b"reservation_id", "size_bytes", b"size_bytes", "time_to_live", b"time_to_live"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015

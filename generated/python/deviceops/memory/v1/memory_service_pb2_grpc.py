@@ -253,6 +253,8 @@ class MemoryServiceServicer:
         With a `request_id`, the same call again gives the same reservation, as it is by then. With `allow_eviction`, models that turn idle
         while the call waits are unloaded too.
 
+        Memory of a device that is QUARANTINED or RECOVERING is kept as ever; that of one that is LOST is refused with DEVICE_LOST.
+
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
@@ -292,6 +294,7 @@ class MemoryServiceServicer:
         - RESERVATION_EXPIRED: it has ended unused; make a new one.
         - ILLEGAL_STATE: it is used up already.
         - ETAG_MISMATCH: somebody was faster; list it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
         """
@@ -320,7 +323,8 @@ class MemoryServiceServicer:
         Fails with:
         - INVALID_FIELD: mend the request. Named shared memory elsewhere than on Windows: use a file.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the file.
-        - ILLEGAL_STATE: the file or mapping is not there, or is shorter than offset and size together.
+        - PATH_NOT_FOUND: there is no such file; make it first.
+        - ILLEGAL_STATE: the mapping is not there, the file cannot be read, or either is shorter than offset and size together.
         - BLOB_CORRUPT: the bytes do not match the given sha256.
         - ID_TAKEN: the id names another blob, or this one with the same or a higher generation and other content; choose another.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -336,6 +340,9 @@ class MemoryServiceServicer:
         """Makes an empty blob of a fixed size, to be written with WriteBlobChunk or TransferBlob, or filled at once.
 
         Memory is taken now. One that is never completed expires. With a `request_id`, the same call again gives the same blob.
+
+        On a device that is QUARANTINED it is made as ever. One whose worker is being restarted refuses with DEVICE_RECOVERING, one that is
+        LOST with DEVICE_LOST.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -452,6 +459,9 @@ class MemoryServiceServicer:
 
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
         beside the event `succeeded`.
+
+        A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
+        is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
 
         Fails with:
         - BLOB_NOT_FOUND: source or destination; give up.

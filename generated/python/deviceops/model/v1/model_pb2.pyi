@@ -495,7 +495,7 @@ class Model(_message.Message):
     source_path: _builtins.str
     """Absolute path of its folder, or of its only file, symbolic links resolved. Empty: registered from blobs."""
     etag: _builtins.str
-    """Changes whenever anything above changes."""
+    """Changes with all that is said here but `loaded_model_ids` and `known_prompts`: loading a model does not spoil somebody's edit."""
     version: _builtins.str
     """Version that its files name. Empty: they name none."""
     default_sigma_schedule: _builtins.str

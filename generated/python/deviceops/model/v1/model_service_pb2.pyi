@@ -451,12 +451,17 @@ class UpdateModelRequest(_message.Message):
     SET_LABELS_FIELD_NUMBER: _builtins.int
     REMOVE_LABEL_KEYS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The model."""
     display_name: _builtins.str
     """New name for people, at most 255 characters. Absent: as it is."""
     etag: _builtins.str
     """The etag of the model as the caller knows it. Empty: change it in any case."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    call counts.
+    """
     @_builtins.property
     def set_labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
         """Labels to add; one with the same key is replaced."""
@@ -473,10 +478,11 @@ class UpdateModelRequest(_message.Message):
         set_labels: _abc.Iterable[_label_pb2.Label] | None = ...,
         remove_label_keys: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "etag", b"etag", "model_id", b"model_id", "remove_label_keys", b"remove_label_keys", "set_labels", b"set_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "etag", b"etag", "model_id", b"model_id", "remove_label_keys", b"remove_label_keys", "request_id", b"request_id", "set_labels", b"set_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
     _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
@@ -1260,12 +1266,17 @@ class UpdateLoadedModelRequest(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     loaded_model_id: _builtins.str
     """The loaded model."""
     pinned: _builtins.bool
     """Whether it stays when others need room. Absent: as it is."""
     etag: _builtins.str
     """The etag of the loaded model as the caller knows it. Empty: change it in any case."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    call counts.
+    """
     @_builtins.property
     def keep_alive(self) -> _duration_pb2.Duration:
         """How long it stays without being used, 0 s..30 d, counted from now. Zero: as long as nobody needs the room. Absent: as it is."""
@@ -1277,10 +1288,11 @@ class UpdateLoadedModelRequest(_message.Message):
         pinned: _builtins.bool | None = ...,
         keep_alive: _duration_pb2.Duration | None = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "keep_alive", b"keep_alive", "pinned", b"pinned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "etag", b"etag", "keep_alive", b"keep_alive", "loaded_model_id", b"loaded_model_id", "pinned", b"pinned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pinned", b"_pinned", "etag", b"etag", "keep_alive", b"keep_alive", "loaded_model_id", b"loaded_model_id", "pinned", b"pinned", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
     _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015

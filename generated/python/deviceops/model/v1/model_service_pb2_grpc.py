@@ -221,6 +221,7 @@ class ModelServiceServicer:
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a malformed label, or more than 32; mend the request.
         - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +248,7 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD: mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+        - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - SESSION_NOT_FOUND: no such session.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -274,6 +276,9 @@ class ModelServiceServicer:
         """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
         A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -308,6 +313,9 @@ class ModelServiceServicer:
 
         A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
         at once. Parts that other loaded models have too are shared.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -397,6 +405,7 @@ class ModelServiceServicer:
         - INVALID_FIELD: a time outside its range; mend the request.
         - ILLEGAL_STATE: it is on its way out.
         - ETAG_MISMATCH: somebody was faster; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -455,6 +464,9 @@ class ModelServiceServicer:
 
         A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
         nothing.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

@@ -92,6 +92,7 @@ class ModelServiceStub:
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a malformed label, or more than 32; mend the request.
     - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ForgetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ForgetModelRequest, _model_service_pb2.ForgetModelResponse]
     """Forgets a model. Its files and blobs are never touched; a model whose files lie in a root is found again by the next scan.
@@ -110,6 +111,7 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+    - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - SESSION_NOT_FOUND: no such session.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -129,6 +131,9 @@ class ModelServiceStub:
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -155,6 +160,9 @@ class ModelServiceStub:
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -224,6 +232,7 @@ class ModelServiceStub:
     - INVALID_FIELD: a time outside its range; mend the request.
     - ILLEGAL_STATE: it is on its way out.
     - ETAG_MISMATCH: somebody was faster; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReconcileModelCache: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ReconcileModelCacheRequest, _model_service_pb2.ReconcileModelCacheResponse]
     """Compares the caller's cache of model files with what the server knows and has loaded, and names every disagreement.
@@ -266,6 +275,9 @@ class ModelServiceStub:
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -345,6 +357,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a malformed label, or more than 32; mend the request.
     - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ForgetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ForgetModelRequest, _model_service_pb2.ForgetModelResponse]  # type: ignore[assignment]
     """Forgets a model. Its files and blobs are never touched; a model whose files lie in a root is found again by the next scan.
@@ -363,6 +376,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: mend the request.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+    - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - SESSION_NOT_FOUND: no such session.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -382,6 +396,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -408,6 +425,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -477,6 +497,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD: a time outside its range; mend the request.
     - ILLEGAL_STATE: it is on its way out.
     - ETAG_MISMATCH: somebody was faster; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReconcileModelCache: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ReconcileModelCacheRequest, _model_service_pb2.ReconcileModelCacheResponse]  # type: ignore[assignment]
     """Compares the caller's cache of model files with what the server knows and has loaded, and names every disagreement.
@@ -519,6 +540,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -619,6 +643,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a malformed label, or more than 32; mend the request.
         - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -649,6 +674,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: mend the request.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
+        - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - SESSION_NOT_FOUND: no such session.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -680,6 +706,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
         A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -718,6 +747,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
         at once. Parts that other loaded models have too are shared.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -817,6 +849,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: a time outside its range; mend the request.
         - ILLEGAL_STATE: it is on its way out.
         - ETAG_MISMATCH: somebody was faster; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -883,6 +916,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
         nothing.
+
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

@@ -143,6 +143,9 @@ class PostprocessingServiceServicer:
         unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same job.
         A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture leaves the server.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request; all violations are listed at once.
         - BAD_IMAGE: a reference picture cannot be decoded; send another.

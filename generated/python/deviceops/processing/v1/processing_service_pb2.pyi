@@ -612,10 +612,15 @@ class UpdateJobRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     etag: _builtins.str
     """The etag that the caller last read. Empty: change it in any case."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    call counts.
+    """
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
         """The new values."""
@@ -631,10 +636,11 @@ class UpdateJobRequest(_message.Message):
         options: _job_event_pb2.JobOptions | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "job_id", b"job_id", "options", b"options", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "job_id", b"job_id", "options", b"options", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -998,10 +1004,15 @@ class UpdateSessionRequest(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     etag: _builtins.str
     """The etag that the caller last read. Empty: change it in any case."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
+    call counts.
+    """
     @_builtins.property
     def settings(self) -> _session_pb2.SessionSettings:
         """The new values."""
@@ -1017,10 +1028,11 @@ class UpdateSessionRequest(_message.Message):
         settings: _session_pb2.SessionSettings | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "session_id", b"session_id", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "session_id", b"session_id", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

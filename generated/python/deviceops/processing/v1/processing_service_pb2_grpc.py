@@ -217,10 +217,15 @@ class ProcessingServiceServicer:
 
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+        Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
         - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
         RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+        - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
         - DEVICE_DISABLED: choose another device, or enable it.
@@ -318,6 +323,7 @@ class ProcessingServiceServicer:
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -388,6 +394,7 @@ class ProcessingServiceServicer:
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it is closed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,10 +52,15 @@ class ProcessingServiceStub:
 
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+    Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+    - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
     - DEVICE_DISABLED: choose another device, or enable it.
@@ -125,6 +130,7 @@ class ProcessingServiceStub:
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]
     """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
@@ -171,6 +177,7 @@ class ProcessingServiceStub:
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it is closed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
@@ -302,10 +309,15 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
 
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
+    While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+    until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+    Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
       RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+    - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
     - DEVICE_DISABLED: choose another device, or enable it.
@@ -375,6 +387,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
@@ -421,6 +434,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it is closed.
     - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
@@ -555,10 +569,15 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
+        While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
+        until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
+        Work that names its one device itself (BenchmarkDevice, ResetDevice, TransferBlob) is treated as by that method.
+
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
         - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
           RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+        - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
         - DEVICE_DISABLED: choose another device, or enable it.
@@ -670,6 +689,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -752,6 +772,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it is closed.
         - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
