@@ -1,7 +1,6 @@
 """InferenceService: generation, and what can be generated where."""
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -17,6 +16,7 @@ from domains.model.model import Model, ModelState
 from domains.processing.submit import Submissions
 from server import convert
 from server.generation_messages import from_generation, served_fields
+from server.heartbeat import Followed
 from server.watch import door
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -55,7 +55,7 @@ class InferenceServicer:
 
     def Generate(  # yields the bytes of its responses, see `register`
         self, request: inference_service_pb2.GenerateRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Submit and follow in one call."""
         asked, options = convert.both(
             lambda: from_generation(request.generation), lambda: convert.from_options(request.options)

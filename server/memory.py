@@ -1,6 +1,5 @@
 """MemoryService: what is used by whom, what may be used, what is promised, and the blobs."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -11,6 +10,7 @@ from domains.processing.submit import Submissions
 from server import convert
 from server.blob_messages import from_transfer
 from server.blobs import BlobMethods
+from server.heartbeat import Followed
 from server.memory_parts import MemoryParts
 from server.memory_pools import PoolMethods
 from server.reservations import ReservationMethods
@@ -30,7 +30,7 @@ class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
 
     def TransferBlob(  # yields the bytes of its responses, see `register`
         self, request: memory_service_pb2.TransferBlobRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Copy or move a blob's bytes and follow the job."""
         options = convert.from_options(request.options)
         asked = from_transfer(request.blob_transfer, self._submissions.device_id)

@@ -1,6 +1,6 @@
 """ModelService: what is on disk and what is loaded, as far as it is built."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from domains.processing.job_state import JobState
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from server import convert, paging
+from server.heartbeat import Followed
 from server.model_messages import to_loaded, to_model
 from server.watch import door
 
@@ -63,7 +64,7 @@ class ModelServicer:
 
     def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Look for models and follow the job."""
         if request.model_scan.recompute_sha256:
             message = "this server hashes changed files only yet; leave it empty"
@@ -78,7 +79,7 @@ class ModelServicer:
 
     def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Bring a model onto a device and follow the job."""
         refuse_unserved(request.model_load, "model_load")
         job = self._submissions.load(

@@ -1,12 +1,13 @@
 """Puts a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
 
 Methods that a servicer does not define answer UNIMPLEMENTED. Those that yield `bytes` have serialised their messages
-themselves (a job's event is serialised once, however many watch it).
+themselves (a job's event is serialised once, however many watch it). Streams that follow something get heartbeats here, so
+that none can be forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import grpc
@@ -14,10 +15,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from server.heartbeat import HEARTBEAT_S, Followed, follows, with_heartbeats
 
-def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
-    """Add all methods of a service."""
-    handlers = {method.name: _handler(method, servicer) for method in service.methods}
+
+def register(
+    server: grpc.aio.Server, service: ServiceDescriptor, servicer: object, heartbeat_s: float = HEARTBEAT_S
+) -> None:
+    """Add all methods of a service. `heartbeat_s`: the longest silence of a stream that follows something."""
+    handlers = {method.name: _handler(method, servicer, heartbeat_s) for method in service.methods}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
 
 
@@ -26,14 +31,29 @@ def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
     return [method.full_name for method in service.methods if not hasattr(servicer, method.name)]
 
 
-def _handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: MethodDescriptor, servicer: object, heartbeat_s: float) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
-    behaviour = getattr(servicer, method.name, None) or _unimplemented(method)
+    behaviour = getattr(servicer, method.name, None)
+    if behaviour is None:
+        behaviour = _unimplemented(method)
+    elif follows(method):
+        behaviour = _kept_alive(method, behaviour, heartbeat_s)
     return shape(
         behaviour,
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=_serialise,
     )
+
+
+def _kept_alive(method: MethodDescriptor, behaviour: Callable[..., Any], heartbeat_s: float) -> Callable[..., Any]:
+    empty = GetMessageClass(method.output_type)
+
+    def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any]:
+        told = behaviour(request, context)
+        messages, beat = (told.messages, told.beat) if isinstance(told, Followed) else (told, empty)
+        return with_heartbeats(messages, beat, heartbeat_s)
+
+    return stream
 
 
 def _serialise(message: Message | bytes) -> bytes:

@@ -53,6 +53,12 @@ class ReservationMethods:
             reservation=to_reservation(granted.reservation), evicted_loaded_model_ids=granted.evicted_ids
         )
 
+    async def GetReservation(
+        self, request: messages.GetReservationRequest, context: Context
+    ) -> messages.GetReservationResponse:
+        """One reservation, also one that has ended lately."""
+        return messages.GetReservationResponse(reservation=to_reservation(self._ledger.get(request.reservation_id)))
+
     async def ListReservations(
         self, request: messages.ListReservationsRequest, context: Context
     ) -> messages.ListReservationsResponse:

@@ -138,6 +138,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
       /// job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
       /// job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -220,6 +221,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
       /// cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -278,6 +280,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
       /// job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
       /// job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -309,6 +312,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
       /// job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
       /// job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -545,6 +549,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
       /// cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -573,6 +578,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
       /// cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.

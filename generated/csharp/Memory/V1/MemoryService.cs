@@ -33,164 +33,170 @@ namespace DeviceOps.Api.Memory.V1 {
             "aXN0b3J5LnByb3RvGiVkZXZpY2VvcHMvbWVtb3J5L3YxL21lbW9yeV9wb29s",
             "LnByb3RvGiVkZXZpY2VvcHMvbWVtb3J5L3YxL3Jlc2VydmF0aW9uLnByb3Rv",
             "Gh5nb29nbGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8aH2dvb2dsZS9wcm90",
-            "b2J1Zi90aW1lc3RhbXAucHJvdG8iZAoWTGlzdE1lbW9yeVBvb2xzUmVxdWVz",
+            "b2J1Zi90aW1lc3RhbXAucHJvdG8idgoWTGlzdE1lbW9yeVBvb2xzUmVxdWVz",
             "dBIyCgVraW5kcxgBIAMoDjIjLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
-            "UG9vbEtpbmQSFgoOaW5jbHVkZV9vd25lcnMYAiABKAgiUAoXTGlzdE1lbW9y",
-            "eVBvb2xzUmVzcG9uc2USNQoMbWVtb3J5X3Bvb2xzGAEgAygLMh8uZGV2aWNl",
-            "b3BzLm1lbW9yeS52MS5NZW1vcnlQb29sIkYKFEdldE1lbW9yeVBvb2xSZXF1",
-            "ZXN0EhYKDm1lbW9yeV9wb29sX2lkGAEgASgJEhYKDmluY2x1ZGVfb3duZXJz",
-            "GAIgASgIIk0KFUdldE1lbW9yeVBvb2xSZXNwb25zZRI0CgttZW1vcnlfcG9v",
-            "bBgBIAEoCzIfLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UG9vbCKRAQoX",
-            "V2F0Y2hNZW1vcnlQb29sc1JlcXVlc3QSFwoPbWVtb3J5X3Bvb2xfaWRzGAEg",
-            "AygJEisKCGludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
-            "aW9uEhgKEG1pbl9jaGFuZ2VfYnl0ZXMYAyABKAMSFgoOaW5jbHVkZV9vd25l",
-            "cnMYBCABKAgirQEKGFdhdGNoTWVtb3J5UG9vbHNSZXNwb25zZRI1CgxtZW1v",
-            "cnlfcG9vbHMYASADKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeVBv",
-            "b2wSQwoQcHJlc3N1cmVfY2hhbmdlcxgCIAMoCzIpLmRldmljZW9wcy5tZW1v",
-            "cnkudjEuTWVtb3J5UHJlc3N1cmVDaGFuZ2USFQoNc2tpcHBlZF9jb3VudBgD",
-            "IAEoAyKjAQoWU2V0TWVtb3J5QnVkZ2V0UmVxdWVzdBIWCg5tZW1vcnlfcG9v",
-            "bF9pZBgBIAEoCRI4Cg1tZW1vcnlfYnVkZ2V0GAIgASgLMiEuZGV2aWNlb3Bz",
-            "Lm1lbW9yeS52MS5NZW1vcnlCdWRnZXQSDAoEZXRhZxgDIAEoCRIVCg12YWxp",
-            "ZGF0ZV9vbmx5GAQgASgIEhIKCnJlcXVlc3RfaWQYBSABKAkiiAEKF1NldE1l",
-            "bW9yeUJ1ZGdldFJlc3BvbnNlEjQKC21lbW9yeV9wb29sGAEgASgLMh8uZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQb29sEjcKBmltcGFjdBgCIAEoCzIn",
-            "LmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5QnVkZ2V0SW1wYWN0Io4CChRS",
-            "ZWNsYWltTWVtb3J5UmVxdWVzdBIWCg5tZW1vcnlfcG9vbF9pZBgBIAEoCRIU",
-            "CgpmcmVlX2J5dGVzGAIgASgDSAASFAoKdXNlZF9yYXRpbxgDIAEoAUgAEjoK",
-            "CW1heF9sZXZlbBgEIAEoDjInLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
-            "UmVjbGFpbUxldmVsEhAKCGtlZXBfaWRzGAUgAygJEi8KDG1heF9kdXJhdGlv",
-            "bhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg12YWxpZGF0",
-            "ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAlCCAoGdGFyZ2V0IlEK",
-            "FVJlY2xhaW1NZW1vcnlSZXNwb25zZRI4CgZyZXBvcnQYASABKAsyKC5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLk1lbW9yeVJlY2xhaW1SZXBvcnQiugEKGVF1ZXJ5",
-            "TWVtb3J5SGlzdG9yeVJlcXVlc3QSFgoObWVtb3J5X3Bvb2xfaWQYASABKAkS",
-            "LgoKc3RhcnRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3Rh",
-            "bXASLAoIZW5kX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0",
-            "YW1wEicKBHN0ZXAYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i",
-            "UQoaUXVlcnlNZW1vcnlIaXN0b3J5UmVzcG9uc2USMwoHaGlzdG9yeRgBIAEo",
-            "CzIiLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5SGlzdG9yeSLWAgoYQ3Jl",
-            "YXRlUmVzZXJ2YXRpb25SZXF1ZXN0EhYKDm1lbW9yeV9wb29sX2lkGAEgASgJ",
-            "EhIKCnNpemVfYnl0ZXMYAiABKAMSDwoHcHVycG9zZRgDIAEoCRIvCghwcmlv",
-            "cml0eRgEIAEoDjIdLmRldmljZW9wcy5jb21tb24udjEuUHJpb3JpdHkSLwoM",
-            "dGltZV90b19saXZlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
-            "EhYKDmFsbG93X2V2aWN0aW9uGAYgASgIEi8KDHdhaXRfdGltZW91dBgHIAEo",
-            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpzZXNzaW9uX2lkGAgg",
-            "ASgJEioKBmxhYmVscxgJIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFi",
-            "ZWwSEgoKcmVxdWVzdF9pZBgKIAEoCSJ0ChlDcmVhdGVSZXNlcnZhdGlvblJl",
-            "c3BvbnNlEjUKC3Jlc2VydmF0aW9uGAEgASgLMiAuZGV2aWNlb3BzLm1lbW9y",
-            "eS52MS5SZXNlcnZhdGlvbhIgChhldmljdGVkX2xvYWRlZF9tb2RlbF9pZHMY",
-            "AiADKAkieAoXTGlzdFJlc2VydmF0aW9uc1JlcXVlc3QSEQoJcGFnZV9zaXpl",
-            "GAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSNgoGZmlsdGVyGAMgASgLMiYu",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbkZpbHRlciJrChhMaXN0",
-            "UmVzZXJ2YXRpb25zUmVzcG9uc2USNgoMcmVzZXJ2YXRpb25zGAEgAygLMiAu",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbhIXCg9uZXh0X3BhZ2Vf",
-            "dG9rZW4YAiABKAkimAEKF1JlbmV3UmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJl",
-            "c2VydmF0aW9uX2lkGAEgASgJEi8KDHRpbWVfdG9fbGl2ZRgCIAEoCzIZLmdv",
-            "b2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCgpzaXplX2J5dGVzGAMgASgDSACI",
-            "AQESDAoEZXRhZxgEIAEoCUINCgtfc2l6ZV9ieXRlcyJRChhSZW5ld1Jlc2Vy",
-            "dmF0aW9uUmVzcG9uc2USNQoLcmVzZXJ2YXRpb24YASABKAsyIC5kZXZpY2Vv",
-            "cHMubWVtb3J5LnYxLlJlc2VydmF0aW9uIkAKGERlbGV0ZVJlc2VydmF0aW9u",
-            "UmVxdWVzdBIWCg5yZXNlcnZhdGlvbl9pZBgBIAEoCRIMCgRldGFnGAIgASgJ",
-            "IjMKGURlbGV0ZVJlc2VydmF0aW9uUmVzcG9uc2USFgoOcmVsZWFzZWRfYnl0",
-            "ZXMYASABKAMipgMKE1JlZ2lzdGVyQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgB",
-            "IAEoCRIvCgRmaWxlGAIgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NYXBw",
-            "ZWRGaWxlSAASQQoNc2hhcmVkX21lbW9yeRgDIAEoCzIoLmRldmljZW9wcy5t",
-            "ZW1vcnkudjEuU2hhcmVkTWVtb3J5U2VnbWVudEgAEhcKCnNpemVfYnl0ZXMY",
-            "BCABKANIAYgBARISCgptZWRpYV90eXBlGAUgASgJEg4KBnNoYTI1NhgGIAEo",
-            "CRISCgpnZW5lcmF0aW9uGAcgASgDEhMKBnZlcmlmeRgIIAEoCEgCiAEBEisK",
-            "CGtlZXBfZm9yGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIK",
-            "CnNlc3Npb25faWQYCiABKAkSKgoGbGFiZWxzGAsgAygLMhouZGV2aWNlb3Bz",
-            "LmNvbW1vbi52MS5MYWJlbBISCgpyZXF1ZXN0X2lkGAwgASgJQgkKB2JhY2tp",
-            "bmdCDQoLX3NpemVfYnl0ZXNCCQoHX3ZlcmlmeSI/ChRSZWdpc3RlckJsb2JS",
-            "ZXNwb25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5C",
-            "bG9iIlkKEUNyZWF0ZUJsb2JSZXF1ZXN0EjAKCWJsb2Jfc3BlYxgBIAEoCzId",
-            "LmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlNwZWMSEgoKcmVxdWVzdF9pZBgC",
-            "IAEoCSI9ChJDcmVhdGVCbG9iUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuQmxvYiKnAQoRVXBsb2FkQmxvYlJlcXVlc3QS",
-            "MgoJYmxvYl9zcGVjGAEgASgLMh0uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9i",
-            "U3BlY0gAEhEKB2Jsb2JfaWQYAiABKAlIABIvCgVjaHVuaxgDIAEoCzIeLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuQmxvYkNodW5rSAASEgoKcmVxdWVzdF9pZBgE",
-            "IAEoCUIGCgRwYXJ0Ij0KElVwbG9hZEJsb2JSZXNwb25zZRInCgRibG9iGAEg",
-            "ASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIlcKFVdyaXRlQmxvYkNo",
-            "dW5rUmVxdWVzdBIPCgdibG9iX2lkGAEgASgJEi0KBWNodW5rGAIgASgLMh4u",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iQ2h1bmsiQQoWV3JpdGVCbG9iQ2h1",
-            "bmtSZXNwb25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52",
-            "MS5CbG9iIp0BCg9SZWFkQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIU",
-            "CgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDEhMK",
-            "C2NodW5rX2J5dGVzGAQgASgDEiAKE2V4cGVjdGVkX2dlbmVyYXRpb24YBSAB",
-            "KANIAIgBAUIWChRfZXhwZWN0ZWRfZ2VuZXJhdGlvbiKAAQoQUmVhZEJsb2JS",
-            "ZXNwb25zZRIUCgxvZmZzZXRfYnl0ZXMYASABKAMSDAoEZGF0YRgCIAEoDBIY",
-            "Cgt0b3RhbF9ieXRlcxgDIAEoA0gAiAEBEhMKBmNyYzMyYxgEIAEoA0gBiAEB",
-            "Qg4KDF90b3RhbF9ieXRlc0IJCgdfY3JjMzJjIiEKDkdldEJsb2JSZXF1ZXN0",
-            "Eg8KB2Jsb2JfaWQYASABKAkiOgoPR2V0QmxvYlJlc3BvbnNlEicKBGJsb2IY",
-            "ASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IiagoQTGlzdEJsb2Jz",
-            "UmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEo",
-            "CRIvCgZmaWx0ZXIYAyABKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JG",
-            "aWx0ZXIiawoRTGlzdEJsb2JzUmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5k",
-            "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIg",
-            "ASgJEhMKC3RvdGFsX2J5dGVzGAMgASgDIjwKEURlbGV0ZUJsb2JSZXF1ZXN0",
-            "Eg8KB2Jsb2JfaWQYASABKAkSFgoOb25seV9pZl91bnVzZWQYAiABKAgiOgoS",
-            "RGVsZXRlQmxvYlJlc3BvbnNlEhAKCGRlZmVycmVkGAEgASgIEhIKCmhvbGRl",
-            "cl9pZHMYAiADKAkipwEKE1RyYW5zZmVyQmxvYlJlcXVlc3QSOAoNYmxvYl90",
-            "cmFuc2ZlchgBIAEoCzIhLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlRyYW5z",
-            "ZmVyEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpv",
-            "Yk9wdGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEo",
-            "CSKXAQoUVHJhbnNmZXJCbG9iUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EkcKFGJsb2JfdHJhbnNmZXJf",
-            "cmVwb3J0GA0gASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iVHJhbnNm",
-            "ZXJSZXBvcnRIAEIICgZvdXRwdXQyxBAKDU1lbW9yeVNlcnZpY2UScgoPTGlz",
-            "dE1lbW9yeVBvb2xzEisuZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0TWVtb3J5",
-            "UG9vbHNSZXF1ZXN0GiwuZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0TWVtb3J5",
-            "UG9vbHNSZXNwb25zZSIEyPMYARJsCg1HZXRNZW1vcnlQb29sEikuZGV2aWNl",
-            "b3BzLm1lbW9yeS52MS5HZXRNZW1vcnlQb29sUmVxdWVzdBoqLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuR2V0TWVtb3J5UG9vbFJlc3BvbnNlIgTI8xgBEncKEFdh",
-            "dGNoTWVtb3J5UG9vbHMSLC5kZXZpY2VvcHMubWVtb3J5LnYxLldhdGNoTWVt",
-            "b3J5UG9vbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1lbW9yeS52MS5XYXRjaE1l",
-            "bW9yeVBvb2xzUmVzcG9uc2UiBMjzGAEwARJyCg9TZXRNZW1vcnlCdWRnZXQS",
-            "Ky5kZXZpY2VvcHMubWVtb3J5LnYxLlNldE1lbW9yeUJ1ZGdldFJlcXVlc3Qa",
-            "LC5kZXZpY2VvcHMubWVtb3J5LnYxLlNldE1lbW9yeUJ1ZGdldFJlc3BvbnNl",
-            "IgTI8xgEEmwKDVJlY2xhaW1NZW1vcnkSKS5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "LlJlY2xhaW1NZW1vcnlSZXF1ZXN0GiouZGV2aWNlb3BzLm1lbW9yeS52MS5S",
-            "ZWNsYWltTWVtb3J5UmVzcG9uc2UiBMjzGAQSewoSUXVlcnlNZW1vcnlIaXN0",
-            "b3J5Ei4uZGV2aWNlb3BzLm1lbW9yeS52MS5RdWVyeU1lbW9yeUhpc3RvcnlS",
-            "ZXF1ZXN0Gi8uZGV2aWNlb3BzLm1lbW9yeS52MS5RdWVyeU1lbW9yeUhpc3Rv",
-            "cnlSZXNwb25zZSIEyPMYARJ4ChFDcmVhdGVSZXNlcnZhdGlvbhItLmRldmlj",
-            "ZW9wcy5tZW1vcnkudjEuQ3JlYXRlUmVzZXJ2YXRpb25SZXF1ZXN0Gi4uZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVSZXNlcnZhdGlvblJlc3BvbnNlIgTI",
-            "8xgCEnUKEExpc3RSZXNlcnZhdGlvbnMSLC5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "Lkxpc3RSZXNlcnZhdGlvbnNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1lbW9yeS52",
-            "MS5MaXN0UmVzZXJ2YXRpb25zUmVzcG9uc2UiBMjzGAESdQoQUmVuZXdSZXNl",
-            "cnZhdGlvbhIsLmRldmljZW9wcy5tZW1vcnkudjEuUmVuZXdSZXNlcnZhdGlv",
-            "blJlcXVlc3QaLS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlbmV3UmVzZXJ2YXRp",
-            "b25SZXNwb25zZSIEyPMYAhJ4ChFEZWxldGVSZXNlcnZhdGlvbhItLmRldmlj",
-            "ZW9wcy5tZW1vcnkudjEuRGVsZXRlUmVzZXJ2YXRpb25SZXF1ZXN0Gi4uZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5EZWxldGVSZXNlcnZhdGlvblJlc3BvbnNlIgTI",
-            "8xgCEmkKDFJlZ2lzdGVyQmxvYhIoLmRldmljZW9wcy5tZW1vcnkudjEuUmVn",
-            "aXN0ZXJCbG9iUmVxdWVzdBopLmRldmljZW9wcy5tZW1vcnkudjEuUmVnaXN0",
-            "ZXJCbG9iUmVzcG9uc2UiBMjzGAISYwoKQ3JlYXRlQmxvYhImLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuQ3JlYXRlQmxvYlJlcXVlc3QaJy5kZXZpY2VvcHMubWVt",
-            "b3J5LnYxLkNyZWF0ZUJsb2JSZXNwb25zZSIEyPMYAhJlCgpVcGxvYWRCbG9i",
-            "EiYuZGV2aWNlb3BzLm1lbW9yeS52MS5VcGxvYWRCbG9iUmVxdWVzdBonLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuVXBsb2FkQmxvYlJlc3BvbnNlIgTI8xgCKAES",
-            "bwoOV3JpdGVCbG9iQ2h1bmsSKi5kZXZpY2VvcHMubWVtb3J5LnYxLldyaXRl",
-            "QmxvYkNodW5rUmVxdWVzdBorLmRldmljZW9wcy5tZW1vcnkudjEuV3JpdGVC",
-            "bG9iQ2h1bmtSZXNwb25zZSIEyPMYAhJfCghSZWFkQmxvYhIkLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuUmVhZEJsb2JSZXF1ZXN0GiUuZGV2aWNlb3BzLm1lbW9y",
-            "eS52MS5SZWFkQmxvYlJlc3BvbnNlIgTI8xgBMAESWgoHR2V0QmxvYhIjLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuR2V0QmxvYlJlcXVlc3QaJC5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkdldEJsb2JSZXNwb25zZSIEyPMYARJgCglMaXN0QmxvYnMS",
-            "JS5kZXZpY2VvcHMubWVtb3J5LnYxLkxpc3RCbG9ic1JlcXVlc3QaJi5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLkxpc3RCbG9ic1Jlc3BvbnNlIgTI8xgBEmMKCkRl",
-            "bGV0ZUJsb2ISJi5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZUJsb2JSZXF1",
-            "ZXN0GicuZGV2aWNlb3BzLm1lbW9yeS52MS5EZWxldGVCbG9iUmVzcG9uc2Ui",
-            "BMjzGAISawoMVHJhbnNmZXJCbG9iEiguZGV2aWNlb3BzLm1lbW9yeS52MS5U",
-            "cmFuc2ZlckJsb2JSZXF1ZXN0GikuZGV2aWNlb3BzLm1lbW9yeS52MS5UcmFu",
-            "c2ZlckJsb2JSZXNwb25zZSIEyPMYAjABQhqqAhdEZXZpY2VPcHMuQXBpLk1l",
-            "bW9yeS5WMWIGcHJvdG8z"));
+            "UG9vbEtpbmQSFgoOaW5jbHVkZV9vd25lcnMYAiABKAgSEAoIbm9kZV9pZHMY",
+            "AyADKAkiUAoXTGlzdE1lbW9yeVBvb2xzUmVzcG9uc2USNQoMbWVtb3J5X3Bv",
+            "b2xzGAEgAygLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQb29sIkYK",
+            "FEdldE1lbW9yeVBvb2xSZXF1ZXN0EhYKDm1lbW9yeV9wb29sX2lkGAEgASgJ",
+            "EhYKDmluY2x1ZGVfb3duZXJzGAIgASgIIk0KFUdldE1lbW9yeVBvb2xSZXNw",
+            "b25zZRI0CgttZW1vcnlfcG9vbBgBIAEoCzIfLmRldmljZW9wcy5tZW1vcnku",
+            "djEuTWVtb3J5UG9vbCKRAQoXV2F0Y2hNZW1vcnlQb29sc1JlcXVlc3QSFwoP",
+            "bWVtb3J5X3Bvb2xfaWRzGAEgAygJEisKCGludGVydmFsGAIgASgLMhkuZ29v",
+            "Z2xlLnByb3RvYnVmLkR1cmF0aW9uEhgKEG1pbl9jaGFuZ2VfYnl0ZXMYAyAB",
+            "KAMSFgoOaW5jbHVkZV9vd25lcnMYBCABKAgirQEKGFdhdGNoTWVtb3J5UG9v",
+            "bHNSZXNwb25zZRI1CgxtZW1vcnlfcG9vbHMYASADKAsyHy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLk1lbW9yeVBvb2wSQwoQcHJlc3N1cmVfY2hhbmdlcxgCIAMo",
+            "CzIpLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UHJlc3N1cmVDaGFuZ2US",
+            "FQoNc2tpcHBlZF9jb3VudBgDIAEoAyKjAQoWU2V0TWVtb3J5QnVkZ2V0UmVx",
+            "dWVzdBIWCg5tZW1vcnlfcG9vbF9pZBgBIAEoCRI4Cg1tZW1vcnlfYnVkZ2V0",
+            "GAIgASgLMiEuZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlCdWRnZXQSDAoE",
+            "ZXRhZxgDIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEhIKCnJlcXVlc3Rf",
+            "aWQYBSABKAkiiAEKF1NldE1lbW9yeUJ1ZGdldFJlc3BvbnNlEjQKC21lbW9y",
+            "eV9wb29sGAEgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQb29s",
+            "EjcKBmltcGFjdBgCIAEoCzInLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
+            "QnVkZ2V0SW1wYWN0Io4CChRSZWNsYWltTWVtb3J5UmVxdWVzdBIWCg5tZW1v",
+            "cnlfcG9vbF9pZBgBIAEoCRIUCgpmcmVlX2J5dGVzGAIgASgDSAASFAoKdXNl",
+            "ZF9yYXRpbxgDIAEoAUgAEjoKCW1heF9sZXZlbBgEIAEoDjInLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuTWVtb3J5UmVjbGFpbUxldmVsEhAKCGtlZXBfaWRzGAUg",
+            "AygJEi8KDG1heF9kdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhIVCg12YWxpZGF0ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQY",
+            "CCABKAlCCAoGdGFyZ2V0IlEKFVJlY2xhaW1NZW1vcnlSZXNwb25zZRI4CgZy",
+            "ZXBvcnQYASABKAsyKC5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeVJlY2xh",
+            "aW1SZXBvcnQiugEKGVF1ZXJ5TWVtb3J5SGlzdG9yeVJlcXVlc3QSFgoObWVt",
+            "b3J5X3Bvb2xfaWQYASABKAkSLgoKc3RhcnRfdGltZRgCIAEoCzIaLmdvb2ds",
+            "ZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYAyABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuVGltZXN0YW1wEicKBHN0ZXAYBCABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24iUQoaUXVlcnlNZW1vcnlIaXN0b3J5UmVzcG9u",
+            "c2USMwoHaGlzdG9yeRgBIAEoCzIiLmRldmljZW9wcy5tZW1vcnkudjEuTWVt",
+            "b3J5SGlzdG9yeSLWAgoYQ3JlYXRlUmVzZXJ2YXRpb25SZXF1ZXN0EhYKDm1l",
+            "bW9yeV9wb29sX2lkGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDwoHcHVy",
+            "cG9zZRgDIAEoCRIvCghwcmlvcml0eRgEIAEoDjIdLmRldmljZW9wcy5jb21t",
+            "b24udjEuUHJpb3JpdHkSLwoMdGltZV90b19saXZlGAUgASgLMhkuZ29vZ2xl",
+            "LnByb3RvYnVmLkR1cmF0aW9uEhYKDmFsbG93X2V2aWN0aW9uGAYgASgIEi8K",
+            "DHdhaXRfdGltZW91dBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
+            "bhISCgpzZXNzaW9uX2lkGAggASgJEioKBmxhYmVscxgJIAMoCzIaLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuTGFiZWwSEgoKcmVxdWVzdF9pZBgKIAEoCSJ0ChlD",
+            "cmVhdGVSZXNlcnZhdGlvblJlc3BvbnNlEjUKC3Jlc2VydmF0aW9uGAEgASgL",
+            "MiAuZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbhIgChhldmljdGVk",
+            "X2xvYWRlZF9tb2RlbF9pZHMYAiADKAkiLwoVR2V0UmVzZXJ2YXRpb25SZXF1",
+            "ZXN0EhYKDnJlc2VydmF0aW9uX2lkGAEgASgJIk8KFkdldFJlc2VydmF0aW9u",
+            "UmVzcG9uc2USNQoLcmVzZXJ2YXRpb24YASABKAsyIC5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLlJlc2VydmF0aW9uIngKF0xpc3RSZXNlcnZhdGlvbnNSZXF1ZXN0",
+            "EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEjYKBmZp",
+            "bHRlchgDIAEoCzImLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb25G",
+            "aWx0ZXIiawoYTGlzdFJlc2VydmF0aW9uc1Jlc3BvbnNlEjYKDHJlc2VydmF0",
+            "aW9ucxgBIAMoCzIgLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb24S",
+            "FwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpgBChdSZW5ld1Jlc2VydmF0aW9u",
+            "UmVxdWVzdBIWCg5yZXNlcnZhdGlvbl9pZBgBIAEoCRIvCgx0aW1lX3RvX2xp",
+            "dmUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoKc2l6ZV9i",
+            "eXRlcxgDIAEoA0gAiAEBEgwKBGV0YWcYBCABKAlCDQoLX3NpemVfYnl0ZXMi",
+            "UQoYUmVuZXdSZXNlcnZhdGlvblJlc3BvbnNlEjUKC3Jlc2VydmF0aW9uGAEg",
+            "ASgLMiAuZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbiJAChhEZWxl",
+            "dGVSZXNlcnZhdGlvblJlcXVlc3QSFgoOcmVzZXJ2YXRpb25faWQYASABKAkS",
+            "DAoEZXRhZxgCIAEoCSIzChlEZWxldGVSZXNlcnZhdGlvblJlc3BvbnNlEhYK",
+            "DnJlbGVhc2VkX2J5dGVzGAEgASgDIqYDChNSZWdpc3RlckJsb2JSZXF1ZXN0",
+            "Eg8KB2Jsb2JfaWQYASABKAkSLwoEZmlsZRgCIAEoCzIfLmRldmljZW9wcy5t",
+            "ZW1vcnkudjEuTWFwcGVkRmlsZUgAEkEKDXNoYXJlZF9tZW1vcnkYAyABKAsy",
+            "KC5kZXZpY2VvcHMubWVtb3J5LnYxLlNoYXJlZE1lbW9yeVNlZ21lbnRIABIX",
+            "CgpzaXplX2J5dGVzGAQgASgDSAGIAQESEgoKbWVkaWFfdHlwZRgFIAEoCRIO",
+            "CgZzaGEyNTYYBiABKAkSEgoKZ2VuZXJhdGlvbhgHIAEoAxITCgZ2ZXJpZnkY",
+            "CCABKAhIAogBARIrCghrZWVwX2ZvchgJIAEoCzIZLmdvb2dsZS5wcm90b2J1",
+            "Zi5EdXJhdGlvbhISCgpzZXNzaW9uX2lkGAogASgJEioKBmxhYmVscxgLIAMo",
+            "CzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSEgoKcmVxdWVzdF9pZBgM",
+            "IAEoCUIJCgdiYWNraW5nQg0KC19zaXplX2J5dGVzQgkKB192ZXJpZnkiPwoU",
+            "UmVnaXN0ZXJCbG9iUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuQmxvYiJZChFDcmVhdGVCbG9iUmVxdWVzdBIwCglibG9i",
+            "X3NwZWMYASABKAsyHS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JTcGVjEhIK",
+            "CnJlcXVlc3RfaWQYAiABKAkiPQoSQ3JlYXRlQmxvYlJlc3BvbnNlEicKBGJs",
+            "b2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IipwEKEVVwbG9h",
+            "ZEJsb2JSZXF1ZXN0EjIKCWJsb2Jfc3BlYxgBIAEoCzIdLmRldmljZW9wcy5t",
+            "ZW1vcnkudjEuQmxvYlNwZWNIABIRCgdibG9iX2lkGAIgASgJSAASLwoFY2h1",
+            "bmsYAyABKAsyHi5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JDaHVua0gAEhIK",
+            "CnJlcXVlc3RfaWQYBCABKAlCBgoEcGFydCI9ChJVcGxvYWRCbG9iUmVzcG9u",
+            "c2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYiJX",
+            "ChVXcml0ZUJsb2JDaHVua1JlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRItCgVj",
+            "aHVuaxgCIAEoCzIeLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYkNodW5rIkEK",
+            "FldyaXRlQmxvYkNodW5rUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRldmlj",
+            "ZW9wcy5tZW1vcnkudjEuQmxvYiKdAQoPUmVhZEJsb2JSZXF1ZXN0Eg8KB2Js",
+            "b2JfaWQYASABKAkSFAoMb2Zmc2V0X2J5dGVzGAIgASgDEhQKDGxlbmd0aF9i",
+            "eXRlcxgDIAEoAxITCgtjaHVua19ieXRlcxgEIAEoAxIgChNleHBlY3RlZF9n",
+            "ZW5lcmF0aW9uGAUgASgDSACIAQFCFgoUX2V4cGVjdGVkX2dlbmVyYXRpb24i",
+            "gAEKEFJlYWRCbG9iUmVzcG9uc2USFAoMb2Zmc2V0X2J5dGVzGAEgASgDEgwK",
+            "BGRhdGEYAiABKAwSGAoLdG90YWxfYnl0ZXMYAyABKANIAIgBARITCgZjcmMz",
+            "MmMYBCABKANIAYgBAUIOCgxfdG90YWxfYnl0ZXNCCQoHX2NyYzMyYyIhCg5H",
+            "ZXRCbG9iUmVxdWVzdBIPCgdibG9iX2lkGAEgASgJIjoKD0dldEJsb2JSZXNw",
+            "b25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9i",
+            "ImoKEExpc3RCbG9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBh",
+            "Z2VfdG9rZW4YAiABKAkSLwoGZmlsdGVyGAMgASgLMh8uZGV2aWNlb3BzLm1l",
+            "bW9yeS52MS5CbG9iRmlsdGVyImsKEUxpc3RCbG9ic1Jlc3BvbnNlEigKBWJs",
+            "b2JzGAEgAygLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iEhcKD25leHRf",
+            "cGFnZV90b2tlbhgCIAEoCRITCgt0b3RhbF9ieXRlcxgDIAEoAyI8ChFEZWxl",
+            "dGVCbG9iUmVxdWVzdBIPCgdibG9iX2lkGAEgASgJEhYKDm9ubHlfaWZfdW51",
+            "c2VkGAIgASgIIjoKEkRlbGV0ZUJsb2JSZXNwb25zZRIQCghkZWZlcnJlZBgB",
+            "IAEoCBISCgpob2xkZXJfaWRzGAIgAygJIqcBChNUcmFuc2ZlckJsb2JSZXF1",
+            "ZXN0EjgKDWJsb2JfdHJhbnNmZXIYASABKAsyIS5kZXZpY2VvcHMubWVtb3J5",
+            "LnYxLkJsb2JUcmFuc2ZlchIwCgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJl",
+            "cXVlc3RfaWQYBCABKAkilwEKFFRyYW5zZmVyQmxvYlJlc3BvbnNlEiwKBWV2",
+            "ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBJHChRi",
+            "bG9iX3RyYW5zZmVyX3JlcG9ydBgNIAEoCzInLmRldmljZW9wcy5tZW1vcnku",
+            "djEuQmxvYlRyYW5zZmVyUmVwb3J0SABCCAoGb3V0cHV0MrURCg1NZW1vcnlT",
+            "ZXJ2aWNlEnIKD0xpc3RNZW1vcnlQb29scxIrLmRldmljZW9wcy5tZW1vcnku",
+            "djEuTGlzdE1lbW9yeVBvb2xzUmVxdWVzdBosLmRldmljZW9wcy5tZW1vcnku",
+            "djEuTGlzdE1lbW9yeVBvb2xzUmVzcG9uc2UiBMjzGAESbAoNR2V0TWVtb3J5",
+            "UG9vbBIpLmRldmljZW9wcy5tZW1vcnkudjEuR2V0TWVtb3J5UG9vbFJlcXVl",
+            "c3QaKi5kZXZpY2VvcHMubWVtb3J5LnYxLkdldE1lbW9yeVBvb2xSZXNwb25z",
+            "ZSIEyPMYARJ3ChBXYXRjaE1lbW9yeVBvb2xzEiwuZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5XYXRjaE1lbW9yeVBvb2xzUmVxdWVzdBotLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuV2F0Y2hNZW1vcnlQb29sc1Jlc3BvbnNlIgTI8xgBMAEScgoPU2V0",
+            "TWVtb3J5QnVkZ2V0EisuZGV2aWNlb3BzLm1lbW9yeS52MS5TZXRNZW1vcnlC",
+            "dWRnZXRSZXF1ZXN0GiwuZGV2aWNlb3BzLm1lbW9yeS52MS5TZXRNZW1vcnlC",
+            "dWRnZXRSZXNwb25zZSIEyPMYBBJsCg1SZWNsYWltTWVtb3J5EikuZGV2aWNl",
+            "b3BzLm1lbW9yeS52MS5SZWNsYWltTWVtb3J5UmVxdWVzdBoqLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuUmVjbGFpbU1lbW9yeVJlc3BvbnNlIgTI8xgEEnsKElF1",
+            "ZXJ5TWVtb3J5SGlzdG9yeRIuLmRldmljZW9wcy5tZW1vcnkudjEuUXVlcnlN",
+            "ZW1vcnlIaXN0b3J5UmVxdWVzdBovLmRldmljZW9wcy5tZW1vcnkudjEuUXVl",
+            "cnlNZW1vcnlIaXN0b3J5UmVzcG9uc2UiBMjzGAESeAoRQ3JlYXRlUmVzZXJ2",
+            "YXRpb24SLS5kZXZpY2VvcHMubWVtb3J5LnYxLkNyZWF0ZVJlc2VydmF0aW9u",
+            "UmVxdWVzdBouLmRldmljZW9wcy5tZW1vcnkudjEuQ3JlYXRlUmVzZXJ2YXRp",
+            "b25SZXNwb25zZSIEyPMYAhJvCg5HZXRSZXNlcnZhdGlvbhIqLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuR2V0UmVzZXJ2YXRpb25SZXF1ZXN0GisuZGV2aWNlb3Bz",
+            "Lm1lbW9yeS52MS5HZXRSZXNlcnZhdGlvblJlc3BvbnNlIgTI8xgBEnUKEExp",
+            "c3RSZXNlcnZhdGlvbnMSLC5kZXZpY2VvcHMubWVtb3J5LnYxLkxpc3RSZXNl",
+            "cnZhdGlvbnNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0UmVz",
+            "ZXJ2YXRpb25zUmVzcG9uc2UiBMjzGAESdQoQUmVuZXdSZXNlcnZhdGlvbhIs",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuUmVuZXdSZXNlcnZhdGlvblJlcXVlc3Qa",
+            "LS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlbmV3UmVzZXJ2YXRpb25SZXNwb25z",
+            "ZSIEyPMYAhJ4ChFEZWxldGVSZXNlcnZhdGlvbhItLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuRGVsZXRlUmVzZXJ2YXRpb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLm1l",
+            "bW9yeS52MS5EZWxldGVSZXNlcnZhdGlvblJlc3BvbnNlIgTI8xgCEmkKDFJl",
+            "Z2lzdGVyQmxvYhIoLmRldmljZW9wcy5tZW1vcnkudjEuUmVnaXN0ZXJCbG9i",
+            "UmVxdWVzdBopLmRldmljZW9wcy5tZW1vcnkudjEuUmVnaXN0ZXJCbG9iUmVz",
+            "cG9uc2UiBMjzGAISYwoKQ3JlYXRlQmxvYhImLmRldmljZW9wcy5tZW1vcnku",
+            "djEuQ3JlYXRlQmxvYlJlcXVlc3QaJy5kZXZpY2VvcHMubWVtb3J5LnYxLkNy",
+            "ZWF0ZUJsb2JSZXNwb25zZSIEyPMYAhJlCgpVcGxvYWRCbG9iEiYuZGV2aWNl",
+            "b3BzLm1lbW9yeS52MS5VcGxvYWRCbG9iUmVxdWVzdBonLmRldmljZW9wcy5t",
+            "ZW1vcnkudjEuVXBsb2FkQmxvYlJlc3BvbnNlIgTI8xgCKAESbwoOV3JpdGVC",
+            "bG9iQ2h1bmsSKi5kZXZpY2VvcHMubWVtb3J5LnYxLldyaXRlQmxvYkNodW5r",
+            "UmVxdWVzdBorLmRldmljZW9wcy5tZW1vcnkudjEuV3JpdGVCbG9iQ2h1bmtS",
+            "ZXNwb25zZSIEyPMYAhJfCghSZWFkQmxvYhIkLmRldmljZW9wcy5tZW1vcnku",
+            "djEuUmVhZEJsb2JSZXF1ZXN0GiUuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWFk",
+            "QmxvYlJlc3BvbnNlIgTI8xgBMAESWgoHR2V0QmxvYhIjLmRldmljZW9wcy5t",
+            "ZW1vcnkudjEuR2V0QmxvYlJlcXVlc3QaJC5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "LkdldEJsb2JSZXNwb25zZSIEyPMYARJgCglMaXN0QmxvYnMSJS5kZXZpY2Vv",
+            "cHMubWVtb3J5LnYxLkxpc3RCbG9ic1JlcXVlc3QaJi5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLkxpc3RCbG9ic1Jlc3BvbnNlIgTI8xgBEmMKCkRlbGV0ZUJsb2IS",
+            "Ji5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZUJsb2JSZXF1ZXN0GicuZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5EZWxldGVCbG9iUmVzcG9uc2UiBMjzGAISawoM",
+            "VHJhbnNmZXJCbG9iEiguZGV2aWNlb3BzLm1lbW9yeS52MS5UcmFuc2ZlckJs",
+            "b2JSZXF1ZXN0GikuZGV2aWNlb3BzLm1lbW9yeS52MS5UcmFuc2ZlckJsb2JS",
+            "ZXNwb25zZSIEyPMYAjABQhqqAhdEZXZpY2VPcHMuQXBpLk1lbW9yeS5WMWIG",
+            "cHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryBudgetReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryHistoryReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Memory.V1.ReservationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest.Parser, new[]{ "Kinds", "IncludeOwners" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest.Parser, new[]{ "Kinds", "IncludeOwners", "NodeIds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse.Parser, new[]{ "MemoryPools" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest), global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest.Parser, new[]{ "MemoryPoolId", "IncludeOwners" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse), global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse.Parser, new[]{ "MemoryPool" }, null, null, null, null),
@@ -204,6 +210,8 @@ namespace DeviceOps.Api.Memory.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse), global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse.Parser, new[]{ "History" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationRequest), global::DeviceOps.Api.Memory.V1.CreateReservationRequest.Parser, new[]{ "MemoryPoolId", "SizeBytes", "Purpose", "Priority", "TimeToLive", "AllowEviction", "WaitTimeout", "SessionId", "Labels", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationResponse), global::DeviceOps.Api.Memory.V1.CreateReservationResponse.Parser, new[]{ "Reservation", "EvictedLoadedModelIds" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetReservationRequest), global::DeviceOps.Api.Memory.V1.GetReservationRequest.Parser, new[]{ "ReservationId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetReservationResponse), global::DeviceOps.Api.Memory.V1.GetReservationResponse.Parser, new[]{ "Reservation" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsRequest), global::DeviceOps.Api.Memory.V1.ListReservationsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsResponse), global::DeviceOps.Api.Memory.V1.ListReservationsResponse.Parser, new[]{ "Reservations", "NextPageToken" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationRequest), global::DeviceOps.Api.Memory.V1.RenewReservationRequest.Parser, new[]{ "ReservationId", "TimeToLive", "SizeBytes", "Etag" }, new[]{ "SizeBytes" }, null, null, null),
@@ -274,6 +282,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public ListMemoryPoolsRequest(ListMemoryPoolsRequest other) : this() {
       kinds_ = other.kinds_.Clone();
       includeOwners_ = other.includeOwners_;
+      nodeIds_ = other.nodeIds_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -312,6 +321,20 @@ namespace DeviceOps.Api.Memory.V1 {
       }
     }
 
+    /// <summary>Field number for the "node_ids" field.</summary>
+    public const int NodeIdsFieldNumber = 3;
+    private static readonly pb::FieldCodec<string> _repeated_nodeIds_codec
+        = pb::FieldCodec.ForString(26);
+    private readonly pbc::RepeatedField<string> nodeIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Only pools of these nodes; an empty id is the server's own machine. Empty list: of every node. A node that is not there has no pools.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> NodeIds {
+      get { return nodeIds_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -329,6 +352,7 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if(!kinds_.Equals(other.kinds_)) return false;
       if (IncludeOwners != other.IncludeOwners) return false;
+      if(!nodeIds_.Equals(other.nodeIds_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -338,6 +362,7 @@ namespace DeviceOps.Api.Memory.V1 {
       int hash = 1;
       hash ^= kinds_.GetHashCode();
       if (IncludeOwners != false) hash ^= IncludeOwners.GetHashCode();
+      hash ^= nodeIds_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -361,6 +386,7 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(16);
         output.WriteBool(IncludeOwners);
       }
+      nodeIds_.WriteTo(output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -376,6 +402,7 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(16);
         output.WriteBool(IncludeOwners);
       }
+      nodeIds_.WriteTo(ref output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -390,6 +417,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (IncludeOwners != false) {
         size += 1 + 1;
       }
+      size += nodeIds_.CalculateSize(_repeated_nodeIds_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -406,6 +434,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (other.IncludeOwners != false) {
         IncludeOwners = other.IncludeOwners;
       }
+      nodeIds_.Add(other.nodeIds_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -434,6 +463,10 @@ namespace DeviceOps.Api.Memory.V1 {
             IncludeOwners = input.ReadBool();
             break;
           }
+          case 26: {
+            nodeIds_.AddEntriesFrom(input, _repeated_nodeIds_codec);
+            break;
+          }
         }
       }
     #endif
@@ -460,6 +493,10 @@ namespace DeviceOps.Api.Memory.V1 {
           }
           case 16: {
             IncludeOwners = input.ReadBool();
+            break;
+          }
+          case 26: {
+            nodeIds_.AddEntriesFrom(ref input, _repeated_nodeIds_codec);
             break;
           }
         }
@@ -1497,7 +1534,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.MemoryPool.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool> memoryPools_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool>();
     /// <summary>
-    /// One sample a pool. May be empty where nothing moved and a pressure did.
+    /// One sample a pool. Empty in a heartbeat, and where nothing moved and a pressure did.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1819,7 +1856,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. Empty: each call counts.
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2536,7 +2573,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 8;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same report, once. Empty: each call counts.
+    /// The same id gives the same report, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3853,7 +3890,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 10;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same reservation, once. Empty: each call is a new one.
+    /// The same id gives the same reservation, once. At most 64 characters. Empty: each call is a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4472,6 +4509,423 @@ namespace DeviceOps.Api.Memory.V1 {
   }
 
   /// <summary>
+  /// Which reservation.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetReservationRequest : pb::IMessage<GetReservationRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetReservationRequest> _parser = new pb::MessageParser<GetReservationRequest>(() => new GetReservationRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetReservationRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[14]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationRequest(GetReservationRequest other) : this() {
+      reservationId_ = other.reservationId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationRequest Clone() {
+      return new GetReservationRequest(this);
+    }
+
+    /// <summary>Field number for the "reservation_id" field.</summary>
+    public const int ReservationIdFieldNumber = 1;
+    private string reservationId_ = "";
+    /// <summary>
+    /// The reservation.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ReservationId {
+      get { return reservationId_; }
+      set {
+        reservationId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetReservationRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetReservationRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ReservationId != other.ReservationId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ReservationId.Length != 0) hash ^= ReservationId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ReservationId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ReservationId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetReservationRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ReservationId.Length != 0) {
+        ReservationId = other.ReservationId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One reservation.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetReservationResponse : pb::IMessage<GetReservationResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetReservationResponse> _parser = new pb::MessageParser<GetReservationResponse>(() => new GetReservationResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetReservationResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[15]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationResponse(GetReservationResponse other) : this() {
+      reservation_ = other.reservation_ != null ? other.reservation_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationResponse Clone() {
+      return new GetReservationResponse(this);
+    }
+
+    /// <summary>Field number for the "reservation" field.</summary>
+    public const int ReservationFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Reservation reservation_;
+    /// <summary>
+    /// The reservation.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Reservation Reservation {
+      get { return reservation_; }
+      set {
+        reservation_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetReservationResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetReservationResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Reservation, other.Reservation)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (reservation_ != null) hash ^= Reservation.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (reservation_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Reservation);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetReservationResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.reservation_ != null) {
+        if (reservation_ == null) {
+          Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+        }
+        Reservation.MergeFrom(other.Reservation);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Which reservations to list.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -4489,7 +4943,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4782,7 +5236,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[15]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5016,7 +5470,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[18]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5365,7 +5819,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[17]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[19]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5578,7 +6032,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[18]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5822,7 +6276,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[19]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6027,7 +6481,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[20]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6274,7 +6728,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 12;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. Empty: each call counts.
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6759,7 +7213,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[21]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6972,7 +7426,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[22]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7022,7 +7476,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 2;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same blob, once. Empty: each call is a new one.
+    /// The same id gives the same blob, once. At most 64 characters. Empty: each call is a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7225,7 +7679,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[23]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[25]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7438,7 +7892,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[24]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[26]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7544,7 +7998,7 @@ namespace DeviceOps.Api.Memory.V1 {
     private string requestId_ = "";
     /// <summary>
     /// Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
-    /// Empty: each call is a new blob.
+    /// At most 64 characters. Empty: each call is a new blob.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7839,7 +8293,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[25]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[27]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8052,7 +8506,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[26]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[28]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8305,7 +8759,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[27]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[29]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8519,7 +8973,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[28]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[30]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8900,7 +9354,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[29]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[31]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9255,7 +9709,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[30]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[32]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9459,7 +9913,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[31]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[33]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9672,7 +10126,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[32]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[34]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9965,7 +10419,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[33]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[35]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10238,7 +10692,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[34]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[36]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10482,7 +10936,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[35]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[37]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10715,7 +11169,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[36]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[38]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10797,7 +11251,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. Empty: each call is a new job.
+    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11057,7 +11511,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[37]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[39]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

@@ -392,6 +392,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
       /// unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -434,6 +435,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -479,6 +481,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -571,6 +574,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
       /// the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -627,6 +631,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -654,6 +659,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1100,6 +1106,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
       /// unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1124,6 +1131,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
       /// unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1221,6 +1229,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1245,6 +1254,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1348,6 +1358,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1379,6 +1390,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1652,6 +1664,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
       /// the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -1671,6 +1684,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
       /// the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -1839,6 +1853,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1865,6 +1880,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1890,6 +1906,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -1919,6 +1936,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.

@@ -53,6 +53,7 @@ class InferenceServiceStub:
     The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
     job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
     job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -98,6 +99,7 @@ class InferenceServiceStub:
 
     A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
     cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -137,6 +139,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
     job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
     job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -182,6 +185,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
     cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -224,6 +228,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         The first message carries the job's id; the last one has an ending event, with the result beside it. Leaving the call cancels the
         job, unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same
         job instead of starting a second one. A failure after the first message is the last event, and the call itself ends well.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
@@ -293,6 +298,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD: mend the request.

@@ -106,6 +106,7 @@ class ModelServiceStub:
 
     A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
     unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -129,6 +130,7 @@ class ModelServiceStub:
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -155,6 +157,7 @@ class ModelServiceStub:
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -210,6 +213,7 @@ class ModelServiceStub:
 
     Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
     the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -238,6 +242,7 @@ class ModelServiceStub:
     """Writes a model in another precision or layout, as a new model.
 
     A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -255,6 +260,7 @@ class ModelServiceStub:
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -348,6 +354,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
     unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -371,6 +378,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -397,6 +405,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -452,6 +461,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
     the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -480,6 +490,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Writes a model in another precision or layout, as a new model.
 
     A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -497,6 +508,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -623,6 +635,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
         unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -658,6 +671,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
         A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -696,6 +710,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
         at once. Parts that other loaded models have too are shared.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -775,6 +790,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
         the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -821,6 +837,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes a model in another precision or layout, as a new model.
 
         A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -844,6 +861,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
         nothing.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
