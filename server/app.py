@@ -52,6 +52,7 @@ from server.listen import listen, options
 from server.memory import MemoryServicer
 from server.memory_parts import MemoryParts
 from server.model import ModelServicer
+from server.nodes import OwnNode
 from server.once import Once
 from server.postprocessing import PostprocessingServicer
 from server.processing import ProcessingServicer
@@ -110,6 +111,8 @@ class Server:
             domain: missing(service, servicer) for domain, (service, servicer) in self.servicers.items()
         }
         self.view.keepers = self.devices.fleet.keepers
+        self.node = OwnNode(self.devices.devices)
+        self.view.nodes = lambda: [self.node.status()]
         self.devices.fleet.on_change = self._worker_changed
         self._once = Once()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -171,7 +174,7 @@ class Server:
         names: list[str] = []
         for domain in DEPENDS:
             service, servicer = self.servicers[domain]
-            register(server, service, servicer, self._once)
+            register(server, service, servicer, self._once, self.settings.heartbeat_s)
             names.append(service.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -193,6 +196,7 @@ class Server:
     async def drain(self) -> None:
         """Take no more work, and let what runs come to its end if that is soon."""
         self.submissions.draining = self.memory.draining = self.view.draining = True
+        self.node.drain()
         self.announcer.draining()
         await self.tell_health()
         self.dispatcher.stop_taking()

@@ -8,7 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import domain_pb2, error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
-from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotServed, Violation, refusal
+from domains.device.device import OWN_NODE
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
 from domains.failure import Failure
 from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
@@ -178,9 +179,19 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
 
 
 def _to_selector(options: JobOptions) -> job_event_pb2.DeviceSelector | None:
-    if not options.device_ids and not options.allow_cpu:
+    if not options.device_ids and not options.allow_cpu and not options.node_ids:
         return None
-    return job_event_pb2.DeviceSelector(device_ids=options.device_ids, allow_cpu=options.allow_cpu)
+    return job_event_pb2.DeviceSelector(
+        device_ids=options.device_ids, allow_cpu=options.allow_cpu, node_ids=options.node_ids
+    )
+
+
+def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
+    """NODE_NOT_FOUND for every node but the server's own machine: no other has joined."""
+    for node_id in selector.node_ids:
+        if node_id != OWN_NODE:
+            message = f"there is no node {node_id[:128]!r}; GetSystemStatus tells which there are"
+            raise NotFound(message, ErrorReason.NODE_NOT_FOUND, node_id=node_id[:128])
 
 
 def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
@@ -197,10 +208,9 @@ def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Viol
     if message.devices.strategy:
         text = "this server places jobs by its own choice yet; leave it empty, or name the device"
         unserved.append(Violation(field=f"{path}.devices.strategy", message=text))
-    for name in ("node_ids", "node_labels"):
-        if getattr(message.devices, name):
-            text = "this server has one node yet, its own machine; leave it empty"
-            unserved.append(Violation(field=f"{path}.devices.{name}", message=text))
+    if message.devices.node_labels:
+        text = "nodes have no labels yet, so no device matches; leave it empty"
+        unserved.append(Violation(field=f"{path}.devices.node_labels", message=text))
     unserved += _unserved_fallback(message, f"{path}.fallback")
     if message.session_id:
         text = "this server has no sessions yet; leave it empty"
@@ -226,9 +236,11 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
         text = f"there is no priority {message.priority}"
         wrong.append(Violation(field=f"{path}.priority", message=text, allowed="1..4"))
     refuse(wrong, _unserved_options(message, path))
+    check_nodes(message.devices)
     return JobOptions(
         priority=message.priority or job_event_pb2.PRIORITY_NORMAL,
         device_ids=tuple(message.devices.device_ids),
+        node_ids=tuple(message.devices.node_ids),
         allow_cpu=message.devices.allow_cpu,
         queue_timeout_s=spans["queue_timeout"],
         run_timeout_s=spans["run_timeout"],

@@ -1,6 +1,6 @@
 """DeviceService: hardware, its health and its control."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -16,14 +16,17 @@ from domains.errors import InvalidRequest, Violation
 from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DEFAULT_TIMEOUT_S, DeviceCare
 from domains.processing.device_control import DeviceControl
+from domains.processing.device_statuses import DeviceStatuses
 from domains.processing.job import Job
 from domains.processing.submit import Submissions
 from domains.reasons import Domain
 from domains.requests import Asked
 from server import convert
+from server.device_history import DeviceHistoryMethods
 from server.device_messages import DEPTHS, GOALS, from_settings, to_advice, to_device, to_health_report
-from server.device_status import DeviceStatusMethods, StatusSource
+from server.device_status import DeviceStatusMethods
 from server.device_work import from_benchmark, from_reset
+from server.heartbeat import Followed
 from server.watch import door
 
 MAX_CAUSE = 255
@@ -32,20 +35,21 @@ Refresh = Callable[[float, bool], Awaitable[Refreshed]]
 """Look for hardware: seconds for each backend, and whether to try again what each can do."""
 
 
-class DeviceServicer(DeviceStatusMethods):
+class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     """Devices."""
 
     def __init__(
         self,
         devices: Devices,
-        statuses: StatusSource,
+        statuses: DeviceStatuses,
         control: DeviceControl,
         care: DeviceCare,
         refresh: Refresh,
         advisor: DeviceAdvisor,
         submissions: Submissions,
     ) -> None:
-        super().__init__(statuses)
+        DeviceStatusMethods.__init__(self, statuses)
+        DeviceHistoryMethods.__init__(self, statuses)
         self._devices = devices
         self._control = control
         self._care = care
@@ -135,7 +139,7 @@ class DeviceServicer(DeviceStatusMethods):
 
     def BenchmarkDevice(  # yields the bytes of its responses, see `register`
         self, request: device_service_pb2.BenchmarkDeviceRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Measure a device and follow the job."""
 
         def submit(asked: Asked) -> Job:
@@ -148,7 +152,7 @@ class DeviceServicer(DeviceStatusMethods):
 
     def ResetDevice(  # yields the bytes of its responses, see `register`
         self, request: device_service_pb2.ResetDeviceRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Bring a device back to a clean state and follow the job."""
 
         def submit(asked: Asked) -> Job:
@@ -168,6 +172,7 @@ def _accepts(wanted: device_pb2.DeviceFilter, view: DeviceView) -> bool:
         (not wanted.kinds or _is_in(wanted.kinds, kind))
         and (not wanted.backends or _is_in(wanted.backends, backend))
         and (_is_in(wanted.states, state) if wanted.states else view.state is not DeviceState.LOST)
+        and (not wanted.node_ids or view.device.node_id in wanted.node_ids)
     )
 
 

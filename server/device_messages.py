@@ -74,6 +74,7 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
         discover_time=convert.to_time(view.discover_time_s),
         update_time=convert.to_time(view.update_time_s),
         etag=view.etag,
+        node_id=device.node_id,
     )
 
 

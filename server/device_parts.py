@@ -40,7 +40,6 @@ from server.worker.fleet import Fleet
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOOK_S = 5.0
-_HEAT_S = 2.0
 
 
 class DeviceParts:
@@ -148,7 +147,7 @@ class DeviceParts:
         for name, device in self._idle.items():
             self.devices.described(name, device, reach, ready=False, settings=off)
         looking = [self.hot_plug.keep_looking(_LOOK_S)] if self._inventories else []
-        return [*looking, self.statuses.keep_judging(_HEAT_S), self.simulation.script.keep_looking()]
+        return [*looking, self.statuses.keep_sampling(), self.simulation.script.keep_looking()]
 
     async def refresh(self, timeout_s: float, probe_again: bool) -> Refreshed:
         """Look for hardware."""

@@ -28,7 +28,7 @@ _FIGURES = (
     "power_limit_watts",
     "clock_mhz",
     "memory_clock_mhz",
-    "fan_ratio",
+    "fan_speed_fraction",
 )
 """The same names in DeviceSample and in the contract's DeviceStatus."""
 

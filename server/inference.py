@@ -1,7 +1,6 @@
 """InferenceService: generation, and what can be generated where."""
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -21,6 +20,7 @@ from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server import convert
 from server.generation_messages import TASK, from_generation
+from server.heartbeat import Followed
 from server.watch import door
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -52,7 +52,7 @@ class InferenceServicer:
 
     def Generate(  # yields the bytes of its responses, see `register`
         self, request: inference_service_pb2.GenerateRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Submit and follow in one call."""
 
         def submit(asked: Asked) -> Job:

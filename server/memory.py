@@ -1,6 +1,5 @@
 """MemoryService: what is used by whom, what may be used, what is promised, and the blobs."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from domains.requests import Asked
 from server import convert
 from server.blob_messages import from_transfer
 from server.blobs import BlobMethods
+from server.heartbeat import Followed
 from server.memory_parts import MemoryParts
 from server.memory_pools import PoolMethods
 from server.reservations import ReservationMethods
@@ -32,7 +32,7 @@ class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
 
     def TransferBlob(  # yields the bytes of its responses, see `register`
         self, request: memory_service_pb2.TransferBlobRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Copy or move a blob's bytes and follow the job."""
 
         def submit(asked: Asked) -> Job:

@@ -1,21 +1,19 @@
 """MemoryService: pools, budgets, clean-ups and histories."""
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.memory.v1 import memory_service_pb2 as messages
-from domains.errors import InvalidRequest, Violation
+from domains.device.device import OWN_NODE
 from domains.memory.pools.advice import advice
 from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
-from server import convert
 from server.memory_messages import from_budget, from_kinds, from_reclaim, to_history, to_impact, to_pool, to_report
 from server.memory_watch import watch_pools
+from server.time_span import time_span
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,6 +30,9 @@ class PoolMethods:
         self, request: messages.ListMemoryPoolsRequest, context: Context
     ) -> messages.ListMemoryPoolsResponse:
         """All pools of the asked kinds, measured now."""
+        if request.node_ids and OWN_NODE not in request.node_ids:
+            # Every pool that there is belongs to this machine.
+            return messages.ListMemoryPoolsResponse()
         views = await self._pools.list(from_kinds(request.kinds))
         pools = [to_pool(view, include_owners=request.include_owners) for view in views]
         return messages.ListMemoryPoolsResponse(memory_pools=pools)
@@ -75,29 +76,9 @@ class PoolMethods:
     ) -> messages.QueryMemoryHistoryResponse:
         """How the use went, who seems to leak, and what would help."""
         state = self._pools.get(request.memory_pool_id)
-        start_s, end_s, step_s = _span(request)
+        start_s, end_s, step_s = time_span(request, finest_s=1)
         view = await self._pools.view(request.memory_pool_id)
         history = state.history.query(start_s, end_s, step_s)
         suspects = state.history.leaks.suspects()
         told = to_history(view.id, history, suspects, advice(view, history, suspects))
         return messages.QueryMemoryHistoryResponse(history=told)
-
-
-def _span(request: messages.QueryMemoryHistoryRequest) -> tuple[float | None, float, float | None]:
-    """Start, end and step in s; refuses what cannot be meant, all at once."""
-    now = time.time()
-    end = min(now, _unix(request.end_time)) if request.HasField("end_time") else now
-    start = _unix(request.start_time) if request.HasField("start_time") else None
-    step = convert.from_duration(request.step) if request.HasField("step") else None
-    wrong: list[Violation] = []
-    if start is not None and start > end:
-        wrong.append(Violation(field="end_time", message="is before the start", allowed="from start_time to now"))
-    if step is not None and step < 1:
-        wrong.append(Violation(field="step", message=f"{step} s is less than 1 s", allowed="1 s.."))
-    if wrong:
-        raise InvalidRequest(wrong)
-    return start, end, step
-
-
-def _unix(stamp: Timestamp) -> float:
-    return stamp.seconds + stamp.nanos / 1e9

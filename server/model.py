@@ -1,6 +1,6 @@
 """ModelService: what is on disk and what is loaded, as far as it is built."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from domains.requests import Asked
 from server import convert, paging
+from server.heartbeat import Followed
 from server.model_messages import to_loaded, to_model
 from server.unserved import Served, check_served
 from server.watch import door
@@ -64,7 +65,7 @@ class ModelServicer:
 
     def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Look for models and follow the job."""
 
         def submit(asked: Asked) -> Job:
@@ -77,7 +78,7 @@ class ModelServicer:
 
     def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Bring a model onto a device and follow the job."""
 
         def submit(asked: Asked) -> Job:

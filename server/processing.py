@@ -1,6 +1,6 @@
 """ProcessingService: jobs, and how the whole server is."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -19,6 +19,7 @@ from server.blob_messages import from_transfer
 from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation
+from server.heartbeat import Followed
 from server.job_messages import KIND_OF, in_list, to_job, to_state
 from server.model import from_load, from_scan
 from server.once import asked_of, keeps_its_answers
@@ -145,7 +146,7 @@ class ProcessingServicer(SystemEventMethods):
 
     def WatchJob(  # yields the bytes of its responses, see `register`
         self, request: processing_service_pb2.WatchJobRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> Followed[bytes]:
         """Follow a job to its end, from anywhere."""
         return follow(self._jobs, request.job_id, request.after_sequence)
 

@@ -1,12 +1,13 @@
 """Puts a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
 
 Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Those that yield `bytes` have serialised
-their messages themselves (a job's event is serialised once, however many watch it).
+their messages themselves (a job's event is serialised once, however many watch it). Streams that follow something get
+heartbeats here, so that none can be forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import grpc
@@ -15,13 +16,24 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from domains.errors import ErrorReason, NotSupported
+from server.heartbeat import HEARTBEAT_S, Followed, follows, with_heartbeats
 from server.once import Once
 
 
-def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object, once: Once | None = None) -> None:
-    """Add all methods of a service. `once`: remembers what unary calls with a request_id were answered."""
+def register(
+    server: grpc.aio.Server,
+    service: ServiceDescriptor,
+    servicer: object,
+    once: Once | None = None,
+    heartbeat_s: float = HEARTBEAT_S,
+) -> None:
+    """Add all methods of a service.
+
+    `once`: remembers what unary calls with a request_id were answered; `heartbeat_s`: the longest silence of a stream that
+    follows something.
+    """
     once = once or Once()
-    handlers = {method.name: _handler(method, servicer, once) for method in service.methods}
+    handlers = {method.name: _handler(method, servicer, once, heartbeat_s) for method in service.methods}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
 
 
@@ -30,14 +42,33 @@ def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
     return [method.full_name for method in service.methods if not hasattr(servicer, method.name)]
 
 
-def _handler(method: MethodDescriptor, servicer: object, once: Once) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: MethodDescriptor, servicer: object, once: Once, heartbeat_s: float
+) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
-    built = getattr(servicer, method.name, None)
+    behaviour = getattr(servicer, method.name, None)
+    if behaviour is None:
+        behaviour = _unimplemented(method)
+    elif follows(method):
+        behaviour = _kept_alive(method, behaviour, heartbeat_s)
+    else:
+        behaviour = once.guard(method, behaviour)
     return shape(
-        once.guard(method, built) if built else _unimplemented(method),
+        behaviour,
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=_serialise,
     )
+
+
+def _kept_alive(method: MethodDescriptor, behaviour: Callable[..., Any], heartbeat_s: float) -> Callable[..., Any]:
+    empty = GetMessageClass(method.output_type)
+
+    def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any]:
+        told = behaviour(request, context)
+        messages, beat = (told.messages, told.beat) if isinstance(told, Followed) else (told, empty)
+        return with_heartbeats(messages, beat, heartbeat_s)
+
+    return stream
 
 
 def _serialise(message: Message | bytes) -> bytes:

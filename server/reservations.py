@@ -61,6 +61,12 @@ class ReservationMethods:
         self._check_open(source.device_id)
         return await self._ledger.create(ask)
 
+    async def GetReservation(
+        self, request: messages.GetReservationRequest, context: Context
+    ) -> messages.GetReservationResponse:
+        """One reservation, also one that has ended lately."""
+        return messages.GetReservationResponse(reservation=to_reservation(self._ledger.get(request.reservation_id)))
+
     async def ListReservations(
         self, request: messages.ListReservationsRequest, context: Context
     ) -> messages.ListReservationsResponse:

@@ -15,7 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from domains.device.device_names import FORMS, is_device_name
+from domains.device.device_names import refusal
 
 
 class ConfigError(Exception):
@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     """The model of a request that names none."""
     devices: Annotated[list[str], NoDecode] = ["auto"]
     """`auto` (every CUDA device, else the CPU, with DirectML's adapters listed and disabled), or `cpu`, `cuda`, `cuda:0`
-    (as nvidia-smi counts), `directml` (the fastest), `sim:3` …
+    (as nvidia-smi counts), `rocm:0` (as PyTorch counts), `directml` (the fastest), `sim:3` …
     """
     directml_python: Path | None = None
     """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """A device that tells nothing of its work for this long hangs: its worker is ended and its jobs run again."""
+    heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10
+    """The longest silence of a stream that follows something; then it sends a heartbeat, a message without content."""
     recheck_s: Annotated[float, Field(gt=0)] = 10
     """How long after its quarantine a device is checked again; doubled after each failed check, up to 5 minutes."""
     leak_window_s: Annotated[float, Field(ge=1)] = 60
@@ -103,8 +105,8 @@ class Settings(BaseSettings):
     @classmethod
     def _devices_are_known_names(cls, names: list[str]) -> list[str]:
         for name in names:
-            if not is_device_name(name):
-                raise ValueError(f"{name!r} is no device; say {FORMS}")
+            if reason := refusal(name):
+                raise ValueError(reason)
         return names
 
     @field_validator("directml_python")

@@ -4,12 +4,13 @@ import importlib.metadata
 import platform
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
 
 from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
+from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains.failure import Failure
 from domains.reasons import Domain
 from server import convert
@@ -52,6 +53,8 @@ class SystemView:
         self._start_time_s = time.time() - (time.monotonic() - begin_s)
         self.instance_id = uuid.uuid4().hex
         self.keepers: Sequence[WorkerKeeper] = ()
+        self.nodes: Callable[[], list[NodeStatus]] = list
+        """The machines whose devices this server uses."""
         self.addresses: list[str] = []
         self.serving_s: float | None = None
         self.device_ready_s: float | None = None
@@ -106,6 +109,7 @@ class SystemView:
             uptime=convert.to_duration(now),
             serving_after=None if self.serving_s is None else convert.to_duration(self.serving_s),
             ready_after=None if self.device_ready_s is None else convert.to_duration(self.device_ready_s),
+            nodes=self.nodes(),
         )
 
     def _domain(self, domain: int) -> pb.DomainReadiness:

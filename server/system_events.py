@@ -1,6 +1,6 @@
 """WatchEvents: follow every change of state."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -9,6 +9,7 @@ from deviceops.processing.v1 import processing_service_pb2 as pb
 from domains.errors import InvalidRequest, Violation
 from domains.events import EventLog, chain_filter
 from server.event_messages import accepts, to_event
+from server.heartbeat import Followed
 
 MAX_FILTER_ENTRIES = 1000
 _PATIENCE_S = 60.0
@@ -22,10 +23,14 @@ class SystemEventMethods:
         self._events = events
         self._instance_id = instance_id
 
-    async def WatchEvents(
+    def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.WatchEventsResponse]:
-        """The first message at once; then each event that the filter lets through. A reader is only a position."""
+    ) -> Followed[pb.WatchEventsResponse]:
+        """The first message at once; then each event that the filter lets through. Heartbeats tell how far the log is."""
+        return Followed(self._events_after(request), lambda: self._response(self._events.journal.last_sequence))
+
+    async def _events_after(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
+        """A reader is only a position."""
         log, wanted = self._events.journal, request.filter
         last = log.last_sequence
         position = request.after_sequence if request.HasField("after_sequence") else last

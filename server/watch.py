@@ -1,7 +1,7 @@
 """Following a job: the one path behind WatchJob and every door."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -12,40 +12,62 @@ from domains.processing.job import Job
 from domains.processing.job_event import STATE_AFTER, JobEvent
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.live_job import LiveJob
 from domains.processing.submit import Submissions
 from domains.requests import Asked
+from server.heartbeat import Followed
 from server.job_messages import heartbeat, rendered
 from server.once import asked_of
 
-HEARTBEAT_S = 10.0
-"""The longest silence."""
+_PATIENCE_S = 60.0
+"""A wait for the journal has an end; it is waited again then."""
 
 
-async def follow(jobs: Jobs, job_id: str, after: int = 0) -> AsyncIterator[bytes]:
-    """A job's events after a sequence, as WatchJobResponse bytes, up to and with its last. A reader is only a position:
-    one who is slow finds the newest progress when it comes back, and nobody waits for it."""
-    live = jobs.live(job_id)
-    last = live.journal.last_sequence
-    if not 0 <= after <= last:
-        message = f"{after} is not within 0..{last}; give the sequence of the last event that you saw, or 0 for all"
-        raise InvalidRequest([Violation(field="after_sequence", message=message, allowed=f"0..{last}")])
-    journal, position = live.journal, after
-    state = _state_at(live.journal.after(0), after)
-    while True:
-        for entry in journal.after(position):
-            state = STATE_AFTER.get(type(entry.value), state)
-            position = entry.sequence
-            yield rendered(live.job, entry, state)
-        if journal.closed and position >= journal.last_sequence:
-            return
-        before = time.monotonic()
-        if not await journal.more(position, HEARTBEAT_S):
-            yield heartbeat(live.job, position, time.time(), time.monotonic() - before)
+def follow(jobs: Jobs, job_id: str, after: int = 0) -> Followed[bytes]:
+    """A job's events after a sequence, as WatchJobResponse bytes, up to and with its last."""
+    reader = _Reader(jobs.live(job_id), after)
+    return Followed(reader.events(), reader.beat)
 
 
-def _state_at(entries: Sequence[Entry[JobEvent]], sequence: int) -> JobState:
-    """The state that a job had when it wrote its `sequence`-th event."""
-    moves = [STATE_AFTER.get(type(entry.value)) for entry in entries if entry.sequence <= sequence]
+class _Reader:
+    """One reader, which is only a position: a slow one finds the newest progress when it comes back, and nobody waits
+    for it."""
+
+    def __init__(self, live: LiveJob, after: int) -> None:
+        last = live.journal.last_sequence
+        if not 0 <= after <= last:
+            message = f"{after} is not within 0..{last}; give the sequence of the last event that you saw, or 0 for all"
+            raise InvalidRequest([Violation(field="after_sequence", message=message, allowed=f"0..{last}")])
+        self._live = live
+        self._position = after
+        seen = [entry for entry in live.journal.after(0) if entry.sequence <= after]
+        self._state = _state_after(seen)
+        self._told_s = seen[-1].time_s if seen else live.job.create_time_s
+        """Unix time of the last event before the reader's position."""
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """To the job's end; a heartbeat first where there is nothing else to tell at once."""
+        journal = self._live.journal
+        if not journal.closed and self._position >= journal.last_sequence:
+            yield self.beat()
+        while True:
+            for entry in journal.after(self._position):
+                self._state = STATE_AFTER.get(type(entry.value), self._state)
+                self._position, self._told_s = entry.sequence, entry.time_s
+                yield rendered(self._live.job, entry, self._state)
+            if journal.closed and self._position >= journal.last_sequence:
+                return
+            await journal.more(self._position, _PATIENCE_S)
+
+    def beat(self) -> bytes:
+        """The sign of life of a job of which there is nothing to tell."""
+        now_s = time.time()
+        return heartbeat(self._live.job, self._position, now_s, now_s - self._told_s)
+
+
+def _state_after(entries: Sequence[Entry[JobEvent]]) -> JobState:
+    """The state that a job had after these events, its first ones."""
+    moves = [STATE_AFTER.get(type(entry.value)) for entry in entries]
     return next((state for state in reversed(moves) if state), JobState.QUEUED)
 
 
@@ -54,7 +76,7 @@ def door(
     request: Any,
     context: grpc.aio.ServicerContext[Any, Any],
     submit: Callable[[Asked], Job],
-) -> AsyncIterator[bytes]:
+) -> Followed[bytes]:
     """Follow the job of a request, a new one or the one that the same request made before, from its first event; when the
     last of those who asked for it has left, it is cancelled, unless one of them said `detached`.
 

@@ -4,6 +4,9 @@ from enum import StrEnum
 
 import msgspec
 
+OWN_NODE = ""
+"""Id of the node that is the server's own machine."""
+
 
 class DeviceKind(StrEnum):
     """What sort of hardware."""
@@ -21,6 +24,7 @@ class Backend(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+    ROCM = "rocm"
     DIRECTML = "directml"
     SIMULATED = "simulated"
 
@@ -78,7 +82,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     driver_name: str = ""
     driver_version: str = ""
     runtime_version: str = ""
-    """`CUDA 13.0`, `DirectML 1.15`."""
+    """`CUDA 13.0`, `ROCm 6.4`, `DirectML 1.15`."""
     firmware_version: str = ""
     pci_bus_id: str = ""
     pci_vendor_id: int | None = None
@@ -90,6 +94,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """The process that owns it."""
     libraries: tuple[str, ...] = ()
     """Versions of what computes there: `torch 2.14.1`."""
+    node_id: str = OWN_NODE
+    """The machine that it is part of."""
     probe_time_s: float = 0.0
     """Unix time at which the worker found all this out."""
 

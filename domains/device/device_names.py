@@ -3,18 +3,32 @@
 import re
 
 AUTO = "auto"
-_FORM = re.compile(r"auto|cpu|(cuda|directml|sim)(:\d{1,4})?")
-FORMS = "auto, cpu, cuda, cuda:N, directml, directml:N, sim or sim:COUNT"
+_FORM = re.compile(r"auto|cpu|(cuda|rocm|directml|sim)(:\d{1,4})?")
+FORMS = "auto, cpu, cuda, cuda:N, rocm, rocm:N, directml, directml:N, sim or sim:COUNT"
+_UNDRIVEN = re.compile(r"(xpu|mps)(:\d{1,4})?")
+
+
+def refusal(name: str) -> str:
+    """Why a configuration may not name it. Empty: it may."""
+    if _FORM.fullmatch(name):
+        return ""
+    if _UNDRIVEN.fullmatch(name):
+        backend = name.partition(":")[0]
+        return (
+            f"{name!r} cannot be driven: this server measures memory, copies and times steps through torch.cuda, and has not"
+            f" learned torch.{backend} yet; say {FORMS}"
+        )
+    return f"{name!r} is no device; say {FORMS}"
 
 
 def is_device_name(name: str) -> bool:
     """Whether a configuration may name it."""
-    return _FORM.fullmatch(name) is not None
+    return not refusal(name)
 
 
 def worker_name(name: str) -> str:
-    """What a worker is started with: `directml` alone is the first adapter."""
-    return "directml:0" if name == "directml" else name
+    """What a worker is started with: `directml` and `rocm` alone are the first adapter."""
+    return f"{name}:0" if name in ("directml", "rocm") else name
 
 
 def ordinal(name: str) -> int:

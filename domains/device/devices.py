@@ -82,9 +82,14 @@ class Devices:
         view = self.find(name)
         return name in self._expected if view is None else view.state is DeviceState.STARTING
 
+    @property
+    def expects(self) -> bool:
+        """Whether a worker is being started for a device that nobody has seen yet."""
+        return not all(map(_cannot_be, self._expected.values()))
+
     def check_known(self) -> None:
         """STARTING until the first look at the hardware is over."""
-        if not self._views and not all(map(_cannot_be, self._expected.values())):
+        if not self._views and self.expects:
             raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
 
     def find(self, name: str) -> DeviceView | None:

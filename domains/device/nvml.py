@@ -95,7 +95,7 @@ class NvmlTelemetry:
             power_limit_watts=_scaled(limit, 1000),
             clock_mhz=ask("ClockInfo", self._nvml.constant("CLOCK_SM")),
             memory_clock_mhz=ask("ClockInfo", self._nvml.constant("CLOCK_MEM")),
-            fan_ratio=_scaled(ask("FanSpeed"), 100),
+            fan_speed_fraction=_scaled(ask("FanSpeed"), 100),
             throttle_reasons=throttle_reasons(
                 ask("CurrentClocksEventReasons") or ask("CurrentClocksThrottleReasons") or 0
             ),

@@ -32,7 +32,7 @@ class DeviceSample(msgspec.Struct, frozen=True, kw_only=True):
     power_limit_watts: float | None = None
     clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
-    fan_ratio: float | None = None
+    fan_speed_fraction: float | None = None
     throttle_reasons: tuple[ThrottleReason, ...] = ()
 
     @property

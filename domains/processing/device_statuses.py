@@ -8,6 +8,7 @@ import structlog
 
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
+from domains.device.history import STEP_S, DeviceHistory, DeviceHistoryView
 from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
@@ -32,6 +33,7 @@ class DeviceStatuses:
         self._telemetry = telemetry
         self._dispatcher = dispatcher
         self._uptime = uptime
+        self._histories: dict[str, DeviceHistory] = {}
         self._unmeasured: set[str] = set()
         """Hot devices that were told of because nobody can say whether they still are."""
 
@@ -70,22 +72,34 @@ class DeviceStatuses:
             sample = await self._telemetry.sample(view.device)
         except DeviceGone:
             return DeviceSample(time_s=time.time())
+        self._history(view.device.id).add(sample)
         # As it is by now: its ceiling may have changed while the driver was asked.
         self._judge_heat(self._devices.get(view.device.id), sample)
         return sample
 
-    async def keep_judging(self, every_s: float) -> None:
-        """Look now and then at the devices that have a ceiling of temperature, and at what time has mended."""
+    def history(self, name: str, start_s: float | None, end_s: float, step_s: float | None) -> DeviceHistoryView:
+        """What a device went through. DEVICE_NOT_FOUND, STARTING."""
+        return self._history(self.resolve(name)).query(start_s, end_s, step_s)
+
+    async def keep_sampling(self) -> None:
+        """Look at every device once in each step of its history: its heat is judged too, and what time has mended."""
         while True:
-            for view in self._devices.list():
-                try:
-                    self._devices.forget_old_errors(view.device.id)
-                    if view.settings.max_temperature_celsius is not None:
-                        await self.sample(view)
-                except Exception:
-                    # A fault of ours costs this look, and not all that follow.
-                    _log.exception("a bug ended a look at a device", device=view.device.id)
-            await asyncio.sleep(every_s)
+            await asyncio.gather(*map(self._look, self._devices.list()))
+            # In the middle of the next step: a look that is late or early still falls into its own.
+            await asyncio.sleep(STEP_S - (time.time() - STEP_S / 2) % STEP_S)
+
+    async def _look(self, view: DeviceView) -> None:
+        try:
+            self._devices.forget_old_errors(view.device.id)
+            # A sample that a watcher asked for serves as well.
+            if self._history(view.device.id).lacks(time.time()):
+                await self.sample(view)
+        except Exception:
+            # A fault of ours costs this look, and not all that follow.
+            _log.exception("a bug ended a look at a device", device=view.device.id)
+
+    def _history(self, device_id: str) -> DeviceHistory:
+        return self._histories.setdefault(device_id, DeviceHistory())
 
     def _judge_heat(self, view: DeviceView, sample: DeviceSample) -> None:
         ceiling, now = view.settings.max_temperature_celsius, sample.temperature_celsius

@@ -82,6 +82,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """1 low, 2 normal, 3 high, 4 critical."""
     device_ids: tuple[str, ...] = ()
     """Empty: any."""
+    node_ids: tuple[str, ...] = ()
+    """Only devices of these nodes; an empty id is the server's own machine. Empty: any."""
     allow_cpu: bool = False
     """The CPU may take it although it is not named, and there are other devices."""
     queue_timeout_s: float | None = None

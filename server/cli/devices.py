@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
-from server.cli.printing import figure, measured, measured_bytes, percent, print_json, print_table, table, word
-from server.cli.screen import IntervalOption, RoundsOption, WatchOption, show_rounds
+from server.cli.device_history import tell_history
+from server.cli.printing import (
+    figure,
+    measured,
+    measured_bytes,
+    minutes_ago,
+    percent,
+    print_json,
+    print_table,
+    table,
+    word,
+)
+from server.cli.screen import IntervalOption, RoundsOption, WatchOption, rounds_of, show_rounds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,6 +33,9 @@ _HEADS = ("device", "name", "state", "busy", "memory", "of", "temperature", "pow
 
 
 def devices(
+    device: Annotated[str | None, typer.Argument(help="With --history: this one alone.")] = None,
+    history: Annotated[bool, typer.Option("--history", help="How they were over time.")] = False,
+    minutes: Annotated[float, typer.Option(min=0.1, max=24 * 60, help="With --history: how far to look back.")] = 60,
     watch: WatchOption = False,
     interval: IntervalOption = 1.0,
     rounds: RoundsOption = 0,
@@ -31,18 +45,34 @@ def devices(
 ) -> None:
     """List the devices that the server owns, and how they are. What cannot be measured is `–`.
 
-    With --json: what they are; with --watch --json, one line of figures each time.
+    With --json: what they are; with --watch --json, one line of figures each time; with --history --json, one line a
+    device.
     """
+    if device and not history:
+        raise typer.BadParameter("a device can only be named with --history")
     with connect(address) as connection:
+        if history:
+            return _histories(connection, device, minutes, lost, json)
         if watch:
             return _watch(connection, interval, rounds, lost, json)
         answer = _list(connection, lost)
         if json:
             return print_json(answer)
-        statuses = {} if not answer.devices else next(iter(_samples(connection, [], 1.0))).statuses
+        statuses = {} if not answer.devices else next(iter(rounds_of(_samples(connection, [], 1.0)))).statuses
         by_id = {status.device_id: status for status in statuses}
     empty = "No devices; `deviceops status` tells what the server waits for."
     return print_table(_HEADS, _rows(answer.devices, by_id), empty)
+
+
+def _histories(connection: Connection, device: str | None, minutes: float, lost: bool, json: bool) -> None:
+    from deviceops.device.v1 import device_service_pb2
+
+    names = [device] if device else [one.id for one in _list(connection, lost).devices]
+    for name in names:
+        answer = connection.device.QueryDeviceHistory(
+            device_service_pb2.QueryDeviceHistoryRequest(device_id=name, start_time=minutes_ago(minutes))
+        )
+        print_json(answer, one_line=True) if json else tell_history(answer.history)
 
 
 def _list(connection: Connection, lost: bool) -> ListDevicesResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,18 +12,17 @@ from server.cli.printing import (
     duration_s,
     local_time,
     measured,
+    minutes_ago,
     notice,
     print_json,
     print_table,
     seconds_text,
     word,
 )
+from server.cli.sparkline import sparkline
 
 if TYPE_CHECKING:
     from deviceops.memory.v1.memory_history_pb2 import MemoryHistory, MemoryLeakSuspect
-
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_COLUMNS = 60
 
 
 def history(
@@ -34,32 +32,12 @@ def history(
     json: JsonOption = False,
 ) -> None:
     """Tell the use of a pool over time, owners that seem to leak, and what would help."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     from deviceops.memory.v1 import memory_service_pb2
 
-    start = Timestamp()
-    start.GetCurrentTime()
-    start.FromNanoseconds(start.ToNanoseconds() - round(minutes * 60e9))
-    request = memory_service_pb2.QueryMemoryHistoryRequest(memory_pool_id=pool, start_time=start)
+    request = memory_service_pb2.QueryMemoryHistoryRequest(memory_pool_id=pool, start_time=minutes_ago(minutes))
     with connect(address) as connection:
         answer = connection.memory.QueryMemoryHistory(request)
     return print_json(answer) if json else _tell(answer.history)
-
-
-def sparkline(values: Sequence[float | None], columns: int = _COLUMNS) -> str:
-    """The values as a row of blocks from the lowest to the highest; the highest of each column, a gap where none is.
-
-    Blank for no value at all; equal values are a flat line.
-    """
-    width = max(1, -(-len(values) // columns))
-    cells = [[one for one in values[at : at + width] if one is not None] for at in range(0, len(values), width)]
-    peaks = [max(cell) if cell else None for cell in cells]
-    known = [peak for peak in peaks if peak is not None]
-    if not known:
-        return ""
-    low, span = min(known), (max(known) - min(known)) or 1.0
-    return "".join(" " if peak is None else _BLOCKS[round((peak - low) / span * 7)] for peak in peaks)
 
 
 def _tell(told: MemoryHistory) -> None:

@@ -111,3 +111,13 @@ def local_time(timestamp: Timestamp) -> str:
     import datetime
 
     return timestamp.ToDatetime(datetime.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def minutes_ago(minutes: float) -> Timestamp:
+    """That long before now."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    then = Timestamp()
+    then.GetCurrentTime()
+    then.FromNanoseconds(then.ToNanoseconds() - round(minutes * 60e9))
+    return then

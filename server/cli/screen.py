@@ -36,8 +36,13 @@ def show_rounds(
             live.update(draw(message), refresh=True)
 
 
+def rounds_of(messages: Iterable[AnyMessage]) -> Iterable[AnyMessage]:
+    """Without heartbeats: the messages in which nothing is set."""
+    return (message for message in messages if message.ListFields())
+
+
 def _first(messages: Iterable[AnyMessage], rounds: int) -> Iterable[AnyMessage]:
-    for number, message in enumerate(messages, 1):
+    for number, message in enumerate(rounds_of(messages), 1):
         yield message
         if number == rounds:
             return

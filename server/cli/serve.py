@@ -25,7 +25,7 @@ def serve(
     default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
     devices: Annotated[
         list[str] | None,
-        typer.Option("--device", help="`auto`, `cpu`, `cuda:0`, `sim`, `sim:3` …; may be repeated. [default: auto]"),
+        typer.Option("--device", help="`auto`, `cpu`, `cuda:0`, `rocm:0`, `sim:3` …; may be repeated. [default: auto]"),
     ] = None,
     directml_python: Annotated[
         Path | None,
@@ -43,6 +43,9 @@ def serve(
     ] = None,
     recheck_s: Annotated[
         float | None, typer.Option(help="Seconds until a quarantined device is checked again. [default: 10]")
+    ] = None,
+    heartbeat_s: Annotated[
+        float | None, typer.Option(help="Longest silence of a stream that follows something, up to 10 s. [default: 10]")
     ] = None,
     leak_window_s: Annotated[
         float | None, typer.Option(help="Memory that grows in four such windows is a leak suspect. [default: 60]")

@@ -20,7 +20,7 @@ def main() -> None:
     in_fd, out_fd = protect_stdout()
     end_with_parent()
     log.configure_inherited()
-    if not sys.argv[1].startswith("cuda") and sys.platform != "win32":
+    if not sys.argv[1].startswith(("cuda", "rocm")) and sys.platform != "win32":
         os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
     pinned = len(sys.argv) > 2

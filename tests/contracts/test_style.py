@@ -49,6 +49,8 @@ NO_QUANTITIES = {"AdjustStep.temperature"}
 MEASURED = ("_celsius", "_watts", "_mhz")
 SET_BY_THE_SERVER = {"built_in", "configured"}
 """Fields of stored things that a request repeats and the server alone decides."""
+FINITE_STREAMS = {"ReadBlob"}
+"""Their bytes are there already."""
 UNPAGED = {"ListDevices", "ListMemoryPools", "ListLoadedModels", "ListPostprocessors"}
 """Lists that hardware or this program bounds."""
 OUTPUTS = {
@@ -174,6 +176,13 @@ def test_rpcs_that_only_look_need_the_read_scope_alone() -> None:
         rpc.where for rpc in rpcs() if rpc.method.options.Extensions[access_pb2.scope] == access_pb2.ACCESS_SCOPE_READ
     }
     assert reads == {rpc.where for rpc in rpcs() if looks.match(rpc.method.name)}
+
+
+def test_every_stream_promises_heartbeats() -> None:
+    """All but those that follow nothing: a client that hears nothing for twice as long takes the connection for dead."""
+    streams = [rpc for rpc in rpcs() if rpc.method.server_streaming and rpc.method.name not in FINITE_STREAMS]
+    assert len(streams) > 10
+    assert not [rpc.where for rpc in streams if "After 10 s without" not in rpc.comment or "at once" not in rpc.comment]
 
 
 def test_inputs_say_what_false_means() -> None:

@@ -135,7 +135,13 @@ async def test_a_status_tells_what_the_system_tells_and_leaves_away_what_it_cann
         assert 0 < status.used_memory_bytes < status.total_memory_bytes <= psutil.virtual_memory().total
         assert abs(status.sample_time.ToNanoseconds() / 1e9 - time.time()) < 5
         told = {field.name for field, _ in status.ListFields()}
-        assert not told & {"memory_activity_ratio", "power_limit_watts", "fan_ratio", "worker_uptime", "last_failure"}
+        assert not told & {
+            "memory_activity_ratio",
+            "power_limit_watts",
+            "fan_speed_fraction",
+            "worker_uptime",
+            "last_failure",
+        }
 
 
 async def test_the_first_round_comes_at_once() -> None:

@@ -635,7 +635,7 @@ def test_a_device_at_work_says_so(server: RunningServer) -> None:
 def test_a_status_leaves_away_what_its_device_does_not_list(server: RunningServer) -> None:
     told = {field.name for field, _ in status(server, "sim-0").ListFields()}
     assert "temperature_celsius" in told
-    assert "fan_ratio" not in told
+    assert "fan_speed_fraction" not in told
     assert not status(server, "cpu").HasField("worker_uptime")
 
 

@@ -152,20 +152,6 @@ def test_a_watcher_who_wakes_late_has_missed_only_progress(server: RunningServer
     assert asking.durable(asking.journal_of(late)) == asking.durable(early)
 
 
-def test_a_silent_job_gives_signs_of_life_that_move_no_sequence(server: RunningServer) -> None:
-    with asking.occupied(server):
-        waiting = asking.submit(server)
-        call = asking.follow(server, waiting)
-        first = next(call)
-        beat = next(call)
-        call.cancel()
-        asking.cancel(server, waiting)
-    assert (kind(first), kind(beat)) == ("queued", "heartbeat")
-    assert beat.event.sequence == first.event.sequence
-    assert beat.event.heartbeat.stage == "queued"
-    assert beat.event.heartbeat.quiet_for.seconds >= 9
-
-
 def test_an_unknown_job_cannot_be_watched(server: RunningServer) -> None:
     refusal = asking.refused(lambda: asking.follow(server, "job-none"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")

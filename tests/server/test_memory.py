@@ -63,6 +63,10 @@ class Machine:
         request = pb.CreateReservationRequest(memory_pool_id=name, size_bytes=size, **more)
         return self.memory.CreateReservation(request, timeout=CALL_S).reservation
 
+    def reservation(self, reservation_id: str) -> reservation_pb2.Reservation:
+        request = pb.GetReservationRequest(reservation_id=reservation_id)
+        return self.memory.GetReservation(request, timeout=CALL_S).reservation
+
     def release(self, reservation_id: str) -> int:
         request = pb.DeleteReservationRequest(reservation_id=reservation_id)
         return self.memory.DeleteReservation(request, timeout=CALL_S).released_bytes
@@ -467,8 +471,10 @@ def test_a_reservation_is_held_renewed_and_given_back(machine: Machine) -> None:
     assert (one.memory_pool_id, one.size_bytes, one.purpose) == ("sim-0", 64 * MIB, "warm up")
     assert one.id in machine.reservations(memory_pool_ids=["sim-0"])
     assert one.id not in machine.reservations(memory_pool_ids=["sim-1"])
+    assert machine.reservation(one.id) == one
     larger = machine.renew(one.id, size_bytes=96 * MIB, time_to_live=Duration(seconds=3600), etag=one.etag)
     assert larger.size_bytes == 96 * MIB == machine.pool().reserved_bytes
+    assert machine.reservation(one.id) == larger
     assert larger.expire_time.seconds > one.expire_time.seconds + 3000
     assert refused(lambda: machine.renew(one.id, etag=one.etag)).reason == "ETAG_MISMATCH"
     too_large = refused(lambda: machine.renew(one.id, size_bytes=TOTAL * 2))
@@ -476,7 +482,7 @@ def test_a_reservation_is_held_renewed_and_given_back(machine: Machine) -> None:
     assert machine.reservations()[one.id].size_bytes == 96 * MIB
     assert machine.release(one.id) == 96 * MIB
     assert machine.pool().reserved_bytes == 0
-    for again in (lambda: machine.release(one.id), lambda: machine.renew(one.id)):
+    for again in (lambda: machine.release(one.id), lambda: machine.renew(one.id), lambda: machine.reservation(one.id)):
         assert refused(again).reason == "RESERVATION_NOT_FOUND"
 
 
@@ -484,6 +490,7 @@ def test_a_reservation_ends_by_itself(machine: Machine) -> None:
     one = machine.reserve(32 * MIB, time_to_live=Duration(seconds=1))
     ended = machine.until(lambda: machine.reservations("EXPIRED").get(one.id))
     assert ended.HasField("end_time")
+    assert machine.reservation(one.id) == ended
     assert machine.pool().reserved_bytes == 0
     assert refused(lambda: machine.renew(one.id)).reason == "RESERVATION_EXPIRED"
     assert refused(lambda: machine.create(MIB, fill_byte=0, reservation_id=one.id)).reason == "RESERVATION_EXPIRED"

@@ -33,12 +33,59 @@ def probe(name: str, number: int | None = None) -> Device:
     except RuntimeError as error:
         raise cannot_use(name, error) from error
     match device.type:
+        case "cuda" if torch.version.hip is not None:
+            return rocm_device(device, tried, (device.index or 0) if number is None else number)
         case "cuda":
             return _cuda(device, tried, (device.index or 0) if number is None else number)
         case "privateuseone":
             return _directml(device, tried)
         case _:
             return _cpu(tried)
+
+
+def rocm_device(device: torch.device, tried: tuple[PrecisionSupport, ...], index: int) -> Device:
+    """An AMD GPU, which PyTorch calls `cuda`; asked of PyTorch alone, since NVIDIA's libraries know nothing of it.
+
+    Tested with a stand-in for PyTorch: it was not run on such hardware yet.
+    """
+    facts = torch.cuda.get_device_properties(device)
+    uuid = _rocm_uuid(str(getattr(facts, "uuid", "")))
+    # `gfx90a:sramecc+:xnack-`: the features behind the target are not part of its name.
+    target = str(getattr(facts, "gcnArchName", "")).partition(":")[0]
+    return Device(
+        id=f"gpu-{uuid[:8]}" if uuid else f"gpu-{index}",
+        aliases=(f"rocm:{index}", str(index)),
+        display_name=facts.name,
+        kind=DeviceKind.INTEGRATED_GPU if getattr(facts, "is_integrated", False) else DeviceKind.DISCRETE_GPU,
+        backend=Backend.ROCM,
+        backend_index=index,
+        vendor="AMD",
+        architecture=target,
+        total_memory_bytes=facts.total_memory,
+        precision_support=tried,
+        features=features(device),
+        compute_units=facts.multi_processor_count,
+        allocation_alignment_bytes=allocation_alignment(device),
+        compute_capability=target,
+        driver_name="amdgpu",
+        runtime_version=f"ROCm {'.'.join(str(torch.version.hip).split('.')[:2])}",
+        pci_bus_id=_place(facts),
+        uuid=f"GPU-{uuid}" if uuid else "",
+        worker_pid=os.getpid(),
+        libraries=libraries(),
+        probe_time_s=time.time(),
+    )
+
+
+def _rocm_uuid(told: str) -> str:
+    """The GPU's unique id in hex digits. HIP writes these digits as text into the 16 bytes of the UUID."""
+    bare = bare_uuid(told)
+    try:
+        text = bytes.fromhex(bare.replace("-", "")).decode("ascii")
+        int(text, 16)
+    except ValueError:
+        return bare
+    return text.lower()
 
 
 def libraries() -> tuple[str, ...]:
@@ -141,12 +188,17 @@ def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...], index: int)
 def _identity(facts: object, index: int) -> tuple[str, str]:
     """UUID without prefix and PCI bus id: as torch tells, else (torch 2.4) as the driver does."""
     uuid = bare_uuid(str(getattr(facts, "uuid", "")))
-    domain, bus, slot = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
-    place = "" if bus is None else f"{domain or 0:04x}:{bus:02x}:{slot or 0:02x}.0"
+    place = _place(facts)
     if uuid and place:
         return uuid, place
     driver_uuid, driver_place = cuda_driver.identity(index)
     return uuid or driver_uuid, place or driver_place
+
+
+def _place(facts: object) -> str:
+    """PCI bus id. Empty: torch does not tell."""
+    domain, bus, slot = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+    return "" if bus is None else f"{domain or 0:04x}:{bus:02x}:{slot or 0:02x}.0"
 
 
 def _vendor_uuid(adapter: Adapter, uuid: str) -> str:

@@ -17,13 +17,22 @@ def torch_name(name: str, *, pinned: bool = False) -> str:
     backend = name.partition(":")[0]
     if backend == "directml":
         return _directml_name(name)
+    # PyTorch drives ROCm under the name of CUDA.
     if backend == "cuda" and torch.version.cuda is None and torch.version.hip is None:
-        message = (
-            f"torch {torch.__version__} is built without CUDA, so nothing computes on {name}; install a build with it,"
-            " from https://pytorch.org/get-started"
-        )
-        raise NotSupported(message, ErrorReason.FEATURE_NOT_INSTALLED, device=name)
+        raise _built_without("CUDA", name)
+    if backend == "rocm":
+        if torch.version.hip is None:
+            raise _built_without("ROCm", name)
+        return f"cuda:{ordinal(name)}"
     return "cuda:0" if pinned else name
+
+
+def _built_without(runtime: str, name: str) -> NotSupported:
+    message = (
+        f"torch {torch.__version__} is built without {runtime}, so nothing computes on {name}; install a build with it,"
+        " from https://pytorch.org/get-started"
+    )
+    return NotSupported(message, ErrorReason.FEATURE_NOT_INSTALLED, device=name)
 
 
 def cannot_use(name: str, error: Exception) -> InternalError:

@@ -1,12 +1,10 @@
 """What a pool went through: samples over a day, in bounded memory.
 
 Every measurement goes into three rings of equal steps (1 s, 10 s, 1 min); a step keeps the worst of what fell into it.
-A question is answered from the finest ring that still reaches back far enough.
 """
 
-import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
@@ -14,8 +12,8 @@ from domains.measurement import LatencySummary
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.leaks import WINDOW_S, LeakWatch, OwnerKey
 from domains.memory.pools.pressure import Pressure
+from domains.rings import Rings
 
-MAX_SAMPLES = 1000
 _RINGS = ((1, 3660), (10, 2200), (60, 1450))
 """Step in s and number of steps: an hour, six hours, a day, each and a little more."""
 
@@ -54,6 +52,10 @@ def _worst(one: int | None, other: int | None) -> int | None:
     return max(one, other)
 
 
+def _empty(time_s: float) -> PoolSample:
+    return PoolSample(time_s=time_s)
+
+
 class HistoryView(msgspec.Struct, frozen=True, kw_only=True):
     """Part of a history."""
 
@@ -68,25 +70,6 @@ class HistoryView(msgspec.Struct, frozen=True, kw_only=True):
     """Of the allocations that were timed here. None: there were none."""
 
 
-class _Ring:
-    """Equal steps; the oldest falls out."""
-
-    def __init__(self, step_s: int, length: int) -> None:
-        self.step_s = step_s
-        self.steps: deque[PoolSample] = deque(maxlen=length)
-
-    def add(self, sample: PoolSample) -> None:
-        begin = math.floor(sample.time_s / self.step_s) * self.step_s
-        # A clock that was set back writes into the newest step.
-        if not self.steps or begin > self.steps[-1].time_s:
-            self.steps.append(PoolSample(time_s=begin))
-        self.steps[-1].fold(sample)
-
-    def reaches(self, start_s: float) -> bool:
-        """Whether nothing since then has fallen out."""
-        return len(self.steps) < (self.steps.maxlen or 0) or self.steps[0].time_s <= start_s
-
-
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """An allocation that was made and timed here."""
 
@@ -99,7 +82,7 @@ class PoolHistory:
     """One pool's. Nothing is kept for longer than a day."""
 
     def __init__(self, leak_window_s: float = WINDOW_S) -> None:
-        self._rings = [_Ring(step, length) for step, length in _RINGS]
+        self._rings = Rings(_RINGS, _empty)
         self._allocations: deque[Allocation] = deque(maxlen=10_000)
         self._counted: int | None = None
         self._failed = 0
@@ -124,8 +107,7 @@ class PoolHistory:
             failures=_rise(self._failed, measure.allocation_failure_count),
         )
         self._counted, self._failed = measure.allocation_count, measure.allocation_failure_count
-        for ring in self._rings:
-            ring.add(sample)
+        self._rings.add(sample)
         self.leaks.add(measure.time_s, measure.owners, work)
 
     def allocated(self, allocation: Allocation) -> None:
@@ -138,17 +120,13 @@ class PoolHistory:
         No start: an hour before the end. Before the first sample: at the first.
         """
         start_s = end_s - 3600 if start_s is None else start_s
-        oldest = self._rings[-1].steps[0].time_s if self._rings[-1].steps else end_s
-        ring = next((ring for ring in self._rings if ring.reaches(start_s)), self._rings[-1])
-        found = [step for step in ring.steps if start_s - ring.step_s < step.time_s <= end_s]
-        begin = max(start_s, found[0].time_s if found else oldest)
-        length = _step(max(0.0, end_s - begin), step_s, ring.step_s)
-        samples = _folded(found, begin, end_s, length)
+        span = self._rings.query(start_s, end_s, step_s)
+        samples = span.steps
         counts = [sample.allocations for sample in samples if sample.allocations is not None]
         timed = [each for each in self._allocations if start_s <= each.time_s <= end_s]
         return HistoryView(
             samples=samples,
-            step_s=length,
+            step_s=span.step_s,
             allocation_count=sum(counts) if counts else None,
             allocation_failure_count=sum(sample.failures for sample in samples),
             mean_allocation_bytes=sum(each.size_bytes for each in timed) // len(timed) if timed else None,
@@ -165,19 +143,3 @@ class PoolHistory:
 def _rise(before: int, now: int) -> int:
     """A count that fell began again, with its worker."""
     return now - before if now >= before else now
-
-
-def _step(span_s: float, asked_s: float | None, finest_s: int) -> float:
-    """Whole multiples of the ring's step, so that no step falls between two."""
-    wanted = max(asked_s or 0.0, (span_s + 1) / MAX_SAMPLES, finest_s)
-    return float(math.ceil(wanted / finest_s) * finest_s)
-
-
-def _folded(found: Sequence[PoolSample], begin_s: float, end_s: float, step_s: float) -> tuple[PoolSample, ...]:
-    if not found:
-        return ()
-    count = min(MAX_SAMPLES, math.floor((end_s - begin_s) / step_s) + 1)
-    samples = [PoolSample(time_s=begin_s + place * step_s) for place in range(count)]
-    for step in found:
-        samples[min(count - 1, max(0, math.floor((step.time_s - begin_s) / step_s)))].fold(step)
-    return tuple(samples)

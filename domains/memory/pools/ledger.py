@@ -115,6 +115,10 @@ class Ledger:
         """HELD or ended. None: it was deleted, ended long ago, or is of an earlier server."""
         return self._book.find(reservation_id)
 
+    def get(self, reservation_id: str) -> Reservation:
+        """HELD or ended. RESERVATION_NOT_FOUND for one that was deleted, or ended more than an hour ago."""
+        return self._book.get(reservation_id, self._clock())
+
     def find_held(self, reservation_id: str) -> Reservation:
         """One that is HELD; otherwise RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
         return self._book.held(reservation_id).reservation

@@ -107,6 +107,11 @@ class ReservationBook:
             raise NotFound(message, ErrorReason.RESERVATION_NOT_FOUND, reservation_id=reservation_id)
         return reservation
 
+    def get(self, reservation_id: str, now_s: float) -> Reservation:
+        """HELD, or ended within the hour; RESERVATION_NOT_FOUND otherwise."""
+        self._forget(now_s)
+        return self.known(reservation_id)
+
     def all_held(self, pool_id: str = "") -> Iterator[Kept]:
         """Those that are HELD, the oldest first. Without a pool: in all pools."""
         return (kept for kept in self._kept.values() if not pool_id or kept.reservation.pool_id == pool_id)

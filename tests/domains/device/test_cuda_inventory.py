@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from domains.device.adapter import Adapter
-from domains.device.device_names import is_device_name, ordinal, worker_name
+from domains.device.device_names import is_device_name, ordinal, refusal, worker_name
 from domains.device.inventory import CudaInventory
 from domains.device.nvml import NvmlTelemetry
 from domains.device.visible import names_parts, visible
@@ -74,7 +74,9 @@ async def test_a_driver_that_hangs_costs_one_thread_however_often_it_is_asked() 
     inventory.close()
 
 
-@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:11", "directml", "directml:1", "sim", "sim:3"])
+@pytest.mark.parametrize(
+    "name", ["auto", "cpu", "cuda", "cuda:11", "rocm", "rocm:1", "directml", "directml:1", "sim", "sim:3"]
+)
 def test_these_names_may_be_configured(name: str) -> None:
     assert is_device_name(name)
 
@@ -86,6 +88,12 @@ def test_others_may_not(name: str) -> None:
     assert not is_device_name(name)
 
 
+@pytest.mark.parametrize("name", ["xpu", "xpu:0", "mps"])
+def test_a_backend_that_nothing_here_drives_is_refused_with_the_reason(name: str) -> None:
+    assert f"torch.{name.partition(':')[0]}" in refusal(name)
+    assert "rocm:N" in refusal(name)
+
+
 def test_the_first_adapter_is_meant_where_no_number_is_said() -> None:
-    assert (worker_name("directml"), worker_name("cuda:1")) == ("directml:0", "cuda:1")
+    assert [worker_name(name) for name in ("directml", "rocm", "cuda:1")] == ["directml:0", "rocm:0", "cuda:1"]
     assert (ordinal("cpu"), ordinal("cuda:11")) == (0, 11)

@@ -31,7 +31,7 @@ FIGURES = {
     "MemoryTemperature": {"memory_temperature_celsius"},
     "PowerUsage": {"power_watts"},
     "ClockInfo": {"clock_mhz", "memory_clock_mhz"},
-    "FanSpeed": {"fan_ratio"},
+    "FanSpeed": {"fan_speed_fraction"},
 }
 DEVICE = cuda_device()
 
@@ -50,7 +50,7 @@ def test_every_figure_is_told_in_the_units_of_the_contract() -> None:
         power_limit_watts=650,
         clock_mhz=1980,
         memory_clock_mhz=1980,
-        fan_ratio=0.3,
+        fan_speed_fraction=0.3,
         throttle_reasons=(ThrottleReason.POWER_LIMIT,),
     )
     assert abs(sample.time_s - time.time()) < 5
@@ -87,7 +87,7 @@ def test_what_is_not_supported_is_asked_once_and_what_is_forbidden_again() -> No
 def test_a_binding_without_a_function_has_no_such_figure() -> None:
     driver = FakeNvml(FakeGpu())
     delattr(driver, "nvmlDeviceGetFanSpeed")
-    assert NvmlTelemetry(driver).sample(DEVICE).fan_ratio is None
+    assert NvmlTelemetry(driver).sample(DEVICE).fan_speed_fraction is None
 
 
 def test_a_gpu_is_found_by_its_place_where_its_uuid_is_a_part_of_it() -> None:

@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 
+from domains.device.device import Backend
 from domains.device.on_device import cuda_driver
 from domains.device.on_device import probe as on_device
 from domains.device.on_device.features import allocation_alignment, features
@@ -72,3 +73,40 @@ def test_the_system_says_what_directml_does_not_of_the_adapter_of_the_same_name(
     assert known.probe_time_s
     library.failing["Sort"] = REMOVED
     assert _directml(torch.device("privateuseone", 0), ()).adapter_luid is None
+
+
+GFX = "gfx90a:sramecc+:xnack-"
+ASCII_UUID = "61316232-6333-6434-6535-663630373138"
+"""HIP's: the digits `a1b2c3d4e5f60718` as text."""
+
+
+@pytest.mark.parametrize(
+    ("told", "device_id", "uuid"),
+    [
+        (ASCII_UUID, "gpu-a1b2c3d4", "GPU-a1b2c3d4e5f60718"),
+        (UUID, "gpu-1a2b3c4d", f"GPU-{UUID}"),
+        ("", "gpu-2", ""),
+    ],
+)
+def test_a_gpu_of_a_torch_with_rocm_is_no_cuda_device(
+    monkeypatch: pytest.MonkeyPatch, told: str, device_id: str, uuid: str
+) -> None:
+    facts = SimpleNamespace(
+        name="AMD Instinct MI210",
+        total_memory=64 << 30,
+        multi_processor_count=104,
+        gcnArchName=GFX,
+        uuid=told,
+        pci_domain_id=0,
+        pci_bus_id=0x65,
+        pci_device_id=0,
+    )
+    monkeypatch.setattr(on_device, "features", lambda device: ())  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(on_device, "allocation_alignment", lambda device: 512)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(on_device, "_try", lambda device, dtype: None)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(torch.version, "hip", "6.4.43482-0f2d60242")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)  # pyright: ignore[reportUnknownLambdaType]
+    device = probe("cuda:0", 2)
+    assert (device.backend, device.vendor, device.runtime_version) == (Backend.ROCM, "AMD", "ROCm 6.4")
+    assert (device.aliases, device.id, device.uuid) == (("rocm:2", "2"), device_id, uuid)
+    assert (device.architecture, device.compute_capability, device.pci_bus_id) == ("gfx90a", "gfx90a", "0000:65:00.0")

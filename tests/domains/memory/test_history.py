@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.advice import advice
 from domains.memory.pools.budget import MemoryBudget
-from domains.memory.pools.history import MAX_SAMPLES, Allocation, PoolHistory
+from domains.memory.pools.history import Allocation, PoolHistory
 from domains.memory.pools.leaks import LeakWatch
 from domains.memory.pools.pool import PoolKind, PoolView
 from domains.memory.pools.pressure import Pressure
+from domains.rings import MAX_SAMPLES
 
 MIB = 1024 * 1024
 BEGIN = 600_000.0

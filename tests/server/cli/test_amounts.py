@@ -5,8 +5,8 @@ import pytest
 from server.cli.amounts import byte_count
 from server.cli.app import run
 from server.cli.failure import USAGE, CliError
-from server.cli.memory_history import sparkline
 from server.cli.printing import figure, percent
+from server.cli.sparkline import sparkline
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,19 @@ def test_devices_are_watched(ask: Ask):
     assert ask.json(device_service_pb2.WatchDeviceStatusResponse(), *flags).statuses[0].HasField("used_memory_bytes")
 
 
+def test_the_history_of_devices_is_drawn(ask: Ask, server: RunningServer):
+    watching = server.device.WatchDeviceStatus(device_service_pb2.WatchDeviceStatusRequest(), timeout=CALL_S)
+    until(watching, lambda answer: len(answer.statuses) > 0)
+    watching.cancel()
+    told = ask.text("devices", "--history", "--minutes", "10")
+    (memory,) = (line for line in told.splitlines() if line.startswith("memory "))
+    assert "GiB" in memory
+    assert "fan" not in told, "no row where nothing was measured"
+    answer = ask.json(device_service_pb2.QueryDeviceHistoryResponse(), "devices", "--history", "cpu:0")
+    assert answer.history.device_id == "cpu"
+    assert any(sample.HasField("used_memory_bytes") for sample in answer.history.samples)
+
+
 def test_a_device_is_checked(ask: Ask):
     assert "cpu is healthy" in ask.text("device", "check", "cpu")
     report = ask.json(device_service_pb2.CheckDeviceHealthResponse(), "device", "check", "cpu").report

@@ -60,7 +60,7 @@ namespace DeviceOps.Api.Device.V1 {
             "dF93YXR0cxgEIAEoAUgAiAEBEiAKE21heF9jb25jdXJyZW50X2pvYnMYBSAB",
             "KAVIAYgBARIkChdtYXhfdGVtcGVyYXR1cmVfY2Vsc2l1cxgGIAEoAUgCiAEB",
             "QhQKEl9wb3dlcl9saW1pdF93YXR0c0IWChRfbWF4X2NvbmN1cnJlbnRfam9i",
-            "c0IaChhfbWF4X3RlbXBlcmF0dXJlX2NlbHNpdXMinQUKBkRldmljZRIKCgJp",
+            "c0IaChhfbWF4X3RlbXBlcmF0dXJlX2NlbHNpdXMirgUKBkRldmljZRIKCgJp",
             "ZBgBIAEoCRIPCgdhbGlhc2VzGAIgAygJEhQKDGRpc3BsYXlfbmFtZRgDIAEo",
             "CRItCgRraW5kGAQgASgOMh8uZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VL",
             "aW5kEjMKB2JhY2tlbmQYBSABKA4yIi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRl",
@@ -75,31 +75,32 @@ namespace DeviceOps.Api.Device.V1 {
             "aW5ncxgNIAEoCzIjLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlU2V0dGlu",
             "Z3MSMQoNZGlzY292ZXJfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5U",
             "aW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9i",
-            "dWYuVGltZXN0YW1wEgwKBGV0YWcYECABKAkipgEKDERldmljZUZpbHRlchIu",
-            "CgVraW5kcxgBIAMoDjIfLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlS2lu",
-            "ZBI0CghiYWNrZW5kcxgCIAMoDjIiLmRldmljZW9wcy5kZXZpY2UudjEuRGV2",
-            "aWNlQmFja2VuZBIwCgZzdGF0ZXMYAyADKA4yIC5kZXZpY2VvcHMuZGV2aWNl",
-            "LnYxLkRldmljZVN0YXRlKqwBCgpEZXZpY2VLaW5kEhsKF0RFVklDRV9LSU5E",
-            "X1VOU1BFQ0lGSUVEEAASEwoPREVWSUNFX0tJTkRfQ1BVEAESHAoYREVWSUNF",
-            "X0tJTkRfRElTQ1JFVEVfR1BVEAISHgoaREVWSUNFX0tJTkRfSU5URUdSQVRF",
-            "RF9HUFUQAxITCg9ERVZJQ0VfS0lORF9OUFUQBBIZChVERVZJQ0VfS0lORF9T",
-            "SU1VTEFURUQQBSrkAQoNRGV2aWNlQmFja2VuZBIeChpERVZJQ0VfQkFDS0VO",
-            "RF9VTlNQRUNJRklFRBAAEhYKEkRFVklDRV9CQUNLRU5EX0NQVRABEhcKE0RF",
-            "VklDRV9CQUNLRU5EX0NVREEQAhIXChNERVZJQ0VfQkFDS0VORF9ST0NNEAMS",
-            "GwoXREVWSUNFX0JBQ0tFTkRfRElSRUNUTUwQBBIWChJERVZJQ0VfQkFDS0VO",
-            "RF9NUFMQBRIWChJERVZJQ0VfQkFDS0VORF9YUFUQBhIcChhERVZJQ0VfQkFD",
-            "S0VORF9TSU1VTEFURUQQByqcAgoLRGV2aWNlU3RhdGUSHAoYREVWSUNFX1NU",
-            "QVRFX1VOU1BFQ0lGSUVEEAASGQoVREVWSUNFX1NUQVRFX1NUQVJUSU5HEAES",
-            "GgoWREVWSUNFX1NUQVRFX0FWQUlMQUJMRRACEhUKEURFVklDRV9TVEFURV9C",
-            "VVNZEAMSGQoVREVWSUNFX1NUQVRFX0RFR1JBREVEEAQSGQoVREVWSUNFX1NU",
-            "QVRFX0RSQUlOSU5HEAUSGQoVREVWSUNFX1NUQVRFX0RJU0FCTEVEEAYSGwoX",
-            "REVWSUNFX1NUQVRFX1JFQ09WRVJJTkcQBxIcChhERVZJQ0VfU1RBVEVfUVVB",
-            "UkFOVElORUQQCBIVChFERVZJQ0VfU1RBVEVfTE9TVBAJKqcBCgpEZXZpY2VH",
-            "b2FsEhsKF0RFVklDRV9HT0FMX1VOU1BFQ0lGSUVEEAASGAoUREVWSUNFX0dP",
-            "QUxfQkFMQU5DRUQQARIXChNERVZJQ0VfR09BTF9MQVRFTkNZEAISGgoWREVW",
-            "SUNFX0dPQUxfVEhST1VHSFBVVBADEhYKEkRFVklDRV9HT0FMX01FTU9SWRAE",
-            "EhUKEURFVklDRV9HT0FMX1BPV0VSEAVCGqoCF0RldmljZU9wcy5BcGkuRGV2",
-            "aWNlLlYxYgZwcm90bzM="));
+            "dWYuVGltZXN0YW1wEgwKBGV0YWcYECABKAkSDwoHbm9kZV9pZBgRIAEoCSK4",
+            "AQoMRGV2aWNlRmlsdGVyEi4KBWtpbmRzGAEgAygOMh8uZGV2aWNlb3BzLmRl",
+            "dmljZS52MS5EZXZpY2VLaW5kEjQKCGJhY2tlbmRzGAIgAygOMiIuZGV2aWNl",
+            "b3BzLmRldmljZS52MS5EZXZpY2VCYWNrZW5kEjAKBnN0YXRlcxgDIAMoDjIg",
+            "LmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlU3RhdGUSEAoIbm9kZV9pZHMY",
+            "BCADKAkqrAEKCkRldmljZUtpbmQSGwoXREVWSUNFX0tJTkRfVU5TUEVDSUZJ",
+            "RUQQABITCg9ERVZJQ0VfS0lORF9DUFUQARIcChhERVZJQ0VfS0lORF9ESVND",
+            "UkVURV9HUFUQAhIeChpERVZJQ0VfS0lORF9JTlRFR1JBVEVEX0dQVRADEhMK",
+            "D0RFVklDRV9LSU5EX05QVRAEEhkKFURFVklDRV9LSU5EX1NJTVVMQVRFRBAF",
+            "KuQBCg1EZXZpY2VCYWNrZW5kEh4KGkRFVklDRV9CQUNLRU5EX1VOU1BFQ0lG",
+            "SUVEEAASFgoSREVWSUNFX0JBQ0tFTkRfQ1BVEAESFwoTREVWSUNFX0JBQ0tF",
+            "TkRfQ1VEQRACEhcKE0RFVklDRV9CQUNLRU5EX1JPQ00QAxIbChdERVZJQ0Vf",
+            "QkFDS0VORF9ESVJFQ1RNTBAEEhYKEkRFVklDRV9CQUNLRU5EX01QUxAFEhYK",
+            "EkRFVklDRV9CQUNLRU5EX1hQVRAGEhwKGERFVklDRV9CQUNLRU5EX1NJTVVM",
+            "QVRFRBAHKpwCCgtEZXZpY2VTdGF0ZRIcChhERVZJQ0VfU1RBVEVfVU5TUEVD",
+            "SUZJRUQQABIZChVERVZJQ0VfU1RBVEVfU1RBUlRJTkcQARIaChZERVZJQ0Vf",
+            "U1RBVEVfQVZBSUxBQkxFEAISFQoRREVWSUNFX1NUQVRFX0JVU1kQAxIZChVE",
+            "RVZJQ0VfU1RBVEVfREVHUkFERUQQBBIZChVERVZJQ0VfU1RBVEVfRFJBSU5J",
+            "TkcQBRIZChVERVZJQ0VfU1RBVEVfRElTQUJMRUQQBhIbChdERVZJQ0VfU1RB",
+            "VEVfUkVDT1ZFUklORxAHEhwKGERFVklDRV9TVEFURV9RVUFSQU5USU5FRBAI",
+            "EhUKEURFVklDRV9TVEFURV9MT1NUEAkqpwEKCkRldmljZUdvYWwSGwoXREVW",
+            "SUNFX0dPQUxfVU5TUEVDSUZJRUQQABIYChRERVZJQ0VfR09BTF9CQUxBTkNF",
+            "RBABEhcKE0RFVklDRV9HT0FMX0xBVEVOQ1kQAhIaChZERVZJQ0VfR09BTF9U",
+            "SFJPVUdIUFVUEAMSFgoSREVWSUNFX0dPQUxfTUVNT1JZEAQSFQoRREVWSUNF",
+            "X0dPQUxfUE9XRVIQBUIaqgIXRGV2aWNlT3BzLkFwaS5EZXZpY2UuVjFiBnBy",
+            "b3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Device.V1.DeviceKind), typeof(global::DeviceOps.Api.Device.V1.DeviceBackend), typeof(global::DeviceOps.Api.Device.V1.DeviceState), typeof(global::DeviceOps.Api.Device.V1.DeviceGoal), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -108,8 +109,8 @@ namespace DeviceOps.Api.Device.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.PrecisionSupport), global::DeviceOps.Api.Device.V1.PrecisionSupport.Parser, new[]{ "Precision", "Supported", "Detail" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceCapabilities), global::DeviceOps.Api.Device.V1.DeviceCapabilities.Parser, new[]{ "TotalMemoryBytes", "MemoryBandwidthBytesPerSecond", "ComputeCapability", "ComputeUnits", "MaxClockMhz", "Precisions", "Tasks", "MaxImageSize", "MaxBatchSize", "MaxConcurrentJobs", "AllocationAlignmentBytes", "Features", "Telemetry", "Controls", "RelativeSpeed", "ProbeTime" }, new[]{ "TotalMemoryBytes", "MemoryBandwidthBytesPerSecond", "ComputeUnits", "MaxClockMhz", "MaxBatchSize", "AllocationAlignmentBytes", "RelativeSpeed" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceSettings), global::DeviceOps.Api.Device.V1.DeviceSettings.Parser, new[]{ "Enabled", "Draining", "Goal", "PowerLimitWatts", "MaxConcurrentJobs", "MaxTemperatureCelsius" }, new[]{ "PowerLimitWatts", "MaxConcurrentJobs", "MaxTemperatureCelsius" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.Device), global::DeviceOps.Api.Device.V1.Device.Parser, new[]{ "Id", "Aliases", "DisplayName", "Kind", "Backend", "State", "StateReason", "StateTime", "StateFailure", "Identity", "Driver", "Capabilities", "Settings", "DiscoverTime", "UpdateTime", "Etag" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceFilter), global::DeviceOps.Api.Device.V1.DeviceFilter.Parser, new[]{ "Kinds", "Backends", "States" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.Device), global::DeviceOps.Api.Device.V1.Device.Parser, new[]{ "Id", "Aliases", "DisplayName", "Kind", "Backend", "State", "StateReason", "StateTime", "StateFailure", "Identity", "Driver", "Capabilities", "Settings", "DiscoverTime", "UpdateTime", "Etag", "NodeId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceFilter), global::DeviceOps.Api.Device.V1.DeviceFilter.Parser, new[]{ "Kinds", "Backends", "States", "NodeIds" }, null, null, null, null)
           }));
     }
     #endregion
@@ -163,7 +164,7 @@ namespace DeviceOps.Api.Device.V1 {
     /// </summary>
     [pbr::OriginalName("DEVICE_BACKEND_CUDA")] Cuda = 2,
     /// <summary>
-    /// AMD ROCm.
+    /// AMD ROCm. PyTorch calls such a device `cuda`; here it is `rocm:0` and has this backend everywhere.
     /// </summary>
     [pbr::OriginalName("DEVICE_BACKEND_ROCM")] Rocm = 3,
     /// <summary>
@@ -175,7 +176,7 @@ namespace DeviceOps.Api.Device.V1 {
     /// </summary>
     [pbr::OriginalName("DEVICE_BACKEND_MPS")] Mps = 5,
     /// <summary>
-    /// Intel XPU.
+    /// Intel XPU. Not driven by this server yet: a configuration that names one is refused.
     /// </summary>
     [pbr::OriginalName("DEVICE_BACKEND_XPU")] Xpu = 6,
     /// <summary>
@@ -883,7 +884,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RuntimeFieldNumber = 3;
     private string runtime_ = "";
     /// <summary>
-    /// The runtime that computes, with its version: `CUDA 13.0`, `DirectML 1.15`. Empty: none.
+    /// The runtime that computes, with its version: `CUDA 13.0`, `ROCm 6.4`, `DirectML 1.15`. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1613,7 +1614,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int ComputeCapabilityFieldNumber = 3;
     private string computeCapability_ = "";
     /// <summary>
-    /// The vendor's feature level, `9.0`. Empty: it has none.
+    /// The vendor's feature level, `9.0`; for ROCm the GPU's target, `gfx1100`. Empty: it has none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2865,6 +2866,7 @@ namespace DeviceOps.Api.Device.V1 {
       discoverTime_ = other.discoverTime_ != null ? other.discoverTime_.Clone() : null;
       updateTime_ = other.updateTime_ != null ? other.updateTime_.Clone() : null;
       etag_ = other.etag_;
+      nodeId_ = other.nodeId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2896,7 +2898,8 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> aliases_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Other names that requests may use for it: `cuda:0`, `0`. They follow the backend's order, which may change; answers use the id.
+    /// Other names that requests may use for it: `cuda:0`, `0`; `rocm:0`. They follow the backend's order, which may change; answers use
+    /// the id.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3114,6 +3117,21 @@ namespace DeviceOps.Api.Device.V1 {
       }
     }
 
+    /// <summary>Field number for the "node_id" field.</summary>
+    public const int NodeIdFieldNumber = 17;
+    private string nodeId_ = "";
+    /// <summary>
+    /// The node that the device is part of, as GetSystemStatus lists them. Empty: the server's own machine.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string NodeId {
+      get { return nodeId_; }
+      set {
+        nodeId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -3145,6 +3163,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (!object.Equals(DiscoverTime, other.DiscoverTime)) return false;
       if (!object.Equals(UpdateTime, other.UpdateTime)) return false;
       if (Etag != other.Etag) return false;
+      if (NodeId != other.NodeId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3168,6 +3187,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (discoverTime_ != null) hash ^= DiscoverTime.GetHashCode();
       if (updateTime_ != null) hash ^= UpdateTime.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (NodeId.Length != 0) hash ^= NodeId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3247,6 +3267,10 @@ namespace DeviceOps.Api.Device.V1 {
         output.WriteRawTag(130, 1);
         output.WriteString(Etag);
       }
+      if (NodeId.Length != 0) {
+        output.WriteRawTag(138, 1);
+        output.WriteString(NodeId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3318,6 +3342,10 @@ namespace DeviceOps.Api.Device.V1 {
         output.WriteRawTag(130, 1);
         output.WriteString(Etag);
       }
+      if (NodeId.Length != 0) {
+        output.WriteRawTag(138, 1);
+        output.WriteString(NodeId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3373,6 +3401,9 @@ namespace DeviceOps.Api.Device.V1 {
       }
       if (Etag.Length != 0) {
         size += 2 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (NodeId.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(NodeId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -3455,6 +3486,9 @@ namespace DeviceOps.Api.Device.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.NodeId.Length != 0) {
+        NodeId = other.NodeId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3561,6 +3595,10 @@ namespace DeviceOps.Api.Device.V1 {
           }
           case 130: {
             Etag = input.ReadString();
+            break;
+          }
+          case 138: {
+            NodeId = input.ReadString();
             break;
           }
         }
@@ -3670,6 +3708,10 @@ namespace DeviceOps.Api.Device.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 138: {
+            NodeId = input.ReadString();
+            break;
+          }
         }
       }
     }
@@ -3718,6 +3760,7 @@ namespace DeviceOps.Api.Device.V1 {
       kinds_ = other.kinds_.Clone();
       backends_ = other.backends_.Clone();
       states_ = other.states_.Clone();
+      nodeIds_ = other.nodeIds_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3769,6 +3812,20 @@ namespace DeviceOps.Api.Device.V1 {
       get { return states_; }
     }
 
+    /// <summary>Field number for the "node_ids" field.</summary>
+    public const int NodeIdsFieldNumber = 4;
+    private static readonly pb::FieldCodec<string> _repeated_nodeIds_codec
+        = pb::FieldCodec.ForString(34);
+    private readonly pbc::RepeatedField<string> nodeIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Part of these nodes; an empty id is the server's own machine. Empty list: of every node. A node that is not there has no devices.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> NodeIds {
+      get { return nodeIds_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -3787,6 +3844,7 @@ namespace DeviceOps.Api.Device.V1 {
       if(!kinds_.Equals(other.kinds_)) return false;
       if(!backends_.Equals(other.backends_)) return false;
       if(!states_.Equals(other.states_)) return false;
+      if(!nodeIds_.Equals(other.nodeIds_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3797,6 +3855,7 @@ namespace DeviceOps.Api.Device.V1 {
       hash ^= kinds_.GetHashCode();
       hash ^= backends_.GetHashCode();
       hash ^= states_.GetHashCode();
+      hash ^= nodeIds_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3818,6 +3877,7 @@ namespace DeviceOps.Api.Device.V1 {
       kinds_.WriteTo(output, _repeated_kinds_codec);
       backends_.WriteTo(output, _repeated_backends_codec);
       states_.WriteTo(output, _repeated_states_codec);
+      nodeIds_.WriteTo(output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3831,6 +3891,7 @@ namespace DeviceOps.Api.Device.V1 {
       kinds_.WriteTo(ref output, _repeated_kinds_codec);
       backends_.WriteTo(ref output, _repeated_backends_codec);
       states_.WriteTo(ref output, _repeated_states_codec);
+      nodeIds_.WriteTo(ref output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3844,6 +3905,7 @@ namespace DeviceOps.Api.Device.V1 {
       size += kinds_.CalculateSize(_repeated_kinds_codec);
       size += backends_.CalculateSize(_repeated_backends_codec);
       size += states_.CalculateSize(_repeated_states_codec);
+      size += nodeIds_.CalculateSize(_repeated_nodeIds_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -3859,6 +3921,7 @@ namespace DeviceOps.Api.Device.V1 {
       kinds_.Add(other.kinds_);
       backends_.Add(other.backends_);
       states_.Add(other.states_);
+      nodeIds_.Add(other.nodeIds_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -3893,6 +3956,10 @@ namespace DeviceOps.Api.Device.V1 {
             states_.AddEntriesFrom(input, _repeated_states_codec);
             break;
           }
+          case 34: {
+            nodeIds_.AddEntriesFrom(input, _repeated_nodeIds_codec);
+            break;
+          }
         }
       }
     #endif
@@ -3925,6 +3992,10 @@ namespace DeviceOps.Api.Device.V1 {
           case 26:
           case 24: {
             states_.AddEntriesFrom(ref input, _repeated_states_codec);
+            break;
+          }
+          case 34: {
+            nodeIds_.AddEntriesFrom(ref input, _repeated_nodeIds_codec);
             break;
           }
         }

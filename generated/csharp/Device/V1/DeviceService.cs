@@ -30,95 +30,105 @@ namespace DeviceOps.Api.Device.V1 {
             "aWNlb3BzL2NvbW1vbi92MS9qb2JfZXZlbnQucHJvdG8aIGRldmljZW9wcy9k",
             "ZXZpY2UvdjEvZGV2aWNlLnByb3RvGidkZXZpY2VvcHMvZGV2aWNlL3YxL2Rl",
             "dmljZV9hZHZpY2UucHJvdG8aJ2RldmljZW9wcy9kZXZpY2UvdjEvZGV2aWNl",
-            "X2hlYWx0aC5wcm90bxonZGV2aWNlb3BzL2RldmljZS92MS9kZXZpY2Vfc3Rh",
-            "dHVzLnByb3RvGiVkZXZpY2VvcHMvZGV2aWNlL3YxL2RldmljZV93b3JrLnBy",
-            "b3RvGh5nb29nbGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8aIGdvb2dsZS9w",
-            "cm90b2J1Zi9maWVsZF9tYXNrLnByb3RvIkcKEkxpc3REZXZpY2VzUmVxdWVz",
-            "dBIxCgZmaWx0ZXIYASABKAsyIS5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmlj",
-            "ZUZpbHRlciJDChNMaXN0RGV2aWNlc1Jlc3BvbnNlEiwKB2RldmljZXMYASAD",
-            "KAsyGy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZSIlChBHZXREZXZpY2VS",
-            "ZXF1ZXN0EhEKCWRldmljZV9pZBgBIAEoCSJAChFHZXREZXZpY2VSZXNwb25z",
-            "ZRIrCgZkZXZpY2UYASABKAsyGy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmlj",
-            "ZSLYAQoTVXBkYXRlRGV2aWNlUmVxdWVzdBIRCglkZXZpY2VfaWQYASABKAkS",
-            "NQoIc2V0dGluZ3MYAiABKAsyIy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmlj",
-            "ZVNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3Rv",
-            "YnVmLkZpZWxkTWFzaxIMCgRldGFnGAQgASgJEhUKDXZhbGlkYXRlX29ubHkY",
-            "BSABKAgSEgoKcmVxdWVzdF9pZBgGIAEoCRINCgVjYXVzZRgHIAEoCSJ4ChRV",
-            "cGRhdGVEZXZpY2VSZXNwb25zZRIrCgZkZXZpY2UYASABKAsyGy5kZXZpY2Vv",
-            "cHMuZGV2aWNlLnYxLkRldmljZRIZChFmaW5pc2hpbmdfam9iX2lkcxgCIAMo",
-            "CRIYChBzdHJhbmRlZF9qb2JfaWRzGAMgAygJInoKFERldmljZUJhY2tlbmRG",
-            "YWlsdXJlEjMKB2JhY2tlbmQYASABKA4yIi5kZXZpY2VvcHMuZGV2aWNlLnYx",
-            "LkRldmljZUJhY2tlbmQSLQoHZmFpbHVyZRgCIAEoCzIcLmRldmljZW9wcy5j",
-            "b21tb24udjEuRmFpbHVyZSJkChVSZWZyZXNoRGV2aWNlc1JlcXVlc3QSNgoT",
-            "dGltZW91dF9wZXJfYmFja2VuZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
-            "dXJhdGlvbhITCgtwcm9iZV9hZ2FpbhgCIAEoCCKIAgoWUmVmcmVzaERldmlj",
-            "ZXNSZXNwb25zZRIsCgdkZXZpY2VzGAEgAygLMhsuZGV2aWNlb3BzLmRldmlj",
-            "ZS52MS5EZXZpY2USEQoJYWRkZWRfaWRzGAIgAygJEhMKC2NoYW5nZWRfaWRz",
-            "GAMgAygJEhAKCGxvc3RfaWRzGAQgAygJEhQKDHJldHVybmVkX2lkcxgFIAMo",
-            "CRJDChBiYWNrZW5kX2ZhaWx1cmVzGAYgAygLMikuZGV2aWNlb3BzLmRldmlj",
-            "ZS52MS5EZXZpY2VCYWNrZW5kRmFpbHVyZRIrCghkdXJhdGlvbhgHIAEoCzIZ",
-            "Lmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIrChZHZXREZXZpY2VTdGF0dXNS",
-            "ZXF1ZXN0EhEKCWRldmljZV9pZBgBIAEoCSJMChdHZXREZXZpY2VTdGF0dXNS",
-            "ZXNwb25zZRIxCgZzdGF0dXMYASABKAsyIS5kZXZpY2VvcHMuZGV2aWNlLnYx",
-            "LkRldmljZVN0YXR1cyJbChhXYXRjaERldmljZVN0YXR1c1JlcXVlc3QSEgoK",
-            "ZGV2aWNlX2lkcxgBIAMoCRIrCghpbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5w",
-            "cm90b2J1Zi5EdXJhdGlvbiJnChlXYXRjaERldmljZVN0YXR1c1Jlc3BvbnNl",
-            "EjMKCHN0YXR1c2VzGAEgAygLMiEuZGV2aWNlb3BzLmRldmljZS52MS5EZXZp",
-            "Y2VTdGF0dXMSFQoNc2tpcHBlZF9jb3VudBgCIAEoAyKkAQoYQ2hlY2tEZXZp",
-            "Y2VIZWFsdGhSZXF1ZXN0EhEKCWRldmljZV9pZBgBIAEoCRI1CgVkZXB0aBgC",
-            "IAEoDjImLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlSGVhbHRoRGVwdGgS",
-            "KgoHdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIS",
-            "CgpyZXF1ZXN0X2lkGAQgASgJIlQKGUNoZWNrRGV2aWNlSGVhbHRoUmVzcG9u",
-            "c2USNwoGcmVwb3J0GAEgASgLMicuZGV2aWNlb3BzLmRldmljZS52MS5EZXZp",
-            "Y2VIZWFsdGhSZXBvcnQiggEKHlJlY29tbWVuZERldmljZVNldHRpbmdzUmVx",
-            "dWVzdBIRCglkZXZpY2VfaWQYASABKAkSLQoEZ29hbBgCIAEoDjIfLmRldmlj",
-            "ZW9wcy5kZXZpY2UudjEuRGV2aWNlR29hbBIMCgR0YXNrGAMgASgJEhAKCG1v",
-            "ZGVsX2lkGAQgASgJIlQKH1JlY29tbWVuZERldmljZVNldHRpbmdzUmVzcG9u",
-            "c2USMQoGYWR2aWNlGAEgASgLMiEuZGV2aWNlb3BzLmRldmljZS52MS5EZXZp",
-            "Y2VBZHZpY2UisAEKFkJlbmNobWFya0RldmljZVJlcXVlc3QSPgoQZGV2aWNl",
-            "X2JlbmNobWFyaxgBIAEoCzIkLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNl",
-            "QmVuY2htYXJrEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9p",
-            "ZBgEIAEoCSKgAQoXQmVuY2htYXJrRGV2aWNlUmVzcG9uc2USLAoFZXZlbnQY",
-            "ASABKAsyHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50Ek0KF2Rldmlj",
-            "ZV9iZW5jaG1hcmtfcmVwb3J0GAsgASgLMiouZGV2aWNlb3BzLmRldmljZS52",
-            "MS5EZXZpY2VCZW5jaG1hcmtSZXBvcnRIAEIICgZvdXRwdXQipAEKElJlc2V0",
-            "RGV2aWNlUmVxdWVzdBI2CgxkZXZpY2VfcmVzZXQYASABKAsyIC5kZXZpY2Vv",
-            "cHMuZGV2aWNlLnYxLkRldmljZVJlc2V0EjAKB29wdGlvbnMYAiABKAsyHy5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNoZWQYAyAB",
-            "KAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKUAQoTUmVzZXREZXZpY2VSZXNwb25z",
-            "ZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZl",
-            "bnQSRQoTZGV2aWNlX3Jlc2V0X3JlcG9ydBgMIAEoCzImLmRldmljZW9wcy5k",
-            "ZXZpY2UudjEuRGV2aWNlUmVzZXRSZXBvcnRIAEIICgZvdXRwdXQyjAkKDURl",
-            "dmljZVNlcnZpY2USZgoLTGlzdERldmljZXMSJy5kZXZpY2VvcHMuZGV2aWNl",
-            "LnYxLkxpc3REZXZpY2VzUmVxdWVzdBooLmRldmljZW9wcy5kZXZpY2UudjEu",
-            "TGlzdERldmljZXNSZXNwb25zZSIEyPMYARJgCglHZXREZXZpY2USJS5kZXZp",
-            "Y2VvcHMuZGV2aWNlLnYxLkdldERldmljZVJlcXVlc3QaJi5kZXZpY2VvcHMu",
-            "ZGV2aWNlLnYxLkdldERldmljZVJlc3BvbnNlIgTI8xgBEmkKDFVwZGF0ZURl",
-            "dmljZRIoLmRldmljZW9wcy5kZXZpY2UudjEuVXBkYXRlRGV2aWNlUmVxdWVz",
-            "dBopLmRldmljZW9wcy5kZXZpY2UudjEuVXBkYXRlRGV2aWNlUmVzcG9uc2Ui",
-            "BMjzGAQSbwoOUmVmcmVzaERldmljZXMSKi5kZXZpY2VvcHMuZGV2aWNlLnYx",
-            "LlJlZnJlc2hEZXZpY2VzUmVxdWVzdBorLmRldmljZW9wcy5kZXZpY2UudjEu",
-            "UmVmcmVzaERldmljZXNSZXNwb25zZSIEyPMYBBJyCg9HZXREZXZpY2VTdGF0",
-            "dXMSKy5kZXZpY2VvcHMuZGV2aWNlLnYxLkdldERldmljZVN0YXR1c1JlcXVl",
-            "c3QaLC5kZXZpY2VvcHMuZGV2aWNlLnYxLkdldERldmljZVN0YXR1c1Jlc3Bv",
-            "bnNlIgTI8xgBEnoKEVdhdGNoRGV2aWNlU3RhdHVzEi0uZGV2aWNlb3BzLmRl",
-            "dmljZS52MS5XYXRjaERldmljZVN0YXR1c1JlcXVlc3QaLi5kZXZpY2VvcHMu",
-            "ZGV2aWNlLnYxLldhdGNoRGV2aWNlU3RhdHVzUmVzcG9uc2UiBMjzGAEwARJ4",
-            "ChFDaGVja0RldmljZUhlYWx0aBItLmRldmljZW9wcy5kZXZpY2UudjEuQ2hl",
-            "Y2tEZXZpY2VIZWFsdGhSZXF1ZXN0Gi4uZGV2aWNlb3BzLmRldmljZS52MS5D",
-            "aGVja0RldmljZUhlYWx0aFJlc3BvbnNlIgTI8xgEEooBChdSZWNvbW1lbmRE",
-            "ZXZpY2VTZXR0aW5ncxIzLmRldmljZW9wcy5kZXZpY2UudjEuUmVjb21tZW5k",
-            "RGV2aWNlU2V0dGluZ3NSZXF1ZXN0GjQuZGV2aWNlb3BzLmRldmljZS52MS5S",
-            "ZWNvbW1lbmREZXZpY2VTZXR0aW5nc1Jlc3BvbnNlIgTI8xgBEnQKD0JlbmNo",
-            "bWFya0RldmljZRIrLmRldmljZW9wcy5kZXZpY2UudjEuQmVuY2htYXJrRGV2",
-            "aWNlUmVxdWVzdBosLmRldmljZW9wcy5kZXZpY2UudjEuQmVuY2htYXJrRGV2",
-            "aWNlUmVzcG9uc2UiBMjzGAQwARJoCgtSZXNldERldmljZRInLmRldmljZW9w",
-            "cy5kZXZpY2UudjEuUmVzZXREZXZpY2VSZXF1ZXN0GiguZGV2aWNlb3BzLmRl",
-            "dmljZS52MS5SZXNldERldmljZVJlc3BvbnNlIgTI8xgEMAFCGqoCF0Rldmlj",
-            "ZU9wcy5BcGkuRGV2aWNlLlYxYgZwcm90bzM="));
+            "X2hlYWx0aC5wcm90bxooZGV2aWNlb3BzL2RldmljZS92MS9kZXZpY2VfaGlz",
+            "dG9yeS5wcm90bxonZGV2aWNlb3BzL2RldmljZS92MS9kZXZpY2Vfc3RhdHVz",
+            "LnByb3RvGiVkZXZpY2VvcHMvZGV2aWNlL3YxL2RldmljZV93b3JrLnByb3Rv",
+            "Gh5nb29nbGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8aIGdvb2dsZS9wcm90",
+            "b2J1Zi9maWVsZF9tYXNrLnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0",
+            "YW1wLnByb3RvIkcKEkxpc3REZXZpY2VzUmVxdWVzdBIxCgZmaWx0ZXIYASAB",
+            "KAsyIS5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZUZpbHRlciJDChNMaXN0",
+            "RGV2aWNlc1Jlc3BvbnNlEiwKB2RldmljZXMYASADKAsyGy5kZXZpY2VvcHMu",
+            "ZGV2aWNlLnYxLkRldmljZSIlChBHZXREZXZpY2VSZXF1ZXN0EhEKCWRldmlj",
+            "ZV9pZBgBIAEoCSJAChFHZXREZXZpY2VSZXNwb25zZRIrCgZkZXZpY2UYASAB",
+            "KAsyGy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZSLYAQoTVXBkYXRlRGV2",
+            "aWNlUmVxdWVzdBIRCglkZXZpY2VfaWQYASABKAkSNQoIc2V0dGluZ3MYAiAB",
+            "KAsyIy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVNldHRpbmdzEi8KC3Vw",
+            "ZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIM",
+            "CgRldGFnGAQgASgJEhUKDXZhbGlkYXRlX29ubHkYBSABKAgSEgoKcmVxdWVz",
+            "dF9pZBgGIAEoCRINCgVjYXVzZRgHIAEoCSJ4ChRVcGRhdGVEZXZpY2VSZXNw",
+            "b25zZRIrCgZkZXZpY2UYASABKAsyGy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRl",
+            "dmljZRIZChFmaW5pc2hpbmdfam9iX2lkcxgCIAMoCRIYChBzdHJhbmRlZF9q",
+            "b2JfaWRzGAMgAygJInoKFERldmljZUJhY2tlbmRGYWlsdXJlEjMKB2JhY2tl",
+            "bmQYASABKA4yIi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZUJhY2tlbmQS",
+            "LQoHZmFpbHVyZRgCIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVy",
+            "ZSJkChVSZWZyZXNoRGV2aWNlc1JlcXVlc3QSNgoTdGltZW91dF9wZXJfYmFj",
+            "a2VuZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhITCgtwcm9i",
+            "ZV9hZ2FpbhgCIAEoCCKIAgoWUmVmcmVzaERldmljZXNSZXNwb25zZRIsCgdk",
+            "ZXZpY2VzGAEgAygLMhsuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2USEQoJ",
+            "YWRkZWRfaWRzGAIgAygJEhMKC2NoYW5nZWRfaWRzGAMgAygJEhAKCGxvc3Rf",
+            "aWRzGAQgAygJEhQKDHJldHVybmVkX2lkcxgFIAMoCRJDChBiYWNrZW5kX2Zh",
+            "aWx1cmVzGAYgAygLMikuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VCYWNr",
+            "ZW5kRmFpbHVyZRIrCghkdXJhdGlvbhgHIAEoCzIZLmdvb2dsZS5wcm90b2J1",
+            "Zi5EdXJhdGlvbiIrChZHZXREZXZpY2VTdGF0dXNSZXF1ZXN0EhEKCWRldmlj",
+            "ZV9pZBgBIAEoCSJMChdHZXREZXZpY2VTdGF0dXNSZXNwb25zZRIxCgZzdGF0",
+            "dXMYASABKAsyIS5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVN0YXR1cyJb",
+            "ChhXYXRjaERldmljZVN0YXR1c1JlcXVlc3QSEgoKZGV2aWNlX2lkcxgBIAMo",
+            "CRIrCghpbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
+            "biJnChlXYXRjaERldmljZVN0YXR1c1Jlc3BvbnNlEjMKCHN0YXR1c2VzGAEg",
+            "AygLMiEuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VTdGF0dXMSFQoNc2tp",
+            "cHBlZF9jb3VudBgCIAEoAyK1AQoZUXVlcnlEZXZpY2VIaXN0b3J5UmVxdWVz",
+            "dBIRCglkZXZpY2VfaWQYASABKAkSLgoKc3RhcnRfdGltZRgCIAEoCzIaLmdv",
+            "b2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYAyABKAsyGi5n",
+            "b29nbGUucHJvdG9idWYuVGltZXN0YW1wEicKBHN0ZXAYBCABKAsyGS5nb29n",
+            "bGUucHJvdG9idWYuRHVyYXRpb24iUQoaUXVlcnlEZXZpY2VIaXN0b3J5UmVz",
+            "cG9uc2USMwoHaGlzdG9yeRgBIAEoCzIiLmRldmljZW9wcy5kZXZpY2UudjEu",
+            "RGV2aWNlSGlzdG9yeSKkAQoYQ2hlY2tEZXZpY2VIZWFsdGhSZXF1ZXN0EhEK",
+            "CWRldmljZV9pZBgBIAEoCRI1CgVkZXB0aBgCIAEoDjImLmRldmljZW9wcy5k",
+            "ZXZpY2UudjEuRGV2aWNlSGVhbHRoRGVwdGgSKgoHdGltZW91dBgDIAEoCzIZ",
+            "Lmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXF1ZXN0X2lkGAQgASgJ",
+            "IlQKGUNoZWNrRGV2aWNlSGVhbHRoUmVzcG9uc2USNwoGcmVwb3J0GAEgASgL",
+            "MicuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VIZWFsdGhSZXBvcnQiggEK",
+            "HlJlY29tbWVuZERldmljZVNldHRpbmdzUmVxdWVzdBIRCglkZXZpY2VfaWQY",
+            "ASABKAkSLQoEZ29hbBgCIAEoDjIfLmRldmljZW9wcy5kZXZpY2UudjEuRGV2",
+            "aWNlR29hbBIMCgR0YXNrGAMgASgJEhAKCG1vZGVsX2lkGAQgASgJIlQKH1Jl",
+            "Y29tbWVuZERldmljZVNldHRpbmdzUmVzcG9uc2USMQoGYWR2aWNlGAEgASgL",
+            "MiEuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VBZHZpY2UisAEKFkJlbmNo",
+            "bWFya0RldmljZVJlcXVlc3QSPgoQZGV2aWNlX2JlbmNobWFyaxgBIAEoCzIk",
+            "LmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlQmVuY2htYXJrEjAKB29wdGlv",
+            "bnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoI",
+            "ZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKgAQoXQmVuY2ht",
+            "YXJrRGV2aWNlUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkpvYkV2ZW50Ek0KF2RldmljZV9iZW5jaG1hcmtfcmVwb3J0",
+            "GAsgASgLMiouZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VCZW5jaG1hcmtS",
+            "ZXBvcnRIAEIICgZvdXRwdXQipAEKElJlc2V0RGV2aWNlUmVxdWVzdBI2Cgxk",
+            "ZXZpY2VfcmVzZXQYASABKAsyIC5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmlj",
+            "ZVJlc2V0EjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LkpvYk9wdGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgE",
+            "IAEoCSKUAQoTUmVzZXREZXZpY2VSZXNwb25zZRIsCgVldmVudBgBIAEoCzId",
+            "LmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSRQoTZGV2aWNlX3Jlc2V0",
+            "X3JlcG9ydBgMIAEoCzImLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlUmVz",
+            "ZXRSZXBvcnRIAEIICgZvdXRwdXQyiQoKDURldmljZVNlcnZpY2USZgoLTGlz",
+            "dERldmljZXMSJy5kZXZpY2VvcHMuZGV2aWNlLnYxLkxpc3REZXZpY2VzUmVx",
+            "dWVzdBooLmRldmljZW9wcy5kZXZpY2UudjEuTGlzdERldmljZXNSZXNwb25z",
+            "ZSIEyPMYARJgCglHZXREZXZpY2USJS5kZXZpY2VvcHMuZGV2aWNlLnYxLkdl",
+            "dERldmljZVJlcXVlc3QaJi5kZXZpY2VvcHMuZGV2aWNlLnYxLkdldERldmlj",
+            "ZVJlc3BvbnNlIgTI8xgBEmkKDFVwZGF0ZURldmljZRIoLmRldmljZW9wcy5k",
+            "ZXZpY2UudjEuVXBkYXRlRGV2aWNlUmVxdWVzdBopLmRldmljZW9wcy5kZXZp",
+            "Y2UudjEuVXBkYXRlRGV2aWNlUmVzcG9uc2UiBMjzGAQSbwoOUmVmcmVzaERl",
+            "dmljZXMSKi5kZXZpY2VvcHMuZGV2aWNlLnYxLlJlZnJlc2hEZXZpY2VzUmVx",
+            "dWVzdBorLmRldmljZW9wcy5kZXZpY2UudjEuUmVmcmVzaERldmljZXNSZXNw",
+            "b25zZSIEyPMYBBJyCg9HZXREZXZpY2VTdGF0dXMSKy5kZXZpY2VvcHMuZGV2",
+            "aWNlLnYxLkdldERldmljZVN0YXR1c1JlcXVlc3QaLC5kZXZpY2VvcHMuZGV2",
+            "aWNlLnYxLkdldERldmljZVN0YXR1c1Jlc3BvbnNlIgTI8xgBEnoKEVdhdGNo",
+            "RGV2aWNlU3RhdHVzEi0uZGV2aWNlb3BzLmRldmljZS52MS5XYXRjaERldmlj",
+            "ZVN0YXR1c1JlcXVlc3QaLi5kZXZpY2VvcHMuZGV2aWNlLnYxLldhdGNoRGV2",
+            "aWNlU3RhdHVzUmVzcG9uc2UiBMjzGAEwARJ7ChJRdWVyeURldmljZUhpc3Rv",
+            "cnkSLi5kZXZpY2VvcHMuZGV2aWNlLnYxLlF1ZXJ5RGV2aWNlSGlzdG9yeVJl",
+            "cXVlc3QaLy5kZXZpY2VvcHMuZGV2aWNlLnYxLlF1ZXJ5RGV2aWNlSGlzdG9y",
+            "eVJlc3BvbnNlIgTI8xgBEngKEUNoZWNrRGV2aWNlSGVhbHRoEi0uZGV2aWNl",
+            "b3BzLmRldmljZS52MS5DaGVja0RldmljZUhlYWx0aFJlcXVlc3QaLi5kZXZp",
+            "Y2VvcHMuZGV2aWNlLnYxLkNoZWNrRGV2aWNlSGVhbHRoUmVzcG9uc2UiBMjz",
+            "GAQSigEKF1JlY29tbWVuZERldmljZVNldHRpbmdzEjMuZGV2aWNlb3BzLmRl",
+            "dmljZS52MS5SZWNvbW1lbmREZXZpY2VTZXR0aW5nc1JlcXVlc3QaNC5kZXZp",
+            "Y2VvcHMuZGV2aWNlLnYxLlJlY29tbWVuZERldmljZVNldHRpbmdzUmVzcG9u",
+            "c2UiBMjzGAESdAoPQmVuY2htYXJrRGV2aWNlEisuZGV2aWNlb3BzLmRldmlj",
+            "ZS52MS5CZW5jaG1hcmtEZXZpY2VSZXF1ZXN0GiwuZGV2aWNlb3BzLmRldmlj",
+            "ZS52MS5CZW5jaG1hcmtEZXZpY2VSZXNwb25zZSIEyPMYBDABEmgKC1Jlc2V0",
+            "RGV2aWNlEicuZGV2aWNlb3BzLmRldmljZS52MS5SZXNldERldmljZVJlcXVl",
+            "c3QaKC5kZXZpY2VvcHMuZGV2aWNlLnYxLlJlc2V0RGV2aWNlUmVzcG9uc2Ui",
+            "BMjzGAQwAUIaqgIXRGV2aWNlT3BzLkFwaS5EZXZpY2UuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceAdviceReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceHealthReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceStatusReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceAdviceReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceHealthReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceHistoryReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceStatusReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.ListDevicesRequest), global::DeviceOps.Api.Device.V1.ListDevicesRequest.Parser, new[]{ "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.ListDevicesResponse), global::DeviceOps.Api.Device.V1.ListDevicesResponse.Parser, new[]{ "Devices" }, null, null, null, null),
@@ -133,6 +143,8 @@ namespace DeviceOps.Api.Device.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.GetDeviceStatusResponse), global::DeviceOps.Api.Device.V1.GetDeviceStatusResponse.Parser, new[]{ "Status" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.WatchDeviceStatusRequest), global::DeviceOps.Api.Device.V1.WatchDeviceStatusRequest.Parser, new[]{ "DeviceIds", "Interval" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse), global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse.Parser, new[]{ "Statuses", "SkippedCount" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest), global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest.Parser, new[]{ "DeviceId", "StartTime", "EndTime", "Step" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse), global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse.Parser, new[]{ "History" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest), global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest.Parser, new[]{ "DeviceId", "Depth", "Timeout", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse), global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse.Parser, new[]{ "Report" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.RecommendDeviceSettingsRequest), global::DeviceOps.Api.Device.V1.RecommendDeviceSettingsRequest.Parser, new[]{ "DeviceId", "Goal", "Task", "ModelId" }, null, null, null, null),
@@ -1104,7 +1116,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 6;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. Empty: each call counts.
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3311,7 +3323,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Device.V1.DeviceStatus.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Device.V1.DeviceStatus> statuses_ = new pbc::RepeatedField<global::DeviceOps.Api.Device.V1.DeviceStatus>();
     /// <summary>
-    /// One sample a device.
+    /// One sample a device. Empty in a heartbeat.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3490,6 +3502,570 @@ namespace DeviceOps.Api.Device.V1 {
   }
 
   /// <summary>
+  /// Which time of which device.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class QueryDeviceHistoryRequest : pb::IMessage<QueryDeviceHistoryRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<QueryDeviceHistoryRequest> _parser = new pb::MessageParser<QueryDeviceHistoryRequest>(() => new QueryDeviceHistoryRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<QueryDeviceHistoryRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[13]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryDeviceHistoryRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryDeviceHistoryRequest(QueryDeviceHistoryRequest other) : this() {
+      deviceId_ = other.deviceId_;
+      startTime_ = other.startTime_ != null ? other.startTime_.Clone() : null;
+      endTime_ = other.endTime_ != null ? other.endTime_.Clone() : null;
+      step_ = other.step_ != null ? other.step_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryDeviceHistoryRequest Clone() {
+      return new QueryDeviceHistoryRequest(this);
+    }
+
+    /// <summary>Field number for the "device_id" field.</summary>
+    public const int DeviceIdFieldNumber = 1;
+    private string deviceId_ = "";
+    /// <summary>
+    /// Id or alias.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DeviceId {
+      get { return deviceId_; }
+      set {
+        deviceId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "start_time" field.</summary>
+    public const int StartTimeFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp startTime_;
+    /// <summary>
+    /// Where to begin. Absent: an hour before the end. Before the first sample: at the first.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp StartTime {
+      get { return startTime_; }
+      set {
+        startTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "end_time" field.</summary>
+    public const int EndTimeFieldNumber = 3;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp endTime_;
+    /// <summary>
+    /// Where to end. Absent, or in the future: now.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp EndTime {
+      get { return endTime_; }
+      set {
+        endTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "step" field.</summary>
+    public const int StepFieldNumber = 4;
+    private global::Google.Protobuf.WellKnownTypes.Duration step_;
+    /// <summary>
+    /// Time between two samples, from 2 s. Absent: as fits 1000 samples, at least 2 s.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Step {
+      get { return step_; }
+      set {
+        step_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as QueryDeviceHistoryRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(QueryDeviceHistoryRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (DeviceId != other.DeviceId) return false;
+      if (!object.Equals(StartTime, other.StartTime)) return false;
+      if (!object.Equals(EndTime, other.EndTime)) return false;
+      if (!object.Equals(Step, other.Step)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
+      if (startTime_ != null) hash ^= StartTime.GetHashCode();
+      if (endTime_ != null) hash ^= EndTime.GetHashCode();
+      if (step_ != null) hash ^= Step.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (DeviceId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(DeviceId);
+      }
+      if (startTime_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(StartTime);
+      }
+      if (endTime_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(EndTime);
+      }
+      if (step_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Step);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (DeviceId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(DeviceId);
+      }
+      if (startTime_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(StartTime);
+      }
+      if (endTime_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(EndTime);
+      }
+      if (step_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Step);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (DeviceId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DeviceId);
+      }
+      if (startTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(StartTime);
+      }
+      if (endTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(EndTime);
+      }
+      if (step_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Step);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(QueryDeviceHistoryRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.DeviceId.Length != 0) {
+        DeviceId = other.DeviceId;
+      }
+      if (other.startTime_ != null) {
+        if (startTime_ == null) {
+          StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        StartTime.MergeFrom(other.StartTime);
+      }
+      if (other.endTime_ != null) {
+        if (endTime_ == null) {
+          EndTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        EndTime.MergeFrom(other.EndTime);
+      }
+      if (other.step_ != null) {
+        if (step_ == null) {
+          Step = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Step.MergeFrom(other.Step);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            DeviceId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 26: {
+            if (endTime_ == null) {
+              EndTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(EndTime);
+            break;
+          }
+          case 34: {
+            if (step_ == null) {
+              Step = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Step);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            DeviceId = input.ReadString();
+            break;
+          }
+          case 18: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 26: {
+            if (endTime_ == null) {
+              EndTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(EndTime);
+            break;
+          }
+          case 34: {
+            if (step_ == null) {
+              Step = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Step);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The history.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class QueryDeviceHistoryResponse : pb::IMessage<QueryDeviceHistoryResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<QueryDeviceHistoryResponse> _parser = new pb::MessageParser<QueryDeviceHistoryResponse>(() => new QueryDeviceHistoryResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<QueryDeviceHistoryResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[14]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryDeviceHistoryResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryDeviceHistoryResponse(QueryDeviceHistoryResponse other) : this() {
+      history_ = other.history_ != null ? other.history_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public QueryDeviceHistoryResponse Clone() {
+      return new QueryDeviceHistoryResponse(this);
+    }
+
+    /// <summary>Field number for the "history" field.</summary>
+    public const int HistoryFieldNumber = 1;
+    private global::DeviceOps.Api.Device.V1.DeviceHistory history_;
+    /// <summary>
+    /// The history.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Device.V1.DeviceHistory History {
+      get { return history_; }
+      set {
+        history_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as QueryDeviceHistoryResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(QueryDeviceHistoryResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(History, other.History)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (history_ != null) hash ^= History.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (history_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(History);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (history_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(History);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (history_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(History);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(QueryDeviceHistoryResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.history_ != null) {
+        if (history_ == null) {
+          History = new global::DeviceOps.Api.Device.V1.DeviceHistory();
+        }
+        History.MergeFrom(other.History);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (history_ == null) {
+              History = new global::DeviceOps.Api.Device.V1.DeviceHistory();
+            }
+            input.ReadMessage(History);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (history_ == null) {
+              History = new global::DeviceOps.Api.Device.V1.DeviceHistory();
+            }
+            input.ReadMessage(History);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Which device to check, and how hard.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -3507,7 +4083,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[13]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[15]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3589,7 +4165,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same report, once. Empty: each call checks.
+    /// The same id gives the same report, once. At most 64 characters. Empty: each call checks.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3840,7 +4416,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4053,7 +4629,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[15]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4377,7 +4953,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[18]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4590,7 +5166,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[17]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[19]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4672,7 +5248,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. Empty: each call is a new job.
+    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4932,7 +5508,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[18]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5228,7 +5804,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[19]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5310,7 +5886,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. Empty: each call is a new job.
+    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5570,7 +6146,7 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[20]; }
+      get { return global::DeviceOps.Api.Device.V1.DeviceServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

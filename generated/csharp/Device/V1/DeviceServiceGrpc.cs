@@ -86,6 +86,10 @@ namespace DeviceOps.Api.Device.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse> __Marshaller_deviceops_device_v1_WatchDeviceStatusResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest> __Marshaller_deviceops_device_v1_QueryDeviceHistoryRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse> __Marshaller_deviceops_device_v1_QueryDeviceHistoryResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest> __Marshaller_deviceops_device_v1_CheckDeviceHealthRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse> __Marshaller_deviceops_device_v1_CheckDeviceHealthResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse.Parser));
@@ -149,6 +153,14 @@ namespace DeviceOps.Api.Device.V1 {
         "WatchDeviceStatus",
         __Marshaller_deviceops_device_v1_WatchDeviceStatusRequest,
         __Marshaller_deviceops_device_v1_WatchDeviceStatusResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest, global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse> __Method_QueryDeviceHistory = new grpc::Method<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest, global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "QueryDeviceHistory",
+        __Marshaller_deviceops_device_v1_QueryDeviceHistoryRequest,
+        __Marshaller_deviceops_device_v1_QueryDeviceHistoryResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest, global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse> __Method_CheckDeviceHealth = new grpc::Method<global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest, global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse>(
@@ -288,8 +300,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// <summary>
       /// Measures devices again and again, until the caller leaves.
       ///
-      /// Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-      /// device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+      /// Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+      /// state and without measurements; one that appears later joins if all were asked for.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
@@ -301,6 +314,25 @@ namespace DeviceOps.Api.Device.V1 {
       /// <returns>A task indicating completion of the handler.</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task WatchDeviceStatus(global::DeviceOps.Api.Device.V1.WatchDeviceStatusRequest request, grpc::IServerStreamWriter<global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse> responseStream, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+      ///
+      /// Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+      /// minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+      ///
+      /// Fails with:
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse> QueryDeviceHistory(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest request, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -356,6 +388,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
       /// comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
       /// that is LOST is refused with DEVICE_LOST.
@@ -387,6 +420,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
       /// Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
       /// comes beside the event `succeeded`, after a passed health check.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
       /// that is being reset already with ILLEGAL_STATE.
@@ -816,8 +850,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// <summary>
       /// Measures devices again and again, until the caller leaves.
       ///
-      /// Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-      /// device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+      /// Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+      /// state and without measurements; one that appears later joins if all were asked for.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
@@ -836,8 +871,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// <summary>
       /// Measures devices again and again, until the caller leaves.
       ///
-      /// Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-      /// device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+      /// Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+      /// state and without measurements; one that appears later joins if all were asked for.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
@@ -850,6 +886,82 @@ namespace DeviceOps.Api.Device.V1 {
       public virtual grpc::AsyncServerStreamingCall<global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse> WatchDeviceStatus(global::DeviceOps.Api.Device.V1.WatchDeviceStatusRequest request, grpc::CallOptions options)
       {
         return CallInvoker.AsyncServerStreamingCall(__Method_WatchDeviceStatus, null, options, request);
+      }
+      /// <summary>
+      /// Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+      ///
+      /// Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+      /// minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+      ///
+      /// Fails with:
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse QueryDeviceHistory(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return QueryDeviceHistory(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+      ///
+      /// Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+      /// minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+      ///
+      /// Fails with:
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse QueryDeviceHistory(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_QueryDeviceHistory, null, options, request);
+      }
+      /// <summary>
+      /// Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+      ///
+      /// Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+      /// minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+      ///
+      /// Fails with:
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse> QueryDeviceHistoryAsync(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return QueryDeviceHistoryAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+      ///
+      /// Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+      /// minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+      ///
+      /// Fails with:
+      /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
+      /// - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse> QueryDeviceHistoryAsync(global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_QueryDeviceHistory, null, options, request);
       }
       /// <summary>
       /// Tries whether a device computes right: allocate, copy, compute, compare, through the same queue and worker as real work.
@@ -1040,6 +1152,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
       /// comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
       /// that is LOST is refused with DEVICE_LOST.
@@ -1070,6 +1183,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
       /// comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
       /// that is LOST is refused with DEVICE_LOST.
@@ -1099,6 +1213,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
       /// Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
       /// comes beside the event `succeeded`, after a passed health check.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
       /// that is being reset already with ILLEGAL_STATE.
@@ -1130,6 +1245,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
       /// Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
       /// comes beside the event `succeeded`, after a passed health check.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
       /// that is being reset already with ILLEGAL_STATE.
@@ -1173,6 +1289,7 @@ namespace DeviceOps.Api.Device.V1 {
           .AddMethod(__Method_RefreshDevices, serviceImpl.RefreshDevices)
           .AddMethod(__Method_GetDeviceStatus, serviceImpl.GetDeviceStatus)
           .AddMethod(__Method_WatchDeviceStatus, serviceImpl.WatchDeviceStatus)
+          .AddMethod(__Method_QueryDeviceHistory, serviceImpl.QueryDeviceHistory)
           .AddMethod(__Method_CheckDeviceHealth, serviceImpl.CheckDeviceHealth)
           .AddMethod(__Method_RecommendDeviceSettings, serviceImpl.RecommendDeviceSettings)
           .AddMethod(__Method_BenchmarkDevice, serviceImpl.BenchmarkDevice)
@@ -1192,6 +1309,7 @@ namespace DeviceOps.Api.Device.V1 {
       serviceBinder.AddMethod(__Method_RefreshDevices, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Device.V1.RefreshDevicesRequest, global::DeviceOps.Api.Device.V1.RefreshDevicesResponse>(serviceImpl.RefreshDevices));
       serviceBinder.AddMethod(__Method_GetDeviceStatus, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Device.V1.GetDeviceStatusRequest, global::DeviceOps.Api.Device.V1.GetDeviceStatusResponse>(serviceImpl.GetDeviceStatus));
       serviceBinder.AddMethod(__Method_WatchDeviceStatus, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Device.V1.WatchDeviceStatusRequest, global::DeviceOps.Api.Device.V1.WatchDeviceStatusResponse>(serviceImpl.WatchDeviceStatus));
+      serviceBinder.AddMethod(__Method_QueryDeviceHistory, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Device.V1.QueryDeviceHistoryRequest, global::DeviceOps.Api.Device.V1.QueryDeviceHistoryResponse>(serviceImpl.QueryDeviceHistory));
       serviceBinder.AddMethod(__Method_CheckDeviceHealth, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Device.V1.CheckDeviceHealthRequest, global::DeviceOps.Api.Device.V1.CheckDeviceHealthResponse>(serviceImpl.CheckDeviceHealth));
       serviceBinder.AddMethod(__Method_RecommendDeviceSettings, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Device.V1.RecommendDeviceSettingsRequest, global::DeviceOps.Api.Device.V1.RecommendDeviceSettingsResponse>(serviceImpl.RecommendDeviceSettings));
       serviceBinder.AddMethod(__Method_BenchmarkDevice, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Device.V1.BenchmarkDeviceRequest, global::DeviceOps.Api.Device.V1.BenchmarkDeviceResponse>(serviceImpl.BenchmarkDevice));

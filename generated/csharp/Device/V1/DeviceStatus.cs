@@ -35,7 +35,7 @@ namespace DeviceOps.Api.Device.V1 {
             "cm90b2J1Zi5EdXJhdGlvbhIXCg9qb2JzX3Blcl9zZWNvbmQYBSABKAESGAoL",
             "ZXJyb3JfcmF0aW8YBiABKAFIAIgBARI1CghydW5fdGltZRgHIAEoCzIjLmRl",
             "dmljZW9wcy5jb21tb24udjEuTGF0ZW5jeVN1bW1hcnlCDgoMX2Vycm9yX3Jh",
-            "dGlvIv0HCgxEZXZpY2VTdGF0dXMSEQoJZGV2aWNlX2lkGAEgASgJEi8KBXN0",
+            "dGlvIo8ICgxEZXZpY2VTdGF0dXMSEQoJZGV2aWNlX2lkGAEgASgJEi8KBXN0",
             "YXRlGAIgASgOMiAuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VTdGF0ZRIv",
             "CgtzYW1wbGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3Rh",
             "bXASHgoRdXRpbGl6YXRpb25fcmF0aW8YBCABKAFIAIgBARIiChVtZW1vcnlf",
@@ -45,32 +45,32 @@ namespace DeviceOps.Api.Device.V1 {
             "dGVtcGVyYXR1cmVfY2Vsc2l1cxgJIAEoAUgFiAEBEhgKC3Bvd2VyX3dhdHRz",
             "GAogASgBSAaIAQESHgoRcG93ZXJfbGltaXRfd2F0dHMYCyABKAFIB4gBARIW",
             "CgljbG9ja19taHoYDCABKAVICIgBARIdChBtZW1vcnlfY2xvY2tfbWh6GA0g",
-            "ASgFSAmIAQESFgoJZmFuX3JhdGlvGA4gASgBSAqIAQESQwoQdGhyb3R0bGVf",
-            "cmVhc29ucxgPIAMoDjIpLmRldmljZW9wcy5kZXZpY2UudjEuRGV2aWNlVGhy",
-            "b3R0bGVSZWFzb24SEwoLZXJyb3JfY291bnQYECABKAMSHwoXY29uc2VjdXRp",
-            "dmVfZXJyb3JfY291bnQYESABKAUSMgoMbGFzdF9mYWlsdXJlGBIgASgLMhwu",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlEjAKDXdvcmtlcl91cHRpbWUY",
-            "EyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHAoUd29ya2VyX3Jl",
-            "c3RhcnRfY291bnQYFCABKAUSNQoId29ya2xvYWQYFSABKAsyIy5kZXZpY2Vv",
-            "cHMuZGV2aWNlLnYxLkRldmljZVdvcmtsb2FkQhQKEl91dGlsaXphdGlvbl9y",
-            "YXRpb0IYChZfbWVtb3J5X2FjdGl2aXR5X3JhdGlvQhQKEl91c2VkX21lbW9y",
-            "eV9ieXRlc0IVChNfdG90YWxfbWVtb3J5X2J5dGVzQhYKFF90ZW1wZXJhdHVy",
-            "ZV9jZWxzaXVzQh0KG19tZW1vcnlfdGVtcGVyYXR1cmVfY2Vsc2l1c0IOCgxf",
-            "cG93ZXJfd2F0dHNCFAoSX3Bvd2VyX2xpbWl0X3dhdHRzQgwKCl9jbG9ja19t",
-            "aHpCEwoRX21lbW9yeV9jbG9ja19taHpCDAoKX2Zhbl9yYXRpbyqpAgoURGV2",
-            "aWNlVGhyb3R0bGVSZWFzb24SJgoiREVWSUNFX1RIUk9UVExFX1JFQVNPTl9V",
-            "TlNQRUNJRklFRBAAEh8KG0RFVklDRV9USFJPVFRMRV9SRUFTT05fSURMRRAB",
-            "EiYKIkRFVklDRV9USFJPVFRMRV9SRUFTT05fUE9XRVJfTElNSVQQAhImCiJE",
-            "RVZJQ0VfVEhST1RUTEVfUkVBU09OX1RFTVBFUkFUVVJFEAMSLgoqREVWSUNF",
-            "X1RIUk9UVExFX1JFQVNPTl9IQVJEV0FSRV9QUk9URUNUSU9OEAQSJgoiREVW",
-            "SUNFX1RIUk9UVExFX1JFQVNPTl9DTE9DS19MSU1JVBAFEiAKHERFVklDRV9U",
-            "SFJPVFRMRV9SRUFTT05fT1RIRVIQBkIaqgIXRGV2aWNlT3BzLkFwaS5EZXZp",
-            "Y2UuVjFiBnByb3RvMw=="));
+            "ASgFSAmIAQESHwoSZmFuX3NwZWVkX2ZyYWN0aW9uGA4gASgBSAqIAQESQwoQ",
+            "dGhyb3R0bGVfcmVhc29ucxgPIAMoDjIpLmRldmljZW9wcy5kZXZpY2UudjEu",
+            "RGV2aWNlVGhyb3R0bGVSZWFzb24SEwoLZXJyb3JfY291bnQYECABKAMSHwoX",
+            "Y29uc2VjdXRpdmVfZXJyb3JfY291bnQYESABKAUSMgoMbGFzdF9mYWlsdXJl",
+            "GBIgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlEjAKDXdvcmtl",
+            "cl91cHRpbWUYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHAoU",
+            "d29ya2VyX3Jlc3RhcnRfY291bnQYFCABKAUSNQoId29ya2xvYWQYFSABKAsy",
+            "Iy5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVdvcmtsb2FkQhQKEl91dGls",
+            "aXphdGlvbl9yYXRpb0IYChZfbWVtb3J5X2FjdGl2aXR5X3JhdGlvQhQKEl91",
+            "c2VkX21lbW9yeV9ieXRlc0IVChNfdG90YWxfbWVtb3J5X2J5dGVzQhYKFF90",
+            "ZW1wZXJhdHVyZV9jZWxzaXVzQh0KG19tZW1vcnlfdGVtcGVyYXR1cmVfY2Vs",
+            "c2l1c0IOCgxfcG93ZXJfd2F0dHNCFAoSX3Bvd2VyX2xpbWl0X3dhdHRzQgwK",
+            "Cl9jbG9ja19taHpCEwoRX21lbW9yeV9jbG9ja19taHpCFQoTX2Zhbl9zcGVl",
+            "ZF9mcmFjdGlvbiqpAgoURGV2aWNlVGhyb3R0bGVSZWFzb24SJgoiREVWSUNF",
+            "X1RIUk9UVExFX1JFQVNPTl9VTlNQRUNJRklFRBAAEh8KG0RFVklDRV9USFJP",
+            "VFRMRV9SRUFTT05fSURMRRABEiYKIkRFVklDRV9USFJPVFRMRV9SRUFTT05f",
+            "UE9XRVJfTElNSVQQAhImCiJERVZJQ0VfVEhST1RUTEVfUkVBU09OX1RFTVBF",
+            "UkFUVVJFEAMSLgoqREVWSUNFX1RIUk9UVExFX1JFQVNPTl9IQVJEV0FSRV9Q",
+            "Uk9URUNUSU9OEAQSJgoiREVWSUNFX1RIUk9UVExFX1JFQVNPTl9DTE9DS19M",
+            "SU1JVBAFEiAKHERFVklDRV9USFJPVFRMRV9SRUFTT05fT1RIRVIQBkIaqgIX",
+            "RGV2aWNlT3BzLkFwaS5EZXZpY2UuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.MeasurementReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Device.V1.DeviceThrottleReason), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceWorkload), global::DeviceOps.Api.Device.V1.DeviceWorkload.Parser, new[]{ "RunningCount", "QueuedCount", "RunningJobIds", "EstimatedIdleIn", "JobsPerSecond", "ErrorRatio", "RunTime" }, new[]{ "ErrorRatio" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceStatus), global::DeviceOps.Api.Device.V1.DeviceStatus.Parser, new[]{ "DeviceId", "State", "SampleTime", "UtilizationRatio", "MemoryActivityRatio", "UsedMemoryBytes", "TotalMemoryBytes", "TemperatureCelsius", "MemoryTemperatureCelsius", "PowerWatts", "PowerLimitWatts", "ClockMhz", "MemoryClockMhz", "FanRatio", "ThrottleReasons", "ErrorCount", "ConsecutiveErrorCount", "LastFailure", "WorkerUptime", "WorkerRestartCount", "Workload" }, new[]{ "UtilizationRatio", "MemoryActivityRatio", "UsedMemoryBytes", "TotalMemoryBytes", "TemperatureCelsius", "MemoryTemperatureCelsius", "PowerWatts", "PowerLimitWatts", "ClockMhz", "MemoryClockMhz", "FanRatio" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Device.V1.DeviceStatus), global::DeviceOps.Api.Device.V1.DeviceStatus.Parser, new[]{ "DeviceId", "State", "SampleTime", "UtilizationRatio", "MemoryActivityRatio", "UsedMemoryBytes", "TotalMemoryBytes", "TemperatureCelsius", "MemoryTemperatureCelsius", "PowerWatts", "PowerLimitWatts", "ClockMhz", "MemoryClockMhz", "FanSpeedFraction", "ThrottleReasons", "ErrorCount", "ConsecutiveErrorCount", "LastFailure", "WorkerUptime", "WorkerRestartCount", "Workload" }, new[]{ "UtilizationRatio", "MemoryActivityRatio", "UsedMemoryBytes", "TotalMemoryBytes", "TemperatureCelsius", "MemoryTemperatureCelsius", "PowerWatts", "PowerLimitWatts", "ClockMhz", "MemoryClockMhz", "FanSpeedFraction" }, null, null, null)
           }));
     }
     #endregion
@@ -635,7 +635,7 @@ namespace DeviceOps.Api.Device.V1 {
       powerLimitWatts_ = other.powerLimitWatts_;
       clockMhz_ = other.clockMhz_;
       memoryClockMhz_ = other.memoryClockMhz_;
-      fanRatio_ = other.fanRatio_;
+      fanSpeedFraction_ = other.fanSpeedFraction_;
       throttleReasons_ = other.throttleReasons_.Clone();
       errorCount_ = other.errorCount_;
       consecutiveErrorCount_ = other.consecutiveErrorCount_;
@@ -997,33 +997,33 @@ namespace DeviceOps.Api.Device.V1 {
       _hasBits0 &= ~512;
     }
 
-    /// <summary>Field number for the "fan_ratio" field.</summary>
-    public const int FanRatioFieldNumber = 14;
-    private readonly static double FanRatioDefaultValue = 0D;
+    /// <summary>Field number for the "fan_speed_fraction" field.</summary>
+    public const int FanSpeedFractionFieldNumber = 14;
+    private readonly static double FanSpeedFractionDefaultValue = 0D;
 
-    private double fanRatio_;
+    private double fanSpeedFraction_;
     /// <summary>
-    /// Fan speed against its highest. May exceed 1.
+    /// Fan speed as a share of its rated maximum, from 0. A fan may turn faster than rated, so that 1.05 is possible: no ratio of 0..1.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double FanRatio {
-      get { if ((_hasBits0 & 1024) != 0) { return fanRatio_; } else { return FanRatioDefaultValue; } }
+    public double FanSpeedFraction {
+      get { if ((_hasBits0 & 1024) != 0) { return fanSpeedFraction_; } else { return FanSpeedFractionDefaultValue; } }
       set {
         _hasBits0 |= 1024;
-        fanRatio_ = value;
+        fanSpeedFraction_ = value;
       }
     }
-    /// <summary>Gets whether the "fan_ratio" field is set</summary>
+    /// <summary>Gets whether the "fan_speed_fraction" field is set</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasFanRatio {
+    public bool HasFanSpeedFraction {
       get { return (_hasBits0 & 1024) != 0; }
     }
-    /// <summary>Clears the value of the "fan_ratio" field</summary>
+    /// <summary>Clears the value of the "fan_speed_fraction" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearFanRatio() {
+    public void ClearFanSpeedFraction() {
       _hasBits0 &= ~1024;
     }
 
@@ -1159,7 +1159,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(PowerLimitWatts, other.PowerLimitWatts)) return false;
       if (ClockMhz != other.ClockMhz) return false;
       if (MemoryClockMhz != other.MemoryClockMhz) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(FanRatio, other.FanRatio)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(FanSpeedFraction, other.FanSpeedFraction)) return false;
       if(!throttleReasons_.Equals(other.throttleReasons_)) return false;
       if (ErrorCount != other.ErrorCount) return false;
       if (ConsecutiveErrorCount != other.ConsecutiveErrorCount) return false;
@@ -1187,7 +1187,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (HasPowerLimitWatts) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(PowerLimitWatts);
       if (HasClockMhz) hash ^= ClockMhz.GetHashCode();
       if (HasMemoryClockMhz) hash ^= MemoryClockMhz.GetHashCode();
-      if (HasFanRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(FanRatio);
+      if (HasFanSpeedFraction) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(FanSpeedFraction);
       hash ^= throttleReasons_.GetHashCode();
       if (ErrorCount != 0L) hash ^= ErrorCount.GetHashCode();
       if (ConsecutiveErrorCount != 0) hash ^= ConsecutiveErrorCount.GetHashCode();
@@ -1265,9 +1265,9 @@ namespace DeviceOps.Api.Device.V1 {
         output.WriteRawTag(104);
         output.WriteInt32(MemoryClockMhz);
       }
-      if (HasFanRatio) {
+      if (HasFanSpeedFraction) {
         output.WriteRawTag(113);
-        output.WriteDouble(FanRatio);
+        output.WriteDouble(FanSpeedFraction);
       }
       throttleReasons_.WriteTo(output, _repeated_throttleReasons_codec);
       if (ErrorCount != 0L) {
@@ -1356,9 +1356,9 @@ namespace DeviceOps.Api.Device.V1 {
         output.WriteRawTag(104);
         output.WriteInt32(MemoryClockMhz);
       }
-      if (HasFanRatio) {
+      if (HasFanSpeedFraction) {
         output.WriteRawTag(113);
-        output.WriteDouble(FanRatio);
+        output.WriteDouble(FanSpeedFraction);
       }
       throttleReasons_.WriteTo(ref output, _repeated_throttleReasons_codec);
       if (ErrorCount != 0L) {
@@ -1434,7 +1434,7 @@ namespace DeviceOps.Api.Device.V1 {
       if (HasMemoryClockMhz) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(MemoryClockMhz);
       }
-      if (HasFanRatio) {
+      if (HasFanSpeedFraction) {
         size += 1 + 8;
       }
       size += throttleReasons_.CalculateSize(_repeated_throttleReasons_codec);
@@ -1510,8 +1510,8 @@ namespace DeviceOps.Api.Device.V1 {
       if (other.HasMemoryClockMhz) {
         MemoryClockMhz = other.MemoryClockMhz;
       }
-      if (other.HasFanRatio) {
-        FanRatio = other.FanRatio;
+      if (other.HasFanSpeedFraction) {
+        FanSpeedFraction = other.FanSpeedFraction;
       }
       throttleReasons_.Add(other.throttleReasons_);
       if (other.ErrorCount != 0L) {
@@ -1616,7 +1616,7 @@ namespace DeviceOps.Api.Device.V1 {
             break;
           }
           case 113: {
-            FanRatio = input.ReadDouble();
+            FanSpeedFraction = input.ReadDouble();
             break;
           }
           case 122:
@@ -1732,7 +1732,7 @@ namespace DeviceOps.Api.Device.V1 {
             break;
           }
           case 113: {
-            FanRatio = input.ReadDouble();
+            FanSpeedFraction = input.ReadDouble();
             break;
           }
           case 122:

@@ -31,7 +31,7 @@ namespace DeviceOps.Api.Memory.V1 {
             "YnVmL3RpbWVzdGFtcC5wcm90byKKAQoLTWVtb3J5T3duZXISMgoEa2luZBgB",
             "IAEoDjIkLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5T3duZXJLaW5kEgoK",
             "AmlkGAIgASgJEhIKCnNlc3Npb25faWQYAyABKAkSEgoKbGl2ZV9ieXRlcxgE",
-            "IAEoAxITCgtyZWNsYWltYWJsZRgFIAEoCCLiBgoKTWVtb3J5UG9vbBIKCgJp",
+            "IAEoAxITCgtyZWNsYWltYWJsZRgFIAEoCCLzBgoKTWVtb3J5UG9vbBIKCgJp",
             "ZBgBIAEoCRIxCgRraW5kGAIgASgOMiMuZGV2aWNlb3BzLm1lbW9yeS52MS5N",
             "ZW1vcnlQb29sS2luZBIRCglkZXZpY2VfaWQYAyABKAkSGAoLdG90YWxfYnl0",
             "ZXMYBCABKANIAIgBARIXCgp1c2VkX2J5dGVzGAUgASgDSAGIAQESFwoKaGVs",
@@ -46,50 +46,50 @@ namespace DeviceOps.Api.Memory.V1 {
             "b24SMQoGYnVkZ2V0GBEgASgLMiEuZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1v",
             "cnlCdWRnZXQSMAoGb3duZXJzGBIgAygLMiAuZGV2aWNlb3BzLm1lbW9yeS52",
             "MS5NZW1vcnlPd25lchIvCgtzYW1wbGVfdGltZRgTIAEoCzIaLmdvb2dsZS5w",
-            "cm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgUIAEoCUIOCgxfdG90YWxfYnl0",
-            "ZXNCDQoLX3VzZWRfYnl0ZXNCDQoLX2hlbGRfYnl0ZXNCDQoLX2xpdmVfYnl0",
-            "ZXNCDwoNX2NhY2hlZF9ieXRlc0ISChBfYXZhaWxhYmxlX2J5dGVzQhIKEF9w",
-            "ZWFrX2xpdmVfYnl0ZXNCDwoNX3Bpbm5lZF9ieXRlc0IbChlfbGFyZ2VzdF9m",
-            "cmVlX2Jsb2NrX2J5dGVzQhYKFF9mcmFnbWVudGF0aW9uX3JhdGlvIswBChRN",
-            "ZW1vcnlQcmVzc3VyZUNoYW5nZRIWCg5tZW1vcnlfcG9vbF9pZBgBIAEoCRI1",
-            "CghwcmV2aW91cxgCIAEoDjIjLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
-            "UHJlc3N1cmUSNAoHY3VycmVudBgDIAEoDjIjLmRldmljZW9wcy5tZW1vcnku",
-            "djEuTWVtb3J5UHJlc3N1cmUSLwoLY2hhbmdlX3RpbWUYBCABKAsyGi5nb29n",
-            "bGUucHJvdG9idWYuVGltZXN0YW1wIpICChFNZW1vcnlSZWNsYWltU3RlcBI2",
-            "CgVsZXZlbBgBIAEoDjInLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UmVj",
-            "bGFpbUxldmVsEg4KBmFjdGlvbhgCIAEoCRIvCgVvd25lchgDIAEoCzIgLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuTWVtb3J5T3duZXISGAoLZnJlZWRfYnl0ZXMY",
-            "BCABKANIAIgBARIrCghkdXJhdGlvbhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1",
-            "Zi5EdXJhdGlvbhItCgdmYWlsdXJlGAYgASgLMhwuZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5GYWlsdXJlQg4KDF9mcmVlZF9ieXRlcyLuAQoTTWVtb3J5UmVjbGFp",
-            "bVJlcG9ydBIvCgZiZWZvcmUYASABKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "Lk1lbW9yeVBvb2wSLgoFYWZ0ZXIYAiABKAsyHy5kZXZpY2VvcHMubWVtb3J5",
-            "LnYxLk1lbW9yeVBvb2wSNQoFc3RlcHMYAyADKAsyJi5kZXZpY2VvcHMubWVt",
-            "b3J5LnYxLk1lbW9yeVJlY2xhaW1TdGVwEhIKCnRhcmdldF9tZXQYBCABKAgS",
-            "KwoIZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24q",
-            "hQEKDk1lbW9yeVBvb2xLaW5kEiAKHE1FTU9SWV9QT09MX0tJTkRfVU5TUEVD",
-            "SUZJRUQQABIbChdNRU1PUllfUE9PTF9LSU5EX0RFVklDRRABEhkKFU1FTU9S",
-            "WV9QT09MX0tJTkRfSE9TVBACEhkKFU1FTU9SWV9QT09MX0tJTkRfRElTSxAD",
-            "KqQBCg5NZW1vcnlQcmVzc3VyZRIfChtNRU1PUllfUFJFU1NVUkVfVU5TUEVD",
-            "SUZJRUQQABIXChNNRU1PUllfUFJFU1NVUkVfTE9XEAESGwoXTUVNT1JZX1BS",
-            "RVNTVVJFX1dBUk5JTkcQAhIcChhNRU1PUllfUFJFU1NVUkVfQ1JJVElDQUwQ",
-            "AxIdChlNRU1PUllfUFJFU1NVUkVfRU1FUkdFTkNZEAQq7wEKD01lbW9yeU93",
-            "bmVyS2luZBIhCh1NRU1PUllfT1dORVJfS0lORF9VTlNQRUNJRklFRBAAEiIK",
-            "Hk1FTU9SWV9PV05FUl9LSU5EX0xPQURFRF9NT0RFTBABEhkKFU1FTU9SWV9P",
-            "V05FUl9LSU5EX0pPQhACEhoKFk1FTU9SWV9PV05FUl9LSU5EX0JMT0IQAxIb",
-            "ChdNRU1PUllfT1dORVJfS0lORF9DQUNIRRAEEh0KGU1FTU9SWV9PV05FUl9L",
-            "SU5EX1JVTlRJTUUQBRIiCh5NRU1PUllfT1dORVJfS0lORF9VTkFUVFJJQlVU",
-            "RUQQBirAAQoSTWVtb3J5UmVjbGFpbUxldmVsEiQKIE1FTU9SWV9SRUNMQUlN",
-            "X0xFVkVMX1VOU1BFQ0lGSUVEEAASHwobTUVNT1JZX1JFQ0xBSU1fTEVWRUxf",
-            "Q0FDSEVTEAESHQoZTUVNT1JZX1JFQ0xBSU1fTEVWRUxfSURMRRACEiAKHE1F",
-            "TU9SWV9SRUNMQUlNX0xFVkVMX0NPTVBBQ1QQAxIiCh5NRU1PUllfUkVDTEFJ",
-            "TV9MRVZFTF9FTUVSR0VOQ1kQBEIaqgIXRGV2aWNlT3BzLkFwaS5NZW1vcnku",
-            "VjFiBnByb3RvMw=="));
+            "cm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgUIAEoCRIPCgdub2RlX2lkGBUg",
+            "ASgJQg4KDF90b3RhbF9ieXRlc0INCgtfdXNlZF9ieXRlc0INCgtfaGVsZF9i",
+            "eXRlc0INCgtfbGl2ZV9ieXRlc0IPCg1fY2FjaGVkX2J5dGVzQhIKEF9hdmFp",
+            "bGFibGVfYnl0ZXNCEgoQX3BlYWtfbGl2ZV9ieXRlc0IPCg1fcGlubmVkX2J5",
+            "dGVzQhsKGV9sYXJnZXN0X2ZyZWVfYmxvY2tfYnl0ZXNCFgoUX2ZyYWdtZW50",
+            "YXRpb25fcmF0aW8izAEKFE1lbW9yeVByZXNzdXJlQ2hhbmdlEhYKDm1lbW9y",
+            "eV9wb29sX2lkGAEgASgJEjUKCHByZXZpb3VzGAIgASgOMiMuZGV2aWNlb3Bz",
+            "Lm1lbW9yeS52MS5NZW1vcnlQcmVzc3VyZRI0CgdjdXJyZW50GAMgASgOMiMu",
+            "ZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQcmVzc3VyZRIvCgtjaGFuZ2Vf",
+            "dGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAikgIKEU1l",
+            "bW9yeVJlY2xhaW1TdGVwEjYKBWxldmVsGAEgASgOMicuZGV2aWNlb3BzLm1l",
+            "bW9yeS52MS5NZW1vcnlSZWNsYWltTGV2ZWwSDgoGYWN0aW9uGAIgASgJEi8K",
+            "BW93bmVyGAMgASgLMiAuZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlPd25l",
+            "chIYCgtmcmVlZF9ieXRlcxgEIAEoA0gAiAEBEisKCGR1cmF0aW9uGAUgASgL",
+            "MhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi0KB2ZhaWx1cmUYBiABKAsy",
+            "HC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmVCDgoMX2ZyZWVkX2J5dGVz",
+            "Iu4BChNNZW1vcnlSZWNsYWltUmVwb3J0Ei8KBmJlZm9yZRgBIAEoCzIfLmRl",
+            "dmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UG9vbBIuCgVhZnRlchgCIAEoCzIf",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UG9vbBI1CgVzdGVwcxgDIAMo",
+            "CzImLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UmVjbGFpbVN0ZXASEgoK",
+            "dGFyZ2V0X21ldBgEIAEoCBIrCghkdXJhdGlvbhgFIAEoCzIZLmdvb2dsZS5w",
+            "cm90b2J1Zi5EdXJhdGlvbiqFAQoOTWVtb3J5UG9vbEtpbmQSIAocTUVNT1JZ",
+            "X1BPT0xfS0lORF9VTlNQRUNJRklFRBAAEhsKF01FTU9SWV9QT09MX0tJTkRf",
+            "REVWSUNFEAESGQoVTUVNT1JZX1BPT0xfS0lORF9IT1NUEAISGQoVTUVNT1JZ",
+            "X1BPT0xfS0lORF9ESVNLEAMqpAEKDk1lbW9yeVByZXNzdXJlEh8KG01FTU9S",
+            "WV9QUkVTU1VSRV9VTlNQRUNJRklFRBAAEhcKE01FTU9SWV9QUkVTU1VSRV9M",
+            "T1cQARIbChdNRU1PUllfUFJFU1NVUkVfV0FSTklORxACEhwKGE1FTU9SWV9Q",
+            "UkVTU1VSRV9DUklUSUNBTBADEh0KGU1FTU9SWV9QUkVTU1VSRV9FTUVSR0VO",
+            "Q1kQBCrvAQoPTWVtb3J5T3duZXJLaW5kEiEKHU1FTU9SWV9PV05FUl9LSU5E",
+            "X1VOU1BFQ0lGSUVEEAASIgoeTUVNT1JZX09XTkVSX0tJTkRfTE9BREVEX01P",
+            "REVMEAESGQoVTUVNT1JZX09XTkVSX0tJTkRfSk9CEAISGgoWTUVNT1JZX09X",
+            "TkVSX0tJTkRfQkxPQhADEhsKF01FTU9SWV9PV05FUl9LSU5EX0NBQ0hFEAQS",
+            "HQoZTUVNT1JZX09XTkVSX0tJTkRfUlVOVElNRRAFEiIKHk1FTU9SWV9PV05F",
+            "Ul9LSU5EX1VOQVRUUklCVVRFRBAGKsABChJNZW1vcnlSZWNsYWltTGV2ZWwS",
+            "JAogTUVNT1JZX1JFQ0xBSU1fTEVWRUxfVU5TUEVDSUZJRUQQABIfChtNRU1P",
+            "UllfUkVDTEFJTV9MRVZFTF9DQUNIRVMQARIdChlNRU1PUllfUkVDTEFJTV9M",
+            "RVZFTF9JRExFEAISIAocTUVNT1JZX1JFQ0xBSU1fTEVWRUxfQ09NUEFDVBAD",
+            "EiIKHk1FTU9SWV9SRUNMQUlNX0xFVkVMX0VNRVJHRU5DWRAEQhqqAhdEZXZp",
+            "Y2VPcHMuQXBpLk1lbW9yeS5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryBudgetReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Memory.V1.MemoryPoolKind), typeof(global::DeviceOps.Api.Memory.V1.MemoryPressure), typeof(global::DeviceOps.Api.Memory.V1.MemoryOwnerKind), typeof(global::DeviceOps.Api.Memory.V1.MemoryReclaimLevel), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MemoryOwner), global::DeviceOps.Api.Memory.V1.MemoryOwner.Parser, new[]{ "Kind", "Id", "SessionId", "LiveBytes", "Reclaimable" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MemoryPool), global::DeviceOps.Api.Memory.V1.MemoryPool.Parser, new[]{ "Id", "Kind", "DeviceId", "TotalBytes", "UsedBytes", "HeldBytes", "LiveBytes", "CachedBytes", "ReservedBytes", "AvailableBytes", "PeakLiveBytes", "PinnedBytes", "LargestFreeBlockBytes", "FragmentationRatio", "Pressure", "TimeToCritical", "Budget", "Owners", "SampleTime", "Etag" }, new[]{ "TotalBytes", "UsedBytes", "HeldBytes", "LiveBytes", "CachedBytes", "AvailableBytes", "PeakLiveBytes", "PinnedBytes", "LargestFreeBlockBytes", "FragmentationRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MemoryPool), global::DeviceOps.Api.Memory.V1.MemoryPool.Parser, new[]{ "Id", "Kind", "DeviceId", "TotalBytes", "UsedBytes", "HeldBytes", "LiveBytes", "CachedBytes", "ReservedBytes", "AvailableBytes", "PeakLiveBytes", "PinnedBytes", "LargestFreeBlockBytes", "FragmentationRatio", "Pressure", "TimeToCritical", "Budget", "Owners", "SampleTime", "Etag", "NodeId" }, new[]{ "TotalBytes", "UsedBytes", "HeldBytes", "LiveBytes", "CachedBytes", "AvailableBytes", "PeakLiveBytes", "PinnedBytes", "LargestFreeBlockBytes", "FragmentationRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MemoryPressureChange), global::DeviceOps.Api.Memory.V1.MemoryPressureChange.Parser, new[]{ "MemoryPoolId", "Previous", "Current", "ChangeTime" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MemoryReclaimStep), global::DeviceOps.Api.Memory.V1.MemoryReclaimStep.Parser, new[]{ "Level", "Action", "Owner", "FreedBytes", "Duration", "Failure" }, new[]{ "FreedBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MemoryReclaimReport), global::DeviceOps.Api.Memory.V1.MemoryReclaimReport.Parser, new[]{ "Before", "After", "Steps", "TargetMet", "Duration" }, null, null, null, null)
@@ -636,6 +636,7 @@ namespace DeviceOps.Api.Memory.V1 {
       owners_ = other.owners_.Clone();
       sampleTime_ = other.sampleTime_ != null ? other.sampleTime_.Clone() : null;
       etag_ = other.etag_;
+      nodeId_ = other.nodeId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1094,6 +1095,21 @@ namespace DeviceOps.Api.Memory.V1 {
       }
     }
 
+    /// <summary>Field number for the "node_id" field.</summary>
+    public const int NodeIdFieldNumber = 21;
+    private string nodeId_ = "";
+    /// <summary>
+    /// The node whose memory it is, as GetSystemStatus lists them. Empty: the server's own machine.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string NodeId {
+      get { return nodeId_; }
+      set {
+        nodeId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1129,6 +1145,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if(!owners_.Equals(other.owners_)) return false;
       if (!object.Equals(SampleTime, other.SampleTime)) return false;
       if (Etag != other.Etag) return false;
+      if (NodeId != other.NodeId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1156,6 +1173,7 @@ namespace DeviceOps.Api.Memory.V1 {
       hash ^= owners_.GetHashCode();
       if (sampleTime_ != null) hash ^= SampleTime.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (NodeId.Length != 0) hash ^= NodeId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1251,6 +1269,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(162, 1);
         output.WriteString(Etag);
       }
+      if (NodeId.Length != 0) {
+        output.WriteRawTag(170, 1);
+        output.WriteString(NodeId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1338,6 +1360,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(162, 1);
         output.WriteString(Etag);
       }
+      if (NodeId.Length != 0) {
+        output.WriteRawTag(170, 1);
+        output.WriteString(NodeId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1405,6 +1431,9 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if (Etag.Length != 0) {
         size += 2 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (NodeId.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(NodeId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1484,6 +1513,9 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.NodeId.Length != 0) {
+        NodeId = other.NodeId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1593,6 +1625,10 @@ namespace DeviceOps.Api.Memory.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 170: {
+            NodeId = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -1699,6 +1735,10 @@ namespace DeviceOps.Api.Memory.V1 {
           }
           case 162: {
             Etag = input.ReadString();
+            break;
+          }
+          case 170: {
+            NodeId = input.ReadString();
             break;
           }
         }

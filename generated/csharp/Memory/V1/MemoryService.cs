@@ -33,164 +33,170 @@ namespace DeviceOps.Api.Memory.V1 {
             "aXN0b3J5LnByb3RvGiVkZXZpY2VvcHMvbWVtb3J5L3YxL21lbW9yeV9wb29s",
             "LnByb3RvGiVkZXZpY2VvcHMvbWVtb3J5L3YxL3Jlc2VydmF0aW9uLnByb3Rv",
             "Gh5nb29nbGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8aH2dvb2dsZS9wcm90",
-            "b2J1Zi90aW1lc3RhbXAucHJvdG8iZAoWTGlzdE1lbW9yeVBvb2xzUmVxdWVz",
+            "b2J1Zi90aW1lc3RhbXAucHJvdG8idgoWTGlzdE1lbW9yeVBvb2xzUmVxdWVz",
             "dBIyCgVraW5kcxgBIAMoDjIjLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
-            "UG9vbEtpbmQSFgoOaW5jbHVkZV9vd25lcnMYAiABKAgiUAoXTGlzdE1lbW9y",
-            "eVBvb2xzUmVzcG9uc2USNQoMbWVtb3J5X3Bvb2xzGAEgAygLMh8uZGV2aWNl",
-            "b3BzLm1lbW9yeS52MS5NZW1vcnlQb29sIkYKFEdldE1lbW9yeVBvb2xSZXF1",
-            "ZXN0EhYKDm1lbW9yeV9wb29sX2lkGAEgASgJEhYKDmluY2x1ZGVfb3duZXJz",
-            "GAIgASgIIk0KFUdldE1lbW9yeVBvb2xSZXNwb25zZRI0CgttZW1vcnlfcG9v",
-            "bBgBIAEoCzIfLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UG9vbCKRAQoX",
-            "V2F0Y2hNZW1vcnlQb29sc1JlcXVlc3QSFwoPbWVtb3J5X3Bvb2xfaWRzGAEg",
-            "AygJEisKCGludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
-            "aW9uEhgKEG1pbl9jaGFuZ2VfYnl0ZXMYAyABKAMSFgoOaW5jbHVkZV9vd25l",
-            "cnMYBCABKAgirQEKGFdhdGNoTWVtb3J5UG9vbHNSZXNwb25zZRI1CgxtZW1v",
-            "cnlfcG9vbHMYASADKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeVBv",
-            "b2wSQwoQcHJlc3N1cmVfY2hhbmdlcxgCIAMoCzIpLmRldmljZW9wcy5tZW1v",
-            "cnkudjEuTWVtb3J5UHJlc3N1cmVDaGFuZ2USFQoNc2tpcHBlZF9jb3VudBgD",
-            "IAEoAyKjAQoWU2V0TWVtb3J5QnVkZ2V0UmVxdWVzdBIWCg5tZW1vcnlfcG9v",
-            "bF9pZBgBIAEoCRI4Cg1tZW1vcnlfYnVkZ2V0GAIgASgLMiEuZGV2aWNlb3Bz",
-            "Lm1lbW9yeS52MS5NZW1vcnlCdWRnZXQSDAoEZXRhZxgDIAEoCRIVCg12YWxp",
-            "ZGF0ZV9vbmx5GAQgASgIEhIKCnJlcXVlc3RfaWQYBSABKAkiiAEKF1NldE1l",
-            "bW9yeUJ1ZGdldFJlc3BvbnNlEjQKC21lbW9yeV9wb29sGAEgASgLMh8uZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQb29sEjcKBmltcGFjdBgCIAEoCzIn",
-            "LmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5QnVkZ2V0SW1wYWN0Io4CChRS",
-            "ZWNsYWltTWVtb3J5UmVxdWVzdBIWCg5tZW1vcnlfcG9vbF9pZBgBIAEoCRIU",
-            "CgpmcmVlX2J5dGVzGAIgASgDSAASFAoKdXNlZF9yYXRpbxgDIAEoAUgAEjoK",
-            "CW1heF9sZXZlbBgEIAEoDjInLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
-            "UmVjbGFpbUxldmVsEhAKCGtlZXBfaWRzGAUgAygJEi8KDG1heF9kdXJhdGlv",
-            "bhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg12YWxpZGF0",
-            "ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAlCCAoGdGFyZ2V0IlEK",
-            "FVJlY2xhaW1NZW1vcnlSZXNwb25zZRI4CgZyZXBvcnQYASABKAsyKC5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLk1lbW9yeVJlY2xhaW1SZXBvcnQiugEKGVF1ZXJ5",
-            "TWVtb3J5SGlzdG9yeVJlcXVlc3QSFgoObWVtb3J5X3Bvb2xfaWQYASABKAkS",
-            "LgoKc3RhcnRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3Rh",
-            "bXASLAoIZW5kX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0",
-            "YW1wEicKBHN0ZXAYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i",
-            "UQoaUXVlcnlNZW1vcnlIaXN0b3J5UmVzcG9uc2USMwoHaGlzdG9yeRgBIAEo",
-            "CzIiLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5SGlzdG9yeSLWAgoYQ3Jl",
-            "YXRlUmVzZXJ2YXRpb25SZXF1ZXN0EhYKDm1lbW9yeV9wb29sX2lkGAEgASgJ",
-            "EhIKCnNpemVfYnl0ZXMYAiABKAMSDwoHcHVycG9zZRgDIAEoCRIvCghwcmlv",
-            "cml0eRgEIAEoDjIdLmRldmljZW9wcy5jb21tb24udjEuUHJpb3JpdHkSLwoM",
-            "dGltZV90b19saXZlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
-            "EhYKDmFsbG93X2V2aWN0aW9uGAYgASgIEi8KDHdhaXRfdGltZW91dBgHIAEo",
-            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpzZXNzaW9uX2lkGAgg",
-            "ASgJEioKBmxhYmVscxgJIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFi",
-            "ZWwSEgoKcmVxdWVzdF9pZBgKIAEoCSJ0ChlDcmVhdGVSZXNlcnZhdGlvblJl",
-            "c3BvbnNlEjUKC3Jlc2VydmF0aW9uGAEgASgLMiAuZGV2aWNlb3BzLm1lbW9y",
-            "eS52MS5SZXNlcnZhdGlvbhIgChhldmljdGVkX2xvYWRlZF9tb2RlbF9pZHMY",
-            "AiADKAkieAoXTGlzdFJlc2VydmF0aW9uc1JlcXVlc3QSEQoJcGFnZV9zaXpl",
-            "GAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSNgoGZmlsdGVyGAMgASgLMiYu",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbkZpbHRlciJrChhMaXN0",
-            "UmVzZXJ2YXRpb25zUmVzcG9uc2USNgoMcmVzZXJ2YXRpb25zGAEgAygLMiAu",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbhIXCg9uZXh0X3BhZ2Vf",
-            "dG9rZW4YAiABKAkirAEKF1JlbmV3UmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJl",
-            "c2VydmF0aW9uX2lkGAEgASgJEi8KDHRpbWVfdG9fbGl2ZRgCIAEoCzIZLmdv",
-            "b2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCgpzaXplX2J5dGVzGAMgASgDSACI",
-            "AQESDAoEZXRhZxgEIAEoCRISCgpyZXF1ZXN0X2lkGAUgASgJQg0KC19zaXpl",
-            "X2J5dGVzIlEKGFJlbmV3UmVzZXJ2YXRpb25SZXNwb25zZRI1CgtyZXNlcnZh",
-            "dGlvbhgBIAEoCzIgLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb24i",
-            "QAoYRGVsZXRlUmVzZXJ2YXRpb25SZXF1ZXN0EhYKDnJlc2VydmF0aW9uX2lk",
-            "GAEgASgJEgwKBGV0YWcYAiABKAkiMwoZRGVsZXRlUmVzZXJ2YXRpb25SZXNw",
-            "b25zZRIWCg5yZWxlYXNlZF9ieXRlcxgBIAEoAyKmAwoTUmVnaXN0ZXJCbG9i",
-            "UmVxdWVzdBIPCgdibG9iX2lkGAEgASgJEi8KBGZpbGUYAiABKAsyHy5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLk1hcHBlZEZpbGVIABJBCg1zaGFyZWRfbWVtb3J5",
-            "GAMgASgLMiguZGV2aWNlb3BzLm1lbW9yeS52MS5TaGFyZWRNZW1vcnlTZWdt",
-            "ZW50SAASFwoKc2l6ZV9ieXRlcxgEIAEoA0gBiAEBEhIKCm1lZGlhX3R5cGUY",
-            "BSABKAkSDgoGc2hhMjU2GAYgASgJEhIKCmdlbmVyYXRpb24YByABKAMSEwoG",
-            "dmVyaWZ5GAggASgISAKIAQESKwoIa2VlcF9mb3IYCSABKAsyGS5nb29nbGUu",
-            "cHJvdG9idWYuRHVyYXRpb24SEgoKc2Vzc2lvbl9pZBgKIAEoCRIqCgZsYWJl",
-            "bHMYCyADKAsyGi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEhIKCnJlcXVl",
-            "c3RfaWQYDCABKAlCCQoHYmFja2luZ0INCgtfc2l6ZV9ieXRlc0IJCgdfdmVy",
-            "aWZ5Ij8KFFJlZ2lzdGVyQmxvYlJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5k",
-            "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IiWQoRQ3JlYXRlQmxvYlJlcXVlc3QS",
-            "MAoJYmxvYl9zcGVjGAEgASgLMh0uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9i",
-            "U3BlYxISCgpyZXF1ZXN0X2lkGAIgASgJIj0KEkNyZWF0ZUJsb2JSZXNwb25z",
-            "ZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIqcB",
-            "ChFVcGxvYWRCbG9iUmVxdWVzdBIyCglibG9iX3NwZWMYASABKAsyHS5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLkJsb2JTcGVjSAASEQoHYmxvYl9pZBgCIAEoCUgA",
-            "Ei8KBWNodW5rGAMgASgLMh4uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iQ2h1",
-            "bmtIABISCgpyZXF1ZXN0X2lkGAQgASgJQgYKBHBhcnQiPQoSVXBsb2FkQmxv",
-            "YlJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "LkJsb2IiVwoVV3JpdGVCbG9iQ2h1bmtSZXF1ZXN0Eg8KB2Jsb2JfaWQYASAB",
-            "KAkSLQoFY2h1bmsYAiABKAsyHi5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JD",
-            "aHVuayJBChZXcml0ZUJsb2JDaHVua1Jlc3BvbnNlEicKBGJsb2IYASABKAsy",
-            "GS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IinQEKD1JlYWRCbG9iUmVxdWVz",
-            "dBIPCgdibG9iX2lkGAEgASgJEhQKDG9mZnNldF9ieXRlcxgCIAEoAxIUCgxs",
-            "ZW5ndGhfYnl0ZXMYAyABKAMSEwoLY2h1bmtfYnl0ZXMYBCABKAMSIAoTZXhw",
-            "ZWN0ZWRfZ2VuZXJhdGlvbhgFIAEoA0gAiAEBQhYKFF9leHBlY3RlZF9nZW5l",
-            "cmF0aW9uIoABChBSZWFkQmxvYlJlc3BvbnNlEhQKDG9mZnNldF9ieXRlcxgB",
-            "IAEoAxIMCgRkYXRhGAIgASgMEhgKC3RvdGFsX2J5dGVzGAMgASgDSACIAQES",
-            "EwoGY3JjMzJjGAQgASgDSAGIAQFCDgoMX3RvdGFsX2J5dGVzQgkKB19jcmMz",
-            "MmMiIQoOR2V0QmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCSI6Cg9HZXRC",
-            "bG9iUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1vcnku",
-            "djEuQmxvYiJqChBMaXN0QmxvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEo",
-            "BRISCgpwYWdlX3Rva2VuGAIgASgJEi8KBmZpbHRlchgDIAEoCzIfLmRldmlj",
-            "ZW9wcy5tZW1vcnkudjEuQmxvYkZpbHRlciJrChFMaXN0QmxvYnNSZXNwb25z",
-            "ZRIoCgVibG9icxgBIAMoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYhIX",
-            "Cg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEwoLdG90YWxfYnl0ZXMYAyABKAMi",
-            "PAoRRGVsZXRlQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIWCg5vbmx5",
-            "X2lmX3VudXNlZBgCIAEoCCI6ChJEZWxldGVCbG9iUmVzcG9uc2USEAoIZGVm",
-            "ZXJyZWQYASABKAgSEgoKaG9sZGVyX2lkcxgCIAMoCSKnAQoTVHJhbnNmZXJC",
-            "bG9iUmVxdWVzdBI4Cg1ibG9iX3RyYW5zZmVyGAEgASgLMiEuZGV2aWNlb3Bz",
-            "Lm1lbW9yeS52MS5CbG9iVHJhbnNmZXISMAoHb3B0aW9ucxgCIAEoCzIfLmRl",
-            "dmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEo",
-            "CBISCgpyZXF1ZXN0X2lkGAQgASgJIpcBChRUcmFuc2ZlckJsb2JSZXNwb25z",
-            "ZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZl",
-            "bnQSRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAQggKBm91dHB1dDLEEAoN",
-            "TWVtb3J5U2VydmljZRJyCg9MaXN0TWVtb3J5UG9vbHMSKy5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkxpc3RNZW1vcnlQb29sc1JlcXVlc3QaLC5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkxpc3RNZW1vcnlQb29sc1Jlc3BvbnNlIgTI8xgBEmwKDUdl",
-            "dE1lbW9yeVBvb2wSKS5kZXZpY2VvcHMubWVtb3J5LnYxLkdldE1lbW9yeVBv",
-            "b2xSZXF1ZXN0GiouZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRNZW1vcnlQb29s",
-            "UmVzcG9uc2UiBMjzGAESdwoQV2F0Y2hNZW1vcnlQb29scxIsLmRldmljZW9w",
-            "cy5tZW1vcnkudjEuV2F0Y2hNZW1vcnlQb29sc1JlcXVlc3QaLS5kZXZpY2Vv",
-            "cHMubWVtb3J5LnYxLldhdGNoTWVtb3J5UG9vbHNSZXNwb25zZSIEyPMYATAB",
-            "EnIKD1NldE1lbW9yeUJ1ZGdldBIrLmRldmljZW9wcy5tZW1vcnkudjEuU2V0",
-            "TWVtb3J5QnVkZ2V0UmVxdWVzdBosLmRldmljZW9wcy5tZW1vcnkudjEuU2V0",
-            "TWVtb3J5QnVkZ2V0UmVzcG9uc2UiBMjzGAQSbAoNUmVjbGFpbU1lbW9yeRIp",
-            "LmRldmljZW9wcy5tZW1vcnkudjEuUmVjbGFpbU1lbW9yeVJlcXVlc3QaKi5k",
-            "ZXZpY2VvcHMubWVtb3J5LnYxLlJlY2xhaW1NZW1vcnlSZXNwb25zZSIEyPMY",
-            "BBJ7ChJRdWVyeU1lbW9yeUhpc3RvcnkSLi5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "LlF1ZXJ5TWVtb3J5SGlzdG9yeVJlcXVlc3QaLy5kZXZpY2VvcHMubWVtb3J5",
-            "LnYxLlF1ZXJ5TWVtb3J5SGlzdG9yeVJlc3BvbnNlIgTI8xgBEngKEUNyZWF0",
-            "ZVJlc2VydmF0aW9uEi0uZGV2aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVSZXNl",
-            "cnZhdGlvblJlcXVlc3QaLi5kZXZpY2VvcHMubWVtb3J5LnYxLkNyZWF0ZVJl",
-            "c2VydmF0aW9uUmVzcG9uc2UiBMjzGAISdQoQTGlzdFJlc2VydmF0aW9ucxIs",
-            "LmRldmljZW9wcy5tZW1vcnkudjEuTGlzdFJlc2VydmF0aW9uc1JlcXVlc3Qa",
-            "LS5kZXZpY2VvcHMubWVtb3J5LnYxLkxpc3RSZXNlcnZhdGlvbnNSZXNwb25z",
-            "ZSIEyPMYARJ1ChBSZW5ld1Jlc2VydmF0aW9uEiwuZGV2aWNlb3BzLm1lbW9y",
-            "eS52MS5SZW5ld1Jlc2VydmF0aW9uUmVxdWVzdBotLmRldmljZW9wcy5tZW1v",
-            "cnkudjEuUmVuZXdSZXNlcnZhdGlvblJlc3BvbnNlIgTI8xgCEngKEURlbGV0",
-            "ZVJlc2VydmF0aW9uEi0uZGV2aWNlb3BzLm1lbW9yeS52MS5EZWxldGVSZXNl",
-            "cnZhdGlvblJlcXVlc3QaLi5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZVJl",
-            "c2VydmF0aW9uUmVzcG9uc2UiBMjzGAISaQoMUmVnaXN0ZXJCbG9iEiguZGV2",
-            "aWNlb3BzLm1lbW9yeS52MS5SZWdpc3RlckJsb2JSZXF1ZXN0GikuZGV2aWNl",
-            "b3BzLm1lbW9yeS52MS5SZWdpc3RlckJsb2JSZXNwb25zZSIEyPMYAhJjCgpD",
-            "cmVhdGVCbG9iEiYuZGV2aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVCbG9iUmVx",
-            "dWVzdBonLmRldmljZW9wcy5tZW1vcnkudjEuQ3JlYXRlQmxvYlJlc3BvbnNl",
-            "IgTI8xgCEmUKClVwbG9hZEJsb2ISJi5kZXZpY2VvcHMubWVtb3J5LnYxLlVw",
-            "bG9hZEJsb2JSZXF1ZXN0GicuZGV2aWNlb3BzLm1lbW9yeS52MS5VcGxvYWRC",
-            "bG9iUmVzcG9uc2UiBMjzGAIoARJvCg5Xcml0ZUJsb2JDaHVuaxIqLmRldmlj",
-            "ZW9wcy5tZW1vcnkudjEuV3JpdGVCbG9iQ2h1bmtSZXF1ZXN0GisuZGV2aWNl",
-            "b3BzLm1lbW9yeS52MS5Xcml0ZUJsb2JDaHVua1Jlc3BvbnNlIgTI8xgCEl8K",
-            "CFJlYWRCbG9iEiQuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWFkQmxvYlJlcXVl",
-            "c3QaJS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlYWRCbG9iUmVzcG9uc2UiBMjz",
-            "GAEwARJaCgdHZXRCbG9iEiMuZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRCbG9i",
-            "UmVxdWVzdBokLmRldmljZW9wcy5tZW1vcnkudjEuR2V0QmxvYlJlc3BvbnNl",
-            "IgTI8xgBEmAKCUxpc3RCbG9icxIlLmRldmljZW9wcy5tZW1vcnkudjEuTGlz",
-            "dEJsb2JzUmVxdWVzdBomLmRldmljZW9wcy5tZW1vcnkudjEuTGlzdEJsb2Jz",
-            "UmVzcG9uc2UiBMjzGAESYwoKRGVsZXRlQmxvYhImLmRldmljZW9wcy5tZW1v",
-            "cnkudjEuRGVsZXRlQmxvYlJlcXVlc3QaJy5kZXZpY2VvcHMubWVtb3J5LnYx",
-            "LkRlbGV0ZUJsb2JSZXNwb25zZSIEyPMYAhJrCgxUcmFuc2ZlckJsb2ISKC5k",
-            "ZXZpY2VvcHMubWVtb3J5LnYxLlRyYW5zZmVyQmxvYlJlcXVlc3QaKS5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLlRyYW5zZmVyQmxvYlJlc3BvbnNlIgTI8xgCMAFC",
-            "GqoCF0RldmljZU9wcy5BcGkuTWVtb3J5LlYxYgZwcm90bzM="));
+            "UG9vbEtpbmQSFgoOaW5jbHVkZV9vd25lcnMYAiABKAgSEAoIbm9kZV9pZHMY",
+            "AyADKAkiUAoXTGlzdE1lbW9yeVBvb2xzUmVzcG9uc2USNQoMbWVtb3J5X3Bv",
+            "b2xzGAEgAygLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQb29sIkYK",
+            "FEdldE1lbW9yeVBvb2xSZXF1ZXN0EhYKDm1lbW9yeV9wb29sX2lkGAEgASgJ",
+            "EhYKDmluY2x1ZGVfb3duZXJzGAIgASgIIk0KFUdldE1lbW9yeVBvb2xSZXNw",
+            "b25zZRI0CgttZW1vcnlfcG9vbBgBIAEoCzIfLmRldmljZW9wcy5tZW1vcnku",
+            "djEuTWVtb3J5UG9vbCKRAQoXV2F0Y2hNZW1vcnlQb29sc1JlcXVlc3QSFwoP",
+            "bWVtb3J5X3Bvb2xfaWRzGAEgAygJEisKCGludGVydmFsGAIgASgLMhkuZ29v",
+            "Z2xlLnByb3RvYnVmLkR1cmF0aW9uEhgKEG1pbl9jaGFuZ2VfYnl0ZXMYAyAB",
+            "KAMSFgoOaW5jbHVkZV9vd25lcnMYBCABKAgirQEKGFdhdGNoTWVtb3J5UG9v",
+            "bHNSZXNwb25zZRI1CgxtZW1vcnlfcG9vbHMYASADKAsyHy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLk1lbW9yeVBvb2wSQwoQcHJlc3N1cmVfY2hhbmdlcxgCIAMo",
+            "CzIpLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UHJlc3N1cmVDaGFuZ2US",
+            "FQoNc2tpcHBlZF9jb3VudBgDIAEoAyKjAQoWU2V0TWVtb3J5QnVkZ2V0UmVx",
+            "dWVzdBIWCg5tZW1vcnlfcG9vbF9pZBgBIAEoCRI4Cg1tZW1vcnlfYnVkZ2V0",
+            "GAIgASgLMiEuZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlCdWRnZXQSDAoE",
+            "ZXRhZxgDIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEhIKCnJlcXVlc3Rf",
+            "aWQYBSABKAkiiAEKF1NldE1lbW9yeUJ1ZGdldFJlc3BvbnNlEjQKC21lbW9y",
+            "eV9wb29sGAEgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NZW1vcnlQb29s",
+            "EjcKBmltcGFjdBgCIAEoCzInLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
+            "QnVkZ2V0SW1wYWN0Io4CChRSZWNsYWltTWVtb3J5UmVxdWVzdBIWCg5tZW1v",
+            "cnlfcG9vbF9pZBgBIAEoCRIUCgpmcmVlX2J5dGVzGAIgASgDSAASFAoKdXNl",
+            "ZF9yYXRpbxgDIAEoAUgAEjoKCW1heF9sZXZlbBgEIAEoDjInLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuTWVtb3J5UmVjbGFpbUxldmVsEhAKCGtlZXBfaWRzGAUg",
+            "AygJEi8KDG1heF9kdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhIVCg12YWxpZGF0ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQY",
+            "CCABKAlCCAoGdGFyZ2V0IlEKFVJlY2xhaW1NZW1vcnlSZXNwb25zZRI4CgZy",
+            "ZXBvcnQYASABKAsyKC5kZXZpY2VvcHMubWVtb3J5LnYxLk1lbW9yeVJlY2xh",
+            "aW1SZXBvcnQiugEKGVF1ZXJ5TWVtb3J5SGlzdG9yeVJlcXVlc3QSFgoObWVt",
+            "b3J5X3Bvb2xfaWQYASABKAkSLgoKc3RhcnRfdGltZRgCIAEoCzIaLmdvb2ds",
+            "ZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYAyABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuVGltZXN0YW1wEicKBHN0ZXAYBCABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24iUQoaUXVlcnlNZW1vcnlIaXN0b3J5UmVzcG9u",
+            "c2USMwoHaGlzdG9yeRgBIAEoCzIiLmRldmljZW9wcy5tZW1vcnkudjEuTWVt",
+            "b3J5SGlzdG9yeSLWAgoYQ3JlYXRlUmVzZXJ2YXRpb25SZXF1ZXN0EhYKDm1l",
+            "bW9yeV9wb29sX2lkGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAMSDwoHcHVy",
+            "cG9zZRgDIAEoCRIvCghwcmlvcml0eRgEIAEoDjIdLmRldmljZW9wcy5jb21t",
+            "b24udjEuUHJpb3JpdHkSLwoMdGltZV90b19saXZlGAUgASgLMhkuZ29vZ2xl",
+            "LnByb3RvYnVmLkR1cmF0aW9uEhYKDmFsbG93X2V2aWN0aW9uGAYgASgIEi8K",
+            "DHdhaXRfdGltZW91dBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
+            "bhISCgpzZXNzaW9uX2lkGAggASgJEioKBmxhYmVscxgJIAMoCzIaLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuTGFiZWwSEgoKcmVxdWVzdF9pZBgKIAEoCSJ0ChlD",
+            "cmVhdGVSZXNlcnZhdGlvblJlc3BvbnNlEjUKC3Jlc2VydmF0aW9uGAEgASgL",
+            "MiAuZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvbhIgChhldmljdGVk",
+            "X2xvYWRlZF9tb2RlbF9pZHMYAiADKAkiLwoVR2V0UmVzZXJ2YXRpb25SZXF1",
+            "ZXN0EhYKDnJlc2VydmF0aW9uX2lkGAEgASgJIk8KFkdldFJlc2VydmF0aW9u",
+            "UmVzcG9uc2USNQoLcmVzZXJ2YXRpb24YASABKAsyIC5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLlJlc2VydmF0aW9uIngKF0xpc3RSZXNlcnZhdGlvbnNSZXF1ZXN0",
+            "EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEjYKBmZp",
+            "bHRlchgDIAEoCzImLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb25G",
+            "aWx0ZXIiawoYTGlzdFJlc2VydmF0aW9uc1Jlc3BvbnNlEjYKDHJlc2VydmF0",
+            "aW9ucxgBIAMoCzIgLmRldmljZW9wcy5tZW1vcnkudjEuUmVzZXJ2YXRpb24S",
+            "FwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqwBChdSZW5ld1Jlc2VydmF0aW9u",
+            "UmVxdWVzdBIWCg5yZXNlcnZhdGlvbl9pZBgBIAEoCRIvCgx0aW1lX3RvX2xp",
+            "dmUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoKc2l6ZV9i",
+            "eXRlcxgDIAEoA0gAiAEBEgwKBGV0YWcYBCABKAkSEgoKcmVxdWVzdF9pZBgF",
+            "IAEoCUINCgtfc2l6ZV9ieXRlcyJRChhSZW5ld1Jlc2VydmF0aW9uUmVzcG9u",
+            "c2USNQoLcmVzZXJ2YXRpb24YASABKAsyIC5kZXZpY2VvcHMubWVtb3J5LnYx",
+            "LlJlc2VydmF0aW9uIkAKGERlbGV0ZVJlc2VydmF0aW9uUmVxdWVzdBIWCg5y",
+            "ZXNlcnZhdGlvbl9pZBgBIAEoCRIMCgRldGFnGAIgASgJIjMKGURlbGV0ZVJl",
+            "c2VydmF0aW9uUmVzcG9uc2USFgoOcmVsZWFzZWRfYnl0ZXMYASABKAMipgMK",
+            "E1JlZ2lzdGVyQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIvCgRmaWxl",
+            "GAIgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NYXBwZWRGaWxlSAASQQoN",
+            "c2hhcmVkX21lbW9yeRgDIAEoCzIoLmRldmljZW9wcy5tZW1vcnkudjEuU2hh",
+            "cmVkTWVtb3J5U2VnbWVudEgAEhcKCnNpemVfYnl0ZXMYBCABKANIAYgBARIS",
+            "CgptZWRpYV90eXBlGAUgASgJEg4KBnNoYTI1NhgGIAEoCRISCgpnZW5lcmF0",
+            "aW9uGAcgASgDEhMKBnZlcmlmeRgIIAEoCEgCiAEBEisKCGtlZXBfZm9yGAkg",
+            "ASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCnNlc3Npb25faWQY",
+            "CiABKAkSKgoGbGFiZWxzGAsgAygLMhouZGV2aWNlb3BzLmNvbW1vbi52MS5M",
+            "YWJlbBISCgpyZXF1ZXN0X2lkGAwgASgJQgkKB2JhY2tpbmdCDQoLX3NpemVf",
+            "Ynl0ZXNCCQoHX3ZlcmlmeSI/ChRSZWdpc3RlckJsb2JSZXNwb25zZRInCgRi",
+            "bG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIlkKEUNyZWF0",
+            "ZUJsb2JSZXF1ZXN0EjAKCWJsb2Jfc3BlYxgBIAEoCzIdLmRldmljZW9wcy5t",
+            "ZW1vcnkudjEuQmxvYlNwZWMSEgoKcmVxdWVzdF9pZBgCIAEoCSI9ChJDcmVh",
+            "dGVCbG9iUmVzcG9uc2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuQmxvYiKnAQoRVXBsb2FkQmxvYlJlcXVlc3QSMgoJYmxvYl9zcGVj",
+            "GAEgASgLMh0uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iU3BlY0gAEhEKB2Js",
+            "b2JfaWQYAiABKAlIABIvCgVjaHVuaxgDIAEoCzIeLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuQmxvYkNodW5rSAASEgoKcmVxdWVzdF9pZBgEIAEoCUIGCgRwYXJ0",
+            "Ij0KElVwbG9hZEJsb2JSZXNwb25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNl",
+            "b3BzLm1lbW9yeS52MS5CbG9iIlcKFVdyaXRlQmxvYkNodW5rUmVxdWVzdBIP",
+            "CgdibG9iX2lkGAEgASgJEi0KBWNodW5rGAIgASgLMh4uZGV2aWNlb3BzLm1l",
+            "bW9yeS52MS5CbG9iQ2h1bmsiQQoWV3JpdGVCbG9iQ2h1bmtSZXNwb25zZRIn",
+            "CgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iIp0BCg9S",
+            "ZWFkQmxvYlJlcXVlc3QSDwoHYmxvYl9pZBgBIAEoCRIUCgxvZmZzZXRfYnl0",
+            "ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDEhMKC2NodW5rX2J5dGVz",
+            "GAQgASgDEiAKE2V4cGVjdGVkX2dlbmVyYXRpb24YBSABKANIAIgBAUIWChRf",
+            "ZXhwZWN0ZWRfZ2VuZXJhdGlvbiKAAQoQUmVhZEJsb2JSZXNwb25zZRIUCgxv",
+            "ZmZzZXRfYnl0ZXMYASABKAMSDAoEZGF0YRgCIAEoDBIYCgt0b3RhbF9ieXRl",
+            "cxgDIAEoA0gAiAEBEhMKBmNyYzMyYxgEIAEoA0gBiAEBQg4KDF90b3RhbF9i",
+            "eXRlc0IJCgdfY3JjMzJjIiEKDkdldEJsb2JSZXF1ZXN0Eg8KB2Jsb2JfaWQY",
+            "ASABKAkiOgoPR2V0QmxvYlJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLkJsb2IiagoQTGlzdEJsb2JzUmVxdWVzdBIRCglw",
+            "YWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIvCgZmaWx0ZXIY",
+            "AyABKAsyHy5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JGaWx0ZXIiawoRTGlz",
+            "dEJsb2JzUmVzcG9uc2USKAoFYmxvYnMYASADKAsyGS5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLkJsb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhMKC3RvdGFs",
+            "X2J5dGVzGAMgASgDIjwKEURlbGV0ZUJsb2JSZXF1ZXN0Eg8KB2Jsb2JfaWQY",
+            "ASABKAkSFgoOb25seV9pZl91bnVzZWQYAiABKAgiOgoSRGVsZXRlQmxvYlJl",
+            "c3BvbnNlEhAKCGRlZmVycmVkGAEgASgIEhIKCmhvbGRlcl9pZHMYAiADKAki",
+            "pwEKE1RyYW5zZmVyQmxvYlJlcXVlc3QSOAoNYmxvYl90cmFuc2ZlchgBIAEo",
+            "CzIhLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlRyYW5zZmVyEjAKB29wdGlv",
+            "bnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoI",
+            "ZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKXAQoUVHJhbnNm",
+            "ZXJCbG9iUmVzcG9uc2USLAoFZXZlbnQYASABKAsyHS5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkpvYkV2ZW50EkcKFGJsb2JfdHJhbnNmZXJfcmVwb3J0GA0gASgL",
+            "MicuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iVHJhbnNmZXJSZXBvcnRIAEII",
+            "CgZvdXRwdXQytREKDU1lbW9yeVNlcnZpY2UScgoPTGlzdE1lbW9yeVBvb2xz",
+            "EisuZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0TWVtb3J5UG9vbHNSZXF1ZXN0",
+            "GiwuZGV2aWNlb3BzLm1lbW9yeS52MS5MaXN0TWVtb3J5UG9vbHNSZXNwb25z",
+            "ZSIEyPMYARJsCg1HZXRNZW1vcnlQb29sEikuZGV2aWNlb3BzLm1lbW9yeS52",
+            "MS5HZXRNZW1vcnlQb29sUmVxdWVzdBoqLmRldmljZW9wcy5tZW1vcnkudjEu",
+            "R2V0TWVtb3J5UG9vbFJlc3BvbnNlIgTI8xgBEncKEFdhdGNoTWVtb3J5UG9v",
+            "bHMSLC5kZXZpY2VvcHMubWVtb3J5LnYxLldhdGNoTWVtb3J5UG9vbHNSZXF1",
+            "ZXN0Gi0uZGV2aWNlb3BzLm1lbW9yeS52MS5XYXRjaE1lbW9yeVBvb2xzUmVz",
+            "cG9uc2UiBMjzGAEwARJyCg9TZXRNZW1vcnlCdWRnZXQSKy5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLlNldE1lbW9yeUJ1ZGdldFJlcXVlc3QaLC5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLlNldE1lbW9yeUJ1ZGdldFJlc3BvbnNlIgTI8xgEEmwKDVJl",
+            "Y2xhaW1NZW1vcnkSKS5kZXZpY2VvcHMubWVtb3J5LnYxLlJlY2xhaW1NZW1v",
+            "cnlSZXF1ZXN0GiouZGV2aWNlb3BzLm1lbW9yeS52MS5SZWNsYWltTWVtb3J5",
+            "UmVzcG9uc2UiBMjzGAQSewoSUXVlcnlNZW1vcnlIaXN0b3J5Ei4uZGV2aWNl",
+            "b3BzLm1lbW9yeS52MS5RdWVyeU1lbW9yeUhpc3RvcnlSZXF1ZXN0Gi8uZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5RdWVyeU1lbW9yeUhpc3RvcnlSZXNwb25zZSIE",
+            "yPMYARJ4ChFDcmVhdGVSZXNlcnZhdGlvbhItLmRldmljZW9wcy5tZW1vcnku",
+            "djEuQ3JlYXRlUmVzZXJ2YXRpb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5DcmVhdGVSZXNlcnZhdGlvblJlc3BvbnNlIgTI8xgCEm8KDkdldFJl",
+            "c2VydmF0aW9uEiouZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRSZXNlcnZhdGlv",
+            "blJlcXVlc3QaKy5kZXZpY2VvcHMubWVtb3J5LnYxLkdldFJlc2VydmF0aW9u",
+            "UmVzcG9uc2UiBMjzGAESdQoQTGlzdFJlc2VydmF0aW9ucxIsLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuTGlzdFJlc2VydmF0aW9uc1JlcXVlc3QaLS5kZXZpY2Vv",
+            "cHMubWVtb3J5LnYxLkxpc3RSZXNlcnZhdGlvbnNSZXNwb25zZSIEyPMYARJ1",
+            "ChBSZW5ld1Jlc2VydmF0aW9uEiwuZGV2aWNlb3BzLm1lbW9yeS52MS5SZW5l",
+            "d1Jlc2VydmF0aW9uUmVxdWVzdBotLmRldmljZW9wcy5tZW1vcnkudjEuUmVu",
+            "ZXdSZXNlcnZhdGlvblJlc3BvbnNlIgTI8xgCEngKEURlbGV0ZVJlc2VydmF0",
+            "aW9uEi0uZGV2aWNlb3BzLm1lbW9yeS52MS5EZWxldGVSZXNlcnZhdGlvblJl",
+            "cXVlc3QaLi5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZVJlc2VydmF0aW9u",
+            "UmVzcG9uc2UiBMjzGAISaQoMUmVnaXN0ZXJCbG9iEiguZGV2aWNlb3BzLm1l",
+            "bW9yeS52MS5SZWdpc3RlckJsb2JSZXF1ZXN0GikuZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5SZWdpc3RlckJsb2JSZXNwb25zZSIEyPMYAhJjCgpDcmVhdGVCbG9i",
+            "EiYuZGV2aWNlb3BzLm1lbW9yeS52MS5DcmVhdGVCbG9iUmVxdWVzdBonLmRl",
+            "dmljZW9wcy5tZW1vcnkudjEuQ3JlYXRlQmxvYlJlc3BvbnNlIgTI8xgCEmUK",
+            "ClVwbG9hZEJsb2ISJi5kZXZpY2VvcHMubWVtb3J5LnYxLlVwbG9hZEJsb2JS",
+            "ZXF1ZXN0GicuZGV2aWNlb3BzLm1lbW9yeS52MS5VcGxvYWRCbG9iUmVzcG9u",
+            "c2UiBMjzGAIoARJvCg5Xcml0ZUJsb2JDaHVuaxIqLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuV3JpdGVCbG9iQ2h1bmtSZXF1ZXN0GisuZGV2aWNlb3BzLm1lbW9y",
+            "eS52MS5Xcml0ZUJsb2JDaHVua1Jlc3BvbnNlIgTI8xgCEl8KCFJlYWRCbG9i",
+            "EiQuZGV2aWNlb3BzLm1lbW9yeS52MS5SZWFkQmxvYlJlcXVlc3QaJS5kZXZp",
+            "Y2VvcHMubWVtb3J5LnYxLlJlYWRCbG9iUmVzcG9uc2UiBMjzGAEwARJaCgdH",
+            "ZXRCbG9iEiMuZGV2aWNlb3BzLm1lbW9yeS52MS5HZXRCbG9iUmVxdWVzdBok",
+            "LmRldmljZW9wcy5tZW1vcnkudjEuR2V0QmxvYlJlc3BvbnNlIgTI8xgBEmAK",
+            "CUxpc3RCbG9icxIlLmRldmljZW9wcy5tZW1vcnkudjEuTGlzdEJsb2JzUmVx",
+            "dWVzdBomLmRldmljZW9wcy5tZW1vcnkudjEuTGlzdEJsb2JzUmVzcG9uc2Ui",
+            "BMjzGAESYwoKRGVsZXRlQmxvYhImLmRldmljZW9wcy5tZW1vcnkudjEuRGVs",
+            "ZXRlQmxvYlJlcXVlc3QaJy5kZXZpY2VvcHMubWVtb3J5LnYxLkRlbGV0ZUJs",
+            "b2JSZXNwb25zZSIEyPMYAhJrCgxUcmFuc2ZlckJsb2ISKC5kZXZpY2VvcHMu",
+            "bWVtb3J5LnYxLlRyYW5zZmVyQmxvYlJlcXVlc3QaKS5kZXZpY2VvcHMubWVt",
+            "b3J5LnYxLlRyYW5zZmVyQmxvYlJlc3BvbnNlIgTI8xgCMAFCGqoCF0Rldmlj",
+            "ZU9wcy5BcGkuTWVtb3J5LlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryBudgetReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryHistoryReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Memory.V1.ReservationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest.Parser, new[]{ "Kinds", "IncludeOwners" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsRequest.Parser, new[]{ "Kinds", "IncludeOwners", "NodeIds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse), global::DeviceOps.Api.Memory.V1.ListMemoryPoolsResponse.Parser, new[]{ "MemoryPools" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest), global::DeviceOps.Api.Memory.V1.GetMemoryPoolRequest.Parser, new[]{ "MemoryPoolId", "IncludeOwners" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse), global::DeviceOps.Api.Memory.V1.GetMemoryPoolResponse.Parser, new[]{ "MemoryPool" }, null, null, null, null),
@@ -204,6 +210,8 @@ namespace DeviceOps.Api.Memory.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse), global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse.Parser, new[]{ "History" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationRequest), global::DeviceOps.Api.Memory.V1.CreateReservationRequest.Parser, new[]{ "MemoryPoolId", "SizeBytes", "Purpose", "Priority", "TimeToLive", "AllowEviction", "WaitTimeout", "SessionId", "Labels", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.CreateReservationResponse), global::DeviceOps.Api.Memory.V1.CreateReservationResponse.Parser, new[]{ "Reservation", "EvictedLoadedModelIds" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetReservationRequest), global::DeviceOps.Api.Memory.V1.GetReservationRequest.Parser, new[]{ "ReservationId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.GetReservationResponse), global::DeviceOps.Api.Memory.V1.GetReservationResponse.Parser, new[]{ "Reservation" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsRequest), global::DeviceOps.Api.Memory.V1.ListReservationsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ListReservationsResponse), global::DeviceOps.Api.Memory.V1.ListReservationsResponse.Parser, new[]{ "Reservations", "NextPageToken" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.RenewReservationRequest), global::DeviceOps.Api.Memory.V1.RenewReservationRequest.Parser, new[]{ "ReservationId", "TimeToLive", "SizeBytes", "Etag", "RequestId" }, new[]{ "SizeBytes" }, null, null, null),
@@ -274,6 +282,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public ListMemoryPoolsRequest(ListMemoryPoolsRequest other) : this() {
       kinds_ = other.kinds_.Clone();
       includeOwners_ = other.includeOwners_;
+      nodeIds_ = other.nodeIds_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -312,6 +321,20 @@ namespace DeviceOps.Api.Memory.V1 {
       }
     }
 
+    /// <summary>Field number for the "node_ids" field.</summary>
+    public const int NodeIdsFieldNumber = 3;
+    private static readonly pb::FieldCodec<string> _repeated_nodeIds_codec
+        = pb::FieldCodec.ForString(26);
+    private readonly pbc::RepeatedField<string> nodeIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Only pools of these nodes; an empty id is the server's own machine. Empty list: of every node. A node that is not there has no pools.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> NodeIds {
+      get { return nodeIds_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -329,6 +352,7 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if(!kinds_.Equals(other.kinds_)) return false;
       if (IncludeOwners != other.IncludeOwners) return false;
+      if(!nodeIds_.Equals(other.nodeIds_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -338,6 +362,7 @@ namespace DeviceOps.Api.Memory.V1 {
       int hash = 1;
       hash ^= kinds_.GetHashCode();
       if (IncludeOwners != false) hash ^= IncludeOwners.GetHashCode();
+      hash ^= nodeIds_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -361,6 +386,7 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(16);
         output.WriteBool(IncludeOwners);
       }
+      nodeIds_.WriteTo(output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -376,6 +402,7 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(16);
         output.WriteBool(IncludeOwners);
       }
+      nodeIds_.WriteTo(ref output, _repeated_nodeIds_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -390,6 +417,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (IncludeOwners != false) {
         size += 1 + 1;
       }
+      size += nodeIds_.CalculateSize(_repeated_nodeIds_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -406,6 +434,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (other.IncludeOwners != false) {
         IncludeOwners = other.IncludeOwners;
       }
+      nodeIds_.Add(other.nodeIds_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -434,6 +463,10 @@ namespace DeviceOps.Api.Memory.V1 {
             IncludeOwners = input.ReadBool();
             break;
           }
+          case 26: {
+            nodeIds_.AddEntriesFrom(input, _repeated_nodeIds_codec);
+            break;
+          }
         }
       }
     #endif
@@ -460,6 +493,10 @@ namespace DeviceOps.Api.Memory.V1 {
           }
           case 16: {
             IncludeOwners = input.ReadBool();
+            break;
+          }
+          case 26: {
+            nodeIds_.AddEntriesFrom(ref input, _repeated_nodeIds_codec);
             break;
           }
         }
@@ -1497,7 +1534,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.MemoryPool.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool> memoryPools_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPool>();
     /// <summary>
-    /// One sample a pool. May be empty where nothing moved and a pressure did.
+    /// One sample a pool. Empty in a heartbeat, and where nothing moved and a pressure did.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1819,7 +1856,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. Empty: each call counts.
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2536,7 +2573,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 8;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same report, once. Empty: each call counts.
+    /// The same id gives the same report, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3853,7 +3890,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 10;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same reservation, once. Empty: each call is a new one.
+    /// The same id gives the same reservation, once. At most 64 characters. Empty: each call is a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4472,6 +4509,423 @@ namespace DeviceOps.Api.Memory.V1 {
   }
 
   /// <summary>
+  /// Which reservation.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetReservationRequest : pb::IMessage<GetReservationRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetReservationRequest> _parser = new pb::MessageParser<GetReservationRequest>(() => new GetReservationRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetReservationRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[14]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationRequest(GetReservationRequest other) : this() {
+      reservationId_ = other.reservationId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationRequest Clone() {
+      return new GetReservationRequest(this);
+    }
+
+    /// <summary>Field number for the "reservation_id" field.</summary>
+    public const int ReservationIdFieldNumber = 1;
+    private string reservationId_ = "";
+    /// <summary>
+    /// The reservation.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ReservationId {
+      get { return reservationId_; }
+      set {
+        reservationId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetReservationRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetReservationRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ReservationId != other.ReservationId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ReservationId.Length != 0) hash ^= ReservationId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ReservationId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReservationId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ReservationId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ReservationId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetReservationRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ReservationId.Length != 0) {
+        ReservationId = other.ReservationId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ReservationId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One reservation.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetReservationResponse : pb::IMessage<GetReservationResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetReservationResponse> _parser = new pb::MessageParser<GetReservationResponse>(() => new GetReservationResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetReservationResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[15]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationResponse(GetReservationResponse other) : this() {
+      reservation_ = other.reservation_ != null ? other.reservation_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetReservationResponse Clone() {
+      return new GetReservationResponse(this);
+    }
+
+    /// <summary>Field number for the "reservation" field.</summary>
+    public const int ReservationFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Reservation reservation_;
+    /// <summary>
+    /// The reservation.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Reservation Reservation {
+      get { return reservation_; }
+      set {
+        reservation_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetReservationResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetReservationResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Reservation, other.Reservation)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (reservation_ != null) hash ^= Reservation.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (reservation_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Reservation);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (reservation_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Reservation);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetReservationResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.reservation_ != null) {
+        if (reservation_ == null) {
+          Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+        }
+        Reservation.MergeFrom(other.Reservation);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (reservation_ == null) {
+              Reservation = new global::DeviceOps.Api.Memory.V1.Reservation();
+            }
+            input.ReadMessage(Reservation);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Which reservations to list.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -4489,7 +4943,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4782,7 +5236,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[15]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5016,7 +5470,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[18]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5406,7 +5860,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[17]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[19]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5619,7 +6073,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[18]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5863,7 +6317,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[19]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6068,7 +6522,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[20]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6315,7 +6769,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 12;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. Empty: each call counts.
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6800,7 +7254,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[21]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7013,7 +7467,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[22]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7063,7 +7517,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 2;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same blob, once. Empty: each call is a new one.
+    /// The same id gives the same blob, once. At most 64 characters. Empty: each call is a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7266,7 +7720,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[23]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[25]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7479,7 +7933,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[24]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[26]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7585,7 +8039,7 @@ namespace DeviceOps.Api.Memory.V1 {
     private string requestId_ = "";
     /// <summary>
     /// Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
-    /// Empty: each call is a new blob.
+    /// At most 64 characters. Empty: each call is a new blob.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7880,7 +8334,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[25]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[27]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8093,7 +8547,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[26]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[28]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8346,7 +8800,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[27]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[29]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8560,7 +9014,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[28]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[30]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8941,7 +9395,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[29]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[31]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9296,7 +9750,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[30]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[32]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9500,7 +9954,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[31]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[33]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9713,7 +10167,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[32]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[34]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10006,7 +10460,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[33]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[35]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10279,7 +10733,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[34]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[36]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10523,7 +10977,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[35]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[37]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10756,7 +11210,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[36]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[38]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10838,7 +11292,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. Empty: each call is a new job.
+    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11098,7 +11552,7 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[37]; }
+      get { return global::DeviceOps.Api.Memory.V1.MemoryServiceReflection.Descriptor.MessageTypes[39]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

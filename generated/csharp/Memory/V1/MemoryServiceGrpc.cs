@@ -90,6 +90,10 @@ namespace DeviceOps.Api.Memory.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> __Marshaller_deviceops_memory_v1_CreateReservationResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.CreateReservationResponse.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.GetReservationRequest> __Marshaller_deviceops_memory_v1_GetReservationRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.GetReservationRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.GetReservationResponse> __Marshaller_deviceops_memory_v1_GetReservationResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.GetReservationResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListReservationsRequest> __Marshaller_deviceops_memory_v1_ListReservationsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListReservationsRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Memory.V1.ListReservationsResponse> __Marshaller_deviceops_memory_v1_ListReservationsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Memory.V1.ListReservationsResponse.Parser));
@@ -193,6 +197,14 @@ namespace DeviceOps.Api.Memory.V1 {
         "CreateReservation",
         __Marshaller_deviceops_memory_v1_CreateReservationRequest,
         __Marshaller_deviceops_memory_v1_CreateReservationResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.GetReservationRequest, global::DeviceOps.Api.Memory.V1.GetReservationResponse> __Method_GetReservation = new grpc::Method<global::DeviceOps.Api.Memory.V1.GetReservationRequest, global::DeviceOps.Api.Memory.V1.GetReservationResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "GetReservation",
+        __Marshaller_deviceops_memory_v1_GetReservationRequest,
+        __Marshaller_deviceops_memory_v1_GetReservationResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Memory.V1.ListReservationsRequest, global::DeviceOps.Api.Memory.V1.ListReservationsResponse> __Method_ListReservations = new grpc::Method<global::DeviceOps.Api.Memory.V1.ListReservationsRequest, global::DeviceOps.Api.Memory.V1.ListReservationsResponse>(
@@ -336,8 +348,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
       ///
-      /// Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-      /// but every change of pressure since, 100 at most.
+      /// Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+      /// 100 at most.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -442,6 +455,23 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <returns>The response to send back to the client (wrapped by a task).</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> CreateReservation(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Tells what one reservation is and what has become of it.
+      ///
+      /// Changes nothing. One that has ended is still told for an hour.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Memory.V1.GetReservationResponse> GetReservation(global::DeviceOps.Api.Memory.V1.GetReservationRequest request, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -689,6 +719,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
       /// beside the event `succeeded`.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
       /// is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
@@ -879,8 +910,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
       ///
-      /// Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-      /// but every change of pressure since, 100 at most.
+      /// Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+      /// 100 at most.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -899,8 +931,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// <summary>
       /// Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
       ///
-      /// Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-      /// but every change of pressure since, 100 at most.
+      /// Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+      /// 100 at most.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -1285,6 +1318,74 @@ namespace DeviceOps.Api.Memory.V1 {
       public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.CreateReservationResponse> CreateReservationAsync(global::DeviceOps.Api.Memory.V1.CreateReservationRequest request, grpc::CallOptions options)
       {
         return CallInvoker.AsyncUnaryCall(__Method_CreateReservation, null, options, request);
+      }
+      /// <summary>
+      /// Tells what one reservation is and what has become of it.
+      ///
+      /// Changes nothing. One that has ended is still told for an hour.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.GetReservationResponse GetReservation(global::DeviceOps.Api.Memory.V1.GetReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return GetReservation(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells what one reservation is and what has become of it.
+      ///
+      /// Changes nothing. One that has ended is still told for an hour.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Memory.V1.GetReservationResponse GetReservation(global::DeviceOps.Api.Memory.V1.GetReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_GetReservation, null, options, request);
+      }
+      /// <summary>
+      /// Tells what one reservation is and what has become of it.
+      ///
+      /// Changes nothing. One that has ended is still told for an hour.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.GetReservationResponse> GetReservationAsync(global::DeviceOps.Api.Memory.V1.GetReservationRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return GetReservationAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Tells what one reservation is and what has become of it.
+      ///
+      /// Changes nothing. One that has ended is still told for an hour.
+      ///
+      /// Fails with:
+      /// - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Memory.V1.GetReservationResponse> GetReservationAsync(global::DeviceOps.Api.Memory.V1.GetReservationRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_GetReservation, null, options, request);
       }
       /// <summary>
       /// Lists reservations, the newest first.
@@ -2139,6 +2240,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
       /// beside the event `succeeded`.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
       /// is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
@@ -2170,6 +2272,7 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
       /// beside the event `succeeded`.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
       /// is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
@@ -2215,6 +2318,7 @@ namespace DeviceOps.Api.Memory.V1 {
           .AddMethod(__Method_ReclaimMemory, serviceImpl.ReclaimMemory)
           .AddMethod(__Method_QueryMemoryHistory, serviceImpl.QueryMemoryHistory)
           .AddMethod(__Method_CreateReservation, serviceImpl.CreateReservation)
+          .AddMethod(__Method_GetReservation, serviceImpl.GetReservation)
           .AddMethod(__Method_ListReservations, serviceImpl.ListReservations)
           .AddMethod(__Method_RenewReservation, serviceImpl.RenewReservation)
           .AddMethod(__Method_DeleteReservation, serviceImpl.DeleteReservation)
@@ -2243,6 +2347,7 @@ namespace DeviceOps.Api.Memory.V1 {
       serviceBinder.AddMethod(__Method_ReclaimMemory, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.ReclaimMemoryRequest, global::DeviceOps.Api.Memory.V1.ReclaimMemoryResponse>(serviceImpl.ReclaimMemory));
       serviceBinder.AddMethod(__Method_QueryMemoryHistory, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryRequest, global::DeviceOps.Api.Memory.V1.QueryMemoryHistoryResponse>(serviceImpl.QueryMemoryHistory));
       serviceBinder.AddMethod(__Method_CreateReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.CreateReservationRequest, global::DeviceOps.Api.Memory.V1.CreateReservationResponse>(serviceImpl.CreateReservation));
+      serviceBinder.AddMethod(__Method_GetReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.GetReservationRequest, global::DeviceOps.Api.Memory.V1.GetReservationResponse>(serviceImpl.GetReservation));
       serviceBinder.AddMethod(__Method_ListReservations, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.ListReservationsRequest, global::DeviceOps.Api.Memory.V1.ListReservationsResponse>(serviceImpl.ListReservations));
       serviceBinder.AddMethod(__Method_RenewReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.RenewReservationRequest, global::DeviceOps.Api.Memory.V1.RenewReservationResponse>(serviceImpl.RenewReservation));
       serviceBinder.AddMethod(__Method_DeleteReservation, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Memory.V1.DeleteReservationRequest, global::DeviceOps.Api.Memory.V1.DeleteReservationResponse>(serviceImpl.DeleteReservation));

@@ -202,7 +202,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int PurposeFieldNumber = 4;
     private string purpose_ = "";
     /// <summary>
-    /// What it is for, for people.
+    /// What it is for, for people. At most 255 characters.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -339,7 +339,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(106, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// The caller's own marks. At most 32.
+    /// The caller's own marks. At most 32, each key once.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

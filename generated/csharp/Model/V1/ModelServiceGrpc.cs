@@ -405,6 +405,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
       /// unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -448,6 +449,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -496,6 +498,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -591,6 +594,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
       /// the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -668,6 +672,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -695,6 +700,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -1148,6 +1154,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
       /// unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1173,6 +1180,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
       /// unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
@@ -1271,6 +1279,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -1298,6 +1307,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Checks a model's files: structure, hashes, values, and whether it runs on a device.
       ///
       /// A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -1404,6 +1414,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -1438,6 +1449,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
       /// at once. Parts that other loaded models have too are shared.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -1714,6 +1726,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
       /// the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -1733,6 +1746,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
       /// the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -1985,6 +1999,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -2011,6 +2026,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Writes a model in another precision or layout, as a new model.
       ///
       /// A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -2036,6 +2052,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -2068,6 +2085,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
       /// nothing.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.

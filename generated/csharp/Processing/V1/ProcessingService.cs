@@ -16193,7 +16193,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EventFieldNumber = 1;
     private global::DeviceOps.Api.Processing.V1.SystemEvent event_;
     /// <summary>
-    /// The event. Absent in the first message.
+    /// The event. Absent in the first message and in heartbeats.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

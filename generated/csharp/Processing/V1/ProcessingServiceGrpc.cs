@@ -490,6 +490,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// After a break, call again with the last `sequence` that was seen, also after a restart of the server. The call ends well after the
       /// job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
@@ -683,6 +684,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
       ///
       /// After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - SESSION_NOT_FOUND: no such session; give up.
@@ -874,6 +876,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
       /// second call follows the same drain.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the grace period.
@@ -891,7 +894,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Follows every change of state in every domain, causes before effects. Leaving has no effect.
       ///
-      /// The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
+      /// After a break, call again with the last `sequence` that was seen, also after a restart.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
@@ -1216,6 +1220,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// After a break, call again with the last `sequence` that was seen, also after a restart of the server. The call ends well after the
       /// job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
@@ -1236,6 +1241,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// After a break, call again with the last `sequence` that was seen, also after a restart of the server. The call ends well after the
       /// job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
+      /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
@@ -1949,6 +1955,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
       ///
       /// After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - SESSION_NOT_FOUND: no such session; give up.
@@ -1968,6 +1975,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
       ///
       /// After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - SESSION_NOT_FOUND: no such session; give up.
@@ -2676,6 +2684,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
       /// second call follows the same drain.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the grace period.
@@ -2693,6 +2702,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
       /// second call follows the same drain.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the grace period.
@@ -2708,7 +2718,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Follows every change of state in every domain, causes before effects. Leaving has no effect.
       ///
-      /// The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
+      /// After a break, call again with the last `sequence` that was seen, also after a restart.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
@@ -2726,7 +2737,8 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <summary>
       /// Follows every change of state in every domain, causes before effects. Leaving has no effect.
       ///
-      /// The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
+      /// The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
+      /// After a break, call again with the last `sequence` that was seen, also after a restart.
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.

@@ -31,36 +31,38 @@ namespace DeviceOps.Api.Processing.V1 {
             "cy9tZW1vcnkvdjEvYmxvYi5wcm90bxolZGV2aWNlb3BzL21lbW9yeS92MS9t",
             "ZW1vcnlfcG9vbC5wcm90bxolZGV2aWNlb3BzL21vZGVsL3YxL2xvYWRlZF9t",
             "b2RlbC5wcm90bxoeZGV2aWNlb3BzL21vZGVsL3YxL21vZGVsLnByb3RvGiFk",
-            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2IucHJvdG8aJWRldmljZW9wcy9w",
-            "cm9jZXNzaW5nL3YxL3Nlc3Npb24ucHJvdG8aK2RldmljZW9wcy9wcm9jZXNz",
-            "aW5nL3YxL3N5c3RlbV9zdGF0dXMucHJvdG8aJmRldmljZW9wcy9wcm9jZXNz",
-            "aW5nL3YxL3dvcmtmbG93LnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0",
-            "YW1wLnByb3RvIoMHCgtTeXN0ZW1FdmVudBIQCghzZXF1ZW5jZRgBIAEoAxIW",
-            "Cg5jYXVzZV9zZXF1ZW5jZRgCIAEoAxIuCgpldmVudF90aW1lGAMgASgLMhou",
-            "Z29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgZkb21haW4YBCABKA4yGy5k",
-            "ZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFpbhIvCghzZXZlcml0eRgFIAEoDjId",
-            "LmRldmljZW9wcy5jb21tb24udjEuU2V2ZXJpdHkSDAoEa2luZBgGIAEoCRIT",
-            "CgtyZXNvdXJjZV9pZBgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi0KB2ZhaWx1",
-            "cmUYCSABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUSLQoGZGV2",
-            "aWNlGBQgASgLMhsuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VIABI2Cgtt",
-            "ZW1vcnlfcG9vbBgVIAEoCzIfLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5",
-            "UG9vbEgAEikKBGJsb2IYFiABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJs",
-            "b2JIABIqCgVtb2RlbBgXIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bEgAEjcKDGxvYWRlZF9tb2RlbBgYIAEoCzIfLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Mb2FkZWRNb2RlbEgAEisKA2pvYhgZIAEoCzIcLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkpvYkgAEjMKB3Nlc3Npb24YGiABKAsyIC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5TZXNzaW9uSAASNQoId29ya2Zsb3cYGyABKAsyIS5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd0gAEkQKEGRvbWFpbl9y",
-            "ZWFkaW5lc3MYHCABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21h",
-            "aW5SZWFkaW5lc3NIABI3CgZ3b3JrZXIYHSABKAsyJS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Xb3JrZXJTdGF0dXNIABI+Cg1zeXN0ZW1fc3RhdHVzGB4g",
-            "ASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzSABC",
-            "CgoIc25hcHNob3RCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIG",
-            "cHJvdG8z"));
+            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2IucHJvdG8aImRldmljZW9wcy9w",
+            "cm9jZXNzaW5nL3YxL25vZGUucHJvdG8aJWRldmljZW9wcy9wcm9jZXNzaW5n",
+            "L3YxL3Nlc3Npb24ucHJvdG8aK2RldmljZW9wcy9wcm9jZXNzaW5nL3YxL3N5",
+            "c3RlbV9zdGF0dXMucHJvdG8aJmRldmljZW9wcy9wcm9jZXNzaW5nL3YxL3dv",
+            "cmtmbG93LnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3Rv",
+            "IrgHCgtTeXN0ZW1FdmVudBIQCghzZXF1ZW5jZRgBIAEoAxIWCg5jYXVzZV9z",
+            "ZXF1ZW5jZRgCIAEoAxIuCgpldmVudF90aW1lGAMgASgLMhouZ29vZ2xlLnBy",
+            "b3RvYnVmLlRpbWVzdGFtcBIrCgZkb21haW4YBCABKA4yGy5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkRvbWFpbhIvCghzZXZlcml0eRgFIAEoDjIdLmRldmljZW9w",
+            "cy5jb21tb24udjEuU2V2ZXJpdHkSDAoEa2luZBgGIAEoCRITCgtyZXNvdXJj",
+            "ZV9pZBgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi0KB2ZhaWx1cmUYCSABKAsy",
+            "HC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUSLQoGZGV2aWNlGBQgASgL",
+            "MhsuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VIABI2CgttZW1vcnlfcG9v",
+            "bBgVIAEoCzIfLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UG9vbEgAEikK",
+            "BGJsb2IYFiABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JIABIqCgVt",
+            "b2RlbBgXIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEgAEjcKDGxv",
+            "YWRlZF9tb2RlbBgYIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRN",
+            "b2RlbEgAEisKA2pvYhgZIAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkpvYkgAEjMKB3Nlc3Npb24YGiABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5TZXNzaW9uSAASNQoId29ya2Zsb3cYGyABKAsyIS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Xb3JrZmxvd0gAEkQKEGRvbWFpbl9yZWFkaW5lc3MY",
+            "HCABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21haW5SZWFkaW5l",
+            "c3NIABI3CgZ3b3JrZXIYHSABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5Xb3JrZXJTdGF0dXNIABI+Cg1zeXN0ZW1fc3RhdHVzGB4gASgLMiUuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzSAASMwoEbm9kZRgf",
+            "IAEoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk5vZGVTdGF0dXNIAEIK",
+            "CghzbmFwc2hvdEIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZw",
+            "cm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemEvent), global::DeviceOps.Api.Processing.V1.SystemEvent.Parser, new[]{ "Sequence", "CauseSequence", "EventTime", "Domain", "Severity", "Kind", "ResourceId", "Message", "Failure", "Device", "MemoryPool", "Blob", "Model", "LoadedModel", "Job", "Session", "Workflow", "DomainReadiness", "Worker", "SystemStatus" }, new[]{ "Snapshot" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemEvent), global::DeviceOps.Api.Processing.V1.SystemEvent.Parser, new[]{ "Sequence", "CauseSequence", "EventTime", "Domain", "Severity", "Kind", "ResourceId", "Message", "Failure", "Device", "MemoryPool", "Blob", "Model", "LoadedModel", "Job", "Session", "Workflow", "DomainReadiness", "Worker", "SystemStatus", "Node" }, new[]{ "Snapshot" }, null, null, null)
           }));
     }
     #endregion
@@ -147,6 +149,9 @@ namespace DeviceOps.Api.Processing.V1 {
           break;
         case SnapshotOneofCase.SystemStatus:
           SystemStatus = other.SystemStatus.Clone();
+          break;
+        case SnapshotOneofCase.Node:
+          Node = other.Node.Clone();
           break;
       }
 
@@ -239,8 +244,8 @@ namespace DeviceOps.Api.Processing.V1 {
     private string kind_ = "";
     /// <summary>
     /// What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
-    /// `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started` …
-    /// Stable names.
+    /// `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started`,
+    /// `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -461,6 +466,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "node" field.</summary>
+    public const int NodeFieldNumber = 31;
+    /// <summary>
+    /// A node that came or went.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.NodeStatus Node {
+      get { return snapshotCase_ == SnapshotOneofCase.Node ? (global::DeviceOps.Api.Processing.V1.NodeStatus) snapshot_ : null; }
+      set {
+        snapshot_ = value;
+        snapshotCase_ = value == null ? SnapshotOneofCase.None : SnapshotOneofCase.Node;
+      }
+    }
+
     private object snapshot_;
     /// <summary>Enum of possible cases for the "snapshot" oneof.</summary>
     public enum SnapshotOneofCase {
@@ -476,6 +496,7 @@ namespace DeviceOps.Api.Processing.V1 {
       DomainReadiness = 28,
       Worker = 29,
       SystemStatus = 30,
+      Node = 31,
     }
     private SnapshotOneofCase snapshotCase_ = SnapshotOneofCase.None;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -526,6 +547,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(DomainReadiness, other.DomainReadiness)) return false;
       if (!object.Equals(Worker, other.Worker)) return false;
       if (!object.Equals(SystemStatus, other.SystemStatus)) return false;
+      if (!object.Equals(Node, other.Node)) return false;
       if (SnapshotCase != other.SnapshotCase) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -554,6 +576,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (snapshotCase_ == SnapshotOneofCase.DomainReadiness) hash ^= DomainReadiness.GetHashCode();
       if (snapshotCase_ == SnapshotOneofCase.Worker) hash ^= Worker.GetHashCode();
       if (snapshotCase_ == SnapshotOneofCase.SystemStatus) hash ^= SystemStatus.GetHashCode();
+      if (snapshotCase_ == SnapshotOneofCase.Node) hash ^= Node.GetHashCode();
       hash ^= (int) snapshotCase_;
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -653,6 +676,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(242, 1);
         output.WriteMessage(SystemStatus);
       }
+      if (snapshotCase_ == SnapshotOneofCase.Node) {
+        output.WriteRawTag(250, 1);
+        output.WriteMessage(Node);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -743,6 +770,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(242, 1);
         output.WriteMessage(SystemStatus);
       }
+      if (snapshotCase_ == SnapshotOneofCase.Node) {
+        output.WriteRawTag(250, 1);
+        output.WriteMessage(Node);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -812,6 +843,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (snapshotCase_ == SnapshotOneofCase.SystemStatus) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(SystemStatus);
+      }
+      if (snapshotCase_ == SnapshotOneofCase.Node) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Node);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -924,6 +958,12 @@ namespace DeviceOps.Api.Processing.V1 {
             SystemStatus = new global::DeviceOps.Api.Processing.V1.SystemStatus();
           }
           SystemStatus.MergeFrom(other.SystemStatus);
+          break;
+        case SnapshotOneofCase.Node:
+          if (Node == null) {
+            Node = new global::DeviceOps.Api.Processing.V1.NodeStatus();
+          }
+          Node.MergeFrom(other.Node);
           break;
       }
 
@@ -1087,6 +1127,15 @@ namespace DeviceOps.Api.Processing.V1 {
             SystemStatus = subBuilder;
             break;
           }
+          case 250: {
+            global::DeviceOps.Api.Processing.V1.NodeStatus subBuilder = new global::DeviceOps.Api.Processing.V1.NodeStatus();
+            if (snapshotCase_ == SnapshotOneofCase.Node) {
+              subBuilder.MergeFrom(Node);
+            }
+            input.ReadMessage(subBuilder);
+            Node = subBuilder;
+            break;
+          }
         }
       }
     #endif
@@ -1245,6 +1294,15 @@ namespace DeviceOps.Api.Processing.V1 {
             }
             input.ReadMessage(subBuilder);
             SystemStatus = subBuilder;
+            break;
+          }
+          case 250: {
+            global::DeviceOps.Api.Processing.V1.NodeStatus subBuilder = new global::DeviceOps.Api.Processing.V1.NodeStatus();
+            if (snapshotCase_ == SnapshotOneofCase.Node) {
+              subBuilder.MergeFrom(Node);
+            }
+            input.ReadMessage(subBuilder);
+            Node = subBuilder;
             break;
           }
         }

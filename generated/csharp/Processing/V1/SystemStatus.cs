@@ -27,66 +27,68 @@ namespace DeviceOps.Api.Processing.V1 {
             "CitkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fc3RhdHVzLnByb3Rv",
             "EhdkZXZpY2VvcHMucHJvY2Vzc2luZy52MRogZGV2aWNlb3BzL2NvbW1vbi92",
             "MS9kb21haW4ucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvZXJyb3IucHJv",
-            "dG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3By",
-            "b3RvYnVmL3RpbWVzdGFtcC5wcm90byLmAgoPRG9tYWluUmVhZGluZXNzEisK",
-            "BmRvbWFpbhgBIAEoDjIbLmRldmljZW9wcy5jb21tb24udjEuRG9tYWluEjUK",
-            "CXJlYWRpbmVzcxgCIAEoDjIiLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
-            "YWRpbmVzcxIvCgpkZXBlbmRzX29uGAMgAygOMhsuZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5Eb21haW4SLgoJd2FpdHNfZm9yGAQgAygOMhsuZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5Eb21haW4SDgoGZGV0YWlsGAUgASgJEjAKDWluaXRfZHVyYXRp",
-            "b24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGAoQZGlzYWJs",
-            "ZWRfbWV0aG9kcxgHIAMoCRIyCgxsYXN0X2ZhaWx1cmUYCCABKAsyHC5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkZhaWx1cmUiegoMU3RhcnR1cFBoYXNlEgwKBG5h",
-            "bWUYASABKAkSLwoMc3RhcnRfb2Zmc2V0GAIgASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uEisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uIrwCCgxXb3JrZXJTdGF0dXMSEQoJZGV2aWNlX2lkGAEg",
-            "ASgJEjMKBXN0YXRlGAIgASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "V29ya2VyU3RhdGUSFwoKcHJvY2Vzc19pZBgDIAEoA0gAiAEBEi4KCnN0YXJ0",
-            "X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDXJl",
-            "c3RhcnRfY291bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgB",
-            "ARIyCgxsYXN0X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYx",
-            "LkZhaWx1cmUSEQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEK",
-            "D19yZXNpZGVudF9ieXRlcyKqAQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxp",
-            "bmVfYnl0ZXMYASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQ",
-            "YmxvYl9jaHVua19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEo",
-            "BRIzChBkZWZhdWx0X2tlZXBfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVm",
-            "LkR1cmF0aW9uItUFCgxTeXN0ZW1TdGF0dXMSGgoSc2VydmVyX2luc3RhbmNl",
-            "X2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMgASgJEhMKC21vZGVf",
-            "Zm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3MSNgoHd29ya2VycxgGIAMoCzIl",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtlclN0YXR1cxIWCg5zZXJ2",
-            "ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250cmFjdF92ZXJzaW9uGAggASgJEhEK",
-            "CWxpYnJhcmllcxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEoCRIYChBsaXN0ZW5f",
-            "YWRkcmVzc2VzGAsgAygJEhgKEGluc3RhbGxlZF9leHRyYXMYDCADKAkSNQoG",
-            "bGltaXRzGA0gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVt",
-            "TGltaXRzEi4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYu",
-            "VGltZXN0YW1wEikKBnVwdGltZRgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
-            "dXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVyGBAgASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgLMhkuZ29vZ2xlLnBy",
-            "b3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2VzGBIgAygLMiUuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNlEhsKE2xhc3RfZXZl",
-            "bnRfc2VxdWVuY2UYEyABKAMqngEKCVJlYWRpbmVzcxIZChVSRUFESU5FU1Nf",
-            "VU5TUEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARITCg9SRUFE",
-            "SU5FU1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZChVSRUFE",
-            "SU5FU1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJTkcQBSqw",
-            "AQoKU3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklFRBAAEhYK",
-            "ElNZU1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZB",
-            "VElPThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNURU1fTU9E",
-            "RV9TQUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklORxAFKq4B",
-            "CgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZ",
-            "ChVXT1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RBVEVfUkVB",
-            "RFkQAhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dPUktFUl9T",
-            "VEFURV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAFQh6qAhtE",
-            "ZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "dG8aImRldmljZW9wcy9wcm9jZXNzaW5nL3YxL25vZGUucHJvdG8aHmdvb2ds",
+            "ZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3Rp",
+            "bWVzdGFtcC5wcm90byLmAgoPRG9tYWluUmVhZGluZXNzEisKBmRvbWFpbhgB",
+            "IAEoDjIbLmRldmljZW9wcy5jb21tb24udjEuRG9tYWluEjUKCXJlYWRpbmVz",
+            "cxgCIAEoDjIiLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlYWRpbmVzcxIv",
+            "CgpkZXBlbmRzX29uGAMgAygOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21h",
+            "aW4SLgoJd2FpdHNfZm9yGAQgAygOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5E",
+            "b21haW4SDgoGZGV0YWlsGAUgASgJEjAKDWluaXRfZHVyYXRpb24YBiABKAsy",
+            "GS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGAoQZGlzYWJsZWRfbWV0aG9k",
+            "cxgHIAMoCRIyCgxsYXN0X2ZhaWx1cmUYCCABKAsyHC5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkZhaWx1cmUiegoMU3RhcnR1cFBoYXNlEgwKBG5hbWUYASABKAkS",
+            "LwoMc3RhcnRfb2Zmc2V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
+            "aW9uEisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
+            "aW9uIrwCCgxXb3JrZXJTdGF0dXMSEQoJZGV2aWNlX2lkGAEgASgJEjMKBXN0",
+            "YXRlGAIgASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2VyU3Rh",
+            "dGUSFwoKcHJvY2Vzc19pZBgDIAEoA0gAiAEBEi4KCnN0YXJ0X3RpbWUYBCAB",
+            "KAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDXJlc3RhcnRfY291",
+            "bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgBARIyCgxsYXN0",
+            "X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUS",
+            "EQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEKD19yZXNpZGVu",
+            "dF9ieXRlcyKqAQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMY",
+            "ASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVu",
+            "a19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEoBRIzChBkZWZh",
+            "dWx0X2tlZXBfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
+            "IokGCgxTeXN0ZW1TdGF0dXMSGgoSc2VydmVyX2luc3RhbmNlX2lkGAEgASgJ",
+            "EjEKBG1vZGUYAiABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0",
+            "ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMgASgJEhMKC21vZGVfZm9yY2VkGAQg",
+            "ASgIEjkKB2RvbWFpbnMYBSADKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5Eb21haW5SZWFkaW5lc3MSNgoHd29ya2VycxgGIAMoCzIlLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLldvcmtlclN0YXR1cxIWCg5zZXJ2ZXJfdmVyc2lv",
+            "bhgHIAEoCRIYChBjb250cmFjdF92ZXJzaW9uGAggASgJEhEKCWxpYnJhcmll",
+            "cxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEoCRIYChBsaXN0ZW5fYWRkcmVzc2Vz",
+            "GAsgAygJEhgKEGluc3RhbGxlZF9leHRyYXMYDCADKAkSNQoGbGltaXRzGA0g",
+            "ASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTGltaXRzEi4K",
+            "CnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1w",
+            "EikKBnVwdGltZRgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIw",
+            "Cg1zZXJ2aW5nX2FmdGVyGBAgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
+            "aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
+            "cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2VzGBIgAygLMiUuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNlEhsKE2xhc3RfZXZlbnRfc2VxdWVu",
+            "Y2UYEyABKAMSMgoFbm9kZXMYKCADKAsyIy5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5Ob2RlU3RhdHVzKp4BCglSZWFkaW5lc3MSGQoVUkVBRElORVNTX1VO",
+            "U1BFQ0lGSUVEEAASFgoSUkVBRElORVNTX1NUQVJUSU5HEAESEwoPUkVBRElO",
+            "RVNTX1JFQURZEAISFgoSUkVBRElORVNTX0RFR1JBREVEEAMSGQoVUkVBRElO",
+            "RVNTX1VOQVZBSUxBQkxFEAQSFgoSUkVBRElORVNTX1NUT1BQSU5HEAUqsAEK",
+            "ClN5c3RlbU1vZGUSGwoXU1lTVEVNX01PREVfVU5TUEVDSUZJRUQQABIWChJT",
+            "WVNURU1fTU9ERV9OT1JNQUwQARIcChhTWVNURU1fTU9ERV9DT05TRVJWQVRJ",
+            "T04QAhIXChNTWVNURU1fTU9ERV9NSU5JTUFMEAMSHAoYU1lTVEVNX01PREVf",
+            "U0FGRVRZX0ZJUlNUEAQSGAoUU1lTVEVNX01PREVfRFJBSU5JTkcQBSquAQoL",
+            "V29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoV",
+            "V09SS0VSX1NUQVRFX1NUQVJUSU5HEAESFgoSV09SS0VSX1NUQVRFX1JFQURZ",
+            "EAISGwoXV09SS0VSX1NUQVRFX1JFU1RBUlRJTkcQAxIXChNXT1JLRVJfU1RB",
+            "VEVfRkFJTEVEEAQSGAoUV09SS0VSX1NUQVRFX1NUT1BQRUQQBUIeqgIbRGV2",
+            "aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DomainReadiness), global::DeviceOps.Api.Processing.V1.DomainReadiness.Parser, new[]{ "Domain", "Readiness", "DependsOn", "WaitsFor", "Detail", "InitDuration", "DisabledMethods", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "DefaultKeepFor" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Nodes" }, null, null, null, null)
           }));
     }
     #endregion
@@ -1915,6 +1917,7 @@ namespace DeviceOps.Api.Processing.V1 {
       readyAfter_ = other.readyAfter_ != null ? other.readyAfter_.Clone() : null;
       startupPhases_ = other.startupPhases_.Clone();
       lastEventSequence_ = other.lastEventSequence_;
+      nodes_ = other.nodes_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2204,6 +2207,20 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "nodes" field.</summary>
+    public const int NodesFieldNumber = 40;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.NodeStatus> _repeated_nodes_codec
+        = pb::FieldCodec.ForMessage(322, global::DeviceOps.Api.Processing.V1.NodeStatus.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.NodeStatus> nodes_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.NodeStatus>();
+    /// <summary>
+    /// The machines whose devices this server uses: its own first, with an empty id.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.NodeStatus> Nodes {
+      get { return nodes_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2238,6 +2255,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(ReadyAfter, other.ReadyAfter)) return false;
       if(!startupPhases_.Equals(other.startupPhases_)) return false;
       if (LastEventSequence != other.LastEventSequence) return false;
+      if(!nodes_.Equals(other.nodes_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2264,6 +2282,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (readyAfter_ != null) hash ^= ReadyAfter.GetHashCode();
       hash ^= startupPhases_.GetHashCode();
       if (LastEventSequence != 0L) hash ^= LastEventSequence.GetHashCode();
+      hash ^= nodes_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2340,6 +2359,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(152, 1);
         output.WriteInt64(LastEventSequence);
       }
+      nodes_.WriteTo(output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2408,6 +2428,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(152, 1);
         output.WriteInt64(LastEventSequence);
       }
+      nodes_.WriteTo(ref output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2463,6 +2484,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (LastEventSequence != 0L) {
         size += 2 + pb::CodedOutputStream.ComputeInt64Size(LastEventSequence);
       }
+      size += nodes_.CalculateSize(_repeated_nodes_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -2535,6 +2557,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (other.LastEventSequence != 0L) {
         LastEventSequence = other.LastEventSequence;
       }
+      nodes_.Add(other.nodes_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -2645,6 +2668,10 @@ namespace DeviceOps.Api.Processing.V1 {
             LastEventSequence = input.ReadInt64();
             break;
           }
+          case 322: {
+            nodes_.AddEntriesFrom(input, _repeated_nodes_codec);
+            break;
+          }
         }
       }
     #endif
@@ -2753,6 +2780,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 152: {
             LastEventSequence = input.ReadInt64();
+            break;
+          }
+          case 322: {
+            nodes_.AddEntriesFrom(ref input, _repeated_nodes_codec);
             break;
           }
         }

@@ -71,13 +71,13 @@ class _DeviceBackendEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceB
     DEVICE_BACKEND_CUDA: _DeviceBackend.ValueType  # 2
     """NVIDIA CUDA."""
     DEVICE_BACKEND_ROCM: _DeviceBackend.ValueType  # 3
-    """AMD ROCm."""
+    """AMD ROCm. PyTorch calls such a device `cuda`; here it is `rocm:0` and has this backend everywhere."""
     DEVICE_BACKEND_DIRECTML: _DeviceBackend.ValueType  # 4
     """Microsoft DirectML on Direct3D 12."""
     DEVICE_BACKEND_MPS: _DeviceBackend.ValueType  # 5
     """Apple Metal."""
     DEVICE_BACKEND_XPU: _DeviceBackend.ValueType  # 6
-    """Intel XPU."""
+    """Intel XPU. Not driven by this server yet: a configuration that names one is refused."""
     DEVICE_BACKEND_SIMULATED: _DeviceBackend.ValueType  # 7
     """The simulated device."""
 
@@ -91,13 +91,13 @@ DEVICE_BACKEND_CPU: DeviceBackend.ValueType  # 1
 DEVICE_BACKEND_CUDA: DeviceBackend.ValueType  # 2
 """NVIDIA CUDA."""
 DEVICE_BACKEND_ROCM: DeviceBackend.ValueType  # 3
-"""AMD ROCm."""
+"""AMD ROCm. PyTorch calls such a device `cuda`; here it is `rocm:0` and has this backend everywhere."""
 DEVICE_BACKEND_DIRECTML: DeviceBackend.ValueType  # 4
 """Microsoft DirectML on Direct3D 12."""
 DEVICE_BACKEND_MPS: DeviceBackend.ValueType  # 5
 """Apple Metal."""
 DEVICE_BACKEND_XPU: DeviceBackend.ValueType  # 6
-"""Intel XPU."""
+"""Intel XPU. Not driven by this server yet: a configuration that names one is refused."""
 DEVICE_BACKEND_SIMULATED: DeviceBackend.ValueType  # 7
 """The simulated device."""
 Global___DeviceBackend: _TypeAlias = DeviceBackend  # noqa: Y015
@@ -274,7 +274,7 @@ class DeviceDriver(_message.Message):
     version: _builtins.str
     """Version of the driver. Empty: it has none, or it cannot be told."""
     runtime: _builtins.str
-    """The runtime that computes, with its version: `CUDA 13.0`, `DirectML 1.15`. Empty: none."""
+    """The runtime that computes, with its version: `CUDA 13.0`, `ROCm 6.4`, `DirectML 1.15`. Empty: none."""
     firmware_version: _builtins.str
     """Version of the firmware. Empty: it cannot be told."""
     supported: _builtins.bool
@@ -356,7 +356,7 @@ class DeviceCapabilities(_message.Message):
     memory_bandwidth_bytes_per_second: _builtins.float
     """Measured by BenchmarkDevice. Absent: not measured yet."""
     compute_capability: _builtins.str
-    """The vendor's feature level, `9.0`. Empty: it has none."""
+    """The vendor's feature level, `9.0`; for ROCm the GPU's target, `gfx1100`. Empty: it has none."""
     compute_units: _builtins.int
     """Multiprocessors of a GPU, physical cores of a CPU. Absent: it cannot be told."""
     max_clock_mhz: _builtins.int
@@ -531,6 +531,7 @@ class Device(_message.Message):
     DISCOVER_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable name over restarts: `gpu-` and the first eight hex digits of the vendor's UUID, which are random; `cpu`, `sim-0`, or
     `directml-0`, whose number is the adapter's place in DirectML's order.
@@ -547,9 +548,13 @@ class Device(_message.Message):
     """Why it is in this state, for people. Empty where the state says it all."""
     etag: _builtins.str
     """Changes with driver, capabilities and settings, not with the state. UpdateDevice takes it to notice that somebody was faster."""
+    node_id: _builtins.str
+    """The node that the device is part of, as GetSystemStatus lists them. Empty: the server's own machine."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other names that requests may use for it: `cuda:0`, `0`. They follow the backend's order, which may change; answers use the id."""
+        """Other names that requests may use for it: `cuda:0`, `0`; `rocm:0`. They follow the backend's order, which may change; answers use
+        the id.
+        """
 
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
@@ -602,10 +607,11 @@ class Device(_message.Message):
         discover_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        node_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "discover_time", b"discover_time", "driver", b"driver", "identity", b"identity", "settings", b"settings", "state_failure", b"state_failure", "state_time", b"state_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "backend", b"backend", "capabilities", b"capabilities", "discover_time", b"discover_time", "display_name", b"display_name", "driver", b"driver", "etag", b"etag", "id", b"id", "identity", b"identity", "kind", b"kind", "settings", b"settings", "state", b"state", "state_failure", b"state_failure", "state_reason", b"state_reason", "state_time", b"state_time", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "backend", b"backend", "capabilities", b"capabilities", "discover_time", b"discover_time", "display_name", b"display_name", "driver", b"driver", "etag", b"etag", "id", b"id", "identity", b"identity", "kind", b"kind", "node_id", b"node_id", "settings", b"settings", "state", b"state", "state_failure", b"state_failure", "state_reason", b"state_reason", "state_time", b"state_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,6 +626,7 @@ class DeviceFilter(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___DeviceKind.ValueType]:
         """Of these kinds. Empty: every kind."""
@@ -632,16 +639,21 @@ class DeviceFilter(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DeviceState.ValueType]:
         """In these states. Empty: every state but LOST."""
 
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Part of these nodes; an empty id is the server's own machine. Empty list: of every node. A node that is not there has no devices."""
+
     def __init__(
         self,
         *,
         kinds: _abc.Iterable[Global___DeviceKind.ValueType] | None = ...,
         backends: _abc.Iterable[Global___DeviceBackend.ValueType] | None = ...,
         states: _abc.Iterable[Global___DeviceState.ValueType] | None = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "kinds", b"kinds", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "kinds", b"kinds", "node_ids", b"node_ids", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

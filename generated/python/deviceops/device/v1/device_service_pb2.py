@@ -28,13 +28,15 @@ from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot
 from deviceops.device.v1 import device_pb2 as deviceops_dot_device_dot_v1_dot_device__pb2
 from deviceops.device.v1 import device_advice_pb2 as deviceops_dot_device_dot_v1_dot_device__advice__pb2
 from deviceops.device.v1 import device_health_pb2 as deviceops_dot_device_dot_v1_dot_device__health__pb2
+from deviceops.device.v1 import device_history_pb2 as deviceops_dot_device_dot_v1_dot_device__history__pb2
 from deviceops.device.v1 import device_status_pb2 as deviceops_dot_device_dot_v1_dot_device__status__pb2
 from deviceops.device.v1 import device_work_pb2 as deviceops_dot_device_dot_v1_dot_device__work__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(deviceops/device/v1/device_service.proto\x12\x13\x64\x65viceops.device.v1\x1a deviceops/common/v1/access.proto\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a#deviceops/common/v1/job_event.proto\x1a deviceops/device/v1/device.proto\x1a\'deviceops/device/v1/device_advice.proto\x1a\'deviceops/device/v1/device_health.proto\x1a\'deviceops/device/v1/device_status.proto\x1a%deviceops/device/v1/device_work.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"G\n\x12ListDevicesRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32!.deviceops.device.v1.DeviceFilter\"C\n\x13ListDevicesResponse\x12,\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1b.deviceops.device.v1.Device\"%\n\x10GetDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"@\n\x11GetDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.deviceops.device.v1.Device\"\xd8\x01\n\x13UpdateDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x35\n\x08settings\x18\x02 \x01(\x0b\x32#.deviceops.device.v1.DeviceSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\"x\n\x14UpdateDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.deviceops.device.v1.Device\x12\x19\n\x11\x66inishing_job_ids\x18\x02 \x03(\t\x12\x18\n\x10stranded_job_ids\x18\x03 \x03(\t\"z\n\x14\x44\x65viceBackendFailure\x12\x33\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0e\x32\".deviceops.device.v1.DeviceBackend\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\"d\n\x15RefreshDevicesRequest\x12\x36\n\x13timeout_per_backend\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bprobe_again\x18\x02 \x01(\x08\"\x88\x02\n\x16RefreshDevicesResponse\x12,\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1b.deviceops.device.v1.Device\x12\x11\n\tadded_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x63hanged_ids\x18\x03 \x03(\t\x12\x10\n\x08lost_ids\x18\x04 \x03(\t\x12\x14\n\x0creturned_ids\x18\x05 \x03(\t\x12\x43\n\x10\x62\x61\x63kend_failures\x18\x06 \x03(\x0b\x32).deviceops.device.v1.DeviceBackendFailure\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x16GetDeviceStatusRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"L\n\x17GetDeviceStatusResponse\x12\x31\n\x06status\x18\x01 \x01(\x0b\x32!.deviceops.device.v1.DeviceStatus\"[\n\x18WatchDeviceStatusRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\x19WatchDeviceStatusResponse\x12\x33\n\x08statuses\x18\x01 \x03(\x0b\x32!.deviceops.device.v1.DeviceStatus\x12\x15\n\rskipped_count\x18\x02 \x01(\x03\"\xa4\x01\n\x18\x43heckDeviceHealthRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x35\n\x05\x64\x65pth\x18\x02 \x01(\x0e\x32&.deviceops.device.v1.DeviceHealthDepth\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"T\n\x19\x43heckDeviceHealthResponse\x12\x37\n\x06report\x18\x01 \x01(\x0b\x32\'.deviceops.device.v1.DeviceHealthReport\"\x82\x01\n\x1eRecommendDeviceSettingsRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12-\n\x04goal\x18\x02 \x01(\x0e\x32\x1f.deviceops.device.v1.DeviceGoal\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x10\n\x08model_id\x18\x04 \x01(\t\"T\n\x1fRecommendDeviceSettingsResponse\x12\x31\n\x06\x61\x64vice\x18\x01 \x01(\x0b\x32!.deviceops.device.v1.DeviceAdvice\"\xb0\x01\n\x16\x42\x65nchmarkDeviceRequest\x12>\n\x10\x64\x65vice_benchmark\x18\x01 \x01(\x0b\x32$.deviceops.device.v1.DeviceBenchmark\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xa0\x01\n\x17\x42\x65nchmarkDeviceResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12M\n\x17\x64\x65vice_benchmark_report\x18\x0b \x01(\x0b\x32*.deviceops.device.v1.DeviceBenchmarkReportH\x00\x42\x08\n\x06output\"\xa4\x01\n\x12ResetDeviceRequest\x12\x36\n\x0c\x64\x65vice_reset\x18\x01 \x01(\x0b\x32 .deviceops.device.v1.DeviceReset\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x94\x01\n\x13ResetDeviceResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12\x45\n\x13\x64\x65vice_reset_report\x18\x0c \x01(\x0b\x32&.deviceops.device.v1.DeviceResetReportH\x00\x42\x08\n\x06output2\x8c\t\n\rDeviceService\x12\x66\n\x0bListDevices\x12\'.deviceops.device.v1.ListDevicesRequest\x1a(.deviceops.device.v1.ListDevicesResponse\"\x04\xc8\xf3\x18\x01\x12`\n\tGetDevice\x12%.deviceops.device.v1.GetDeviceRequest\x1a&.deviceops.device.v1.GetDeviceResponse\"\x04\xc8\xf3\x18\x01\x12i\n\x0cUpdateDevice\x12(.deviceops.device.v1.UpdateDeviceRequest\x1a).deviceops.device.v1.UpdateDeviceResponse\"\x04\xc8\xf3\x18\x04\x12o\n\x0eRefreshDevices\x12*.deviceops.device.v1.RefreshDevicesRequest\x1a+.deviceops.device.v1.RefreshDevicesResponse\"\x04\xc8\xf3\x18\x04\x12r\n\x0fGetDeviceStatus\x12+.deviceops.device.v1.GetDeviceStatusRequest\x1a,.deviceops.device.v1.GetDeviceStatusResponse\"\x04\xc8\xf3\x18\x01\x12z\n\x11WatchDeviceStatus\x12-.deviceops.device.v1.WatchDeviceStatusRequest\x1a..deviceops.device.v1.WatchDeviceStatusResponse\"\x04\xc8\xf3\x18\x01\x30\x01\x12x\n\x11\x43heckDeviceHealth\x12-.deviceops.device.v1.CheckDeviceHealthRequest\x1a..deviceops.device.v1.CheckDeviceHealthResponse\"\x04\xc8\xf3\x18\x04\x12\x8a\x01\n\x17RecommendDeviceSettings\x12\x33.deviceops.device.v1.RecommendDeviceSettingsRequest\x1a\x34.deviceops.device.v1.RecommendDeviceSettingsResponse\"\x04\xc8\xf3\x18\x01\x12t\n\x0f\x42\x65nchmarkDevice\x12+.deviceops.device.v1.BenchmarkDeviceRequest\x1a,.deviceops.device.v1.BenchmarkDeviceResponse\"\x04\xc8\xf3\x18\x04\x30\x01\x12h\n\x0bResetDevice\x12\'.deviceops.device.v1.ResetDeviceRequest\x1a(.deviceops.device.v1.ResetDeviceResponse\"\x04\xc8\xf3\x18\x04\x30\x01\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Device.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(deviceops/device/v1/device_service.proto\x12\x13\x64\x65viceops.device.v1\x1a deviceops/common/v1/access.proto\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a#deviceops/common/v1/job_event.proto\x1a deviceops/device/v1/device.proto\x1a\'deviceops/device/v1/device_advice.proto\x1a\'deviceops/device/v1/device_health.proto\x1a(deviceops/device/v1/device_history.proto\x1a\'deviceops/device/v1/device_status.proto\x1a%deviceops/device/v1/device_work.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x12ListDevicesRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32!.deviceops.device.v1.DeviceFilter\"C\n\x13ListDevicesResponse\x12,\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1b.deviceops.device.v1.Device\"%\n\x10GetDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"@\n\x11GetDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.deviceops.device.v1.Device\"\xd8\x01\n\x13UpdateDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x35\n\x08settings\x18\x02 \x01(\x0b\x32#.deviceops.device.v1.DeviceSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\"x\n\x14UpdateDeviceResponse\x12+\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1b.deviceops.device.v1.Device\x12\x19\n\x11\x66inishing_job_ids\x18\x02 \x03(\t\x12\x18\n\x10stranded_job_ids\x18\x03 \x03(\t\"z\n\x14\x44\x65viceBackendFailure\x12\x33\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0e\x32\".deviceops.device.v1.DeviceBackend\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\"d\n\x15RefreshDevicesRequest\x12\x36\n\x13timeout_per_backend\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bprobe_again\x18\x02 \x01(\x08\"\x88\x02\n\x16RefreshDevicesResponse\x12,\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1b.deviceops.device.v1.Device\x12\x11\n\tadded_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x63hanged_ids\x18\x03 \x03(\t\x12\x10\n\x08lost_ids\x18\x04 \x03(\t\x12\x14\n\x0creturned_ids\x18\x05 \x03(\t\x12\x43\n\x10\x62\x61\x63kend_failures\x18\x06 \x03(\x0b\x32).deviceops.device.v1.DeviceBackendFailure\x12+\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x16GetDeviceStatusRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"L\n\x17GetDeviceStatusResponse\x12\x31\n\x06status\x18\x01 \x01(\x0b\x32!.deviceops.device.v1.DeviceStatus\"[\n\x18WatchDeviceStatusRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\x19WatchDeviceStatusResponse\x12\x33\n\x08statuses\x18\x01 \x03(\x0b\x32!.deviceops.device.v1.DeviceStatus\x12\x15\n\rskipped_count\x18\x02 \x01(\x03\"\xb5\x01\n\x19QueryDeviceHistoryRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04step\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\x1aQueryDeviceHistoryResponse\x12\x33\n\x07history\x18\x01 \x01(\x0b\x32\".deviceops.device.v1.DeviceHistory\"\xa4\x01\n\x18\x43heckDeviceHealthRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x35\n\x05\x64\x65pth\x18\x02 \x01(\x0e\x32&.deviceops.device.v1.DeviceHealthDepth\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"T\n\x19\x43heckDeviceHealthResponse\x12\x37\n\x06report\x18\x01 \x01(\x0b\x32\'.deviceops.device.v1.DeviceHealthReport\"\x82\x01\n\x1eRecommendDeviceSettingsRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12-\n\x04goal\x18\x02 \x01(\x0e\x32\x1f.deviceops.device.v1.DeviceGoal\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x10\n\x08model_id\x18\x04 \x01(\t\"T\n\x1fRecommendDeviceSettingsResponse\x12\x31\n\x06\x61\x64vice\x18\x01 \x01(\x0b\x32!.deviceops.device.v1.DeviceAdvice\"\xb0\x01\n\x16\x42\x65nchmarkDeviceRequest\x12>\n\x10\x64\x65vice_benchmark\x18\x01 \x01(\x0b\x32$.deviceops.device.v1.DeviceBenchmark\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xa0\x01\n\x17\x42\x65nchmarkDeviceResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12M\n\x17\x64\x65vice_benchmark_report\x18\x0b \x01(\x0b\x32*.deviceops.device.v1.DeviceBenchmarkReportH\x00\x42\x08\n\x06output\"\xa4\x01\n\x12ResetDeviceRequest\x12\x36\n\x0c\x64\x65vice_reset\x18\x01 \x01(\x0b\x32 .deviceops.device.v1.DeviceReset\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x94\x01\n\x13ResetDeviceResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12\x45\n\x13\x64\x65vice_reset_report\x18\x0c \x01(\x0b\x32&.deviceops.device.v1.DeviceResetReportH\x00\x42\x08\n\x06output2\x89\n\n\rDeviceService\x12\x66\n\x0bListDevices\x12\'.deviceops.device.v1.ListDevicesRequest\x1a(.deviceops.device.v1.ListDevicesResponse\"\x04\xc8\xf3\x18\x01\x12`\n\tGetDevice\x12%.deviceops.device.v1.GetDeviceRequest\x1a&.deviceops.device.v1.GetDeviceResponse\"\x04\xc8\xf3\x18\x01\x12i\n\x0cUpdateDevice\x12(.deviceops.device.v1.UpdateDeviceRequest\x1a).deviceops.device.v1.UpdateDeviceResponse\"\x04\xc8\xf3\x18\x04\x12o\n\x0eRefreshDevices\x12*.deviceops.device.v1.RefreshDevicesRequest\x1a+.deviceops.device.v1.RefreshDevicesResponse\"\x04\xc8\xf3\x18\x04\x12r\n\x0fGetDeviceStatus\x12+.deviceops.device.v1.GetDeviceStatusRequest\x1a,.deviceops.device.v1.GetDeviceStatusResponse\"\x04\xc8\xf3\x18\x01\x12z\n\x11WatchDeviceStatus\x12-.deviceops.device.v1.WatchDeviceStatusRequest\x1a..deviceops.device.v1.WatchDeviceStatusResponse\"\x04\xc8\xf3\x18\x01\x30\x01\x12{\n\x12QueryDeviceHistory\x12..deviceops.device.v1.QueryDeviceHistoryRequest\x1a/.deviceops.device.v1.QueryDeviceHistoryResponse\"\x04\xc8\xf3\x18\x01\x12x\n\x11\x43heckDeviceHealth\x12-.deviceops.device.v1.CheckDeviceHealthRequest\x1a..deviceops.device.v1.CheckDeviceHealthResponse\"\x04\xc8\xf3\x18\x04\x12\x8a\x01\n\x17RecommendDeviceSettings\x12\x33.deviceops.device.v1.RecommendDeviceSettingsRequest\x1a\x34.deviceops.device.v1.RecommendDeviceSettingsResponse\"\x04\xc8\xf3\x18\x01\x12t\n\x0f\x42\x65nchmarkDevice\x12+.deviceops.device.v1.BenchmarkDeviceRequest\x1a,.deviceops.device.v1.BenchmarkDeviceResponse\"\x04\xc8\xf3\x18\x04\x30\x01\x12h\n\x0bResetDevice\x12\'.deviceops.device.v1.ResetDeviceRequest\x1a(.deviceops.device.v1.ResetDeviceResponse\"\x04\xc8\xf3\x18\x04\x30\x01\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Device.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICESERVICE'].methods_by_name['GetDeviceStatus']._serialized_options = b'\310\363\030\001'
   _globals['_DEVICESERVICE'].methods_by_name['WatchDeviceStatus']._loaded_options = None
   _globals['_DEVICESERVICE'].methods_by_name['WatchDeviceStatus']._serialized_options = b'\310\363\030\001'
+  _globals['_DEVICESERVICE'].methods_by_name['QueryDeviceHistory']._loaded_options = None
+  _globals['_DEVICESERVICE'].methods_by_name['QueryDeviceHistory']._serialized_options = b'\310\363\030\001'
   _globals['_DEVICESERVICE'].methods_by_name['CheckDeviceHealth']._loaded_options = None
   _globals['_DEVICESERVICE'].methods_by_name['CheckDeviceHealth']._serialized_options = b'\310\363\030\004'
   _globals['_DEVICESERVICE'].methods_by_name['RecommendDeviceSettings']._loaded_options = None
@@ -62,48 +66,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICESERVICE'].methods_by_name['BenchmarkDevice']._serialized_options = b'\310\363\030\004'
   _globals['_DEVICESERVICE'].methods_by_name['ResetDevice']._loaded_options = None
   _globals['_DEVICESERVICE'].methods_by_name['ResetDevice']._serialized_options = b'\310\363\030\004'
-  _globals['_LISTDEVICESREQUEST']._serialized_start=431
-  _globals['_LISTDEVICESREQUEST']._serialized_end=502
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=504
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=571
-  _globals['_GETDEVICEREQUEST']._serialized_start=573
-  _globals['_GETDEVICEREQUEST']._serialized_end=610
-  _globals['_GETDEVICERESPONSE']._serialized_start=612
-  _globals['_GETDEVICERESPONSE']._serialized_end=676
-  _globals['_UPDATEDEVICEREQUEST']._serialized_start=679
-  _globals['_UPDATEDEVICEREQUEST']._serialized_end=895
-  _globals['_UPDATEDEVICERESPONSE']._serialized_start=897
-  _globals['_UPDATEDEVICERESPONSE']._serialized_end=1017
-  _globals['_DEVICEBACKENDFAILURE']._serialized_start=1019
-  _globals['_DEVICEBACKENDFAILURE']._serialized_end=1141
-  _globals['_REFRESHDEVICESREQUEST']._serialized_start=1143
-  _globals['_REFRESHDEVICESREQUEST']._serialized_end=1243
-  _globals['_REFRESHDEVICESRESPONSE']._serialized_start=1246
-  _globals['_REFRESHDEVICESRESPONSE']._serialized_end=1510
-  _globals['_GETDEVICESTATUSREQUEST']._serialized_start=1512
-  _globals['_GETDEVICESTATUSREQUEST']._serialized_end=1555
-  _globals['_GETDEVICESTATUSRESPONSE']._serialized_start=1557
-  _globals['_GETDEVICESTATUSRESPONSE']._serialized_end=1633
-  _globals['_WATCHDEVICESTATUSREQUEST']._serialized_start=1635
-  _globals['_WATCHDEVICESTATUSREQUEST']._serialized_end=1726
-  _globals['_WATCHDEVICESTATUSRESPONSE']._serialized_start=1728
-  _globals['_WATCHDEVICESTATUSRESPONSE']._serialized_end=1831
-  _globals['_CHECKDEVICEHEALTHREQUEST']._serialized_start=1834
-  _globals['_CHECKDEVICEHEALTHREQUEST']._serialized_end=1998
-  _globals['_CHECKDEVICEHEALTHRESPONSE']._serialized_start=2000
-  _globals['_CHECKDEVICEHEALTHRESPONSE']._serialized_end=2084
-  _globals['_RECOMMENDDEVICESETTINGSREQUEST']._serialized_start=2087
-  _globals['_RECOMMENDDEVICESETTINGSREQUEST']._serialized_end=2217
-  _globals['_RECOMMENDDEVICESETTINGSRESPONSE']._serialized_start=2219
-  _globals['_RECOMMENDDEVICESETTINGSRESPONSE']._serialized_end=2303
-  _globals['_BENCHMARKDEVICEREQUEST']._serialized_start=2306
-  _globals['_BENCHMARKDEVICEREQUEST']._serialized_end=2482
-  _globals['_BENCHMARKDEVICERESPONSE']._serialized_start=2485
-  _globals['_BENCHMARKDEVICERESPONSE']._serialized_end=2645
-  _globals['_RESETDEVICEREQUEST']._serialized_start=2648
-  _globals['_RESETDEVICEREQUEST']._serialized_end=2812
-  _globals['_RESETDEVICERESPONSE']._serialized_start=2815
-  _globals['_RESETDEVICERESPONSE']._serialized_end=2963
-  _globals['_DEVICESERVICE']._serialized_start=2966
-  _globals['_DEVICESERVICE']._serialized_end=4130
+  _globals['_LISTDEVICESREQUEST']._serialized_start=506
+  _globals['_LISTDEVICESREQUEST']._serialized_end=577
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=579
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=646
+  _globals['_GETDEVICEREQUEST']._serialized_start=648
+  _globals['_GETDEVICEREQUEST']._serialized_end=685
+  _globals['_GETDEVICERESPONSE']._serialized_start=687
+  _globals['_GETDEVICERESPONSE']._serialized_end=751
+  _globals['_UPDATEDEVICEREQUEST']._serialized_start=754
+  _globals['_UPDATEDEVICEREQUEST']._serialized_end=970
+  _globals['_UPDATEDEVICERESPONSE']._serialized_start=972
+  _globals['_UPDATEDEVICERESPONSE']._serialized_end=1092
+  _globals['_DEVICEBACKENDFAILURE']._serialized_start=1094
+  _globals['_DEVICEBACKENDFAILURE']._serialized_end=1216
+  _globals['_REFRESHDEVICESREQUEST']._serialized_start=1218
+  _globals['_REFRESHDEVICESREQUEST']._serialized_end=1318
+  _globals['_REFRESHDEVICESRESPONSE']._serialized_start=1321
+  _globals['_REFRESHDEVICESRESPONSE']._serialized_end=1585
+  _globals['_GETDEVICESTATUSREQUEST']._serialized_start=1587
+  _globals['_GETDEVICESTATUSREQUEST']._serialized_end=1630
+  _globals['_GETDEVICESTATUSRESPONSE']._serialized_start=1632
+  _globals['_GETDEVICESTATUSRESPONSE']._serialized_end=1708
+  _globals['_WATCHDEVICESTATUSREQUEST']._serialized_start=1710
+  _globals['_WATCHDEVICESTATUSREQUEST']._serialized_end=1801
+  _globals['_WATCHDEVICESTATUSRESPONSE']._serialized_start=1803
+  _globals['_WATCHDEVICESTATUSRESPONSE']._serialized_end=1906
+  _globals['_QUERYDEVICEHISTORYREQUEST']._serialized_start=1909
+  _globals['_QUERYDEVICEHISTORYREQUEST']._serialized_end=2090
+  _globals['_QUERYDEVICEHISTORYRESPONSE']._serialized_start=2092
+  _globals['_QUERYDEVICEHISTORYRESPONSE']._serialized_end=2173
+  _globals['_CHECKDEVICEHEALTHREQUEST']._serialized_start=2176
+  _globals['_CHECKDEVICEHEALTHREQUEST']._serialized_end=2340
+  _globals['_CHECKDEVICEHEALTHRESPONSE']._serialized_start=2342
+  _globals['_CHECKDEVICEHEALTHRESPONSE']._serialized_end=2426
+  _globals['_RECOMMENDDEVICESETTINGSREQUEST']._serialized_start=2429
+  _globals['_RECOMMENDDEVICESETTINGSREQUEST']._serialized_end=2559
+  _globals['_RECOMMENDDEVICESETTINGSRESPONSE']._serialized_start=2561
+  _globals['_RECOMMENDDEVICESETTINGSRESPONSE']._serialized_end=2645
+  _globals['_BENCHMARKDEVICEREQUEST']._serialized_start=2648
+  _globals['_BENCHMARKDEVICEREQUEST']._serialized_end=2824
+  _globals['_BENCHMARKDEVICERESPONSE']._serialized_start=2827
+  _globals['_BENCHMARKDEVICERESPONSE']._serialized_end=2987
+  _globals['_RESETDEVICEREQUEST']._serialized_start=2990
+  _globals['_RESETDEVICEREQUEST']._serialized_end=3154
+  _globals['_RESETDEVICERESPONSE']._serialized_start=3157
+  _globals['_RESETDEVICERESPONSE']._serialized_end=3305
+  _globals['_DEVICESERVICE']._serialized_start=3308
+  _globals['_DEVICESERVICE']._serialized_end=4597
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
 from deviceops.device.v1 import device_advice_pb2 as _device_advice_pb2
 from deviceops.device.v1 import device_health_pb2 as _device_health_pb2
+from deviceops.device.v1 import device_history_pb2 as _device_history_pb2
 from deviceops.device.v1 import device_pb2 as _device_pb2
 from deviceops.device.v1 import device_status_pb2 as _device_status_pb2
 from deviceops.device.v1 import device_work_pb2 as _device_work_pb2
@@ -15,6 +16,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -141,7 +143,7 @@ class UpdateDeviceRequest(_message.Message):
     validate_only: _builtins.bool
     """Only tell what would be; change nothing. The driver is not asked. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. Empty: each call counts."""
+    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     cause: _builtins.str
     """Why, for people; goes into the event of the change. At most 255 characters."""
     @_builtins.property
@@ -413,7 +415,7 @@ class WatchDeviceStatusResponse(_message.Message):
     """How many rounds this reader has missed since the message before, because it was slow."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_device_status_pb2.DeviceStatus]:
-        """One sample a device."""
+        """One sample a device. Empty in a heartbeat."""
 
     def __init__(
         self,
@@ -430,6 +432,70 @@ class WatchDeviceStatusResponse(_message.Message):
 Global___WatchDeviceStatusResponse: _TypeAlias = WatchDeviceStatusResponse  # noqa: Y015
 
 @_typing.final
+class QueryDeviceHistoryRequest(_message.Message):
+    """Which time of which device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """Id or alias."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Where to begin. Absent: an hour before the end. Before the first sample: at the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Where to end. Absent, or in the future: now."""
+
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """Time between two samples, from 2 s. Absent: as fits 1000 samples, at least 2 s."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        step: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "end_time", b"end_time", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryDeviceHistoryRequest: _TypeAlias = QueryDeviceHistoryRequest  # noqa: Y015
+
+@_typing.final
+class QueryDeviceHistoryResponse(_message.Message):
+    """The history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def history(self) -> _device_history_pb2.DeviceHistory:
+        """The history."""
+
+    def __init__(
+        self,
+        *,
+        history: _device_history_pb2.DeviceHistory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryDeviceHistoryResponse: _TypeAlias = QueryDeviceHistoryResponse  # noqa: Y015
+
+@_typing.final
 class CheckDeviceHealthRequest(_message.Message):
     """Which device to check, and how hard."""
 
@@ -444,7 +510,7 @@ class CheckDeviceHealthRequest(_message.Message):
     depth: _device_health_pb2.DeviceHealthDepth.ValueType
     """How hard to look."""
     request_id: _builtins.str
-    """The same id gives the same report, once. Empty: each call checks."""
+    """The same id gives the same report, once. At most 64 characters. Empty: each call checks."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """The longest to wait for the device's queue and for its answer, together, 1 s..10 min. Absent: 30 s for QUICK, 2 min for FULL."""
@@ -560,7 +626,7 @@ class BenchmarkDeviceRequest(_message.Message):
     detached: _builtins.bool
     """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
     request_id: _builtins.str
-    """The same id gives the same job, once. Empty: each call is a new job."""
+    """The same id gives the same job, once. At most 64 characters. Empty: each call is a new job."""
     @_builtins.property
     def device_benchmark(self) -> _device_work_pb2.DeviceBenchmark:
         """What to measure."""
@@ -630,7 +696,7 @@ class ResetDeviceRequest(_message.Message):
     detached: _builtins.bool
     """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
     request_id: _builtins.str
-    """The same id gives the same job, once. Empty: each call is a new job."""
+    """The same id gives the same job, once. At most 64 characters. Empty: each call is a new job."""
     @_builtins.property
     def device_reset(self) -> _device_work_pb2.DeviceReset:
         """What to reset."""

@@ -78,6 +78,11 @@ class DeviceServiceStub:
                 request_serializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.WatchDeviceStatusRequest.SerializeToString,
                 response_deserializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.WatchDeviceStatusResponse.FromString,
                 _registered_method=True)
+        self.QueryDeviceHistory = channel.unary_unary(
+                '/deviceops.device.v1.DeviceService/QueryDeviceHistory',
+                request_serializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.QueryDeviceHistoryRequest.SerializeToString,
+                response_deserializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.QueryDeviceHistoryResponse.FromString,
+                _registered_method=True)
         self.CheckDeviceHealth = channel.unary_unary(
                 '/deviceops.device.v1.DeviceService/CheckDeviceHealth',
                 request_serializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.CheckDeviceHealthRequest.SerializeToString,
@@ -188,12 +193,27 @@ class DeviceServiceServicer:
     def WatchDeviceStatus(self, request, context):
         """Measures devices again and again, until the caller leaves.
 
-        Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-        device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+        Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+        state and without measurements; one that appears later joins if all were asked for.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
         - INVALID_FIELD: an interval outside its range; mend the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryDeviceHistory(self, request, context):
+        """Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+
+        Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+        minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+
+        Fails with:
+        - DEVICE_NOT_FOUND: ListDevices tells which there are.
+        - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +260,7 @@ class DeviceServiceServicer:
 
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
         comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
         that is LOST is refused with DEVICE_LOST.
@@ -265,6 +286,7 @@ class DeviceServiceServicer:
         The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
         Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
         comes beside the event `succeeded`, after a passed health check.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
         that is being reset already with ILLEGAL_STATE.
@@ -316,6 +338,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.WatchDeviceStatus,
                     request_deserializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.WatchDeviceStatusRequest.FromString,
                     response_serializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.WatchDeviceStatusResponse.SerializeToString,
+            ),
+            'QueryDeviceHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryDeviceHistory,
+                    request_deserializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.QueryDeviceHistoryRequest.FromString,
+                    response_serializer=deviceops_dot_device_dot_v1_dot_device__service__pb2.QueryDeviceHistoryResponse.SerializeToString,
             ),
             'CheckDeviceHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckDeviceHealth,
@@ -514,6 +541,33 @@ class DeviceService:
             '/deviceops.device.v1.DeviceService/WatchDeviceStatus',
             deviceops_dot_device_dot_v1_dot_device__service__pb2.WatchDeviceStatusRequest.SerializeToString,
             deviceops_dot_device_dot_v1_dot_device__service__pb2.WatchDeviceStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryDeviceHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.device.v1.DeviceService/QueryDeviceHistory',
+            deviceops_dot_device_dot_v1_dot_device__service__pb2.QueryDeviceHistoryRequest.SerializeToString,
+            deviceops_dot_device_dot_v1_dot_device__service__pb2.QueryDeviceHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

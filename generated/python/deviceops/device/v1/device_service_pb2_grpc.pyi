@@ -98,12 +98,23 @@ class DeviceServiceStub:
     WatchDeviceStatus: _grpc.UnaryStreamMultiCallable[_device_service_pb2.WatchDeviceStatusRequest, _device_service_pb2.WatchDeviceStatusResponse]
     """Measures devices again and again, until the caller leaves.
 
-    Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-    device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+    Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+    state and without measurements; one that appears later joins if all were asked for.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
     - INVALID_FIELD: an interval outside its range; mend the request.
+    """
+    QueryDeviceHistory: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.QueryDeviceHistoryRequest, _device_service_pb2.QueryDeviceHistoryResponse]
+    """Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+
+    Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+    minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+
+    Fails with:
+    - DEVICE_NOT_FOUND: ListDevices tells which there are.
+    - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
     """
     CheckDeviceHealth: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.CheckDeviceHealthRequest, _device_service_pb2.CheckDeviceHealthResponse]
     """Tries whether a device computes right: allocate, copy, compute, compare, through the same queue and worker as real work.
@@ -138,6 +149,7 @@ class DeviceServiceStub:
 
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
     comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
     that is LOST is refused with DEVICE_LOST.
@@ -159,6 +171,7 @@ class DeviceServiceStub:
     The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
     Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
     comes beside the event `succeeded`, after a passed health check.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
     that is being reset already with ILLEGAL_STATE.
@@ -245,12 +258,23 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     WatchDeviceStatus: _aio.UnaryStreamMultiCallable[_device_service_pb2.WatchDeviceStatusRequest, _device_service_pb2.WatchDeviceStatusResponse]  # type: ignore[assignment]
     """Measures devices again and again, until the caller leaves.
 
-    Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-    device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+    Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+    state and without measurements; one that appears later joins if all were asked for.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
     - INVALID_FIELD: an interval outside its range; mend the request.
+    """
+    QueryDeviceHistory: _aio.UnaryUnaryMultiCallable[_device_service_pb2.QueryDeviceHistoryRequest, _device_service_pb2.QueryDeviceHistoryResponse]  # type: ignore[assignment]
+    """Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+
+    Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+    minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+
+    Fails with:
+    - DEVICE_NOT_FOUND: ListDevices tells which there are.
+    - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
     """
     CheckDeviceHealth: _aio.UnaryUnaryMultiCallable[_device_service_pb2.CheckDeviceHealthRequest, _device_service_pb2.CheckDeviceHealthResponse]  # type: ignore[assignment]
     """Tries whether a device computes right: allocate, copy, compute, compare, through the same queue and worker as real work.
@@ -285,6 +309,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
 
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
     comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
     that is LOST is refused with DEVICE_LOST.
@@ -306,6 +331,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
     Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
     comes beside the event `succeeded`, after a passed health check.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
     that is being reset already with ILLEGAL_STATE.
@@ -425,12 +451,29 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_device_service_pb2.WatchDeviceStatusResponse], _abc.AsyncIterator[_device_service_pb2.WatchDeviceStatusResponse]]:
         """Measures devices again and again, until the caller leaves.
 
-        Changes nothing. The first message comes at once. A slow reader gets the newest sample only and misses the ones between. A lost
-        device stays in the stream with its state and without measurements; one that appears later joins if all were asked for.
+        Changes nothing. A slow reader gets the newest sample only and misses the ones between. A lost device stays in the stream with its
+        state and without measurements; one that appears later joins if all were asked for.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - DEVICE_NOT_FOUND: one of the devices is not known; nothing is sent.
         - INVALID_FIELD: an interval outside its range; mend the request.
+        """
+
+    @_abc_1.abstractmethod
+    def QueryDeviceHistory(
+        self,
+        request: _device_service_pb2.QueryDeviceHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_service_pb2.QueryDeviceHistoryResponse, _abc.Awaitable[_device_service_pb2.QueryDeviceHistoryResponse]]:
+        """Tells how a device was over time: use, memory, temperature, power, clocks, throttling.
+
+        Changes nothing and measures nothing: the server samples every device each 2 s and keeps that in memory, 2 s a step for an hour and a
+        minute a step for a day. A restart of the server begins anew. A lost device keeps its history.
+
+        Fails with:
+        - DEVICE_NOT_FOUND: ListDevices tells which there are.
+        - INVALID_FIELD: an end before the start, or a step outside its range; mend the request.
         """
 
     @_abc_1.abstractmethod
@@ -483,6 +526,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. It has the device to itself. The report
         comes beside the event `succeeded`; capabilities and advice use its figures from then on.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While the device is QUARANTINED or RECOVERING, the job is taken and waits, until its `queue_timeout` ends it with QUEUE_TIMEOUT; one
         that is LOST is refused with DEVICE_LOST.
@@ -510,6 +554,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         The first message carries the job's id. Leaving the call cancels the job unless `detached`, as long as nothing is thrown away yet.
         Running jobs keep their progress and go on afterwards; see `DeviceReset.force`. Works on a device in any state but LOST. The report
         comes beside the event `succeeded`, after a passed health check.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         A device that is QUARANTINED or RECOVERING is reset at once, which is the way out; one that is LOST is refused with DEVICE_LOST, one
         that is being reset already with ILLEGAL_STATE.

@@ -137,7 +137,7 @@ class DeviceStatus(_message.Message):
     POWER_LIMIT_WATTS_FIELD_NUMBER: _builtins.int
     CLOCK_MHZ_FIELD_NUMBER: _builtins.int
     MEMORY_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
-    FAN_RATIO_FIELD_NUMBER: _builtins.int
+    FAN_SPEED_FRACTION_FIELD_NUMBER: _builtins.int
     THROTTLE_REASONS_FIELD_NUMBER: _builtins.int
     ERROR_COUNT_FIELD_NUMBER: _builtins.int
     CONSECUTIVE_ERROR_COUNT_FIELD_NUMBER: _builtins.int
@@ -169,8 +169,8 @@ class DeviceStatus(_message.Message):
     """Clock of the compute units."""
     memory_clock_mhz: _builtins.int
     """Clock of the memory."""
-    fan_ratio: _builtins.float
-    """Fan speed against its highest. May exceed 1."""
+    fan_speed_fraction: _builtins.float
+    """Fan speed as a share of its rated maximum, from 0. A fan may turn faster than rated, so that 1.05 is possible: no ratio of 0..1."""
     error_count: _builtins.int
     """Errors of device, driver and worker since the server started. Requests that were at fault themselves are not counted."""
     consecutive_error_count: _builtins.int
@@ -213,7 +213,7 @@ class DeviceStatus(_message.Message):
         power_limit_watts: _builtins.float | None = ...,
         clock_mhz: _builtins.int | None = ...,
         memory_clock_mhz: _builtins.int | None = ...,
-        fan_ratio: _builtins.float | None = ...,
+        fan_speed_fraction: _builtins.float | None = ...,
         throttle_reasons: _abc.Iterable[Global___DeviceThrottleReason.ValueType] | None = ...,
         error_count: _builtins.int = ...,
         consecutive_error_count: _builtins.int = ...,
@@ -222,14 +222,14 @@ class DeviceStatus(_message.Message):
         worker_restart_count: _builtins.int = ...,
         workload: Global___DeviceWorkload | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_mhz", b"_clock_mhz", "_fan_ratio", b"_fan_ratio", "_memory_activity_ratio", b"_memory_activity_ratio", "_memory_clock_mhz", b"_memory_clock_mhz", "_memory_temperature_celsius", b"_memory_temperature_celsius", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_total_memory_bytes", b"_total_memory_bytes", "_used_memory_bytes", b"_used_memory_bytes", "_utilization_ratio", b"_utilization_ratio", "clock_mhz", b"clock_mhz", "fan_ratio", b"fan_ratio", "last_failure", b"last_failure", "memory_activity_ratio", b"memory_activity_ratio", "memory_clock_mhz", b"memory_clock_mhz", "memory_temperature_celsius", b"memory_temperature_celsius", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "sample_time", b"sample_time", "temperature_celsius", b"temperature_celsius", "total_memory_bytes", b"total_memory_bytes", "used_memory_bytes", b"used_memory_bytes", "utilization_ratio", b"utilization_ratio", "worker_uptime", b"worker_uptime", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_mhz", b"_clock_mhz", "_fan_speed_fraction", b"_fan_speed_fraction", "_memory_activity_ratio", b"_memory_activity_ratio", "_memory_clock_mhz", b"_memory_clock_mhz", "_memory_temperature_celsius", b"_memory_temperature_celsius", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_total_memory_bytes", b"_total_memory_bytes", "_used_memory_bytes", b"_used_memory_bytes", "_utilization_ratio", b"_utilization_ratio", "clock_mhz", b"clock_mhz", "fan_speed_fraction", b"fan_speed_fraction", "last_failure", b"last_failure", "memory_activity_ratio", b"memory_activity_ratio", "memory_clock_mhz", b"memory_clock_mhz", "memory_temperature_celsius", b"memory_temperature_celsius", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "sample_time", b"sample_time", "temperature_celsius", b"temperature_celsius", "total_memory_bytes", b"total_memory_bytes", "used_memory_bytes", b"used_memory_bytes", "utilization_ratio", b"utilization_ratio", "worker_uptime", b"worker_uptime", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_mhz", b"_clock_mhz", "_fan_ratio", b"_fan_ratio", "_memory_activity_ratio", b"_memory_activity_ratio", "_memory_clock_mhz", b"_memory_clock_mhz", "_memory_temperature_celsius", b"_memory_temperature_celsius", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_total_memory_bytes", b"_total_memory_bytes", "_used_memory_bytes", b"_used_memory_bytes", "_utilization_ratio", b"_utilization_ratio", "clock_mhz", b"clock_mhz", "consecutive_error_count", b"consecutive_error_count", "device_id", b"device_id", "error_count", b"error_count", "fan_ratio", b"fan_ratio", "last_failure", b"last_failure", "memory_activity_ratio", b"memory_activity_ratio", "memory_clock_mhz", b"memory_clock_mhz", "memory_temperature_celsius", b"memory_temperature_celsius", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "sample_time", b"sample_time", "state", b"state", "temperature_celsius", b"temperature_celsius", "throttle_reasons", b"throttle_reasons", "total_memory_bytes", b"total_memory_bytes", "used_memory_bytes", b"used_memory_bytes", "utilization_ratio", b"utilization_ratio", "worker_restart_count", b"worker_restart_count", "worker_uptime", b"worker_uptime", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_mhz", b"_clock_mhz", "_fan_speed_fraction", b"_fan_speed_fraction", "_memory_activity_ratio", b"_memory_activity_ratio", "_memory_clock_mhz", b"_memory_clock_mhz", "_memory_temperature_celsius", b"_memory_temperature_celsius", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_total_memory_bytes", b"_total_memory_bytes", "_used_memory_bytes", b"_used_memory_bytes", "_utilization_ratio", b"_utilization_ratio", "clock_mhz", b"clock_mhz", "consecutive_error_count", b"consecutive_error_count", "device_id", b"device_id", "error_count", b"error_count", "fan_speed_fraction", b"fan_speed_fraction", "last_failure", b"last_failure", "memory_activity_ratio", b"memory_activity_ratio", "memory_clock_mhz", b"memory_clock_mhz", "memory_temperature_celsius", b"memory_temperature_celsius", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "sample_time", b"sample_time", "state", b"state", "temperature_celsius", b"temperature_celsius", "throttle_reasons", b"throttle_reasons", "total_memory_bytes", b"total_memory_bytes", "used_memory_bytes", b"used_memory_bytes", "utilization_ratio", b"utilization_ratio", "worker_restart_count", b"worker_restart_count", "worker_uptime", b"worker_uptime", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clock_mhz: _TypeAlias = _typing.Literal["clock_mhz"]  # noqa: Y015
     _WhichOneofArgType__clock_mhz: _TypeAlias = _typing.Literal["_clock_mhz", b"_clock_mhz"]  # noqa: Y015
-    _WhichOneofReturnType__fan_ratio: _TypeAlias = _typing.Literal["fan_ratio"]  # noqa: Y015
-    _WhichOneofArgType__fan_ratio: _TypeAlias = _typing.Literal["_fan_ratio", b"_fan_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__fan_speed_fraction: _TypeAlias = _typing.Literal["fan_speed_fraction"]  # noqa: Y015
+    _WhichOneofArgType__fan_speed_fraction: _TypeAlias = _typing.Literal["_fan_speed_fraction", b"_fan_speed_fraction"]  # noqa: Y015
     _WhichOneofReturnType__memory_activity_ratio: _TypeAlias = _typing.Literal["memory_activity_ratio"]  # noqa: Y015
     _WhichOneofArgType__memory_activity_ratio: _TypeAlias = _typing.Literal["_memory_activity_ratio", b"_memory_activity_ratio"]  # noqa: Y015
     _WhichOneofReturnType__memory_clock_mhz: _TypeAlias = _typing.Literal["memory_clock_mhz"]  # noqa: Y015
@@ -251,7 +251,7 @@ class DeviceStatus(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_mhz) -> _WhichOneofReturnType__clock_mhz | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__fan_ratio) -> _WhichOneofReturnType__fan_ratio | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fan_speed_fraction) -> _WhichOneofReturnType__fan_speed_fraction | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_activity_ratio) -> _WhichOneofReturnType__memory_activity_ratio | None: ...
     @_typing.overload

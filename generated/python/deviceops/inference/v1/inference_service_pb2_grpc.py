@@ -97,6 +97,7 @@ class InferenceServiceServicer:
 
         The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
         is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
         picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
@@ -167,6 +168,7 @@ class InferenceServiceServicer:
 
         A job like any other: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call
         cancels the job, unless `detached` is set. The same `request_id` joins the same job. A difference is a report, not a failure.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
         until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.

@@ -227,6 +227,7 @@ class MemoryPool(_message.Message):
     OWNERS_FIELD_NUMBER: _builtins.int
     SAMPLE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`host`, `disk`, or the id of the device whose memory it is. Stable over restarts."""
     kind: Global___MemoryPoolKind.ValueType
@@ -259,6 +260,8 @@ class MemoryPool(_message.Message):
     """How scarce it is."""
     etag: _builtins.str
     """Changes with the budget, not with the use. SetMemoryBudget takes it to notice that somebody was faster."""
+    node_id: _builtins.str
+    """The node whose memory it is, as GetSystemStatus lists them. Empty: the server's own machine."""
     @_builtins.property
     def time_to_critical(self) -> _duration_pb2.Duration:
         """When it will reach CRITICAL if the use goes on rising as in the last minutes. Absent: it does not rise, or is there already."""
@@ -298,10 +301,11 @@ class MemoryPool(_message.Message):
         owners: _abc.Iterable[Global___MemoryOwner] | None = ...,
         sample_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        node_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_cached_bytes", b"_cached_bytes", "_fragmentation_ratio", b"_fragmentation_ratio", "_held_bytes", b"_held_bytes", "_largest_free_block_bytes", b"_largest_free_block_bytes", "_live_bytes", b"_live_bytes", "_peak_live_bytes", b"_peak_live_bytes", "_pinned_bytes", b"_pinned_bytes", "_total_bytes", b"_total_bytes", "_used_bytes", b"_used_bytes", "available_bytes", b"available_bytes", "budget", b"budget", "cached_bytes", b"cached_bytes", "fragmentation_ratio", b"fragmentation_ratio", "held_bytes", b"held_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "live_bytes", b"live_bytes", "peak_live_bytes", b"peak_live_bytes", "pinned_bytes", b"pinned_bytes", "sample_time", b"sample_time", "time_to_critical", b"time_to_critical", "total_bytes", b"total_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_cached_bytes", b"_cached_bytes", "_fragmentation_ratio", b"_fragmentation_ratio", "_held_bytes", b"_held_bytes", "_largest_free_block_bytes", b"_largest_free_block_bytes", "_live_bytes", b"_live_bytes", "_peak_live_bytes", b"_peak_live_bytes", "_pinned_bytes", b"_pinned_bytes", "_total_bytes", b"_total_bytes", "_used_bytes", b"_used_bytes", "available_bytes", b"available_bytes", "budget", b"budget", "cached_bytes", b"cached_bytes", "device_id", b"device_id", "etag", b"etag", "fragmentation_ratio", b"fragmentation_ratio", "held_bytes", b"held_bytes", "id", b"id", "kind", b"kind", "largest_free_block_bytes", b"largest_free_block_bytes", "live_bytes", b"live_bytes", "owners", b"owners", "peak_live_bytes", b"peak_live_bytes", "pinned_bytes", b"pinned_bytes", "pressure", b"pressure", "reserved_bytes", b"reserved_bytes", "sample_time", b"sample_time", "time_to_critical", b"time_to_critical", "total_bytes", b"total_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes", "_cached_bytes", b"_cached_bytes", "_fragmentation_ratio", b"_fragmentation_ratio", "_held_bytes", b"_held_bytes", "_largest_free_block_bytes", b"_largest_free_block_bytes", "_live_bytes", b"_live_bytes", "_peak_live_bytes", b"_peak_live_bytes", "_pinned_bytes", b"_pinned_bytes", "_total_bytes", b"_total_bytes", "_used_bytes", b"_used_bytes", "available_bytes", b"available_bytes", "budget", b"budget", "cached_bytes", b"cached_bytes", "device_id", b"device_id", "etag", b"etag", "fragmentation_ratio", b"fragmentation_ratio", "held_bytes", b"held_bytes", "id", b"id", "kind", b"kind", "largest_free_block_bytes", b"largest_free_block_bytes", "live_bytes", b"live_bytes", "node_id", b"node_id", "owners", b"owners", "peak_live_bytes", b"peak_live_bytes", "pinned_bytes", b"pinned_bytes", "pressure", b"pressure", "reserved_bytes", b"reserved_bytes", "sample_time", b"sample_time", "time_to_critical", b"time_to_critical", "total_bytes", b"total_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__available_bytes: _TypeAlias = _typing.Literal["available_bytes"]  # noqa: Y015
     _WhichOneofArgType__available_bytes: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes"]  # noqa: Y015

@@ -35,21 +35,27 @@ class ListMemoryPoolsRequest(_message.Message):
 
     KINDS_FIELD_NUMBER: _builtins.int
     INCLUDE_OWNERS_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
     include_owners: _builtins.bool
     """Tell who holds the memory, too. Default: false."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_memory_pool_pb2.MemoryPoolKind.ValueType]:
         """Only these kinds. Empty: all."""
 
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only pools of these nodes; an empty id is the server's own machine. Empty list: of every node. A node that is not there has no pools."""
+
     def __init__(
         self,
         *,
         kinds: _abc.Iterable[_memory_pool_pb2.MemoryPoolKind.ValueType] | None = ...,
         include_owners: _builtins.bool = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_owners", b"include_owners", "kinds", b"kinds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_owners", b"include_owners", "kinds", b"kinds", "node_ids", b"node_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,7 +186,7 @@ class WatchMemoryPoolsResponse(_message.Message):
     """How many rounds this reader has missed since the message before, because it was slow."""
     @_builtins.property
     def memory_pools(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPool]:
-        """One sample a pool. May be empty where nothing moved and a pressure did."""
+        """One sample a pool. Empty in a heartbeat, and where nothing moved and a pressure did."""
 
     @_builtins.property
     def pressure_changes(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPressureChange]:
@@ -219,7 +225,7 @@ class SetMemoryBudgetRequest(_message.Message):
     validate_only: _builtins.bool
     """Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. Empty: each call counts."""
+    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property
     def memory_budget(self) -> _memory_budget_pb2.MemoryBudget:
         """The budget. Absent: the server's configured one again."""
@@ -296,7 +302,7 @@ class ReclaimMemoryRequest(_message.Message):
     validate_only: _builtins.bool
     """Only tell what would be done; free nothing. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same report, once. Empty: each call counts."""
+    """The same id gives the same report, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property
     def keep_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of loaded models, jobs and blobs that are not to be touched."""
@@ -444,7 +450,7 @@ class CreateReservationRequest(_message.Message):
     session_id: _builtins.str
     """The session that it counts against. Empty: none."""
     request_id: _builtins.str
-    """The same id gives the same reservation, once. Empty: each call is a new one."""
+    """The same id gives the same reservation, once. At most 64 characters. Empty: each call is a new one."""
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
         """When it ends by itself if not used: 1 s..1 h from now. Absent: 60 s."""
@@ -508,6 +514,52 @@ class CreateReservationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateReservationResponse: _TypeAlias = CreateReservationResponse  # noqa: Y015
+
+@_typing.final
+class GetReservationRequest(_message.Message):
+    """Which reservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReservationRequest: _TypeAlias = GetReservationRequest  # noqa: Y015
+
+@_typing.final
+class GetReservationResponse(_message.Message):
+    """One reservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> _reservation_pb2.Reservation:
+        """The reservation."""
+
+    def __init__(
+        self,
+        *,
+        reservation: _reservation_pb2.Reservation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReservationResponse: _TypeAlias = GetReservationResponse  # noqa: Y015
 
 @_typing.final
 class ListReservationsRequest(_message.Message):
@@ -718,7 +770,7 @@ class RegisterBlobRequest(_message.Message):
     session_id: _builtins.str
     """The session that it counts against. Empty: none."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. Empty: each call counts."""
+    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     @_builtins.property
     def file(self) -> _blob_pb2.MappedFile:
         """In a file."""
@@ -803,7 +855,7 @@ class CreateBlobRequest(_message.Message):
     BLOB_SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The same id gives the same blob, once. Empty: each call is a new one."""
+    """The same id gives the same blob, once. At most 64 characters. Empty: each call is a new one."""
     @_builtins.property
     def blob_spec(self) -> _blob_pb2.BlobSpec:
         """What it is to be."""
@@ -860,7 +912,7 @@ class UploadBlobRequest(_message.Message):
     """First message: the blob to go on with."""
     request_id: _builtins.str
     """Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
-    Empty: each call is a new blob.
+    At most 64 characters. Empty: each call is a new blob.
     """
     @_builtins.property
     def blob_spec(self) -> _blob_pb2.BlobSpec:
@@ -1222,7 +1274,7 @@ class TransferBlobRequest(_message.Message):
     detached: _builtins.bool
     """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
     request_id: _builtins.str
-    """The same id gives the same job, once. Empty: each call is a new job."""
+    """The same id gives the same job, once. At most 64 characters. Empty: each call is a new job."""
     @_builtins.property
     def blob_transfer(self) -> _blob_pb2.BlobTransfer:
         """What to copy or move where."""

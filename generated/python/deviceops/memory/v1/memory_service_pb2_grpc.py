@@ -83,6 +83,11 @@ class MemoryServiceStub:
                 request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationRequest.SerializeToString,
                 response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationResponse.FromString,
                 _registered_method=True)
+        self.GetReservation = channel.unary_unary(
+                '/deviceops.memory.v1.MemoryService/GetReservation',
+                request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetReservationRequest.SerializeToString,
+                response_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetReservationResponse.FromString,
+                _registered_method=True)
         self.ListReservations = channel.unary_unary(
                 '/deviceops.memory.v1.MemoryService/ListReservations',
                 request_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.ListReservationsRequest.SerializeToString,
@@ -188,8 +193,9 @@ class MemoryServiceServicer:
     def WatchMemoryPools(self, request, context):
         """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
 
-        Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-        but every change of pressure since, 100 at most.
+        Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+        100 at most.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -267,6 +273,18 @@ class MemoryServiceServicer:
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED: enable the device with UpdateDevice.
         - DEVICE_LOST: the device is not there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReservation(self, request, context):
+        """Tells what one reservation is and what has become of it.
+
+        Changes nothing. One that has ended is still told for an hour.
+
+        Fails with:
+        - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -459,6 +477,7 @@ class MemoryServiceServicer:
 
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
         beside the event `succeeded`.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
         is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
@@ -516,6 +535,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.CreateReservation,
                     request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationRequest.FromString,
                     response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationResponse.SerializeToString,
+            ),
+            'GetReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReservation,
+                    request_deserializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetReservationRequest.FromString,
+                    response_serializer=deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetReservationResponse.SerializeToString,
             ),
             'ListReservations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReservations,
@@ -781,6 +805,33 @@ class MemoryService:
             '/deviceops.memory.v1.MemoryService/CreateReservation',
             deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationRequest.SerializeToString,
             deviceops_dot_memory_dot_v1_dot_memory__service__pb2.CreateReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.memory.v1.MemoryService/GetReservation',
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetReservationRequest.SerializeToString,
+            deviceops_dot_memory_dot_v1_dot_memory__service__pb2.GetReservationResponse.FromString,
             options,
             channel_credentials,
             insecure,

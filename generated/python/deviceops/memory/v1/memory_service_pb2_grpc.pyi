@@ -65,8 +65,9 @@ class MemoryServiceStub:
     WatchMemoryPools: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]
     """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
 
-    Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-    but every change of pressure since, 100 at most.
+    Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+    100 at most.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -128,6 +129,14 @@ class MemoryServiceStub:
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED: enable the device with UpdateDevice.
     - DEVICE_LOST: the device is not there.
+    """
+    GetReservation: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetReservationRequest, _memory_service_pb2.GetReservationResponse]
+    """Tells what one reservation is and what has become of it.
+
+    Changes nothing. One that has ended is still told for an hour.
+
+    Fails with:
+    - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
     """
     ListReservations: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListReservationsRequest, _memory_service_pb2.ListReservationsResponse]
     """Lists reservations, the newest first.
@@ -272,6 +281,7 @@ class MemoryServiceStub:
 
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
     beside the event `succeeded`.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
     is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
@@ -326,8 +336,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     WatchMemoryPools: _aio.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]  # type: ignore[assignment]
     """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
 
-    Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-    but every change of pressure since, 100 at most.
+    Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+    100 at most.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -389,6 +400,14 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_DISABLED: enable the device with UpdateDevice.
     - DEVICE_LOST: the device is not there.
+    """
+    GetReservation: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetReservationRequest, _memory_service_pb2.GetReservationResponse]  # type: ignore[assignment]
+    """Tells what one reservation is and what has become of it.
+
+    Changes nothing. One that has ended is still told for an hour.
+
+    Fails with:
+    - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
     """
     ListReservations: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListReservationsRequest, _memory_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """Lists reservations, the newest first.
@@ -533,6 +552,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
     beside the event `succeeded`.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
     is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.
@@ -602,8 +622,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_memory_service_pb2.WatchMemoryPoolsResponse], _abc.AsyncIterator[_memory_service_pb2.WatchMemoryPoolsResponse]]:
         """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
 
-        Changes nothing. The first message comes at once; a change of pressure is sent at once too. A slow reader gets the newest sample only,
-        but every change of pressure since, 100 at most.
+        Changes nothing. A change of pressure is sent at once. A slow reader gets the newest sample only, but every change of pressure since,
+        100 at most.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: one of the pools is not known; nothing is sent.
@@ -689,6 +710,20 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_DISABLED: enable the device with UpdateDevice.
         - DEVICE_LOST: the device is not there.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReservation(
+        self,
+        request: _memory_service_pb2.GetReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.GetReservationResponse, _abc.Awaitable[_memory_service_pb2.GetReservationResponse]]:
+        """Tells what one reservation is and what has become of it.
+
+        Changes nothing. One that has ended is still told for an hour.
+
+        Fails with:
+        - RESERVATION_NOT_FOUND: it was deleted, or ended more than an hour ago; give up.
         """
 
     @_abc_1.abstractmethod
@@ -905,6 +940,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message carries the job's id. Leaving the call cancels the job unless `detached`. Progress counts bytes. The report comes
         beside the event `succeeded`.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         A job is taken in any state of its devices. It goes on at once where they are QUARANTINED; where the source's or the new blob's device
         is LOST, or its worker is being restarted, the job ends with DEVICE_LOST or DEVICE_RECOVERING.

@@ -90,7 +90,7 @@ class Reservation(_message.Message):
     size_bytes: _builtins.int
     """How much is kept."""
     purpose: _builtins.str
-    """What it is for, for people."""
+    """What it is for, for people. At most 255 characters."""
     priority: _job_event_pb2.Priority.ValueType
     """How urgent; a CRITICAL one may preempt LOW ones."""
     state: Global___ReservationState.ValueType
@@ -115,7 +115,7 @@ class Reservation(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """The caller's own marks. At most 32."""
+        """The caller's own marks. At most 32, each key once."""
 
     def __init__(
         self,

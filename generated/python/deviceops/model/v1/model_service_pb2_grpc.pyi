@@ -107,6 +107,7 @@ class ModelServiceStub:
 
     A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
     unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -131,6 +132,7 @@ class ModelServiceStub:
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -160,6 +162,7 @@ class ModelServiceStub:
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -218,6 +221,7 @@ class ModelServiceStub:
 
     Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
     the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -258,6 +262,7 @@ class ModelServiceStub:
     """Writes a model in another precision or layout, as a new model.
 
     A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -275,6 +280,7 @@ class ModelServiceStub:
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -372,6 +378,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
     unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD: mend the request.
@@ -396,6 +403,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
     A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -425,6 +433,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
     at once. Parts that other loaded models have too are shared.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -483,6 +492,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
     the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -523,6 +533,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Writes a model in another precision or layout, as a new model.
 
     A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -540,6 +551,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
     nothing.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -670,6 +682,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job: the first message carries its id, the last one has an ending event with the report beside it. Leaving the call cancels the job,
         unless `detached` is set. The same `request_id` joins the same job. A file that cannot be taken is in the report and stops nothing.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD: mend the request.
@@ -706,6 +719,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks a model's files: structure, hashes, values, and whether it runs on a device.
 
         A job like ScanModels. What is wrong is a finding in the report; the model's state follows it. Loaded models are not disturbed.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
         until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -747,6 +761,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. Cancelled or failed, it leaves no memory behind. A model that is loaded already in the same way is the answer
         at once. Parts that other loaded models have too are shared.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
         until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
@@ -829,6 +844,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Changes nothing. First one message for each that is loaded, then one with `in_sync`, then changes as they happen. A slow reader gets
         the newest state of each and misses the ones between, but never an end. After a break, call it again: it starts with all there is.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - DEVICE_NOT_FOUND, MODEL_NOT_FOUND: the filter names one that is not there; nothing is sent.
@@ -893,6 +909,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes a model in another precision or layout, as a new model.
 
         A job like ScanModels. Nothing is overwritten. Cancelled or failed, it leaves no files behind.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
@@ -916,6 +933,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A job like ScanModels. It waits for the device to be free and holds it alone. A case that does not fit is in the report and stops
         nothing.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
         until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.

@@ -142,6 +142,7 @@ class PostprocessingServiceServicer:
         A job: the first message carries its id, the last one has an ending event with the result beside it. Leaving the call cancels the job,
         unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same job.
         A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture leaves the server.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
         until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.

@@ -1865,7 +1865,7 @@ class WatchEventsResponse(_message.Message):
     """The server's present instance, as in SystemStatus."""
     @_builtins.property
     def event(self) -> _system_event_pb2.SystemEvent:
-        """The event. Absent in the first message."""
+        """The event. Absent in the first message and in heartbeats."""
 
     def __init__(
         self,

@@ -90,6 +90,7 @@ class ProcessingServiceStub:
 
     After a break, call again with the last `sequence` that was seen, also after a restart of the server. The call ends well after the
     job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
@@ -183,6 +184,7 @@ class ProcessingServiceStub:
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
 
     After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - SESSION_NOT_FOUND: no such session; give up.
@@ -265,6 +267,7 @@ class ProcessingServiceStub:
     DrainSystem: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.DrainSystemRequest, _processing_service_pb2.DrainSystemResponse]
     """Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
     second call follows the same drain.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - INVALID_FIELD: mend the grace period.
@@ -272,7 +275,8 @@ class ProcessingServiceStub:
     WatchEvents: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchEventsRequest, _processing_service_pb2.WatchEventsResponse]
     """Follows every change of state in every domain, causes before effects. Leaving has no effect.
 
-    The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
+    After a break, call again with the last `sequence` that was seen, also after a restart.
 
     Fails with:
     - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
@@ -347,6 +351,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
 
     After a break, call again with the last `sequence` that was seen, also after a restart of the server. The call ends well after the
     job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
+    The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
     Fails with:
     - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
@@ -440,6 +445,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
 
     After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - SESSION_NOT_FOUND: no such session; give up.
@@ -522,6 +528,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     DrainSystem: _aio.UnaryStreamMultiCallable[_processing_service_pb2.DrainSystemRequest, _processing_service_pb2.DrainSystemResponse]  # type: ignore[assignment]
     """Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
     second call follows the same drain.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
     Fails with:
     - INVALID_FIELD: mend the grace period.
@@ -529,7 +536,8 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     WatchEvents: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchEventsRequest, _processing_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Follows every change of state in every domain, causes before effects. Leaving has no effect.
 
-    The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
+    The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
+    After a break, call again with the last `sequence` that was seen, also after a restart.
 
     Fails with:
     - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
@@ -625,6 +633,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         After a break, call again with the last `sequence` that was seen, also after a restart of the server. The call ends well after the
         job's ending event, however the job ended. A job that has ended already gives its kept events and ends.
+        The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         Fails with:
         - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
@@ -784,6 +793,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Follows all jobs of a session, those that come later too, until it is closed. Any number may watch; leaving has no effect.
 
         After a break, call again with the last `session_sequence` that was seen, also after a restart of the server.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - SESSION_NOT_FOUND: no such session; give up.
@@ -938,6 +948,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_processing_service_pb2.DrainSystemResponse], _abc.AsyncIterator[_processing_service_pb2.DrainSystemResponse]]:
         """Refuses new work, brings running work to its end or to a checkpoint, and tells how far that is. Leaving the call does not stop it; a
         second call follows the same drain.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message in which nothing is set.
 
         Fails with:
         - INVALID_FIELD: mend the grace period.
@@ -951,7 +962,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_processing_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_processing_service_pb2.WatchEventsResponse]]:
         """Follows every change of state in every domain, causes before effects. Leaving has no effect.
 
-        The first message comes at once. After a break, call again with the last `sequence` that was seen, also after a restart.
+        The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
+        After a break, call again with the last `sequence` that was seen, also after a restart.
 
         Fails with:
         - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.

@@ -11,6 +11,7 @@ from deviceops.memory.v1 import memory_pool_pb2 as _memory_pool_pb2
 from deviceops.model.v1 import loaded_model_pb2 as _loaded_model_pb2
 from deviceops.model.v1 import model_pb2 as _model_pb2
 from deviceops.processing.v1 import job_pb2 as _job_pb2
+from deviceops.processing.v1 import node_pb2 as _node_pb2
 from deviceops.processing.v1 import session_pb2 as _session_pb2
 from deviceops.processing.v1 import system_status_pb2 as _system_status_pb2
 from deviceops.processing.v1 import workflow_pb2 as _workflow_pb2
@@ -54,6 +55,7 @@ class SystemEvent(_message.Message):
     DOMAIN_READINESS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     SYSTEM_STATUS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Rises with every event, also over restarts of the server. Gaps are normal."""
     cause_sequence: _builtins.int
@@ -64,8 +66,8 @@ class SystemEvent(_message.Message):
     """How much it matters."""
     kind: _builtins.str
     """What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
-    `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started` …
-    Stable names.
+    `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started`,
+    `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
     """
     resource_id: _builtins.str
     """The thing. Empty: the server as a whole."""
@@ -123,6 +125,10 @@ class SystemEvent(_message.Message):
     def system_status(self) -> _system_status_pb2.SystemStatus:
         """The server as a whole."""
 
+    @_builtins.property
+    def node(self) -> _node_pb2.NodeStatus:
+        """A node that came or went."""
+
     def __init__(
         self,
         *,
@@ -146,12 +152,13 @@ class SystemEvent(_message.Message):
         domain_readiness: _system_status_pb2.DomainReadiness | None = ...,
         worker: _system_status_pb2.WorkerStatus | None = ...,
         system_status: _system_status_pb2.SystemStatus | None = ...,
+        node: _node_pb2.NodeStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "device", b"device", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "model", b"model", "session", b"session", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "device", b"device", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "model", b"model", "node", b"node", "session", b"session", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "cause_sequence", b"cause_sequence", "device", b"device", "domain", b"domain", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "kind", b"kind", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "message", b"message", "model", b"model", "resource_id", b"resource_id", "sequence", b"sequence", "session", b"session", "severity", b"severity", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "cause_sequence", b"cause_sequence", "device", b"device", "domain", b"domain", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "kind", b"kind", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "message", b"message", "model", b"model", "node", b"node", "resource_id", b"resource_id", "sequence", b"sequence", "session", b"session", "severity", b"severity", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["device", "memory_pool", "blob", "model", "loaded_model", "job", "session", "workflow", "domain_readiness", "worker", "system_status"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["device", "memory_pool", "blob", "model", "loaded_model", "job", "session", "workflow", "domain_readiness", "worker", "system_status", "node"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from deviceops.common.v1 import domain_pb2 as _domain_pb2
 from deviceops.common.v1 import error_pb2 as _error_pb2
+from deviceops.processing.v1 import node_pb2 as _node_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -355,6 +356,7 @@ class SystemStatus(_message.Message):
     READY_AFTER_FIELD_NUMBER: _builtins.int
     STARTUP_PHASES_FIELD_NUMBER: _builtins.int
     LAST_EVENT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     server_instance_id: _builtins.str
     """Drawn anew at each start. Another value than before: the server was restarted; blobs of mapped memory must be registered again, all
     else is as it was.
@@ -417,6 +419,10 @@ class SystemStatus(_message.Message):
     def startup_phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartupPhase]:
         """The parts of the start, in the order in which they began."""
 
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.NodeStatus]:
+        """The machines whose devices this server uses: its own first, with an empty id."""
+
     def __init__(
         self,
         *,
@@ -439,10 +445,11 @@ class SystemStatus(_message.Message):
         ready_after: _duration_pb2.Duration | None = ...,
         startup_phases: _abc.Iterable[Global___StartupPhase] | None = ...,
         last_event_sequence: _builtins.int = ...,
+        nodes: _abc.Iterable[_node_pb2.NodeStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "serving_after", b"serving_after", "start_time", b"start_time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "platform", b"platform", "ready_after", b"ready_after", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,73 @@
+"""Heartbeats: a stream that follows something never keeps silent for longer than the period.
+
+`register` wraps every server stream that is not in `FINITE`, so a new watch has heartbeats without a line of its own. A
+heartbeat is a message without content: an empty response, or what the stream's own `beat` makes (its place in the journal).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+from google.protobuf.descriptor import MethodDescriptor
+
+M = TypeVar("M")
+
+HEARTBEAT_S = 10.0
+"""The longest silence that the contract allows."""
+_FIRST_S = 2.0
+"""The longest wait for a stream's first message: what a driver may take, see `domains.device.patient`."""
+FINITE = frozenset({"deviceops.memory.v1.MemoryService.ReadBlob"})
+"""Streams that follow nothing: a blob's bytes are there already, so a read that stands still is a fault of the transport or
+waits for a slow reader, and an empty piece would have no place among the bytes."""
+
+
+class Followed(Generic[M]):
+    """A stream whose heartbeats tell the reader's place."""
+
+    def __init__(self, messages: AsyncGenerator[M], beat: Callable[[], M]) -> None:
+        """`beat`: the heartbeat of this moment."""
+        self.messages = messages
+        self.beat = beat
+
+
+def follows(method: MethodDescriptor) -> bool:
+    """Whether the method's stream has heartbeats."""
+    return bool(method.server_streaming) and method.full_name not in FINITE
+
+
+async def with_heartbeats(
+    messages: AsyncIterator[M], beat: Callable[[], M], every_s: float = HEARTBEAT_S
+) -> AsyncGenerator[M]:
+    """The messages, and a heartbeat after each silence of `every_s`; the first message after 2 s at the latest.
+
+    A reader that is slow is not silence: nothing is asked of `messages` before the last message was taken.
+    """
+    wait_s = min(_FIRST_S, every_s)
+    coming: asyncio.Future[M | _End] | None = None
+    try:
+        while True:
+            # A task, since a timeout round `anext` itself would end the generator.
+            coming = coming or asyncio.ensure_future(anext(messages, _END))
+            done, _ = await asyncio.wait({coming}, timeout=wait_s)
+            wait_s = every_s
+            if not done:
+                yield beat()
+                continue
+            message, coming = coming.result(), None
+            if isinstance(message, _End):
+                return
+            yield message
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        if isinstance(messages, AsyncGenerator):
+            await messages.aclose()
+
+
+class _End:
+    """The type of `_END`."""
+
+
+_END = _End()
+"""Nothing comes any more."""

@@ -1,0 +1,51 @@
+"""The machines whose devices this server uses: today its own alone."""
+
+import time
+
+from deviceops.processing.v1 import node_pb2 as pb
+from domains.device.device import OWN_NODE, DeviceState
+from domains.device.devices import Devices
+from domains.device.record import TAKES_WORK
+from server import convert
+from server.version import SERVER_VERSION
+
+
+class OwnNode:
+    """The server's own machine, as its devices are."""
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self._draining = False
+        self._state = pb.NODE_STATE_STARTING
+        self._since_s = time.time()
+        devices.listeners.append(lambda view, before: self._look())
+
+    def drain(self) -> None:
+        """The server takes no new work from now on."""
+        self._draining = True
+        self._look()
+
+    def status(self) -> pb.NodeStatus:
+        """How it is now."""
+        self._look()
+        return pb.NodeStatus(
+            id=OWN_NODE,
+            version=SERVER_VERSION,
+            state=self._state,
+            state_time=convert.to_time(self._since_s),
+            device_ids=[view.device.id for view in self._devices.list()],
+        )
+
+    def _look(self) -> None:
+        state = self._now()
+        if state != self._state:
+            self._state, self._since_s = state, time.time()
+
+    def _now(self) -> pb.NodeState.ValueType:
+        states = {view.state for view in self._devices.list()}
+        table = (
+            (self._draining, pb.NODE_STATE_DRAINING),
+            (bool(states & TAKES_WORK), pb.NODE_STATE_READY),
+            (DeviceState.STARTING in states or self._devices.expects, pb.NODE_STATE_STARTING),
+        )
+        return next((state for applies, state in table if applies), pb.NODE_STATE_UNAVAILABLE)
