@@ -7603,7 +7603,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput> inputs_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput>();
     /// <summary>
-    /// The pictures, 1..256; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs.
+    /// The pictures, 1..64; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8691,8 +8691,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(90, global::DeviceOps.Api.Postprocessing.V1.DetectedObject.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.DetectedObject> detections_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.DetectedObject>();
     /// <summary>
-    /// What a detect step has found, or the faces that were mended, the largest first, at most 100. Empty: nothing, or the step looks for
-    /// nothing.
+    /// What a detect step has found, or the faces that were mended, the largest first; at most 100 over all steps of the picture. Empty:
+    /// nothing, or the step looks for nothing.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

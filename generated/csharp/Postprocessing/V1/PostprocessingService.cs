@@ -2255,7 +2255,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> policyIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Policies that the server knows, at most 16. Empty, and no `policy`: the server's default policy; if there is none, POLICY_NOT_FOUND.
+    /// Policies that the server knows, at most 8. Empty, and no `policy`: the server's default policy; if there is none, POLICY_NOT_FOUND.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

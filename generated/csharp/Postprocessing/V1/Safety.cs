@@ -2096,7 +2096,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyScore.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> scores_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore>();
     /// <summary>
-    /// The scores, one for each category that the classifier knows. Empty: it could not be checked.
+    /// The scores, one for each category that the classifier knows, at most 64. Empty: it could not be checked.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -911,7 +911,7 @@ class Postprocessing(_message.Message):
     """How many pictures are worked on at once, 1..64. 0: the server chooses."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessingInput]:
-        """The pictures, 1..256; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs."""
+        """The pictures, 1..64; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessingStep]:
@@ -1053,8 +1053,8 @@ class StepReport(_message.Message):
 
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectedObject]:
-        """What a detect step has found, or the faces that were mended, the largest first, at most 100. Empty: nothing, or the step looks for
-        nothing.
+        """What a detect step has found, or the faces that were mended, the largest first; at most 100 over all steps of the picture. Empty:
+        nothing, or the step looks for nothing.
         """
 
     def __init__(

@@ -289,7 +289,7 @@ class CheckSafetyRequest(_message.Message):
 
     @_builtins.property
     def policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Policies that the server knows, at most 16. Empty, and no `policy`: the server's default policy; if there is none, POLICY_NOT_FOUND."""
+        """Policies that the server knows, at most 8. Empty, and no `policy`: the server's default policy; if there is none, POLICY_NOT_FOUND."""
 
     @_builtins.property
     def policy(self) -> _safety_pb2.SafetyPolicy:

@@ -354,7 +354,7 @@ class SafetyVerdict(_message.Message):
     """The id under which the picture waits for a person; the same in all verdicts of a picture. Empty: it was handed out or discarded."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyScore]:
-        """The scores, one for each category that the classifier knows. Empty: it could not be checked."""
+        """The scores, one for each category that the classifier knows, at most 64. Empty: it could not be checked."""
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
