@@ -53,6 +53,8 @@ FINITE_STREAMS = {"ReadBlob"}
 """Their bytes are there already."""
 UNPAGED = {"ListDevices", "ListMemoryPools", "ListLoadedModels", "ListPostprocessors"}
 """Lists that hardware or this program bounds."""
+SENSITIVE = {"ListWithheldImages", "GetWithheldImage"}
+"""Looks at pictures that a safety policy withholds: for administrators alone."""
 OUTPUTS = {
     "GeneratedImage": 2,
     "GenerationResult": 3,
@@ -170,12 +172,22 @@ def test_every_rpc_declares_one_scope() -> None:
 
 
 def test_rpcs_that_only_look_need_the_read_scope_alone() -> None:
-    """And no others: a verb that changes something never passes for a look."""
+    """And no others: a verb that changes something never passes for a look. Looks at what is sensitive need more."""
     looks = re.compile(r"(Get|List|Watch|Query|Read|Plan|Preview|Estimate|Inspect|Recommend)[A-Z]")
     reads = {
         rpc.where for rpc in rpcs() if rpc.method.options.Extensions[access_pb2.scope] == access_pb2.ACCESS_SCOPE_READ
     }
-    assert reads == {rpc.where for rpc in rpcs() if looks.match(rpc.method.name)}
+    assert reads == {rpc.where for rpc in rpcs() if looks.match(rpc.method.name) and rpc.method.name not in SENSITIVE}
+
+
+def test_withheld_pictures_are_for_administrators() -> None:
+    scopes = {
+        rpc.method.name: rpc.method.options.Extensions[access_pb2.scope]
+        for rpc in rpcs()
+        if re.search("WithheldImages?$", rpc.method.name)
+    }
+    assert set(scopes) == SENSITIVE | {"ReleaseWithheldImage", "DeleteWithheldImage"}
+    assert set(scopes.values()) == {access_pb2.ACCESS_SCOPE_ADMIN}
 
 
 def test_every_stream_promises_heartbeats() -> None:

@@ -20,6 +20,7 @@ UNIMPLEMENTED = {
     " WatchLoadedModels UpdateLoadedModel PrefetchModels ReconcileModelCache ConvertModel BenchmarkModel",
     "inference.v1.InferenceService": "PlanGeneration PreviewConditioning ReproduceImage",
     "postprocessing.v1.PostprocessingService": "ListPostprocessors PlanPostprocessing Postprocess CheckSafety"
+    " ListWithheldImages GetWithheldImage ReleaseWithheldImage DeleteWithheldImage"
     " CreateSafetyPolicy GetSafetyPolicy ListSafetyPolicies UpdateSafetyPolicy DeleteSafetyPolicy",
     "processing.v1.ProcessingService": "PauseJob ResumeJob UpdateJob ListJobSteps OpenSession GetSession ListSessions"
     " UpdateSession WatchSession PauseSession ResumeSession CancelSession CloseSession ListWorkflows GetWorkflow"

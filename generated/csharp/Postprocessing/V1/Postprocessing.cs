@@ -28,123 +28,155 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             "cHJvdG8SG2RldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MRofZGV2aWNlb3Bz",
             "L2NvbW1vbi92MS9lcnJvci5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9p",
             "bWFnZS5wcm90bxooZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3NhZmV0",
-            "eS5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvIr4BCgtV",
-            "cHNjYWxlU3RlcBITCgZmYWN0b3IYASABKAFIAIgBARIPCgd0aWxlX3B4GAIg",
-            "ASgFEhwKD3RpbGVfb3ZlcmxhcF9weBgDIAEoBUgBiAEBEhUKDWRlbm9pc2Vf",
-            "cmF0aW8YBCABKAESNQoGZmlsdGVyGAUgASgOMiUuZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5SZXNhbXBsaW5nRmlsdGVyQgkKB19mYWN0b3JCEgoQX3RpbGVfb3Zl",
-            "cmxhcF9weCKnAQoKUmVzaXplU3RlcBIQCgh3aWR0aF9weBgBIAEoBRIRCglo",
-            "ZWlnaHRfcHgYAiABKAUSKgoDZml0GAMgASgOMh0uZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5JbWFnZUZpdBI1CgZmaWx0ZXIYBCABKA4yJS5kZXZpY2VvcHMuY29t",
-            "bW9uLnYxLlJlc2FtcGxpbmdGaWx0ZXISEQoJcGFkX2NvbG9yGAUgASgJIsQC",
-            "CgpBZGp1c3RTdGVwEhYKDmV4cG9zdXJlX3N0b3BzGAEgASgBEhAKCGNvbnRy",
-            "YXN0GAIgASgBEhIKCnNhdHVyYXRpb24YAyABKAESEwoLdGVtcGVyYXR1cmUY",
-            "BCABKAESDAoEdGludBgFIAEoARISCgVnYW1tYRgGIAEoAUgAiAEBEhIKCmhp",
-            "Z2hsaWdodHMYByABKAESDwoHc2hhZG93cxgIIAEoARIOCgZ3aGl0ZXMYCSAB",
-            "KAESDgoGYmxhY2tzGAogASgBEg8KB2NsYXJpdHkYCyABKAESEQoJc3RydWN0",
-            "dXJlGAwgASgBEhMKC2h1ZV9kZWdyZWVzGA0gASgBEhUKDWF1dG9fY29udHJh",
-            "c3QYDiABKAgSIgoaYXV0b19jb250cmFzdF9jdXRvZmZfcmF0aW8YDyABKAFC",
-            "CAoGX2dhbW1hIj0KC0Rlbm9pc2VTdGVwEhsKDnN0cmVuZ3RoX3JhdGlvGAEg",
-            "ASgBSACIAQFCEQoPX3N0cmVuZ3RoX3JhdGlvImwKC1NoYXJwZW5TdGVwEhMK",
-            "BmFtb3VudBgBIAEoAUgAiAEBEhYKCXJhZGl1c19weBgCIAEoAUgBiAEBEhcK",
-            "D3RocmVzaG9sZF9yYXRpbxgDIAEoAUIJCgdfYW1vdW50QgwKCl9yYWRpdXNf",
-            "cHgiMAoIQmx1clN0ZXASFgoJcmFkaXVzX3B4GAEgASgBSACIAQFCDAoKX3Jh",
-            "ZGl1c19weCJ0ChBSZXN0b3JlRmFjZXNTdGVwEhsKDmZpZGVsaXR5X3JhdGlv",
-            "GAEgASgBSACIAQESFAoMb25seV9sYXJnZXN0GAIgASgIEhoKEmVuaGFuY2Vf",
-            "YmFja2dyb3VuZBgDIAEoCEIRCg9fZmlkZWxpdHlfcmF0aW8icAoUUmVtb3Zl",
-            "QmFja2dyb3VuZFN0ZXASFQoNYWxwaGFfbWF0dGluZxgBIAEoCBISCgpmZWF0",
-            "aGVyX3B4GAIgASgFEhgKEGJhY2tncm91bmRfY29sb3IYAyABKAkSEwoLcmV0",
-            "dXJuX21hc2sYBCABKAgidAoOTWF0Y2hDb2xvclN0ZXASMgoJcmVmZXJlbmNl",
-            "GAEgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhsKDnN0",
-            "cmVuZ3RoX3JhdGlvGAIgASgBSACIAQFCEQoPX3N0cmVuZ3RoX3JhdGlvIpEB",
-            "ChFUcmFuc2ZlclN0eWxlU3RlcBIyCglyZWZlcmVuY2UYASABKAsyHy5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSGwoOc3RyZW5ndGhfcmF0aW8Y",
-            "AiABKAFIAIgBARIYChBrZWVwX2NvbG9yX3JhdGlvGAMgASgBQhEKD19zdHJl",
-            "bmd0aF9yYXRpbyIfCgpTYWZldHlTdGVwEhEKCXBvbGljeV9pZBgBIAEoCSJA",
-            "CgpFbmNvZGVTdGVwEjIKBm91dHB1dBgBIAEoCzIiLmRldmljZW9wcy5jb21t",
-            "b24udjEuRW5jb2RlT3B0aW9ucyLwBgoSUG9zdHByb2Nlc3NpbmdTdGVwEhAK",
-            "CG1vZGVsX2lkGAEgASgJEjsKB3Vwc2NhbGUYAiABKAsyKC5kZXZpY2VvcHMu",
-            "cG9zdHByb2Nlc3NpbmcudjEuVXBzY2FsZVN0ZXBIABI5CgZyZXNpemUYAyAB",
-            "KAsyJy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUmVzaXplU3RlcEgA",
-            "EjkKBmFkanVzdBgEIAEoCzInLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52",
-            "MS5BZGp1c3RTdGVwSAASOwoHZGVub2lzZRgFIAEoCzIoLmRldmljZW9wcy5w",
-            "b3N0cHJvY2Vzc2luZy52MS5EZW5vaXNlU3RlcEgAEjsKB3NoYXJwZW4YBiAB",
-            "KAsyKC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2hhcnBlblN0ZXBI",
-            "ABI1CgRibHVyGAcgASgLMiUuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
-            "LkJsdXJTdGVwSAASRgoNcmVzdG9yZV9mYWNlcxgIIAEoCzItLmRldmljZW9w",
-            "cy5wb3N0cHJvY2Vzc2luZy52MS5SZXN0b3JlRmFjZXNTdGVwSAASTgoRcmVt",
-            "b3ZlX2JhY2tncm91bmQYCSABKAsyMS5kZXZpY2VvcHMucG9zdHByb2Nlc3Np",
-            "bmcudjEuUmVtb3ZlQmFja2dyb3VuZFN0ZXBIABJCCgttYXRjaF9jb2xvchgK",
-            "IAEoCzIrLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5NYXRjaENvbG9y",
-            "U3RlcEgAEkgKDnRyYW5zZmVyX3N0eWxlGAsgASgLMi4uZGV2aWNlb3BzLnBv",
-            "c3Rwcm9jZXNzaW5nLnYxLlRyYW5zZmVyU3R5bGVTdGVwSAASOQoGc2FmZXR5",
-            "GAwgASgLMicuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVN0",
-            "ZXBIABI5CgZlbmNvZGUYDSABKAsyJy5kZXZpY2VvcHMucG9zdHByb2Nlc3Np",
-            "bmcudjEuRW5jb2RlU3RlcEgAEj4KCG9uX2Vycm9yGA4gASgOMiwuZGV2aWNl",
-            "b3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlN0ZXBFcnJvckFjdGlvbkIICgZhY3Rp",
-            "b24ikQEKE1Bvc3Rwcm9jZXNzaW5nSW5wdXQSCgoCaWQYASABKAkSLgoFaW1h",
-            "Z2UYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSPgoF",
-            "c3RlcHMYAyADKAsyLy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9z",
-            "dHByb2Nlc3NpbmdTdGVwIvQBCg5Qb3N0cHJvY2Vzc2luZxJACgZpbnB1dHMY",
-            "ASADKAsyMC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nl",
-            "c3NpbmdJbnB1dBI+CgVzdGVwcxgCIAMoCzIvLmRldmljZW9wcy5wb3N0cHJv",
-            "Y2Vzc2luZy52MS5Qb3N0cHJvY2Vzc2luZ1N0ZXASEQoJcHJlc2V0X2lkGAMg",
-            "ASgJEhcKD21lYXN1cmVfcXVhbGl0eRgEIAEoCBIbChNzdG9wX29uX2ZpcnN0",
-            "X2Vycm9yGAUgASgIEhcKD21heF9jb25jdXJyZW5jeRgGIAEoBSKiAgoMSW1h",
-            "Z2VRdWFsaXR5EhYKCXNoYXJwbmVzcxgBIAEoAUgAiAEBEhIKBW5vaXNlGAIg",
-            "ASgBSAGIAQESGwoOY29udHJhc3RfcmF0aW8YAyABKAFIAogBARIdChBicmln",
-            "aHRuZXNzX3JhdGlvGAQgASgBSAOIAQESGgoNY2xpcHBlZF9yYXRpbxgFIAEo",
-            "AUgEiAEBEhQKB3BzbnJfZGIYBiABKAFIBYgBARIRCgRzc2ltGAcgASgBSAaI",
-            "AQFCDAoKX3NoYXJwbmVzc0IICgZfbm9pc2VCEQoPX2NvbnRyYXN0X3JhdGlv",
-            "QhMKEV9icmlnaHRuZXNzX3JhdGlvQhAKDl9jbGlwcGVkX3JhdGlvQgoKCF9w",
-            "c25yX2RiQgcKBV9zc2ltIpMCCgpTdGVwUmVwb3J0Eg0KBWluZGV4GAEgASgF",
-            "Eg4KBmFjdGlvbhgCIAEoCRIQCghtb2RlbF9pZBgDIAEoCRIRCglkZXZpY2Vf",
-            "aWQYBCABKAkSKwoIZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYu",
-            "RHVyYXRpb24SMwoLb3V0cHV0X3NpemUYBiABKAsyHi5kZXZpY2VvcHMuY29t",
-            "bW9uLnYxLkltYWdlU2l6ZRIPCgdza2lwcGVkGAcgASgIEhEKCWNsYXNzaWNh",
-            "bBgIIAEoCBIMCgRub3RlGAkgASgJEi0KB2ZhaWx1cmUYCiABKAsyHC5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkZhaWx1cmUiuAMKDlByb2Nlc3NlZEltYWdlEg0K",
-            "BWluZGV4GAEgASgFEgoKAmlkGAIgASgJEiwKBGZpbGUYAyABKAsyHi5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkltYWdlRmlsZRIsCgRtYXNrGAQgASgLMh4uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZUZpbGUSQwoPc2FmZXR5X3ZlcmRpY3Rz",
-            "GAUgAygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVZl",
-            "cmRpY3QSQQoOcXVhbGl0eV9iZWZvcmUYBiABKAsyKS5kZXZpY2VvcHMucG9z",
-            "dHByb2Nlc3NpbmcudjEuSW1hZ2VRdWFsaXR5EkAKDXF1YWxpdHlfYWZ0ZXIY",
-            "ByABKAsyKS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuSW1hZ2VRdWFs",
-            "aXR5EjYKBXN0ZXBzGAggAygLMicuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
-            "LnYxLlN0ZXBSZXBvcnQSLQoHZmFpbHVyZRgJIAEoCzIcLmRldmljZW9wcy5j",
-            "b21tb24udjEuRmFpbHVyZSKWAgoUUG9zdHByb2Nlc3NpbmdSZXN1bHQSOwoG",
-            "aW1hZ2VzGAEgAygLMisuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBy",
-            "b2Nlc3NlZEltYWdlEhcKD3N1Y2NlZWRlZF9jb3VudBgCIAEoBRIUCgxmYWls",
-            "ZWRfY291bnQYAyABKAUSFQoNYmxvY2tlZF9jb3VudBgEIAEoBRIVCg1za2lw",
-            "cGVkX2NvdW50GAUgASgFEh4KEWltYWdlc19wZXJfc2Vjb25kGAYgASgBSACI",
-            "AQESLgoId2FybmluZ3MYByADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZp",
-            "bmRpbmdCFAoSX2ltYWdlc19wZXJfc2Vjb25kKo0BCg9TdGVwRXJyb3JBY3Rp",
-            "b24SIQodU1RFUF9FUlJPUl9BQ1RJT05fVU5TUEVDSUZJRUQQABIaChZTVEVQ",
-            "X0VSUk9SX0FDVElPTl9GQUlMEAESGgoWU1RFUF9FUlJPUl9BQ1RJT05fU0tJ",
-            "UBACEh8KG1NURVBfRVJST1JfQUNUSU9OX0NMQVNTSUNBTBADQiKqAh9EZXZp",
-            "Y2VPcHMuQXBpLlBvc3Rwcm9jZXNzaW5nLlYxYgZwcm90bzM="));
+            "eS5wcm90bxoeZ29vZ2xlL3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvIlAKCFBp",
+            "eGVsQm94Eg8KB2xlZnRfcHgYASABKAUSDgoGdG9wX3B4GAIgASgFEhAKCHdp",
+            "ZHRoX3B4GAMgASgFEhEKCWhlaWdodF9weBgEIAEoBSLPAQoPRGV0ZWN0b3JP",
+            "cHRpb25zEg0KBWxhYmVsGAEgASgJEiEKFG1pbl9jb25maWRlbmNlX3JhdGlv",
+            "GAIgASgBSACIAQESGwoObWluX2FyZWFfcmF0aW8YAyABKAFIAYgBARIbCg5t",
+            "YXhfYXJlYV9yYXRpbxgEIAEoAUgCiAEBEhEKCW1heF9jb3VudBgFIAEoBUIX",
+            "ChVfbWluX2NvbmZpZGVuY2VfcmF0aW9CEQoPX21pbl9hcmVhX3JhdGlvQhEK",
+            "D19tYXhfYXJlYV9yYXRpbyJtCg5EZXRlY3RlZE9iamVjdBINCgVsYWJlbBgB",
+            "IAEoCRIYChBjb25maWRlbmNlX3JhdGlvGAIgASgBEjIKA2JveBgDIAEoCzIl",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5QaXhlbEJveCLMAgoLVXBz",
+            "Y2FsZVN0ZXASEwoGZmFjdG9yGAEgASgBSACIAQESDwoHdGlsZV9weBgCIAEo",
+            "BRIcCg90aWxlX292ZXJsYXBfcHgYAyABKAVIAYgBARIaCg1kZW5vaXNlX3Jh",
+            "dGlvGAQgASgBSAKIAQESNQoGZmlsdGVyGAUgASgOMiUuZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5SZXNhbXBsaW5nRmlsdGVyEhwKD2JhY2tfcHJvamVjdGlvbhgG",
+            "IAEoCEgDiAEBEhcKD3NlY29uZF9tb2RlbF9pZBgHIAEoCRIZCgxzZWNvbmRf",
+            "cmF0aW8YCCABKAFIBIgBAUIJCgdfZmFjdG9yQhIKEF90aWxlX292ZXJsYXBf",
+            "cHhCEAoOX2Rlbm9pc2VfcmF0aW9CEgoQX2JhY2tfcHJvamVjdGlvbkIPCg1f",
+            "c2Vjb25kX3JhdGlvIqcBCgpSZXNpemVTdGVwEhAKCHdpZHRoX3B4GAEgASgF",
+            "EhEKCWhlaWdodF9weBgCIAEoBRIqCgNmaXQYAyABKA4yHS5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkltYWdlRml0EjUKBmZpbHRlchgEIAEoDjIlLmRldmljZW9w",
+            "cy5jb21tb24udjEuUmVzYW1wbGluZ0ZpbHRlchIRCglwYWRfY29sb3IYBSAB",
+            "KAkiPgoIQ3JvcFN0ZXASMgoDYm94GAEgASgLMiUuZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLlBpeGVsQm94Ii0KClJvdGF0ZVN0ZXASDwoHZGVncmVl",
+            "cxgBIAEoBRIOCgZtaXJyb3IYAiABKAgixAIKCkFkanVzdFN0ZXASFgoOZXhw",
+            "b3N1cmVfc3RvcHMYASABKAESEAoIY29udHJhc3QYAiABKAESEgoKc2F0dXJh",
+            "dGlvbhgDIAEoARITCgt0ZW1wZXJhdHVyZRgEIAEoARIMCgR0aW50GAUgASgB",
+            "EhIKBWdhbW1hGAYgASgBSACIAQESEgoKaGlnaGxpZ2h0cxgHIAEoARIPCgdz",
+            "aGFkb3dzGAggASgBEg4KBndoaXRlcxgJIAEoARIOCgZibGFja3MYCiABKAES",
+            "DwoHY2xhcml0eRgLIAEoARIRCglzdHJ1Y3R1cmUYDCABKAESEwoLaHVlX2Rl",
+            "Z3JlZXMYDSABKAESFQoNYXV0b19jb250cmFzdBgOIAEoCBIiChphdXRvX2Nv",
+            "bnRyYXN0X2N1dG9mZl9yYXRpbxgPIAEoAUIICgZfZ2FtbWEiPQoLRGVub2lz",
+            "ZVN0ZXASGwoOc3RyZW5ndGhfcmF0aW8YASABKAFIAIgBAUIRCg9fc3RyZW5n",
+            "dGhfcmF0aW8ibAoLU2hhcnBlblN0ZXASEwoGYW1vdW50GAEgASgBSACIAQES",
+            "FgoJcmFkaXVzX3B4GAIgASgBSAGIAQESFwoPdGhyZXNob2xkX3JhdGlvGAMg",
+            "ASgBQgkKB19hbW91bnRCDAoKX3JhZGl1c19weCIwCghCbHVyU3RlcBIWCgly",
+            "YWRpdXNfcHgYASABKAFIAIgBAUIMCgpfcmFkaXVzX3B4IuYBChBSZXN0b3Jl",
+            "RmFjZXNTdGVwEhsKDmZpZGVsaXR5X3JhdGlvGAEgASgBSACIAQESGwoOc3Ry",
+            "ZW5ndGhfcmF0aW8YAiABKAFIAYgBARI7CgVmYWNlcxgDIAEoCzIsLmRldmlj",
+            "ZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5EZXRlY3Rvck9wdGlvbnMSGQoRZGV0",
+            "ZWN0b3JfbW9kZWxfaWQYBCABKAkSGgoSZW5oYW5jZV9iYWNrZ3JvdW5kGAUg",
+            "ASgIQhEKD19maWRlbGl0eV9yYXRpb0IRCg9fc3RyZW5ndGhfcmF0aW8iTAoK",
+            "RGV0ZWN0U3RlcBI+CghkZXRlY3RvchgBIAEoCzIsLmRldmljZW9wcy5wb3N0",
+            "cHJvY2Vzc2luZy52MS5EZXRlY3Rvck9wdGlvbnMigwEKFFJlbW92ZUJhY2tn",
+            "cm91bmRTdGVwEhUKDWFscGhhX21hdHRpbmcYASABKAgSEgoKZmVhdGhlcl9w",
+            "eBgCIAEoBRIYChBiYWNrZ3JvdW5kX2NvbG9yGAMgASgJEhMKC3JldHVybl9t",
+            "YXNrGAQgASgIEhEKCW1hc2tfb25seRgFIAEoCCJ0Cg5NYXRjaENvbG9yU3Rl",
+            "cBIyCglyZWZlcmVuY2UYASABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLklt",
+            "YWdlSW5wdXQSGwoOc3RyZW5ndGhfcmF0aW8YAiABKAFIAIgBAUIRCg9fc3Ry",
+            "ZW5ndGhfcmF0aW8ikQEKEVRyYW5zZmVyU3R5bGVTdGVwEjIKCXJlZmVyZW5j",
+            "ZRgBIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dBIbCg5z",
+            "dHJlbmd0aF9yYXRpbxgCIAEoAUgAiAEBEhgKEGtlZXBfY29sb3JfcmF0aW8Y",
+            "AyABKAFCEQoPX3N0cmVuZ3RoX3JhdGlvIh8KClNhZmV0eVN0ZXASEQoJcG9s",
+            "aWN5X2lkGAEgASgJIkAKCkVuY29kZVN0ZXASMgoGb3V0cHV0GAEgASgLMiIu",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5FbmNvZGVPcHRpb25zIp0IChJQb3N0cHJv",
+            "Y2Vzc2luZ1N0ZXASEAoIbW9kZWxfaWQYASABKAkSOwoHdXBzY2FsZRgCIAEo",
+            "CzIoLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5VcHNjYWxlU3RlcEgA",
+            "EjkKBnJlc2l6ZRgDIAEoCzInLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52",
+            "MS5SZXNpemVTdGVwSAASNQoEY3JvcBgEIAEoCzIlLmRldmljZW9wcy5wb3N0",
+            "cHJvY2Vzc2luZy52MS5Dcm9wU3RlcEgAEjkKBnJvdGF0ZRgFIAEoCzInLmRl",
+            "dmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Sb3RhdGVTdGVwSAASOQoGYWRq",
+            "dXN0GAYgASgLMicuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkFkanVz",
+            "dFN0ZXBIABI7CgdkZW5vaXNlGAcgASgLMiguZGV2aWNlb3BzLnBvc3Rwcm9j",
+            "ZXNzaW5nLnYxLkRlbm9pc2VTdGVwSAASOwoHc2hhcnBlbhgIIAEoCzIoLmRl",
+            "dmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TaGFycGVuU3RlcEgAEjUKBGJs",
+            "dXIYCSABKAsyJS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuQmx1clN0",
+            "ZXBIABJGCg1yZXN0b3JlX2ZhY2VzGAogASgLMi0uZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLlJlc3RvcmVGYWNlc1N0ZXBIABJOChFyZW1vdmVfYmFj",
+            "a2dyb3VuZBgLIAEoCzIxLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5S",
+            "ZW1vdmVCYWNrZ3JvdW5kU3RlcEgAEkIKC21hdGNoX2NvbG9yGAwgASgLMisu",
+            "ZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLk1hdGNoQ29sb3JTdGVwSAAS",
+            "SAoOdHJhbnNmZXJfc3R5bGUYDSABKAsyLi5kZXZpY2VvcHMucG9zdHByb2Nl",
+            "c3NpbmcudjEuVHJhbnNmZXJTdHlsZVN0ZXBIABI5CgZkZXRlY3QYDiABKAsy",
+            "Jy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuRGV0ZWN0U3RlcEgAEjkK",
+            "BnNhZmV0eRgPIAEoCzInLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5T",
+            "YWZldHlTdGVwSAASOQoGZW5jb2RlGBAgASgLMicuZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLkVuY29kZVN0ZXBIABI+Cghvbl9lcnJvchgRIAEoDjIs",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TdGVwRXJyb3JBY3Rpb25C",
+            "CAoGYWN0aW9uIpEBChNQb3N0cHJvY2Vzc2luZ0lucHV0EgoKAmlkGAEgASgJ",
+            "Ei4KBWltYWdlGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlu",
+            "cHV0Ej4KBXN0ZXBzGAMgAygLMi8uZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
+            "LnYxLlBvc3Rwcm9jZXNzaW5nU3RlcCL0AQoOUG9zdHByb2Nlc3NpbmcSQAoG",
+            "aW5wdXRzGAEgAygLMjAuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBv",
+            "c3Rwcm9jZXNzaW5nSW5wdXQSPgoFc3RlcHMYAiADKAsyLy5kZXZpY2VvcHMu",
+            "cG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmdTdGVwEhEKCXByZXNl",
+            "dF9pZBgDIAEoCRIXCg9tZWFzdXJlX3F1YWxpdHkYBCABKAgSGwoTc3RvcF9v",
+            "bl9maXJzdF9lcnJvchgFIAEoCBIXCg9tYXhfY29uY3VycmVuY3kYBiABKAUi",
+            "ogIKDEltYWdlUXVhbGl0eRIWCglzaGFycG5lc3MYASABKAFIAIgBARISCgVu",
+            "b2lzZRgCIAEoAUgBiAEBEhsKDmNvbnRyYXN0X3JhdGlvGAMgASgBSAKIAQES",
+            "HQoQYnJpZ2h0bmVzc19yYXRpbxgEIAEoAUgDiAEBEhoKDWNsaXBwZWRfcmF0",
+            "aW8YBSABKAFIBIgBARIUCgdwc25yX2RiGAYgASgBSAWIAQESEQoEc3NpbRgH",
+            "IAEoAUgGiAEBQgwKCl9zaGFycG5lc3NCCAoGX25vaXNlQhEKD19jb250cmFz",
+            "dF9yYXRpb0ITChFfYnJpZ2h0bmVzc19yYXRpb0IQCg5fY2xpcHBlZF9yYXRp",
+            "b0IKCghfcHNucl9kYkIHCgVfc3NpbSLUAgoKU3RlcFJlcG9ydBINCgVpbmRl",
+            "eBgBIAEoBRIOCgZhY3Rpb24YAiABKAkSEAoIbW9kZWxfaWQYAyABKAkSEQoJ",
+            "ZGV2aWNlX2lkGAQgASgJEisKCGR1cmF0aW9uGAUgASgLMhkuZ29vZ2xlLnBy",
+            "b3RvYnVmLkR1cmF0aW9uEjMKC291dHB1dF9zaXplGAYgASgLMh4uZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5JbWFnZVNpemUSDwoHc2tpcHBlZBgHIAEoCBIRCglj",
+            "bGFzc2ljYWwYCCABKAgSDAoEbm90ZRgJIAEoCRItCgdmYWlsdXJlGAogASgL",
+            "MhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlEj8KCmRldGVjdGlvbnMY",
+            "CyADKAsyKy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuRGV0ZWN0ZWRP",
+            "YmplY3Qi6AMKDlByb2Nlc3NlZEltYWdlEg0KBWluZGV4GAEgASgFEgoKAmlk",
+            "GAIgASgJEiwKBGZpbGUYAyABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLklt",
+            "YWdlRmlsZRIsCgRtYXNrGAQgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5J",
+            "bWFnZUZpbGUSQwoPc2FmZXR5X3ZlcmRpY3RzGAUgAygLMiouZGV2aWNlb3Bz",
+            "LnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVZlcmRpY3QSQQoOcXVhbGl0eV9i",
+            "ZWZvcmUYBiABKAsyKS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuSW1h",
+            "Z2VRdWFsaXR5EkAKDXF1YWxpdHlfYWZ0ZXIYByABKAsyKS5kZXZpY2VvcHMu",
+            "cG9zdHByb2Nlc3NpbmcudjEuSW1hZ2VRdWFsaXR5EjYKBXN0ZXBzGAggAygL",
+            "MicuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlN0ZXBSZXBvcnQSLQoH",
+            "ZmFpbHVyZRgJIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVyZRIu",
+            "Cgh3YXJuaW5ncxgKIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGlu",
+            "ZyKWAgoUUG9zdHByb2Nlc3NpbmdSZXN1bHQSOwoGaW1hZ2VzGAEgAygLMisu",
+            "ZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlByb2Nlc3NlZEltYWdlEhcK",
+            "D3N1Y2NlZWRlZF9jb3VudBgCIAEoBRIUCgxmYWlsZWRfY291bnQYAyABKAUS",
+            "FQoNYmxvY2tlZF9jb3VudBgEIAEoBRIVCg1za2lwcGVkX2NvdW50GAUgASgF",
+            "Eh4KEWltYWdlc19wZXJfc2Vjb25kGAYgASgBSACIAQESLgoId2FybmluZ3MY",
+            "ByADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRpbmdCFAoSX2ltYWdl",
+            "c19wZXJfc2Vjb25kKo0BCg9TdGVwRXJyb3JBY3Rpb24SIQodU1RFUF9FUlJP",
+            "Ul9BQ1RJT05fVU5TUEVDSUZJRUQQABIaChZTVEVQX0VSUk9SX0FDVElPTl9G",
+            "QUlMEAESGgoWU1RFUF9FUlJPUl9BQ1RJT05fU0tJUBACEh8KG1NURVBfRVJS",
+            "T1JfQUNUSU9OX0NMQVNTSUNBTBADQiKqAh9EZXZpY2VPcHMuQXBpLlBvc3Rw",
+            "cm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Postprocessing.V1.StepErrorAction), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.UpscaleStep), global::DeviceOps.Api.Postprocessing.V1.UpscaleStep.Parser, new[]{ "Factor", "TilePx", "TileOverlapPx", "DenoiseRatio", "Filter" }, new[]{ "Factor", "TileOverlapPx" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PixelBox), global::DeviceOps.Api.Postprocessing.V1.PixelBox.Parser, new[]{ "LeftPx", "TopPx", "WidthPx", "HeightPx" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DetectorOptions), global::DeviceOps.Api.Postprocessing.V1.DetectorOptions.Parser, new[]{ "Label", "MinConfidenceRatio", "MinAreaRatio", "MaxAreaRatio", "MaxCount" }, new[]{ "MinConfidenceRatio", "MinAreaRatio", "MaxAreaRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DetectedObject), global::DeviceOps.Api.Postprocessing.V1.DetectedObject.Parser, new[]{ "Label", "ConfidenceRatio", "Box" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.UpscaleStep), global::DeviceOps.Api.Postprocessing.V1.UpscaleStep.Parser, new[]{ "Factor", "TilePx", "TileOverlapPx", "DenoiseRatio", "Filter", "BackProjection", "SecondModelId", "SecondRatio" }, new[]{ "Factor", "TileOverlapPx", "DenoiseRatio", "BackProjection", "SecondRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ResizeStep), global::DeviceOps.Api.Postprocessing.V1.ResizeStep.Parser, new[]{ "WidthPx", "HeightPx", "Fit", "Filter", "PadColor" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CropStep), global::DeviceOps.Api.Postprocessing.V1.CropStep.Parser, new[]{ "Box" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.RotateStep), global::DeviceOps.Api.Postprocessing.V1.RotateStep.Parser, new[]{ "Degrees", "Mirror" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.AdjustStep), global::DeviceOps.Api.Postprocessing.V1.AdjustStep.Parser, new[]{ "ExposureStops", "Contrast", "Saturation", "Temperature", "Tint", "Gamma", "Highlights", "Shadows", "Whites", "Blacks", "Clarity", "Structure", "HueDegrees", "AutoContrast", "AutoContrastCutoffRatio" }, new[]{ "Gamma" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DenoiseStep), global::DeviceOps.Api.Postprocessing.V1.DenoiseStep.Parser, new[]{ "StrengthRatio" }, new[]{ "StrengthRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SharpenStep), global::DeviceOps.Api.Postprocessing.V1.SharpenStep.Parser, new[]{ "Amount", "RadiusPx", "ThresholdRatio" }, new[]{ "Amount", "RadiusPx" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.BlurStep), global::DeviceOps.Api.Postprocessing.V1.BlurStep.Parser, new[]{ "RadiusPx" }, new[]{ "RadiusPx" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep), global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep.Parser, new[]{ "FidelityRatio", "OnlyLargest", "EnhanceBackground" }, new[]{ "FidelityRatio" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep), global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep.Parser, new[]{ "AlphaMatting", "FeatherPx", "BackgroundColor", "ReturnMask" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep), global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep.Parser, new[]{ "FidelityRatio", "StrengthRatio", "Faces", "DetectorModelId", "EnhanceBackground" }, new[]{ "FidelityRatio", "StrengthRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DetectStep), global::DeviceOps.Api.Postprocessing.V1.DetectStep.Parser, new[]{ "Detector" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep), global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep.Parser, new[]{ "AlphaMatting", "FeatherPx", "BackgroundColor", "ReturnMask", "MaskOnly" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.MatchColorStep), global::DeviceOps.Api.Postprocessing.V1.MatchColorStep.Parser, new[]{ "Reference", "StrengthRatio" }, new[]{ "StrengthRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep), global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep.Parser, new[]{ "Reference", "StrengthRatio", "KeepColorRatio" }, new[]{ "StrengthRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyStep), global::DeviceOps.Api.Postprocessing.V1.SafetyStep.Parser, new[]{ "PolicyId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.EncodeStep), global::DeviceOps.Api.Postprocessing.V1.EncodeStep.Parser, new[]{ "Output" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep), global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep.Parser, new[]{ "ModelId", "Upscale", "Resize", "Adjust", "Denoise", "Sharpen", "Blur", "RestoreFaces", "RemoveBackground", "MatchColor", "TransferStyle", "Safety", "Encode", "OnError" }, new[]{ "Action" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep), global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep.Parser, new[]{ "ModelId", "Upscale", "Resize", "Crop", "Rotate", "Adjust", "Denoise", "Sharpen", "Blur", "RestoreFaces", "RemoveBackground", "MatchColor", "TransferStyle", "Detect", "Safety", "Encode", "OnError" }, new[]{ "Action" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput), global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput.Parser, new[]{ "Id", "Image", "Steps" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.Postprocessing), global::DeviceOps.Api.Postprocessing.V1.Postprocessing.Parser, new[]{ "Inputs", "Steps", "PresetId", "MeasureQuality", "StopOnFirstError", "MaxConcurrency" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ImageQuality), global::DeviceOps.Api.Postprocessing.V1.ImageQuality.Parser, new[]{ "Sharpness", "Noise", "ContrastRatio", "BrightnessRatio", "ClippedRatio", "PsnrDb", "Ssim" }, new[]{ "Sharpness", "Noise", "ContrastRatio", "BrightnessRatio", "ClippedRatio", "PsnrDb", "Ssim" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.StepReport), global::DeviceOps.Api.Postprocessing.V1.StepReport.Parser, new[]{ "Index", "Action", "ModelId", "DeviceId", "Duration", "OutputSize", "Skipped", "Classical", "Note", "Failure" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ProcessedImage), global::DeviceOps.Api.Postprocessing.V1.ProcessedImage.Parser, new[]{ "Index", "Id", "File", "Mask", "SafetyVerdicts", "QualityBefore", "QualityAfter", "Steps", "Failure" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.StepReport), global::DeviceOps.Api.Postprocessing.V1.StepReport.Parser, new[]{ "Index", "Action", "ModelId", "DeviceId", "Duration", "OutputSize", "Skipped", "Classical", "Note", "Failure", "Detections" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ProcessedImage), global::DeviceOps.Api.Postprocessing.V1.ProcessedImage.Parser, new[]{ "Index", "Id", "File", "Mask", "SafetyVerdicts", "QualityBefore", "QualityAfter", "Steps", "Failure", "Warnings" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingResult), global::DeviceOps.Api.Postprocessing.V1.PostprocessingResult.Parser, new[]{ "Images", "SucceededCount", "FailedCount", "BlockedCount", "SkippedCount", "ImagesPerSecond", "Warnings" }, new[]{ "ImagesPerSecond" }, null, null, null)
           }));
     }
@@ -169,7 +201,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     /// </summary>
     [pbr::OriginalName("STEP_ERROR_ACTION_SKIP")] Skip = 2,
     /// <summary>
-    /// The step is done without a model, where it can be: ListPostprocessors tells. If that fails too, the picture fails.
+    /// The step is done without a model, where it can be: `Postprocessor.has_classical` tells; elsewhere UNSUPPORTED_COMBINATION. If that
+    /// fails too, the picture fails.
     /// </summary>
     [pbr::OriginalName("STEP_ERROR_ACTION_CLASSICAL")] Classical = 3,
   }
@@ -178,7 +211,1038 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
   #region Messages
   /// <summary>
-  /// Makes a picture larger. With a model, by what it has learned; without, by a filter.
+  /// A rectangle in a picture.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class PixelBox : pb::IMessage<PixelBox>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<PixelBox> _parser = new pb::MessageParser<PixelBox>(() => new PixelBox());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<PixelBox> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[0]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PixelBox() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PixelBox(PixelBox other) : this() {
+      leftPx_ = other.leftPx_;
+      topPx_ = other.topPx_;
+      widthPx_ = other.widthPx_;
+      heightPx_ = other.heightPx_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public PixelBox Clone() {
+      return new PixelBox(this);
+    }
+
+    /// <summary>Field number for the "left_px" field.</summary>
+    public const int LeftPxFieldNumber = 1;
+    private int leftPx_;
+    /// <summary>
+    /// Pixels between the picture's left edge and the rectangle, 0 or more.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int LeftPx {
+      get { return leftPx_; }
+      set {
+        leftPx_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "top_px" field.</summary>
+    public const int TopPxFieldNumber = 2;
+    private int topPx_;
+    /// <summary>
+    /// Pixels between the picture's upper edge and the rectangle, 0 or more.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int TopPx {
+      get { return topPx_; }
+      set {
+        topPx_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "width_px" field.</summary>
+    public const int WidthPxFieldNumber = 3;
+    private int widthPx_;
+    /// <summary>
+    /// Width, 1 or more.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int WidthPx {
+      get { return widthPx_; }
+      set {
+        widthPx_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "height_px" field.</summary>
+    public const int HeightPxFieldNumber = 4;
+    private int heightPx_;
+    /// <summary>
+    /// Height, 1 or more.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int HeightPx {
+      get { return heightPx_; }
+      set {
+        heightPx_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as PixelBox);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(PixelBox other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (LeftPx != other.LeftPx) return false;
+      if (TopPx != other.TopPx) return false;
+      if (WidthPx != other.WidthPx) return false;
+      if (HeightPx != other.HeightPx) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (LeftPx != 0) hash ^= LeftPx.GetHashCode();
+      if (TopPx != 0) hash ^= TopPx.GetHashCode();
+      if (WidthPx != 0) hash ^= WidthPx.GetHashCode();
+      if (HeightPx != 0) hash ^= HeightPx.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (LeftPx != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(LeftPx);
+      }
+      if (TopPx != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(TopPx);
+      }
+      if (WidthPx != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(WidthPx);
+      }
+      if (HeightPx != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(HeightPx);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (LeftPx != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(LeftPx);
+      }
+      if (TopPx != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(TopPx);
+      }
+      if (WidthPx != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(WidthPx);
+      }
+      if (HeightPx != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(HeightPx);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (LeftPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(LeftPx);
+      }
+      if (TopPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(TopPx);
+      }
+      if (WidthPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(WidthPx);
+      }
+      if (HeightPx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(HeightPx);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(PixelBox other) {
+      if (other == null) {
+        return;
+      }
+      if (other.LeftPx != 0) {
+        LeftPx = other.LeftPx;
+      }
+      if (other.TopPx != 0) {
+        TopPx = other.TopPx;
+      }
+      if (other.WidthPx != 0) {
+        WidthPx = other.WidthPx;
+      }
+      if (other.HeightPx != 0) {
+        HeightPx = other.HeightPx;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            LeftPx = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            TopPx = input.ReadInt32();
+            break;
+          }
+          case 24: {
+            WidthPx = input.ReadInt32();
+            break;
+          }
+          case 32: {
+            HeightPx = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            LeftPx = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            TopPx = input.ReadInt32();
+            break;
+          }
+          case 24: {
+            WidthPx = input.ReadInt32();
+            break;
+          }
+          case 32: {
+            HeightPx = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What to look for in a picture, and what counts as found. ADetailer: confidence threshold, mask area, top k. The detector itself is a
+  /// model id that stands beside this message.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DetectorOptions : pb::IMessage<DetectorOptions>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DetectorOptions> _parser = new pb::MessageParser<DetectorOptions>(() => new DetectorOptions());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DetectorOptions> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[1]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectorOptions() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectorOptions(DetectorOptions other) : this() {
+      _hasBits0 = other._hasBits0;
+      label_ = other.label_;
+      minConfidenceRatio_ = other.minConfidenceRatio_;
+      minAreaRatio_ = other.minAreaRatio_;
+      maxAreaRatio_ = other.maxAreaRatio_;
+      maxCount_ = other.maxCount_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectorOptions Clone() {
+      return new DetectorOptions(this);
+    }
+
+    /// <summary>Field number for the "label" field.</summary>
+    public const int LabelFieldNumber = 1;
+    private string label_ = "";
+    /// <summary>
+    /// `face`, `person` …: ListPostprocessors lists the categories of each detector. Empty: `face`. One that the detector does not know:
+    /// INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Label {
+      get { return label_; }
+      set {
+        label_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "min_confidence_ratio" field.</summary>
+    public const int MinConfidenceRatioFieldNumber = 2;
+    private readonly static double MinConfidenceRatioDefaultValue = 0D;
+
+    private double minConfidenceRatio_;
+    /// <summary>
+    /// The least confidence that counts, 0..1. Absent: 0.5.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double MinConfidenceRatio {
+      get { if ((_hasBits0 & 1) != 0) { return minConfidenceRatio_; } else { return MinConfidenceRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        minConfidenceRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "min_confidence_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasMinConfidenceRatio {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "min_confidence_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearMinConfidenceRatio() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "min_area_ratio" field.</summary>
+    public const int MinAreaRatioFieldNumber = 3;
+    private readonly static double MinAreaRatioDefaultValue = 0D;
+
+    private double minAreaRatio_;
+    /// <summary>
+    /// The smallest share of the picture's area that the box of a finding may have, 0..1. Absent: 0.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double MinAreaRatio {
+      get { if ((_hasBits0 & 2) != 0) { return minAreaRatio_; } else { return MinAreaRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 2;
+        minAreaRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "min_area_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasMinAreaRatio {
+      get { return (_hasBits0 & 2) != 0; }
+    }
+    /// <summary>Clears the value of the "min_area_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearMinAreaRatio() {
+      _hasBits0 &= ~2;
+    }
+
+    /// <summary>Field number for the "max_area_ratio" field.</summary>
+    public const int MaxAreaRatioFieldNumber = 4;
+    private readonly static double MaxAreaRatioDefaultValue = 0D;
+
+    private double maxAreaRatio_;
+    /// <summary>
+    /// The largest share of the picture's area that the box of a finding may have, 0..1 and more than the smallest. Absent: 1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double MaxAreaRatio {
+      get { if ((_hasBits0 & 4) != 0) { return maxAreaRatio_; } else { return MaxAreaRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 4;
+        maxAreaRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "max_area_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasMaxAreaRatio {
+      get { return (_hasBits0 & 4) != 0; }
+    }
+    /// <summary>Clears the value of the "max_area_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearMaxAreaRatio() {
+      _hasBits0 &= ~4;
+    }
+
+    /// <summary>Field number for the "max_count" field.</summary>
+    public const int MaxCountFieldNumber = 5;
+    private int maxCount_;
+    /// <summary>
+    /// The most findings that count, the largest boxes first, 1..100. 0: 100.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int MaxCount {
+      get { return maxCount_; }
+      set {
+        maxCount_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DetectorOptions);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DetectorOptions other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Label != other.Label) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(MinConfidenceRatio, other.MinConfidenceRatio)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(MinAreaRatio, other.MinAreaRatio)) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(MaxAreaRatio, other.MaxAreaRatio)) return false;
+      if (MaxCount != other.MaxCount) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Label.Length != 0) hash ^= Label.GetHashCode();
+      if (HasMinConfidenceRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(MinConfidenceRatio);
+      if (HasMinAreaRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(MinAreaRatio);
+      if (HasMaxAreaRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(MaxAreaRatio);
+      if (MaxCount != 0) hash ^= MaxCount.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Label.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Label);
+      }
+      if (HasMinConfidenceRatio) {
+        output.WriteRawTag(17);
+        output.WriteDouble(MinConfidenceRatio);
+      }
+      if (HasMinAreaRatio) {
+        output.WriteRawTag(25);
+        output.WriteDouble(MinAreaRatio);
+      }
+      if (HasMaxAreaRatio) {
+        output.WriteRawTag(33);
+        output.WriteDouble(MaxAreaRatio);
+      }
+      if (MaxCount != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(MaxCount);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Label.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Label);
+      }
+      if (HasMinConfidenceRatio) {
+        output.WriteRawTag(17);
+        output.WriteDouble(MinConfidenceRatio);
+      }
+      if (HasMinAreaRatio) {
+        output.WriteRawTag(25);
+        output.WriteDouble(MinAreaRatio);
+      }
+      if (HasMaxAreaRatio) {
+        output.WriteRawTag(33);
+        output.WriteDouble(MaxAreaRatio);
+      }
+      if (MaxCount != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(MaxCount);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Label.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Label);
+      }
+      if (HasMinConfidenceRatio) {
+        size += 1 + 8;
+      }
+      if (HasMinAreaRatio) {
+        size += 1 + 8;
+      }
+      if (HasMaxAreaRatio) {
+        size += 1 + 8;
+      }
+      if (MaxCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxCount);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DetectorOptions other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Label.Length != 0) {
+        Label = other.Label;
+      }
+      if (other.HasMinConfidenceRatio) {
+        MinConfidenceRatio = other.MinConfidenceRatio;
+      }
+      if (other.HasMinAreaRatio) {
+        MinAreaRatio = other.MinAreaRatio;
+      }
+      if (other.HasMaxAreaRatio) {
+        MaxAreaRatio = other.MaxAreaRatio;
+      }
+      if (other.MaxCount != 0) {
+        MaxCount = other.MaxCount;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            Label = input.ReadString();
+            break;
+          }
+          case 17: {
+            MinConfidenceRatio = input.ReadDouble();
+            break;
+          }
+          case 25: {
+            MinAreaRatio = input.ReadDouble();
+            break;
+          }
+          case 33: {
+            MaxAreaRatio = input.ReadDouble();
+            break;
+          }
+          case 40: {
+            MaxCount = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            Label = input.ReadString();
+            break;
+          }
+          case 17: {
+            MinConfidenceRatio = input.ReadDouble();
+            break;
+          }
+          case 25: {
+            MinAreaRatio = input.ReadDouble();
+            break;
+          }
+          case 33: {
+            MaxAreaRatio = input.ReadDouble();
+            break;
+          }
+          case 40: {
+            MaxCount = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One thing that a detector has found.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DetectedObject : pb::IMessage<DetectedObject>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DetectedObject> _parser = new pb::MessageParser<DetectedObject>(() => new DetectedObject());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DetectedObject> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[2]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectedObject() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectedObject(DetectedObject other) : this() {
+      label_ = other.label_;
+      confidenceRatio_ = other.confidenceRatio_;
+      box_ = other.box_ != null ? other.box_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectedObject Clone() {
+      return new DetectedObject(this);
+    }
+
+    /// <summary>Field number for the "label" field.</summary>
+    public const int LabelFieldNumber = 1;
+    private string label_ = "";
+    /// <summary>
+    /// What it is: `face`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Label {
+      get { return label_; }
+      set {
+        label_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "confidence_ratio" field.</summary>
+    public const int ConfidenceRatioFieldNumber = 2;
+    private double confidenceRatio_;
+    /// <summary>
+    /// The detector's confidence, 0..1.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double ConfidenceRatio {
+      get { return confidenceRatio_; }
+      set {
+        confidenceRatio_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "box" field.</summary>
+    public const int BoxFieldNumber = 3;
+    private global::DeviceOps.Api.Postprocessing.V1.PixelBox box_;
+    /// <summary>
+    /// Where it is, in the picture as the step got it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.PixelBox Box {
+      get { return box_; }
+      set {
+        box_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DetectedObject);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DetectedObject other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Label != other.Label) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ConfidenceRatio, other.ConfidenceRatio)) return false;
+      if (!object.Equals(Box, other.Box)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Label.Length != 0) hash ^= Label.GetHashCode();
+      if (ConfidenceRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ConfidenceRatio);
+      if (box_ != null) hash ^= Box.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Label.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Label);
+      }
+      if (ConfidenceRatio != 0D) {
+        output.WriteRawTag(17);
+        output.WriteDouble(ConfidenceRatio);
+      }
+      if (box_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Box);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Label.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Label);
+      }
+      if (ConfidenceRatio != 0D) {
+        output.WriteRawTag(17);
+        output.WriteDouble(ConfidenceRatio);
+      }
+      if (box_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Box);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Label.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Label);
+      }
+      if (ConfidenceRatio != 0D) {
+        size += 1 + 8;
+      }
+      if (box_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Box);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DetectedObject other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Label.Length != 0) {
+        Label = other.Label;
+      }
+      if (other.ConfidenceRatio != 0D) {
+        ConfidenceRatio = other.ConfidenceRatio;
+      }
+      if (other.box_ != null) {
+        if (box_ == null) {
+          Box = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
+        }
+        Box.MergeFrom(other.Box);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            Label = input.ReadString();
+            break;
+          }
+          case 17: {
+            ConfidenceRatio = input.ReadDouble();
+            break;
+          }
+          case 26: {
+            if (box_ == null) {
+              Box = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
+            }
+            input.ReadMessage(Box);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            Label = input.ReadString();
+            break;
+          }
+          case 17: {
+            ConfidenceRatio = input.ReadDouble();
+            break;
+          }
+          case 26: {
+            if (box_ == null) {
+              Box = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
+            }
+            input.ReadMessage(Box);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Makes a picture larger. A1111: extras, upscaler. With a model (ESRGAN, SwinIR, DAT and other super-resolution networks), by what it has
+  /// learned; without, by a filter. For a size instead of a factor, a ResizeStep follows.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class UpscaleStep : pb::IMessage<UpscaleStep>
@@ -196,7 +1260,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[0]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[3]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -222,6 +1286,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       tileOverlapPx_ = other.tileOverlapPx_;
       denoiseRatio_ = other.denoiseRatio_;
       filter_ = other.filter_;
+      backProjection_ = other.backProjection_;
+      secondModelId_ = other.secondModelId_;
+      secondRatio_ = other.secondRatio_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -309,17 +1376,32 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     /// <summary>Field number for the "denoise_ratio" field.</summary>
     public const int DenoiseRatioFieldNumber = 4;
+    private readonly static double DenoiseRatioDefaultValue = 0D;
+
     private double denoiseRatio_;
     /// <summary>
-    /// How much noise the model takes away beside, 0..1, for models that can. 0: none. Others: UNSUPPORTED_COMBINATION.
+    /// How much noise the model takes away beside, 0..1, for models that can. Absent: none. Others: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public double DenoiseRatio {
-      get { return denoiseRatio_; }
+      get { if ((_hasBits0 & 4) != 0) { return denoiseRatio_; } else { return DenoiseRatioDefaultValue; } }
       set {
+        _hasBits0 |= 4;
         denoiseRatio_ = value;
       }
+    }
+    /// <summary>Gets whether the "denoise_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasDenoiseRatio {
+      get { return (_hasBits0 & 4) != 0; }
+    }
+    /// <summary>Clears the value of the "denoise_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearDenoiseRatio() {
+      _hasBits0 &= ~4;
     }
 
     /// <summary>Field number for the "filter" field.</summary>
@@ -335,6 +1417,83 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       set {
         filter_ = value;
       }
+    }
+
+    /// <summary>Field number for the "back_projection" field.</summary>
+    public const int BackProjectionFieldNumber = 6;
+    private readonly static bool BackProjectionDefaultValue = false;
+
+    private bool backProjection_;
+    /// <summary>
+    /// Correct the result so that, made smaller again, it is the input (one step of back projection). That keeps the input's colours, and its
+    /// compression artefacts too. Absent: yes, but no for a JPEG. Without a model it has no effect.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool BackProjection {
+      get { if ((_hasBits0 & 8) != 0) { return backProjection_; } else { return BackProjectionDefaultValue; } }
+      set {
+        _hasBits0 |= 8;
+        backProjection_ = value;
+      }
+    }
+    /// <summary>Gets whether the "back_projection" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasBackProjection {
+      get { return (_hasBits0 & 8) != 0; }
+    }
+    /// <summary>Clears the value of the "back_projection" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearBackProjection() {
+      _hasBits0 &= ~8;
+    }
+
+    /// <summary>Field number for the "second_model_id" field.</summary>
+    public const int SecondModelIdFieldNumber = 7;
+    private string secondModelId_ = "";
+    /// <summary>
+    /// Another upscaler whose result is mixed in (A1111: upscaler 2). Empty: the filter's result is.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SecondModelId {
+      get { return secondModelId_; }
+      set {
+        secondModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "second_ratio" field.</summary>
+    public const int SecondRatioFieldNumber = 8;
+    private readonly static double SecondRatioDefaultValue = 0D;
+
+    private double secondRatio_;
+    /// <summary>
+    /// Share of the second result in the mix, 0..1 (A1111: upscaler 2 visibility). Absent: 0, nothing is mixed in; with `second_model_id`,
+    /// INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public double SecondRatio {
+      get { if ((_hasBits0 & 16) != 0) { return secondRatio_; } else { return SecondRatioDefaultValue; } }
+      set {
+        _hasBits0 |= 16;
+        secondRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "second_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasSecondRatio {
+      get { return (_hasBits0 & 16) != 0; }
+    }
+    /// <summary>Clears the value of the "second_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearSecondRatio() {
+      _hasBits0 &= ~16;
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -357,6 +1516,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (TileOverlapPx != other.TileOverlapPx) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(DenoiseRatio, other.DenoiseRatio)) return false;
       if (Filter != other.Filter) return false;
+      if (BackProjection != other.BackProjection) return false;
+      if (SecondModelId != other.SecondModelId) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(SecondRatio, other.SecondRatio)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -367,8 +1529,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (HasFactor) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Factor);
       if (TilePx != 0) hash ^= TilePx.GetHashCode();
       if (HasTileOverlapPx) hash ^= TileOverlapPx.GetHashCode();
-      if (DenoiseRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DenoiseRatio);
+      if (HasDenoiseRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(DenoiseRatio);
       if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) hash ^= Filter.GetHashCode();
+      if (HasBackProjection) hash ^= BackProjection.GetHashCode();
+      if (SecondModelId.Length != 0) hash ^= SecondModelId.GetHashCode();
+      if (HasSecondRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(SecondRatio);
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -399,13 +1564,25 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(24);
         output.WriteInt32(TileOverlapPx);
       }
-      if (DenoiseRatio != 0D) {
+      if (HasDenoiseRatio) {
         output.WriteRawTag(33);
         output.WriteDouble(DenoiseRatio);
       }
       if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         output.WriteRawTag(40);
         output.WriteEnum((int) Filter);
+      }
+      if (HasBackProjection) {
+        output.WriteRawTag(48);
+        output.WriteBool(BackProjection);
+      }
+      if (SecondModelId.Length != 0) {
+        output.WriteRawTag(58);
+        output.WriteString(SecondModelId);
+      }
+      if (HasSecondRatio) {
+        output.WriteRawTag(65);
+        output.WriteDouble(SecondRatio);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -429,13 +1606,25 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(24);
         output.WriteInt32(TileOverlapPx);
       }
-      if (DenoiseRatio != 0D) {
+      if (HasDenoiseRatio) {
         output.WriteRawTag(33);
         output.WriteDouble(DenoiseRatio);
       }
       if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         output.WriteRawTag(40);
         output.WriteEnum((int) Filter);
+      }
+      if (HasBackProjection) {
+        output.WriteRawTag(48);
+        output.WriteBool(BackProjection);
+      }
+      if (SecondModelId.Length != 0) {
+        output.WriteRawTag(58);
+        output.WriteString(SecondModelId);
+      }
+      if (HasSecondRatio) {
+        output.WriteRawTag(65);
+        output.WriteDouble(SecondRatio);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -456,11 +1645,20 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (HasTileOverlapPx) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(TileOverlapPx);
       }
-      if (DenoiseRatio != 0D) {
+      if (HasDenoiseRatio) {
         size += 1 + 8;
       }
       if (Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Filter);
+      }
+      if (HasBackProjection) {
+        size += 1 + 1;
+      }
+      if (SecondModelId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SecondModelId);
+      }
+      if (HasSecondRatio) {
+        size += 1 + 8;
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -483,11 +1681,20 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.HasTileOverlapPx) {
         TileOverlapPx = other.TileOverlapPx;
       }
-      if (other.DenoiseRatio != 0D) {
+      if (other.HasDenoiseRatio) {
         DenoiseRatio = other.DenoiseRatio;
       }
       if (other.Filter != global::DeviceOps.Api.Common.V1.ResamplingFilter.Unspecified) {
         Filter = other.Filter;
+      }
+      if (other.HasBackProjection) {
+        BackProjection = other.BackProjection;
+      }
+      if (other.SecondModelId.Length != 0) {
+        SecondModelId = other.SecondModelId;
+      }
+      if (other.HasSecondRatio) {
+        SecondRatio = other.SecondRatio;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -526,6 +1733,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 40: {
             Filter = (global::DeviceOps.Api.Common.V1.ResamplingFilter) input.ReadEnum();
+            break;
+          }
+          case 48: {
+            BackProjection = input.ReadBool();
+            break;
+          }
+          case 58: {
+            SecondModelId = input.ReadString();
+            break;
+          }
+          case 65: {
+            SecondRatio = input.ReadDouble();
             break;
           }
         }
@@ -567,6 +1786,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Filter = (global::DeviceOps.Api.Common.V1.ResamplingFilter) input.ReadEnum();
             break;
           }
+          case 48: {
+            BackProjection = input.ReadBool();
+            break;
+          }
+          case 58: {
+            SecondModelId = input.ReadString();
+            break;
+          }
+          case 65: {
+            SecondRatio = input.ReadDouble();
+            break;
+          }
         }
       }
     }
@@ -592,7 +1823,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -939,6 +2170,463 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
+  /// Cuts a rectangle out of a picture. Needs no model.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CropStep : pb::IMessage<CropStep>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CropStep> _parser = new pb::MessageParser<CropStep>(() => new CropStep());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CropStep> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[5]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CropStep() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CropStep(CropStep other) : this() {
+      box_ = other.box_ != null ? other.box_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CropStep Clone() {
+      return new CropStep(this);
+    }
+
+    /// <summary>Field number for the "box" field.</summary>
+    public const int BoxFieldNumber = 1;
+    private global::DeviceOps.Api.Postprocessing.V1.PixelBox box_;
+    /// <summary>
+    /// The part that stays. Must be set, and lie within the picture: INVALID_FIELD where the plan knows the size, else the picture fails.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.PixelBox Box {
+      get { return box_; }
+      set {
+        box_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CropStep);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CropStep other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Box, other.Box)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (box_ != null) hash ^= Box.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (box_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Box);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (box_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Box);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (box_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Box);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CropStep other) {
+      if (other == null) {
+        return;
+      }
+      if (other.box_ != null) {
+        if (box_ == null) {
+          Box = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
+        }
+        Box.MergeFrom(other.Box);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (box_ == null) {
+              Box = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
+            }
+            input.ReadMessage(Box);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (box_ == null) {
+              Box = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
+            }
+            input.ReadMessage(Box);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Turns or mirrors a picture without loss. Needs no model. A picture whose EXIF data names an orientation is upright before the first step.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RotateStep : pb::IMessage<RotateStep>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RotateStep> _parser = new pb::MessageParser<RotateStep>(() => new RotateStep());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RotateStep> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[6]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RotateStep() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RotateStep(RotateStep other) : this() {
+      degrees_ = other.degrees_;
+      mirror_ = other.mirror_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RotateStep Clone() {
+      return new RotateStep(this);
+    }
+
+    /// <summary>Field number for the "degrees" field.</summary>
+    public const int DegreesFieldNumber = 1;
+    private int degrees_;
+    /// <summary>
+    /// Clockwise: 0, 90, 180 or 270. Else INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int Degrees {
+      get { return degrees_; }
+      set {
+        degrees_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "mirror" field.</summary>
+    public const int MirrorFieldNumber = 2;
+    private bool mirror_;
+    /// <summary>
+    /// Swap left and right, after turning. Default: false.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Mirror {
+      get { return mirror_; }
+      set {
+        mirror_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RotateStep);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RotateStep other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Degrees != other.Degrees) return false;
+      if (Mirror != other.Mirror) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Degrees != 0) hash ^= Degrees.GetHashCode();
+      if (Mirror != false) hash ^= Mirror.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Degrees != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(Degrees);
+      }
+      if (Mirror != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(Mirror);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Degrees != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(Degrees);
+      }
+      if (Mirror != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(Mirror);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Degrees != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Degrees);
+      }
+      if (Mirror != false) {
+        size += 1 + 1;
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RotateStep other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Degrees != 0) {
+        Degrees = other.Degrees;
+      }
+      if (other.Mirror != false) {
+        Mirror = other.Mirror;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            Degrees = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            Mirror = input.ReadBool();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            Degrees = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            Mirror = input.ReadBool();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Changes light and colour. Needs no model. With every field empty, the picture stays as it is, bit for bit.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -957,7 +2645,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[7]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1021,7 +2709,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ContrastFieldNumber = 2;
     private double contrast_;
     /// <summary>
-    /// -1 (grey) .. 1 (doubled) around the middle.
+    /// Contrast around the middle, -1 (grey) .. 1 (doubled).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1036,7 +2724,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int SaturationFieldNumber = 3;
     private double saturation_;
     /// <summary>
-    /// -1 (no colour) .. 1 (doubled).
+    /// -1 (greyscale) .. 1 (doubled).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1051,7 +2739,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int TemperatureFieldNumber = 4;
     private double temperature_;
     /// <summary>
-    /// -1 (cool) .. 1 (warm).
+    /// White balance, -1 (cool) .. 1 (warm).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1066,7 +2754,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int TintFieldNumber = 5;
     private double tint_;
     /// <summary>
-    /// -1 (green) .. 1 (magenta).
+    /// White balance, -1 (green) .. 1 (magenta).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1720,7 +3408,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Takes noise away. With a model, by what it has learned; without, by non-local means.
+  /// Takes noise away. With a model by what that has learned, be it noise, blur or JPEG artefacts (SCUNet, NAFNet, FBCNN and other
+  /// restoration networks of factor 1); without, by non-local means. This is no diffusion step.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class DenoiseStep : pb::IMessage<DenoiseStep>
@@ -1738,7 +3427,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[8]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1775,7 +3464,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     private double strengthRatio_;
     /// <summary>
-    /// 0 (as it is) .. 1 (strongest). Absent: 0.5.
+    /// 0 (as it is) .. 1 (strongest); of a model's result, its share. Absent: 0.5; with a model, 1.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1959,7 +3648,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[9]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2275,7 +3964,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[5]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[10]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2478,7 +4167,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Mends faces. Needs a model. A picture without a face stays as it is, and the step's note says so.
+  /// Mends faces (GFPGAN, CodeFormer, RestoreFormer). Needs a model. A picture without a face stays as it is, and the step's note says so.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class RestoreFacesStep : pb::IMessage<RestoreFacesStep>
@@ -2496,7 +4185,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[6]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[11]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2518,7 +4207,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public RestoreFacesStep(RestoreFacesStep other) : this() {
       _hasBits0 = other._hasBits0;
       fidelityRatio_ = other.fidelityRatio_;
-      onlyLargest_ = other.onlyLargest_;
+      strengthRatio_ = other.strengthRatio_;
+      faces_ = other.faces_ != null ? other.faces_.Clone() : null;
+      detectorModelId_ = other.detectorModelId_;
       enhanceBackground_ = other.enhanceBackground_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -2535,7 +4226,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     private double fidelityRatio_;
     /// <summary>
-    /// 0 (most beautiful) .. 1 (most like the picture). Absent: 0.5. Models without such a choice: UNSUPPORTED_COMBINATION if set.
+    /// 0 (most beautiful) .. 1 (most like the picture). Absent: 0.5. CodeFormer: weight. Models without such a choice:
+    /// UNSUPPORTED_COMBINATION if set.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2559,27 +4251,72 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       _hasBits0 &= ~1;
     }
 
-    /// <summary>Field number for the "only_largest" field.</summary>
-    public const int OnlyLargestFieldNumber = 2;
-    private bool onlyLargest_;
+    /// <summary>Field number for the "strength_ratio" field.</summary>
+    public const int StrengthRatioFieldNumber = 2;
+    private readonly static double StrengthRatioDefaultValue = 0D;
+
+    private double strengthRatio_;
     /// <summary>
-    /// Only the largest face. Default: false.
+    /// Share of the mended face in the result, 0..1. Absent: 1. A1111: visibility.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool OnlyLargest {
-      get { return onlyLargest_; }
+    public double StrengthRatio {
+      get { if ((_hasBits0 & 2) != 0) { return strengthRatio_; } else { return StrengthRatioDefaultValue; } }
       set {
-        onlyLargest_ = value;
+        _hasBits0 |= 2;
+        strengthRatio_ = value;
+      }
+    }
+    /// <summary>Gets whether the "strength_ratio" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasStrengthRatio {
+      get { return (_hasBits0 & 2) != 0; }
+    }
+    /// <summary>Clears the value of the "strength_ratio" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearStrengthRatio() {
+      _hasBits0 &= ~2;
+    }
+
+    /// <summary>Field number for the "faces" field.</summary>
+    public const int FacesFieldNumber = 3;
+    private global::DeviceOps.Api.Postprocessing.V1.DetectorOptions faces_;
+    /// <summary>
+    /// Which faces to mend. Absent: all that the detector is sure of. A label other than `face`: INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.DetectorOptions Faces {
+      get { return faces_; }
+      set {
+        faces_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "detector_model_id" field.</summary>
+    public const int DetectorModelIdFieldNumber = 4;
+    private string detectorModelId_ = "";
+    /// <summary>
+    /// The model that finds the faces. Empty: the server's default detector; if there is none, COMPONENT_MISSING.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DetectorModelId {
+      get { return detectorModelId_; }
+      set {
+        detectorModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
     /// <summary>Field number for the "enhance_background" field.</summary>
-    public const int EnhanceBackgroundFieldNumber = 3;
+    public const int EnhanceBackgroundFieldNumber = 5;
     private bool enhanceBackground_;
     /// <summary>
     /// Enlarge what is around the faces with the server's default upscaler, where the model makes the picture larger. If there is none:
-    /// COMPONENT_MISSING. Default: false.
+    /// COMPONENT_MISSING. Default: false, with the filter.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2606,7 +4343,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return true;
       }
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(FidelityRatio, other.FidelityRatio)) return false;
-      if (OnlyLargest != other.OnlyLargest) return false;
+      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(StrengthRatio, other.StrengthRatio)) return false;
+      if (!object.Equals(Faces, other.Faces)) return false;
+      if (DetectorModelId != other.DetectorModelId) return false;
       if (EnhanceBackground != other.EnhanceBackground) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -2616,7 +4355,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (HasFidelityRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(FidelityRatio);
-      if (OnlyLargest != false) hash ^= OnlyLargest.GetHashCode();
+      if (HasStrengthRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(StrengthRatio);
+      if (faces_ != null) hash ^= Faces.GetHashCode();
+      if (DetectorModelId.Length != 0) hash ^= DetectorModelId.GetHashCode();
       if (EnhanceBackground != false) hash ^= EnhanceBackground.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -2640,12 +4381,20 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(9);
         output.WriteDouble(FidelityRatio);
       }
-      if (OnlyLargest != false) {
-        output.WriteRawTag(16);
-        output.WriteBool(OnlyLargest);
+      if (HasStrengthRatio) {
+        output.WriteRawTag(17);
+        output.WriteDouble(StrengthRatio);
+      }
+      if (faces_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Faces);
+      }
+      if (DetectorModelId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(DetectorModelId);
       }
       if (EnhanceBackground != false) {
-        output.WriteRawTag(24);
+        output.WriteRawTag(40);
         output.WriteBool(EnhanceBackground);
       }
       if (_unknownFields != null) {
@@ -2662,12 +4411,20 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(9);
         output.WriteDouble(FidelityRatio);
       }
-      if (OnlyLargest != false) {
-        output.WriteRawTag(16);
-        output.WriteBool(OnlyLargest);
+      if (HasStrengthRatio) {
+        output.WriteRawTag(17);
+        output.WriteDouble(StrengthRatio);
+      }
+      if (faces_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Faces);
+      }
+      if (DetectorModelId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(DetectorModelId);
       }
       if (EnhanceBackground != false) {
-        output.WriteRawTag(24);
+        output.WriteRawTag(40);
         output.WriteBool(EnhanceBackground);
       }
       if (_unknownFields != null) {
@@ -2683,8 +4440,14 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (HasFidelityRatio) {
         size += 1 + 8;
       }
-      if (OnlyLargest != false) {
-        size += 1 + 1;
+      if (HasStrengthRatio) {
+        size += 1 + 8;
+      }
+      if (faces_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Faces);
+      }
+      if (DetectorModelId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DetectorModelId);
       }
       if (EnhanceBackground != false) {
         size += 1 + 1;
@@ -2704,8 +4467,17 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.HasFidelityRatio) {
         FidelityRatio = other.FidelityRatio;
       }
-      if (other.OnlyLargest != false) {
-        OnlyLargest = other.OnlyLargest;
+      if (other.HasStrengthRatio) {
+        StrengthRatio = other.StrengthRatio;
+      }
+      if (other.faces_ != null) {
+        if (faces_ == null) {
+          Faces = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+        }
+        Faces.MergeFrom(other.Faces);
+      }
+      if (other.DetectorModelId.Length != 0) {
+        DetectorModelId = other.DetectorModelId;
       }
       if (other.EnhanceBackground != false) {
         EnhanceBackground = other.EnhanceBackground;
@@ -2733,11 +4505,22 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             FidelityRatio = input.ReadDouble();
             break;
           }
-          case 16: {
-            OnlyLargest = input.ReadBool();
+          case 17: {
+            StrengthRatio = input.ReadDouble();
             break;
           }
-          case 24: {
+          case 26: {
+            if (faces_ == null) {
+              Faces = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+            }
+            input.ReadMessage(Faces);
+            break;
+          }
+          case 34: {
+            DetectorModelId = input.ReadString();
+            break;
+          }
+          case 40: {
             EnhanceBackground = input.ReadBool();
             break;
           }
@@ -2764,11 +4547,22 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             FidelityRatio = input.ReadDouble();
             break;
           }
-          case 16: {
-            OnlyLargest = input.ReadBool();
+          case 17: {
+            StrengthRatio = input.ReadDouble();
             break;
           }
-          case 24: {
+          case 26: {
+            if (faces_ == null) {
+              Faces = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+            }
+            input.ReadMessage(Faces);
+            break;
+          }
+          case 34: {
+            DetectorModelId = input.ReadString();
+            break;
+          }
+          case 40: {
             EnhanceBackground = input.ReadBool();
             break;
           }
@@ -2780,7 +4574,220 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Makes the background transparent, or gives it one colour. Needs a model.
+  /// Looks for faces, persons and the like, and tells where they are (`StepReport.detections`). The picture stays as it is. Needs a model.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DetectStep : pb::IMessage<DetectStep>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DetectStep> _parser = new pb::MessageParser<DetectStep>(() => new DetectStep());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DetectStep> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[12]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectStep() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectStep(DetectStep other) : this() {
+      detector_ = other.detector_ != null ? other.detector_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetectStep Clone() {
+      return new DetectStep(this);
+    }
+
+    /// <summary>Field number for the "detector" field.</summary>
+    public const int DetectorFieldNumber = 1;
+    private global::DeviceOps.Api.Postprocessing.V1.DetectorOptions detector_;
+    /// <summary>
+    /// What to look for. Absent: faces.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.DetectorOptions Detector {
+      get { return detector_; }
+      set {
+        detector_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DetectStep);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DetectStep other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Detector, other.Detector)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (detector_ != null) hash ^= Detector.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (detector_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Detector);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (detector_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Detector);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (detector_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Detector);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DetectStep other) {
+      if (other == null) {
+        return;
+      }
+      if (other.detector_ != null) {
+        if (detector_ == null) {
+          Detector = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+        }
+        Detector.MergeFrom(other.Detector);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (detector_ == null) {
+              Detector = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+            }
+            input.ReadMessage(Detector);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (detector_ == null) {
+              Detector = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+            }
+            input.ReadMessage(Detector);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Makes the background transparent, or gives it one colour. Needs a model that tells foreground from background.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class RemoveBackgroundStep : pb::IMessage<RemoveBackgroundStep>
@@ -2797,7 +4804,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[7]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[13]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2821,6 +4828,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       featherPx_ = other.featherPx_;
       backgroundColor_ = other.backgroundColor_;
       returnMask_ = other.returnMask_;
+      maskOnly_ = other.maskOnly_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2890,6 +4898,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "mask_only" field.</summary>
+    public const int MaskOnlyFieldNumber = 5;
+    private bool maskOnly_;
+    /// <summary>
+    /// Leave the picture as it is; only find the mask. Default: false. Without `return_mask`: UNSUPPORTED_COMBINATION.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool MaskOnly {
+      get { return maskOnly_; }
+      set {
+        maskOnly_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2909,6 +4932,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (FeatherPx != other.FeatherPx) return false;
       if (BackgroundColor != other.BackgroundColor) return false;
       if (ReturnMask != other.ReturnMask) return false;
+      if (MaskOnly != other.MaskOnly) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2920,6 +4944,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (FeatherPx != 0) hash ^= FeatherPx.GetHashCode();
       if (BackgroundColor.Length != 0) hash ^= BackgroundColor.GetHashCode();
       if (ReturnMask != false) hash ^= ReturnMask.GetHashCode();
+      if (MaskOnly != false) hash ^= MaskOnly.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2954,6 +4979,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(32);
         output.WriteBool(ReturnMask);
       }
+      if (MaskOnly != false) {
+        output.WriteRawTag(40);
+        output.WriteBool(MaskOnly);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2980,6 +5009,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(32);
         output.WriteBool(ReturnMask);
       }
+      if (MaskOnly != false) {
+        output.WriteRawTag(40);
+        output.WriteBool(MaskOnly);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3000,6 +5033,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(BackgroundColor);
       }
       if (ReturnMask != false) {
+        size += 1 + 1;
+      }
+      if (MaskOnly != false) {
         size += 1 + 1;
       }
       if (_unknownFields != null) {
@@ -3025,6 +5061,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (other.ReturnMask != false) {
         ReturnMask = other.ReturnMask;
+      }
+      if (other.MaskOnly != false) {
+        MaskOnly = other.MaskOnly;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3059,6 +5098,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 32: {
             ReturnMask = input.ReadBool();
+            break;
+          }
+          case 40: {
+            MaskOnly = input.ReadBool();
             break;
           }
         }
@@ -3096,6 +5139,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             ReturnMask = input.ReadBool();
             break;
           }
+          case 40: {
+            MaskOnly = input.ReadBool();
+            break;
+          }
         }
       }
     }
@@ -3122,7 +5169,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[8]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[14]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3392,7 +5439,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[9]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[15]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3684,8 +5731,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Checks a picture against a safety policy, and does what the policy says. It sees the pixels as they leave: no step that changes pixels
-  /// may come after it (UNSUPPORTED_COMBINATION).
+  /// Checks a picture against a safety policy, and does what the policy says. It sees the pixels as they leave: only further safety steps and
+  /// the encode step may come after it, else UNSUPPORTED_COMBINATION. A picture under several policies must pass all of them.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyStep : pb::IMessage<SafetyStep>
@@ -3702,7 +5749,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[10]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3889,7 +5936,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Says what file the picture becomes. Only as the last step, once: else UNSUPPORTED_COMBINATION. Without this step: PNG.
+  /// Says what file the picture becomes. Only as the last step, once: else UNSUPPORTED_COMBINATION. Without this step: PNG. Among the steps
+  /// of a Generation, whose `output` says it, it is UNSUPPORTED_COMBINATION.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class EncodeStep : pb::IMessage<EncodeStep>
@@ -3906,7 +5954,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[11]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4119,7 +6167,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[12]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[18]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4148,6 +6196,12 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         case ActionOneofCase.Resize:
           Resize = other.Resize.Clone();
           break;
+        case ActionOneofCase.Crop:
+          Crop = other.Crop.Clone();
+          break;
+        case ActionOneofCase.Rotate:
+          Rotate = other.Rotate.Clone();
+          break;
         case ActionOneofCase.Adjust:
           Adjust = other.Adjust.Clone();
           break;
@@ -4172,6 +6226,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         case ActionOneofCase.TransferStyle:
           TransferStyle = other.TransferStyle.Clone();
           break;
+        case ActionOneofCase.Detect:
+          Detect = other.Detect.Clone();
+          break;
         case ActionOneofCase.Safety:
           Safety = other.Safety.Clone();
           break;
@@ -4194,6 +6251,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     private string modelId_ = "";
     /// <summary>
     /// The model that does it. Empty: the step's default model as ListPostprocessors tells it; a step that can do without uses none then.
+    /// For a step that takes no model: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4234,8 +6292,38 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "crop" field.</summary>
+    public const int CropFieldNumber = 4;
+    /// <summary>
+    /// Cut out a part.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.CropStep Crop {
+      get { return actionCase_ == ActionOneofCase.Crop ? (global::DeviceOps.Api.Postprocessing.V1.CropStep) action_ : null; }
+      set {
+        action_ = value;
+        actionCase_ = value == null ? ActionOneofCase.None : ActionOneofCase.Crop;
+      }
+    }
+
+    /// <summary>Field number for the "rotate" field.</summary>
+    public const int RotateFieldNumber = 5;
+    /// <summary>
+    /// Turn or mirror it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.RotateStep Rotate {
+      get { return actionCase_ == ActionOneofCase.Rotate ? (global::DeviceOps.Api.Postprocessing.V1.RotateStep) action_ : null; }
+      set {
+        action_ = value;
+        actionCase_ = value == null ? ActionOneofCase.None : ActionOneofCase.Rotate;
+      }
+    }
+
     /// <summary>Field number for the "adjust" field.</summary>
-    public const int AdjustFieldNumber = 4;
+    public const int AdjustFieldNumber = 6;
     /// <summary>
     /// Change light and colour.
     /// </summary>
@@ -4250,7 +6338,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "denoise" field.</summary>
-    public const int DenoiseFieldNumber = 5;
+    public const int DenoiseFieldNumber = 7;
     /// <summary>
     /// Take noise away.
     /// </summary>
@@ -4265,7 +6353,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "sharpen" field.</summary>
-    public const int SharpenFieldNumber = 6;
+    public const int SharpenFieldNumber = 8;
     /// <summary>
     /// Make edges clearer.
     /// </summary>
@@ -4280,7 +6368,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "blur" field.</summary>
-    public const int BlurFieldNumber = 7;
+    public const int BlurFieldNumber = 9;
     /// <summary>
     /// Blur it.
     /// </summary>
@@ -4295,7 +6383,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "restore_faces" field.</summary>
-    public const int RestoreFacesFieldNumber = 8;
+    public const int RestoreFacesFieldNumber = 10;
     /// <summary>
     /// Mend faces.
     /// </summary>
@@ -4310,7 +6398,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "remove_background" field.</summary>
-    public const int RemoveBackgroundFieldNumber = 9;
+    public const int RemoveBackgroundFieldNumber = 11;
     /// <summary>
     /// Take the background away.
     /// </summary>
@@ -4325,7 +6413,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "match_color" field.</summary>
-    public const int MatchColorFieldNumber = 10;
+    public const int MatchColorFieldNumber = 12;
     /// <summary>
     /// Take the colours of another picture.
     /// </summary>
@@ -4340,7 +6428,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "transfer_style" field.</summary>
-    public const int TransferStyleFieldNumber = 11;
+    public const int TransferStyleFieldNumber = 13;
     /// <summary>
     /// Take the style of another picture.
     /// </summary>
@@ -4354,8 +6442,23 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "detect" field.</summary>
+    public const int DetectFieldNumber = 14;
+    /// <summary>
+    /// Tell where faces or persons are.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.DetectStep Detect {
+      get { return actionCase_ == ActionOneofCase.Detect ? (global::DeviceOps.Api.Postprocessing.V1.DetectStep) action_ : null; }
+      set {
+        action_ = value;
+        actionCase_ = value == null ? ActionOneofCase.None : ActionOneofCase.Detect;
+      }
+    }
+
     /// <summary>Field number for the "safety" field.</summary>
-    public const int SafetyFieldNumber = 12;
+    public const int SafetyFieldNumber = 15;
     /// <summary>
     /// Check it against a safety policy.
     /// </summary>
@@ -4370,7 +6473,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "encode" field.</summary>
-    public const int EncodeFieldNumber = 13;
+    public const int EncodeFieldNumber = 16;
     /// <summary>
     /// Choose the file that it becomes.
     /// </summary>
@@ -4385,7 +6488,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "on_error" field.</summary>
-    public const int OnErrorFieldNumber = 14;
+    public const int OnErrorFieldNumber = 17;
     private global::DeviceOps.Api.Postprocessing.V1.StepErrorAction onError_ = global::DeviceOps.Api.Postprocessing.V1.StepErrorAction.Unspecified;
     /// <summary>
     /// What happens when it fails.
@@ -4405,16 +6508,19 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       None = 0,
       Upscale = 2,
       Resize = 3,
-      Adjust = 4,
-      Denoise = 5,
-      Sharpen = 6,
-      Blur = 7,
-      RestoreFaces = 8,
-      RemoveBackground = 9,
-      MatchColor = 10,
-      TransferStyle = 11,
-      Safety = 12,
-      Encode = 13,
+      Crop = 4,
+      Rotate = 5,
+      Adjust = 6,
+      Denoise = 7,
+      Sharpen = 8,
+      Blur = 9,
+      RestoreFaces = 10,
+      RemoveBackground = 11,
+      MatchColor = 12,
+      TransferStyle = 13,
+      Detect = 14,
+      Safety = 15,
+      Encode = 16,
     }
     private ActionOneofCase actionCase_ = ActionOneofCase.None;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4448,6 +6554,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (ModelId != other.ModelId) return false;
       if (!object.Equals(Upscale, other.Upscale)) return false;
       if (!object.Equals(Resize, other.Resize)) return false;
+      if (!object.Equals(Crop, other.Crop)) return false;
+      if (!object.Equals(Rotate, other.Rotate)) return false;
       if (!object.Equals(Adjust, other.Adjust)) return false;
       if (!object.Equals(Denoise, other.Denoise)) return false;
       if (!object.Equals(Sharpen, other.Sharpen)) return false;
@@ -4456,6 +6564,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (!object.Equals(RemoveBackground, other.RemoveBackground)) return false;
       if (!object.Equals(MatchColor, other.MatchColor)) return false;
       if (!object.Equals(TransferStyle, other.TransferStyle)) return false;
+      if (!object.Equals(Detect, other.Detect)) return false;
       if (!object.Equals(Safety, other.Safety)) return false;
       if (!object.Equals(Encode, other.Encode)) return false;
       if (OnError != other.OnError) return false;
@@ -4470,6 +6579,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (ModelId.Length != 0) hash ^= ModelId.GetHashCode();
       if (actionCase_ == ActionOneofCase.Upscale) hash ^= Upscale.GetHashCode();
       if (actionCase_ == ActionOneofCase.Resize) hash ^= Resize.GetHashCode();
+      if (actionCase_ == ActionOneofCase.Crop) hash ^= Crop.GetHashCode();
+      if (actionCase_ == ActionOneofCase.Rotate) hash ^= Rotate.GetHashCode();
       if (actionCase_ == ActionOneofCase.Adjust) hash ^= Adjust.GetHashCode();
       if (actionCase_ == ActionOneofCase.Denoise) hash ^= Denoise.GetHashCode();
       if (actionCase_ == ActionOneofCase.Sharpen) hash ^= Sharpen.GetHashCode();
@@ -4478,6 +6589,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (actionCase_ == ActionOneofCase.RemoveBackground) hash ^= RemoveBackground.GetHashCode();
       if (actionCase_ == ActionOneofCase.MatchColor) hash ^= MatchColor.GetHashCode();
       if (actionCase_ == ActionOneofCase.TransferStyle) hash ^= TransferStyle.GetHashCode();
+      if (actionCase_ == ActionOneofCase.Detect) hash ^= Detect.GetHashCode();
       if (actionCase_ == ActionOneofCase.Safety) hash ^= Safety.GetHashCode();
       if (actionCase_ == ActionOneofCase.Encode) hash ^= Encode.GetHashCode();
       if (OnError != global::DeviceOps.Api.Postprocessing.V1.StepErrorAction.Unspecified) hash ^= OnError.GetHashCode();
@@ -4512,48 +6624,60 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(26);
         output.WriteMessage(Resize);
       }
-      if (actionCase_ == ActionOneofCase.Adjust) {
+      if (actionCase_ == ActionOneofCase.Crop) {
         output.WriteRawTag(34);
+        output.WriteMessage(Crop);
+      }
+      if (actionCase_ == ActionOneofCase.Rotate) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Rotate);
+      }
+      if (actionCase_ == ActionOneofCase.Adjust) {
+        output.WriteRawTag(50);
         output.WriteMessage(Adjust);
       }
       if (actionCase_ == ActionOneofCase.Denoise) {
-        output.WriteRawTag(42);
+        output.WriteRawTag(58);
         output.WriteMessage(Denoise);
       }
       if (actionCase_ == ActionOneofCase.Sharpen) {
-        output.WriteRawTag(50);
+        output.WriteRawTag(66);
         output.WriteMessage(Sharpen);
       }
       if (actionCase_ == ActionOneofCase.Blur) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(74);
         output.WriteMessage(Blur);
       }
       if (actionCase_ == ActionOneofCase.RestoreFaces) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(82);
         output.WriteMessage(RestoreFaces);
       }
       if (actionCase_ == ActionOneofCase.RemoveBackground) {
-        output.WriteRawTag(74);
+        output.WriteRawTag(90);
         output.WriteMessage(RemoveBackground);
       }
       if (actionCase_ == ActionOneofCase.MatchColor) {
-        output.WriteRawTag(82);
+        output.WriteRawTag(98);
         output.WriteMessage(MatchColor);
       }
       if (actionCase_ == ActionOneofCase.TransferStyle) {
-        output.WriteRawTag(90);
+        output.WriteRawTag(106);
         output.WriteMessage(TransferStyle);
       }
+      if (actionCase_ == ActionOneofCase.Detect) {
+        output.WriteRawTag(114);
+        output.WriteMessage(Detect);
+      }
       if (actionCase_ == ActionOneofCase.Safety) {
-        output.WriteRawTag(98);
+        output.WriteRawTag(122);
         output.WriteMessage(Safety);
       }
       if (actionCase_ == ActionOneofCase.Encode) {
-        output.WriteRawTag(106);
+        output.WriteRawTag(130, 1);
         output.WriteMessage(Encode);
       }
       if (OnError != global::DeviceOps.Api.Postprocessing.V1.StepErrorAction.Unspecified) {
-        output.WriteRawTag(112);
+        output.WriteRawTag(136, 1);
         output.WriteEnum((int) OnError);
       }
       if (_unknownFields != null) {
@@ -4578,48 +6702,60 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(26);
         output.WriteMessage(Resize);
       }
-      if (actionCase_ == ActionOneofCase.Adjust) {
+      if (actionCase_ == ActionOneofCase.Crop) {
         output.WriteRawTag(34);
+        output.WriteMessage(Crop);
+      }
+      if (actionCase_ == ActionOneofCase.Rotate) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Rotate);
+      }
+      if (actionCase_ == ActionOneofCase.Adjust) {
+        output.WriteRawTag(50);
         output.WriteMessage(Adjust);
       }
       if (actionCase_ == ActionOneofCase.Denoise) {
-        output.WriteRawTag(42);
+        output.WriteRawTag(58);
         output.WriteMessage(Denoise);
       }
       if (actionCase_ == ActionOneofCase.Sharpen) {
-        output.WriteRawTag(50);
+        output.WriteRawTag(66);
         output.WriteMessage(Sharpen);
       }
       if (actionCase_ == ActionOneofCase.Blur) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(74);
         output.WriteMessage(Blur);
       }
       if (actionCase_ == ActionOneofCase.RestoreFaces) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(82);
         output.WriteMessage(RestoreFaces);
       }
       if (actionCase_ == ActionOneofCase.RemoveBackground) {
-        output.WriteRawTag(74);
+        output.WriteRawTag(90);
         output.WriteMessage(RemoveBackground);
       }
       if (actionCase_ == ActionOneofCase.MatchColor) {
-        output.WriteRawTag(82);
+        output.WriteRawTag(98);
         output.WriteMessage(MatchColor);
       }
       if (actionCase_ == ActionOneofCase.TransferStyle) {
-        output.WriteRawTag(90);
+        output.WriteRawTag(106);
         output.WriteMessage(TransferStyle);
       }
+      if (actionCase_ == ActionOneofCase.Detect) {
+        output.WriteRawTag(114);
+        output.WriteMessage(Detect);
+      }
       if (actionCase_ == ActionOneofCase.Safety) {
-        output.WriteRawTag(98);
+        output.WriteRawTag(122);
         output.WriteMessage(Safety);
       }
       if (actionCase_ == ActionOneofCase.Encode) {
-        output.WriteRawTag(106);
+        output.WriteRawTag(130, 1);
         output.WriteMessage(Encode);
       }
       if (OnError != global::DeviceOps.Api.Postprocessing.V1.StepErrorAction.Unspecified) {
-        output.WriteRawTag(112);
+        output.WriteRawTag(136, 1);
         output.WriteEnum((int) OnError);
       }
       if (_unknownFields != null) {
@@ -4640,6 +6776,12 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (actionCase_ == ActionOneofCase.Resize) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Resize);
+      }
+      if (actionCase_ == ActionOneofCase.Crop) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Crop);
+      }
+      if (actionCase_ == ActionOneofCase.Rotate) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Rotate);
       }
       if (actionCase_ == ActionOneofCase.Adjust) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Adjust);
@@ -4665,14 +6807,17 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (actionCase_ == ActionOneofCase.TransferStyle) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(TransferStyle);
       }
+      if (actionCase_ == ActionOneofCase.Detect) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Detect);
+      }
       if (actionCase_ == ActionOneofCase.Safety) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Safety);
       }
       if (actionCase_ == ActionOneofCase.Encode) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Encode);
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Encode);
       }
       if (OnError != global::DeviceOps.Api.Postprocessing.V1.StepErrorAction.Unspecified) {
-        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) OnError);
+        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) OnError);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4704,6 +6849,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Resize = new global::DeviceOps.Api.Postprocessing.V1.ResizeStep();
           }
           Resize.MergeFrom(other.Resize);
+          break;
+        case ActionOneofCase.Crop:
+          if (Crop == null) {
+            Crop = new global::DeviceOps.Api.Postprocessing.V1.CropStep();
+          }
+          Crop.MergeFrom(other.Crop);
+          break;
+        case ActionOneofCase.Rotate:
+          if (Rotate == null) {
+            Rotate = new global::DeviceOps.Api.Postprocessing.V1.RotateStep();
+          }
+          Rotate.MergeFrom(other.Rotate);
           break;
         case ActionOneofCase.Adjust:
           if (Adjust == null) {
@@ -4752,6 +6909,12 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             TransferStyle = new global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep();
           }
           TransferStyle.MergeFrom(other.TransferStyle);
+          break;
+        case ActionOneofCase.Detect:
+          if (Detect == null) {
+            Detect = new global::DeviceOps.Api.Postprocessing.V1.DetectStep();
+          }
+          Detect.MergeFrom(other.Detect);
           break;
         case ActionOneofCase.Safety:
           if (Safety == null) {
@@ -4809,6 +6972,24 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 34: {
+            global::DeviceOps.Api.Postprocessing.V1.CropStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.CropStep();
+            if (actionCase_ == ActionOneofCase.Crop) {
+              subBuilder.MergeFrom(Crop);
+            }
+            input.ReadMessage(subBuilder);
+            Crop = subBuilder;
+            break;
+          }
+          case 42: {
+            global::DeviceOps.Api.Postprocessing.V1.RotateStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.RotateStep();
+            if (actionCase_ == ActionOneofCase.Rotate) {
+              subBuilder.MergeFrom(Rotate);
+            }
+            input.ReadMessage(subBuilder);
+            Rotate = subBuilder;
+            break;
+          }
+          case 50: {
             global::DeviceOps.Api.Postprocessing.V1.AdjustStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.AdjustStep();
             if (actionCase_ == ActionOneofCase.Adjust) {
               subBuilder.MergeFrom(Adjust);
@@ -4817,7 +6998,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Adjust = subBuilder;
             break;
           }
-          case 42: {
+          case 58: {
             global::DeviceOps.Api.Postprocessing.V1.DenoiseStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.DenoiseStep();
             if (actionCase_ == ActionOneofCase.Denoise) {
               subBuilder.MergeFrom(Denoise);
@@ -4826,7 +7007,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Denoise = subBuilder;
             break;
           }
-          case 50: {
+          case 66: {
             global::DeviceOps.Api.Postprocessing.V1.SharpenStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.SharpenStep();
             if (actionCase_ == ActionOneofCase.Sharpen) {
               subBuilder.MergeFrom(Sharpen);
@@ -4835,7 +7016,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Sharpen = subBuilder;
             break;
           }
-          case 58: {
+          case 74: {
             global::DeviceOps.Api.Postprocessing.V1.BlurStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.BlurStep();
             if (actionCase_ == ActionOneofCase.Blur) {
               subBuilder.MergeFrom(Blur);
@@ -4844,7 +7025,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Blur = subBuilder;
             break;
           }
-          case 66: {
+          case 82: {
             global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep();
             if (actionCase_ == ActionOneofCase.RestoreFaces) {
               subBuilder.MergeFrom(RestoreFaces);
@@ -4853,7 +7034,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             RestoreFaces = subBuilder;
             break;
           }
-          case 74: {
+          case 90: {
             global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep();
             if (actionCase_ == ActionOneofCase.RemoveBackground) {
               subBuilder.MergeFrom(RemoveBackground);
@@ -4862,7 +7043,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             RemoveBackground = subBuilder;
             break;
           }
-          case 82: {
+          case 98: {
             global::DeviceOps.Api.Postprocessing.V1.MatchColorStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.MatchColorStep();
             if (actionCase_ == ActionOneofCase.MatchColor) {
               subBuilder.MergeFrom(MatchColor);
@@ -4871,7 +7052,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             MatchColor = subBuilder;
             break;
           }
-          case 90: {
+          case 106: {
             global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep();
             if (actionCase_ == ActionOneofCase.TransferStyle) {
               subBuilder.MergeFrom(TransferStyle);
@@ -4880,7 +7061,16 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             TransferStyle = subBuilder;
             break;
           }
-          case 98: {
+          case 114: {
+            global::DeviceOps.Api.Postprocessing.V1.DetectStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.DetectStep();
+            if (actionCase_ == ActionOneofCase.Detect) {
+              subBuilder.MergeFrom(Detect);
+            }
+            input.ReadMessage(subBuilder);
+            Detect = subBuilder;
+            break;
+          }
+          case 122: {
             global::DeviceOps.Api.Postprocessing.V1.SafetyStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.SafetyStep();
             if (actionCase_ == ActionOneofCase.Safety) {
               subBuilder.MergeFrom(Safety);
@@ -4889,7 +7079,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Safety = subBuilder;
             break;
           }
-          case 106: {
+          case 130: {
             global::DeviceOps.Api.Postprocessing.V1.EncodeStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.EncodeStep();
             if (actionCase_ == ActionOneofCase.Encode) {
               subBuilder.MergeFrom(Encode);
@@ -4898,7 +7088,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Encode = subBuilder;
             break;
           }
-          case 112: {
+          case 136: {
             OnError = (global::DeviceOps.Api.Postprocessing.V1.StepErrorAction) input.ReadEnum();
             break;
           }
@@ -4944,6 +7134,24 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 34: {
+            global::DeviceOps.Api.Postprocessing.V1.CropStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.CropStep();
+            if (actionCase_ == ActionOneofCase.Crop) {
+              subBuilder.MergeFrom(Crop);
+            }
+            input.ReadMessage(subBuilder);
+            Crop = subBuilder;
+            break;
+          }
+          case 42: {
+            global::DeviceOps.Api.Postprocessing.V1.RotateStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.RotateStep();
+            if (actionCase_ == ActionOneofCase.Rotate) {
+              subBuilder.MergeFrom(Rotate);
+            }
+            input.ReadMessage(subBuilder);
+            Rotate = subBuilder;
+            break;
+          }
+          case 50: {
             global::DeviceOps.Api.Postprocessing.V1.AdjustStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.AdjustStep();
             if (actionCase_ == ActionOneofCase.Adjust) {
               subBuilder.MergeFrom(Adjust);
@@ -4952,7 +7160,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Adjust = subBuilder;
             break;
           }
-          case 42: {
+          case 58: {
             global::DeviceOps.Api.Postprocessing.V1.DenoiseStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.DenoiseStep();
             if (actionCase_ == ActionOneofCase.Denoise) {
               subBuilder.MergeFrom(Denoise);
@@ -4961,7 +7169,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Denoise = subBuilder;
             break;
           }
-          case 50: {
+          case 66: {
             global::DeviceOps.Api.Postprocessing.V1.SharpenStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.SharpenStep();
             if (actionCase_ == ActionOneofCase.Sharpen) {
               subBuilder.MergeFrom(Sharpen);
@@ -4970,7 +7178,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Sharpen = subBuilder;
             break;
           }
-          case 58: {
+          case 74: {
             global::DeviceOps.Api.Postprocessing.V1.BlurStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.BlurStep();
             if (actionCase_ == ActionOneofCase.Blur) {
               subBuilder.MergeFrom(Blur);
@@ -4979,7 +7187,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Blur = subBuilder;
             break;
           }
-          case 66: {
+          case 82: {
             global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.RestoreFacesStep();
             if (actionCase_ == ActionOneofCase.RestoreFaces) {
               subBuilder.MergeFrom(RestoreFaces);
@@ -4988,7 +7196,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             RestoreFaces = subBuilder;
             break;
           }
-          case 74: {
+          case 90: {
             global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.RemoveBackgroundStep();
             if (actionCase_ == ActionOneofCase.RemoveBackground) {
               subBuilder.MergeFrom(RemoveBackground);
@@ -4997,7 +7205,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             RemoveBackground = subBuilder;
             break;
           }
-          case 82: {
+          case 98: {
             global::DeviceOps.Api.Postprocessing.V1.MatchColorStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.MatchColorStep();
             if (actionCase_ == ActionOneofCase.MatchColor) {
               subBuilder.MergeFrom(MatchColor);
@@ -5006,7 +7214,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             MatchColor = subBuilder;
             break;
           }
-          case 90: {
+          case 106: {
             global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.TransferStyleStep();
             if (actionCase_ == ActionOneofCase.TransferStyle) {
               subBuilder.MergeFrom(TransferStyle);
@@ -5015,7 +7223,16 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             TransferStyle = subBuilder;
             break;
           }
-          case 98: {
+          case 114: {
+            global::DeviceOps.Api.Postprocessing.V1.DetectStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.DetectStep();
+            if (actionCase_ == ActionOneofCase.Detect) {
+              subBuilder.MergeFrom(Detect);
+            }
+            input.ReadMessage(subBuilder);
+            Detect = subBuilder;
+            break;
+          }
+          case 122: {
             global::DeviceOps.Api.Postprocessing.V1.SafetyStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.SafetyStep();
             if (actionCase_ == ActionOneofCase.Safety) {
               subBuilder.MergeFrom(Safety);
@@ -5024,7 +7241,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Safety = subBuilder;
             break;
           }
-          case 106: {
+          case 130: {
             global::DeviceOps.Api.Postprocessing.V1.EncodeStep subBuilder = new global::DeviceOps.Api.Postprocessing.V1.EncodeStep();
             if (actionCase_ == ActionOneofCase.Encode) {
               subBuilder.MergeFrom(Encode);
@@ -5033,7 +7250,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Encode = subBuilder;
             break;
           }
-          case 112: {
+          case 136: {
             OnError = (global::DeviceOps.Api.Postprocessing.V1.StepErrorAction) input.ReadEnum();
             break;
           }
@@ -5062,7 +7279,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[13]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[19]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5130,7 +7347,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep> steps_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingStep>();
     /// <summary>
-    /// Steps for this picture alone, instead of the common ones. Empty: the common ones.
+    /// Steps for this picture alone, instead of the common ones, at most 32. Empty: the common ones.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5345,7 +7562,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5386,7 +7603,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput> inputs_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PostprocessingInput>();
     /// <summary>
-    /// The pictures, 1..256; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs.
+    /// The pictures, 1..64; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5728,7 +7945,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[15]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6278,7 +8495,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6308,6 +8525,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       classical_ = other.classical_;
       note_ = other.note_;
       failure_ = other.failure_ != null ? other.failure_.Clone() : null;
+      detections_ = other.detections_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -6467,6 +8685,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "detections" field.</summary>
+    public const int DetectionsFieldNumber = 11;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.DetectedObject> _repeated_detections_codec
+        = pb::FieldCodec.ForMessage(90, global::DeviceOps.Api.Postprocessing.V1.DetectedObject.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.DetectedObject> detections_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.DetectedObject>();
+    /// <summary>
+    /// What a detect step has found, or the faces that were mended, the largest first; at most 100 over all steps of the picture. Empty:
+    /// nothing, or the step looks for nothing.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.DetectedObject> Detections {
+      get { return detections_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -6492,6 +8725,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Classical != other.Classical) return false;
       if (Note != other.Note) return false;
       if (!object.Equals(Failure, other.Failure)) return false;
+      if(!detections_.Equals(other.detections_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -6509,6 +8743,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Classical != false) hash ^= Classical.GetHashCode();
       if (Note.Length != 0) hash ^= Note.GetHashCode();
       if (failure_ != null) hash ^= Failure.GetHashCode();
+      hash ^= detections_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -6567,6 +8802,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(82);
         output.WriteMessage(Failure);
       }
+      detections_.WriteTo(output, _repeated_detections_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -6617,6 +8853,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(82);
         output.WriteMessage(Failure);
       }
+      detections_.WriteTo(ref output, _repeated_detections_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -6657,6 +8894,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (failure_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Failure);
       }
+      size += detections_.CalculateSize(_repeated_detections_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -6708,6 +8946,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         }
         Failure.MergeFrom(other.Failure);
       }
+      detections_.Add(other.detections_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -6774,6 +9013,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+          case 90: {
+            detections_.AddEntriesFrom(input, _repeated_detections_codec);
             break;
           }
         }
@@ -6844,6 +9087,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             input.ReadMessage(Failure);
             break;
           }
+          case 90: {
+            detections_.AddEntriesFrom(ref input, _repeated_detections_codec);
+            break;
+          }
         }
       }
     }
@@ -6869,7 +9116,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[17]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6898,6 +9145,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       qualityAfter_ = other.qualityAfter_ != null ? other.qualityAfter_.Clone() : null;
       steps_ = other.steps_.Clone();
       failure_ = other.failure_ != null ? other.failure_.Clone() : null;
+      warnings_ = other.warnings_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -6941,7 +9189,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int FileFieldNumber = 3;
     private global::DeviceOps.Api.Common.V1.ImageFile file_;
     /// <summary>
-    /// The file. Absent: it failed or is withheld.
+    /// The file. Absent: it failed or is withheld. After a release (ReleaseWithheldImage) the job tells it here.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7040,6 +9288,20 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "warnings" field.</summary>
+    public const int WarningsFieldNumber = 10;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Finding> _repeated_warnings_codec
+        = pb::FieldCodec.ForMessage(82, global::DeviceOps.Api.Common.V1.Finding.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> warnings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
+    /// <summary>
+    /// What did not stop the work, yet a person may want to know: a mark of the input's origin that the result does not carry on.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> Warnings {
+      get { return warnings_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -7064,6 +9326,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (!object.Equals(QualityAfter, other.QualityAfter)) return false;
       if(!steps_.Equals(other.steps_)) return false;
       if (!object.Equals(Failure, other.Failure)) return false;
+      if(!warnings_.Equals(other.warnings_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -7080,6 +9343,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (qualityAfter_ != null) hash ^= QualityAfter.GetHashCode();
       hash ^= steps_.GetHashCode();
       if (failure_ != null) hash ^= Failure.GetHashCode();
+      hash ^= warnings_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -7128,6 +9392,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(Failure);
       }
+      warnings_.WriteTo(output, _repeated_warnings_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -7168,6 +9433,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(Failure);
       }
+      warnings_.WriteTo(ref output, _repeated_warnings_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -7201,6 +9467,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (failure_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Failure);
       }
+      size += warnings_.CalculateSize(_repeated_warnings_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -7251,6 +9518,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         }
         Failure.MergeFrom(other.Failure);
       }
+      warnings_.Add(other.warnings_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -7319,6 +9587,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+          case 82: {
+            warnings_.AddEntriesFrom(input, _repeated_warnings_codec);
             break;
           }
         }
@@ -7391,6 +9663,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             input.ReadMessage(Failure);
             break;
           }
+          case 82: {
+            warnings_.AddEntriesFrom(ref input, _repeated_warnings_codec);
+            break;
+          }
         }
       }
     }
@@ -7417,7 +9693,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[18]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

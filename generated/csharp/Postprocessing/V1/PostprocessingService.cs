@@ -27,126 +27,169 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             "CjhkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvcG9zdHByb2Nlc3Npbmdf",
             "c2VydmljZS5wcm90bxIbZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxGiBk",
             "ZXZpY2VvcHMvY29tbW9uL3YxL2FjY2Vzcy5wcm90bxofZGV2aWNlb3BzL2Nv",
-            "bW1vbi92MS9lcnJvci5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFn",
-            "ZS5wcm90bxojZGV2aWNlb3BzL2NvbW1vbi92MS9qb2JfZXZlbnQucHJvdG8a",
-            "MGRldmljZW9wcy9wb3N0cHJvY2Vzc2luZy92MS9wb3N0cHJvY2Vzc2luZy5w",
-            "cm90bxovZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3Bvc3Rwcm9jZXNz",
-            "b3IucHJvdG8aKGRldmljZW9wcy9wb3N0cHJvY2Vzc2luZy92MS9zYWZldHku",
-            "cHJvdG8aIGdvb2dsZS9wcm90b2J1Zi9maWVsZF9tYXNrLnByb3RvIlQKGUxp",
-            "c3RQb3N0cHJvY2Vzc29yc1JlcXVlc3QSEgoKZGV2aWNlX2lkcxgBIAMoCRIS",
-            "Cgprbm93bl9ldGFnGAIgASgJEg8KB3JlZnJlc2gYAyABKAgingIKGkxpc3RQ",
-            "b3N0cHJvY2Vzc29yc1Jlc3BvbnNlEkIKDnBvc3Rwcm9jZXNzb3JzGAEgAygL",
-            "MiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNzb3IS",
-            "QgoHcHJlc2V0cxgCIAMoCzIxLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52",
-            "MS5Qb3N0cHJvY2Vzc2luZ1ByZXNldBIZChFpbnB1dF9tZWRpYV90eXBlcxgD",
-            "IAMoCRIaChJvdXRwdXRfbWVkaWFfdHlwZXMYBCADKAkSIAoYZGVmYXVsdF9z",
-            "YWZldHlfcG9saWN5X2lkGAUgASgJEgwKBGV0YWcYBiABKAkSEQoJdW5jaGFu",
-            "Z2VkGAcgASgIIscBChlQbGFuUG9zdHByb2Nlc3NpbmdSZXF1ZXN0EkMKDnBv",
-            "c3Rwcm9jZXNzaW5nGAEgASgLMisuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
-            "LnYxLlBvc3Rwcm9jZXNzaW5nEjMKC2lucHV0X3NpemVzGAIgAygLMh4uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNpemUSMAoHb3B0aW9ucxgDIAEoCzIf",
-            "LmRldmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucyLpAQoaUGxhblBvc3Rw",
-            "cm9jZXNzaW5nUmVzcG9uc2USLgoIZmluZGluZ3MYASADKAsyHC5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkZpbmRpbmcSOQoGaW1hZ2VzGAIgAygLMikuZGV2aWNl",
-            "b3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBsYW5uZWRJbWFnZRJFCghlc3RpbWF0",
-            "ZRgDIAEoCzIzLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJv",
-            "Y2Vzc2luZ0VzdGltYXRlEhkKEXNhZmV0eV9wb2xpY3lfaWRzGAQgAygJIrEB",
-            "ChJQb3N0cHJvY2Vzc1JlcXVlc3QSQwoOcG9zdHByb2Nlc3NpbmcYASABKAsy",
-            "Ky5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmcS",
-            "MAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9iT3B0",
-            "aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJItAB",
-            "ChNQb3N0cHJvY2Vzc1Jlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNl",
-            "b3BzLmNvbW1vbi52MS5Kb2JFdmVudBI8CgVpbWFnZRgEIAEoCzIrLmRldmlj",
-            "ZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qcm9jZXNzZWRJbWFnZUgAEkMKBnJl",
-            "c3VsdBgFIAEoCzIxLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0",
-            "cHJvY2Vzc2luZ1Jlc3VsdEgAQggKBm91dHB1dCKoAQoSQ2hlY2tTYWZldHlS",
-            "ZXF1ZXN0Ei8KBmltYWdlcxgBIAMoCzIfLmRldmljZW9wcy5jb21tb24udjEu",
-            "SW1hZ2VJbnB1dBITCglwb2xpY3lfaWQYAiABKAlIABI7CgZwb2xpY3kYAyAB",
-            "KAsyKS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5UG9saWN5",
-            "SABCDwoNcG9saWN5X3NvdXJjZSJTChNDaGVja1NhZmV0eVJlc3BvbnNlEjwK",
-            "CHZlcmRpY3RzGAEgAygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
-            "LlNhZmV0eVZlcmRpY3QiswEKGUNyZWF0ZVNhZmV0eVBvbGljeVJlcXVlc3QS",
-            "OQoGcG9saWN5GAEgASgLMikuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
-            "LlNhZmV0eVBvbGljeRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEjAKB3NhbXBs",
-            "ZXMYAyADKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSEgoK",
-            "cmVxdWVzdF9pZBgEIAEoCSLMAQoaQ3JlYXRlU2FmZXR5UG9saWN5UmVzcG9u",
-            "c2USOQoGcG9saWN5GAEgASgLMikuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
-            "LnYxLlNhZmV0eVBvbGljeRIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmljZW9w",
-            "cy5jb21tb24udjEuRmluZGluZxJDCg9zYW1wbGVfdmVyZGljdHMYAyADKAsy",
-            "Ki5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5VmVyZGljdCIr",
-            "ChZHZXRTYWZldHlQb2xpY3lSZXF1ZXN0EhEKCXBvbGljeV9pZBgBIAEoCSJU",
-            "ChdHZXRTYWZldHlQb2xpY3lSZXNwb25zZRI5CgZwb2xpY3kYASABKAsyKS5k",
-            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5UG9saWN5InIKElNh",
-            "ZmV0eVBvbGljeUZpbHRlchIMCgR0ZXh0GAEgASgJEjwKCmFwcGxpZXNfdG8Y",
-            "AiADKA4yKC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5U2Nv",
-            "cGUSEAoIY2F0ZWdvcnkYAyABKAkigwEKGUxpc3RTYWZldHlQb2xpY2llc1Jl",
-            "cXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkS",
-            "PwoGZmlsdGVyGAMgASgLMi8uZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
-            "LlNhZmV0eVBvbGljeUZpbHRlciJyChpMaXN0U2FmZXR5UG9saWNpZXNSZXNw",
-            "b25zZRI7Cghwb2xpY2llcxgBIAMoCzIpLmRldmljZW9wcy5wb3N0cHJvY2Vz",
-            "c2luZy52MS5TYWZldHlQb2xpY3kSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJ",
-            "IvIBChlVcGRhdGVTYWZldHlQb2xpY3lSZXF1ZXN0EjkKBnBvbGljeRgBIAEo",
+            "bW1vbi92MS9lcnJvci5wcm90bxoqZGV2aWNlb3BzL2NvbW1vbi92MS9maWVs",
+            "ZF9jYXBhYmlsaXR5LnByb3RvGh9kZXZpY2VvcHMvY29tbW9uL3YxL2ltYWdl",
+            "LnByb3RvGiNkZXZpY2VvcHMvY29tbW9uL3YxL2pvYl9ldmVudC5wcm90bxow",
+            "ZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3Bvc3Rwcm9jZXNzaW5nLnBy",
+            "b3RvGi9kZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvcG9zdHByb2Nlc3Nv",
+            "ci5wcm90bxooZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3NhZmV0eS5w",
+            "cm90bxogZ29vZ2xlL3Byb3RvYnVmL2ZpZWxkX21hc2sucHJvdG8iVAoZTGlz",
+            "dFBvc3Rwcm9jZXNzb3JzUmVxdWVzdBISCgpkZXZpY2VfaWRzGAEgAygJEhIK",
+            "Cmtub3duX2V0YWcYAiABKAkSDwoHcmVmcmVzaBgDIAEoCCLUAgoaTGlzdFBv",
+            "c3Rwcm9jZXNzb3JzUmVzcG9uc2USQgoOcG9zdHByb2Nlc3NvcnMYASADKAsy",
+            "Ki5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NvchJC",
+            "CgdwcmVzZXRzGAIgAygLMjEuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
+            "LlBvc3Rwcm9jZXNzaW5nUHJlc2V0EhkKEWlucHV0X21lZGlhX3R5cGVzGAMg",
+            "AygJEhoKEm91dHB1dF9tZWRpYV90eXBlcxgEIAMoCRIgChhkZWZhdWx0X3Nh",
+            "ZmV0eV9wb2xpY3lfaWQYBSABKAkSDAoEZXRhZxgGIAEoCRIRCgl1bmNoYW5n",
+            "ZWQYByABKAgSNAoGZmllbGRzGAggAygLMiQuZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5GaWVsZENhcGFiaWxpdHkixwEKGVBsYW5Qb3N0cHJvY2Vzc2luZ1JlcXVl",
+            "c3QSQwoOcG9zdHByb2Nlc3NpbmcYASABKAsyKy5kZXZpY2VvcHMucG9zdHBy",
+            "b2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmcSMwoLaW5wdXRfc2l6ZXMYAiAD",
+            "KAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIwCgdvcHRpb25z",
+            "GAMgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zIukBChpQ",
+            "bGFuUG9zdHByb2Nlc3NpbmdSZXNwb25zZRIuCghmaW5kaW5ncxgBIAMoCzIc",
+            "LmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxI5CgZpbWFnZXMYAiADKAsy",
+            "KS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUGxhbm5lZEltYWdlEkUK",
+            "CGVzdGltYXRlGAMgASgLMjMuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
+            "LlBvc3Rwcm9jZXNzaW5nRXN0aW1hdGUSGQoRc2FmZXR5X3BvbGljeV9pZHMY",
+            "BCADKAkisQEKElBvc3Rwcm9jZXNzUmVxdWVzdBJDCg5wb3N0cHJvY2Vzc2lu",
+            "ZxgBIAEoCzIrLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJv",
+            "Y2Vzc2luZxIwCgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQY",
+            "BCABKAki0AEKE1Bvc3Rwcm9jZXNzUmVzcG9uc2USLAoFZXZlbnQYASABKAsy",
+            "HS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYkV2ZW50EjwKBWltYWdlGAQgASgL",
+            "MisuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlByb2Nlc3NlZEltYWdl",
+            "SAASQwoGcmVzdWx0GAUgASgLMjEuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
+            "LnYxLlBvc3Rwcm9jZXNzaW5nUmVzdWx0SABCCAoGb3V0cHV0IpQBChJDaGVj",
+            "a1NhZmV0eVJlcXVlc3QSLwoGaW1hZ2VzGAEgAygLMh8uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5JbWFnZUlucHV0EhIKCnBvbGljeV9pZHMYAiADKAkSOQoGcG9s",
+            "aWN5GAMgASgLMikuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0",
+            "eVBvbGljeSJQChNDaGVja1NhZmV0eVJlc3BvbnNlEjkKBmltYWdlcxgBIAMo",
+            "CzIpLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5DaGVja2VkSW1hZ2Ui",
+            "hAEKGUxpc3RXaXRoaGVsZEltYWdlc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEg",
+            "ASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSQAoGZmlsdGVyGAMgASgLMjAuZGV2",
+            "aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLldpdGhoZWxkSW1hZ2VGaWx0ZXIi",
+            "egoaTGlzdFdpdGhoZWxkSW1hZ2VzUmVzcG9uc2USQwoPd2l0aGhlbGRfaW1h",
+            "Z2VzGAEgAygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLldpdGho",
+            "ZWxkSW1hZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkoKF0dldFdpdGho",
+            "ZWxkSW1hZ2VSZXF1ZXN0EhkKEXdpdGhoZWxkX2ltYWdlX2lkGAEgASgJEhQK",
+            "DHZpZXdfZWRnZV9weBgCIAEoBSKfAQoYR2V0V2l0aGhlbGRJbWFnZVJlc3Bv",
+            "bnNlEkIKDndpdGhoZWxkX2ltYWdlGAEgASgLMiouZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLldpdGhoZWxkSW1hZ2USDAoEdmlldxgCIAEoDBIxCgl2",
+            "aWV3X3NpemUYAyABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6",
+            "ZSJbChtSZWxlYXNlV2l0aGhlbGRJbWFnZVJlcXVlc3QSGQoRd2l0aGhlbGRf",
+            "aW1hZ2VfaWQYASABKAkSDQoFY2F1c2UYAiABKAkSEgoKcmVxdWVzdF9pZBgD",
+            "IAEoCSKJAQocUmVsZWFzZVdpdGhoZWxkSW1hZ2VSZXNwb25zZRIsCgRmaWxl",
+            "GAEgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUZpbGUSOwoHcmVs",
+            "ZWFzZRgCIAEoCzIqLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZl",
+            "dHlSZWxlYXNlIloKGkRlbGV0ZVdpdGhoZWxkSW1hZ2VSZXF1ZXN0EhkKEXdp",
+            "dGhoZWxkX2ltYWdlX2lkGAEgASgJEg0KBWNhdXNlGAIgASgJEhIKCnJlcXVl",
+            "c3RfaWQYAyABKAkiHQobRGVsZXRlV2l0aGhlbGRJbWFnZVJlc3BvbnNlIrMB",
+            "ChlDcmVhdGVTYWZldHlQb2xpY3lSZXF1ZXN0EjkKBnBvbGljeRgBIAEoCzIp",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlQb2xpY3kSFQoN",
+            "dmFsaWRhdGVfb25seRgCIAEoCBIwCgdzYW1wbGVzGAMgAygLMh8uZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhIKCnJlcXVlc3RfaWQYBCABKAki",
+            "zAEKGkNyZWF0ZVNhZmV0eVBvbGljeVJlc3BvbnNlEjkKBnBvbGljeRgBIAEo",
             "CzIpLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlQb2xpY3kS",
-            "LwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRN",
-            "YXNrEgwKBGV0YWcYAyABKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCBIwCgdz",
-            "YW1wbGVzGAUgAygLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0",
-            "EhIKCnJlcXVlc3RfaWQYBiABKAkizAEKGlVwZGF0ZVNhZmV0eVBvbGljeVJl",
-            "c3BvbnNlEjkKBnBvbGljeRgBIAEoCzIpLmRldmljZW9wcy5wb3N0cHJvY2Vz",
-            "c2luZy52MS5TYWZldHlQb2xpY3kSLgoIZmluZGluZ3MYAiADKAsyHC5kZXZp",
-            "Y2VvcHMuY29tbW9uLnYxLkZpbmRpbmcSQwoPc2FtcGxlX3ZlcmRpY3RzGAMg",
-            "AygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVZlcmRp",
-            "Y3QiPAoZRGVsZXRlU2FmZXR5UG9saWN5UmVxdWVzdBIRCglwb2xpY3lfaWQY",
-            "ASABKAkSDAoEZXRhZxgCIAEoCSIcChpEZWxldGVTYWZldHlQb2xpY3lSZXNw",
-            "b25zZTLiCQoVUG9zdHByb2Nlc3NpbmdTZXJ2aWNlEosBChJMaXN0UG9zdHBy",
-            "b2Nlc3NvcnMSNi5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuTGlzdFBv",
-            "c3Rwcm9jZXNzb3JzUmVxdWVzdBo3LmRldmljZW9wcy5wb3N0cHJvY2Vzc2lu",
-            "Zy52MS5MaXN0UG9zdHByb2Nlc3NvcnNSZXNwb25zZSIEyPMYARKLAQoSUGxh",
-            "blBvc3Rwcm9jZXNzaW5nEjYuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYx",
-            "LlBsYW5Qb3N0cHJvY2Vzc2luZ1JlcXVlc3QaNy5kZXZpY2VvcHMucG9zdHBy",
-            "b2Nlc3NpbmcudjEuUGxhblBvc3Rwcm9jZXNzaW5nUmVzcG9uc2UiBMjzGAES",
-            "eAoLUG9zdHByb2Nlc3MSLy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEu",
-            "UG9zdHByb2Nlc3NSZXF1ZXN0GjAuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
-            "LnYxLlBvc3Rwcm9jZXNzUmVzcG9uc2UiBMjzGAIwARJ2CgtDaGVja1NhZmV0",
-            "eRIvLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5DaGVja1NhZmV0eVJl",
-            "cXVlc3QaMC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuQ2hlY2tTYWZl",
-            "dHlSZXNwb25zZSIEyPMYAhKLAQoSQ3JlYXRlU2FmZXR5UG9saWN5EjYuZGV2",
-            "aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkNyZWF0ZVNhZmV0eVBvbGljeVJl",
-            "cXVlc3QaNy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuQ3JlYXRlU2Fm",
-            "ZXR5UG9saWN5UmVzcG9uc2UiBMjzGAUSggEKD0dldFNhZmV0eVBvbGljeRIz",
-            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5HZXRTYWZldHlQb2xpY3lS",
-            "ZXF1ZXN0GjQuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkdldFNhZmV0",
-            "eVBvbGljeVJlc3BvbnNlIgTI8xgBEosBChJMaXN0U2FmZXR5UG9saWNpZXMS",
-            "Ni5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuTGlzdFNhZmV0eVBvbGlj",
-            "aWVzUmVxdWVzdBo3LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5MaXN0",
-            "U2FmZXR5UG9saWNpZXNSZXNwb25zZSIEyPMYARKLAQoSVXBkYXRlU2FmZXR5",
-            "UG9saWN5EjYuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlVwZGF0ZVNh",
-            "ZmV0eVBvbGljeVJlcXVlc3QaNy5kZXZpY2VvcHMucG9zdHByb2Nlc3Npbmcu",
-            "djEuVXBkYXRlU2FmZXR5UG9saWN5UmVzcG9uc2UiBMjzGAUSiwEKEkRlbGV0",
-            "ZVNhZmV0eVBvbGljeRI2LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5E",
-            "ZWxldGVTYWZldHlQb2xpY3lSZXF1ZXN0GjcuZGV2aWNlb3BzLnBvc3Rwcm9j",
-            "ZXNzaW5nLnYxLkRlbGV0ZVNhZmV0eVBvbGljeVJlc3BvbnNlIgTI8xgFQiKq",
-            "Ah9EZXZpY2VPcHMuQXBpLlBvc3Rwcm9jZXNzaW5nLlYxYgZwcm90bzM="));
+            "LgoIZmluZGluZ3MYAiADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRp",
+            "bmcSQwoPc2FtcGxlX3ZlcmRpY3RzGAMgAygLMiouZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLlNhZmV0eVZlcmRpY3QiKwoWR2V0U2FmZXR5UG9saWN5",
+            "UmVxdWVzdBIRCglwb2xpY3lfaWQYASABKAkiVAoXR2V0U2FmZXR5UG9saWN5",
+            "UmVzcG9uc2USOQoGcG9saWN5GAEgASgLMikuZGV2aWNlb3BzLnBvc3Rwcm9j",
+            "ZXNzaW5nLnYxLlNhZmV0eVBvbGljeSJyChJTYWZldHlQb2xpY3lGaWx0ZXIS",
+            "DAoEdGV4dBgBIAEoCRI8CgphcHBsaWVzX3RvGAIgAygOMiguZGV2aWNlb3Bz",
+            "LnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVNjb3BlEhAKCGNhdGVnb3J5GAMg",
+            "ASgJIoMBChlMaXN0U2FmZXR5UG9saWNpZXNSZXF1ZXN0EhEKCXBhZ2Vfc2l6",
+            "ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEj8KBmZpbHRlchgDIAEoCzIv",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlQb2xpY3lGaWx0",
+            "ZXIilAEKGkxpc3RTYWZldHlQb2xpY2llc1Jlc3BvbnNlEjsKCHBvbGljaWVz",
+            "GAEgAygLMikuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVBv",
+            "bGljeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSIAoYZGVmYXVsdF9zYWZl",
+            "dHlfcG9saWN5X2lkGAMgASgJIvIBChlVcGRhdGVTYWZldHlQb2xpY3lSZXF1",
+            "ZXN0EjkKBnBvbGljeRgBIAEoCzIpLmRldmljZW9wcy5wb3N0cHJvY2Vzc2lu",
+            "Zy52MS5TYWZldHlQb2xpY3kSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYAyABKAkSFQoNdmFsaWRh",
+            "dGVfb25seRgEIAEoCBIwCgdzYW1wbGVzGAUgAygLMh8uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5JbWFnZUlucHV0EhIKCnJlcXVlc3RfaWQYBiABKAkizAEKGlVw",
+            "ZGF0ZVNhZmV0eVBvbGljeVJlc3BvbnNlEjkKBnBvbGljeRgBIAEoCzIpLmRl",
+            "dmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlQb2xpY3kSLgoIZmlu",
+            "ZGluZ3MYAiADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRpbmcSQwoP",
+            "c2FtcGxlX3ZlcmRpY3RzGAMgAygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNz",
+            "aW5nLnYxLlNhZmV0eVZlcmRpY3QiUAoZRGVsZXRlU2FmZXR5UG9saWN5UmVx",
+            "dWVzdBIRCglwb2xpY3lfaWQYASABKAkSDAoEZXRhZxgCIAEoCRISCgpyZXF1",
+            "ZXN0X2lkGAMgASgJIhwKGkRlbGV0ZVNhZmV0eVBvbGljeVJlc3BvbnNlMp0O",
+            "ChVQb3N0cHJvY2Vzc2luZ1NlcnZpY2USiwEKEkxpc3RQb3N0cHJvY2Vzc29y",
+            "cxI2LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5MaXN0UG9zdHByb2Nl",
+            "c3NvcnNSZXF1ZXN0GjcuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkxp",
+            "c3RQb3N0cHJvY2Vzc29yc1Jlc3BvbnNlIgTI8xgBEosBChJQbGFuUG9zdHBy",
+            "b2Nlc3NpbmcSNi5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUGxhblBv",
+            "c3Rwcm9jZXNzaW5nUmVxdWVzdBo3LmRldmljZW9wcy5wb3N0cHJvY2Vzc2lu",
+            "Zy52MS5QbGFuUG9zdHByb2Nlc3NpbmdSZXNwb25zZSIEyPMYARJ4CgtQb3N0",
+            "cHJvY2VzcxIvLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJv",
+            "Y2Vzc1JlcXVlc3QaMC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9z",
+            "dHByb2Nlc3NSZXNwb25zZSIEyPMYAjABEnYKC0NoZWNrU2FmZXR5Ei8uZGV2",
+            "aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkNoZWNrU2FmZXR5UmVxdWVzdBow",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5DaGVja1NhZmV0eVJlc3Bv",
+            "bnNlIgTI8xgCEosBChJMaXN0V2l0aGhlbGRJbWFnZXMSNi5kZXZpY2VvcHMu",
+            "cG9zdHByb2Nlc3NpbmcudjEuTGlzdFdpdGhoZWxkSW1hZ2VzUmVxdWVzdBo3",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5MaXN0V2l0aGhlbGRJbWFn",
+            "ZXNSZXNwb25zZSIEyPMYBRKFAQoQR2V0V2l0aGhlbGRJbWFnZRI0LmRldmlj",
+            "ZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5HZXRXaXRoaGVsZEltYWdlUmVxdWVz",
+            "dBo1LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5HZXRXaXRoaGVsZElt",
+            "YWdlUmVzcG9uc2UiBMjzGAUSkQEKFFJlbGVhc2VXaXRoaGVsZEltYWdlEjgu",
+            "ZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlJlbGVhc2VXaXRoaGVsZElt",
+            "YWdlUmVxdWVzdBo5LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5SZWxl",
+            "YXNlV2l0aGhlbGRJbWFnZVJlc3BvbnNlIgTI8xgFEo4BChNEZWxldGVXaXRo",
+            "aGVsZEltYWdlEjcuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkRlbGV0",
+            "ZVdpdGhoZWxkSW1hZ2VSZXF1ZXN0GjguZGV2aWNlb3BzLnBvc3Rwcm9jZXNz",
+            "aW5nLnYxLkRlbGV0ZVdpdGhoZWxkSW1hZ2VSZXNwb25zZSIEyPMYBRKLAQoS",
+            "Q3JlYXRlU2FmZXR5UG9saWN5EjYuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5n",
+            "LnYxLkNyZWF0ZVNhZmV0eVBvbGljeVJlcXVlc3QaNy5kZXZpY2VvcHMucG9z",
+            "dHByb2Nlc3NpbmcudjEuQ3JlYXRlU2FmZXR5UG9saWN5UmVzcG9uc2UiBMjz",
+            "GAUSggEKD0dldFNhZmV0eVBvbGljeRIzLmRldmljZW9wcy5wb3N0cHJvY2Vz",
+            "c2luZy52MS5HZXRTYWZldHlQb2xpY3lSZXF1ZXN0GjQuZGV2aWNlb3BzLnBv",
+            "c3Rwcm9jZXNzaW5nLnYxLkdldFNhZmV0eVBvbGljeVJlc3BvbnNlIgTI8xgB",
+            "EosBChJMaXN0U2FmZXR5UG9saWNpZXMSNi5kZXZpY2VvcHMucG9zdHByb2Nl",
+            "c3NpbmcudjEuTGlzdFNhZmV0eVBvbGljaWVzUmVxdWVzdBo3LmRldmljZW9w",
+            "cy5wb3N0cHJvY2Vzc2luZy52MS5MaXN0U2FmZXR5UG9saWNpZXNSZXNwb25z",
+            "ZSIEyPMYARKLAQoSVXBkYXRlU2FmZXR5UG9saWN5EjYuZGV2aWNlb3BzLnBv",
+            "c3Rwcm9jZXNzaW5nLnYxLlVwZGF0ZVNhZmV0eVBvbGljeVJlcXVlc3QaNy5k",
+            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuVXBkYXRlU2FmZXR5UG9saWN5",
+            "UmVzcG9uc2UiBMjzGAUSiwEKEkRlbGV0ZVNhZmV0eVBvbGljeRI2LmRldmlj",
+            "ZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5EZWxldGVTYWZldHlQb2xpY3lSZXF1",
+            "ZXN0GjcuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLkRlbGV0ZVNhZmV0",
+            "eVBvbGljeVJlc3BvbnNlIgTI8xgFQiKqAh9EZXZpY2VPcHMuQXBpLlBvc3Rw",
+            "cm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessorReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListPostprocessorsRequest), global::DeviceOps.Api.Postprocessing.V1.ListPostprocessorsRequest.Parser, new[]{ "DeviceIds", "KnownEtag", "Refresh" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListPostprocessorsResponse), global::DeviceOps.Api.Postprocessing.V1.ListPostprocessorsResponse.Parser, new[]{ "Postprocessors", "Presets", "InputMediaTypes", "OutputMediaTypes", "DefaultSafetyPolicyId", "Etag", "Unchanged" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListPostprocessorsResponse), global::DeviceOps.Api.Postprocessing.V1.ListPostprocessorsResponse.Parser, new[]{ "Postprocessors", "Presets", "InputMediaTypes", "OutputMediaTypes", "DefaultSafetyPolicyId", "Etag", "Unchanged", "Fields" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PlanPostprocessingRequest), global::DeviceOps.Api.Postprocessing.V1.PlanPostprocessingRequest.Parser, new[]{ "Postprocessing", "InputSizes", "Options" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PlanPostprocessingResponse), global::DeviceOps.Api.Postprocessing.V1.PlanPostprocessingResponse.Parser, new[]{ "Findings", "Images", "Estimate", "SafetyPolicyIds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessRequest), global::DeviceOps.Api.Postprocessing.V1.PostprocessRequest.Parser, new[]{ "Postprocessing", "Options", "Detached", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessResponse), global::DeviceOps.Api.Postprocessing.V1.PostprocessResponse.Parser, new[]{ "Event", "Image", "Result" }, new[]{ "Output" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest), global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest.Parser, new[]{ "Images", "PolicyId", "Policy" }, new[]{ "PolicySource" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse), global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse.Parser, new[]{ "Verdicts" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest), global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest.Parser, new[]{ "Images", "PolicyIds", "Policy" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse), global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse.Parser, new[]{ "Images" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest), global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse), global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse.Parser, new[]{ "WithheldImages", "NextPageToken" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest), global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest.Parser, new[]{ "WithheldImageId", "ViewEdgePx" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse), global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse.Parser, new[]{ "WithheldImage", "View", "ViewSize" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest), global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest.Parser, new[]{ "WithheldImageId", "Cause", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse), global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse.Parser, new[]{ "File", "Release" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest), global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest.Parser, new[]{ "WithheldImageId", "Cause", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse), global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse.Parser, null, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest), global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest.Parser, new[]{ "Policy", "ValidateOnly", "Samples", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse), global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse.Parser, new[]{ "Policy", "Findings", "SampleVerdicts" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.GetSafetyPolicyRequest), global::DeviceOps.Api.Postprocessing.V1.GetSafetyPolicyRequest.Parser, new[]{ "PolicyId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.GetSafetyPolicyResponse), global::DeviceOps.Api.Postprocessing.V1.GetSafetyPolicyResponse.Parser, new[]{ "Policy" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyPolicyFilter), global::DeviceOps.Api.Postprocessing.V1.SafetyPolicyFilter.Parser, new[]{ "Text", "AppliesTo", "Category" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesRequest), global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesResponse), global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesResponse.Parser, new[]{ "Policies", "NextPageToken" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesResponse), global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesResponse.Parser, new[]{ "Policies", "NextPageToken", "DefaultSafetyPolicyId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.UpdateSafetyPolicyRequest), global::DeviceOps.Api.Postprocessing.V1.UpdateSafetyPolicyRequest.Parser, new[]{ "Policy", "UpdateMask", "Etag", "ValidateOnly", "Samples", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.UpdateSafetyPolicyResponse), global::DeviceOps.Api.Postprocessing.V1.UpdateSafetyPolicyResponse.Parser, new[]{ "Policy", "Findings", "SampleVerdicts" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DeleteSafetyPolicyRequest), global::DeviceOps.Api.Postprocessing.V1.DeleteSafetyPolicyRequest.Parser, new[]{ "PolicyId", "Etag" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DeleteSafetyPolicyRequest), global::DeviceOps.Api.Postprocessing.V1.DeleteSafetyPolicyRequest.Parser, new[]{ "PolicyId", "Etag", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.DeleteSafetyPolicyResponse), global::DeviceOps.Api.Postprocessing.V1.DeleteSafetyPolicyResponse.Parser, null, null, null, null, null)
           }));
     }
@@ -473,6 +516,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       defaultSafetyPolicyId_ = other.defaultSafetyPolicyId_;
       etag_ = other.etag_;
       unchanged_ = other.unchanged_;
+      fields_ = other.fields_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -542,7 +586,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int DefaultSafetyPolicyIdFieldNumber = 5;
     private string defaultSafetyPolicyId_ = "";
     /// <summary>
-    /// The policy that a safety step gets that names none. Empty: there is none.
+    /// The server's default policy, which a safety step gets that names none. Empty: there is none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -583,6 +627,20 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "fields" field.</summary>
+    public const int FieldsFieldNumber = 8;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.FieldCapability> _repeated_fields_codec
+        = pb::FieldCodec.ForMessage(66, global::DeviceOps.Api.Common.V1.FieldCapability.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> fields_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability>();
+    /// <summary>
+    /// The fields of Postprocessing itself: `inputs`, `max_concurrency`, `measure_quality` …
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> Fields {
+      get { return fields_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -605,6 +663,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (DefaultSafetyPolicyId != other.DefaultSafetyPolicyId) return false;
       if (Etag != other.Etag) return false;
       if (Unchanged != other.Unchanged) return false;
+      if(!fields_.Equals(other.fields_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -619,6 +678,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (DefaultSafetyPolicyId.Length != 0) hash ^= DefaultSafetyPolicyId.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
       if (Unchanged != false) hash ^= Unchanged.GetHashCode();
+      hash ^= fields_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -653,6 +713,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(56);
         output.WriteBool(Unchanged);
       }
+      fields_.WriteTo(output, _repeated_fields_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -679,6 +740,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(56);
         output.WriteBool(Unchanged);
       }
+      fields_.WriteTo(ref output, _repeated_fields_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -702,6 +764,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Unchanged != false) {
         size += 1 + 1;
       }
+      size += fields_.CalculateSize(_repeated_fields_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -727,6 +790,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.Unchanged != false) {
         Unchanged = other.Unchanged;
       }
+      fields_.Add(other.fields_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -774,6 +838,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Unchanged = input.ReadBool();
             break;
           }
+          case 66: {
+            fields_.AddEntriesFrom(input, _repeated_fields_codec);
+            break;
+          }
         }
       }
     #endif
@@ -819,6 +887,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 56: {
             Unchanged = input.ReadBool();
+            break;
+          }
+          case 66: {
+            fields_.AddEntriesFrom(ref input, _repeated_fields_codec);
             break;
           }
         }
@@ -2114,7 +2186,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Asks what a policy says about pictures.
+  /// Asks what policies say about pictures.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class CheckSafetyRequest : pb::IMessage<CheckSafetyRequest>
@@ -2152,15 +2224,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public CheckSafetyRequest(CheckSafetyRequest other) : this() {
       images_ = other.images_.Clone();
-      switch (other.PolicySourceCase) {
-        case PolicySourceOneofCase.PolicyId:
-          PolicyId = other.PolicyId;
-          break;
-        case PolicySourceOneofCase.Policy:
-          Policy = other.Policy.Clone();
-          break;
-      }
-
+      policyIds_ = other.policyIds_.Clone();
+      policy_ = other.policy_ != null ? other.policy_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2184,69 +2249,33 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       get { return images_; }
     }
 
-    /// <summary>Field number for the "policy_id" field.</summary>
-    public const int PolicyIdFieldNumber = 2;
+    /// <summary>Field number for the "policy_ids" field.</summary>
+    public const int PolicyIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_policyIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> policyIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// One that the server knows.
+    /// Policies that the server knows, at most 8. Empty, and no `policy`: the server's default policy; if there is none, POLICY_NOT_FOUND.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string PolicyId {
-      get { return HasPolicyId ? (string) policySource_ : ""; }
-      set {
-        policySource_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-        policySourceCase_ = PolicySourceOneofCase.PolicyId;
-      }
-    }
-    /// <summary>Gets whether the "policy_id" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasPolicyId {
-      get { return policySourceCase_ == PolicySourceOneofCase.PolicyId; }
-    }
-    /// <summary> Clears the value of the oneof if it's currently set to "policy_id" </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearPolicyId() {
-      if (HasPolicyId) {
-        ClearPolicySource();
-      }
+    public pbc::RepeatedField<string> PolicyIds {
+      get { return policyIds_; }
     }
 
     /// <summary>Field number for the "policy" field.</summary>
     public const int PolicyFieldNumber = 3;
+    private global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy policy_;
     /// <summary>
-    /// One that holds for this call only. Its id may be empty.
+    /// One more policy, which holds for this call only. Its id may be empty. Absent: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy Policy {
-      get { return policySourceCase_ == PolicySourceOneofCase.Policy ? (global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy) policySource_ : null; }
+      get { return policy_; }
       set {
-        policySource_ = value;
-        policySourceCase_ = value == null ? PolicySourceOneofCase.None : PolicySourceOneofCase.Policy;
+        policy_ = value;
       }
-    }
-
-    private object policySource_;
-    /// <summary>Enum of possible cases for the "policy_source" oneof.</summary>
-    public enum PolicySourceOneofCase {
-      None = 0,
-      PolicyId = 2,
-      Policy = 3,
-    }
-    private PolicySourceOneofCase policySourceCase_ = PolicySourceOneofCase.None;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public PolicySourceOneofCase PolicySourceCase {
-      get { return policySourceCase_; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearPolicySource() {
-      policySourceCase_ = PolicySourceOneofCase.None;
-      policySource_ = null;
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2265,9 +2294,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return true;
       }
       if(!images_.Equals(other.images_)) return false;
-      if (PolicyId != other.PolicyId) return false;
+      if(!policyIds_.Equals(other.policyIds_)) return false;
       if (!object.Equals(Policy, other.Policy)) return false;
-      if (PolicySourceCase != other.PolicySourceCase) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2276,9 +2304,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       hash ^= images_.GetHashCode();
-      if (HasPolicyId) hash ^= PolicyId.GetHashCode();
-      if (policySourceCase_ == PolicySourceOneofCase.Policy) hash ^= Policy.GetHashCode();
-      hash ^= (int) policySourceCase_;
+      hash ^= policyIds_.GetHashCode();
+      if (policy_ != null) hash ^= Policy.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2298,11 +2325,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       output.WriteRawMessage(this);
     #else
       images_.WriteTo(output, _repeated_images_codec);
-      if (HasPolicyId) {
-        output.WriteRawTag(18);
-        output.WriteString(PolicyId);
-      }
-      if (policySourceCase_ == PolicySourceOneofCase.Policy) {
+      policyIds_.WriteTo(output, _repeated_policyIds_codec);
+      if (policy_ != null) {
         output.WriteRawTag(26);
         output.WriteMessage(Policy);
       }
@@ -2317,11 +2341,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
       images_.WriteTo(ref output, _repeated_images_codec);
-      if (HasPolicyId) {
-        output.WriteRawTag(18);
-        output.WriteString(PolicyId);
-      }
-      if (policySourceCase_ == PolicySourceOneofCase.Policy) {
+      policyIds_.WriteTo(ref output, _repeated_policyIds_codec);
+      if (policy_ != null) {
         output.WriteRawTag(26);
         output.WriteMessage(Policy);
       }
@@ -2336,10 +2357,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public int CalculateSize() {
       int size = 0;
       size += images_.CalculateSize(_repeated_images_codec);
-      if (HasPolicyId) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(PolicyId);
-      }
-      if (policySourceCase_ == PolicySourceOneofCase.Policy) {
+      size += policyIds_.CalculateSize(_repeated_policyIds_codec);
+      if (policy_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Policy);
       }
       if (_unknownFields != null) {
@@ -2355,18 +2374,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return;
       }
       images_.Add(other.images_);
-      switch (other.PolicySourceCase) {
-        case PolicySourceOneofCase.PolicyId:
-          PolicyId = other.PolicyId;
-          break;
-        case PolicySourceOneofCase.Policy:
-          if (Policy == null) {
-            Policy = new global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy();
-          }
-          Policy.MergeFrom(other.Policy);
-          break;
+      policyIds_.Add(other.policyIds_);
+      if (other.policy_ != null) {
+        if (policy_ == null) {
+          Policy = new global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy();
+        }
+        Policy.MergeFrom(other.Policy);
       }
-
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -2391,16 +2405,14 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 18: {
-            PolicyId = input.ReadString();
+            policyIds_.AddEntriesFrom(input, _repeated_policyIds_codec);
             break;
           }
           case 26: {
-            global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy subBuilder = new global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy();
-            if (policySourceCase_ == PolicySourceOneofCase.Policy) {
-              subBuilder.MergeFrom(Policy);
+            if (policy_ == null) {
+              Policy = new global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy();
             }
-            input.ReadMessage(subBuilder);
-            Policy = subBuilder;
+            input.ReadMessage(Policy);
             break;
           }
         }
@@ -2427,16 +2439,14 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 18: {
-            PolicyId = input.ReadString();
+            policyIds_.AddEntriesFrom(ref input, _repeated_policyIds_codec);
             break;
           }
           case 26: {
-            global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy subBuilder = new global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy();
-            if (policySourceCase_ == PolicySourceOneofCase.Policy) {
-              subBuilder.MergeFrom(Policy);
+            if (policy_ == null) {
+              Policy = new global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy();
             }
-            input.ReadMessage(subBuilder);
-            Policy = subBuilder;
+            input.ReadMessage(Policy);
             break;
           }
         }
@@ -2447,7 +2457,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// What a policy says about pictures.
+  /// What policies say about pictures.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class CheckSafetyResponse : pb::IMessage<CheckSafetyResponse>
@@ -2484,7 +2494,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public CheckSafetyResponse(CheckSafetyResponse other) : this() {
-      verdicts_ = other.verdicts_.Clone();
+      images_ = other.images_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2494,18 +2504,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       return new CheckSafetyResponse(this);
     }
 
-    /// <summary>Field number for the "verdicts" field.</summary>
-    public const int VerdictsFieldNumber = 1;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> _repeated_verdicts_codec
-        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> verdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
+    /// <summary>Field number for the "images" field.</summary>
+    public const int ImagesFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.CheckedImage> _repeated_images_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.CheckedImage.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage>();
     /// <summary>
-    /// One for each picture, in their order. A picture passes only if its verdict says `safe`.
+    /// One for each picture, in their order.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> Verdicts {
-      get { return verdicts_; }
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage> Images {
+      get { return images_; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2523,7 +2533,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (ReferenceEquals(other, this)) {
         return true;
       }
-      if(!verdicts_.Equals(other.verdicts_)) return false;
+      if(!images_.Equals(other.images_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2531,7 +2541,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      hash ^= verdicts_.GetHashCode();
+      hash ^= images_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2550,7 +2560,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      verdicts_.WriteTo(output, _repeated_verdicts_codec);
+      images_.WriteTo(output, _repeated_images_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2561,7 +2571,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      verdicts_.WriteTo(ref output, _repeated_verdicts_codec);
+      images_.WriteTo(ref output, _repeated_images_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2572,7 +2582,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      size += verdicts_.CalculateSize(_repeated_verdicts_codec);
+      size += images_.CalculateSize(_repeated_images_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -2585,7 +2595,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other == null) {
         return;
       }
-      verdicts_.Add(other.verdicts_);
+      images_.Add(other.images_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -2606,7 +2616,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
           case 10: {
-            verdicts_.AddEntriesFrom(input, _repeated_verdicts_codec);
+            images_.AddEntriesFrom(input, _repeated_images_codec);
             break;
           }
         }
@@ -2629,9 +2639,2075 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 10: {
-            verdicts_.AddEntriesFrom(ref input, _repeated_verdicts_codec);
+            images_.AddEntriesFrom(ref input, _repeated_images_codec);
             break;
           }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Asks for withheld pictures.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListWithheldImagesRequest : pb::IMessage<ListWithheldImagesRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListWithheldImagesRequest> _parser = new pb::MessageParser<ListWithheldImagesRequest>(() => new ListWithheldImagesRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListWithheldImagesRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[8]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListWithheldImagesRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListWithheldImagesRequest(ListWithheldImagesRequest other) : this() {
+      pageSize_ = other.pageSize_;
+      pageToken_ = other.pageToken_;
+      filter_ = other.filter_ != null ? other.filter_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListWithheldImagesRequest Clone() {
+      return new ListWithheldImagesRequest(this);
+    }
+
+    /// <summary>Field number for the "page_size" field.</summary>
+    public const int PageSizeFieldNumber = 1;
+    private int pageSize_;
+    /// <summary>
+    /// Most pictures in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int PageSize {
+      get { return pageSize_; }
+      set {
+        pageSize_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "page_token" field.</summary>
+    public const int PageTokenFieldNumber = 2;
+    private string pageToken_ = "";
+    /// <summary>
+    /// `next_page_token` of the page before, with the same filter. Empty: the first page.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string PageToken {
+      get { return pageToken_; }
+      set {
+        pageToken_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "filter" field.</summary>
+    public const int FilterFieldNumber = 3;
+    private global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter filter_;
+    /// <summary>
+    /// Which pictures. Absent: all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter Filter {
+      get { return filter_; }
+      set {
+        filter_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListWithheldImagesRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListWithheldImagesRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (PageSize != other.PageSize) return false;
+      if (PageToken != other.PageToken) return false;
+      if (!object.Equals(Filter, other.Filter)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (PageSize != 0) hash ^= PageSize.GetHashCode();
+      if (PageToken.Length != 0) hash ^= PageToken.GetHashCode();
+      if (filter_ != null) hash ^= Filter.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (PageSize != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(PageToken);
+      }
+      if (filter_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Filter);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (PageSize != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(PageToken);
+      }
+      if (filter_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Filter);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (PageSize != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(PageSize);
+      }
+      if (PageToken.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(PageToken);
+      }
+      if (filter_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Filter);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListWithheldImagesRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.PageSize != 0) {
+        PageSize = other.PageSize;
+      }
+      if (other.PageToken.Length != 0) {
+        PageToken = other.PageToken;
+      }
+      if (other.filter_ != null) {
+        if (filter_ == null) {
+          Filter = new global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter();
+        }
+        Filter.MergeFrom(other.Filter);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            PageSize = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            PageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (filter_ == null) {
+              Filter = new global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter();
+            }
+            input.ReadMessage(Filter);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            PageSize = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            PageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (filter_ == null) {
+              Filter = new global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter();
+            }
+            input.ReadMessage(Filter);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A page of withheld pictures.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ListWithheldImagesResponse : pb::IMessage<ListWithheldImagesResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ListWithheldImagesResponse> _parser = new pb::MessageParser<ListWithheldImagesResponse>(() => new ListWithheldImagesResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ListWithheldImagesResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[9]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListWithheldImagesResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListWithheldImagesResponse(ListWithheldImagesResponse other) : this() {
+      withheldImages_ = other.withheldImages_.Clone();
+      nextPageToken_ = other.nextPageToken_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ListWithheldImagesResponse Clone() {
+      return new ListWithheldImagesResponse(this);
+    }
+
+    /// <summary>Field number for the "withheld_images" field.</summary>
+    public const int WithheldImagesFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.WithheldImage> _repeated_withheldImages_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.WithheldImage.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.WithheldImage> withheldImages_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.WithheldImage>();
+    /// <summary>
+    /// The pictures, the oldest first.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.WithheldImage> WithheldImages {
+      get { return withheldImages_; }
+    }
+
+    /// <summary>Field number for the "next_page_token" field.</summary>
+    public const int NextPageTokenFieldNumber = 2;
+    private string nextPageToken_ = "";
+    /// <summary>
+    /// For the next page. Empty: this was the last one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string NextPageToken {
+      get { return nextPageToken_; }
+      set {
+        nextPageToken_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ListWithheldImagesResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ListWithheldImagesResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!withheldImages_.Equals(other.withheldImages_)) return false;
+      if (NextPageToken != other.NextPageToken) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= withheldImages_.GetHashCode();
+      if (NextPageToken.Length != 0) hash ^= NextPageToken.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      withheldImages_.WriteTo(output, _repeated_withheldImages_codec);
+      if (NextPageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(NextPageToken);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      withheldImages_.WriteTo(ref output, _repeated_withheldImages_codec);
+      if (NextPageToken.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(NextPageToken);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += withheldImages_.CalculateSize(_repeated_withheldImages_codec);
+      if (NextPageToken.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(NextPageToken);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ListWithheldImagesResponse other) {
+      if (other == null) {
+        return;
+      }
+      withheldImages_.Add(other.withheldImages_);
+      if (other.NextPageToken.Length != 0) {
+        NextPageToken = other.NextPageToken;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            withheldImages_.AddEntriesFrom(input, _repeated_withheldImages_codec);
+            break;
+          }
+          case 18: {
+            NextPageToken = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            withheldImages_.AddEntriesFrom(ref input, _repeated_withheldImages_codec);
+            break;
+          }
+          case 18: {
+            NextPageToken = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Asks for one withheld picture.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetWithheldImageRequest : pb::IMessage<GetWithheldImageRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetWithheldImageRequest> _parser = new pb::MessageParser<GetWithheldImageRequest>(() => new GetWithheldImageRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetWithheldImageRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[10]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetWithheldImageRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetWithheldImageRequest(GetWithheldImageRequest other) : this() {
+      withheldImageId_ = other.withheldImageId_;
+      viewEdgePx_ = other.viewEdgePx_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetWithheldImageRequest Clone() {
+      return new GetWithheldImageRequest(this);
+    }
+
+    /// <summary>Field number for the "withheld_image_id" field.</summary>
+    public const int WithheldImageIdFieldNumber = 1;
+    private string withheldImageId_ = "";
+    /// <summary>
+    /// The picture.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string WithheldImageId {
+      get { return withheldImageId_; }
+      set {
+        withheldImageId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "view_edge_px" field.</summary>
+    public const int ViewEdgePxFieldNumber = 2;
+    private int viewEdgePx_;
+    /// <summary>
+    /// Longer edge of the view, 16..1024 px. 0: no view.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int ViewEdgePx {
+      get { return viewEdgePx_; }
+      set {
+        viewEdgePx_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetWithheldImageRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetWithheldImageRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (WithheldImageId != other.WithheldImageId) return false;
+      if (ViewEdgePx != other.ViewEdgePx) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (WithheldImageId.Length != 0) hash ^= WithheldImageId.GetHashCode();
+      if (ViewEdgePx != 0) hash ^= ViewEdgePx.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(WithheldImageId);
+      }
+      if (ViewEdgePx != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(ViewEdgePx);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(WithheldImageId);
+      }
+      if (ViewEdgePx != 0) {
+        output.WriteRawTag(16);
+        output.WriteInt32(ViewEdgePx);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (WithheldImageId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(WithheldImageId);
+      }
+      if (ViewEdgePx != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(ViewEdgePx);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetWithheldImageRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.WithheldImageId.Length != 0) {
+        WithheldImageId = other.WithheldImageId;
+      }
+      if (other.ViewEdgePx != 0) {
+        ViewEdgePx = other.ViewEdgePx;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 16: {
+            ViewEdgePx = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 16: {
+            ViewEdgePx = input.ReadInt32();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// One withheld picture.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class GetWithheldImageResponse : pb::IMessage<GetWithheldImageResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<GetWithheldImageResponse> _parser = new pb::MessageParser<GetWithheldImageResponse>(() => new GetWithheldImageResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<GetWithheldImageResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[11]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetWithheldImageResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetWithheldImageResponse(GetWithheldImageResponse other) : this() {
+      withheldImage_ = other.withheldImage_ != null ? other.withheldImage_.Clone() : null;
+      view_ = other.view_;
+      viewSize_ = other.viewSize_ != null ? other.viewSize_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public GetWithheldImageResponse Clone() {
+      return new GetWithheldImageResponse(this);
+    }
+
+    /// <summary>Field number for the "withheld_image" field.</summary>
+    public const int WithheldImageFieldNumber = 1;
+    private global::DeviceOps.Api.Postprocessing.V1.WithheldImage withheldImage_;
+    /// <summary>
+    /// All about it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.WithheldImage WithheldImage {
+      get { return withheldImage_; }
+      set {
+        withheldImage_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "view" field.</summary>
+    public const int ViewFieldNumber = 2;
+    private pb::ByteString view_ = pb::ByteString.Empty;
+    /// <summary>
+    /// The view: a JPEG of at most 256 KiB, no larger than the picture. Empty: none was asked for.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pb::ByteString View {
+      get { return view_; }
+      set {
+        view_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "view_size" field.</summary>
+    public const int ViewSizeFieldNumber = 3;
+    private global::DeviceOps.Api.Common.V1.ImageSize viewSize_;
+    /// <summary>
+    /// Size of the view. Absent: there is none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageSize ViewSize {
+      get { return viewSize_; }
+      set {
+        viewSize_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as GetWithheldImageResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(GetWithheldImageResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(WithheldImage, other.WithheldImage)) return false;
+      if (View != other.View) return false;
+      if (!object.Equals(ViewSize, other.ViewSize)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (withheldImage_ != null) hash ^= WithheldImage.GetHashCode();
+      if (View.Length != 0) hash ^= View.GetHashCode();
+      if (viewSize_ != null) hash ^= ViewSize.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (withheldImage_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(WithheldImage);
+      }
+      if (View.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteBytes(View);
+      }
+      if (viewSize_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(ViewSize);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (withheldImage_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(WithheldImage);
+      }
+      if (View.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteBytes(View);
+      }
+      if (viewSize_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(ViewSize);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (withheldImage_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(WithheldImage);
+      }
+      if (View.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeBytesSize(View);
+      }
+      if (viewSize_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(ViewSize);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(GetWithheldImageResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.withheldImage_ != null) {
+        if (withheldImage_ == null) {
+          WithheldImage = new global::DeviceOps.Api.Postprocessing.V1.WithheldImage();
+        }
+        WithheldImage.MergeFrom(other.WithheldImage);
+      }
+      if (other.View.Length != 0) {
+        View = other.View;
+      }
+      if (other.viewSize_ != null) {
+        if (viewSize_ == null) {
+          ViewSize = new global::DeviceOps.Api.Common.V1.ImageSize();
+        }
+        ViewSize.MergeFrom(other.ViewSize);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (withheldImage_ == null) {
+              WithheldImage = new global::DeviceOps.Api.Postprocessing.V1.WithheldImage();
+            }
+            input.ReadMessage(WithheldImage);
+            break;
+          }
+          case 18: {
+            View = input.ReadBytes();
+            break;
+          }
+          case 26: {
+            if (viewSize_ == null) {
+              ViewSize = new global::DeviceOps.Api.Common.V1.ImageSize();
+            }
+            input.ReadMessage(ViewSize);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (withheldImage_ == null) {
+              WithheldImage = new global::DeviceOps.Api.Postprocessing.V1.WithheldImage();
+            }
+            input.ReadMessage(WithheldImage);
+            break;
+          }
+          case 18: {
+            View = input.ReadBytes();
+            break;
+          }
+          case 26: {
+            if (viewSize_ == null) {
+              ViewSize = new global::DeviceOps.Api.Common.V1.ImageSize();
+            }
+            input.ReadMessage(ViewSize);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Asks to hand out a withheld picture.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ReleaseWithheldImageRequest : pb::IMessage<ReleaseWithheldImageRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ReleaseWithheldImageRequest> _parser = new pb::MessageParser<ReleaseWithheldImageRequest>(() => new ReleaseWithheldImageRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ReleaseWithheldImageRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[12]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReleaseWithheldImageRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReleaseWithheldImageRequest(ReleaseWithheldImageRequest other) : this() {
+      withheldImageId_ = other.withheldImageId_;
+      cause_ = other.cause_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReleaseWithheldImageRequest Clone() {
+      return new ReleaseWithheldImageRequest(this);
+    }
+
+    /// <summary>Field number for the "withheld_image_id" field.</summary>
+    public const int WithheldImageIdFieldNumber = 1;
+    private string withheldImageId_ = "";
+    /// <summary>
+    /// The picture.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string WithheldImageId {
+      get { return withheldImageId_; }
+      set {
+        withheldImageId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why it may be handed out, 1..1000 characters, for the log and the verdicts; the owner of the job reads it there. Empty: INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 3;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ReleaseWithheldImageRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ReleaseWithheldImageRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (WithheldImageId != other.WithheldImageId) return false;
+      if (Cause != other.Cause) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (WithheldImageId.Length != 0) hash ^= WithheldImageId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(WithheldImageId);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(WithheldImageId);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (WithheldImageId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(WithheldImageId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ReleaseWithheldImageRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.WithheldImageId.Length != 0) {
+        WithheldImageId = other.WithheldImageId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The picture is a file of its job now.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ReleaseWithheldImageResponse : pb::IMessage<ReleaseWithheldImageResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ReleaseWithheldImageResponse> _parser = new pb::MessageParser<ReleaseWithheldImageResponse>(() => new ReleaseWithheldImageResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ReleaseWithheldImageResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[13]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReleaseWithheldImageResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReleaseWithheldImageResponse(ReleaseWithheldImageResponse other) : this() {
+      file_ = other.file_ != null ? other.file_.Clone() : null;
+      release_ = other.release_ != null ? other.release_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ReleaseWithheldImageResponse Clone() {
+      return new ReleaseWithheldImageResponse(this);
+    }
+
+    /// <summary>Field number for the "file" field.</summary>
+    public const int FileFieldNumber = 1;
+    private global::DeviceOps.Api.Common.V1.ImageFile file_;
+    /// <summary>
+    /// The file.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageFile File {
+      get { return file_; }
+      set {
+        file_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "release" field.</summary>
+    public const int ReleaseFieldNumber = 2;
+    private global::DeviceOps.Api.Postprocessing.V1.SafetyRelease release_;
+    /// <summary>
+    /// The decision, as the verdicts tell it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.SafetyRelease Release {
+      get { return release_; }
+      set {
+        release_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ReleaseWithheldImageResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ReleaseWithheldImageResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(File, other.File)) return false;
+      if (!object.Equals(Release, other.Release)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (file_ != null) hash ^= File.GetHashCode();
+      if (release_ != null) hash ^= Release.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (file_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(File);
+      }
+      if (release_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Release);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (file_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(File);
+      }
+      if (release_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Release);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (file_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(File);
+      }
+      if (release_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Release);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ReleaseWithheldImageResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.file_ != null) {
+        if (file_ == null) {
+          File = new global::DeviceOps.Api.Common.V1.ImageFile();
+        }
+        File.MergeFrom(other.File);
+      }
+      if (other.release_ != null) {
+        if (release_ == null) {
+          Release = new global::DeviceOps.Api.Postprocessing.V1.SafetyRelease();
+        }
+        Release.MergeFrom(other.Release);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (file_ == null) {
+              File = new global::DeviceOps.Api.Common.V1.ImageFile();
+            }
+            input.ReadMessage(File);
+            break;
+          }
+          case 18: {
+            if (release_ == null) {
+              Release = new global::DeviceOps.Api.Postprocessing.V1.SafetyRelease();
+            }
+            input.ReadMessage(Release);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (file_ == null) {
+              File = new global::DeviceOps.Api.Common.V1.ImageFile();
+            }
+            input.ReadMessage(File);
+            break;
+          }
+          case 18: {
+            if (release_ == null) {
+              Release = new global::DeviceOps.Api.Postprocessing.V1.SafetyRelease();
+            }
+            input.ReadMessage(Release);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Asks to delete a withheld picture.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteWithheldImageRequest : pb::IMessage<DeleteWithheldImageRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteWithheldImageRequest> _parser = new pb::MessageParser<DeleteWithheldImageRequest>(() => new DeleteWithheldImageRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteWithheldImageRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[14]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteWithheldImageRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteWithheldImageRequest(DeleteWithheldImageRequest other) : this() {
+      withheldImageId_ = other.withheldImageId_;
+      cause_ = other.cause_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteWithheldImageRequest Clone() {
+      return new DeleteWithheldImageRequest(this);
+    }
+
+    /// <summary>Field number for the "withheld_image_id" field.</summary>
+    public const int WithheldImageIdFieldNumber = 1;
+    private string withheldImageId_ = "";
+    /// <summary>
+    /// The picture.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string WithheldImageId {
+      get { return withheldImageId_; }
+      set {
+        withheldImageId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for the log, at most 1000 characters. May be empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 3;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteWithheldImageRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteWithheldImageRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (WithheldImageId != other.WithheldImageId) return false;
+      if (Cause != other.Cause) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (WithheldImageId.Length != 0) hash ^= WithheldImageId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(WithheldImageId);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(WithheldImageId);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (WithheldImageId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(WithheldImageId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteWithheldImageRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.WithheldImageId.Length != 0) {
+        WithheldImageId = other.WithheldImageId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The picture is gone.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteWithheldImageResponse : pb::IMessage<DeleteWithheldImageResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteWithheldImageResponse> _parser = new pb::MessageParser<DeleteWithheldImageResponse>(() => new DeleteWithheldImageResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteWithheldImageResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[15]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteWithheldImageResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteWithheldImageResponse(DeleteWithheldImageResponse other) : this() {
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteWithheldImageResponse Clone() {
+      return new DeleteWithheldImageResponse(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteWithheldImageResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteWithheldImageResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteWithheldImageResponse other) {
+      if (other == null) {
+        return;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
         }
       }
     }
@@ -2657,7 +4733,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[8]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2979,7 +5055,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[9]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3250,7 +5326,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[10]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[18]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3454,7 +5530,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[11]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[19]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3667,7 +5743,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[12]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3942,7 +6018,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[13]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4235,7 +6311,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4257,6 +6333,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public ListSafetyPoliciesResponse(ListSafetyPoliciesResponse other) : this() {
       policies_ = other.policies_.Clone();
       nextPageToken_ = other.nextPageToken_;
+      defaultSafetyPolicyId_ = other.defaultSafetyPolicyId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4295,6 +6372,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "default_safety_policy_id" field.</summary>
+    public const int DefaultSafetyPolicyIdFieldNumber = 3;
+    private string defaultSafetyPolicyId_ = "";
+    /// <summary>
+    /// The server's default policy, as its configuration names it. Empty: there is none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DefaultSafetyPolicyId {
+      get { return defaultSafetyPolicyId_; }
+      set {
+        defaultSafetyPolicyId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4312,6 +6404,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if(!policies_.Equals(other.policies_)) return false;
       if (NextPageToken != other.NextPageToken) return false;
+      if (DefaultSafetyPolicyId != other.DefaultSafetyPolicyId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4321,6 +6414,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       int hash = 1;
       hash ^= policies_.GetHashCode();
       if (NextPageToken.Length != 0) hash ^= NextPageToken.GetHashCode();
+      if (DefaultSafetyPolicyId.Length != 0) hash ^= DefaultSafetyPolicyId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4344,6 +6438,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(18);
         output.WriteString(NextPageToken);
       }
+      if (DefaultSafetyPolicyId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(DefaultSafetyPolicyId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4359,6 +6457,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(18);
         output.WriteString(NextPageToken);
       }
+      if (DefaultSafetyPolicyId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(DefaultSafetyPolicyId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4372,6 +6474,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       size += policies_.CalculateSize(_repeated_policies_codec);
       if (NextPageToken.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(NextPageToken);
+      }
+      if (DefaultSafetyPolicyId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DefaultSafetyPolicyId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4388,6 +6493,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       policies_.Add(other.policies_);
       if (other.NextPageToken.Length != 0) {
         NextPageToken = other.NextPageToken;
+      }
+      if (other.DefaultSafetyPolicyId.Length != 0) {
+        DefaultSafetyPolicyId = other.DefaultSafetyPolicyId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4414,6 +6522,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 18: {
             NextPageToken = input.ReadString();
+            break;
+          }
+          case 26: {
+            DefaultSafetyPolicyId = input.ReadString();
             break;
           }
         }
@@ -4443,6 +6555,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             NextPageToken = input.ReadString();
             break;
           }
+          case 26: {
+            DefaultSafetyPolicyId = input.ReadString();
+            break;
+          }
         }
       }
     }
@@ -4468,7 +6584,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[15]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4523,7 +6639,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     private global::Google.Protobuf.WellKnownTypes.FieldMask updateMask_;
     /// <summary>
     /// Which of them to take: `display_name`, `thresholds`, `action`, `on_classifier_failure`, `classifier_model_ids`, `timeout`,
-    /// `applies_to`, `keep_audit_log`, `labels`. Lists are replaced as a whole. Empty or anything else: INVALID_FIELD.
+    /// `applies_to`, `keep_audit_log`, `labels`, `keep_withheld_for`, `allow_unchecked_previews`. One that the policy leaves unset goes back
+    /// to its default. Lists are replaced as a whole. Empty or anything else: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4880,7 +6997,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5151,7 +7268,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[17]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[25]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5173,6 +7290,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public DeleteSafetyPolicyRequest(DeleteSafetyPolicyRequest other) : this() {
       policyId_ = other.policyId_;
       etag_ = other.etag_;
+      requestId_ = other.requestId_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -5212,6 +7330,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 3;
+    private string requestId_ = "";
+    /// <summary>
+    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -5229,6 +7362,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (PolicyId != other.PolicyId) return false;
       if (Etag != other.Etag) return false;
+      if (RequestId != other.RequestId) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -5238,6 +7372,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       int hash = 1;
       if (PolicyId.Length != 0) hash ^= PolicyId.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -5264,6 +7399,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(18);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -5282,6 +7421,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(18);
         output.WriteString(Etag);
       }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -5297,6 +7440,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -5315,6 +7461,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -5341,6 +7490,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 18: {
             Etag = input.ReadString();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
             break;
           }
         }
@@ -5370,6 +7523,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
         }
       }
     }
@@ -5395,7 +7552,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[18]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.PostprocessingServiceReflection.Descriptor.MessageTypes[26]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

@@ -33,7 +33,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             "IpYBChJQb3N0cHJvY2Vzc29yTW9kZWwSEAoIbW9kZWxfaWQYASABKAkSFAoM",
             "ZGlzcGxheV9uYW1lGAIgASgJEhkKDHNjYWxlX2ZhY3RvchgDIAEoAUgAiAEB",
             "EhgKEHJlYWR5X2RldmljZV9pZHMYBCADKAkSEgoKY2F0ZWdvcmllcxgFIAMo",
-            "CUIPCg1fc2NhbGVfZmFjdG9yIpYDCg1Qb3N0cHJvY2Vzc29yEg4KBmFjdGlv",
+            "CUIPCg1fc2NhbGVfZmFjdG9yIqwDCg1Qb3N0cHJvY2Vzc29yEg4KBmFjdGlv",
             "bhgBIAEoCRIRCglhdmFpbGFibGUYAiABKAgSPAoSdW5hdmFpbGFibGVfcmVh",
             "c29uGAMgASgOMiAuZGV2aWNlb3BzLmNvbW1vbi52MS5FcnJvclJlYXNvbhIb",
             "ChN1bmF2YWlsYWJsZV9tZXNzYWdlGAQgASgJEhMKC25lZWRzX21vZGVsGAUg",
@@ -42,31 +42,31 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             "bBIYChBkZWZhdWx0X21vZGVsX2lkGAggASgJEjQKBmZpZWxkcxgJIAMoCzIk",
             "LmRldmljZW9wcy5jb21tb24udjEuRmllbGRDYXBhYmlsaXR5EjYKDm1heF9p",
             "bnB1dF9zaXplGAogASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNp",
-            "emUSEgoKZGV2aWNlX2lkcxgLIAMoCSKgAQoUUG9zdHByb2Nlc3NpbmdQcmVz",
-            "ZXQSCgoCaWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEhMKC2Rlc2Ny",
-            "aXB0aW9uGAMgASgJEj4KBXN0ZXBzGAQgAygLMi8uZGV2aWNlb3BzLnBvc3Rw",
-            "cm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNzaW5nU3RlcBIRCglhdmFpbGFibGUY",
-            "BSABKAgixgEKDFBsYW5uZWRJbWFnZRINCgVpbmRleBgBIAEoBRIKCgJpZBgC",
-            "IAEoCRIyCgppbnB1dF9zaXplGAMgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52",
-            "MS5JbWFnZVNpemUSMgoKc3RlcF9zaXplcxgEIAMoCzIeLmRldmljZW9wcy5j",
-            "b21tb24udjEuSW1hZ2VTaXplEjMKC291dHB1dF9zaXplGAUgASgLMh4uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNpemUirQMKFlBvc3Rwcm9jZXNzaW5n",
-            "RXN0aW1hdGUSEQoJZGV2aWNlX2lkGAEgASgJEh4KEXBlYWtfZGV2aWNlX2J5",
-            "dGVzGAIgASgDSACIAQESHAoPcGVha19ob3N0X2J5dGVzGAMgASgDSAGIAQES",
-            "IwoWYXZhaWxhYmxlX2RldmljZV9ieXRlcxgEIAEoA0gCiAEBEi0KCnF1ZXVl",
-            "X3RpbWUYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoJbG9h",
-            "ZF90aW1lGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCHJ1",
-            "bl90aW1lGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhYKDmxv",
-            "YWRfbW9kZWxfaWRzGAggAygJEiAKGGV2aWN0ZWRfbG9hZGVkX21vZGVsX2lk",
-            "cxgJIAMoCRIUCgxzYW1wbGVfY291bnQYCiABKANCFAoSX3BlYWtfZGV2aWNl",
-            "X2J5dGVzQhIKEF9wZWFrX2hvc3RfYnl0ZXNCGQoXX2F2YWlsYWJsZV9kZXZp",
-            "Y2VfYnl0ZXNCIqoCH0RldmljZU9wcy5BcGkuUG9zdHByb2Nlc3NpbmcuVjFi",
-            "BnByb3RvMw=="));
+            "emUSEgoKZGV2aWNlX2lkcxgLIAMoCRIUCgxkaXNwbGF5X25hbWUYDCABKAki",
+            "oAEKFFBvc3Rwcm9jZXNzaW5nUHJlc2V0EgoKAmlkGAEgASgJEhQKDGRpc3Bs",
+            "YXlfbmFtZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRI+CgVzdGVwcxgE",
+            "IAMoCzIvLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJvY2Vz",
+            "c2luZ1N0ZXASEQoJYXZhaWxhYmxlGAUgASgIIsYBCgxQbGFubmVkSW1hZ2US",
+            "DQoFaW5kZXgYASABKAUSCgoCaWQYAiABKAkSMgoKaW5wdXRfc2l6ZRgDIAEo",
+            "CzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXplEjIKCnN0ZXBfc2l6",
+            "ZXMYBCADKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIzCgtv",
+            "dXRwdXRfc2l6ZRgFIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VT",
+            "aXplIq0DChZQb3N0cHJvY2Vzc2luZ0VzdGltYXRlEhEKCWRldmljZV9pZBgB",
+            "IAEoCRIeChFwZWFrX2RldmljZV9ieXRlcxgCIAEoA0gAiAEBEhwKD3BlYWtf",
+            "aG9zdF9ieXRlcxgDIAEoA0gBiAEBEiMKFmF2YWlsYWJsZV9kZXZpY2VfYnl0",
+            "ZXMYBCABKANIAogBARItCgpxdWV1ZV90aW1lGAUgASgLMhkuZ29vZ2xlLnBy",
+            "b3RvYnVmLkR1cmF0aW9uEiwKCWxvYWRfdGltZRgGIAEoCzIZLmdvb2dsZS5w",
+            "cm90b2J1Zi5EdXJhdGlvbhIrCghydW5fdGltZRgHIAEoCzIZLmdvb2dsZS5w",
+            "cm90b2J1Zi5EdXJhdGlvbhIWCg5sb2FkX21vZGVsX2lkcxgIIAMoCRIgChhl",
+            "dmljdGVkX2xvYWRlZF9tb2RlbF9pZHMYCSADKAkSFAoMc2FtcGxlX2NvdW50",
+            "GAogASgDQhQKEl9wZWFrX2RldmljZV9ieXRlc0ISChBfcGVha19ob3N0X2J5",
+            "dGVzQhkKF19hdmFpbGFibGVfZGV2aWNlX2J5dGVzQiKqAh9EZXZpY2VPcHMu",
+            "QXBpLlBvc3Rwcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessorModel), global::DeviceOps.Api.Postprocessing.V1.PostprocessorModel.Parser, new[]{ "ModelId", "DisplayName", "ScaleFactor", "ReadyDeviceIds", "Categories" }, new[]{ "ScaleFactor" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.Postprocessor), global::DeviceOps.Api.Postprocessing.V1.Postprocessor.Parser, new[]{ "Action", "Available", "UnavailableReason", "UnavailableMessage", "NeedsModel", "HasClassical", "Models", "DefaultModelId", "Fields", "MaxInputSize", "DeviceIds" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.Postprocessor), global::DeviceOps.Api.Postprocessing.V1.Postprocessor.Parser, new[]{ "Action", "Available", "UnavailableReason", "UnavailableMessage", "NeedsModel", "HasClassical", "Models", "DefaultModelId", "Fields", "MaxInputSize", "DeviceIds", "DisplayName" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingPreset), global::DeviceOps.Api.Postprocessing.V1.PostprocessingPreset.Parser, new[]{ "Id", "DisplayName", "Description", "Steps", "Available" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PlannedImage), global::DeviceOps.Api.Postprocessing.V1.PlannedImage.Parser, new[]{ "Index", "Id", "InputSize", "StepSizes", "OutputSize" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.PostprocessingEstimate), global::DeviceOps.Api.Postprocessing.V1.PostprocessingEstimate.Parser, new[]{ "DeviceId", "PeakDeviceBytes", "PeakHostBytes", "AvailableDeviceBytes", "QueueTime", "LoadTime", "RunTime", "LoadModelIds", "EvictedLoadedModelIds", "SampleCount" }, new[]{ "PeakDeviceBytes", "PeakHostBytes", "AvailableDeviceBytes" }, null, null, null)
@@ -210,7 +210,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> categories_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Categories that it tells apart, for a safety classifier. Empty otherwise.
+    /// What it tells apart: the categories of a safety classifier, the labels of a detector (`face`, `person`). Empty otherwise.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -484,6 +484,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       fields_ = other.fields_.Clone();
       maxInputSize_ = other.maxInputSize_ != null ? other.maxInputSize_.Clone() : null;
       deviceIds_ = other.deviceIds_.Clone();
+      displayName_ = other.displayName_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -618,7 +619,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Common.V1.FieldCapability.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability> fields_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldCapability>();
     /// <summary>
-    /// Its fields, by their names in the step's message.
+    /// Its fields, by their paths in the step's message, with range, unit and group (`size`, `light`, `color`, `detail`, `mask`, `output`).
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -655,6 +656,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       get { return deviceIds_; }
     }
 
+    /// <summary>Field number for the "display_name" field.</summary>
+    public const int DisplayNameFieldNumber = 12;
+    private string displayName_ = "";
+    /// <summary>
+    /// For people: `Upscale`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DisplayName {
+      get { return displayName_; }
+      set {
+        displayName_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -681,6 +697,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if(!fields_.Equals(other.fields_)) return false;
       if (!object.Equals(MaxInputSize, other.MaxInputSize)) return false;
       if(!deviceIds_.Equals(other.deviceIds_)) return false;
+      if (DisplayName != other.DisplayName) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -699,6 +716,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       hash ^= fields_.GetHashCode();
       if (maxInputSize_ != null) hash ^= MaxInputSize.GetHashCode();
       hash ^= deviceIds_.GetHashCode();
+      if (DisplayName.Length != 0) hash ^= DisplayName.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -752,6 +770,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteMessage(MaxInputSize);
       }
       deviceIds_.WriteTo(output, _repeated_deviceIds_codec);
+      if (DisplayName.Length != 0) {
+        output.WriteRawTag(98);
+        output.WriteString(DisplayName);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -797,6 +819,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteMessage(MaxInputSize);
       }
       deviceIds_.WriteTo(ref output, _repeated_deviceIds_codec);
+      if (DisplayName.Length != 0) {
+        output.WriteRawTag(98);
+        output.WriteString(DisplayName);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -834,6 +860,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(MaxInputSize);
       }
       size += deviceIds_.CalculateSize(_repeated_deviceIds_codec);
+      if (DisplayName.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DisplayName);
+      }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -876,6 +905,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         MaxInputSize.MergeFrom(other.MaxInputSize);
       }
       deviceIds_.Add(other.deviceIds_);
+      if (other.DisplayName.Length != 0) {
+        DisplayName = other.DisplayName;
+      }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -942,6 +974,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             deviceIds_.AddEntriesFrom(input, _repeated_deviceIds_codec);
             break;
           }
+          case 98: {
+            DisplayName = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -1006,6 +1042,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 90: {
             deviceIds_.AddEntriesFrom(ref input, _repeated_deviceIds_codec);
+            break;
+          }
+          case 98: {
+            DisplayName = input.ReadString();
             break;
           }
         }

@@ -26,51 +26,80 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           string.Concat(
             "CihkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvc2FmZXR5LnByb3RvEhtk",
             "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEaH2RldmljZW9wcy9jb21tb24v",
-            "djEvZXJyb3IucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvbGFiZWwucHJv",
-            "dG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3By",
-            "b3RvYnVmL3RpbWVzdGFtcC5wcm90byKQAQoPU2FmZXR5VGhyZXNob2xkEhAK",
-            "CGNhdGVnb3J5GAEgASgJEhwKD3RocmVzaG9sZF9yYXRpbxgCIAEoAUgAiAEB",
-            "EjkKBmFjdGlvbhgDIAEoDjIpLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52",
-            "MS5TYWZldHlBY3Rpb25CEgoQX3RocmVzaG9sZF9yYXRpbyLZBAoMU2FmZXR5",
-            "UG9saWN5EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghy",
-            "ZXZpc2lvbhgDIAEoAxJACgp0aHJlc2hvbGRzGAQgAygLMiwuZGV2aWNlb3Bz",
-            "LnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVRocmVzaG9sZBI5CgZhY3Rpb24Y",
-            "BSABKA4yKS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5QWN0",
-            "aW9uEkgKFW9uX2NsYXNzaWZpZXJfZmFpbHVyZRgGIAEoDjIpLmRldmljZW9w",
-            "cy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlBY3Rpb24SHAoUY2xhc3NpZmll",
-            "cl9tb2RlbF9pZHMYByADKAkSKgoHdGltZW91dBgIIAEoCzIZLmdvb2dsZS5w",
-            "cm90b2J1Zi5EdXJhdGlvbhI8CgphcHBsaWVzX3RvGAkgAygOMiguZGV2aWNl",
-            "b3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eVNjb3BlEhYKDmtlZXBfYXVk",
-            "aXRfbG9nGAogASgIEioKBmxhYmVscxgLIAMoCzIaLmRldmljZW9wcy5jb21t",
-            "b24udjEuTGFiZWwSEgoKY29uZmlndXJlZBgMIAEoCBIMCgRldGFnGA0gASgJ",
-            "Ei8KC2NyZWF0ZV90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVz",
-            "dGFtcBIvCgt1cGRhdGVfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5U",
-            "aW1lc3RhbXAitAEKC1NhZmV0eVNjb3JlEhAKCGNhdGVnb3J5GAEgASgJEhMK",
-            "C3Njb3JlX3JhdGlvGAIgASgBEhwKD3RocmVzaG9sZF9yYXRpbxgDIAEoAUgA",
-            "iAEBEhEKCXRyaWdnZXJlZBgEIAEoCBI5CgZhY3Rpb24YBSABKA4yKS5kZXZp",
-            "Y2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5QWN0aW9uQhIKEF90aHJl",
-            "c2hvbGRfcmF0aW8izwIKDVNhZmV0eVZlcmRpY3QSDAoEc2FmZRgBIAEoCBI5",
-            "CgZhY3Rpb24YAiABKA4yKS5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEu",
-            "U2FmZXR5QWN0aW9uEjgKBnNjb3JlcxgDIAMoCzIoLmRldmljZW9wcy5wb3N0",
-            "cHJvY2Vzc2luZy52MS5TYWZldHlTY29yZRIbChNjbGFzc2lmaWVyX21vZGVs",
-            "X2lkGAQgASgJEhEKCXBvbGljeV9pZBgFIAEoCRIXCg9wb2xpY3lfcmV2aXNp",
-            "b24YBiABKAMSLQoHZmFpbHVyZRgHIAEoCzIcLmRldmljZW9wcy5jb21tb24u",
-            "djEuRmFpbHVyZRItCgpjaGVja190aW1lGAggASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uEhQKDGltYWdlX3NoYTI1NhgJIAEoCSqRAQoMU2FmZXR5",
-            "QWN0aW9uEh0KGVNBRkVUWV9BQ1RJT05fVU5TUEVDSUZJRUQQABIXChNTQUZF",
-            "VFlfQUNUSU9OX0FMTE9XEAESFgoSU0FGRVRZX0FDVElPTl9CTFVSEAISGAoU",
-            "U0FGRVRZX0FDVElPTl9SRVZJRVcQAxIXChNTQUZFVFlfQUNUSU9OX0JMT0NL",
-            "EAQqaQoLU2FmZXR5U2NvcGUSHAoYU0FGRVRZX1NDT1BFX1VOU1BFQ0lGSUVE",
-            "EAASGwoXU0FGRVRZX1NDT1BFX0dFTkVSQVRJT04QARIfChtTQUZFVFlfU0NP",
-            "UEVfUE9TVFBST0NFU1NJTkcQAkIiqgIfRGV2aWNlT3BzLkFwaS5Qb3N0cHJv",
-            "Y2Vzc2luZy5WMWIGcHJvdG8z"));
+            "djEvZXJyb3IucHJvdG8aH2RldmljZW9wcy9jb21tb24vdjEvaW1hZ2UucHJv",
+            "dG8aH2RldmljZW9wcy9jb21tb24vdjEvbGFiZWwucHJvdG8aHmdvb2dsZS9w",
+            "cm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVz",
+            "dGFtcC5wcm90byKQAQoPU2FmZXR5VGhyZXNob2xkEhAKCGNhdGVnb3J5GAEg",
+            "ASgJEhwKD3RocmVzaG9sZF9yYXRpbxgCIAEoAUgAiAEBEjkKBmFjdGlvbhgD",
+            "IAEoDjIpLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlBY3Rp",
+            "b25CEgoQX3RocmVzaG9sZF9yYXRpbyLABQoMU2FmZXR5UG9saWN5EgoKAmlk",
+            "GAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghyZXZpc2lvbhgDIAEo",
+            "AxJACgp0aHJlc2hvbGRzGAQgAygLMiwuZGV2aWNlb3BzLnBvc3Rwcm9jZXNz",
+            "aW5nLnYxLlNhZmV0eVRocmVzaG9sZBI5CgZhY3Rpb24YBSABKA4yKS5kZXZp",
+            "Y2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5QWN0aW9uEkgKFW9uX2Ns",
+            "YXNzaWZpZXJfZmFpbHVyZRgGIAEoDjIpLmRldmljZW9wcy5wb3N0cHJvY2Vz",
+            "c2luZy52MS5TYWZldHlBY3Rpb24SHAoUY2xhc3NpZmllcl9tb2RlbF9pZHMY",
+            "ByADKAkSKgoHdGltZW91dBgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJh",
+            "dGlvbhI8CgphcHBsaWVzX3RvGAkgAygOMiguZGV2aWNlb3BzLnBvc3Rwcm9j",
+            "ZXNzaW5nLnYxLlNhZmV0eVNjb3BlEhYKDmtlZXBfYXVkaXRfbG9nGAogASgI",
+            "EioKBmxhYmVscxgLIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwS",
+            "EgoKY29uZmlndXJlZBgMIAEoCBIMCgRldGFnGA0gASgJEi8KC2NyZWF0ZV90",
+            "aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRh",
+            "dGVfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNAoR",
+            "a2VlcF93aXRoaGVsZF9mb3IYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVy",
+            "YXRpb24SIAoYYWxsb3dfdW5jaGVja2VkX3ByZXZpZXdzGBEgASgIEg0KBW93",
+            "bmVyGBIgASgJIqEBCgtTYWZldHlTY29yZRIQCghjYXRlZ29yeRgBIAEoCRIT",
+            "CgtzY29yZV9yYXRpbxgCIAEoARIcCg90aHJlc2hvbGRfcmF0aW8YAyABKAFI",
+            "AIgBARI5CgZhY3Rpb24YBCABKA4yKS5kZXZpY2VvcHMucG9zdHByb2Nlc3Np",
+            "bmcudjEuU2FmZXR5QWN0aW9uQhIKEF90aHJlc2hvbGRfcmF0aW8iZQoNU2Fm",
+            "ZXR5UmVsZWFzZRITCgtyZWxlYXNlZF9ieRgBIAEoCRINCgVjYXVzZRgCIAEo",
+            "CRIwCgxyZWxlYXNlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGlt",
+            "ZXN0YW1wIrQDCg1TYWZldHlWZXJkaWN0EhEKCXBvbGljeV9pZBgBIAEoCRIX",
+            "Cg9wb2xpY3lfcmV2aXNpb24YAiABKAMSOQoGYWN0aW9uGAMgASgOMikuZGV2",
+            "aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlNhZmV0eUFjdGlvbhI4CgZzY29y",
+            "ZXMYBCADKAsyKC5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5",
+            "U2NvcmUSGwoTY2xhc3NpZmllcl9tb2RlbF9pZBgFIAEoCRIZChFjbGFzc2lm",
+            "aWVyX3NoYTI1NhgGIAEoCRItCgdmYWlsdXJlGAcgASgLMhwuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5GYWlsdXJlEi0KCmNoZWNrX3RpbWUYCCABKAsyGS5nb29n",
+            "bGUucHJvdG9idWYuRHVyYXRpb24SFAoMaW1hZ2Vfc2hhMjU2GAkgASgJEhkK",
+            "EXdpdGhoZWxkX2ltYWdlX2lkGAogASgJEjsKB3JlbGVhc2UYCyABKAsyKi5k",
+            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5UmVsZWFzZSKdAQoM",
+            "Q2hlY2tlZEltYWdlEg0KBWluZGV4GAEgASgFEjkKBmFjdGlvbhgCIAEoDjIp",
+            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5TYWZldHlBY3Rpb24SQwoP",
+            "c2FmZXR5X3ZlcmRpY3RzGAMgAygLMiouZGV2aWNlb3BzLnBvc3Rwcm9jZXNz",
+            "aW5nLnYxLlNhZmV0eVZlcmRpY3QingMKDVdpdGhoZWxkSW1hZ2USCgoCaWQY",
+            "ASABKAkSDgoGam9iX2lkGAIgASgJEhMKC2ltYWdlX2luZGV4GAMgASgFEkMK",
+            "D3NhZmV0eV92ZXJkaWN0cxgEIAMoCzIqLmRldmljZW9wcy5wb3N0cHJvY2Vz",
+            "c2luZy52MS5TYWZldHlWZXJkaWN0EiwKBHNpemUYBSABKAsyHi5kZXZpY2Vv",
+            "cHMuY29tbW9uLnYxLkltYWdlU2l6ZRISCgptZWRpYV90eXBlGAYgASgJEhIK",
+            "CnNpemVfYnl0ZXMYByABKAMSDgoGc2hhMjU2GAggASgJEjEKDXdpdGhob2xk",
+            "X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4",
+            "cGlyZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIN",
+            "CgVvd25lchgLIAEoCRISCgpzZXNzaW9uX2lkGAwgASgJEioKBmxhYmVscxgN",
+            "IAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwiwQEKE1dpdGhoZWxk",
+            "SW1hZ2VGaWx0ZXISDgoGam9iX2lkGAEgASgJEhIKCnNlc3Npb25faWQYAiAB",
+            "KAkSDQoFb3duZXIYAyABKAkSEQoJcG9saWN5X2lkGAQgASgJEhIKCmNhdGVn",
+            "b3JpZXMYBSADKAkSFgoJdW5jaGVja2VkGAYgASgISACIAQESKgoGbGFiZWxz",
+            "GAcgAygLMhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbEIMCgpfdW5jaGVj",
+            "a2VkKqkBCgxTYWZldHlBY3Rpb24SHQoZU0FGRVRZX0FDVElPTl9VTlNQRUNJ",
+            "RklFRBAAEhcKE1NBRkVUWV9BQ1RJT05fQUxMT1cQARIWChJTQUZFVFlfQUNU",
+            "SU9OX0ZMQUcQAhIWChJTQUZFVFlfQUNUSU9OX0JMVVIQAxIYChRTQUZFVFlf",
+            "QUNUSU9OX1JFVklFVxAEEhcKE1NBRkVUWV9BQ1RJT05fQkxPQ0sQBSppCgtT",
+            "YWZldHlTY29wZRIcChhTQUZFVFlfU0NPUEVfVU5TUEVDSUZJRUQQABIbChdT",
+            "QUZFVFlfU0NPUEVfR0VORVJBVElPThABEh8KG1NBRkVUWV9TQ09QRV9QT1NU",
+            "UFJPQ0VTU0lORxACQiKqAh9EZXZpY2VPcHMuQXBpLlBvc3Rwcm9jZXNzaW5n",
+            "LlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyAction), typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyScope), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyThreshold), global::DeviceOps.Api.Postprocessing.V1.SafetyThreshold.Parser, new[]{ "Category", "ThresholdRatio", "Action" }, new[]{ "ThresholdRatio" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy), global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy.Parser, new[]{ "Id", "DisplayName", "Revision", "Thresholds", "Action", "OnClassifierFailure", "ClassifierModelIds", "Timeout", "AppliesTo", "KeepAuditLog", "Labels", "Configured", "Etag", "CreateTime", "UpdateTime" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyScore), global::DeviceOps.Api.Postprocessing.V1.SafetyScore.Parser, new[]{ "Category", "ScoreRatio", "ThresholdRatio", "Triggered", "Action" }, new[]{ "ThresholdRatio" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict), global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser, new[]{ "Safe", "Action", "Scores", "ClassifierModelId", "PolicyId", "PolicyRevision", "Failure", "CheckTime", "ImageSha256" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy), global::DeviceOps.Api.Postprocessing.V1.SafetyPolicy.Parser, new[]{ "Id", "DisplayName", "Revision", "Thresholds", "Action", "OnClassifierFailure", "ClassifierModelIds", "Timeout", "AppliesTo", "KeepAuditLog", "Labels", "Configured", "Etag", "CreateTime", "UpdateTime", "KeepWithheldFor", "AllowUncheckedPreviews", "Owner" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyScore), global::DeviceOps.Api.Postprocessing.V1.SafetyScore.Parser, new[]{ "Category", "ScoreRatio", "ThresholdRatio", "Action" }, new[]{ "ThresholdRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyRelease), global::DeviceOps.Api.Postprocessing.V1.SafetyRelease.Parser, new[]{ "ReleasedBy", "Cause", "ReleaseTime" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict), global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser, new[]{ "PolicyId", "PolicyRevision", "Action", "Scores", "ClassifierModelId", "ClassifierSha256", "Failure", "CheckTime", "ImageSha256", "WithheldImageId", "Release" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.CheckedImage), global::DeviceOps.Api.Postprocessing.V1.CheckedImage.Parser, new[]{ "Index", "Action", "SafetyVerdicts" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.WithheldImage), global::DeviceOps.Api.Postprocessing.V1.WithheldImage.Parser, new[]{ "Id", "JobId", "ImageIndex", "SafetyVerdicts", "Size", "MediaType", "SizeBytes", "Sha256", "WithholdTime", "ExpireTime", "Owner", "SessionId", "Labels" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter), global::DeviceOps.Api.Postprocessing.V1.WithheldImageFilter.Parser, new[]{ "JobId", "SessionId", "Owner", "PolicyId", "Categories", "Unchecked", "Labels" }, new[]{ "Unchecked" }, null, null, null)
           }));
     }
     #endregion
@@ -78,29 +107,35 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
   #region Enums
   /// <summary>
-  /// What becomes of a picture that shows too much of a category. From the mildest to the strictest; where several apply, the strictest wins.
+  /// What a safety policy does with a picture. The values go from the mildest to the strictest; where several apply, the strictest wins.
+  /// FLAG and BLUR hand the picture out; REVIEW and BLOCK withhold it.
   /// </summary>
   public enum SafetyAction {
     /// <summary>
-    /// Not said: BLOCK.
+    /// Not said. In a policy: the default that the field names. Never in a verdict; a client that meets it, or a value that it does not know,
+    /// treats the picture as withheld.
     /// </summary>
     [pbr::OriginalName("SAFETY_ACTION_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Hand it out, and tell the scores.
+    /// Hand it out: it was checked, and no threshold was reached. Only in verdicts; in a policy: INVALID_FIELD, use FLAG.
     /// </summary>
     [pbr::OriginalName("SAFETY_ACTION_ALLOW")] Allow = 1,
     /// <summary>
-    /// Hand it out blurred beyond recognition.
+    /// Hand it out as it is, marked: the verdict beside the file says which threshold was reached.
     /// </summary>
-    [pbr::OriginalName("SAFETY_ACTION_BLUR")] Blur = 2,
+    [pbr::OriginalName("SAFETY_ACTION_FLAG")] Flag = 2,
     /// <summary>
-    /// Withhold it, and mark it for a person to look at.
+    /// Hand it out blurred beyond recognition. The picture without the blur is not kept.
     /// </summary>
-    [pbr::OriginalName("SAFETY_ACTION_REVIEW")] Review = 3,
+    [pbr::OriginalName("SAFETY_ACTION_BLUR")] Blur = 3,
     /// <summary>
-    /// Withhold it.
+    /// Withhold it and keep it for a person: ListWithheldImages lists it, ReleaseWithheldImage hands it out.
     /// </summary>
-    [pbr::OriginalName("SAFETY_ACTION_BLOCK")] Block = 4,
+    [pbr::OriginalName("SAFETY_ACTION_REVIEW")] Review = 4,
+    /// <summary>
+    /// Withhold it and discard it. No byte of it is kept.
+    /// </summary>
+    [pbr::OriginalName("SAFETY_ACTION_BLOCK")] Block = 5,
   }
 
   /// <summary>
@@ -108,7 +143,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   /// </summary>
   public enum SafetyScope {
     /// <summary>
-    /// Not said; in a policy: INVALID_FIELD.
+    /// Not said; in a policy: INVALID_FIELD. In a filter: every scope.
     /// </summary>
     [pbr::OriginalName("SAFETY_SCOPE_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
@@ -125,7 +160,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
   #region Messages
   /// <summary>
-  /// How much of one category is too much.
+  /// The score of one category from which a policy acts.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyThreshold : pb::IMessage<SafetyThreshold>
@@ -180,8 +215,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int CategoryFieldNumber = 1;
     private string category_ = "";
     /// <summary>
-    /// The category, as the classifier names it. ListPostprocessors tells the categories that can be told apart. One that no classifier of
-    /// the policy knows: INVALID_FIELD.
+    /// The category, as the classifier names it: `Porn`, `Sexy`. ListPostprocessors lists the categories of each classifier. One that no
+    /// classifier of the policy knows: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -226,7 +261,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ActionFieldNumber = 3;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done. Empty: as the policy's `action` says.
+    /// What is done. Empty: as the policy's `action` says. ALLOW: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -427,8 +462,13 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// What pictures may show. A picture that cannot be checked never passes: a missing classifier, a timeout, an error or a damaged picture
-  /// withholds it.
+  /// A rule for what pictures may show. Three kinds of policies check a picture, and it has to pass each of them:
+  /// - those whose `applies_to` names the kind of job, whatever the request says;
+  /// - those that the request names (`Generation.safety_policy_id`, a SafetyStep);
+  /// - the server's default policy, where the request has such a field or step and leaves the policy empty.
+  ///
+  /// A picture that cannot be checked never passes: without a classifier, after a timeout or an error, or when it cannot be decoded, it is
+  /// withheld.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyPolicy : pb::IMessage<SafetyPolicy>
@@ -480,6 +520,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       etag_ = other.etag_;
       createTime_ = other.createTime_ != null ? other.createTime_.Clone() : null;
       updateTime_ = other.updateTime_ != null ? other.updateTime_.Clone() : null;
+      keepWithheldFor_ = other.keepWithheldFor_ != null ? other.keepWithheldFor_.Clone() : null;
+      allowUncheckedPreviews_ = other.allowUncheckedPreviews_;
+      owner_ = other.owner_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -540,7 +583,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyThreshold.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyThreshold> thresholds_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyThreshold>();
     /// <summary>
-    /// How much of what is too much; each category once, at most 64. Empty: INVALID_FIELD, a policy must forbid something.
+    /// The thresholds, at most 64. Empty: INVALID_FIELD, a policy must forbid something. A category may stand several times, each time with
+    /// another action: review from 0.4, block from 0.8; else INVALID_FIELD. Scores of other categories are told and lead to nothing.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -552,7 +596,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ActionFieldNumber = 5;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done where a threshold names no action of its own. Empty: BLOCK.
+    /// What is done where a threshold names no action of its own. Empty: BLOCK. ALLOW: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -584,8 +628,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForString(58);
     private readonly pbc::RepeatedField<string> classifierModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The models that classify, tried in this order until one answers. Empty: every safety classifier that the server knows. None at all
-    /// is no failure of the policy, but withholds every picture.
+    /// The models that classify, tried in this order until one answers, at most 8. Empty: every safety classifier that the server knows, by
+    /// id. If there is none, the policy is valid and withholds every picture.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -597,7 +641,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int TimeoutFieldNumber = 8;
     private global::Google.Protobuf.WellKnownTypes.Duration timeout_;
     /// <summary>
-    /// How long a picture's check may take, 0.1 s..5 min. Longer counts as not checked. Absent: 30 s.
+    /// The longest that the check of one picture may take, 0.1 s..5 min. Longer counts as not checked. Absent: 30 s.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -614,7 +658,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForEnum(74, x => (int) x, x => (global::DeviceOps.Api.Postprocessing.V1.SafetyScope) x);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScope> appliesTo_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScope>();
     /// <summary>
-    /// Where it applies by itself. Empty: only where a request names it. Where several apply, a picture must pass all of them.
+    /// Where it applies by itself. Empty: only where a request names it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -626,7 +670,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int KeepAuditLogFieldNumber = 10;
     private bool keepAuditLog_;
     /// <summary>
-    /// Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false.
+    /// Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false. Looks at withheld pictures,
+    /// releases and deletions are noted in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -670,7 +715,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int EtagFieldNumber = 13;
     private string etag_ = "";
     /// <summary>
-    /// Changes with every change. Set by the server.
+    /// Changes with every change of the content. Set by the server.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -711,6 +756,53 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "keep_withheld_for" field.</summary>
+    public const int KeepWithheldForFieldNumber = 16;
+    private global::Google.Protobuf.WellKnownTypes.Duration keepWithheldFor_;
+    /// <summary>
+    /// How long a picture that it withholds with REVIEW is kept for a person, 1 h..90 d. After that it is deleted. Absent: 7 d.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration KeepWithheldFor {
+      get { return keepWithheldFor_; }
+      set {
+        keepWithheldFor_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "allow_unchecked_previews" field.</summary>
+    public const int AllowUncheckedPreviewsFieldNumber = 17;
+    private bool allowUncheckedPreviews_;
+    /// <summary>
+    /// Whether pictures under this policy may be seen before they are checked: previews while they are made, and latents as blobs.
+    /// Default: false, previews are not sent, and a request for latents is UNSUPPORTED_COMBINATION.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool AllowUncheckedPreviews {
+      get { return allowUncheckedPreviews_; }
+      set {
+        allowUncheckedPreviews_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 18;
+    private string owner_ = "";
+    /// <summary>
+    /// Who made it. Opaque; set by the server. Empty: the configuration did, or the server runs without access control. Other than jobs and
+    /// blobs, a policy holds for the pictures of all callers, and all may read and name it; the ADMIN scope is needed to change it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -741,6 +833,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Etag != other.Etag) return false;
       if (!object.Equals(CreateTime, other.CreateTime)) return false;
       if (!object.Equals(UpdateTime, other.UpdateTime)) return false;
+      if (!object.Equals(KeepWithheldFor, other.KeepWithheldFor)) return false;
+      if (AllowUncheckedPreviews != other.AllowUncheckedPreviews) return false;
+      if (Owner != other.Owner) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -763,6 +858,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
       if (createTime_ != null) hash ^= CreateTime.GetHashCode();
       if (updateTime_ != null) hash ^= UpdateTime.GetHashCode();
+      if (keepWithheldFor_ != null) hash ^= KeepWithheldFor.GetHashCode();
+      if (AllowUncheckedPreviews != false) hash ^= AllowUncheckedPreviews.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -829,6 +927,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(122);
         output.WriteMessage(UpdateTime);
       }
+      if (keepWithheldFor_ != null) {
+        output.WriteRawTag(130, 1);
+        output.WriteMessage(KeepWithheldFor);
+      }
+      if (AllowUncheckedPreviews != false) {
+        output.WriteRawTag(136, 1);
+        output.WriteBool(AllowUncheckedPreviews);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(146, 1);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -887,6 +997,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(122);
         output.WriteMessage(UpdateTime);
       }
+      if (keepWithheldFor_ != null) {
+        output.WriteRawTag(130, 1);
+        output.WriteMessage(KeepWithheldFor);
+      }
+      if (AllowUncheckedPreviews != false) {
+        output.WriteRawTag(136, 1);
+        output.WriteBool(AllowUncheckedPreviews);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(146, 1);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -933,6 +1055,15 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (updateTime_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(UpdateTime);
+      }
+      if (keepWithheldFor_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(KeepWithheldFor);
+      }
+      if (AllowUncheckedPreviews != false) {
+        size += 2 + 1;
+      }
+      if (Owner.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(Owner);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -991,6 +1122,18 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           UpdateTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
         }
         UpdateTime.MergeFrom(other.UpdateTime);
+      }
+      if (other.keepWithheldFor_ != null) {
+        if (keepWithheldFor_ == null) {
+          KeepWithheldFor = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        KeepWithheldFor.MergeFrom(other.KeepWithheldFor);
+      }
+      if (other.AllowUncheckedPreviews != false) {
+        AllowUncheckedPreviews = other.AllowUncheckedPreviews;
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1079,6 +1222,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
               UpdateTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
             }
             input.ReadMessage(UpdateTime);
+            break;
+          }
+          case 130: {
+            if (keepWithheldFor_ == null) {
+              KeepWithheldFor = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(KeepWithheldFor);
+            break;
+          }
+          case 136: {
+            AllowUncheckedPreviews = input.ReadBool();
+            break;
+          }
+          case 146: {
+            Owner = input.ReadString();
             break;
           }
         }
@@ -1170,6 +1328,21 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             input.ReadMessage(UpdateTime);
             break;
           }
+          case 130: {
+            if (keepWithheldFor_ == null) {
+              KeepWithheldFor = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(KeepWithheldFor);
+            break;
+          }
+          case 136: {
+            AllowUncheckedPreviews = input.ReadBool();
+            break;
+          }
+          case 146: {
+            Owner = input.ReadString();
+            break;
+          }
         }
       }
     }
@@ -1220,7 +1393,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       category_ = other.category_;
       scoreRatio_ = other.scoreRatio_;
       thresholdRatio_ = other.thresholdRatio_;
-      triggered_ = other.triggered_;
       action_ = other.action_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -1267,7 +1439,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     private double thresholdRatio_;
     /// <summary>
-    /// The policy's threshold, 0..1. Absent: the policy has none for this category.
+    /// The policy's threshold, 0..1: of several, the one whose action is taken, or the lowest if none was reached. Absent: the policy has
+    /// none for this category.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1291,26 +1464,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       _hasBits0 &= ~1;
     }
 
-    /// <summary>Field number for the "triggered" field.</summary>
-    public const int TriggeredFieldNumber = 4;
-    private bool triggered_;
-    /// <summary>
-    /// Whether the score reaches the threshold.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Triggered {
-      get { return triggered_; }
-      set {
-        triggered_ = value;
-      }
-    }
-
     /// <summary>Field number for the "action" field.</summary>
-    public const int ActionFieldNumber = 5;
+    public const int ActionFieldNumber = 4;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What the policy does about it. UNSPECIFIED if not triggered.
+    /// What the policy does about it. ALLOW: the score is below the threshold, or there is none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1339,7 +1497,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Category != other.Category) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ScoreRatio, other.ScoreRatio)) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(ThresholdRatio, other.ThresholdRatio)) return false;
-      if (Triggered != other.Triggered) return false;
       if (Action != other.Action) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -1351,7 +1508,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (Category.Length != 0) hash ^= Category.GetHashCode();
       if (ScoreRatio != 0D) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ScoreRatio);
       if (HasThresholdRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(ThresholdRatio);
-      if (Triggered != false) hash ^= Triggered.GetHashCode();
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) hash ^= Action.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -1383,12 +1539,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(25);
         output.WriteDouble(ThresholdRatio);
       }
-      if (Triggered != false) {
-        output.WriteRawTag(32);
-        output.WriteBool(Triggered);
-      }
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
-        output.WriteRawTag(40);
+        output.WriteRawTag(32);
         output.WriteEnum((int) Action);
       }
       if (_unknownFields != null) {
@@ -1413,12 +1565,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(25);
         output.WriteDouble(ThresholdRatio);
       }
-      if (Triggered != false) {
-        output.WriteRawTag(32);
-        output.WriteBool(Triggered);
-      }
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
-        output.WriteRawTag(40);
+        output.WriteRawTag(32);
         output.WriteEnum((int) Action);
       }
       if (_unknownFields != null) {
@@ -1439,9 +1587,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (HasThresholdRatio) {
         size += 1 + 8;
-      }
-      if (Triggered != false) {
-        size += 1 + 1;
       }
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Action);
@@ -1466,9 +1611,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (other.HasThresholdRatio) {
         ThresholdRatio = other.ThresholdRatio;
-      }
-      if (other.Triggered != false) {
-        Triggered = other.Triggered;
       }
       if (other.Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
         Action = other.Action;
@@ -1505,10 +1647,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 32: {
-            Triggered = input.ReadBool();
-            break;
-          }
-          case 40: {
             Action = (global::DeviceOps.Api.Postprocessing.V1.SafetyAction) input.ReadEnum();
             break;
           }
@@ -1544,10 +1682,6 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 32: {
-            Triggered = input.ReadBool();
-            break;
-          }
-          case 40: {
             Action = (global::DeviceOps.Api.Postprocessing.V1.SafetyAction) input.ReadEnum();
             break;
           }
@@ -1559,7 +1693,301 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// What a policy says about one picture.
+  /// A person's decision to hand out a picture that a policy withheld.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class SafetyRelease : pb::IMessage<SafetyRelease>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<SafetyRelease> _parser = new pb::MessageParser<SafetyRelease>(() => new SafetyRelease());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<SafetyRelease> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor.MessageTypes[3]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SafetyRelease() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SafetyRelease(SafetyRelease other) : this() {
+      releasedBy_ = other.releasedBy_;
+      cause_ = other.cause_;
+      releaseTime_ = other.releaseTime_ != null ? other.releaseTime_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public SafetyRelease Clone() {
+      return new SafetyRelease(this);
+    }
+
+    /// <summary>Field number for the "released_by" field.</summary>
+    public const int ReleasedByFieldNumber = 1;
+    private string releasedBy_ = "";
+    /// <summary>
+    /// Who decided. Opaque. Empty: the server runs without access control.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ReleasedBy {
+      get { return releasedBy_; }
+      set {
+        releasedBy_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// The cause that ReleaseWithheldImage was given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "release_time" field.</summary>
+    public const int ReleaseTimeFieldNumber = 3;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp releaseTime_;
+    /// <summary>
+    /// When.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp ReleaseTime {
+      get { return releaseTime_; }
+      set {
+        releaseTime_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as SafetyRelease);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(SafetyRelease other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (ReleasedBy != other.ReleasedBy) return false;
+      if (Cause != other.Cause) return false;
+      if (!object.Equals(ReleaseTime, other.ReleaseTime)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (ReleasedBy.Length != 0) hash ^= ReleasedBy.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
+      if (releaseTime_ != null) hash ^= ReleaseTime.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (ReleasedBy.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReleasedBy);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
+      if (releaseTime_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(ReleaseTime);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (ReleasedBy.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(ReleasedBy);
+      }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
+      if (releaseTime_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(ReleaseTime);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (ReleasedBy.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ReleasedBy);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
+      }
+      if (releaseTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(ReleaseTime);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(SafetyRelease other) {
+      if (other == null) {
+        return;
+      }
+      if (other.ReleasedBy.Length != 0) {
+        ReleasedBy = other.ReleasedBy;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
+      }
+      if (other.releaseTime_ != null) {
+        if (releaseTime_ == null) {
+          ReleaseTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        ReleaseTime.MergeFrom(other.ReleaseTime);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            ReleasedBy = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (releaseTime_ == null) {
+              ReleaseTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(ReleaseTime);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            ReleasedBy = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
+          case 26: {
+            if (releaseTime_ == null) {
+              ReleaseTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(ReleaseTime);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What one policy says about one picture. A picture under several policies has one verdict of each, and the strictest action of all is
+  /// what was done. A picture that no policy applied to has no verdict: it was not checked.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyVerdict : pb::IMessage<SafetyVerdict>
@@ -1576,7 +2004,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1596,15 +2024,17 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public SafetyVerdict(SafetyVerdict other) : this() {
-      safe_ = other.safe_;
+      policyId_ = other.policyId_;
+      policyRevision_ = other.policyRevision_;
       action_ = other.action_;
       scores_ = other.scores_.Clone();
       classifierModelId_ = other.classifierModelId_;
-      policyId_ = other.policyId_;
-      policyRevision_ = other.policyRevision_;
+      classifierSha256_ = other.classifierSha256_;
       failure_ = other.failure_ != null ? other.failure_.Clone() : null;
       checkTime_ = other.checkTime_ != null ? other.checkTime_.Clone() : null;
       imageSha256_ = other.imageSha256_;
+      withheldImageId_ = other.withheldImageId_;
+      release_ = other.release_ != null ? other.release_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1614,67 +2044,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       return new SafetyVerdict(this);
     }
 
-    /// <summary>Field number for the "safe" field.</summary>
-    public const int SafeFieldNumber = 1;
-    private bool safe_;
-    /// <summary>
-    /// True only if it was checked and no threshold is reached. A picture that could not be checked is not safe.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Safe {
-      get { return safe_; }
-      set {
-        safe_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "action" field.</summary>
-    public const int ActionFieldNumber = 2;
-    private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
-    /// <summary>
-    /// What was done: ALLOW, or the strictest action of all that apply.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Postprocessing.V1.SafetyAction Action {
-      get { return action_; }
-      set {
-        action_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "scores" field.</summary>
-    public const int ScoresFieldNumber = 3;
-    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> _repeated_scores_codec
-        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyScore.Parser);
-    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> scores_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore>();
-    /// <summary>
-    /// The scores, one a category that the classifier knows. Empty: it could not be checked.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> Scores {
-      get { return scores_; }
-    }
-
-    /// <summary>Field number for the "classifier_model_id" field.</summary>
-    public const int ClassifierModelIdFieldNumber = 4;
-    private string classifierModelId_ = "";
-    /// <summary>
-    /// The model that classified it. Empty: none did.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string ClassifierModelId {
-      get { return classifierModelId_; }
-      set {
-        classifierModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
     /// <summary>Field number for the "policy_id" field.</summary>
-    public const int PolicyIdFieldNumber = 5;
+    public const int PolicyIdFieldNumber = 1;
     private string policyId_ = "";
     /// <summary>
     /// The policy. Empty: it was given with the request.
@@ -1689,10 +2060,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     }
 
     /// <summary>Field number for the "policy_revision" field.</summary>
-    public const int PolicyRevisionFieldNumber = 6;
+    public const int PolicyRevisionFieldNumber = 2;
     private long policyRevision_;
     /// <summary>
-    /// The policy's revision.
+    /// The policy's revision. 0: the policy was given with the request.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1703,11 +2074,71 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "action" field.</summary>
+    public const int ActionFieldNumber = 3;
+    private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
+    /// <summary>
+    /// What this policy says is to be done: ALLOW if it was checked and no threshold was reached; else the strictest action of those that
+    /// were reached, or `on_classifier_failure` if it could not be checked.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.SafetyAction Action {
+      get { return action_; }
+      set {
+        action_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "scores" field.</summary>
+    public const int ScoresFieldNumber = 4;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> _repeated_scores_codec
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyScore.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> scores_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore>();
+    /// <summary>
+    /// The scores, one for each category that the classifier knows, at most 64. Empty: it could not be checked.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScore> Scores {
+      get { return scores_; }
+    }
+
+    /// <summary>Field number for the "classifier_model_id" field.</summary>
+    public const int ClassifierModelIdFieldNumber = 5;
+    private string classifierModelId_ = "";
+    /// <summary>
+    /// The model that classified it. Empty: none did.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ClassifierModelId {
+      get { return classifierModelId_; }
+      set {
+        classifierModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "classifier_sha256" field.</summary>
+    public const int ClassifierSha256FieldNumber = 6;
+    private string classifierSha256_ = "";
+    /// <summary>
+    /// SHA-256 over that model's weights, as 64 lower-case hex digits. Empty: none classified it, or the hash is not computed.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ClassifierSha256 {
+      get { return classifierSha256_; }
+      set {
+        classifierSha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     /// <summary>Field number for the "failure" field.</summary>
     public const int FailureFieldNumber = 7;
     private global::DeviceOps.Api.Common.V1.Failure failure_;
     /// <summary>
-    /// Why it could not be checked: CLASSIFIER_UNAVAILABLE, BAD_IMAGE, RUN_TIMEOUT … Absent: it was.
+    /// Why it could not be checked: CLASSIFIER_UNAVAILABLE, BAD_IMAGE, RUN_TIMEOUT … Absent: it was checked.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1748,6 +2179,36 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
     }
 
+    /// <summary>Field number for the "withheld_image_id" field.</summary>
+    public const int WithheldImageIdFieldNumber = 10;
+    private string withheldImageId_ = "";
+    /// <summary>
+    /// The id under which the picture waits for a person; the same in all verdicts of a picture. Empty: it was handed out or discarded.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string WithheldImageId {
+      get { return withheldImageId_; }
+      set {
+        withheldImageId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "release" field.</summary>
+    public const int ReleaseFieldNumber = 11;
+    private global::DeviceOps.Api.Postprocessing.V1.SafetyRelease release_;
+    /// <summary>
+    /// The decision to hand it out all the same. Absent: none was made. `action` stays as it was.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.SafetyRelease Release {
+      get { return release_; }
+      set {
+        release_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1763,15 +2224,17 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (ReferenceEquals(other, this)) {
         return true;
       }
-      if (Safe != other.Safe) return false;
+      if (PolicyId != other.PolicyId) return false;
+      if (PolicyRevision != other.PolicyRevision) return false;
       if (Action != other.Action) return false;
       if(!scores_.Equals(other.scores_)) return false;
       if (ClassifierModelId != other.ClassifierModelId) return false;
-      if (PolicyId != other.PolicyId) return false;
-      if (PolicyRevision != other.PolicyRevision) return false;
+      if (ClassifierSha256 != other.ClassifierSha256) return false;
       if (!object.Equals(Failure, other.Failure)) return false;
       if (!object.Equals(CheckTime, other.CheckTime)) return false;
       if (ImageSha256 != other.ImageSha256) return false;
+      if (WithheldImageId != other.WithheldImageId) return false;
+      if (!object.Equals(Release, other.Release)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1779,15 +2242,17 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (Safe != false) hash ^= Safe.GetHashCode();
+      if (PolicyId.Length != 0) hash ^= PolicyId.GetHashCode();
+      if (PolicyRevision != 0L) hash ^= PolicyRevision.GetHashCode();
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) hash ^= Action.GetHashCode();
       hash ^= scores_.GetHashCode();
       if (ClassifierModelId.Length != 0) hash ^= ClassifierModelId.GetHashCode();
-      if (PolicyId.Length != 0) hash ^= PolicyId.GetHashCode();
-      if (PolicyRevision != 0L) hash ^= PolicyRevision.GetHashCode();
+      if (ClassifierSha256.Length != 0) hash ^= ClassifierSha256.GetHashCode();
       if (failure_ != null) hash ^= Failure.GetHashCode();
       if (checkTime_ != null) hash ^= CheckTime.GetHashCode();
       if (ImageSha256.Length != 0) hash ^= ImageSha256.GetHashCode();
+      if (WithheldImageId.Length != 0) hash ^= WithheldImageId.GetHashCode();
+      if (release_ != null) hash ^= Release.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1806,26 +2271,26 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (Safe != false) {
-        output.WriteRawTag(8);
-        output.WriteBool(Safe);
+      if (PolicyId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(PolicyId);
+      }
+      if (PolicyRevision != 0L) {
+        output.WriteRawTag(16);
+        output.WriteInt64(PolicyRevision);
       }
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
-        output.WriteRawTag(16);
+        output.WriteRawTag(24);
         output.WriteEnum((int) Action);
       }
       scores_.WriteTo(output, _repeated_scores_codec);
       if (ClassifierModelId.Length != 0) {
-        output.WriteRawTag(34);
+        output.WriteRawTag(42);
         output.WriteString(ClassifierModelId);
       }
-      if (PolicyId.Length != 0) {
-        output.WriteRawTag(42);
-        output.WriteString(PolicyId);
-      }
-      if (PolicyRevision != 0L) {
-        output.WriteRawTag(48);
-        output.WriteInt64(PolicyRevision);
+      if (ClassifierSha256.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(ClassifierSha256);
       }
       if (failure_ != null) {
         output.WriteRawTag(58);
@@ -1838,6 +2303,14 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (ImageSha256.Length != 0) {
         output.WriteRawTag(74);
         output.WriteString(ImageSha256);
+      }
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(WithheldImageId);
+      }
+      if (release_ != null) {
+        output.WriteRawTag(90);
+        output.WriteMessage(Release);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -1849,26 +2322,26 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (Safe != false) {
-        output.WriteRawTag(8);
-        output.WriteBool(Safe);
+      if (PolicyId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(PolicyId);
+      }
+      if (PolicyRevision != 0L) {
+        output.WriteRawTag(16);
+        output.WriteInt64(PolicyRevision);
       }
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
-        output.WriteRawTag(16);
+        output.WriteRawTag(24);
         output.WriteEnum((int) Action);
       }
       scores_.WriteTo(ref output, _repeated_scores_codec);
       if (ClassifierModelId.Length != 0) {
-        output.WriteRawTag(34);
+        output.WriteRawTag(42);
         output.WriteString(ClassifierModelId);
       }
-      if (PolicyId.Length != 0) {
-        output.WriteRawTag(42);
-        output.WriteString(PolicyId);
-      }
-      if (PolicyRevision != 0L) {
-        output.WriteRawTag(48);
-        output.WriteInt64(PolicyRevision);
+      if (ClassifierSha256.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(ClassifierSha256);
       }
       if (failure_ != null) {
         output.WriteRawTag(58);
@@ -1882,6 +2355,14 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         output.WriteRawTag(74);
         output.WriteString(ImageSha256);
       }
+      if (WithheldImageId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(WithheldImageId);
+      }
+      if (release_ != null) {
+        output.WriteRawTag(90);
+        output.WriteMessage(Release);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1892,8 +2373,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (Safe != false) {
-        size += 1 + 1;
+      if (PolicyId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(PolicyId);
+      }
+      if (PolicyRevision != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(PolicyRevision);
       }
       if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Action);
@@ -1902,11 +2386,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (ClassifierModelId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ClassifierModelId);
       }
-      if (PolicyId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(PolicyId);
-      }
-      if (PolicyRevision != 0L) {
-        size += 1 + pb::CodedOutputStream.ComputeInt64Size(PolicyRevision);
+      if (ClassifierSha256.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ClassifierSha256);
       }
       if (failure_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Failure);
@@ -1916,6 +2397,12 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (ImageSha256.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ImageSha256);
+      }
+      if (WithheldImageId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(WithheldImageId);
+      }
+      if (release_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Release);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1929,8 +2416,11 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other == null) {
         return;
       }
-      if (other.Safe != false) {
-        Safe = other.Safe;
+      if (other.PolicyId.Length != 0) {
+        PolicyId = other.PolicyId;
+      }
+      if (other.PolicyRevision != 0L) {
+        PolicyRevision = other.PolicyRevision;
       }
       if (other.Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
         Action = other.Action;
@@ -1939,11 +2429,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       if (other.ClassifierModelId.Length != 0) {
         ClassifierModelId = other.ClassifierModelId;
       }
-      if (other.PolicyId.Length != 0) {
-        PolicyId = other.PolicyId;
-      }
-      if (other.PolicyRevision != 0L) {
-        PolicyRevision = other.PolicyRevision;
+      if (other.ClassifierSha256.Length != 0) {
+        ClassifierSha256 = other.ClassifierSha256;
       }
       if (other.failure_ != null) {
         if (failure_ == null) {
@@ -1959,6 +2446,15 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
       if (other.ImageSha256.Length != 0) {
         ImageSha256 = other.ImageSha256;
+      }
+      if (other.WithheldImageId.Length != 0) {
+        WithheldImageId = other.WithheldImageId;
+      }
+      if (other.release_ != null) {
+        if (release_ == null) {
+          Release = new global::DeviceOps.Api.Postprocessing.V1.SafetyRelease();
+        }
+        Release.MergeFrom(other.Release);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1979,28 +2475,28 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           default:
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
-          case 8: {
-            Safe = input.ReadBool();
-            break;
-          }
-          case 16: {
-            Action = (global::DeviceOps.Api.Postprocessing.V1.SafetyAction) input.ReadEnum();
-            break;
-          }
-          case 26: {
-            scores_.AddEntriesFrom(input, _repeated_scores_codec);
-            break;
-          }
-          case 34: {
-            ClassifierModelId = input.ReadString();
-            break;
-          }
-          case 42: {
+          case 10: {
             PolicyId = input.ReadString();
             break;
           }
-          case 48: {
+          case 16: {
             PolicyRevision = input.ReadInt64();
+            break;
+          }
+          case 24: {
+            Action = (global::DeviceOps.Api.Postprocessing.V1.SafetyAction) input.ReadEnum();
+            break;
+          }
+          case 34: {
+            scores_.AddEntriesFrom(input, _repeated_scores_codec);
+            break;
+          }
+          case 42: {
+            ClassifierModelId = input.ReadString();
+            break;
+          }
+          case 50: {
+            ClassifierSha256 = input.ReadString();
             break;
           }
           case 58: {
@@ -2019,6 +2515,331 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           }
           case 74: {
             ImageSha256 = input.ReadString();
+            break;
+          }
+          case 82: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 90: {
+            if (release_ == null) {
+              Release = new global::DeviceOps.Api.Postprocessing.V1.SafetyRelease();
+            }
+            input.ReadMessage(Release);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            PolicyId = input.ReadString();
+            break;
+          }
+          case 16: {
+            PolicyRevision = input.ReadInt64();
+            break;
+          }
+          case 24: {
+            Action = (global::DeviceOps.Api.Postprocessing.V1.SafetyAction) input.ReadEnum();
+            break;
+          }
+          case 34: {
+            scores_.AddEntriesFrom(ref input, _repeated_scores_codec);
+            break;
+          }
+          case 42: {
+            ClassifierModelId = input.ReadString();
+            break;
+          }
+          case 50: {
+            ClassifierSha256 = input.ReadString();
+            break;
+          }
+          case 58: {
+            if (failure_ == null) {
+              Failure = new global::DeviceOps.Api.Common.V1.Failure();
+            }
+            input.ReadMessage(Failure);
+            break;
+          }
+          case 66: {
+            if (checkTime_ == null) {
+              CheckTime = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(CheckTime);
+            break;
+          }
+          case 74: {
+            ImageSha256 = input.ReadString();
+            break;
+          }
+          case 82: {
+            WithheldImageId = input.ReadString();
+            break;
+          }
+          case 90: {
+            if (release_ == null) {
+              Release = new global::DeviceOps.Api.Postprocessing.V1.SafetyRelease();
+            }
+            input.ReadMessage(Release);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What CheckSafety found out about one picture.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CheckedImage : pb::IMessage<CheckedImage>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CheckedImage> _parser = new pb::MessageParser<CheckedImage>(() => new CheckedImage());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CheckedImage> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor.MessageTypes[5]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CheckedImage() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CheckedImage(CheckedImage other) : this() {
+      index_ = other.index_;
+      action_ = other.action_;
+      safetyVerdicts_ = other.safetyVerdicts_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CheckedImage Clone() {
+      return new CheckedImage(this);
+    }
+
+    /// <summary>Field number for the "index" field.</summary>
+    public const int IndexFieldNumber = 1;
+    private int index_;
+    /// <summary>
+    /// Its place in the request, from 0.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int Index {
+      get { return index_; }
+      set {
+        index_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "action" field.</summary>
+    public const int ActionFieldNumber = 2;
+    private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
+    /// <summary>
+    /// The strictest action of all verdicts. Only ALLOW says that the picture was checked and passed everything.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.SafetyAction Action {
+      get { return action_; }
+      set {
+        action_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "safety_verdicts" field.</summary>
+    public const int SafetyVerdictsFieldNumber = 3;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> _repeated_safetyVerdicts_codec
+        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
+    /// <summary>
+    /// One verdict for each policy, in the order of the request. Never empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> SafetyVerdicts {
+      get { return safetyVerdicts_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CheckedImage);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CheckedImage other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Index != other.Index) return false;
+      if (Action != other.Action) return false;
+      if(!safetyVerdicts_.Equals(other.safetyVerdicts_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Index != 0) hash ^= Index.GetHashCode();
+      if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) hash ^= Action.GetHashCode();
+      hash ^= safetyVerdicts_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Index != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(Index);
+      }
+      if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
+        output.WriteRawTag(16);
+        output.WriteEnum((int) Action);
+      }
+      safetyVerdicts_.WriteTo(output, _repeated_safetyVerdicts_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Index != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(Index);
+      }
+      if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
+        output.WriteRawTag(16);
+        output.WriteEnum((int) Action);
+      }
+      safetyVerdicts_.WriteTo(ref output, _repeated_safetyVerdicts_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Index != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(Index);
+      }
+      if (Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Action);
+      }
+      size += safetyVerdicts_.CalculateSize(_repeated_safetyVerdicts_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CheckedImage other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Index != 0) {
+        Index = other.Index;
+      }
+      if (other.Action != global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified) {
+        Action = other.Action;
+      }
+      safetyVerdicts_.Add(other.safetyVerdicts_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            Index = input.ReadInt32();
+            break;
+          }
+          case 16: {
+            Action = (global::DeviceOps.Api.Postprocessing.V1.SafetyAction) input.ReadEnum();
+            break;
+          }
+          case 26: {
+            safetyVerdicts_.AddEntriesFrom(input, _repeated_safetyVerdicts_codec);
             break;
           }
         }
@@ -2041,7 +2862,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 8: {
-            Safe = input.ReadBool();
+            Index = input.ReadInt32();
             break;
           }
           case 16: {
@@ -2049,37 +2870,1136 @@ namespace DeviceOps.Api.Postprocessing.V1 {
             break;
           }
           case 26: {
-            scores_.AddEntriesFrom(ref input, _repeated_scores_codec);
+            safetyVerdicts_.AddEntriesFrom(ref input, _repeated_safetyVerdicts_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// A picture that a policy withholds until a person has looked at it. Its bytes are no blob: nobody reads them but a reviewer through
+  /// GetWithheldImage. It ends when it is released or deleted, when it expires, or with its job, whichever comes first.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class WithheldImage : pb::IMessage<WithheldImage>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<WithheldImage> _parser = new pb::MessageParser<WithheldImage>(() => new WithheldImage());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<WithheldImage> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor.MessageTypes[6]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WithheldImage() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WithheldImage(WithheldImage other) : this() {
+      id_ = other.id_;
+      jobId_ = other.jobId_;
+      imageIndex_ = other.imageIndex_;
+      safetyVerdicts_ = other.safetyVerdicts_.Clone();
+      size_ = other.size_ != null ? other.size_.Clone() : null;
+      mediaType_ = other.mediaType_;
+      sizeBytes_ = other.sizeBytes_;
+      sha256_ = other.sha256_;
+      withholdTime_ = other.withholdTime_ != null ? other.withholdTime_.Clone() : null;
+      expireTime_ = other.expireTime_ != null ? other.expireTime_.Clone() : null;
+      owner_ = other.owner_;
+      sessionId_ = other.sessionId_;
+      labels_ = other.labels_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WithheldImage Clone() {
+      return new WithheldImage(this);
+    }
+
+    /// <summary>Field number for the "id" field.</summary>
+    public const int IdFieldNumber = 1;
+    private string id_ = "";
+    /// <summary>
+    /// The id. Opaque.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Id {
+      get { return id_; }
+      set {
+        id_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "job_id" field.</summary>
+    public const int JobIdFieldNumber = 2;
+    private string jobId_ = "";
+    /// <summary>
+    /// The job that made the picture.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string JobId {
+      get { return jobId_; }
+      set {
+        jobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "image_index" field.</summary>
+    public const int ImageIndexFieldNumber = 3;
+    private int imageIndex_;
+    /// <summary>
+    /// Which of the job's pictures, from 0.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int ImageIndex {
+      get { return imageIndex_; }
+      set {
+        imageIndex_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "safety_verdicts" field.</summary>
+    public const int SafetyVerdictsFieldNumber = 4;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> _repeated_safetyVerdicts_codec
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
+    /// <summary>
+    /// What each policy says about it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> SafetyVerdicts {
+      get { return safetyVerdicts_; }
+    }
+
+    /// <summary>Field number for the "size" field.</summary>
+    public const int SizeFieldNumber = 5;
+    private global::DeviceOps.Api.Common.V1.ImageSize size_;
+    /// <summary>
+    /// Size of the picture.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.ImageSize Size {
+      get { return size_; }
+      set {
+        size_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "media_type" field.</summary>
+    public const int MediaTypeFieldNumber = 6;
+    private string mediaType_ = "";
+    /// <summary>
+    /// The file that it becomes when it is released: `image/png`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string MediaType {
+      get { return mediaType_; }
+      set {
+        mediaType_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "size_bytes" field.</summary>
+    public const int SizeBytesFieldNumber = 7;
+    private long sizeBytes_;
+    /// <summary>
+    /// Size of that file.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long SizeBytes {
+      get { return sizeBytes_; }
+      set {
+        sizeBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "sha256" field.</summary>
+    public const int Sha256FieldNumber = 8;
+    private string sha256_ = "";
+    /// <summary>
+    /// SHA-256 of that file, as 64 lower-case hex digits.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Sha256 {
+      get { return sha256_; }
+      set {
+        sha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "withhold_time" field.</summary>
+    public const int WithholdTimeFieldNumber = 9;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp withholdTime_;
+    /// <summary>
+    /// When it was withheld.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp WithholdTime {
+      get { return withholdTime_; }
+      set {
+        withholdTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "expire_time" field.</summary>
+    public const int ExpireTimeFieldNumber = 10;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp expireTime_;
+    /// <summary>
+    /// When it is deleted unless it was released by then.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp ExpireTime {
+      get { return expireTime_; }
+      set {
+        expireTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 11;
+    private string owner_ = "";
+    /// <summary>
+    /// Whose picture it is: the owner of the job. Opaque. Empty: the server runs without access control.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "session_id" field.</summary>
+    public const int SessionIdFieldNumber = 12;
+    private string sessionId_ = "";
+    /// <summary>
+    /// The session of the job. Empty: none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SessionId {
+      get { return sessionId_; }
+      set {
+        sessionId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 13;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(106, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// The labels of the job.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as WithheldImage);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(WithheldImage other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Id != other.Id) return false;
+      if (JobId != other.JobId) return false;
+      if (ImageIndex != other.ImageIndex) return false;
+      if(!safetyVerdicts_.Equals(other.safetyVerdicts_)) return false;
+      if (!object.Equals(Size, other.Size)) return false;
+      if (MediaType != other.MediaType) return false;
+      if (SizeBytes != other.SizeBytes) return false;
+      if (Sha256 != other.Sha256) return false;
+      if (!object.Equals(WithholdTime, other.WithholdTime)) return false;
+      if (!object.Equals(ExpireTime, other.ExpireTime)) return false;
+      if (Owner != other.Owner) return false;
+      if (SessionId != other.SessionId) return false;
+      if(!labels_.Equals(other.labels_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Id.Length != 0) hash ^= Id.GetHashCode();
+      if (JobId.Length != 0) hash ^= JobId.GetHashCode();
+      if (ImageIndex != 0) hash ^= ImageIndex.GetHashCode();
+      hash ^= safetyVerdicts_.GetHashCode();
+      if (size_ != null) hash ^= Size.GetHashCode();
+      if (MediaType.Length != 0) hash ^= MediaType.GetHashCode();
+      if (SizeBytes != 0L) hash ^= SizeBytes.GetHashCode();
+      if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
+      if (withholdTime_ != null) hash ^= WithholdTime.GetHashCode();
+      if (expireTime_ != null) hash ^= ExpireTime.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
+      if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      hash ^= labels_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Id.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Id);
+      }
+      if (JobId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(JobId);
+      }
+      if (ImageIndex != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(ImageIndex);
+      }
+      safetyVerdicts_.WriteTo(output, _repeated_safetyVerdicts_codec);
+      if (size_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Size);
+      }
+      if (MediaType.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(MediaType);
+      }
+      if (SizeBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(SizeBytes);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(Sha256);
+      }
+      if (withholdTime_ != null) {
+        output.WriteRawTag(74);
+        output.WriteMessage(WithholdTime);
+      }
+      if (expireTime_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(ExpireTime);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(90);
+        output.WriteString(Owner);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(98);
+        output.WriteString(SessionId);
+      }
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Id.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Id);
+      }
+      if (JobId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(JobId);
+      }
+      if (ImageIndex != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(ImageIndex);
+      }
+      safetyVerdicts_.WriteTo(ref output, _repeated_safetyVerdicts_codec);
+      if (size_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Size);
+      }
+      if (MediaType.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(MediaType);
+      }
+      if (SizeBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(SizeBytes);
+      }
+      if (Sha256.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(Sha256);
+      }
+      if (withholdTime_ != null) {
+        output.WriteRawTag(74);
+        output.WriteMessage(WithholdTime);
+      }
+      if (expireTime_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(ExpireTime);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(90);
+        output.WriteString(Owner);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(98);
+        output.WriteString(SessionId);
+      }
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Id.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Id);
+      }
+      if (JobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(JobId);
+      }
+      if (ImageIndex != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(ImageIndex);
+      }
+      size += safetyVerdicts_.CalculateSize(_repeated_safetyVerdicts_codec);
+      if (size_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Size);
+      }
+      if (MediaType.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(MediaType);
+      }
+      if (SizeBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(SizeBytes);
+      }
+      if (Sha256.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Sha256);
+      }
+      if (withholdTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(WithholdTime);
+      }
+      if (expireTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(ExpireTime);
+      }
+      if (Owner.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Owner);
+      }
+      if (SessionId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(WithheldImage other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Id.Length != 0) {
+        Id = other.Id;
+      }
+      if (other.JobId.Length != 0) {
+        JobId = other.JobId;
+      }
+      if (other.ImageIndex != 0) {
+        ImageIndex = other.ImageIndex;
+      }
+      safetyVerdicts_.Add(other.safetyVerdicts_);
+      if (other.size_ != null) {
+        if (size_ == null) {
+          Size = new global::DeviceOps.Api.Common.V1.ImageSize();
+        }
+        Size.MergeFrom(other.Size);
+      }
+      if (other.MediaType.Length != 0) {
+        MediaType = other.MediaType;
+      }
+      if (other.SizeBytes != 0L) {
+        SizeBytes = other.SizeBytes;
+      }
+      if (other.Sha256.Length != 0) {
+        Sha256 = other.Sha256;
+      }
+      if (other.withholdTime_ != null) {
+        if (withholdTime_ == null) {
+          WithholdTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        WithholdTime.MergeFrom(other.WithholdTime);
+      }
+      if (other.expireTime_ != null) {
+        if (expireTime_ == null) {
+          ExpireTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        ExpireTime.MergeFrom(other.ExpireTime);
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
+      }
+      if (other.SessionId.Length != 0) {
+        SessionId = other.SessionId;
+      }
+      labels_.Add(other.labels_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            Id = input.ReadString();
+            break;
+          }
+          case 18: {
+            JobId = input.ReadString();
+            break;
+          }
+          case 24: {
+            ImageIndex = input.ReadInt32();
             break;
           }
           case 34: {
-            ClassifierModelId = input.ReadString();
+            safetyVerdicts_.AddEntriesFrom(input, _repeated_safetyVerdicts_codec);
             break;
           }
           case 42: {
-            PolicyId = input.ReadString();
-            break;
-          }
-          case 48: {
-            PolicyRevision = input.ReadInt64();
-            break;
-          }
-          case 58: {
-            if (failure_ == null) {
-              Failure = new global::DeviceOps.Api.Common.V1.Failure();
+            if (size_ == null) {
+              Size = new global::DeviceOps.Api.Common.V1.ImageSize();
             }
-            input.ReadMessage(Failure);
+            input.ReadMessage(Size);
+            break;
+          }
+          case 50: {
+            MediaType = input.ReadString();
+            break;
+          }
+          case 56: {
+            SizeBytes = input.ReadInt64();
             break;
           }
           case 66: {
-            if (checkTime_ == null) {
-              CheckTime = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(CheckTime);
+            Sha256 = input.ReadString();
             break;
           }
           case 74: {
-            ImageSha256 = input.ReadString();
+            if (withholdTime_ == null) {
+              WithholdTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(WithholdTime);
+            break;
+          }
+          case 82: {
+            if (expireTime_ == null) {
+              ExpireTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(ExpireTime);
+            break;
+          }
+          case 90: {
+            Owner = input.ReadString();
+            break;
+          }
+          case 98: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 106: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            Id = input.ReadString();
+            break;
+          }
+          case 18: {
+            JobId = input.ReadString();
+            break;
+          }
+          case 24: {
+            ImageIndex = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            safetyVerdicts_.AddEntriesFrom(ref input, _repeated_safetyVerdicts_codec);
+            break;
+          }
+          case 42: {
+            if (size_ == null) {
+              Size = new global::DeviceOps.Api.Common.V1.ImageSize();
+            }
+            input.ReadMessage(Size);
+            break;
+          }
+          case 50: {
+            MediaType = input.ReadString();
+            break;
+          }
+          case 56: {
+            SizeBytes = input.ReadInt64();
+            break;
+          }
+          case 66: {
+            Sha256 = input.ReadString();
+            break;
+          }
+          case 74: {
+            if (withholdTime_ == null) {
+              WithholdTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(WithholdTime);
+            break;
+          }
+          case 82: {
+            if (expireTime_ == null) {
+              ExpireTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(ExpireTime);
+            break;
+          }
+          case 90: {
+            Owner = input.ReadString();
+            break;
+          }
+          case 98: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 106: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Which withheld pictures. Fields that are set must all match; of a list, one entry must.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class WithheldImageFilter : pb::IMessage<WithheldImageFilter>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<WithheldImageFilter> _parser = new pb::MessageParser<WithheldImageFilter>(() => new WithheldImageFilter());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<WithheldImageFilter> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor.MessageTypes[7]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WithheldImageFilter() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WithheldImageFilter(WithheldImageFilter other) : this() {
+      _hasBits0 = other._hasBits0;
+      jobId_ = other.jobId_;
+      sessionId_ = other.sessionId_;
+      owner_ = other.owner_;
+      policyId_ = other.policyId_;
+      categories_ = other.categories_.Clone();
+      unchecked_ = other.unchecked_;
+      labels_ = other.labels_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public WithheldImageFilter Clone() {
+      return new WithheldImageFilter(this);
+    }
+
+    /// <summary>Field number for the "job_id" field.</summary>
+    public const int JobIdFieldNumber = 1;
+    private string jobId_ = "";
+    /// <summary>
+    /// Of this job. Empty: of all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string JobId {
+      get { return jobId_; }
+      set {
+        jobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "session_id" field.</summary>
+    public const int SessionIdFieldNumber = 2;
+    private string sessionId_ = "";
+    /// <summary>
+    /// Of jobs of this session. Empty: of all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SessionId {
+      get { return sessionId_; }
+      set {
+        sessionId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 3;
+    private string owner_ = "";
+    /// <summary>
+    /// Of this owner. Empty: of all.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "policy_id" field.</summary>
+    public const int PolicyIdFieldNumber = 4;
+    private string policyId_ = "";
+    /// <summary>
+    /// With a verdict of this policy that withholds it. Empty: any.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string PolicyId {
+      get { return policyId_; }
+      set {
+        policyId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "categories" field.</summary>
+    public const int CategoriesFieldNumber = 5;
+    private static readonly pb::FieldCodec<string> _repeated_categories_codec
+        = pb::FieldCodec.ForString(42);
+    private readonly pbc::RepeatedField<string> categories_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// With a score of one of these categories that reached its threshold. Empty: any.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> Categories {
+      get { return categories_; }
+    }
+
+    /// <summary>Field number for the "unchecked" field.</summary>
+    public const int UncheckedFieldNumber = 6;
+    private readonly static bool UncheckedDefaultValue = false;
+
+    private bool unchecked_;
+    /// <summary>
+    /// Only those that could not be checked, or only those that were. Absent: both.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Unchecked {
+      get { if ((_hasBits0 & 1) != 0) { return unchecked_; } else { return UncheckedDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        unchecked_ = value;
+      }
+    }
+    /// <summary>Gets whether the "unchecked" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasUnchecked {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "unchecked" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearUnchecked() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 7;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// With all of these labels, key and value. An empty value stands for any value of its key.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as WithheldImageFilter);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(WithheldImageFilter other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (JobId != other.JobId) return false;
+      if (SessionId != other.SessionId) return false;
+      if (Owner != other.Owner) return false;
+      if (PolicyId != other.PolicyId) return false;
+      if(!categories_.Equals(other.categories_)) return false;
+      if (Unchecked != other.Unchecked) return false;
+      if(!labels_.Equals(other.labels_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (JobId.Length != 0) hash ^= JobId.GetHashCode();
+      if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
+      if (PolicyId.Length != 0) hash ^= PolicyId.GetHashCode();
+      hash ^= categories_.GetHashCode();
+      if (HasUnchecked) hash ^= Unchecked.GetHashCode();
+      hash ^= labels_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (JobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(JobId);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(SessionId);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Owner);
+      }
+      if (PolicyId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(PolicyId);
+      }
+      categories_.WriteTo(output, _repeated_categories_codec);
+      if (HasUnchecked) {
+        output.WriteRawTag(48);
+        output.WriteBool(Unchecked);
+      }
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (JobId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(JobId);
+      }
+      if (SessionId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(SessionId);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Owner);
+      }
+      if (PolicyId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(PolicyId);
+      }
+      categories_.WriteTo(ref output, _repeated_categories_codec);
+      if (HasUnchecked) {
+        output.WriteRawTag(48);
+        output.WriteBool(Unchecked);
+      }
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (JobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(JobId);
+      }
+      if (SessionId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (Owner.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Owner);
+      }
+      if (PolicyId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(PolicyId);
+      }
+      size += categories_.CalculateSize(_repeated_categories_codec);
+      if (HasUnchecked) {
+        size += 1 + 1;
+      }
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(WithheldImageFilter other) {
+      if (other == null) {
+        return;
+      }
+      if (other.JobId.Length != 0) {
+        JobId = other.JobId;
+      }
+      if (other.SessionId.Length != 0) {
+        SessionId = other.SessionId;
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
+      }
+      if (other.PolicyId.Length != 0) {
+        PolicyId = other.PolicyId;
+      }
+      categories_.Add(other.categories_);
+      if (other.HasUnchecked) {
+        Unchecked = other.Unchecked;
+      }
+      labels_.Add(other.labels_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            JobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 26: {
+            Owner = input.ReadString();
+            break;
+          }
+          case 34: {
+            PolicyId = input.ReadString();
+            break;
+          }
+          case 42: {
+            categories_.AddEntriesFrom(input, _repeated_categories_codec);
+            break;
+          }
+          case 48: {
+            Unchecked = input.ReadBool();
+            break;
+          }
+          case 58: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            JobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            SessionId = input.ReadString();
+            break;
+          }
+          case 26: {
+            Owner = input.ReadString();
+            break;
+          }
+          case 34: {
+            PolicyId = input.ReadString();
+            break;
+          }
+          case 42: {
+            categories_.AddEntriesFrom(ref input, _repeated_categories_codec);
+            break;
+          }
+          case 48: {
+            Unchecked = input.ReadBool();
+            break;
+          }
+          case 58: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
             break;
           }
         }

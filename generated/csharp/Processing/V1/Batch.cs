@@ -27,30 +27,32 @@ namespace DeviceOps.Api.Processing.V1 {
             "CiNkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9iYXRjaC5wcm90bxIXZGV2aWNl",
             "b3BzLnByb2Nlc3NpbmcudjEaI2RldmljZW9wcy9jb21tb24vdjEvam9iX2V2",
             "ZW50LnByb3RvGiZkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2Jfc3RlcC5w",
-            "cm90bxoiZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvd29yay5wcm90byJ5CglC",
-            "YXRjaEl0ZW0SCgoCaWQYASABKAkSLwoEd29yaxgCIAEoCzIhLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLldvcmtTcGVjEi8KCHByaW9yaXR5GAMgASgOMh0u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Qcmlvcml0eSLkAgoFQmF0Y2gSMwoIdGVt",
-            "cGxhdGUYASABKAsyIS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrU3Bl",
-            "YxIxCgVpdGVtcxgCIAMoCzIiLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkJh",
-            "dGNoSXRlbRIXCg9tYXhfY29uY3VycmVuY3kYAyABKAUSDAoEZnVzZRgEIAEo",
-            "CBIYChBtYXhfZnVzZWRfaW1hZ2VzGAUgASgFEj8KDGVycm9yX3BvbGljeRgG",
-            "IAEoDjIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkJhdGNoRXJyb3JQb2xp",
-            "Y3kSIAoTYWJvcnRfZmFpbHVyZV9yYXRpbxgHIAEoAUgAiAEBEjcKBXJldHJ5",
-            "GAggASgLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RlcFJldHJ5UG9s",
-            "aWN5QhYKFF9hYm9ydF9mYWlsdXJlX3JhdGlvIo4BCgtCYXRjaFJlc3VsdBI2",
-            "CgZjb3VudHMYASABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JT",
-            "dGVwQ291bnRzEhQKDGZ1c2VkX3Bhc3NlcxgCIAEoAxIYChBwZWFrX2NvbmN1",
-            "cnJlbmN5GAMgASgFEhcKD2ZhaWxlZF9pdGVtX2lkcxgEIAMoCSp0ChBCYXRj",
-            "aEVycm9yUG9saWN5EiIKHkJBVENIX0VSUk9SX1BPTElDWV9VTlNQRUNJRklF",
-            "RBAAEh8KG0JBVENIX0VSUk9SX1BPTElDWV9DT05USU5VRRABEhsKF0JBVENI",
-            "X0VSUk9SX1BPTElDWV9TVE9QEAJCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vz",
-            "c2luZy5WMWIGcHJvdG8z"));
+            "cm90bxoiZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvd29yay5wcm90bxogZ29v",
+            "Z2xlL3Byb3RvYnVmL2ZpZWxkX21hc2sucHJvdG8irAEKCUJhdGNoSXRlbRIK",
+            "CgJpZBgBIAEoCRIvCgR3b3JrGAIgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuV29ya1NwZWMSMQoNb3ZlcnJpZGVfbWFzaxgDIAEoCzIaLmdvb2ds",
+            "ZS5wcm90b2J1Zi5GaWVsZE1hc2sSLwoIcHJpb3JpdHkYBCABKA4yHS5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLlByaW9yaXR5IvsCCgVCYXRjaBIzCgh0ZW1wbGF0",
+            "ZRgBIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtTcGVjEjEK",
+            "BWl0ZW1zGAIgAygLMiIuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQmF0Y2hJ",
+            "dGVtEhUKDWl0ZW1zX2Jsb2JfaWQYAyABKAkSFwoPbWF4X2NvbmN1cnJlbmN5",
+            "GAQgASgFEgwKBGZ1c2UYBSABKAgSGAoQbWF4X2Z1c2VkX2ltYWdlcxgGIAEo",
+            "BRI/CgxlcnJvcl9wb2xpY3kYByABKA4yKS5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5CYXRjaEVycm9yUG9saWN5EiAKE2Fib3J0X2ZhaWx1cmVfcmF0aW8Y",
+            "CCABKAFIAIgBARI3CgVyZXRyeRgJIAEoCzIoLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLlN0ZXBSZXRyeVBvbGljeUIWChRfYWJvcnRfZmFpbHVyZV9yYXRp",
+            "byKOAQoLQmF0Y2hSZXN1bHQSNgoGY291bnRzGAEgASgLMiYuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuSm9iU3RlcENvdW50cxIUCgxmdXNlZF9wYXNzZXMY",
+            "AiABKAMSGAoQcGVha19jb25jdXJyZW5jeRgDIAEoBRIXCg9mYWlsZWRfaXRl",
+            "bV9pZHMYBCADKAkqdAoQQmF0Y2hFcnJvclBvbGljeRIiCh5CQVRDSF9FUlJP",
+            "Ul9QT0xJQ1lfVU5TUEVDSUZJRUQQABIfChtCQVRDSF9FUlJPUl9QT0xJQ1lf",
+            "Q09OVElOVUUQARIbChdCQVRDSF9FUlJPUl9QT0xJQ1lfU1RPUBACQh6qAhtE",
+            "ZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.BatchErrorPolicy), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.BatchItem), global::DeviceOps.Api.Processing.V1.BatchItem.Parser, new[]{ "Id", "Work", "Priority" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Batch), global::DeviceOps.Api.Processing.V1.Batch.Parser, new[]{ "Template", "Items", "MaxConcurrency", "Fuse", "MaxFusedImages", "ErrorPolicy", "AbortFailureRatio", "Retry" }, new[]{ "AbortFailureRatio" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.BatchItem), global::DeviceOps.Api.Processing.V1.BatchItem.Parser, new[]{ "Id", "Work", "OverrideMask", "Priority" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Batch), global::DeviceOps.Api.Processing.V1.Batch.Parser, new[]{ "Template", "Items", "ItemsBlobId", "MaxConcurrency", "Fuse", "MaxFusedImages", "ErrorPolicy", "AbortFailureRatio", "Retry" }, new[]{ "AbortFailureRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.BatchResult), global::DeviceOps.Api.Processing.V1.BatchResult.Parser, new[]{ "Counts", "FusedPasses", "PeakConcurrency", "FailedItemIds" }, null, null, null, null)
           }));
     }
@@ -80,7 +82,22 @@ namespace DeviceOps.Api.Processing.V1 {
 
   #region Messages
   /// <summary>
-  /// One item of a batch.
+  /// One item of a batch: the template with the fields that `override_mask` names taken from `work` instead.
+  ///
+  /// The item's work starts as a copy of the template. Each path of the mask then copies one field, in this way:
+  /// - A field with one value is set to the item's. If the item leaves it unset, it goes back to unset, that is to its default. The same holds
+  ///   if the item leaves a message on the way to it unset.
+  /// - A message is replaced as a whole, not merged. To change a part of it, name that part: `generation.sampling.steps`.
+  /// - A list is replaced as a whole; an item that leaves it empty empties it. A path ends at a list: `generation.loras`, never
+  ///   `generation.loras.weight`.
+  /// - Messages on the way to a field are made if the item sets that field, and never if it leaves it unset: with
+  ///   `generation.hires_pass.scale` set, the item has a hires pass even if the template has none.
+  /// - Of a `oneof`, a path names one arm. Set in the item, the arm takes the place of the template's, whichever that was. Unset in the item,
+  ///   it is cleared if it was the template's; another arm of the template stays. A path may lead through an arm; if the template has another
+  ///   one, the new arm starts empty. The paths of an item name at most one arm of each `oneof`.
+  ///
+  /// So `{override_mask: "generation.prompt,generation.negative_prompt", work: {generation: {prompt: "a cat"}}}` is the template with another
+  /// prompt and no negative prompt.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class BatchItem : pb::IMessage<BatchItem>
@@ -119,6 +136,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public BatchItem(BatchItem other) : this() {
       id_ = other.id_;
       work_ = other.work_ != null ? other.work_.Clone() : null;
+      overrideMask_ = other.overrideMask_ != null ? other.overrideMask_.Clone() : null;
       priority_ = other.priority_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -133,7 +151,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int IdFieldNumber = 1;
     private string id_ = "";
     /// <summary>
-    /// 1..63 characters, unique in the batch. Empty: its place, from 0, as text.
+    /// 1..63 characters of `a-z A-Z 0-9 - _ .`, unique in the batch. Empty: its place, from 0, as text.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -148,8 +166,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int WorkFieldNumber = 2;
     private global::DeviceOps.Api.Processing.V1.WorkSpec work_;
     /// <summary>
-    /// What differs from the batch's template: of the same kind, each field that is set here replaces the template's (a list as a whole).
-    /// Absent: the template as it is.
+    /// Without a template: the whole work. With one: the values of the fields that `override_mask` names, and of no others: INVALID_FIELD, so
+    /// that a forgotten path drops nothing in silence. Absent: every named field goes back to its default.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -160,8 +178,25 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "override_mask" field.</summary>
+    public const int OverrideMaskFieldNumber = 3;
+    private global::Google.Protobuf.WellKnownTypes.FieldMask overrideMask_;
+    /// <summary>
+    /// Which fields differ from the template, at most 100, as paths in WorkSpec with the names of the `.proto`: `generation.prompt`. The first
+    /// name is the template's kind of work. Unknown, through a list, or twice (`a` and `a.b` too): INVALID_FIELD. Empty: the template as it
+    /// is. Without a template: INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.FieldMask OverrideMask {
+      get { return overrideMask_; }
+      set {
+        overrideMask_ = value;
+      }
+    }
+
     /// <summary>Field number for the "priority" field.</summary>
-    public const int PriorityFieldNumber = 3;
+    public const int PriorityFieldNumber = 4;
     private global::DeviceOps.Api.Common.V1.Priority priority_ = global::DeviceOps.Api.Common.V1.Priority.Unspecified;
     /// <summary>
     /// Before items of a lower priority in this batch. Not said: the batch's own.
@@ -192,6 +227,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Id != other.Id) return false;
       if (!object.Equals(Work, other.Work)) return false;
+      if (!object.Equals(OverrideMask, other.OverrideMask)) return false;
       if (Priority != other.Priority) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -202,6 +238,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (Id.Length != 0) hash ^= Id.GetHashCode();
       if (work_ != null) hash ^= Work.GetHashCode();
+      if (overrideMask_ != null) hash ^= OverrideMask.GetHashCode();
       if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) hash ^= Priority.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -229,8 +266,12 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(18);
         output.WriteMessage(Work);
       }
+      if (overrideMask_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(OverrideMask);
+      }
       if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
-        output.WriteRawTag(24);
+        output.WriteRawTag(32);
         output.WriteEnum((int) Priority);
       }
       if (_unknownFields != null) {
@@ -251,8 +292,12 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(18);
         output.WriteMessage(Work);
       }
+      if (overrideMask_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(OverrideMask);
+      }
       if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
-        output.WriteRawTag(24);
+        output.WriteRawTag(32);
         output.WriteEnum((int) Priority);
       }
       if (_unknownFields != null) {
@@ -270,6 +315,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (work_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Work);
+      }
+      if (overrideMask_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(OverrideMask);
       }
       if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Priority);
@@ -294,6 +342,12 @@ namespace DeviceOps.Api.Processing.V1 {
           Work = new global::DeviceOps.Api.Processing.V1.WorkSpec();
         }
         Work.MergeFrom(other.Work);
+      }
+      if (other.overrideMask_ != null) {
+        if (overrideMask_ == null) {
+          OverrideMask = new global::Google.Protobuf.WellKnownTypes.FieldMask();
+        }
+        OverrideMask.MergeFrom(other.OverrideMask);
       }
       if (other.Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
         Priority = other.Priority;
@@ -328,7 +382,14 @@ namespace DeviceOps.Api.Processing.V1 {
             input.ReadMessage(Work);
             break;
           }
-          case 24: {
+          case 26: {
+            if (overrideMask_ == null) {
+              OverrideMask = new global::Google.Protobuf.WellKnownTypes.FieldMask();
+            }
+            input.ReadMessage(OverrideMask);
+            break;
+          }
+          case 32: {
             Priority = (global::DeviceOps.Api.Common.V1.Priority) input.ReadEnum();
             break;
           }
@@ -362,7 +423,14 @@ namespace DeviceOps.Api.Processing.V1 {
             input.ReadMessage(Work);
             break;
           }
-          case 24: {
+          case 26: {
+            if (overrideMask_ == null) {
+              OverrideMask = new global::Google.Protobuf.WellKnownTypes.FieldMask();
+            }
+            input.ReadMessage(OverrideMask);
+            break;
+          }
+          case 32: {
             Priority = (global::DeviceOps.Api.Common.V1.Priority) input.ReadEnum();
             break;
           }
@@ -374,7 +442,8 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
-  /// The same kind of work many times.
+  /// The same kind of work many times, 1..10000 items. Each item must be valid by itself, with its template; all violations are told at once,
+  /// as `batch.items[17].work.generation.sampling.steps`, the first 100 of them.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Batch : pb::IMessage<Batch>
@@ -415,6 +484,7 @@ namespace DeviceOps.Api.Processing.V1 {
       _hasBits0 = other._hasBits0;
       template_ = other.template_ != null ? other.template_.Clone() : null;
       items_ = other.items_.Clone();
+      itemsBlobId_ = other.itemsBlobId_;
       maxConcurrency_ = other.maxConcurrency_;
       fuse_ = other.fuse_;
       maxFusedImages_ = other.maxFusedImages_;
@@ -434,7 +504,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int TemplateFieldNumber = 1;
     private global::DeviceOps.Api.Processing.V1.WorkSpec template_;
     /// <summary>
-    /// What all items have in common. Absent: each item says everything.
+    /// What all items have in common. Absent: each item says everything, and all are of the same kind of work.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -451,7 +521,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Processing.V1.BatchItem.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.BatchItem> items_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.BatchItem>();
     /// <summary>
-    /// The items, 1..10000. Each must be valid by itself after merging; all violations are told at once.
+    /// The items, at most 1000, as far as the request's 2 MiB go. More: MESSAGE_TOO_LARGE, use `items_blob_id`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -459,8 +529,26 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return items_; }
     }
 
+    /// <summary>Field number for the "items_blob_id" field.</summary>
+    public const int ItemsBlobIdFieldNumber = 3;
+    private string itemsBlobId_ = "";
+    /// <summary>
+    /// A blob with the items instead: up to 10000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
+    /// `item.WriteDelimitedTo(stream)`; Python: `proto.serialize_length_prefixed`; Java: `writeDelimitedTo`). At most 64 MiB in all and
+    /// 256 KiB an item. The job holds it until its end. Bytes that are no such list: INVALID_FIELD with the offset. Beside `items`:
+    /// UNSUPPORTED_COMBINATION. Neither: INVALID_FIELD.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ItemsBlobId {
+      get { return itemsBlobId_; }
+      set {
+        itemsBlobId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     /// <summary>Field number for the "max_concurrency" field.</summary>
-    public const int MaxConcurrencyFieldNumber = 3;
+    public const int MaxConcurrencyFieldNumber = 4;
     private int maxConcurrency_;
     /// <summary>
     /// How many items may run at the same time, 1..64. 0: the server chooses by free memory, and again as it changes.
@@ -475,7 +563,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "fuse" field.</summary>
-    public const int FuseFieldNumber = 4;
+    public const int FuseFieldNumber = 5;
     private bool fuse_;
     /// <summary>
     /// True: items that may share one forward pass do (same model, size, adapters). Each picture is the same as alone, as far as its
@@ -491,7 +579,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "max_fused_images" field.</summary>
-    public const int MaxFusedImagesFieldNumber = 5;
+    public const int MaxFusedImagesFieldNumber = 6;
     private int maxFusedImages_;
     /// <summary>
     /// How many pictures to fuse at most, 1..64. 0: the server chooses by free memory.
@@ -506,7 +594,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "error_policy" field.</summary>
-    public const int ErrorPolicyFieldNumber = 6;
+    public const int ErrorPolicyFieldNumber = 7;
     private global::DeviceOps.Api.Processing.V1.BatchErrorPolicy errorPolicy_ = global::DeviceOps.Api.Processing.V1.BatchErrorPolicy.Unspecified;
     /// <summary>
     /// What to do when an item failed for good.
@@ -521,7 +609,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "abort_failure_ratio" field.</summary>
-    public const int AbortFailureRatioFieldNumber = 7;
+    public const int AbortFailureRatioFieldNumber = 8;
     private readonly static double AbortFailureRatioDefaultValue = 0D;
 
     private double abortFailureRatio_;
@@ -551,7 +639,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "retry" field.</summary>
-    public const int RetryFieldNumber = 8;
+    public const int RetryFieldNumber = 9;
     private global::DeviceOps.Api.Processing.V1.StepRetryPolicy retry_;
     /// <summary>
     /// Whether to try an item again after a failure.
@@ -582,6 +670,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (!object.Equals(Template, other.Template)) return false;
       if(!items_.Equals(other.items_)) return false;
+      if (ItemsBlobId != other.ItemsBlobId) return false;
       if (MaxConcurrency != other.MaxConcurrency) return false;
       if (Fuse != other.Fuse) return false;
       if (MaxFusedImages != other.MaxFusedImages) return false;
@@ -597,6 +686,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (template_ != null) hash ^= Template.GetHashCode();
       hash ^= items_.GetHashCode();
+      if (ItemsBlobId.Length != 0) hash ^= ItemsBlobId.GetHashCode();
       if (MaxConcurrency != 0) hash ^= MaxConcurrency.GetHashCode();
       if (Fuse != false) hash ^= Fuse.GetHashCode();
       if (MaxFusedImages != 0) hash ^= MaxFusedImages.GetHashCode();
@@ -626,28 +716,32 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteMessage(Template);
       }
       items_.WriteTo(output, _repeated_items_codec);
+      if (ItemsBlobId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(ItemsBlobId);
+      }
       if (MaxConcurrency != 0) {
-        output.WriteRawTag(24);
+        output.WriteRawTag(32);
         output.WriteInt32(MaxConcurrency);
       }
       if (Fuse != false) {
-        output.WriteRawTag(32);
+        output.WriteRawTag(40);
         output.WriteBool(Fuse);
       }
       if (MaxFusedImages != 0) {
-        output.WriteRawTag(40);
+        output.WriteRawTag(48);
         output.WriteInt32(MaxFusedImages);
       }
       if (ErrorPolicy != global::DeviceOps.Api.Processing.V1.BatchErrorPolicy.Unspecified) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteEnum((int) ErrorPolicy);
       }
       if (HasAbortFailureRatio) {
-        output.WriteRawTag(57);
+        output.WriteRawTag(65);
         output.WriteDouble(AbortFailureRatio);
       }
       if (retry_ != null) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(74);
         output.WriteMessage(Retry);
       }
       if (_unknownFields != null) {
@@ -665,28 +759,32 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteMessage(Template);
       }
       items_.WriteTo(ref output, _repeated_items_codec);
+      if (ItemsBlobId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(ItemsBlobId);
+      }
       if (MaxConcurrency != 0) {
-        output.WriteRawTag(24);
+        output.WriteRawTag(32);
         output.WriteInt32(MaxConcurrency);
       }
       if (Fuse != false) {
-        output.WriteRawTag(32);
+        output.WriteRawTag(40);
         output.WriteBool(Fuse);
       }
       if (MaxFusedImages != 0) {
-        output.WriteRawTag(40);
+        output.WriteRawTag(48);
         output.WriteInt32(MaxFusedImages);
       }
       if (ErrorPolicy != global::DeviceOps.Api.Processing.V1.BatchErrorPolicy.Unspecified) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteEnum((int) ErrorPolicy);
       }
       if (HasAbortFailureRatio) {
-        output.WriteRawTag(57);
+        output.WriteRawTag(65);
         output.WriteDouble(AbortFailureRatio);
       }
       if (retry_ != null) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(74);
         output.WriteMessage(Retry);
       }
       if (_unknownFields != null) {
@@ -703,6 +801,9 @@ namespace DeviceOps.Api.Processing.V1 {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Template);
       }
       size += items_.CalculateSize(_repeated_items_codec);
+      if (ItemsBlobId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ItemsBlobId);
+      }
       if (MaxConcurrency != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxConcurrency);
       }
@@ -740,6 +841,9 @@ namespace DeviceOps.Api.Processing.V1 {
         Template.MergeFrom(other.Template);
       }
       items_.Add(other.items_);
+      if (other.ItemsBlobId.Length != 0) {
+        ItemsBlobId = other.ItemsBlobId;
+      }
       if (other.MaxConcurrency != 0) {
         MaxConcurrency = other.MaxConcurrency;
       }
@@ -791,27 +895,31 @@ namespace DeviceOps.Api.Processing.V1 {
             items_.AddEntriesFrom(input, _repeated_items_codec);
             break;
           }
-          case 24: {
-            MaxConcurrency = input.ReadInt32();
+          case 26: {
+            ItemsBlobId = input.ReadString();
             break;
           }
           case 32: {
-            Fuse = input.ReadBool();
+            MaxConcurrency = input.ReadInt32();
             break;
           }
           case 40: {
-            MaxFusedImages = input.ReadInt32();
+            Fuse = input.ReadBool();
             break;
           }
           case 48: {
+            MaxFusedImages = input.ReadInt32();
+            break;
+          }
+          case 56: {
             ErrorPolicy = (global::DeviceOps.Api.Processing.V1.BatchErrorPolicy) input.ReadEnum();
             break;
           }
-          case 57: {
+          case 65: {
             AbortFailureRatio = input.ReadDouble();
             break;
           }
-          case 66: {
+          case 74: {
             if (retry_ == null) {
               Retry = new global::DeviceOps.Api.Processing.V1.StepRetryPolicy();
             }
@@ -848,27 +956,31 @@ namespace DeviceOps.Api.Processing.V1 {
             items_.AddEntriesFrom(ref input, _repeated_items_codec);
             break;
           }
-          case 24: {
-            MaxConcurrency = input.ReadInt32();
+          case 26: {
+            ItemsBlobId = input.ReadString();
             break;
           }
           case 32: {
-            Fuse = input.ReadBool();
+            MaxConcurrency = input.ReadInt32();
             break;
           }
           case 40: {
-            MaxFusedImages = input.ReadInt32();
+            Fuse = input.ReadBool();
             break;
           }
           case 48: {
+            MaxFusedImages = input.ReadInt32();
+            break;
+          }
+          case 56: {
             ErrorPolicy = (global::DeviceOps.Api.Processing.V1.BatchErrorPolicy) input.ReadEnum();
             break;
           }
-          case 57: {
+          case 65: {
             AbortFailureRatio = input.ReadDouble();
             break;
           }
-          case 66: {
+          case 74: {
             if (retry_ == null) {
               Retry = new global::DeviceOps.Api.Processing.V1.StepRetryPolicy();
             }

@@ -65,7 +65,8 @@ namespace DeviceOps.Api.Processing.V1 {
   }
   #region Messages
   /// <summary>
-  /// One piece of work without parts of its own: what a step of a workflow or an item of a batch does.
+  /// One piece of work without parts of its own: what a step of a workflow or an item of a batch does. A batch may be a step of a workflow
+  /// (`WorkflowStep.batch`), but no item of a batch; a workflow run is neither.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class WorkSpec : pb::IMessage<WorkSpec>

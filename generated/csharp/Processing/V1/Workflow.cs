@@ -26,74 +26,82 @@ namespace DeviceOps.Api.Processing.V1 {
           string.Concat(
             "CiZkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS93b3JrZmxvdy5wcm90bxIXZGV2",
             "aWNlb3BzLnByb2Nlc3NpbmcudjEaH2RldmljZW9wcy9jb21tb24vdjEvaW1h",
-            "Z2UucHJvdG8aJmRldmljZW9wcy9wcm9jZXNzaW5nL3YxL2pvYl9zdGVwLnBy",
-            "b3RvGiJkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS93b3JrLnByb3RvGh5nb29n",
-            "bGUvcHJvdG9idWYvZHVyYXRpb24ucHJvdG8aH2dvb2dsZS9wcm90b2J1Zi90",
-            "aW1lc3RhbXAucHJvdG8ijwEKDVdvcmtmbG93VmFsdWUSDgoEdGV4dBgBIAEo",
-            "CUgAEhEKB2ludGVnZXIYAiABKANIABIQCgZudW1iZXIYAyABKAFIABIOCgRm",
-            "bGFnGAQgASgISAASMAoFaW1hZ2UYBSABKAsyHy5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkltYWdlSW5wdXRIAEIHCgV2YWx1ZSKEAgoRV29ya2Zsb3dQYXJhbWV0",
-            "ZXISDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRI4CgRraW5k",
-            "GAMgASgOMiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3dWYWx1",
-            "ZUtpbmQSPQoNZGVmYXVsdF92YWx1ZRgEIAEoCzImLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLldvcmtmbG93VmFsdWUSFAoHbWluaW11bRgFIAEoAUgAiAEB",
-            "EhQKB21heGltdW0YBiABKAFIAYgBARIPCgdjaG9pY2VzGAcgAygJQgoKCF9t",
-            "aW5pbXVtQgoKCF9tYXhpbXVtIisKClN0ZXBPdXRwdXQSDwoHc3RlcF9pZBgB",
-            "IAEoCRIMCgRwYXRoGAIgASgJInwKD1dvcmtmbG93QmluZGluZxIOCgZ0YXJn",
-            "ZXQYASABKAkSEwoJcGFyYW1ldGVyGAIgASgJSAASOgoLc3RlcF9vdXRwdXQY",
-            "AyABKAsyIy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdGVwT3V0cHV0SABC",
-            "CAoGc291cmNlIqwCCgxXb3JrZmxvd1N0ZXASCgoCaWQYASABKAkSFAoMZGlz",
-            "cGxheV9uYW1lGAIgASgJEi8KBHdvcmsYAyABKAsyIS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Xb3JrU3BlYxI6CghiaW5kaW5ncxgEIAMoCzIoLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93QmluZGluZxISCgpkZXBlbmRz",
-            "X29uGAUgAygJEhAKCG1heV9mYWlsGAYgASgIEi4KC3J1bl90aW1lb3V0GAcg",
-            "ASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjcKBXJldHJ5GAggASgL",
-            "MiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RlcFJldHJ5UG9saWN5IlMK",
-            "DldvcmtmbG93T3V0cHV0EgwKBG5hbWUYASABKAkSMwoGc291cmNlGAIgASgL",
-            "MiMuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RlcE91dHB1dCJTChRXb3Jr",
-            "Zmxvd1JlcXVpcmVtZW50cxIRCgltb2RlbF9pZHMYASADKAkSFAoMZGV2aWNl",
-            "X2J5dGVzGAIgASgDEhIKCmhvc3RfYnl0ZXMYAyABKAMi+QIKCFdvcmtmbG93",
-            "EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRITCgtkZXNjcmlw",
-            "dGlvbhgDIAEoCRI+CgpwYXJhbWV0ZXJzGAQgAygLMiouZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuV29ya2Zsb3dQYXJhbWV0ZXISNAoFc3RlcHMYBSADKAsy",
-            "JS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd1N0ZXASOAoHb3V0",
-            "cHV0cxgGIAMoCzInLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93",
-            "T3V0cHV0EkMKDHJlcXVpcmVtZW50cxgHIAEoCzItLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLldvcmtmbG93UmVxdWlyZW1lbnRzEhAKCGJ1aWx0X2luGAgg",
-            "ASgIEi8KC2NyZWF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRp",
-            "bWVzdGFtcCJcChBXb3JrZmxvd0FyZ3VtZW50EhEKCXBhcmFtZXRlchgBIAEo",
-            "CRI1CgV2YWx1ZRgCIAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldv",
-            "cmtmbG93VmFsdWUiowEKC1dvcmtmbG93UnVuEhUKC3dvcmtmbG93X2lkGAEg",
-            "ASgJSAASNQoId29ya2Zsb3cYAiABKAsyIS5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5Xb3JrZmxvd0gAEjwKCWFyZ3VtZW50cxgDIAMoCzIpLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLldvcmtmbG93QXJndW1lbnRCCAoGc291cmNlIokB",
-            "ChNXb3JrZmxvd091dHB1dFZhbHVlEgwKBG5hbWUYASABKAkSLQoFZmlsZXMY",
-            "AiADKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlRmlsZRI1CgV2YWx1",
-            "ZRgDIAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93VmFs",
-            "dWUiuAEKDldvcmtmbG93UmVzdWx0Ej0KB291dHB1dHMYASADKAsyLC5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd091dHB1dFZhbHVlEi8KBXN0",
-            "ZXBzGAIgAygLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcBI2",
-            "CgZjb3VudHMYAyABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JT",
-            "dGVwQ291bnRzKtQBChFXb3JrZmxvd1ZhbHVlS2luZBIjCh9XT1JLRkxPV19W",
-            "QUxVRV9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYV09SS0ZMT1dfVkFMVUVfS0lO",
-            "RF9URVhUEAESHwobV09SS0ZMT1dfVkFMVUVfS0lORF9JTlRFR0VSEAISHgoa",
-            "V09SS0ZMT1dfVkFMVUVfS0lORF9OVU1CRVIQAxIcChhXT1JLRkxPV19WQUxV",
-            "RV9LSU5EX0ZMQUcQBBIdChlXT1JLRkxPV19WQUxVRV9LSU5EX0lNQUdFEAVC",
-            "HqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "Z2UucHJvdG8aI2RldmljZW9wcy9jb21tb24vdjEvam9iX2V2ZW50LnByb3Rv",
+            "GiNkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9iYXRjaC5wcm90bxomZGV2aWNl",
+            "b3BzL3Byb2Nlc3NpbmcvdjEvam9iX3N0ZXAucHJvdG8aImRldmljZW9wcy9w",
+            "cm9jZXNzaW5nL3YxL3dvcmsucHJvdG8aHmdvb2dsZS9wcm90b2J1Zi9kdXJh",
+            "dGlvbi5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byKP",
+            "AQoNV29ya2Zsb3dWYWx1ZRIOCgR0ZXh0GAEgASgJSAASEQoHaW50ZWdlchgC",
+            "IAEoA0gAEhAKBm51bWJlchgDIAEoAUgAEg4KBGZsYWcYBCABKAhIABIwCgVp",
+            "bWFnZRgFIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dEgA",
+            "QgcKBXZhbHVlIrACChFXb3JrZmxvd1BhcmFtZXRlchIMCgRuYW1lGAEgASgJ",
+            "EhMKC2Rlc2NyaXB0aW9uGAIgASgJEjgKBGtpbmQYAyABKA4yKi5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd1ZhbHVlS2luZBISCgp0YWtlc19s",
+            "aXN0GAQgASgIEj4KDmRlZmF1bHRfdmFsdWVzGAUgAygLMiYuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuV29ya2Zsb3dWYWx1ZRIVCg1tYXlfYmVfYWJzZW50",
+            "GAYgASgIEhQKB21pbmltdW0YByABKAFIAIgBARIUCgdtYXhpbXVtGAggASgB",
+            "SAGIAQESDwoHY2hvaWNlcxgJIAMoCUIKCghfbWluaW11bUIKCghfbWF4aW11",
+            "bSIrCgpTdGVwT3V0cHV0Eg8KB3N0ZXBfaWQYASABKAkSDAoEcGF0aBgCIAEo",
+            "CSJ8Cg9Xb3JrZmxvd0JpbmRpbmcSDgoGdGFyZ2V0GAEgASgJEhMKCXBhcmFt",
+            "ZXRlchgCIAEoCUgAEjoKC3N0ZXBfb3V0cHV0GAMgASgLMiMuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuU3RlcE91dHB1dEgAQggKBnNvdXJjZSKHBAoMV29y",
+            "a2Zsb3dTdGVwEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIx",
+            "CgR3b3JrGAMgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya1Nw",
+            "ZWNIABIvCgViYXRjaBgEIAEoCzIeLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkJhdGNoSAASOgoIYmluZGluZ3MYBSADKAsyKC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5Xb3JrZmxvd0JpbmRpbmcSEgoKZGVwZW5kc19vbhgGIAMoCRIQ",
+            "CghtYXlfZmFpbBgHIAEoCBIuCgtydW5fdGltZW91dBgIIAEoCzIZLmdvb2ds",
+            "ZS5wcm90b2J1Zi5EdXJhdGlvbhI3CgVyZXRyeRgJIAEoCzIoLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLlN0ZXBSZXRyeVBvbGljeRI0CgdkZXZpY2VzGAog",
+            "ASgLMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3RvchI1Cghm",
+            "YWxsYmFjaxgLIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuRmFsbGJhY2tQ",
+            "b2xpY3kSLwoIcHJpb3JpdHkYDCABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LlByaW9yaXR5QggKBmFjdGlvbiJTCg5Xb3JrZmxvd091dHB1dBIMCgRuYW1l",
+            "GAEgASgJEjMKBnNvdXJjZRgCIAEoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlN0ZXBPdXRwdXQiUwoUV29ya2Zsb3dSZXF1aXJlbWVudHMSEQoJbW9k",
+            "ZWxfaWRzGAEgAygJEhQKDGRldmljZV9ieXRlcxgCIAEoAxISCgpob3N0X2J5",
+            "dGVzGAMgASgDIogDCghXb3JrZmxvdxIKCgJpZBgBIAEoCRIUCgxkaXNwbGF5",
+            "X25hbWUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSPgoKcGFyYW1ldGVy",
+            "cxgEIAMoCzIqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93UGFy",
+            "YW1ldGVyEjQKBXN0ZXBzGAUgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuV29ya2Zsb3dTdGVwEjgKB291dHB1dHMYBiADKAsyJy5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Xb3JrZmxvd091dHB1dBJDCgxyZXF1aXJlbWVudHMY",
+            "ByABKAsyLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd1JlcXVp",
+            "cmVtZW50cxIQCghidWlsdF9pbhgIIAEoCBIvCgtjcmVhdGVfdGltZRgJIAEo",
+            "CzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFb3duZXIYCiABKAki",
+            "XQoQV29ya2Zsb3dBcmd1bWVudBIRCglwYXJhbWV0ZXIYASABKAkSNgoGdmFs",
+            "dWVzGAIgAygLMiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3dW",
+            "YWx1ZSKjAQoLV29ya2Zsb3dSdW4SFQoLd29ya2Zsb3dfaWQYASABKAlIABI1",
+            "Cgh3b3JrZmxvdxgCIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldv",
+            "cmtmbG93SAASPAoJYXJndW1lbnRzGAMgAygLMikuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuV29ya2Zsb3dBcmd1bWVudEIICgZzb3VyY2UiigEKE1dvcmtm",
+            "bG93T3V0cHV0VmFsdWUSDAoEbmFtZRgBIAEoCRItCgVmaWxlcxgCIAMoCzIe",
+            "LmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VGaWxlEjYKBnZhbHVlcxgDIAMo",
+            "CzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93VmFsdWUiuAEK",
+            "DldvcmtmbG93UmVzdWx0Ej0KB291dHB1dHMYASADKAsyLC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Xb3JrZmxvd091dHB1dFZhbHVlEi8KBXN0ZXBzGAIg",
+            "AygLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcBI2CgZjb3Vu",
+            "dHMYAyABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwQ291",
+            "bnRzKtQBChFXb3JrZmxvd1ZhbHVlS2luZBIjCh9XT1JLRkxPV19WQUxVRV9L",
+            "SU5EX1VOU1BFQ0lGSUVEEAASHAoYV09SS0ZMT1dfVkFMVUVfS0lORF9URVhU",
+            "EAESHwobV09SS0ZMT1dfVkFMVUVfS0lORF9JTlRFR0VSEAISHgoaV09SS0ZM",
+            "T1dfVkFMVUVfS0lORF9OVU1CRVIQAxIcChhXT1JLRkxPV19WQUxVRV9LSU5E",
+            "X0ZMQUcQBBIdChlXT1JLRkxPV19WQUxVRV9LSU5EX0lNQUdFEAVCHqoCG0Rl",
+            "dmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.WorkflowValueKind), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowValue), global::DeviceOps.Api.Processing.V1.WorkflowValue.Parser, new[]{ "Text", "Integer", "Number", "Flag", "Image" }, new[]{ "Value" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowParameter), global::DeviceOps.Api.Processing.V1.WorkflowParameter.Parser, new[]{ "Name", "Description", "Kind", "DefaultValue", "Minimum", "Maximum", "Choices" }, new[]{ "Minimum", "Maximum" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowParameter), global::DeviceOps.Api.Processing.V1.WorkflowParameter.Parser, new[]{ "Name", "Description", "Kind", "TakesList", "DefaultValues", "MayBeAbsent", "Minimum", "Maximum", "Choices" }, new[]{ "Minimum", "Maximum" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StepOutput), global::DeviceOps.Api.Processing.V1.StepOutput.Parser, new[]{ "StepId", "Path" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowBinding), global::DeviceOps.Api.Processing.V1.WorkflowBinding.Parser, new[]{ "Target", "Parameter", "StepOutput" }, new[]{ "Source" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowStep), global::DeviceOps.Api.Processing.V1.WorkflowStep.Parser, new[]{ "Id", "DisplayName", "Work", "Bindings", "DependsOn", "MayFail", "RunTimeout", "Retry" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowStep), global::DeviceOps.Api.Processing.V1.WorkflowStep.Parser, new[]{ "Id", "DisplayName", "Work", "Batch", "Bindings", "DependsOn", "MayFail", "RunTimeout", "Retry", "Devices", "Fallback", "Priority" }, new[]{ "Action" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowOutput), global::DeviceOps.Api.Processing.V1.WorkflowOutput.Parser, new[]{ "Name", "Source" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowRequirements), global::DeviceOps.Api.Processing.V1.WorkflowRequirements.Parser, new[]{ "ModelIds", "DeviceBytes", "HostBytes" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Workflow), global::DeviceOps.Api.Processing.V1.Workflow.Parser, new[]{ "Id", "DisplayName", "Description", "Parameters", "Steps", "Outputs", "Requirements", "BuiltIn", "CreateTime" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowArgument), global::DeviceOps.Api.Processing.V1.WorkflowArgument.Parser, new[]{ "Parameter", "Value" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Workflow), global::DeviceOps.Api.Processing.V1.Workflow.Parser, new[]{ "Id", "DisplayName", "Description", "Parameters", "Steps", "Outputs", "Requirements", "BuiltIn", "CreateTime", "Owner" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowArgument), global::DeviceOps.Api.Processing.V1.WorkflowArgument.Parser, new[]{ "Parameter", "Values" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowRun), global::DeviceOps.Api.Processing.V1.WorkflowRun.Parser, new[]{ "WorkflowId", "Workflow", "Arguments" }, new[]{ "Source" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowOutputValue), global::DeviceOps.Api.Processing.V1.WorkflowOutputValue.Parser, new[]{ "Name", "Files", "Value" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowOutputValue), global::DeviceOps.Api.Processing.V1.WorkflowOutputValue.Parser, new[]{ "Name", "Files", "Values" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowResult), global::DeviceOps.Api.Processing.V1.WorkflowResult.Parser, new[]{ "Outputs", "Steps", "Counts" }, null, null, null, null)
           }));
     }
@@ -110,7 +118,7 @@ namespace DeviceOps.Api.Processing.V1 {
     /// </summary>
     [pbr::OriginalName("WORKFLOW_VALUE_KIND_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Text.
+    /// Text: a prompt, an id (of a model, a device, a policy, a blob), or the name of an enum's value.
     /// </summary>
     [pbr::OriginalName("WORKFLOW_VALUE_KIND_TEXT")] Text = 1,
     /// <summary>
@@ -135,7 +143,7 @@ namespace DeviceOps.Api.Processing.V1 {
 
   #region Messages
   /// <summary>
-  /// A value for a parameter of a workflow.
+  /// One value of a workflow's parameter or output. A list is several of these.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class WorkflowValue : pb::IMessage<WorkflowValue>
@@ -652,7 +660,9 @@ namespace DeviceOps.Api.Processing.V1 {
       name_ = other.name_;
       description_ = other.description_;
       kind_ = other.kind_;
-      defaultValue_ = other.defaultValue_ != null ? other.defaultValue_.Clone() : null;
+      takesList_ = other.takesList_;
+      defaultValues_ = other.defaultValues_.Clone();
+      mayBeAbsent_ = other.mayBeAbsent_;
       minimum_ = other.minimum_;
       maximum_ = other.maximum_;
       choices_ = other.choices_.Clone();
@@ -699,7 +709,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int KindFieldNumber = 3;
     private global::DeviceOps.Api.Processing.V1.WorkflowValueKind kind_ = global::DeviceOps.Api.Processing.V1.WorkflowValueKind.Unspecified;
     /// <summary>
-    /// The kind of its value.
+    /// The kind of its value, or of each value of its list.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -710,23 +720,52 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
-    /// <summary>Field number for the "default_value" field.</summary>
-    public const int DefaultValueFieldNumber = 4;
-    private global::DeviceOps.Api.Processing.V1.WorkflowValue defaultValue_;
+    /// <summary>Field number for the "takes_list" field.</summary>
+    public const int TakesListFieldNumber = 4;
+    private bool takesList_;
     /// <summary>
-    /// What counts when a run does not say. Absent: every run must say.
+    /// Whether it takes a list of 1..1000 values. Default: false, exactly one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Processing.V1.WorkflowValue DefaultValue {
-      get { return defaultValue_; }
+    public bool TakesList {
+      get { return takesList_; }
       set {
-        defaultValue_ = value;
+        takesList_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "default_values" field.</summary>
+    public const int DefaultValuesFieldNumber = 5;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.WorkflowValue> _repeated_defaultValues_codec
+        = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Processing.V1.WorkflowValue.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> defaultValues_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue>();
+    /// <summary>
+    /// What counts when a run does not say. Empty: every run must say, unless `may_be_absent`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> DefaultValues {
+      get { return defaultValues_; }
+    }
+
+    /// <summary>Field number for the "may_be_absent" field.</summary>
+    public const int MayBeAbsentFieldNumber = 6;
+    private bool mayBeAbsent_;
+    /// <summary>
+    /// Whether a run may leave it out although it has no default: what it is bound to stays as the template has it. Default: false.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool MayBeAbsent {
+      get { return mayBeAbsent_; }
+      set {
+        mayBeAbsent_ = value;
       }
     }
 
     /// <summary>Field number for the "minimum" field.</summary>
-    public const int MinimumFieldNumber = 5;
+    public const int MinimumFieldNumber = 7;
     private readonly static double MinimumDefaultValue = 0D;
 
     private double minimum_;
@@ -756,7 +795,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "maximum" field.</summary>
-    public const int MaximumFieldNumber = 6;
+    public const int MaximumFieldNumber = 8;
     private readonly static double MaximumDefaultValue = 0D;
 
     private double maximum_;
@@ -786,9 +825,9 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "choices" field.</summary>
-    public const int ChoicesFieldNumber = 7;
+    public const int ChoicesFieldNumber = 9;
     private static readonly pb::FieldCodec<string> _repeated_choices_codec
-        = pb::FieldCodec.ForString(58);
+        = pb::FieldCodec.ForString(74);
     private readonly pbc::RepeatedField<string> choices_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Texts that it may be. Empty: any.
@@ -817,7 +856,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Name != other.Name) return false;
       if (Description != other.Description) return false;
       if (Kind != other.Kind) return false;
-      if (!object.Equals(DefaultValue, other.DefaultValue)) return false;
+      if (TakesList != other.TakesList) return false;
+      if(!defaultValues_.Equals(other.defaultValues_)) return false;
+      if (MayBeAbsent != other.MayBeAbsent) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Minimum, other.Minimum)) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Maximum, other.Maximum)) return false;
       if(!choices_.Equals(other.choices_)) return false;
@@ -831,7 +872,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Name.Length != 0) hash ^= Name.GetHashCode();
       if (Description.Length != 0) hash ^= Description.GetHashCode();
       if (Kind != global::DeviceOps.Api.Processing.V1.WorkflowValueKind.Unspecified) hash ^= Kind.GetHashCode();
-      if (defaultValue_ != null) hash ^= DefaultValue.GetHashCode();
+      if (TakesList != false) hash ^= TakesList.GetHashCode();
+      hash ^= defaultValues_.GetHashCode();
+      if (MayBeAbsent != false) hash ^= MayBeAbsent.GetHashCode();
       if (HasMinimum) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Minimum);
       if (HasMaximum) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Maximum);
       hash ^= choices_.GetHashCode();
@@ -865,16 +908,21 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(24);
         output.WriteEnum((int) Kind);
       }
-      if (defaultValue_ != null) {
-        output.WriteRawTag(34);
-        output.WriteMessage(DefaultValue);
+      if (TakesList != false) {
+        output.WriteRawTag(32);
+        output.WriteBool(TakesList);
+      }
+      defaultValues_.WriteTo(output, _repeated_defaultValues_codec);
+      if (MayBeAbsent != false) {
+        output.WriteRawTag(48);
+        output.WriteBool(MayBeAbsent);
       }
       if (HasMinimum) {
-        output.WriteRawTag(41);
+        output.WriteRawTag(57);
         output.WriteDouble(Minimum);
       }
       if (HasMaximum) {
-        output.WriteRawTag(49);
+        output.WriteRawTag(65);
         output.WriteDouble(Maximum);
       }
       choices_.WriteTo(output, _repeated_choices_codec);
@@ -900,16 +948,21 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(24);
         output.WriteEnum((int) Kind);
       }
-      if (defaultValue_ != null) {
-        output.WriteRawTag(34);
-        output.WriteMessage(DefaultValue);
+      if (TakesList != false) {
+        output.WriteRawTag(32);
+        output.WriteBool(TakesList);
+      }
+      defaultValues_.WriteTo(ref output, _repeated_defaultValues_codec);
+      if (MayBeAbsent != false) {
+        output.WriteRawTag(48);
+        output.WriteBool(MayBeAbsent);
       }
       if (HasMinimum) {
-        output.WriteRawTag(41);
+        output.WriteRawTag(57);
         output.WriteDouble(Minimum);
       }
       if (HasMaximum) {
-        output.WriteRawTag(49);
+        output.WriteRawTag(65);
         output.WriteDouble(Maximum);
       }
       choices_.WriteTo(ref output, _repeated_choices_codec);
@@ -932,8 +985,12 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Kind != global::DeviceOps.Api.Processing.V1.WorkflowValueKind.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Kind);
       }
-      if (defaultValue_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(DefaultValue);
+      if (TakesList != false) {
+        size += 1 + 1;
+      }
+      size += defaultValues_.CalculateSize(_repeated_defaultValues_codec);
+      if (MayBeAbsent != false) {
+        size += 1 + 1;
       }
       if (HasMinimum) {
         size += 1 + 8;
@@ -963,11 +1020,12 @@ namespace DeviceOps.Api.Processing.V1 {
       if (other.Kind != global::DeviceOps.Api.Processing.V1.WorkflowValueKind.Unspecified) {
         Kind = other.Kind;
       }
-      if (other.defaultValue_ != null) {
-        if (defaultValue_ == null) {
-          DefaultValue = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-        }
-        DefaultValue.MergeFrom(other.DefaultValue);
+      if (other.TakesList != false) {
+        TakesList = other.TakesList;
+      }
+      defaultValues_.Add(other.defaultValues_);
+      if (other.MayBeAbsent != false) {
+        MayBeAbsent = other.MayBeAbsent;
       }
       if (other.HasMinimum) {
         Minimum = other.Minimum;
@@ -1007,22 +1065,27 @@ namespace DeviceOps.Api.Processing.V1 {
             Kind = (global::DeviceOps.Api.Processing.V1.WorkflowValueKind) input.ReadEnum();
             break;
           }
-          case 34: {
-            if (defaultValue_ == null) {
-              DefaultValue = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-            }
-            input.ReadMessage(DefaultValue);
+          case 32: {
+            TakesList = input.ReadBool();
             break;
           }
-          case 41: {
+          case 42: {
+            defaultValues_.AddEntriesFrom(input, _repeated_defaultValues_codec);
+            break;
+          }
+          case 48: {
+            MayBeAbsent = input.ReadBool();
+            break;
+          }
+          case 57: {
             Minimum = input.ReadDouble();
             break;
           }
-          case 49: {
+          case 65: {
             Maximum = input.ReadDouble();
             break;
           }
-          case 58: {
+          case 74: {
             choices_.AddEntriesFrom(input, _repeated_choices_codec);
             break;
           }
@@ -1057,22 +1120,27 @@ namespace DeviceOps.Api.Processing.V1 {
             Kind = (global::DeviceOps.Api.Processing.V1.WorkflowValueKind) input.ReadEnum();
             break;
           }
-          case 34: {
-            if (defaultValue_ == null) {
-              DefaultValue = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-            }
-            input.ReadMessage(DefaultValue);
+          case 32: {
+            TakesList = input.ReadBool();
             break;
           }
-          case 41: {
+          case 42: {
+            defaultValues_.AddEntriesFrom(ref input, _repeated_defaultValues_codec);
+            break;
+          }
+          case 48: {
+            MayBeAbsent = input.ReadBool();
+            break;
+          }
+          case 57: {
             Minimum = input.ReadDouble();
             break;
           }
-          case 49: {
+          case 65: {
             Maximum = input.ReadDouble();
             break;
           }
-          case 58: {
+          case 74: {
             choices_.AddEntriesFrom(ref input, _repeated_choices_codec);
             break;
           }
@@ -1151,7 +1219,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PathFieldNumber = 2;
     private string path_ = "";
     /// <summary>
-    /// Path in its result: `images[0].file`, `images[*].file` for all, `loaded_model.id`.
+    /// Path in its result, see WorkflowBinding: `images[0].file`, `images[*].file` for all, `id` of a LoadedModel.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1328,7 +1396,52 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
-  /// Fills one field of a step's work when the step starts.
+  /// Fills one field of a step when the step starts.
+  ///
+  /// Paths. A path is names of fields as the `.proto` files have them, joined by `.`. Behind the name of a list, `[0]` means one entry and
+  /// `[*]` each. At most 255 characters:
+  /// - path = field { "." field }
+  /// - field = name [ "[" index "]" | "[*]" ]
+  /// - name = the field's name in lower_snake_case; the name of a `oneof` is none
+  /// - index = 0 .. 9999, without leading zeros
+  ///
+  /// A list in the middle of a path needs `[0]` or `[*]`. At its end, a list without either means the whole list. Behind anything but a list,
+  /// they are INVALID_FIELD. A target begins with `work`, `batch` or `devices` of the WorkflowStep: `work.generation.prompt`,
+  /// `batch.items[*].work.generation.prompt`, `devices.device_ids`. Behind `work` comes the kind of work that the step's template has; in a
+  /// batch, that of its template or items. A target has at most one `[*]`. A source begins in the result of the step's work, which JobSpec
+  /// names: GenerationResult for `generation`, LoadedModel for `model_load` …; the source of a batch begins in the result of each item that
+  /// succeeded.
+  ///
+  /// Kinds. What a field takes, single values as much as the entries of lists:
+  /// - string: text.
+  /// - an enum: text, the name of one of its values (`DETERMINISM_EXACT`); a value of the same enum.
+  /// - int32 and int64: integer, within the range of the field.
+  /// - double: number, integer.
+  /// - bool: flag.
+  /// - ImageInput: image; an ImageFile, which is a picture that was made.
+  /// - any other message: the same message, out of a step.
+  ///
+  /// Bytes, Duration, Timestamp and FieldMask can be bound as parts of a message only.
+  ///
+  /// Lists. A source is a list if it is a parameter that `takes_list`, ends at a list, has a `[*]`, or comes from a batch; the entries of
+  /// several `[*]`, and of a batch's items, follow each other in one list.
+  /// - A target that ends at a list is replaced by the source's list as a whole; a single value is a list of one.
+  /// - A target with `[*]` gets one entry for each value of the list. Entries start as copies of the one that the template has there, if it
+  ///   has one; more than one is INVALID_FIELD. If several bindings share the `[*]` (`inputs[*].image` and `inputs[*].id`), value i of each
+  ///   list goes into entry i, and a single value goes into each entry. Lists of different lengths fail the step with INVALID_FIELD.
+  /// - Every other target takes a single value; a list is INVALID_FIELD. `[2]` in a target is an entry that the template has.
+  ///
+  /// Absent values. A parameter that a run leaves out, and may, leaves the target as the template has it. A source path that meets an
+  /// unset message, `optional` field or `oneof` arm, or too short a list, has no value: a picture that failed or is withheld has no `file`. In
+  /// a source that is a list that leaves a gap: the entry of the target that a gap belongs to is left out, and the others move up. In another
+  /// source, or if no entry is left, the step is SKIPPED because of the source's step, and so are the steps that need it.
+  ///
+  /// Templates. What stands at the target in the template is replaced. A message on the way is made if it is not there. A target in a
+  /// `oneof` takes the place of the arm that the template has. In `batch.items`, bound fields need not stand in `override_mask`. Two bindings
+  /// of a step with the same target, or one in the other, are INVALID_FIELD.
+  ///
+  /// RegisterWorkflow and SubmitJob check all of this but the lengths of lists before anything runs, and name the place:
+  /// `steps[1].bindings[0].target`.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class WorkflowBinding : pb::IMessage<WorkflowBinding>
@@ -1388,7 +1501,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int TargetFieldNumber = 1;
     private string target_ = "";
     /// <summary>
-    /// Path of the field in the step's work: `generation.prompt`, `postprocessing.images`. What stands there in the template is replaced.
+    /// Path of the field in the step: `work.generation.prompt`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1672,7 +1785,7 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
-  /// One step: a template of work, and what is filled into it.
+  /// One step: a template of work, and what is filled into it. It runs as a job of its own in the session of the run.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class WorkflowStep : pb::IMessage<WorkflowStep>
@@ -1711,12 +1824,23 @@ namespace DeviceOps.Api.Processing.V1 {
     public WorkflowStep(WorkflowStep other) : this() {
       id_ = other.id_;
       displayName_ = other.displayName_;
-      work_ = other.work_ != null ? other.work_.Clone() : null;
       bindings_ = other.bindings_.Clone();
       dependsOn_ = other.dependsOn_.Clone();
       mayFail_ = other.mayFail_;
       runTimeout_ = other.runTimeout_ != null ? other.runTimeout_.Clone() : null;
       retry_ = other.retry_ != null ? other.retry_.Clone() : null;
+      devices_ = other.devices_ != null ? other.devices_.Clone() : null;
+      fallback_ = other.fallback_ != null ? other.fallback_.Clone() : null;
+      priority_ = other.priority_;
+      switch (other.ActionCase) {
+        case ActionOneofCase.Work:
+          Work = other.Work.Clone();
+          break;
+        case ActionOneofCase.Batch:
+          Batch = other.Batch.Clone();
+          break;
+      }
+
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1758,26 +1882,41 @@ namespace DeviceOps.Api.Processing.V1 {
 
     /// <summary>Field number for the "work" field.</summary>
     public const int WorkFieldNumber = 3;
-    private global::DeviceOps.Api.Processing.V1.WorkSpec work_;
     /// <summary>
-    /// What to do.
+    /// One piece of work.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public global::DeviceOps.Api.Processing.V1.WorkSpec Work {
-      get { return work_; }
+      get { return actionCase_ == ActionOneofCase.Work ? (global::DeviceOps.Api.Processing.V1.WorkSpec) action_ : null; }
       set {
-        work_ = value;
+        action_ = value;
+        actionCase_ = value == null ? ActionOneofCase.None : ActionOneofCase.Work;
+      }
+    }
+
+    /// <summary>Field number for the "batch" field.</summary>
+    public const int BatchFieldNumber = 4;
+    /// <summary>
+    /// The same kind of work many times, such as once for each value of a list (`batch.items[*]` as a target).
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.Batch Batch {
+      get { return actionCase_ == ActionOneofCase.Batch ? (global::DeviceOps.Api.Processing.V1.Batch) action_ : null; }
+      set {
+        action_ = value;
+        actionCase_ = value == null ? ActionOneofCase.None : ActionOneofCase.Batch;
       }
     }
 
     /// <summary>Field number for the "bindings" field.</summary>
-    public const int BindingsFieldNumber = 4;
+    public const int BindingsFieldNumber = 5;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.WorkflowBinding> _repeated_bindings_codec
-        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Processing.V1.WorkflowBinding.Parser);
+        = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Processing.V1.WorkflowBinding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowBinding> bindings_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowBinding>();
     /// <summary>
-    /// What to fill in.
+    /// What to fill in, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1786,9 +1925,9 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "depends_on" field.</summary>
-    public const int DependsOnFieldNumber = 5;
+    public const int DependsOnFieldNumber = 6;
     private static readonly pb::FieldCodec<string> _repeated_dependsOn_codec
-        = pb::FieldCodec.ForString(42);
+        = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> dependsOn_ = new pbc::RepeatedField<string>();
     /// <summary>
     /// Steps that must succeed first, beside those that bindings name.
@@ -1800,7 +1939,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "may_fail" field.</summary>
-    public const int MayFailFieldNumber = 6;
+    public const int MayFailFieldNumber = 7;
     private bool mayFail_;
     /// <summary>
     /// True: its failure does not fail the run; steps that need it are skipped. Default: false, it does.
@@ -1815,7 +1954,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "run_timeout" field.</summary>
-    public const int RunTimeoutFieldNumber = 7;
+    public const int RunTimeoutFieldNumber = 8;
     private global::Google.Protobuf.WellKnownTypes.Duration runTimeout_;
     /// <summary>
     /// The longest that one try may run. Absent: as long as it takes.
@@ -1830,7 +1969,7 @@ namespace DeviceOps.Api.Processing.V1 {
     }
 
     /// <summary>Field number for the "retry" field.</summary>
-    public const int RetryFieldNumber = 8;
+    public const int RetryFieldNumber = 9;
     private global::DeviceOps.Api.Processing.V1.StepRetryPolicy retry_;
     /// <summary>
     /// Whether to try again after a failure.
@@ -1842,6 +1981,72 @@ namespace DeviceOps.Api.Processing.V1 {
       set {
         retry_ = value;
       }
+    }
+
+    /// <summary>Field number for the "devices" field.</summary>
+    public const int DevicesFieldNumber = 10;
+    private global::DeviceOps.Api.Common.V1.DeviceSelector devices_;
+    /// <summary>
+    /// Where it may run. Absent: as the run's JobOptions say. Set, it takes their place as a whole.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.DeviceSelector Devices {
+      get { return devices_; }
+      set {
+        devices_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "fallback" field.</summary>
+    public const int FallbackFieldNumber = 11;
+    private global::DeviceOps.Api.Common.V1.FallbackPolicy fallback_;
+    /// <summary>
+    /// What may be given up when it does not fit. Absent: as the run's JobOptions say. Set, it takes their place as a whole.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.FallbackPolicy Fallback {
+      get { return fallback_; }
+      set {
+        fallback_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "priority" field.</summary>
+    public const int PriorityFieldNumber = 12;
+    private global::DeviceOps.Api.Common.V1.Priority priority_ = global::DeviceOps.Api.Common.V1.Priority.Unspecified;
+    /// <summary>
+    /// How urgent it is. Not said: as the run's JobOptions say.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.Priority Priority {
+      get { return priority_; }
+      set {
+        priority_ = value;
+      }
+    }
+
+    private object action_;
+    /// <summary>Enum of possible cases for the "action" oneof.</summary>
+    public enum ActionOneofCase {
+      None = 0,
+      Work = 3,
+      Batch = 4,
+    }
+    private ActionOneofCase actionCase_ = ActionOneofCase.None;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ActionOneofCase ActionCase {
+      get { return actionCase_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAction() {
+      actionCase_ = ActionOneofCase.None;
+      action_ = null;
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1862,11 +2067,16 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Id != other.Id) return false;
       if (DisplayName != other.DisplayName) return false;
       if (!object.Equals(Work, other.Work)) return false;
+      if (!object.Equals(Batch, other.Batch)) return false;
       if(!bindings_.Equals(other.bindings_)) return false;
       if(!dependsOn_.Equals(other.dependsOn_)) return false;
       if (MayFail != other.MayFail) return false;
       if (!object.Equals(RunTimeout, other.RunTimeout)) return false;
       if (!object.Equals(Retry, other.Retry)) return false;
+      if (!object.Equals(Devices, other.Devices)) return false;
+      if (!object.Equals(Fallback, other.Fallback)) return false;
+      if (Priority != other.Priority) return false;
+      if (ActionCase != other.ActionCase) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1876,12 +2086,17 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (Id.Length != 0) hash ^= Id.GetHashCode();
       if (DisplayName.Length != 0) hash ^= DisplayName.GetHashCode();
-      if (work_ != null) hash ^= Work.GetHashCode();
+      if (actionCase_ == ActionOneofCase.Work) hash ^= Work.GetHashCode();
+      if (actionCase_ == ActionOneofCase.Batch) hash ^= Batch.GetHashCode();
       hash ^= bindings_.GetHashCode();
       hash ^= dependsOn_.GetHashCode();
       if (MayFail != false) hash ^= MayFail.GetHashCode();
       if (runTimeout_ != null) hash ^= RunTimeout.GetHashCode();
       if (retry_ != null) hash ^= Retry.GetHashCode();
+      if (devices_ != null) hash ^= Devices.GetHashCode();
+      if (fallback_ != null) hash ^= Fallback.GetHashCode();
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) hash ^= Priority.GetHashCode();
+      hash ^= (int) actionCase_;
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1908,23 +2123,39 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(18);
         output.WriteString(DisplayName);
       }
-      if (work_ != null) {
+      if (actionCase_ == ActionOneofCase.Work) {
         output.WriteRawTag(26);
         output.WriteMessage(Work);
+      }
+      if (actionCase_ == ActionOneofCase.Batch) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Batch);
       }
       bindings_.WriteTo(output, _repeated_bindings_codec);
       dependsOn_.WriteTo(output, _repeated_dependsOn_codec);
       if (MayFail != false) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteBool(MayFail);
       }
       if (runTimeout_ != null) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(66);
         output.WriteMessage(RunTimeout);
       }
       if (retry_ != null) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(74);
         output.WriteMessage(Retry);
+      }
+      if (devices_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(Devices);
+      }
+      if (fallback_ != null) {
+        output.WriteRawTag(90);
+        output.WriteMessage(Fallback);
+      }
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        output.WriteRawTag(96);
+        output.WriteEnum((int) Priority);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -1944,23 +2175,39 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(18);
         output.WriteString(DisplayName);
       }
-      if (work_ != null) {
+      if (actionCase_ == ActionOneofCase.Work) {
         output.WriteRawTag(26);
         output.WriteMessage(Work);
+      }
+      if (actionCase_ == ActionOneofCase.Batch) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Batch);
       }
       bindings_.WriteTo(ref output, _repeated_bindings_codec);
       dependsOn_.WriteTo(ref output, _repeated_dependsOn_codec);
       if (MayFail != false) {
-        output.WriteRawTag(48);
+        output.WriteRawTag(56);
         output.WriteBool(MayFail);
       }
       if (runTimeout_ != null) {
-        output.WriteRawTag(58);
+        output.WriteRawTag(66);
         output.WriteMessage(RunTimeout);
       }
       if (retry_ != null) {
-        output.WriteRawTag(66);
+        output.WriteRawTag(74);
         output.WriteMessage(Retry);
+      }
+      if (devices_ != null) {
+        output.WriteRawTag(82);
+        output.WriteMessage(Devices);
+      }
+      if (fallback_ != null) {
+        output.WriteRawTag(90);
+        output.WriteMessage(Fallback);
+      }
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        output.WriteRawTag(96);
+        output.WriteEnum((int) Priority);
       }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -1978,8 +2225,11 @@ namespace DeviceOps.Api.Processing.V1 {
       if (DisplayName.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(DisplayName);
       }
-      if (work_ != null) {
+      if (actionCase_ == ActionOneofCase.Work) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Work);
+      }
+      if (actionCase_ == ActionOneofCase.Batch) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Batch);
       }
       size += bindings_.CalculateSize(_repeated_bindings_codec);
       size += dependsOn_.CalculateSize(_repeated_dependsOn_codec);
@@ -1991,6 +2241,15 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (retry_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Retry);
+      }
+      if (devices_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Devices);
+      }
+      if (fallback_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Fallback);
+      }
+      if (Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Priority);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2010,12 +2269,6 @@ namespace DeviceOps.Api.Processing.V1 {
       if (other.DisplayName.Length != 0) {
         DisplayName = other.DisplayName;
       }
-      if (other.work_ != null) {
-        if (work_ == null) {
-          Work = new global::DeviceOps.Api.Processing.V1.WorkSpec();
-        }
-        Work.MergeFrom(other.Work);
-      }
       bindings_.Add(other.bindings_);
       dependsOn_.Add(other.dependsOn_);
       if (other.MayFail != false) {
@@ -2033,6 +2286,36 @@ namespace DeviceOps.Api.Processing.V1 {
         }
         Retry.MergeFrom(other.Retry);
       }
+      if (other.devices_ != null) {
+        if (devices_ == null) {
+          Devices = new global::DeviceOps.Api.Common.V1.DeviceSelector();
+        }
+        Devices.MergeFrom(other.Devices);
+      }
+      if (other.fallback_ != null) {
+        if (fallback_ == null) {
+          Fallback = new global::DeviceOps.Api.Common.V1.FallbackPolicy();
+        }
+        Fallback.MergeFrom(other.Fallback);
+      }
+      if (other.Priority != global::DeviceOps.Api.Common.V1.Priority.Unspecified) {
+        Priority = other.Priority;
+      }
+      switch (other.ActionCase) {
+        case ActionOneofCase.Work:
+          if (Work == null) {
+            Work = new global::DeviceOps.Api.Processing.V1.WorkSpec();
+          }
+          Work.MergeFrom(other.Work);
+          break;
+        case ActionOneofCase.Batch:
+          if (Batch == null) {
+            Batch = new global::DeviceOps.Api.Processing.V1.Batch();
+          }
+          Batch.MergeFrom(other.Batch);
+          break;
+      }
+
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -2061,36 +2344,65 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 26: {
-            if (work_ == null) {
-              Work = new global::DeviceOps.Api.Processing.V1.WorkSpec();
+            global::DeviceOps.Api.Processing.V1.WorkSpec subBuilder = new global::DeviceOps.Api.Processing.V1.WorkSpec();
+            if (actionCase_ == ActionOneofCase.Work) {
+              subBuilder.MergeFrom(Work);
             }
-            input.ReadMessage(Work);
+            input.ReadMessage(subBuilder);
+            Work = subBuilder;
             break;
           }
           case 34: {
-            bindings_.AddEntriesFrom(input, _repeated_bindings_codec);
+            global::DeviceOps.Api.Processing.V1.Batch subBuilder = new global::DeviceOps.Api.Processing.V1.Batch();
+            if (actionCase_ == ActionOneofCase.Batch) {
+              subBuilder.MergeFrom(Batch);
+            }
+            input.ReadMessage(subBuilder);
+            Batch = subBuilder;
             break;
           }
           case 42: {
+            bindings_.AddEntriesFrom(input, _repeated_bindings_codec);
+            break;
+          }
+          case 50: {
             dependsOn_.AddEntriesFrom(input, _repeated_dependsOn_codec);
             break;
           }
-          case 48: {
+          case 56: {
             MayFail = input.ReadBool();
             break;
           }
-          case 58: {
+          case 66: {
             if (runTimeout_ == null) {
               RunTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
             }
             input.ReadMessage(RunTimeout);
             break;
           }
-          case 66: {
+          case 74: {
             if (retry_ == null) {
               Retry = new global::DeviceOps.Api.Processing.V1.StepRetryPolicy();
             }
             input.ReadMessage(Retry);
+            break;
+          }
+          case 82: {
+            if (devices_ == null) {
+              Devices = new global::DeviceOps.Api.Common.V1.DeviceSelector();
+            }
+            input.ReadMessage(Devices);
+            break;
+          }
+          case 90: {
+            if (fallback_ == null) {
+              Fallback = new global::DeviceOps.Api.Common.V1.FallbackPolicy();
+            }
+            input.ReadMessage(Fallback);
+            break;
+          }
+          case 96: {
+            Priority = (global::DeviceOps.Api.Common.V1.Priority) input.ReadEnum();
             break;
           }
         }
@@ -2121,36 +2433,65 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 26: {
-            if (work_ == null) {
-              Work = new global::DeviceOps.Api.Processing.V1.WorkSpec();
+            global::DeviceOps.Api.Processing.V1.WorkSpec subBuilder = new global::DeviceOps.Api.Processing.V1.WorkSpec();
+            if (actionCase_ == ActionOneofCase.Work) {
+              subBuilder.MergeFrom(Work);
             }
-            input.ReadMessage(Work);
+            input.ReadMessage(subBuilder);
+            Work = subBuilder;
             break;
           }
           case 34: {
-            bindings_.AddEntriesFrom(ref input, _repeated_bindings_codec);
+            global::DeviceOps.Api.Processing.V1.Batch subBuilder = new global::DeviceOps.Api.Processing.V1.Batch();
+            if (actionCase_ == ActionOneofCase.Batch) {
+              subBuilder.MergeFrom(Batch);
+            }
+            input.ReadMessage(subBuilder);
+            Batch = subBuilder;
             break;
           }
           case 42: {
+            bindings_.AddEntriesFrom(ref input, _repeated_bindings_codec);
+            break;
+          }
+          case 50: {
             dependsOn_.AddEntriesFrom(ref input, _repeated_dependsOn_codec);
             break;
           }
-          case 48: {
+          case 56: {
             MayFail = input.ReadBool();
             break;
           }
-          case 58: {
+          case 66: {
             if (runTimeout_ == null) {
               RunTimeout = new global::Google.Protobuf.WellKnownTypes.Duration();
             }
             input.ReadMessage(RunTimeout);
             break;
           }
-          case 66: {
+          case 74: {
             if (retry_ == null) {
               Retry = new global::DeviceOps.Api.Processing.V1.StepRetryPolicy();
             }
             input.ReadMessage(Retry);
+            break;
+          }
+          case 82: {
+            if (devices_ == null) {
+              Devices = new global::DeviceOps.Api.Common.V1.DeviceSelector();
+            }
+            input.ReadMessage(Devices);
+            break;
+          }
+          case 90: {
+            if (fallback_ == null) {
+              Fallback = new global::DeviceOps.Api.Common.V1.FallbackPolicy();
+            }
+            input.ReadMessage(Fallback);
+            break;
+          }
+          case 96: {
+            Priority = (global::DeviceOps.Api.Common.V1.Priority) input.ReadEnum();
             break;
           }
         }
@@ -2228,7 +2569,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int SourceFieldNumber = 2;
     private global::DeviceOps.Api.Processing.V1.StepOutput source_;
     /// <summary>
-    /// Where it comes from.
+    /// Where it comes from: an ImageFile, text, a number, a flag or an enum (as text), or a list of one of these. Anything else:
+    /// INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2733,6 +3075,7 @@ namespace DeviceOps.Api.Processing.V1 {
       requirements_ = other.requirements_ != null ? other.requirements_.Clone() : null;
       builtIn_ = other.builtIn_;
       createTime_ = other.createTime_ != null ? other.createTime_.Clone() : null;
+      owner_ = other.owner_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2746,7 +3089,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int IdFieldNumber = 1;
     private string id_ = "";
     /// <summary>
-    /// 1..63 characters of `a-z 0-9 - _ .`, chosen by the caller: `portrait-upscaled.v2`. Empty for a workflow inside a WorkflowRun.
+    /// 1..63 characters of `a-z 0-9 - _ .`, chosen by the caller: `portrait-upscaled.v2`. Unique among the caller's own and those that the
+    /// server brought along. Empty for a workflow inside a WorkflowRun.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2874,6 +3218,22 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 10;
+    private string owner_ = "";
+    /// <summary>
+    /// Whose it is. Opaque. Another owner's workflow is WORKFLOW_NOT_FOUND. Empty: the server brought it along, or runs without access
+    /// control; then all may run it. Only told.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2898,6 +3258,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(Requirements, other.Requirements)) return false;
       if (BuiltIn != other.BuiltIn) return false;
       if (!object.Equals(CreateTime, other.CreateTime)) return false;
+      if (Owner != other.Owner) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2914,6 +3275,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (requirements_ != null) hash ^= Requirements.GetHashCode();
       if (BuiltIn != false) hash ^= BuiltIn.GetHashCode();
       if (createTime_ != null) hash ^= CreateTime.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2959,6 +3321,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(CreateTime);
       }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2996,6 +3362,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(CreateTime);
       }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3026,6 +3396,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (createTime_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(CreateTime);
+      }
+      if (Owner.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Owner);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -3065,6 +3438,9 @@ namespace DeviceOps.Api.Processing.V1 {
           CreateTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
         }
         CreateTime.MergeFrom(other.CreateTime);
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -3125,6 +3501,10 @@ namespace DeviceOps.Api.Processing.V1 {
               CreateTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
             }
             input.ReadMessage(CreateTime);
+            break;
+          }
+          case 82: {
+            Owner = input.ReadString();
             break;
           }
         }
@@ -3188,6 +3568,10 @@ namespace DeviceOps.Api.Processing.V1 {
             input.ReadMessage(CreateTime);
             break;
           }
+          case 82: {
+            Owner = input.ReadString();
+            break;
+          }
         }
       }
     }
@@ -3234,7 +3618,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public WorkflowArgument(WorkflowArgument other) : this() {
       parameter_ = other.parameter_;
-      value_ = other.value_ != null ? other.value_.Clone() : null;
+      values_ = other.values_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3259,19 +3643,18 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
-    /// <summary>Field number for the "value" field.</summary>
-    public const int ValueFieldNumber = 2;
-    private global::DeviceOps.Api.Processing.V1.WorkflowValue value_;
+    /// <summary>Field number for the "values" field.</summary>
+    public const int ValuesFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.WorkflowValue> _repeated_values_codec
+        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Processing.V1.WorkflowValue.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> values_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue>();
     /// <summary>
-    /// The value.
+    /// The value: exactly one, or for a parameter that `takes_list` 1..1000. Else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Processing.V1.WorkflowValue Value {
-      get { return value_; }
-      set {
-        value_ = value;
-      }
+    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> Values {
+      get { return values_; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3290,7 +3673,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (Parameter != other.Parameter) return false;
-      if (!object.Equals(Value, other.Value)) return false;
+      if(!values_.Equals(other.values_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3299,7 +3682,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (Parameter.Length != 0) hash ^= Parameter.GetHashCode();
-      if (value_ != null) hash ^= Value.GetHashCode();
+      hash ^= values_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3322,10 +3705,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(Parameter);
       }
-      if (value_ != null) {
-        output.WriteRawTag(18);
-        output.WriteMessage(Value);
-      }
+      values_.WriteTo(output, _repeated_values_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3340,10 +3720,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(Parameter);
       }
-      if (value_ != null) {
-        output.WriteRawTag(18);
-        output.WriteMessage(Value);
-      }
+      values_.WriteTo(ref output, _repeated_values_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3357,9 +3734,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Parameter.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Parameter);
       }
-      if (value_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Value);
-      }
+      size += values_.CalculateSize(_repeated_values_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -3375,12 +3750,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (other.Parameter.Length != 0) {
         Parameter = other.Parameter;
       }
-      if (other.value_ != null) {
-        if (value_ == null) {
-          Value = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-        }
-        Value.MergeFrom(other.Value);
-      }
+      values_.Add(other.values_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -3405,10 +3775,7 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 18: {
-            if (value_ == null) {
-              Value = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-            }
-            input.ReadMessage(Value);
+            values_.AddEntriesFrom(input, _repeated_values_codec);
             break;
           }
         }
@@ -3435,10 +3802,7 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 18: {
-            if (value_ == null) {
-              Value = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-            }
-            input.ReadMessage(Value);
+            values_.AddEntriesFrom(ref input, _repeated_values_codec);
             break;
           }
         }
@@ -3555,7 +3919,8 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Processing.V1.WorkflowArgument.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowArgument> arguments_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowArgument>();
     /// <summary>
-    /// Values of its parameters. One that is missing and has no default, or that the workflow does not know: INVALID_FIELD.
+    /// Values of its parameters, each parameter at most once. One that is missing although it must be said, or that the workflow does not
+    /// know: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3821,7 +4186,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public WorkflowOutputValue(WorkflowOutputValue other) : this() {
       name_ = other.name_;
       files_ = other.files_.Clone();
-      value_ = other.value_ != null ? other.value_.Clone() : null;
+      values_ = other.values_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -3852,7 +4217,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.ImageFile.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageFile> files_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageFile>();
     /// <summary>
-    /// Pictures, where the output is pictures.
+    /// Pictures, where the output is pictures. Those that failed or are withheld are left out.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3860,19 +4225,18 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return files_; }
     }
 
-    /// <summary>Field number for the "value" field.</summary>
-    public const int ValueFieldNumber = 3;
-    private global::DeviceOps.Api.Processing.V1.WorkflowValue value_;
+    /// <summary>Field number for the "values" field.</summary>
+    public const int ValuesFieldNumber = 3;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.WorkflowValue> _repeated_values_codec
+        = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Processing.V1.WorkflowValue.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> values_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue>();
     /// <summary>
-    /// The value, where it is none. Absent if the step did not succeed.
+    /// The value, or the values of a list, where the output is no pictures. Empty: the step did not succeed, or there is none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Processing.V1.WorkflowValue Value {
-      get { return value_; }
-      set {
-        value_ = value;
-      }
+    public pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> Values {
+      get { return values_; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3892,7 +4256,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Name != other.Name) return false;
       if(!files_.Equals(other.files_)) return false;
-      if (!object.Equals(Value, other.Value)) return false;
+      if(!values_.Equals(other.values_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -3902,7 +4266,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (Name.Length != 0) hash ^= Name.GetHashCode();
       hash ^= files_.GetHashCode();
-      if (value_ != null) hash ^= Value.GetHashCode();
+      hash ^= values_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -3926,10 +4290,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteString(Name);
       }
       files_.WriteTo(output, _repeated_files_codec);
-      if (value_ != null) {
-        output.WriteRawTag(26);
-        output.WriteMessage(Value);
-      }
+      values_.WriteTo(output, _repeated_values_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3945,10 +4306,7 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteString(Name);
       }
       files_.WriteTo(ref output, _repeated_files_codec);
-      if (value_ != null) {
-        output.WriteRawTag(26);
-        output.WriteMessage(Value);
-      }
+      values_.WriteTo(ref output, _repeated_values_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3963,9 +4321,7 @@ namespace DeviceOps.Api.Processing.V1 {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Name);
       }
       size += files_.CalculateSize(_repeated_files_codec);
-      if (value_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Value);
-      }
+      size += values_.CalculateSize(_repeated_values_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -3982,12 +4338,7 @@ namespace DeviceOps.Api.Processing.V1 {
         Name = other.Name;
       }
       files_.Add(other.files_);
-      if (other.value_ != null) {
-        if (value_ == null) {
-          Value = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-        }
-        Value.MergeFrom(other.Value);
-      }
+      values_.Add(other.values_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -4016,10 +4367,7 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 26: {
-            if (value_ == null) {
-              Value = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-            }
-            input.ReadMessage(Value);
+            values_.AddEntriesFrom(input, _repeated_values_codec);
             break;
           }
         }
@@ -4050,10 +4398,7 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           }
           case 26: {
-            if (value_ == null) {
-              Value = new global::DeviceOps.Api.Processing.V1.WorkflowValue();
-            }
-            input.ReadMessage(Value);
+            values_.AddEntriesFrom(ref input, _repeated_values_codec);
             break;
           }
         }

@@ -36,7 +36,9 @@ class _StepErrorActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepE
     STEP_ERROR_ACTION_SKIP: _StepErrorAction.ValueType  # 2
     """The picture goes on as it was before the step. Not for a safety step: INVALID_FIELD."""
     STEP_ERROR_ACTION_CLASSICAL: _StepErrorAction.ValueType  # 3
-    """The step is done without a model, where it can be: ListPostprocessors tells. If that fails too, the picture fails."""
+    """The step is done without a model, where it can be: `Postprocessor.has_classical` tells; elsewhere UNSUPPORTED_COMBINATION. If that
+    fails too, the picture fails.
+    """
 
 class StepErrorAction(_StepErrorAction, metaclass=_StepErrorActionEnumTypeWrapper):
     """What happens when a step fails for a picture."""
@@ -48,12 +50,135 @@ STEP_ERROR_ACTION_FAIL: StepErrorAction.ValueType  # 1
 STEP_ERROR_ACTION_SKIP: StepErrorAction.ValueType  # 2
 """The picture goes on as it was before the step. Not for a safety step: INVALID_FIELD."""
 STEP_ERROR_ACTION_CLASSICAL: StepErrorAction.ValueType  # 3
-"""The step is done without a model, where it can be: ListPostprocessors tells. If that fails too, the picture fails."""
+"""The step is done without a model, where it can be: `Postprocessor.has_classical` tells; elsewhere UNSUPPORTED_COMBINATION. If that
+fails too, the picture fails.
+"""
 Global___StepErrorAction: _TypeAlias = StepErrorAction  # noqa: Y015
 
 @_typing.final
+class PixelBox(_message.Message):
+    """A rectangle in a picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_PX_FIELD_NUMBER: _builtins.int
+    TOP_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    left_px: _builtins.int
+    """Pixels between the picture's left edge and the rectangle, 0 or more."""
+    top_px: _builtins.int
+    """Pixels between the picture's upper edge and the rectangle, 0 or more."""
+    width_px: _builtins.int
+    """Width, 1 or more."""
+    height_px: _builtins.int
+    """Height, 1 or more."""
+    def __init__(
+        self,
+        *,
+        left_px: _builtins.int = ...,
+        top_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "left_px", b"left_px", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PixelBox: _TypeAlias = PixelBox  # noqa: Y015
+
+@_typing.final
+class DetectorOptions(_message.Message):
+    """What to look for in a picture, and what counts as found. ADetailer: confidence threshold, mask area, top k. The detector itself is a
+    model id that stands beside this message.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    MIN_CONFIDENCE_RATIO_FIELD_NUMBER: _builtins.int
+    MIN_AREA_RATIO_FIELD_NUMBER: _builtins.int
+    MAX_AREA_RATIO_FIELD_NUMBER: _builtins.int
+    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """`face`, `person` …: ListPostprocessors lists the categories of each detector. Empty: `face`. One that the detector does not know:
+    INVALID_FIELD.
+    """
+    min_confidence_ratio: _builtins.float
+    """The least confidence that counts, 0..1. Absent: 0.5."""
+    min_area_ratio: _builtins.float
+    """The smallest share of the picture's area that the box of a finding may have, 0..1. Absent: 0."""
+    max_area_ratio: _builtins.float
+    """The largest share of the picture's area that the box of a finding may have, 0..1 and more than the smallest. Absent: 1."""
+    max_count: _builtins.int
+    """The most findings that count, the largest boxes first, 1..100. 0: 100."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        min_confidence_ratio: _builtins.float | None = ...,
+        min_area_ratio: _builtins.float | None = ...,
+        max_area_ratio: _builtins.float | None = ...,
+        max_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_area_ratio", b"_max_area_ratio", "_min_area_ratio", b"_min_area_ratio", "_min_confidence_ratio", b"_min_confidence_ratio", "max_area_ratio", b"max_area_ratio", "min_area_ratio", b"min_area_ratio", "min_confidence_ratio", b"min_confidence_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_area_ratio", b"_max_area_ratio", "_min_area_ratio", b"_min_area_ratio", "_min_confidence_ratio", b"_min_confidence_ratio", "label", b"label", "max_area_ratio", b"max_area_ratio", "max_count", b"max_count", "min_area_ratio", b"min_area_ratio", "min_confidence_ratio", b"min_confidence_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_area_ratio: _TypeAlias = _typing.Literal["max_area_ratio"]  # noqa: Y015
+    _WhichOneofArgType__max_area_ratio: _TypeAlias = _typing.Literal["_max_area_ratio", b"_max_area_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__min_area_ratio: _TypeAlias = _typing.Literal["min_area_ratio"]  # noqa: Y015
+    _WhichOneofArgType__min_area_ratio: _TypeAlias = _typing.Literal["_min_area_ratio", b"_min_area_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__min_confidence_ratio: _TypeAlias = _typing.Literal["min_confidence_ratio"]  # noqa: Y015
+    _WhichOneofArgType__min_confidence_ratio: _TypeAlias = _typing.Literal["_min_confidence_ratio", b"_min_confidence_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_area_ratio) -> _WhichOneofReturnType__max_area_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_area_ratio) -> _WhichOneofReturnType__min_area_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_confidence_ratio) -> _WhichOneofReturnType__min_confidence_ratio | None: ...
+
+Global___DetectorOptions: _TypeAlias = DetectorOptions  # noqa: Y015
+
+@_typing.final
+class DetectedObject(_message.Message):
+    """One thing that a detector has found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_RATIO_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What it is: `face`."""
+    confidence_ratio: _builtins.float
+    """The detector's confidence, 0..1."""
+    @_builtins.property
+    def box(self) -> Global___PixelBox:
+        """Where it is, in the picture as the step got it."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        confidence_ratio: _builtins.float = ...,
+        box: Global___PixelBox | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "confidence_ratio", b"confidence_ratio", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectedObject: _TypeAlias = DetectedObject  # noqa: Y015
+
+@_typing.final
 class UpscaleStep(_message.Message):
-    """Makes a picture larger. With a model, by what it has learned; without, by a filter."""
+    """Makes a picture larger. A1111: extras, upscaler. With a model (ESRGAN, SwinIR, DAT and other super-resolution networks), by what it has
+    learned; without, by a filter. For a size instead of a factor, a ResizeStep follows.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,6 +187,9 @@ class UpscaleStep(_message.Message):
     TILE_OVERLAP_PX_FIELD_NUMBER: _builtins.int
     DENOISE_RATIO_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    BACK_PROJECTION_FIELD_NUMBER: _builtins.int
+    SECOND_MODEL_ID_FIELD_NUMBER: _builtins.int
+    SECOND_RATIO_FIELD_NUMBER: _builtins.int
     factor: _builtins.float
     """How many times as wide and high, 1..8. Absent: the model's own factor; without a model, 2. A factor that is not the model's own is
     reached with the filter.
@@ -71,28 +199,53 @@ class UpscaleStep(_message.Message):
     tile_overlap_px: _builtins.int
     """How far tiles overlap, 0 to half a tile. Absent: 16."""
     denoise_ratio: _builtins.float
-    """How much noise the model takes away beside, 0..1, for models that can. 0: none. Others: UNSUPPORTED_COMBINATION."""
+    """How much noise the model takes away beside, 0..1, for models that can. Absent: none. Others: UNSUPPORTED_COMBINATION."""
     filter: _image_pb2.ResamplingFilter.ValueType
     """The filter."""
+    back_projection: _builtins.bool
+    """Correct the result so that, made smaller again, it is the input (one step of back projection). That keeps the input's colours, and its
+    compression artefacts too. Absent: yes, but no for a JPEG. Without a model it has no effect.
+    """
+    second_model_id: _builtins.str
+    """Another upscaler whose result is mixed in (A1111: upscaler 2). Empty: the filter's result is."""
+    second_ratio: _builtins.float
+    """Share of the second result in the mix, 0..1 (A1111: upscaler 2 visibility). Absent: 0, nothing is mixed in; with `second_model_id`,
+    INVALID_FIELD.
+    """
     def __init__(
         self,
         *,
         factor: _builtins.float | None = ...,
         tile_px: _builtins.int = ...,
         tile_overlap_px: _builtins.int | None = ...,
-        denoise_ratio: _builtins.float = ...,
+        denoise_ratio: _builtins.float | None = ...,
         filter: _image_pb2.ResamplingFilter.ValueType = ...,
+        back_projection: _builtins.bool | None = ...,
+        second_model_id: _builtins.str = ...,
+        second_ratio: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "_tile_overlap_px", b"_tile_overlap_px", "factor", b"factor", "tile_overlap_px", b"tile_overlap_px"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_back_projection", b"_back_projection", "_denoise_ratio", b"_denoise_ratio", "_factor", b"_factor", "_second_ratio", b"_second_ratio", "_tile_overlap_px", b"_tile_overlap_px", "back_projection", b"back_projection", "denoise_ratio", b"denoise_ratio", "factor", b"factor", "second_ratio", b"second_ratio", "tile_overlap_px", b"tile_overlap_px"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "_tile_overlap_px", b"_tile_overlap_px", "denoise_ratio", b"denoise_ratio", "factor", b"factor", "filter", b"filter", "tile_overlap_px", b"tile_overlap_px", "tile_px", b"tile_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_back_projection", b"_back_projection", "_denoise_ratio", b"_denoise_ratio", "_factor", b"_factor", "_second_ratio", b"_second_ratio", "_tile_overlap_px", b"_tile_overlap_px", "back_projection", b"back_projection", "denoise_ratio", b"denoise_ratio", "factor", b"factor", "filter", b"filter", "second_model_id", b"second_model_id", "second_ratio", b"second_ratio", "tile_overlap_px", b"tile_overlap_px", "tile_px", b"tile_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__back_projection: _TypeAlias = _typing.Literal["back_projection"]  # noqa: Y015
+    _WhichOneofArgType__back_projection: _TypeAlias = _typing.Literal["_back_projection", b"_back_projection"]  # noqa: Y015
+    _WhichOneofReturnType__denoise_ratio: _TypeAlias = _typing.Literal["denoise_ratio"]  # noqa: Y015
+    _WhichOneofArgType__denoise_ratio: _TypeAlias = _typing.Literal["_denoise_ratio", b"_denoise_ratio"]  # noqa: Y015
     _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
     _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+    _WhichOneofReturnType__second_ratio: _TypeAlias = _typing.Literal["second_ratio"]  # noqa: Y015
+    _WhichOneofArgType__second_ratio: _TypeAlias = _typing.Literal["_second_ratio", b"_second_ratio"]  # noqa: Y015
     _WhichOneofReturnType__tile_overlap_px: _TypeAlias = _typing.Literal["tile_overlap_px"]  # noqa: Y015
     _WhichOneofArgType__tile_overlap_px: _TypeAlias = _typing.Literal["_tile_overlap_px", b"_tile_overlap_px"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__back_projection) -> _WhichOneofReturnType__back_projection | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__denoise_ratio) -> _WhichOneofReturnType__denoise_ratio | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_ratio) -> _WhichOneofReturnType__second_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tile_overlap_px) -> _WhichOneofReturnType__tile_overlap_px | None: ...
 
@@ -137,6 +290,56 @@ class ResizeStep(_message.Message):
 Global___ResizeStep: _TypeAlias = ResizeStep  # noqa: Y015
 
 @_typing.final
+class CropStep(_message.Message):
+    """Cuts a rectangle out of a picture. Needs no model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def box(self) -> Global___PixelBox:
+        """The part that stays. Must be set, and lie within the picture: INVALID_FIELD where the plan knows the size, else the picture fails."""
+
+    def __init__(
+        self,
+        *,
+        box: Global___PixelBox | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CropStep: _TypeAlias = CropStep  # noqa: Y015
+
+@_typing.final
+class RotateStep(_message.Message):
+    """Turns or mirrors a picture without loss. Needs no model. A picture whose EXIF data names an orientation is upright before the first step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEGREES_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    degrees: _builtins.int
+    """Clockwise: 0, 90, 180 or 270. Else INVALID_FIELD."""
+    mirror: _builtins.bool
+    """Swap left and right, after turning. Default: false."""
+    def __init__(
+        self,
+        *,
+        degrees: _builtins.int = ...,
+        mirror: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degrees", b"degrees", "mirror", b"mirror"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateStep: _TypeAlias = RotateStep  # noqa: Y015
+
+@_typing.final
 class AdjustStep(_message.Message):
     """Changes light and colour. Needs no model. With every field empty, the picture stays as it is, bit for bit."""
 
@@ -160,13 +363,13 @@ class AdjustStep(_message.Message):
     exposure_stops: _builtins.float
     """Brightness in photographic stops, -4..4: 1 doubles the light."""
     contrast: _builtins.float
-    """-1 (grey) .. 1 (doubled) around the middle."""
+    """Contrast around the middle, -1 (grey) .. 1 (doubled)."""
     saturation: _builtins.float
-    """-1 (no colour) .. 1 (doubled)."""
+    """-1 (greyscale) .. 1 (doubled)."""
     temperature: _builtins.float
-    """-1 (cool) .. 1 (warm)."""
+    """White balance, -1 (cool) .. 1 (warm)."""
     tint: _builtins.float
-    """-1 (green) .. 1 (magenta)."""
+    """White balance, -1 (green) .. 1 (magenta)."""
     gamma: _builtins.float
     """Exponent of the mid-tones, 0.2..5: more than 1 lightens. Absent: 1, no change."""
     highlights: _builtins.float
@@ -218,13 +421,15 @@ Global___AdjustStep: _TypeAlias = AdjustStep  # noqa: Y015
 
 @_typing.final
 class DenoiseStep(_message.Message):
-    """Takes noise away. With a model, by what it has learned; without, by non-local means."""
+    """Takes noise away. With a model by what that has learned, be it noise, blur or JPEG artefacts (SCUNet, NAFNet, FBCNN and other
+    restoration networks of factor 1); without, by non-local means. This is no diffusion step.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STRENGTH_RATIO_FIELD_NUMBER: _builtins.int
     strength_ratio: _builtins.float
-    """0 (as it is) .. 1 (strongest). Absent: 0.5."""
+    """0 (as it is) .. 1 (strongest); of a model's result, its share. Absent: 0.5; with a model, 1."""
     def __init__(
         self,
         *,
@@ -303,41 +508,82 @@ Global___BlurStep: _TypeAlias = BlurStep  # noqa: Y015
 
 @_typing.final
 class RestoreFacesStep(_message.Message):
-    """Mends faces. Needs a model. A picture without a face stays as it is, and the step's note says so."""
+    """Mends faces (GFPGAN, CodeFormer, RestoreFormer). Needs a model. A picture without a face stays as it is, and the step's note says so."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIDELITY_RATIO_FIELD_NUMBER: _builtins.int
-    ONLY_LARGEST_FIELD_NUMBER: _builtins.int
+    STRENGTH_RATIO_FIELD_NUMBER: _builtins.int
+    FACES_FIELD_NUMBER: _builtins.int
+    DETECTOR_MODEL_ID_FIELD_NUMBER: _builtins.int
     ENHANCE_BACKGROUND_FIELD_NUMBER: _builtins.int
     fidelity_ratio: _builtins.float
-    """0 (most beautiful) .. 1 (most like the picture). Absent: 0.5. Models without such a choice: UNSUPPORTED_COMBINATION if set."""
-    only_largest: _builtins.bool
-    """Only the largest face. Default: false."""
+    """0 (most beautiful) .. 1 (most like the picture). Absent: 0.5. CodeFormer: weight. Models without such a choice:
+    UNSUPPORTED_COMBINATION if set.
+    """
+    strength_ratio: _builtins.float
+    """Share of the mended face in the result, 0..1. Absent: 1. A1111: visibility."""
+    detector_model_id: _builtins.str
+    """The model that finds the faces. Empty: the server's default detector; if there is none, COMPONENT_MISSING."""
     enhance_background: _builtins.bool
     """Enlarge what is around the faces with the server's default upscaler, where the model makes the picture larger. If there is none:
-    COMPONENT_MISSING. Default: false.
+    COMPONENT_MISSING. Default: false, with the filter.
     """
+    @_builtins.property
+    def faces(self) -> Global___DetectorOptions:
+        """Which faces to mend. Absent: all that the detector is sure of. A label other than `face`: INVALID_FIELD."""
+
     def __init__(
         self,
         *,
         fidelity_ratio: _builtins.float | None = ...,
-        only_largest: _builtins.bool = ...,
+        strength_ratio: _builtins.float | None = ...,
+        faces: Global___DetectorOptions | None = ...,
+        detector_model_id: _builtins.str = ...,
         enhance_background: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fidelity_ratio", b"_fidelity_ratio", "fidelity_ratio", b"fidelity_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fidelity_ratio", b"_fidelity_ratio", "_strength_ratio", b"_strength_ratio", "faces", b"faces", "fidelity_ratio", b"fidelity_ratio", "strength_ratio", b"strength_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fidelity_ratio", b"_fidelity_ratio", "enhance_background", b"enhance_background", "fidelity_ratio", b"fidelity_ratio", "only_largest", b"only_largest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fidelity_ratio", b"_fidelity_ratio", "_strength_ratio", b"_strength_ratio", "detector_model_id", b"detector_model_id", "enhance_background", b"enhance_background", "faces", b"faces", "fidelity_ratio", b"fidelity_ratio", "strength_ratio", b"strength_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fidelity_ratio: _TypeAlias = _typing.Literal["fidelity_ratio"]  # noqa: Y015
     _WhichOneofArgType__fidelity_ratio: _TypeAlias = _typing.Literal["_fidelity_ratio", b"_fidelity_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__strength_ratio: _TypeAlias = _typing.Literal["strength_ratio"]  # noqa: Y015
+    _WhichOneofArgType__strength_ratio: _TypeAlias = _typing.Literal["_strength_ratio", b"_strength_ratio"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fidelity_ratio) -> _WhichOneofReturnType__fidelity_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength_ratio) -> _WhichOneofReturnType__strength_ratio | None: ...
 
 Global___RestoreFacesStep: _TypeAlias = RestoreFacesStep  # noqa: Y015
 
 @_typing.final
+class DetectStep(_message.Message):
+    """Looks for faces, persons and the like, and tells where they are (`StepReport.detections`). The picture stays as it is. Needs a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def detector(self) -> Global___DetectorOptions:
+        """What to look for. Absent: faces."""
+
+    def __init__(
+        self,
+        *,
+        detector: Global___DetectorOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectStep: _TypeAlias = DetectStep  # noqa: Y015
+
+@_typing.final
 class RemoveBackgroundStep(_message.Message):
-    """Makes the background transparent, or gives it one colour. Needs a model."""
+    """Makes the background transparent, or gives it one colour. Needs a model that tells foreground from background."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -345,6 +591,7 @@ class RemoveBackgroundStep(_message.Message):
     FEATHER_PX_FIELD_NUMBER: _builtins.int
     BACKGROUND_COLOR_FIELD_NUMBER: _builtins.int
     RETURN_MASK_FIELD_NUMBER: _builtins.int
+    MASK_ONLY_FIELD_NUMBER: _builtins.int
     alpha_matting: _builtins.bool
     """Refine hair and other fine edges. Takes longer. Default: false."""
     feather_px: _builtins.int
@@ -353,6 +600,8 @@ class RemoveBackgroundStep(_message.Message):
     """The new background, `#RRGGBB`. Empty: transparent; that needs PNG or WebP, with JPEG it is UNSUPPORTED_COMBINATION."""
     return_mask: _builtins.bool
     """Also give the mask, as `ProcessedImage.mask`. Default: false."""
+    mask_only: _builtins.bool
+    """Leave the picture as it is; only find the mask. Default: false. Without `return_mask`: UNSUPPORTED_COMBINATION."""
     def __init__(
         self,
         *,
@@ -360,10 +609,11 @@ class RemoveBackgroundStep(_message.Message):
         feather_px: _builtins.int = ...,
         background_color: _builtins.str = ...,
         return_mask: _builtins.bool = ...,
+        mask_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha_matting", b"alpha_matting", "background_color", b"background_color", "feather_px", b"feather_px", "return_mask", b"return_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha_matting", b"alpha_matting", "background_color", b"background_color", "feather_px", b"feather_px", "mask_only", b"mask_only", "return_mask", b"return_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,8 +685,8 @@ Global___TransferStyleStep: _TypeAlias = TransferStyleStep  # noqa: Y015
 
 @_typing.final
 class SafetyStep(_message.Message):
-    """Checks a picture against a safety policy, and does what the policy says. It sees the pixels as they leave: no step that changes pixels
-    may come after it (UNSUPPORTED_COMBINATION).
+    """Checks a picture against a safety policy, and does what the policy says. It sees the pixels as they leave: only further safety steps and
+    the encode step may come after it, else UNSUPPORTED_COMBINATION. A picture under several policies must pass all of them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -459,7 +709,9 @@ Global___SafetyStep: _TypeAlias = SafetyStep  # noqa: Y015
 
 @_typing.final
 class EncodeStep(_message.Message):
-    """Says what file the picture becomes. Only as the last step, once: else UNSUPPORTED_COMBINATION. Without this step: PNG."""
+    """Says what file the picture becomes. Only as the last step, once: else UNSUPPORTED_COMBINATION. Without this step: PNG. Among the steps
+    of a Generation, whose `output` says it, it is UNSUPPORTED_COMBINATION.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -490,6 +742,8 @@ class PostprocessingStep(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     UPSCALE_FIELD_NUMBER: _builtins.int
     RESIZE_FIELD_NUMBER: _builtins.int
+    CROP_FIELD_NUMBER: _builtins.int
+    ROTATE_FIELD_NUMBER: _builtins.int
     ADJUST_FIELD_NUMBER: _builtins.int
     DENOISE_FIELD_NUMBER: _builtins.int
     SHARPEN_FIELD_NUMBER: _builtins.int
@@ -498,11 +752,14 @@ class PostprocessingStep(_message.Message):
     REMOVE_BACKGROUND_FIELD_NUMBER: _builtins.int
     MATCH_COLOR_FIELD_NUMBER: _builtins.int
     TRANSFER_STYLE_FIELD_NUMBER: _builtins.int
+    DETECT_FIELD_NUMBER: _builtins.int
     SAFETY_FIELD_NUMBER: _builtins.int
     ENCODE_FIELD_NUMBER: _builtins.int
     ON_ERROR_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
-    """The model that does it. Empty: the step's default model as ListPostprocessors tells it; a step that can do without uses none then."""
+    """The model that does it. Empty: the step's default model as ListPostprocessors tells it; a step that can do without uses none then.
+    For a step that takes no model: INVALID_FIELD.
+    """
     on_error: Global___StepErrorAction.ValueType
     """What happens when it fails."""
     @_builtins.property
@@ -512,6 +769,14 @@ class PostprocessingStep(_message.Message):
     @_builtins.property
     def resize(self) -> Global___ResizeStep:
         """Change its size."""
+
+    @_builtins.property
+    def crop(self) -> Global___CropStep:
+        """Cut out a part."""
+
+    @_builtins.property
+    def rotate(self) -> Global___RotateStep:
+        """Turn or mirror it."""
 
     @_builtins.property
     def adjust(self) -> Global___AdjustStep:
@@ -546,6 +811,10 @@ class PostprocessingStep(_message.Message):
         """Take the style of another picture."""
 
     @_builtins.property
+    def detect(self) -> Global___DetectStep:
+        """Tell where faces or persons are."""
+
+    @_builtins.property
     def safety(self) -> Global___SafetyStep:
         """Check it against a safety policy."""
 
@@ -559,6 +828,8 @@ class PostprocessingStep(_message.Message):
         model_id: _builtins.str = ...,
         upscale: Global___UpscaleStep | None = ...,
         resize: Global___ResizeStep | None = ...,
+        crop: Global___CropStep | None = ...,
+        rotate: Global___RotateStep | None = ...,
         adjust: Global___AdjustStep | None = ...,
         denoise: Global___DenoiseStep | None = ...,
         sharpen: Global___SharpenStep | None = ...,
@@ -567,15 +838,16 @@ class PostprocessingStep(_message.Message):
         remove_background: Global___RemoveBackgroundStep | None = ...,
         match_color: Global___MatchColorStep | None = ...,
         transfer_style: Global___TransferStyleStep | None = ...,
+        detect: Global___DetectStep | None = ...,
         safety: Global___SafetyStep | None = ...,
         encode: Global___EncodeStep | None = ...,
         on_error: Global___StepErrorAction.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "adjust", b"adjust", "blur", b"blur", "denoise", b"denoise", "encode", b"encode", "match_color", b"match_color", "remove_background", b"remove_background", "resize", b"resize", "restore_faces", b"restore_faces", "safety", b"safety", "sharpen", b"sharpen", "transfer_style", b"transfer_style", "upscale", b"upscale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "adjust", b"adjust", "blur", b"blur", "crop", b"crop", "denoise", b"denoise", "detect", b"detect", "encode", b"encode", "match_color", b"match_color", "remove_background", b"remove_background", "resize", b"resize", "restore_faces", b"restore_faces", "rotate", b"rotate", "safety", b"safety", "sharpen", b"sharpen", "transfer_style", b"transfer_style", "upscale", b"upscale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "adjust", b"adjust", "blur", b"blur", "denoise", b"denoise", "encode", b"encode", "match_color", b"match_color", "model_id", b"model_id", "on_error", b"on_error", "remove_background", b"remove_background", "resize", b"resize", "restore_faces", b"restore_faces", "safety", b"safety", "sharpen", b"sharpen", "transfer_style", b"transfer_style", "upscale", b"upscale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "adjust", b"adjust", "blur", b"blur", "crop", b"crop", "denoise", b"denoise", "detect", b"detect", "encode", b"encode", "match_color", b"match_color", "model_id", b"model_id", "on_error", b"on_error", "remove_background", b"remove_background", "resize", b"resize", "restore_faces", b"restore_faces", "rotate", b"rotate", "safety", b"safety", "sharpen", b"sharpen", "transfer_style", b"transfer_style", "upscale", b"upscale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["upscale", "resize", "adjust", "denoise", "sharpen", "blur", "restore_faces", "remove_background", "match_color", "transfer_style", "safety", "encode"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["upscale", "resize", "crop", "rotate", "adjust", "denoise", "sharpen", "blur", "restore_faces", "remove_background", "match_color", "transfer_style", "detect", "safety", "encode"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -598,7 +870,7 @@ class PostprocessingInput(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessingStep]:
-        """Steps for this picture alone, instead of the common ones. Empty: the common ones."""
+        """Steps for this picture alone, instead of the common ones, at most 32. Empty: the common ones."""
 
     def __init__(
         self,
@@ -639,7 +911,7 @@ class Postprocessing(_message.Message):
     """How many pictures are worked on at once, 1..64. 0: the server chooses."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessingInput]:
-        """The pictures, 1..256; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs."""
+        """The pictures, 1..64; for more, use a batch. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessingStep]:
@@ -752,6 +1024,7 @@ class StepReport(_message.Message):
     CLASSICAL_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    DETECTIONS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which step, from 0."""
     action: _builtins.str
@@ -778,6 +1051,12 @@ class StepReport(_message.Message):
     def failure(self) -> _error_pb2.Failure:
         """What went wrong, also where the picture went on. Absent: nothing."""
 
+    @_builtins.property
+    def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectedObject]:
+        """What a detect step has found, or the faces that were mended, the largest first; at most 100 over all steps of the picture. Empty:
+        nothing, or the step looks for nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -791,10 +1070,11 @@ class StepReport(_message.Message):
         classical: _builtins.bool = ...,
         note: _builtins.str = ...,
         failure: _error_pb2.Failure | None = ...,
+        detections: _abc.Iterable[Global___DetectedObject] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "failure", b"failure", "output_size", b"output_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "classical", b"classical", "device_id", b"device_id", "duration", b"duration", "failure", b"failure", "index", b"index", "model_id", b"model_id", "note", b"note", "output_size", b"output_size", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "classical", b"classical", "detections", b"detections", "device_id", b"device_id", "duration", b"duration", "failure", b"failure", "index", b"index", "model_id", b"model_id", "note", b"note", "output_size", b"output_size", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -815,13 +1095,14 @@ class ProcessedImage(_message.Message):
     QUALITY_AFTER_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Its place in the request, from 0."""
     id: _builtins.str
     """The caller's own name for it."""
     @_builtins.property
     def file(self) -> _image_pb2.ImageFile:
-        """The file. Absent: it failed or is withheld."""
+        """The file. Absent: it failed or is withheld. After a release (ReleaseWithheldImage) the job tells it here."""
 
     @_builtins.property
     def mask(self) -> _image_pb2.ImageFile:
@@ -847,6 +1128,10 @@ class ProcessedImage(_message.Message):
     def failure(self) -> _error_pb2.Failure:
         """Why there is no file. CONTENT_BLOCKED: a policy withholds it. Absent: there is one."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
+        """What did not stop the work, yet a person may want to know: a mark of the input's origin that the result does not carry on."""
+
     def __init__(
         self,
         *,
@@ -859,10 +1144,11 @@ class ProcessedImage(_message.Message):
         quality_after: Global___ImageQuality | None = ...,
         steps: _abc.Iterable[Global___StepReport] | None = ...,
         failure: _error_pb2.Failure | None = ...,
+        warnings: _abc.Iterable[_error_pb2.Finding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "mask", b"mask", "quality_after", b"quality_after", "quality_before", b"quality_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "id", b"id", "index", b"index", "mask", b"mask", "quality_after", b"quality_after", "quality_before", b"quality_before", "safety_verdicts", b"safety_verdicts", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "id", b"id", "index", b"index", "mask", b"mask", "quality_after", b"quality_after", "quality_before", b"quality_before", "safety_verdicts", b"safety_verdicts", "steps", b"steps", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from deviceops.common.v1 import access_pb2 as deviceops_dot_common_dot_v1_dot_access__pb2
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
+from deviceops.common.v1 import field_capability_pb2 as deviceops_dot_common_dot_v1_dot_field__capability__pb2
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot_job__event__pb2
 from deviceops.postprocessing.v1 import postprocessing_pb2 as deviceops_dot_postprocessing_dot_v1_dot_postprocessing__pb2
@@ -32,7 +33,7 @@ from deviceops.postprocessing.v1 import safety_pb2 as deviceops_dot_postprocessi
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n8deviceops/postprocessing/v1/postprocessing_service.proto\x12\x1b\x64\x65viceops.postprocessing.v1\x1a deviceops/common/v1/access.proto\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a#deviceops/common/v1/job_event.proto\x1a\x30\x64\x65viceops/postprocessing/v1/postprocessing.proto\x1a/deviceops/postprocessing/v1/postprocessor.proto\x1a(deviceops/postprocessing/v1/safety.proto\x1a google/protobuf/field_mask.proto\"T\n\x19ListPostprocessorsRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12\x12\n\nknown_etag\x18\x02 \x01(\t\x12\x0f\n\x07refresh\x18\x03 \x01(\x08\"\x9e\x02\n\x1aListPostprocessorsResponse\x12\x42\n\x0epostprocessors\x18\x01 \x03(\x0b\x32*.deviceops.postprocessing.v1.Postprocessor\x12\x42\n\x07presets\x18\x02 \x03(\x0b\x32\x31.deviceops.postprocessing.v1.PostprocessingPreset\x12\x19\n\x11input_media_types\x18\x03 \x03(\t\x12\x1a\n\x12output_media_types\x18\x04 \x03(\t\x12 \n\x18\x64\x65\x66\x61ult_safety_policy_id\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x11\n\tunchanged\x18\x07 \x01(\x08\"\xc7\x01\n\x19PlanPostprocessingRequest\x12\x43\n\x0epostprocessing\x18\x01 \x01(\x0b\x32+.deviceops.postprocessing.v1.Postprocessing\x12\x33\n\x0binput_sizes\x18\x02 \x03(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x30\n\x07options\x18\x03 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\"\xe9\x01\n\x1aPlanPostprocessingResponse\x12.\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12\x39\n\x06images\x18\x02 \x03(\x0b\x32).deviceops.postprocessing.v1.PlannedImage\x12\x45\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x33.deviceops.postprocessing.v1.PostprocessingEstimate\x12\x19\n\x11safety_policy_ids\x18\x04 \x03(\t\"\xb1\x01\n\x12PostprocessRequest\x12\x43\n\x0epostprocessing\x18\x01 \x01(\x0b\x32+.deviceops.postprocessing.v1.Postprocessing\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xd0\x01\n\x13PostprocessResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12<\n\x05image\x18\x04 \x01(\x0b\x32+.deviceops.postprocessing.v1.ProcessedImageH\x00\x12\x43\n\x06result\x18\x05 \x01(\x0b\x32\x31.deviceops.postprocessing.v1.PostprocessingResultH\x00\x42\x08\n\x06output\"\xa8\x01\n\x12\x43heckSafetyRequest\x12/\n\x06images\x18\x01 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x13\n\tpolicy_id\x18\x02 \x01(\tH\x00\x12;\n\x06policy\x18\x03 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicyH\x00\x42\x0f\n\rpolicy_source\"S\n\x13\x43heckSafetyResponse\x12<\n\x08verdicts\x18\x01 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\"\xb3\x01\n\x19\x43reateSafetyPolicyRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x30\n\x07samples\x18\x03 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xcc\x01\n\x1a\x43reateSafetyPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12\x43\n\x0fsample_verdicts\x18\x03 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\"+\n\x16GetSafetyPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\"T\n\x17GetSafetyPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\"r\n\x12SafetyPolicyFilter\x12\x0c\n\x04text\x18\x01 \x01(\t\x12<\n\napplies_to\x18\x02 \x03(\x0e\x32(.deviceops.postprocessing.v1.SafetyScope\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\"\x83\x01\n\x19ListSafetyPoliciesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12?\n\x06\x66ilter\x18\x03 \x01(\x0b\x32/.deviceops.postprocessing.v1.SafetyPolicyFilter\"r\n\x1aListSafetyPoliciesResponse\x12;\n\x08policies\x18\x01 \x03(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf2\x01\n\x19UpdateSafetyPolicyRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x30\n\x07samples\x18\x05 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xcc\x01\n\x1aUpdateSafetyPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12\x43\n\x0fsample_verdicts\x18\x03 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\"<\n\x19\x44\x65leteSafetyPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteSafetyPolicyResponse2\xe2\t\n\x15PostprocessingService\x12\x8b\x01\n\x12ListPostprocessors\x12\x36.deviceops.postprocessing.v1.ListPostprocessorsRequest\x1a\x37.deviceops.postprocessing.v1.ListPostprocessorsResponse\"\x04\xc8\xf3\x18\x01\x12\x8b\x01\n\x12PlanPostprocessing\x12\x36.deviceops.postprocessing.v1.PlanPostprocessingRequest\x1a\x37.deviceops.postprocessing.v1.PlanPostprocessingResponse\"\x04\xc8\xf3\x18\x01\x12x\n\x0bPostprocess\x12/.deviceops.postprocessing.v1.PostprocessRequest\x1a\x30.deviceops.postprocessing.v1.PostprocessResponse\"\x04\xc8\xf3\x18\x02\x30\x01\x12v\n\x0b\x43heckSafety\x12/.deviceops.postprocessing.v1.CheckSafetyRequest\x1a\x30.deviceops.postprocessing.v1.CheckSafetyResponse\"\x04\xc8\xf3\x18\x02\x12\x8b\x01\n\x12\x43reateSafetyPolicy\x12\x36.deviceops.postprocessing.v1.CreateSafetyPolicyRequest\x1a\x37.deviceops.postprocessing.v1.CreateSafetyPolicyResponse\"\x04\xc8\xf3\x18\x05\x12\x82\x01\n\x0fGetSafetyPolicy\x12\x33.deviceops.postprocessing.v1.GetSafetyPolicyRequest\x1a\x34.deviceops.postprocessing.v1.GetSafetyPolicyResponse\"\x04\xc8\xf3\x18\x01\x12\x8b\x01\n\x12ListSafetyPolicies\x12\x36.deviceops.postprocessing.v1.ListSafetyPoliciesRequest\x1a\x37.deviceops.postprocessing.v1.ListSafetyPoliciesResponse\"\x04\xc8\xf3\x18\x01\x12\x8b\x01\n\x12UpdateSafetyPolicy\x12\x36.deviceops.postprocessing.v1.UpdateSafetyPolicyRequest\x1a\x37.deviceops.postprocessing.v1.UpdateSafetyPolicyResponse\"\x04\xc8\xf3\x18\x05\x12\x8b\x01\n\x12\x44\x65leteSafetyPolicy\x12\x36.deviceops.postprocessing.v1.DeleteSafetyPolicyRequest\x1a\x37.deviceops.postprocessing.v1.DeleteSafetyPolicyResponse\"\x04\xc8\xf3\x18\x05\x42\"\xaa\x02\x1f\x44\x65viceOps.Api.Postprocessing.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n8deviceops/postprocessing/v1/postprocessing_service.proto\x12\x1b\x64\x65viceops.postprocessing.v1\x1a deviceops/common/v1/access.proto\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a*deviceops/common/v1/field_capability.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a#deviceops/common/v1/job_event.proto\x1a\x30\x64\x65viceops/postprocessing/v1/postprocessing.proto\x1a/deviceops/postprocessing/v1/postprocessor.proto\x1a(deviceops/postprocessing/v1/safety.proto\x1a google/protobuf/field_mask.proto\"T\n\x19ListPostprocessorsRequest\x12\x12\n\ndevice_ids\x18\x01 \x03(\t\x12\x12\n\nknown_etag\x18\x02 \x01(\t\x12\x0f\n\x07refresh\x18\x03 \x01(\x08\"\xd4\x02\n\x1aListPostprocessorsResponse\x12\x42\n\x0epostprocessors\x18\x01 \x03(\x0b\x32*.deviceops.postprocessing.v1.Postprocessor\x12\x42\n\x07presets\x18\x02 \x03(\x0b\x32\x31.deviceops.postprocessing.v1.PostprocessingPreset\x12\x19\n\x11input_media_types\x18\x03 \x03(\t\x12\x1a\n\x12output_media_types\x18\x04 \x03(\t\x12 \n\x18\x64\x65\x66\x61ult_safety_policy_id\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x11\n\tunchanged\x18\x07 \x01(\x08\x12\x34\n\x06\x66ields\x18\x08 \x03(\x0b\x32$.deviceops.common.v1.FieldCapability\"\xc7\x01\n\x19PlanPostprocessingRequest\x12\x43\n\x0epostprocessing\x18\x01 \x01(\x0b\x32+.deviceops.postprocessing.v1.Postprocessing\x12\x33\n\x0binput_sizes\x18\x02 \x03(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x30\n\x07options\x18\x03 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\"\xe9\x01\n\x1aPlanPostprocessingResponse\x12.\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12\x39\n\x06images\x18\x02 \x03(\x0b\x32).deviceops.postprocessing.v1.PlannedImage\x12\x45\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x33.deviceops.postprocessing.v1.PostprocessingEstimate\x12\x19\n\x11safety_policy_ids\x18\x04 \x03(\t\"\xb1\x01\n\x12PostprocessRequest\x12\x43\n\x0epostprocessing\x18\x01 \x01(\x0b\x32+.deviceops.postprocessing.v1.Postprocessing\x12\x30\n\x07options\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.JobOptions\x12\x10\n\x08\x64\x65tached\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xd0\x01\n\x13PostprocessResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.deviceops.common.v1.JobEvent\x12<\n\x05image\x18\x04 \x01(\x0b\x32+.deviceops.postprocessing.v1.ProcessedImageH\x00\x12\x43\n\x06result\x18\x05 \x01(\x0b\x32\x31.deviceops.postprocessing.v1.PostprocessingResultH\x00\x42\x08\n\x06output\"\x94\x01\n\x12\x43heckSafetyRequest\x12/\n\x06images\x18\x01 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x12\n\npolicy_ids\x18\x02 \x03(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\"P\n\x13\x43heckSafetyResponse\x12\x39\n\x06images\x18\x01 \x03(\x0b\x32).deviceops.postprocessing.v1.CheckedImage\"\x84\x01\n\x19ListWithheldImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12@\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x30.deviceops.postprocessing.v1.WithheldImageFilter\"z\n\x1aListWithheldImagesResponse\x12\x43\n\x0fwithheld_images\x18\x01 \x03(\x0b\x32*.deviceops.postprocessing.v1.WithheldImage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x17GetWithheldImageRequest\x12\x19\n\x11withheld_image_id\x18\x01 \x01(\t\x12\x14\n\x0cview_edge_px\x18\x02 \x01(\x05\"\x9f\x01\n\x18GetWithheldImageResponse\x12\x42\n\x0ewithheld_image\x18\x01 \x01(\x0b\x32*.deviceops.postprocessing.v1.WithheldImage\x12\x0c\n\x04view\x18\x02 \x01(\x0c\x12\x31\n\tview_size\x18\x03 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\"[\n\x1bReleaseWithheldImageRequest\x12\x19\n\x11withheld_image_id\x18\x01 \x01(\t\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x89\x01\n\x1cReleaseWithheldImageResponse\x12,\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12;\n\x07release\x18\x02 \x01(\x0b\x32*.deviceops.postprocessing.v1.SafetyRelease\"Z\n\x1a\x44\x65leteWithheldImageRequest\x12\x19\n\x11withheld_image_id\x18\x01 \x01(\t\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1d\n\x1b\x44\x65leteWithheldImageResponse\"\xb3\x01\n\x19\x43reateSafetyPolicyRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x30\n\x07samples\x18\x03 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xcc\x01\n\x1a\x43reateSafetyPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12\x43\n\x0fsample_verdicts\x18\x03 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\"+\n\x16GetSafetyPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\"T\n\x17GetSafetyPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\"r\n\x12SafetyPolicyFilter\x12\x0c\n\x04text\x18\x01 \x01(\t\x12<\n\napplies_to\x18\x02 \x03(\x0e\x32(.deviceops.postprocessing.v1.SafetyScope\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\"\x83\x01\n\x19ListSafetyPoliciesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12?\n\x06\x66ilter\x18\x03 \x01(\x0b\x32/.deviceops.postprocessing.v1.SafetyPolicyFilter\"\x94\x01\n\x1aListSafetyPoliciesResponse\x12;\n\x08policies\x18\x01 \x03(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12 \n\x18\x64\x65\x66\x61ult_safety_policy_id\x18\x03 \x01(\t\"\xf2\x01\n\x19UpdateSafetyPolicyRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x30\n\x07samples\x18\x05 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xcc\x01\n\x1aUpdateSafetyPolicyResponse\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).deviceops.postprocessing.v1.SafetyPolicy\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.deviceops.common.v1.Finding\x12\x43\n\x0fsample_verdicts\x18\x03 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\"P\n\x19\x44\x65leteSafetyPolicyRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1c\n\x1a\x44\x65leteSafetyPolicyResponse2\x9d\x0e\n\x15PostprocessingService\x12\x8b\x01\n\x12ListPostprocessors\x12\x36.deviceops.postprocessing.v1.ListPostprocessorsRequest\x1a\x37.deviceops.postprocessing.v1.ListPostprocessorsResponse\"\x04\xc8\xf3\x18\x01\x12\x8b\x01\n\x12PlanPostprocessing\x12\x36.deviceops.postprocessing.v1.PlanPostprocessingRequest\x1a\x37.deviceops.postprocessing.v1.PlanPostprocessingResponse\"\x04\xc8\xf3\x18\x01\x12x\n\x0bPostprocess\x12/.deviceops.postprocessing.v1.PostprocessRequest\x1a\x30.deviceops.postprocessing.v1.PostprocessResponse\"\x04\xc8\xf3\x18\x02\x30\x01\x12v\n\x0b\x43heckSafety\x12/.deviceops.postprocessing.v1.CheckSafetyRequest\x1a\x30.deviceops.postprocessing.v1.CheckSafetyResponse\"\x04\xc8\xf3\x18\x02\x12\x8b\x01\n\x12ListWithheldImages\x12\x36.deviceops.postprocessing.v1.ListWithheldImagesRequest\x1a\x37.deviceops.postprocessing.v1.ListWithheldImagesResponse\"\x04\xc8\xf3\x18\x05\x12\x85\x01\n\x10GetWithheldImage\x12\x34.deviceops.postprocessing.v1.GetWithheldImageRequest\x1a\x35.deviceops.postprocessing.v1.GetWithheldImageResponse\"\x04\xc8\xf3\x18\x05\x12\x91\x01\n\x14ReleaseWithheldImage\x12\x38.deviceops.postprocessing.v1.ReleaseWithheldImageRequest\x1a\x39.deviceops.postprocessing.v1.ReleaseWithheldImageResponse\"\x04\xc8\xf3\x18\x05\x12\x8e\x01\n\x13\x44\x65leteWithheldImage\x12\x37.deviceops.postprocessing.v1.DeleteWithheldImageRequest\x1a\x38.deviceops.postprocessing.v1.DeleteWithheldImageResponse\"\x04\xc8\xf3\x18\x05\x12\x8b\x01\n\x12\x43reateSafetyPolicy\x12\x36.deviceops.postprocessing.v1.CreateSafetyPolicyRequest\x1a\x37.deviceops.postprocessing.v1.CreateSafetyPolicyResponse\"\x04\xc8\xf3\x18\x05\x12\x82\x01\n\x0fGetSafetyPolicy\x12\x33.deviceops.postprocessing.v1.GetSafetyPolicyRequest\x1a\x34.deviceops.postprocessing.v1.GetSafetyPolicyResponse\"\x04\xc8\xf3\x18\x01\x12\x8b\x01\n\x12ListSafetyPolicies\x12\x36.deviceops.postprocessing.v1.ListSafetyPoliciesRequest\x1a\x37.deviceops.postprocessing.v1.ListSafetyPoliciesResponse\"\x04\xc8\xf3\x18\x01\x12\x8b\x01\n\x12UpdateSafetyPolicy\x12\x36.deviceops.postprocessing.v1.UpdateSafetyPolicyRequest\x1a\x37.deviceops.postprocessing.v1.UpdateSafetyPolicyResponse\"\x04\xc8\xf3\x18\x05\x12\x8b\x01\n\x12\x44\x65leteSafetyPolicy\x12\x36.deviceops.postprocessing.v1.DeleteSafetyPolicyRequest\x1a\x37.deviceops.postprocessing.v1.DeleteSafetyPolicyResponse\"\x04\xc8\xf3\x18\x05\x42\"\xaa\x02\x1f\x44\x65viceOps.Api.Postprocessing.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['Postprocess']._serialized_options = b'\310\363\030\002'
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['CheckSafety']._loaded_options = None
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['CheckSafety']._serialized_options = b'\310\363\030\002'
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['ListWithheldImages']._loaded_options = None
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['ListWithheldImages']._serialized_options = b'\310\363\030\005'
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['GetWithheldImage']._loaded_options = None
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['GetWithheldImage']._serialized_options = b'\310\363\030\005'
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['ReleaseWithheldImage']._loaded_options = None
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['ReleaseWithheldImage']._serialized_options = b'\310\363\030\005'
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['DeleteWithheldImage']._loaded_options = None
+  _globals['_POSTPROCESSINGSERVICE'].methods_by_name['DeleteWithheldImage']._serialized_options = b'\310\363\030\005'
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['CreateSafetyPolicy']._loaded_options = None
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['CreateSafetyPolicy']._serialized_options = b'\310\363\030\005'
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['GetSafetyPolicy']._loaded_options = None
@@ -58,44 +67,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['UpdateSafetyPolicy']._serialized_options = b'\310\363\030\005'
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['DeleteSafetyPolicy']._loaded_options = None
   _globals['_POSTPROCESSINGSERVICE'].methods_by_name['DeleteSafetyPolicy']._serialized_options = b'\310\363\030\005'
-  _globals['_LISTPOSTPROCESSORSREQUEST']._serialized_start=401
-  _globals['_LISTPOSTPROCESSORSREQUEST']._serialized_end=485
-  _globals['_LISTPOSTPROCESSORSRESPONSE']._serialized_start=488
-  _globals['_LISTPOSTPROCESSORSRESPONSE']._serialized_end=774
-  _globals['_PLANPOSTPROCESSINGREQUEST']._serialized_start=777
-  _globals['_PLANPOSTPROCESSINGREQUEST']._serialized_end=976
-  _globals['_PLANPOSTPROCESSINGRESPONSE']._serialized_start=979
-  _globals['_PLANPOSTPROCESSINGRESPONSE']._serialized_end=1212
-  _globals['_POSTPROCESSREQUEST']._serialized_start=1215
-  _globals['_POSTPROCESSREQUEST']._serialized_end=1392
-  _globals['_POSTPROCESSRESPONSE']._serialized_start=1395
-  _globals['_POSTPROCESSRESPONSE']._serialized_end=1603
-  _globals['_CHECKSAFETYREQUEST']._serialized_start=1606
-  _globals['_CHECKSAFETYREQUEST']._serialized_end=1774
-  _globals['_CHECKSAFETYRESPONSE']._serialized_start=1776
-  _globals['_CHECKSAFETYRESPONSE']._serialized_end=1859
-  _globals['_CREATESAFETYPOLICYREQUEST']._serialized_start=1862
-  _globals['_CREATESAFETYPOLICYREQUEST']._serialized_end=2041
-  _globals['_CREATESAFETYPOLICYRESPONSE']._serialized_start=2044
-  _globals['_CREATESAFETYPOLICYRESPONSE']._serialized_end=2248
-  _globals['_GETSAFETYPOLICYREQUEST']._serialized_start=2250
-  _globals['_GETSAFETYPOLICYREQUEST']._serialized_end=2293
-  _globals['_GETSAFETYPOLICYRESPONSE']._serialized_start=2295
-  _globals['_GETSAFETYPOLICYRESPONSE']._serialized_end=2379
-  _globals['_SAFETYPOLICYFILTER']._serialized_start=2381
-  _globals['_SAFETYPOLICYFILTER']._serialized_end=2495
-  _globals['_LISTSAFETYPOLICIESREQUEST']._serialized_start=2498
-  _globals['_LISTSAFETYPOLICIESREQUEST']._serialized_end=2629
-  _globals['_LISTSAFETYPOLICIESRESPONSE']._serialized_start=2631
-  _globals['_LISTSAFETYPOLICIESRESPONSE']._serialized_end=2745
-  _globals['_UPDATESAFETYPOLICYREQUEST']._serialized_start=2748
-  _globals['_UPDATESAFETYPOLICYREQUEST']._serialized_end=2990
-  _globals['_UPDATESAFETYPOLICYRESPONSE']._serialized_start=2993
-  _globals['_UPDATESAFETYPOLICYRESPONSE']._serialized_end=3197
-  _globals['_DELETESAFETYPOLICYREQUEST']._serialized_start=3199
-  _globals['_DELETESAFETYPOLICYREQUEST']._serialized_end=3259
-  _globals['_DELETESAFETYPOLICYRESPONSE']._serialized_start=3261
-  _globals['_DELETESAFETYPOLICYRESPONSE']._serialized_end=3289
-  _globals['_POSTPROCESSINGSERVICE']._serialized_start=3292
-  _globals['_POSTPROCESSINGSERVICE']._serialized_end=4542
+  _globals['_LISTPOSTPROCESSORSREQUEST']._serialized_start=445
+  _globals['_LISTPOSTPROCESSORSREQUEST']._serialized_end=529
+  _globals['_LISTPOSTPROCESSORSRESPONSE']._serialized_start=532
+  _globals['_LISTPOSTPROCESSORSRESPONSE']._serialized_end=872
+  _globals['_PLANPOSTPROCESSINGREQUEST']._serialized_start=875
+  _globals['_PLANPOSTPROCESSINGREQUEST']._serialized_end=1074
+  _globals['_PLANPOSTPROCESSINGRESPONSE']._serialized_start=1077
+  _globals['_PLANPOSTPROCESSINGRESPONSE']._serialized_end=1310
+  _globals['_POSTPROCESSREQUEST']._serialized_start=1313
+  _globals['_POSTPROCESSREQUEST']._serialized_end=1490
+  _globals['_POSTPROCESSRESPONSE']._serialized_start=1493
+  _globals['_POSTPROCESSRESPONSE']._serialized_end=1701
+  _globals['_CHECKSAFETYREQUEST']._serialized_start=1704
+  _globals['_CHECKSAFETYREQUEST']._serialized_end=1852
+  _globals['_CHECKSAFETYRESPONSE']._serialized_start=1854
+  _globals['_CHECKSAFETYRESPONSE']._serialized_end=1934
+  _globals['_LISTWITHHELDIMAGESREQUEST']._serialized_start=1937
+  _globals['_LISTWITHHELDIMAGESREQUEST']._serialized_end=2069
+  _globals['_LISTWITHHELDIMAGESRESPONSE']._serialized_start=2071
+  _globals['_LISTWITHHELDIMAGESRESPONSE']._serialized_end=2193
+  _globals['_GETWITHHELDIMAGEREQUEST']._serialized_start=2195
+  _globals['_GETWITHHELDIMAGEREQUEST']._serialized_end=2269
+  _globals['_GETWITHHELDIMAGERESPONSE']._serialized_start=2272
+  _globals['_GETWITHHELDIMAGERESPONSE']._serialized_end=2431
+  _globals['_RELEASEWITHHELDIMAGEREQUEST']._serialized_start=2433
+  _globals['_RELEASEWITHHELDIMAGEREQUEST']._serialized_end=2524
+  _globals['_RELEASEWITHHELDIMAGERESPONSE']._serialized_start=2527
+  _globals['_RELEASEWITHHELDIMAGERESPONSE']._serialized_end=2664
+  _globals['_DELETEWITHHELDIMAGEREQUEST']._serialized_start=2666
+  _globals['_DELETEWITHHELDIMAGEREQUEST']._serialized_end=2756
+  _globals['_DELETEWITHHELDIMAGERESPONSE']._serialized_start=2758
+  _globals['_DELETEWITHHELDIMAGERESPONSE']._serialized_end=2787
+  _globals['_CREATESAFETYPOLICYREQUEST']._serialized_start=2790
+  _globals['_CREATESAFETYPOLICYREQUEST']._serialized_end=2969
+  _globals['_CREATESAFETYPOLICYRESPONSE']._serialized_start=2972
+  _globals['_CREATESAFETYPOLICYRESPONSE']._serialized_end=3176
+  _globals['_GETSAFETYPOLICYREQUEST']._serialized_start=3178
+  _globals['_GETSAFETYPOLICYREQUEST']._serialized_end=3221
+  _globals['_GETSAFETYPOLICYRESPONSE']._serialized_start=3223
+  _globals['_GETSAFETYPOLICYRESPONSE']._serialized_end=3307
+  _globals['_SAFETYPOLICYFILTER']._serialized_start=3309
+  _globals['_SAFETYPOLICYFILTER']._serialized_end=3423
+  _globals['_LISTSAFETYPOLICIESREQUEST']._serialized_start=3426
+  _globals['_LISTSAFETYPOLICIESREQUEST']._serialized_end=3557
+  _globals['_LISTSAFETYPOLICIESRESPONSE']._serialized_start=3560
+  _globals['_LISTSAFETYPOLICIESRESPONSE']._serialized_end=3708
+  _globals['_UPDATESAFETYPOLICYREQUEST']._serialized_start=3711
+  _globals['_UPDATESAFETYPOLICYREQUEST']._serialized_end=3953
+  _globals['_UPDATESAFETYPOLICYRESPONSE']._serialized_start=3956
+  _globals['_UPDATESAFETYPOLICYRESPONSE']._serialized_end=4160
+  _globals['_DELETESAFETYPOLICYREQUEST']._serialized_start=4162
+  _globals['_DELETESAFETYPOLICYREQUEST']._serialized_end=4242
+  _globals['_DELETESAFETYPOLICYRESPONSE']._serialized_start=4244
+  _globals['_DELETESAFETYPOLICYRESPONSE']._serialized_end=4272
+  _globals['_POSTPROCESSINGSERVICE']._serialized_start=4275
+  _globals['_POSTPROCESSINGSERVICE']._serialized_end=6096
 # @@protoc_insertion_point(module_scope)

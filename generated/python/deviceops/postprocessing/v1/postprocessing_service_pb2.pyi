@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
+from deviceops.common.v1 import field_capability_pb2 as _field_capability_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
 from deviceops.postprocessing.v1 import postprocessing_pb2 as _postprocessing_pb2
@@ -72,8 +73,9 @@ class ListPostprocessorsResponse(_message.Message):
     DEFAULT_SAFETY_POLICY_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     default_safety_policy_id: _builtins.str
-    """The policy that a safety step gets that names none. Empty: there is none."""
+    """The server's default policy, which a safety step gets that names none. Empty: there is none."""
     etag: _builtins.str
     """Changes whenever this answer would."""
     unchanged: _builtins.bool
@@ -94,6 +96,10 @@ class ListPostprocessorsResponse(_message.Message):
     def output_media_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Files that can be written."""
 
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.FieldCapability]:
+        """The fields of Postprocessing itself: `inputs`, `max_concurrency`, `measure_quality` …"""
+
     def __init__(
         self,
         *,
@@ -104,10 +110,11 @@ class ListPostprocessorsResponse(_message.Message):
         default_safety_policy_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         unchanged: _builtins.bool = ...,
+        fields: _abc.Iterable[_field_capability_pb2.FieldCapability] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_safety_policy_id", b"default_safety_policy_id", "etag", b"etag", "input_media_types", b"input_media_types", "output_media_types", b"output_media_types", "postprocessors", b"postprocessors", "presets", b"presets", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_safety_policy_id", b"default_safety_policy_id", "etag", b"etag", "fields", b"fields", "input_media_types", b"input_media_types", "output_media_types", b"output_media_types", "postprocessors", b"postprocessors", "presets", b"presets", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,63 +276,290 @@ Global___PostprocessResponse: _TypeAlias = PostprocessResponse  # noqa: Y015
 
 @_typing.final
 class CheckSafetyRequest(_message.Message):
-    """Asks what a policy says about pictures."""
+    """Asks what policies say about pictures."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGES_FIELD_NUMBER: _builtins.int
-    POLICY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_IDS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
-    policy_id: _builtins.str
-    """One that the server knows."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageInput]:
         """The pictures, 1..64. Small ones inline, together at most 2 MiB: else MESSAGE_TOO_LARGE, use blobs."""
 
     @_builtins.property
+    def policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that the server knows, at most 8. Empty, and no `policy`: the server's default policy; if there is none, POLICY_NOT_FOUND."""
+
+    @_builtins.property
     def policy(self) -> _safety_pb2.SafetyPolicy:
-        """One that holds for this call only. Its id may be empty."""
+        """One more policy, which holds for this call only. Its id may be empty. Absent: none."""
 
     def __init__(
         self,
         *,
         images: _abc.Iterable[_image_pb2.ImageInput] | None = ...,
-        policy_id: _builtins.str = ...,
+        policy_ids: _abc.Iterable[_builtins.str] | None = ...,
         policy: _safety_pb2.SafetyPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "policy_id", b"policy_id", "policy_source", b"policy_source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "policy", b"policy", "policy_id", b"policy_id", "policy_source", b"policy_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "policy", b"policy", "policy_ids", b"policy_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_policy_source: _TypeAlias = _typing.Literal["policy_id", "policy"]  # noqa: Y015
-    _WhichOneofArgType_policy_source: _TypeAlias = _typing.Literal["policy_source", b"policy_source"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_policy_source) -> _WhichOneofReturnType_policy_source | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckSafetyRequest: _TypeAlias = CheckSafetyRequest  # noqa: Y015
 
 @_typing.final
 class CheckSafetyResponse(_message.Message):
-    """What a policy says about pictures."""
+    """What policies say about pictures."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERDICTS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """One for each picture, in their order. A picture passes only if its verdict says `safe`."""
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.CheckedImage]:
+        """One for each picture, in their order."""
 
     def __init__(
         self,
         *,
-        verdicts: _abc.Iterable[_safety_pb2.SafetyVerdict] | None = ...,
+        images: _abc.Iterable[_safety_pb2.CheckedImage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckSafetyResponse: _TypeAlias = CheckSafetyResponse  # noqa: Y015
+
+@_typing.final
+class ListWithheldImagesRequest(_message.Message):
+    """Asks for withheld pictures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most pictures in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
+    @_builtins.property
+    def filter(self) -> _safety_pb2.WithheldImageFilter:
+        """Which pictures. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _safety_pb2.WithheldImageFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWithheldImagesRequest: _TypeAlias = ListWithheldImagesRequest  # noqa: Y015
+
+@_typing.final
+class ListWithheldImagesResponse(_message.Message):
+    """A page of withheld pictures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHHELD_IMAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty: this was the last one."""
+    @_builtins.property
+    def withheld_images(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.WithheldImage]:
+        """The pictures, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        withheld_images: _abc.Iterable[_safety_pb2.WithheldImage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "withheld_images", b"withheld_images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWithheldImagesResponse: _TypeAlias = ListWithheldImagesResponse  # noqa: Y015
+
+@_typing.final
+class GetWithheldImageRequest(_message.Message):
+    """Asks for one withheld picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHHELD_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    VIEW_EDGE_PX_FIELD_NUMBER: _builtins.int
+    withheld_image_id: _builtins.str
+    """The picture."""
+    view_edge_px: _builtins.int
+    """Longer edge of the view, 16..1024 px. 0: no view."""
+    def __init__(
+        self,
+        *,
+        withheld_image_id: _builtins.str = ...,
+        view_edge_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["view_edge_px", b"view_edge_px", "withheld_image_id", b"withheld_image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWithheldImageRequest: _TypeAlias = GetWithheldImageRequest  # noqa: Y015
+
+@_typing.final
+class GetWithheldImageResponse(_message.Message):
+    """One withheld picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHHELD_IMAGE_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    VIEW_SIZE_FIELD_NUMBER: _builtins.int
+    view: _builtins.bytes
+    """The view: a JPEG of at most 256 KiB, no larger than the picture. Empty: none was asked for."""
+    @_builtins.property
+    def withheld_image(self) -> _safety_pb2.WithheldImage:
+        """All about it."""
+
+    @_builtins.property
+    def view_size(self) -> _image_pb2.ImageSize:
+        """Size of the view. Absent: there is none."""
+
+    def __init__(
+        self,
+        *,
+        withheld_image: _safety_pb2.WithheldImage | None = ...,
+        view: _builtins.bytes = ...,
+        view_size: _image_pb2.ImageSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view_size", b"view_size", "withheld_image", b"withheld_image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["view", b"view", "view_size", b"view_size", "withheld_image", b"withheld_image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWithheldImageResponse: _TypeAlias = GetWithheldImageResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseWithheldImageRequest(_message.Message):
+    """Asks to hand out a withheld picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHHELD_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    withheld_image_id: _builtins.str
+    """The picture."""
+    cause: _builtins.str
+    """Why it may be handed out, 1..1000 characters, for the log and the verdicts; the owner of the job reads it there. Empty: INVALID_FIELD."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    def __init__(
+        self,
+        *,
+        withheld_image_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "request_id", b"request_id", "withheld_image_id", b"withheld_image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseWithheldImageRequest: _TypeAlias = ReleaseWithheldImageRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseWithheldImageResponse(_message.Message):
+    """The picture is a file of its job now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _image_pb2.ImageFile:
+        """The file."""
+
+    @_builtins.property
+    def release(self) -> _safety_pb2.SafetyRelease:
+        """The decision, as the verdicts tell it."""
+
+    def __init__(
+        self,
+        *,
+        file: _image_pb2.ImageFile | None = ...,
+        release: _safety_pb2.SafetyRelease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseWithheldImageResponse: _TypeAlias = ReleaseWithheldImageResponse  # noqa: Y015
+
+@_typing.final
+class DeleteWithheldImageRequest(_message.Message):
+    """Asks to delete a withheld picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHHELD_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    withheld_image_id: _builtins.str
+    """The picture."""
+    cause: _builtins.str
+    """Why, for the log, at most 1000 characters. May be empty."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    def __init__(
+        self,
+        *,
+        withheld_image_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "request_id", b"request_id", "withheld_image_id", b"withheld_image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWithheldImageRequest: _TypeAlias = DeleteWithheldImageRequest  # noqa: Y015
+
+@_typing.final
+class DeleteWithheldImageResponse(_message.Message):
+    """The picture is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWithheldImageResponse: _TypeAlias = DeleteWithheldImageResponse  # noqa: Y015
 
 @_typing.final
 class CreateSafetyPolicyRequest(_message.Message):
@@ -519,8 +753,11 @@ class ListSafetyPoliciesResponse(_message.Message):
 
     POLICIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DEFAULT_SAFETY_POLICY_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page. Empty: this was the last one."""
+    default_safety_policy_id: _builtins.str
+    """The server's default policy, as its configuration names it. Empty: there is none."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyPolicy]:
         """The policies, by id."""
@@ -530,10 +767,11 @@ class ListSafetyPoliciesResponse(_message.Message):
         *,
         policies: _abc.Iterable[_safety_pb2.SafetyPolicy] | None = ...,
         next_page_token: _builtins.str = ...,
+        default_safety_policy_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_safety_policy_id", b"default_safety_policy_id", "next_page_token", b"next_page_token", "policies", b"policies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,7 +802,8 @@ class UpdateSafetyPolicyRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which of them to take: `display_name`, `thresholds`, `action`, `on_classifier_failure`, `classifier_model_ids`, `timeout`,
-        `applies_to`, `keep_audit_log`, `labels`. Lists are replaced as a whole. Empty or anything else: INVALID_FIELD.
+        `applies_to`, `keep_audit_log`, `labels`, `keep_withheld_for`, `allow_unchecked_previews`. One that the policy leaves unset goes back
+        to its default. Lists are replaced as a whole. Empty or anything else: INVALID_FIELD.
         """
 
     @_builtins.property
@@ -633,19 +872,23 @@ class DeleteSafetyPolicyRequest(_message.Message):
 
     POLICY_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The policy."""
     etag: _builtins.str
     """The etag of the policy as the caller knows it. Empty: delete it in any case."""
+    request_id: _builtins.str
+    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
     def __init__(
         self,
         *,
         policy_id: _builtins.str = ...,
         etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "policy_id", b"policy_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "policy_id", b"policy_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

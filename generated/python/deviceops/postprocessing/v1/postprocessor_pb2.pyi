@@ -46,7 +46,7 @@ class PostprocessorModel(_message.Message):
 
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Categories that it tells apart, for a safety classifier. Empty otherwise."""
+        """What it tells apart: the categories of a safety classifier, the labels of a detector (`face`, `person`). Empty otherwise."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Postprocessor(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     MAX_INPUT_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """Its name: the field of PostprocessingStep's action, `upscale`."""
     available: _builtins.bool
@@ -98,13 +99,15 @@ class Postprocessor(_message.Message):
     """Whether it can be done without a model."""
     default_model_id: _builtins.str
     """The model that a step gets that names none. Empty: none."""
+    display_name: _builtins.str
+    """For people: `Upscale`."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostprocessorModel]:
         """The models that can do it. Empty: there is none, or it takes none."""
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.FieldCapability]:
-        """Its fields, by their names in the step's message."""
+        """Its fields, by their paths in the step's message, with range, unit and group (`size`, `light`, `color`, `detail`, `mask`, `output`)."""
 
     @_builtins.property
     def max_input_size(self) -> _image_pb2.ImageSize:
@@ -128,10 +131,11 @@ class Postprocessor(_message.Message):
         fields: _abc.Iterable[_field_capability_pb2.FieldCapability] | None = ...,
         max_input_size: _image_pb2.ImageSize | None = ...,
         device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_input_size", b"max_input_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "available", b"available", "default_model_id", b"default_model_id", "device_ids", b"device_ids", "fields", b"fields", "has_classical", b"has_classical", "max_input_size", b"max_input_size", "models", b"models", "needs_model", b"needs_model", "unavailable_message", b"unavailable_message", "unavailable_reason", b"unavailable_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "available", b"available", "default_model_id", b"default_model_id", "device_ids", b"device_ids", "display_name", b"display_name", "fields", b"fields", "has_classical", b"has_classical", "max_input_size", b"max_input_size", "models", b"models", "needs_model", b"needs_model", "unavailable_message", b"unavailable_message", "unavailable_reason", b"unavailable_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
+from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 from deviceops.common.v1 import label_pb2 as deviceops_dot_common_dot_v1_dot_label__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(deviceops/postprocessing/v1/safety.proto\x12\x1b\x64\x65viceops.postprocessing.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/label.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x0fSafetyThreshold\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x1c\n\x0fthreshold_ratio\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x39\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyActionB\x12\n\x10_threshold_ratio\"\xd9\x04\n\x0cSafetyPolicy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12@\n\nthresholds\x18\x04 \x03(\x0b\x32,.deviceops.postprocessing.v1.SafetyThreshold\x12\x39\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12H\n\x15on_classifier_failure\x18\x06 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12\x1c\n\x14\x63lassifier_model_ids\x18\x07 \x03(\t\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\napplies_to\x18\t \x03(\x0e\x32(.deviceops.postprocessing.v1.SafetyScope\x12\x16\n\x0ekeep_audit_log\x18\n \x01(\x08\x12*\n\x06labels\x18\x0b \x03(\x0b\x32\x1a.deviceops.common.v1.Label\x12\x12\n\nconfigured\x18\x0c \x01(\x08\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb4\x01\n\x0bSafetyScore\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x13\n\x0bscore_ratio\x18\x02 \x01(\x01\x12\x1c\n\x0fthreshold_ratio\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\ttriggered\x18\x04 \x01(\x08\x12\x39\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyActionB\x12\n\x10_threshold_ratio\"\xcf\x02\n\rSafetyVerdict\x12\x0c\n\x04safe\x18\x01 \x01(\x08\x12\x39\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12\x38\n\x06scores\x18\x03 \x03(\x0b\x32(.deviceops.postprocessing.v1.SafetyScore\x12\x1b\n\x13\x63lassifier_model_id\x18\x04 \x01(\t\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12\x17\n\x0fpolicy_revision\x18\x06 \x01(\x03\x12-\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\x12-\n\ncheck_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cimage_sha256\x18\t \x01(\t*\x91\x01\n\x0cSafetyAction\x12\x1d\n\x19SAFETY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SAFETY_ACTION_ALLOW\x10\x01\x12\x16\n\x12SAFETY_ACTION_BLUR\x10\x02\x12\x18\n\x14SAFETY_ACTION_REVIEW\x10\x03\x12\x17\n\x13SAFETY_ACTION_BLOCK\x10\x04*i\n\x0bSafetyScope\x12\x1c\n\x18SAFETY_SCOPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAFETY_SCOPE_GENERATION\x10\x01\x12\x1f\n\x1bSAFETY_SCOPE_POSTPROCESSING\x10\x02\x42\"\xaa\x02\x1f\x44\x65viceOps.Api.Postprocessing.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(deviceops/postprocessing/v1/safety.proto\x12\x1b\x64\x65viceops.postprocessing.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x1f\x64\x65viceops/common/v1/label.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x0fSafetyThreshold\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x1c\n\x0fthreshold_ratio\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x39\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyActionB\x12\n\x10_threshold_ratio\"\xc0\x05\n\x0cSafetyPolicy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12@\n\nthresholds\x18\x04 \x03(\x0b\x32,.deviceops.postprocessing.v1.SafetyThreshold\x12\x39\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12H\n\x15on_classifier_failure\x18\x06 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12\x1c\n\x14\x63lassifier_model_ids\x18\x07 \x03(\t\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\napplies_to\x18\t \x03(\x0e\x32(.deviceops.postprocessing.v1.SafetyScope\x12\x16\n\x0ekeep_audit_log\x18\n \x01(\x08\x12*\n\x06labels\x18\x0b \x03(\x0b\x32\x1a.deviceops.common.v1.Label\x12\x12\n\nconfigured\x18\x0c \x01(\x08\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11keep_withheld_for\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x18\x61llow_unchecked_previews\x18\x11 \x01(\x08\x12\r\n\x05owner\x18\x12 \x01(\t\"\xa1\x01\n\x0bSafetyScore\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x13\n\x0bscore_ratio\x18\x02 \x01(\x01\x12\x1c\n\x0fthreshold_ratio\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x39\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyActionB\x12\n\x10_threshold_ratio\"e\n\rSafetyRelease\x12\x13\n\x0breleased_by\x18\x01 \x01(\t\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x30\n\x0crelease_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb4\x03\n\rSafetyVerdict\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x17\n\x0fpolicy_revision\x18\x02 \x01(\x03\x12\x39\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12\x38\n\x06scores\x18\x04 \x03(\x0b\x32(.deviceops.postprocessing.v1.SafetyScore\x12\x1b\n\x13\x63lassifier_model_id\x18\x05 \x01(\t\x12\x19\n\x11\x63lassifier_sha256\x18\x06 \x01(\t\x12-\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\x12-\n\ncheck_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cimage_sha256\x18\t \x01(\t\x12\x19\n\x11withheld_image_id\x18\n \x01(\t\x12;\n\x07release\x18\x0b \x01(\x0b\x32*.deviceops.postprocessing.v1.SafetyRelease\"\x9d\x01\n\x0c\x43heckedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x39\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32).deviceops.postprocessing.v1.SafetyAction\x12\x43\n\x0fsafety_verdicts\x18\x03 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\"\x9e\x03\n\rWithheldImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x13\n\x0bimage_index\x18\x03 \x01(\x05\x12\x43\n\x0fsafety_verdicts\x18\x04 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\x12,\n\x04size\x18\x05 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageSize\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12\x31\n\rwithhold_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\x0b \x01(\t\x12\x12\n\nsession_id\x18\x0c \x01(\t\x12*\n\x06labels\x18\r \x03(\x0b\x32\x1a.deviceops.common.v1.Label\"\xc1\x01\n\x13WithheldImageFilter\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x11\n\tpolicy_id\x18\x04 \x01(\t\x12\x12\n\ncategories\x18\x05 \x03(\t\x12\x16\n\tunchecked\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12*\n\x06labels\x18\x07 \x03(\x0b\x32\x1a.deviceops.common.v1.LabelB\x0c\n\n_unchecked*\xa9\x01\n\x0cSafetyAction\x12\x1d\n\x19SAFETY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SAFETY_ACTION_ALLOW\x10\x01\x12\x16\n\x12SAFETY_ACTION_FLAG\x10\x02\x12\x16\n\x12SAFETY_ACTION_BLUR\x10\x03\x12\x18\n\x14SAFETY_ACTION_REVIEW\x10\x04\x12\x17\n\x13SAFETY_ACTION_BLOCK\x10\x05*i\n\x0bSafetyScope\x12\x1c\n\x18SAFETY_SCOPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAFETY_SCOPE_GENERATION\x10\x01\x12\x1f\n\x1bSAFETY_SCOPE_POSTPROCESSING\x10\x02\x42\"\xaa\x02\x1f\x44\x65viceOps.Api.Postprocessing.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,16 +37,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.postprocessing.v1
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\037DeviceOps.Api.Postprocessing.V1'
-  _globals['_SAFETYACTION']._serialized_start=1477
-  _globals['_SAFETYACTION']._serialized_end=1622
-  _globals['_SAFETYSCOPE']._serialized_start=1624
-  _globals['_SAFETYSCOPE']._serialized_end=1729
-  _globals['_SAFETYTHRESHOLD']._serialized_start=205
-  _globals['_SAFETYTHRESHOLD']._serialized_end=349
-  _globals['_SAFETYPOLICY']._serialized_start=352
-  _globals['_SAFETYPOLICY']._serialized_end=953
-  _globals['_SAFETYSCORE']._serialized_start=956
-  _globals['_SAFETYSCORE']._serialized_end=1136
-  _globals['_SAFETYVERDICT']._serialized_start=1139
-  _globals['_SAFETYVERDICT']._serialized_end=1474
+  _globals['_SAFETYACTION']._serialized_start=2571
+  _globals['_SAFETYACTION']._serialized_end=2740
+  _globals['_SAFETYSCOPE']._serialized_start=2742
+  _globals['_SAFETYSCOPE']._serialized_end=2847
+  _globals['_SAFETYTHRESHOLD']._serialized_start=238
+  _globals['_SAFETYTHRESHOLD']._serialized_end=382
+  _globals['_SAFETYPOLICY']._serialized_start=385
+  _globals['_SAFETYPOLICY']._serialized_end=1089
+  _globals['_SAFETYSCORE']._serialized_start=1092
+  _globals['_SAFETYSCORE']._serialized_end=1253
+  _globals['_SAFETYRELEASE']._serialized_start=1255
+  _globals['_SAFETYRELEASE']._serialized_end=1356
+  _globals['_SAFETYVERDICT']._serialized_start=1359
+  _globals['_SAFETYVERDICT']._serialized_end=1795
+  _globals['_CHECKEDIMAGE']._serialized_start=1798
+  _globals['_CHECKEDIMAGE']._serialized_end=1955
+  _globals['_WITHHELDIMAGE']._serialized_start=1958
+  _globals['_WITHHELDIMAGE']._serialized_end=2372
+  _globals['_WITHHELDIMAGEFILTER']._serialized_start=2375
+  _globals['_WITHHELDIMAGEFILTER']._serialized_end=2568
 # @@protoc_insertion_point(module_scope)

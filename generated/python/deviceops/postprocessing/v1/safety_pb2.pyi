@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
+from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.common.v1 import label_pb2 as _label_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -30,29 +31,39 @@ class _SafetyAction:
 class _SafetyActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SafetyAction.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SAFETY_ACTION_UNSPECIFIED: _SafetyAction.ValueType  # 0
-    """Not said: BLOCK."""
+    """Not said. In a policy: the default that the field names. Never in a verdict; a client that meets it, or a value that it does not know,
+    treats the picture as withheld.
+    """
     SAFETY_ACTION_ALLOW: _SafetyAction.ValueType  # 1
-    """Hand it out, and tell the scores."""
-    SAFETY_ACTION_BLUR: _SafetyAction.ValueType  # 2
-    """Hand it out blurred beyond recognition."""
-    SAFETY_ACTION_REVIEW: _SafetyAction.ValueType  # 3
-    """Withhold it, and mark it for a person to look at."""
-    SAFETY_ACTION_BLOCK: _SafetyAction.ValueType  # 4
-    """Withhold it."""
+    """Hand it out: it was checked, and no threshold was reached. Only in verdicts; in a policy: INVALID_FIELD, use FLAG."""
+    SAFETY_ACTION_FLAG: _SafetyAction.ValueType  # 2
+    """Hand it out as it is, marked: the verdict beside the file says which threshold was reached."""
+    SAFETY_ACTION_BLUR: _SafetyAction.ValueType  # 3
+    """Hand it out blurred beyond recognition. The picture without the blur is not kept."""
+    SAFETY_ACTION_REVIEW: _SafetyAction.ValueType  # 4
+    """Withhold it and keep it for a person: ListWithheldImages lists it, ReleaseWithheldImage hands it out."""
+    SAFETY_ACTION_BLOCK: _SafetyAction.ValueType  # 5
+    """Withhold it and discard it. No byte of it is kept."""
 
 class SafetyAction(_SafetyAction, metaclass=_SafetyActionEnumTypeWrapper):
-    """What becomes of a picture that shows too much of a category. From the mildest to the strictest; where several apply, the strictest wins."""
+    """What a safety policy does with a picture. The values go from the mildest to the strictest; where several apply, the strictest wins.
+    FLAG and BLUR hand the picture out; REVIEW and BLOCK withhold it.
+    """
 
 SAFETY_ACTION_UNSPECIFIED: SafetyAction.ValueType  # 0
-"""Not said: BLOCK."""
+"""Not said. In a policy: the default that the field names. Never in a verdict; a client that meets it, or a value that it does not know,
+treats the picture as withheld.
+"""
 SAFETY_ACTION_ALLOW: SafetyAction.ValueType  # 1
-"""Hand it out, and tell the scores."""
-SAFETY_ACTION_BLUR: SafetyAction.ValueType  # 2
-"""Hand it out blurred beyond recognition."""
-SAFETY_ACTION_REVIEW: SafetyAction.ValueType  # 3
-"""Withhold it, and mark it for a person to look at."""
-SAFETY_ACTION_BLOCK: SafetyAction.ValueType  # 4
-"""Withhold it."""
+"""Hand it out: it was checked, and no threshold was reached. Only in verdicts; in a policy: INVALID_FIELD, use FLAG."""
+SAFETY_ACTION_FLAG: SafetyAction.ValueType  # 2
+"""Hand it out as it is, marked: the verdict beside the file says which threshold was reached."""
+SAFETY_ACTION_BLUR: SafetyAction.ValueType  # 3
+"""Hand it out blurred beyond recognition. The picture without the blur is not kept."""
+SAFETY_ACTION_REVIEW: SafetyAction.ValueType  # 4
+"""Withhold it and keep it for a person: ListWithheldImages lists it, ReleaseWithheldImage hands it out."""
+SAFETY_ACTION_BLOCK: SafetyAction.ValueType  # 5
+"""Withhold it and discard it. No byte of it is kept."""
 Global___SafetyAction: _TypeAlias = SafetyAction  # noqa: Y015
 
 class _SafetyScope:
@@ -62,7 +73,7 @@ class _SafetyScope:
 class _SafetyScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SafetyScope.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SAFETY_SCOPE_UNSPECIFIED: _SafetyScope.ValueType  # 0
-    """Not said; in a policy: INVALID_FIELD."""
+    """Not said; in a policy: INVALID_FIELD. In a filter: every scope."""
     SAFETY_SCOPE_GENERATION: _SafetyScope.ValueType  # 1
     """Pictures that are generated."""
     SAFETY_SCOPE_POSTPROCESSING: _SafetyScope.ValueType  # 2
@@ -72,7 +83,7 @@ class SafetyScope(_SafetyScope, metaclass=_SafetyScopeEnumTypeWrapper):
     """Where a policy applies by itself, without being named in a request."""
 
 SAFETY_SCOPE_UNSPECIFIED: SafetyScope.ValueType  # 0
-"""Not said; in a policy: INVALID_FIELD."""
+"""Not said; in a policy: INVALID_FIELD. In a filter: every scope."""
 SAFETY_SCOPE_GENERATION: SafetyScope.ValueType  # 1
 """Pictures that are generated."""
 SAFETY_SCOPE_POSTPROCESSING: SafetyScope.ValueType  # 2
@@ -81,7 +92,7 @@ Global___SafetyScope: _TypeAlias = SafetyScope  # noqa: Y015
 
 @_typing.final
 class SafetyThreshold(_message.Message):
-    """How much of one category is too much."""
+    """The score of one category from which a policy acts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -89,13 +100,13 @@ class SafetyThreshold(_message.Message):
     THRESHOLD_RATIO_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     category: _builtins.str
-    """The category, as the classifier names it. ListPostprocessors tells the categories that can be told apart. One that no classifier of
-    the policy knows: INVALID_FIELD.
+    """The category, as the classifier names it: `Porn`, `Sexy`. ListPostprocessors lists the categories of each classifier. One that no
+    classifier of the policy knows: INVALID_FIELD.
     """
     threshold_ratio: _builtins.float
     """The score from which the action is taken, 0..1. Zero: always. Absent: INVALID_FIELD."""
     action: Global___SafetyAction.ValueType
-    """What is done. Empty: as the policy's `action` says."""
+    """What is done. Empty: as the policy's `action` says. ALLOW: INVALID_FIELD."""
     def __init__(
         self,
         *,
@@ -115,8 +126,13 @@ Global___SafetyThreshold: _TypeAlias = SafetyThreshold  # noqa: Y015
 
 @_typing.final
 class SafetyPolicy(_message.Message):
-    """What pictures may show. A picture that cannot be checked never passes: a missing classifier, a timeout, an error or a damaged picture
-    withholds it.
+    """A rule for what pictures may show. Three kinds of policies check a picture, and it has to pass each of them:
+    - those whose `applies_to` names the kind of job, whatever the request says;
+    - those that the request names (`Generation.safety_policy_id`, a SafetyStep);
+    - the server's default policy, where the request has such a field or step and leaves the policy empty.
+
+    A picture that cannot be checked never passes: without a classifier, after a timeout or an error, or when it cannot be decoded, it is
+    withheld.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -136,6 +152,9 @@ class SafetyPolicy(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    KEEP_WITHHELD_FOR_FIELD_NUMBER: _builtins.int
+    ALLOW_UNCHECKED_PREVIEWS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable name: 1..63 characters of `a-z 0-9 - _ .`."""
     display_name: _builtins.str
@@ -143,32 +162,44 @@ class SafetyPolicy(_message.Message):
     revision: _builtins.int
     """1 at first, one more with each change. A verdict names the revision that it rests on. Set by the server."""
     action: Global___SafetyAction.ValueType
-    """What is done where a threshold names no action of its own. Empty: BLOCK."""
+    """What is done where a threshold names no action of its own. Empty: BLOCK. ALLOW: INVALID_FIELD."""
     on_classifier_failure: Global___SafetyAction.ValueType
     """What is done when a picture cannot be checked. Empty: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD."""
     keep_audit_log: _builtins.bool
-    """Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false."""
+    """Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false. Looks at withheld pictures,
+    releases and deletions are noted in any case.
+    """
     configured: _builtins.bool
     """Whether it is part of the server's configuration. Such a policy cannot be changed or deleted by calls. Set by the server."""
     etag: _builtins.str
-    """Changes with every change. Set by the server."""
+    """Changes with every change of the content. Set by the server."""
+    allow_unchecked_previews: _builtins.bool
+    """Whether pictures under this policy may be seen before they are checked: previews while they are made, and latents as blobs.
+    Default: false, previews are not sent, and a request for latents is UNSUPPORTED_COMBINATION.
+    """
+    owner: _builtins.str
+    """Who made it. Opaque; set by the server. Empty: the configuration did, or the server runs without access control. Other than jobs and
+    blobs, a policy holds for the pictures of all callers, and all may read and name it; the ADMIN scope is needed to change it.
+    """
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyThreshold]:
-        """How much of what is too much; each category once, at most 64. Empty: INVALID_FIELD, a policy must forbid something."""
+        """The thresholds, at most 64. Empty: INVALID_FIELD, a policy must forbid something. A category may stand several times, each time with
+        another action: review from 0.4, block from 0.8; else INVALID_FIELD. Scores of other categories are told and lead to nothing.
+        """
 
     @_builtins.property
     def classifier_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The models that classify, tried in this order until one answers. Empty: every safety classifier that the server knows. None at all
-        is no failure of the policy, but withholds every picture.
+        """The models that classify, tried in this order until one answers, at most 8. Empty: every safety classifier that the server knows, by
+        id. If there is none, the policy is valid and withholds every picture.
         """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long a picture's check may take, 0.1 s..5 min. Longer counts as not checked. Absent: 30 s."""
+        """The longest that the check of one picture may take, 0.1 s..5 min. Longer counts as not checked. Absent: 30 s."""
 
     @_builtins.property
     def applies_to(self) -> _containers.RepeatedScalarFieldContainer[Global___SafetyScope.ValueType]:
-        """Where it applies by itself. Empty: only where a request names it. Where several apply, a picture must pass all of them."""
+        """Where it applies by itself. Empty: only where a request names it."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
@@ -181,6 +212,10 @@ class SafetyPolicy(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed. Set by the server."""
+
+    @_builtins.property
+    def keep_withheld_for(self) -> _duration_pb2.Duration:
+        """How long a picture that it withholds with REVIEW is kept for a person, 1 h..90 d. After that it is deleted. Absent: 7 d."""
 
     def __init__(
         self,
@@ -200,10 +235,13 @@ class SafetyPolicy(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        keep_withheld_for: _duration_pb2.Duration | None = ...,
+        allow_unchecked_previews: _builtins.bool = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "keep_withheld_for", b"keep_withheld_for", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "applies_to", b"applies_to", "classifier_model_ids", b"classifier_model_ids", "configured", b"configured", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "keep_audit_log", b"keep_audit_log", "labels", b"labels", "on_classifier_failure", b"on_classifier_failure", "revision", b"revision", "thresholds", b"thresholds", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "allow_unchecked_previews", b"allow_unchecked_previews", "applies_to", b"applies_to", "classifier_model_ids", b"classifier_model_ids", "configured", b"configured", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "keep_audit_log", b"keep_audit_log", "keep_withheld_for", b"keep_withheld_for", "labels", b"labels", "on_classifier_failure", b"on_classifier_failure", "owner", b"owner", "revision", b"revision", "thresholds", b"thresholds", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,30 +256,28 @@ class SafetyScore(_message.Message):
     CATEGORY_FIELD_NUMBER: _builtins.int
     SCORE_RATIO_FIELD_NUMBER: _builtins.int
     THRESHOLD_RATIO_FIELD_NUMBER: _builtins.int
-    TRIGGERED_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     """The category."""
     score_ratio: _builtins.float
     """The classifier's score, 0..1."""
     threshold_ratio: _builtins.float
-    """The policy's threshold, 0..1. Absent: the policy has none for this category."""
-    triggered: _builtins.bool
-    """Whether the score reaches the threshold."""
+    """The policy's threshold, 0..1: of several, the one whose action is taken, or the lowest if none was reached. Absent: the policy has
+    none for this category.
+    """
     action: Global___SafetyAction.ValueType
-    """What the policy does about it. UNSPECIFIED if not triggered."""
+    """What the policy does about it. ALLOW: the score is below the threshold, or there is none."""
     def __init__(
         self,
         *,
         category: _builtins.str = ...,
         score_ratio: _builtins.float = ...,
         threshold_ratio: _builtins.float | None = ...,
-        triggered: _builtins.bool = ...,
         action: Global___SafetyAction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold_ratio", b"_threshold_ratio", "threshold_ratio", b"threshold_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold_ratio", b"_threshold_ratio", "action", b"action", "category", b"category", "score_ratio", b"score_ratio", "threshold_ratio", b"threshold_ratio", "triggered", b"triggered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold_ratio", b"_threshold_ratio", "action", b"action", "category", b"category", "score_ratio", b"score_ratio", "threshold_ratio", b"threshold_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__threshold_ratio: _TypeAlias = _typing.Literal["threshold_ratio"]  # noqa: Y015
     _WhichOneofArgType__threshold_ratio: _TypeAlias = _typing.Literal["_threshold_ratio", b"_threshold_ratio"]  # noqa: Y015
@@ -250,61 +286,273 @@ class SafetyScore(_message.Message):
 Global___SafetyScore: _TypeAlias = SafetyScore  # noqa: Y015
 
 @_typing.final
-class SafetyVerdict(_message.Message):
-    """What a policy says about one picture."""
+class SafetyRelease(_message.Message):
+    """A person's decision to hand out a picture that a policy withheld."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SAFE_FIELD_NUMBER: _builtins.int
+    RELEASED_BY_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    RELEASE_TIME_FIELD_NUMBER: _builtins.int
+    released_by: _builtins.str
+    """Who decided. Opaque. Empty: the server runs without access control."""
+    cause: _builtins.str
+    """The cause that ReleaseWithheldImage was given."""
+    @_builtins.property
+    def release_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        released_by: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        release_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release_time", b"release_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "release_time", b"release_time", "released_by", b"released_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SafetyRelease: _TypeAlias = SafetyRelease  # noqa: Y015
+
+@_typing.final
+class SafetyVerdict(_message.Message):
+    """What one policy says about one picture. A picture under several policies has one verdict of each, and the strictest action of all is
+    what was done. A picture that no policy applied to has no verdict: it was not checked.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     CLASSIFIER_MODEL_ID_FIELD_NUMBER: _builtins.int
-    POLICY_ID_FIELD_NUMBER: _builtins.int
-    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    CLASSIFIER_SHA256_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CHECK_TIME_FIELD_NUMBER: _builtins.int
     IMAGE_SHA256_FIELD_NUMBER: _builtins.int
-    safe: _builtins.bool
-    """True only if it was checked and no threshold is reached. A picture that could not be checked is not safe."""
-    action: Global___SafetyAction.ValueType
-    """What was done: ALLOW, or the strictest action of all that apply."""
-    classifier_model_id: _builtins.str
-    """The model that classified it. Empty: none did."""
+    WITHHELD_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """The policy. Empty: it was given with the request."""
     policy_revision: _builtins.int
-    """The policy's revision."""
+    """The policy's revision. 0: the policy was given with the request."""
+    action: Global___SafetyAction.ValueType
+    """What this policy says is to be done: ALLOW if it was checked and no threshold was reached; else the strictest action of those that
+    were reached, or `on_classifier_failure` if it could not be checked.
+    """
+    classifier_model_id: _builtins.str
+    """The model that classified it. Empty: none did."""
+    classifier_sha256: _builtins.str
+    """SHA-256 over that model's weights, as 64 lower-case hex digits. Empty: none classified it, or the hash is not computed."""
     image_sha256: _builtins.str
     """SHA-256 of the encoded picture that was checked, as 64 lower-case hex digits. Empty: it was checked before it was encoded."""
+    withheld_image_id: _builtins.str
+    """The id under which the picture waits for a person; the same in all verdicts of a picture. Empty: it was handed out or discarded."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyScore]:
-        """The scores, one a category that the classifier knows. Empty: it could not be checked."""
+        """The scores, one for each category that the classifier knows, at most 64. Empty: it could not be checked."""
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
-        """Why it could not be checked: CLASSIFIER_UNAVAILABLE, BAD_IMAGE, RUN_TIMEOUT … Absent: it was."""
+        """Why it could not be checked: CLASSIFIER_UNAVAILABLE, BAD_IMAGE, RUN_TIMEOUT … Absent: it was checked."""
 
     @_builtins.property
     def check_time(self) -> _duration_pb2.Duration:
         """Time that the check took."""
 
+    @_builtins.property
+    def release(self) -> Global___SafetyRelease:
+        """The decision to hand it out all the same. Absent: none was made. `action` stays as it was."""
+
     def __init__(
         self,
         *,
-        safe: _builtins.bool = ...,
+        policy_id: _builtins.str = ...,
+        policy_revision: _builtins.int = ...,
         action: Global___SafetyAction.ValueType = ...,
         scores: _abc.Iterable[Global___SafetyScore] | None = ...,
         classifier_model_id: _builtins.str = ...,
-        policy_id: _builtins.str = ...,
-        policy_revision: _builtins.int = ...,
+        classifier_sha256: _builtins.str = ...,
         failure: _error_pb2.Failure | None = ...,
         check_time: _duration_pb2.Duration | None = ...,
         image_sha256: _builtins.str = ...,
+        withheld_image_id: _builtins.str = ...,
+        release: Global___SafetyRelease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "failure", b"failure", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "check_time", b"check_time", "classifier_model_id", b"classifier_model_id", "failure", b"failure", "image_sha256", b"image_sha256", "policy_id", b"policy_id", "policy_revision", b"policy_revision", "safe", b"safe", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "check_time", b"check_time", "classifier_model_id", b"classifier_model_id", "classifier_sha256", b"classifier_sha256", "failure", b"failure", "image_sha256", b"image_sha256", "policy_id", b"policy_id", "policy_revision", b"policy_revision", "release", b"release", "scores", b"scores", "withheld_image_id", b"withheld_image_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SafetyVerdict: _TypeAlias = SafetyVerdict  # noqa: Y015
+
+@_typing.final
+class CheckedImage(_message.Message):
+    """What CheckSafety found out about one picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SAFETY_VERDICTS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its place in the request, from 0."""
+    action: Global___SafetyAction.ValueType
+    """The strictest action of all verdicts. Only ALLOW says that the picture was checked and passed everything."""
+    @_builtins.property
+    def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyVerdict]:
+        """One verdict for each policy, in the order of the request. Never empty."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        action: Global___SafetyAction.ValueType = ...,
+        safety_verdicts: _abc.Iterable[Global___SafetyVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "index", b"index", "safety_verdicts", b"safety_verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedImage: _TypeAlias = CheckedImage  # noqa: Y015
+
+@_typing.final
+class WithheldImage(_message.Message):
+    """A picture that a policy withholds until a person has looked at it. Its bytes are no blob: nobody reads them but a reviewer through
+    GetWithheldImage. It ends when it is released or deleted, when it expires, or with its job, whichever comes first.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_INDEX_FIELD_NUMBER: _builtins.int
+    SAFETY_VERDICTS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    WITHHOLD_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id. Opaque."""
+    job_id: _builtins.str
+    """The job that made the picture."""
+    image_index: _builtins.int
+    """Which of the job's pictures, from 0."""
+    media_type: _builtins.str
+    """The file that it becomes when it is released: `image/png`."""
+    size_bytes: _builtins.int
+    """Size of that file."""
+    sha256: _builtins.str
+    """SHA-256 of that file, as 64 lower-case hex digits."""
+    owner: _builtins.str
+    """Whose picture it is: the owner of the job. Opaque. Empty: the server runs without access control."""
+    session_id: _builtins.str
+    """The session of the job. Empty: none."""
+    @_builtins.property
+    def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyVerdict]:
+        """What each policy says about it."""
+
+    @_builtins.property
+    def size(self) -> _image_pb2.ImageSize:
+        """Size of the picture."""
+
+    @_builtins.property
+    def withhold_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was withheld."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is deleted unless it was released by then."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """The labels of the job."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        image_index: _builtins.int = ...,
+        safety_verdicts: _abc.Iterable[Global___SafetyVerdict] | None = ...,
+        size: _image_pb2.ImageSize | None = ...,
+        media_type: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        withhold_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        owner: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "size", b"size", "withhold_time", b"withhold_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "id", b"id", "image_index", b"image_index", "job_id", b"job_id", "labels", b"labels", "media_type", b"media_type", "owner", b"owner", "safety_verdicts", b"safety_verdicts", "session_id", b"session_id", "sha256", b"sha256", "size", b"size", "size_bytes", b"size_bytes", "withhold_time", b"withhold_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithheldImage: _TypeAlias = WithheldImage  # noqa: Y015
+
+@_typing.final
+class WithheldImageFilter(_message.Message):
+    """Which withheld pictures. Fields that are set must all match; of a list, one entry must."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    UNCHECKED_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Of this job. Empty: of all."""
+    session_id: _builtins.str
+    """Of jobs of this session. Empty: of all."""
+    owner: _builtins.str
+    """Of this owner. Empty: of all."""
+    policy_id: _builtins.str
+    """With a verdict of this policy that withholds it. Empty: any."""
+    unchecked: _builtins.bool
+    """Only those that could not be checked, or only those that were. Absent: both."""
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With a score of one of these categories that reached its threshold. Empty: any."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """With all of these labels, key and value. An empty value stands for any value of its key."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        unchecked: _builtins.bool | None = ...,
+        labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_unchecked", b"_unchecked", "unchecked", b"unchecked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unchecked", b"_unchecked", "categories", b"categories", "job_id", b"job_id", "labels", b"labels", "owner", b"owner", "policy_id", b"policy_id", "session_id", b"session_id", "unchecked", b"unchecked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__unchecked: _TypeAlias = _typing.Literal["unchecked"]  # noqa: Y015
+    _WhichOneofArgType__unchecked: _TypeAlias = _typing.Literal["_unchecked", b"_unchecked"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unchecked) -> _WhichOneofReturnType__unchecked | None: ...
+
+Global___WithheldImageFilter: _TypeAlias = WithheldImageFilter  # noqa: Y015

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot_job__event__pb2
 from deviceops.processing.v1 import job_step_pb2 as deviceops_dot_processing_dot_v1_dot_job__step__pb2
 from deviceops.processing.v1 import work_pb2 as deviceops_dot_processing_dot_v1_dot_work__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#deviceops/processing/v1/batch.proto\x12\x17\x64\x65viceops.processing.v1\x1a#deviceops/common/v1/job_event.proto\x1a&deviceops/processing/v1/job_step.proto\x1a\"deviceops/processing/v1/work.proto\"y\n\tBatchItem\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x04work\x18\x02 \x01(\x0b\x32!.deviceops.processing.v1.WorkSpec\x12/\n\x08priority\x18\x03 \x01(\x0e\x32\x1d.deviceops.common.v1.Priority\"\xe4\x02\n\x05\x42\x61tch\x12\x33\n\x08template\x18\x01 \x01(\x0b\x32!.deviceops.processing.v1.WorkSpec\x12\x31\n\x05items\x18\x02 \x03(\x0b\x32\".deviceops.processing.v1.BatchItem\x12\x17\n\x0fmax_concurrency\x18\x03 \x01(\x05\x12\x0c\n\x04\x66use\x18\x04 \x01(\x08\x12\x18\n\x10max_fused_images\x18\x05 \x01(\x05\x12?\n\x0c\x65rror_policy\x18\x06 \x01(\x0e\x32).deviceops.processing.v1.BatchErrorPolicy\x12 \n\x13\x61\x62ort_failure_ratio\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x37\n\x05retry\x18\x08 \x01(\x0b\x32(.deviceops.processing.v1.StepRetryPolicyB\x16\n\x14_abort_failure_ratio\"\x8e\x01\n\x0b\x42\x61tchResult\x12\x36\n\x06\x63ounts\x18\x01 \x01(\x0b\x32&.deviceops.processing.v1.JobStepCounts\x12\x14\n\x0c\x66used_passes\x18\x02 \x01(\x03\x12\x18\n\x10peak_concurrency\x18\x03 \x01(\x05\x12\x17\n\x0f\x66\x61iled_item_ids\x18\x04 \x03(\t*t\n\x10\x42\x61tchErrorPolicy\x12\"\n\x1e\x42\x41TCH_ERROR_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x42\x41TCH_ERROR_POLICY_CONTINUE\x10\x01\x12\x1b\n\x17\x42\x41TCH_ERROR_POLICY_STOP\x10\x02\x42\x1e\xaa\x02\x1b\x44\x65viceOps.Api.Processing.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#deviceops/processing/v1/batch.proto\x12\x17\x64\x65viceops.processing.v1\x1a#deviceops/common/v1/job_event.proto\x1a&deviceops/processing/v1/job_step.proto\x1a\"deviceops/processing/v1/work.proto\x1a google/protobuf/field_mask.proto\"\xac\x01\n\tBatchItem\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x04work\x18\x02 \x01(\x0b\x32!.deviceops.processing.v1.WorkSpec\x12\x31\n\roverride_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.deviceops.common.v1.Priority\"\xfb\x02\n\x05\x42\x61tch\x12\x33\n\x08template\x18\x01 \x01(\x0b\x32!.deviceops.processing.v1.WorkSpec\x12\x31\n\x05items\x18\x02 \x03(\x0b\x32\".deviceops.processing.v1.BatchItem\x12\x15\n\ritems_blob_id\x18\x03 \x01(\t\x12\x17\n\x0fmax_concurrency\x18\x04 \x01(\x05\x12\x0c\n\x04\x66use\x18\x05 \x01(\x08\x12\x18\n\x10max_fused_images\x18\x06 \x01(\x05\x12?\n\x0c\x65rror_policy\x18\x07 \x01(\x0e\x32).deviceops.processing.v1.BatchErrorPolicy\x12 \n\x13\x61\x62ort_failure_ratio\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x37\n\x05retry\x18\t \x01(\x0b\x32(.deviceops.processing.v1.StepRetryPolicyB\x16\n\x14_abort_failure_ratio\"\x8e\x01\n\x0b\x42\x61tchResult\x12\x36\n\x06\x63ounts\x18\x01 \x01(\x0b\x32&.deviceops.processing.v1.JobStepCounts\x12\x14\n\x0c\x66used_passes\x18\x02 \x01(\x03\x12\x18\n\x10peak_concurrency\x18\x03 \x01(\x05\x12\x17\n\x0f\x66\x61iled_item_ids\x18\x04 \x03(\t*t\n\x10\x42\x61tchErrorPolicy\x12\"\n\x1e\x42\x41TCH_ERROR_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x42\x41TCH_ERROR_POLICY_CONTINUE\x10\x01\x12\x1b\n\x17\x42\x41TCH_ERROR_POLICY_STOP\x10\x02\x42\x1e\xaa\x02\x1b\x44\x65viceOps.Api.Processing.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +36,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.processing.v1.bat
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\033DeviceOps.Api.Processing.V1'
-  _globals['_BATCHERRORPOLICY']._serialized_start=804
-  _globals['_BATCHERRORPOLICY']._serialized_end=920
-  _globals['_BATCHITEM']._serialized_start=177
-  _globals['_BATCHITEM']._serialized_end=298
-  _globals['_BATCH']._serialized_start=301
-  _globals['_BATCH']._serialized_end=657
-  _globals['_BATCHRESULT']._serialized_start=660
-  _globals['_BATCHRESULT']._serialized_end=802
+  _globals['_BATCHERRORPOLICY']._serialized_start=913
+  _globals['_BATCHERRORPOLICY']._serialized_end=1029
+  _globals['_BATCHITEM']._serialized_start=212
+  _globals['_BATCHITEM']._serialized_end=384
+  _globals['_BATCH']._serialized_start=387
+  _globals['_BATCH']._serialized_end=766
+  _globals['_BATCHRESULT']._serialized_start=769
+  _globals['_BATCHRESULT']._serialized_end=911
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
 from deviceops.processing.v1 import job_step_pb2 as _job_step_pb2
 from deviceops.processing.v1 import work_pb2 as _work_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -48,21 +49,45 @@ Global___BatchErrorPolicy: _TypeAlias = BatchErrorPolicy  # noqa: Y015
 
 @_typing.final
 class BatchItem(_message.Message):
-    """One item of a batch."""
+    """One item of a batch: the template with the fields that `override_mask` names taken from `work` instead.
+
+    The item's work starts as a copy of the template. Each path of the mask then copies one field, in this way:
+    - A field with one value is set to the item's. If the item leaves it unset, it goes back to unset, that is to its default. The same holds
+      if the item leaves a message on the way to it unset.
+    - A message is replaced as a whole, not merged. To change a part of it, name that part: `generation.sampling.steps`.
+    - A list is replaced as a whole; an item that leaves it empty empties it. A path ends at a list: `generation.loras`, never
+      `generation.loras.weight`.
+    - Messages on the way to a field are made if the item sets that field, and never if it leaves it unset: with
+      `generation.hires_pass.scale` set, the item has a hires pass even if the template has none.
+    - Of a `oneof`, a path names one arm. Set in the item, the arm takes the place of the template's, whichever that was. Unset in the item,
+      it is cleared if it was the template's; another arm of the template stays. A path may lead through an arm; if the template has another
+      one, the new arm starts empty. The paths of an item name at most one arm of each `oneof`.
+
+    So `{override_mask: "generation.prompt,generation.negative_prompt", work: {generation: {prompt: "a cat"}}}` is the template with another
+    prompt and no negative prompt.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
+    OVERRIDE_MASK_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """1..63 characters, unique in the batch. Empty: its place, from 0, as text."""
+    """1..63 characters of `a-z A-Z 0-9 - _ .`, unique in the batch. Empty: its place, from 0, as text."""
     priority: _job_event_pb2.Priority.ValueType
     """Before items of a lower priority in this batch. Not said: the batch's own."""
     @_builtins.property
     def work(self) -> _work_pb2.WorkSpec:
-        """What differs from the batch's template: of the same kind, each field that is set here replaces the template's (a list as a whole).
-        Absent: the template as it is.
+        """Without a template: the whole work. With one: the values of the fields that `override_mask` names, and of no others: INVALID_FIELD, so
+        that a forgotten path drops nothing in silence. Absent: every named field goes back to its default.
+        """
+
+    @_builtins.property
+    def override_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields differ from the template, at most 100, as paths in WorkSpec with the names of the `.proto`: `generation.prompt`. The first
+        name is the template's kind of work. Unknown, through a list, or twice (`a` and `a.b` too): INVALID_FIELD. Empty: the template as it
+        is. Without a template: INVALID_FIELD.
         """
 
     def __init__(
@@ -70,11 +95,12 @@ class BatchItem(_message.Message):
         *,
         id: _builtins.str = ...,
         work: _work_pb2.WorkSpec | None = ...,
+        override_mask: _field_mask_pb2.FieldMask | None = ...,
         priority: _job_event_pb2.Priority.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["override_mask", b"override_mask", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "priority", b"priority", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "override_mask", b"override_mask", "priority", b"priority", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -82,18 +108,27 @@ Global___BatchItem: _TypeAlias = BatchItem  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):
-    """The same kind of work many times."""
+    """The same kind of work many times, 1..10000 items. Each item must be valid by itself, with its template; all violations are told at once,
+    as `batch.items[17].work.generation.sampling.steps`, the first 100 of them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEMPLATE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    ITEMS_BLOB_ID_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     FUSE_FIELD_NUMBER: _builtins.int
     MAX_FUSED_IMAGES_FIELD_NUMBER: _builtins.int
     ERROR_POLICY_FIELD_NUMBER: _builtins.int
     ABORT_FAILURE_RATIO_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
+    items_blob_id: _builtins.str
+    """A blob with the items instead: up to 10000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
+    `item.WriteDelimitedTo(stream)`; Python: `proto.serialize_length_prefixed`; Java: `writeDelimitedTo`). At most 64 MiB in all and
+    256 KiB an item. The job holds it until its end. Bytes that are no such list: INVALID_FIELD with the offset. Beside `items`:
+    UNSUPPORTED_COMBINATION. Neither: INVALID_FIELD.
+    """
     max_concurrency: _builtins.int
     """How many items may run at the same time, 1..64. 0: the server chooses by free memory, and again as it changes."""
     fuse: _builtins.bool
@@ -108,11 +143,11 @@ class Batch(_message.Message):
     """Start no more items once more than this share of all items failed, 0..1. Absent: never."""
     @_builtins.property
     def template(self) -> _work_pb2.WorkSpec:
-        """What all items have in common. Absent: each item says everything."""
+        """What all items have in common. Absent: each item says everything, and all are of the same kind of work."""
 
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchItem]:
-        """The items, 1..10000. Each must be valid by itself after merging; all violations are told at once."""
+        """The items, at most 1000, as far as the request's 2 MiB go. More: MESSAGE_TOO_LARGE, use `items_blob_id`."""
 
     @_builtins.property
     def retry(self) -> _work_pb2.StepRetryPolicy:
@@ -123,6 +158,7 @@ class Batch(_message.Message):
         *,
         template: _work_pb2.WorkSpec | None = ...,
         items: _abc.Iterable[Global___BatchItem] | None = ...,
+        items_blob_id: _builtins.str = ...,
         max_concurrency: _builtins.int = ...,
         fuse: _builtins.bool = ...,
         max_fused_images: _builtins.int = ...,
@@ -132,7 +168,7 @@ class Batch(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_abort_failure_ratio", b"_abort_failure_ratio", "abort_failure_ratio", b"abort_failure_ratio", "retry", b"retry", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abort_failure_ratio", b"_abort_failure_ratio", "abort_failure_ratio", b"abort_failure_ratio", "error_policy", b"error_policy", "fuse", b"fuse", "items", b"items", "max_concurrency", b"max_concurrency", "max_fused_images", b"max_fused_images", "retry", b"retry", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abort_failure_ratio", b"_abort_failure_ratio", "abort_failure_ratio", b"abort_failure_ratio", "error_policy", b"error_policy", "fuse", b"fuse", "items", b"items", "items_blob_id", b"items_blob_id", "max_concurrency", b"max_concurrency", "max_fused_images", b"max_fused_images", "retry", b"retry", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__abort_failure_ratio: _TypeAlias = _typing.Literal["abort_failure_ratio"]  # noqa: Y015
     _WhichOneofArgType__abort_failure_ratio: _TypeAlias = _typing.Literal["_abort_failure_ratio", b"_abort_failure_ratio"]  # noqa: Y015

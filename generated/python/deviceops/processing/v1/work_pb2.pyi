@@ -25,7 +25,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WorkSpec(_message.Message):
-    """One piece of work without parts of its own: what a step of a workflow or an item of a batch does."""
+    """One piece of work without parts of its own: what a step of a workflow or an item of a batch does. A batch may be a step of a workflow
+    (`WorkflowStep.batch`), but no item of a batch; a workflow run is neither.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

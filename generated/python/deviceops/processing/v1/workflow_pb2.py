@@ -23,13 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
+from deviceops.common.v1 import job_event_pb2 as deviceops_dot_common_dot_v1_dot_job__event__pb2
+from deviceops.processing.v1 import batch_pb2 as deviceops_dot_processing_dot_v1_dot_batch__pb2
 from deviceops.processing.v1 import job_step_pb2 as deviceops_dot_processing_dot_v1_dot_job__step__pb2
 from deviceops.processing.v1 import work_pb2 as deviceops_dot_processing_dot_v1_dot_work__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&deviceops/processing/v1/workflow.proto\x12\x17\x64\x65viceops.processing.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a&deviceops/processing/v1/job_step.proto\x1a\"deviceops/processing/v1/work.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\rWorkflowValue\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x12\x30\n\x05image\x18\x05 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputH\x00\x42\x07\n\x05value\"\x84\x02\n\x11WorkflowParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.deviceops.processing.v1.WorkflowValueKind\x12=\n\rdefault_value\x18\x04 \x01(\x0b\x32&.deviceops.processing.v1.WorkflowValue\x12\x14\n\x07minimum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x63hoices\x18\x07 \x03(\tB\n\n\x08_minimumB\n\n\x08_maximum\"+\n\nStepOutput\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"|\n\x0fWorkflowBinding\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x13\n\tparameter\x18\x02 \x01(\tH\x00\x12:\n\x0bstep_output\x18\x03 \x01(\x0b\x32#.deviceops.processing.v1.StepOutputH\x00\x42\x08\n\x06source\"\xac\x02\n\x0cWorkflowStep\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x04work\x18\x03 \x01(\x0b\x32!.deviceops.processing.v1.WorkSpec\x12:\n\x08\x62indings\x18\x04 \x03(\x0b\x32(.deviceops.processing.v1.WorkflowBinding\x12\x12\n\ndepends_on\x18\x05 \x03(\t\x12\x10\n\x08may_fail\x18\x06 \x01(\x08\x12.\n\x0brun_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x05retry\x18\x08 \x01(\x0b\x32(.deviceops.processing.v1.StepRetryPolicy\"S\n\x0eWorkflowOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06source\x18\x02 \x01(\x0b\x32#.deviceops.processing.v1.StepOutput\"S\n\x14WorkflowRequirements\x12\x11\n\tmodel_ids\x18\x01 \x03(\t\x12\x14\n\x0c\x64\x65vice_bytes\x18\x02 \x01(\x03\x12\x12\n\nhost_bytes\x18\x03 \x01(\x03\"\xf9\x02\n\x08Workflow\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12>\n\nparameters\x18\x04 \x03(\x0b\x32*.deviceops.processing.v1.WorkflowParameter\x12\x34\n\x05steps\x18\x05 \x03(\x0b\x32%.deviceops.processing.v1.WorkflowStep\x12\x38\n\x07outputs\x18\x06 \x03(\x0b\x32\'.deviceops.processing.v1.WorkflowOutput\x12\x43\n\x0crequirements\x18\x07 \x01(\x0b\x32-.deviceops.processing.v1.WorkflowRequirements\x12\x10\n\x08\x62uilt_in\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x10WorkflowArgument\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32&.deviceops.processing.v1.WorkflowValue\"\xa3\x01\n\x0bWorkflowRun\x12\x15\n\x0bworkflow_id\x18\x01 \x01(\tH\x00\x12\x35\n\x08workflow\x18\x02 \x01(\x0b\x32!.deviceops.processing.v1.WorkflowH\x00\x12<\n\targuments\x18\x03 \x03(\x0b\x32).deviceops.processing.v1.WorkflowArgumentB\x08\n\x06source\"\x89\x01\n\x13WorkflowOutputValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12\x35\n\x05value\x18\x03 \x01(\x0b\x32&.deviceops.processing.v1.WorkflowValue\"\xb8\x01\n\x0eWorkflowResult\x12=\n\x07outputs\x18\x01 \x03(\x0b\x32,.deviceops.processing.v1.WorkflowOutputValue\x12/\n\x05steps\x18\x02 \x03(\x0b\x32 .deviceops.processing.v1.JobStep\x12\x36\n\x06\x63ounts\x18\x03 \x01(\x0b\x32&.deviceops.processing.v1.JobStepCounts*\xd4\x01\n\x11WorkflowValueKind\x12#\n\x1fWORKFLOW_VALUE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKFLOW_VALUE_KIND_TEXT\x10\x01\x12\x1f\n\x1bWORKFLOW_VALUE_KIND_INTEGER\x10\x02\x12\x1e\n\x1aWORKFLOW_VALUE_KIND_NUMBER\x10\x03\x12\x1c\n\x18WORKFLOW_VALUE_KIND_FLAG\x10\x04\x12\x1d\n\x19WORKFLOW_VALUE_KIND_IMAGE\x10\x05\x42\x1e\xaa\x02\x1b\x44\x65viceOps.Api.Processing.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&deviceops/processing/v1/workflow.proto\x12\x17\x64\x65viceops.processing.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a#deviceops/common/v1/job_event.proto\x1a#deviceops/processing/v1/batch.proto\x1a&deviceops/processing/v1/job_step.proto\x1a\"deviceops/processing/v1/work.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\rWorkflowValue\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x12\x30\n\x05image\x18\x05 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputH\x00\x42\x07\n\x05value\"\xb0\x02\n\x11WorkflowParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.deviceops.processing.v1.WorkflowValueKind\x12\x12\n\ntakes_list\x18\x04 \x01(\x08\x12>\n\x0e\x64\x65\x66\x61ult_values\x18\x05 \x03(\x0b\x32&.deviceops.processing.v1.WorkflowValue\x12\x15\n\rmay_be_absent\x18\x06 \x01(\x08\x12\x14\n\x07minimum\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x63hoices\x18\t \x03(\tB\n\n\x08_minimumB\n\n\x08_maximum\"+\n\nStepOutput\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"|\n\x0fWorkflowBinding\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x13\n\tparameter\x18\x02 \x01(\tH\x00\x12:\n\x0bstep_output\x18\x03 \x01(\x0b\x32#.deviceops.processing.v1.StepOutputH\x00\x42\x08\n\x06source\"\x87\x04\n\x0cWorkflowStep\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x04work\x18\x03 \x01(\x0b\x32!.deviceops.processing.v1.WorkSpecH\x00\x12/\n\x05\x62\x61tch\x18\x04 \x01(\x0b\x32\x1e.deviceops.processing.v1.BatchH\x00\x12:\n\x08\x62indings\x18\x05 \x03(\x0b\x32(.deviceops.processing.v1.WorkflowBinding\x12\x12\n\ndepends_on\x18\x06 \x03(\t\x12\x10\n\x08may_fail\x18\x07 \x01(\x08\x12.\n\x0brun_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x05retry\x18\t \x01(\x0b\x32(.deviceops.processing.v1.StepRetryPolicy\x12\x34\n\x07\x64\x65vices\x18\n \x01(\x0b\x32#.deviceops.common.v1.DeviceSelector\x12\x35\n\x08\x66\x61llback\x18\x0b \x01(\x0b\x32#.deviceops.common.v1.FallbackPolicy\x12/\n\x08priority\x18\x0c \x01(\x0e\x32\x1d.deviceops.common.v1.PriorityB\x08\n\x06\x61\x63tion\"S\n\x0eWorkflowOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x06source\x18\x02 \x01(\x0b\x32#.deviceops.processing.v1.StepOutput\"S\n\x14WorkflowRequirements\x12\x11\n\tmodel_ids\x18\x01 \x03(\t\x12\x14\n\x0c\x64\x65vice_bytes\x18\x02 \x01(\x03\x12\x12\n\nhost_bytes\x18\x03 \x01(\x03\"\x88\x03\n\x08Workflow\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12>\n\nparameters\x18\x04 \x03(\x0b\x32*.deviceops.processing.v1.WorkflowParameter\x12\x34\n\x05steps\x18\x05 \x03(\x0b\x32%.deviceops.processing.v1.WorkflowStep\x12\x38\n\x07outputs\x18\x06 \x03(\x0b\x32\'.deviceops.processing.v1.WorkflowOutput\x12\x43\n\x0crequirements\x18\x07 \x01(\x0b\x32-.deviceops.processing.v1.WorkflowRequirements\x12\x10\n\x08\x62uilt_in\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\n \x01(\t\"]\n\x10WorkflowArgument\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x36\n\x06values\x18\x02 \x03(\x0b\x32&.deviceops.processing.v1.WorkflowValue\"\xa3\x01\n\x0bWorkflowRun\x12\x15\n\x0bworkflow_id\x18\x01 \x01(\tH\x00\x12\x35\n\x08workflow\x18\x02 \x01(\x0b\x32!.deviceops.processing.v1.WorkflowH\x00\x12<\n\targuments\x18\x03 \x03(\x0b\x32).deviceops.processing.v1.WorkflowArgumentB\x08\n\x06source\"\x8a\x01\n\x13WorkflowOutputValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12\x36\n\x06values\x18\x03 \x03(\x0b\x32&.deviceops.processing.v1.WorkflowValue\"\xb8\x01\n\x0eWorkflowResult\x12=\n\x07outputs\x18\x01 \x03(\x0b\x32,.deviceops.processing.v1.WorkflowOutputValue\x12/\n\x05steps\x18\x02 \x03(\x0b\x32 .deviceops.processing.v1.JobStep\x12\x36\n\x06\x63ounts\x18\x03 \x01(\x0b\x32&.deviceops.processing.v1.JobStepCounts*\xd4\x01\n\x11WorkflowValueKind\x12#\n\x1fWORKFLOW_VALUE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18WORKFLOW_VALUE_KIND_TEXT\x10\x01\x12\x1f\n\x1bWORKFLOW_VALUE_KIND_INTEGER\x10\x02\x12\x1e\n\x1aWORKFLOW_VALUE_KIND_NUMBER\x10\x03\x12\x1c\n\x18WORKFLOW_VALUE_KIND_FLAG\x10\x04\x12\x1d\n\x19WORKFLOW_VALUE_KIND_IMAGE\x10\x05\x42\x1e\xaa\x02\x1b\x44\x65viceOps.Api.Processing.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,30 +39,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.processing.v1.wor
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\033DeviceOps.Api.Processing.V1'
-  _globals['_WORKFLOWVALUEKIND']._serialized_start=2262
-  _globals['_WORKFLOWVALUEKIND']._serialized_end=2474
-  _globals['_WORKFLOWVALUE']._serialized_start=242
-  _globals['_WORKFLOWVALUE']._serialized_end=385
-  _globals['_WORKFLOWPARAMETER']._serialized_start=388
-  _globals['_WORKFLOWPARAMETER']._serialized_end=648
-  _globals['_STEPOUTPUT']._serialized_start=650
-  _globals['_STEPOUTPUT']._serialized_end=693
-  _globals['_WORKFLOWBINDING']._serialized_start=695
-  _globals['_WORKFLOWBINDING']._serialized_end=819
-  _globals['_WORKFLOWSTEP']._serialized_start=822
-  _globals['_WORKFLOWSTEP']._serialized_end=1122
-  _globals['_WORKFLOWOUTPUT']._serialized_start=1124
-  _globals['_WORKFLOWOUTPUT']._serialized_end=1207
-  _globals['_WORKFLOWREQUIREMENTS']._serialized_start=1209
-  _globals['_WORKFLOWREQUIREMENTS']._serialized_end=1292
-  _globals['_WORKFLOW']._serialized_start=1295
-  _globals['_WORKFLOW']._serialized_end=1672
-  _globals['_WORKFLOWARGUMENT']._serialized_start=1674
-  _globals['_WORKFLOWARGUMENT']._serialized_end=1766
-  _globals['_WORKFLOWRUN']._serialized_start=1769
-  _globals['_WORKFLOWRUN']._serialized_end=1932
-  _globals['_WORKFLOWOUTPUTVALUE']._serialized_start=1935
-  _globals['_WORKFLOWOUTPUTVALUE']._serialized_end=2072
-  _globals['_WORKFLOWRESULT']._serialized_start=2075
-  _globals['_WORKFLOWRESULT']._serialized_end=2259
+  _globals['_WORKFLOWVALUEKIND']._serialized_start=2616
+  _globals['_WORKFLOWVALUEKIND']._serialized_end=2828
+  _globals['_WORKFLOWVALUE']._serialized_start=316
+  _globals['_WORKFLOWVALUE']._serialized_end=459
+  _globals['_WORKFLOWPARAMETER']._serialized_start=462
+  _globals['_WORKFLOWPARAMETER']._serialized_end=766
+  _globals['_STEPOUTPUT']._serialized_start=768
+  _globals['_STEPOUTPUT']._serialized_end=811
+  _globals['_WORKFLOWBINDING']._serialized_start=813
+  _globals['_WORKFLOWBINDING']._serialized_end=937
+  _globals['_WORKFLOWSTEP']._serialized_start=940
+  _globals['_WORKFLOWSTEP']._serialized_end=1459
+  _globals['_WORKFLOWOUTPUT']._serialized_start=1461
+  _globals['_WORKFLOWOUTPUT']._serialized_end=1544
+  _globals['_WORKFLOWREQUIREMENTS']._serialized_start=1546
+  _globals['_WORKFLOWREQUIREMENTS']._serialized_end=1629
+  _globals['_WORKFLOW']._serialized_start=1632
+  _globals['_WORKFLOW']._serialized_end=2024
+  _globals['_WORKFLOWARGUMENT']._serialized_start=2026
+  _globals['_WORKFLOWARGUMENT']._serialized_end=2119
+  _globals['_WORKFLOWRUN']._serialized_start=2122
+  _globals['_WORKFLOWRUN']._serialized_end=2285
+  _globals['_WORKFLOWOUTPUTVALUE']._serialized_start=2288
+  _globals['_WORKFLOWOUTPUTVALUE']._serialized_end=2426
+  _globals['_WORKFLOWRESULT']._serialized_start=2429
+  _globals['_WORKFLOWRESULT']._serialized_end=2613
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from deviceops.common.v1 import image_pb2 as _image_pb2
+from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
+from deviceops.processing.v1 import batch_pb2 as _batch_pb2
 from deviceops.processing.v1 import job_step_pb2 as _job_step_pb2
 from deviceops.processing.v1 import work_pb2 as _work_pb2
 from google.protobuf import descriptor as _descriptor
@@ -33,7 +35,7 @@ class _WorkflowValueKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wor
     WORKFLOW_VALUE_KIND_UNSPECIFIED: _WorkflowValueKind.ValueType  # 0
     """Not said; refused with INVALID_FIELD."""
     WORKFLOW_VALUE_KIND_TEXT: _WorkflowValueKind.ValueType  # 1
-    """Text."""
+    """Text: a prompt, an id (of a model, a device, a policy, a blob), or the name of an enum's value."""
     WORKFLOW_VALUE_KIND_INTEGER: _WorkflowValueKind.ValueType  # 2
     """A whole number."""
     WORKFLOW_VALUE_KIND_NUMBER: _WorkflowValueKind.ValueType  # 3
@@ -49,7 +51,7 @@ class WorkflowValueKind(_WorkflowValueKind, metaclass=_WorkflowValueKindEnumType
 WORKFLOW_VALUE_KIND_UNSPECIFIED: WorkflowValueKind.ValueType  # 0
 """Not said; refused with INVALID_FIELD."""
 WORKFLOW_VALUE_KIND_TEXT: WorkflowValueKind.ValueType  # 1
-"""Text."""
+"""Text: a prompt, an id (of a model, a device, a policy, a blob), or the name of an enum's value."""
 WORKFLOW_VALUE_KIND_INTEGER: WorkflowValueKind.ValueType  # 2
 """A whole number."""
 WORKFLOW_VALUE_KIND_NUMBER: WorkflowValueKind.ValueType  # 3
@@ -62,7 +64,7 @@ Global___WorkflowValueKind: _TypeAlias = WorkflowValueKind  # noqa: Y015
 
 @_typing.final
 class WorkflowValue(_message.Message):
-    """A value for a parameter of a workflow."""
+    """One value of a workflow's parameter or output. A list is several of these."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,7 +113,9 @@ class WorkflowParameter(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
-    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    TAKES_LIST_FIELD_NUMBER: _builtins.int
+    DEFAULT_VALUES_FIELD_NUMBER: _builtins.int
+    MAY_BE_ABSENT_FIELD_NUMBER: _builtins.int
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
@@ -120,14 +124,18 @@ class WorkflowParameter(_message.Message):
     description: _builtins.str
     """What it is, for people."""
     kind: Global___WorkflowValueKind.ValueType
-    """The kind of its value."""
+    """The kind of its value, or of each value of its list."""
+    takes_list: _builtins.bool
+    """Whether it takes a list of 1..1000 values. Default: false, exactly one."""
+    may_be_absent: _builtins.bool
+    """Whether a run may leave it out although it has no default: what it is bound to stays as the template has it. Default: false."""
     minimum: _builtins.float
     """Smallest number; absent: as the bound fields allow."""
     maximum: _builtins.float
     """Largest number; absent: as the bound fields allow."""
     @_builtins.property
-    def default_value(self) -> Global___WorkflowValue:
-        """What counts when a run does not say. Absent: every run must say."""
+    def default_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowValue]:
+        """What counts when a run does not say. Empty: every run must say, unless `may_be_absent`."""
 
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -139,14 +147,16 @@ class WorkflowParameter(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         kind: Global___WorkflowValueKind.ValueType = ...,
-        default_value: Global___WorkflowValue | None = ...,
+        takes_list: _builtins.bool = ...,
+        default_values: _abc.Iterable[Global___WorkflowValue] | None = ...,
+        may_be_absent: _builtins.bool = ...,
         minimum: _builtins.float | None = ...,
         maximum: _builtins.float | None = ...,
         choices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "default_value", b"default_value", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "default_value", b"default_value", "description", b"description", "kind", b"kind", "maximum", b"maximum", "minimum", b"minimum", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "default_values", b"default_values", "description", b"description", "kind", b"kind", "maximum", b"maximum", "may_be_absent", b"may_be_absent", "minimum", b"minimum", "name", b"name", "takes_list", b"takes_list"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -170,7 +180,7 @@ class StepOutput(_message.Message):
     step_id: _builtins.str
     """The step."""
     path: _builtins.str
-    """Path in its result: `images[0].file`, `images[*].file` for all, `loaded_model.id`."""
+    """Path in its result, see WorkflowBinding: `images[0].file`, `images[*].file` for all, `id` of a LoadedModel."""
     def __init__(
         self,
         *,
@@ -187,7 +197,53 @@ Global___StepOutput: _TypeAlias = StepOutput  # noqa: Y015
 
 @_typing.final
 class WorkflowBinding(_message.Message):
-    """Fills one field of a step's work when the step starts."""
+    """Fills one field of a step when the step starts.
+
+    Paths. A path is names of fields as the `.proto` files have them, joined by `.`. Behind the name of a list, `[0]` means one entry and
+    `[*]` each. At most 255 characters:
+    - path = field { "." field }
+    - field = name [ "[" index "]" | "[*]" ]
+    - name = the field's name in lower_snake_case; the name of a `oneof` is none
+    - index = 0 .. 9999, without leading zeros
+
+    A list in the middle of a path needs `[0]` or `[*]`. At its end, a list without either means the whole list. Behind anything but a list,
+    they are INVALID_FIELD. A target begins with `work`, `batch` or `devices` of the WorkflowStep: `work.generation.prompt`,
+    `batch.items[*].work.generation.prompt`, `devices.device_ids`. Behind `work` comes the kind of work that the step's template has; in a
+    batch, that of its template or items. A target has at most one `[*]`. A source begins in the result of the step's work, which JobSpec
+    names: GenerationResult for `generation`, LoadedModel for `model_load` …; the source of a batch begins in the result of each item that
+    succeeded.
+
+    Kinds. What a field takes, single values as much as the entries of lists:
+    - string: text.
+    - an enum: text, the name of one of its values (`DETERMINISM_EXACT`); a value of the same enum.
+    - int32 and int64: integer, within the range of the field.
+    - double: number, integer.
+    - bool: flag.
+    - ImageInput: image; an ImageFile, which is a picture that was made.
+    - any other message: the same message, out of a step.
+
+    Bytes, Duration, Timestamp and FieldMask can be bound as parts of a message only.
+
+    Lists. A source is a list if it is a parameter that `takes_list`, ends at a list, has a `[*]`, or comes from a batch; the entries of
+    several `[*]`, and of a batch's items, follow each other in one list.
+    - A target that ends at a list is replaced by the source's list as a whole; a single value is a list of one.
+    - A target with `[*]` gets one entry for each value of the list. Entries start as copies of the one that the template has there, if it
+      has one; more than one is INVALID_FIELD. If several bindings share the `[*]` (`inputs[*].image` and `inputs[*].id`), value i of each
+      list goes into entry i, and a single value goes into each entry. Lists of different lengths fail the step with INVALID_FIELD.
+    - Every other target takes a single value; a list is INVALID_FIELD. `[2]` in a target is an entry that the template has.
+
+    Absent values. A parameter that a run leaves out, and may, leaves the target as the template has it. A source path that meets an
+    unset message, `optional` field or `oneof` arm, or too short a list, has no value: a picture that failed or is withheld has no `file`. In
+    a source that is a list that leaves a gap: the entry of the target that a gap belongs to is left out, and the others move up. In another
+    source, or if no entry is left, the step is SKIPPED because of the source's step, and so are the steps that need it.
+
+    Templates. What stands at the target in the template is replaced. A message on the way is made if it is not there. A target in a
+    `oneof` takes the place of the arm that the template has. In `batch.items`, bound fields need not stand in `override_mask`. Two bindings
+    of a step with the same target, or one in the other, are INVALID_FIELD.
+
+    RegisterWorkflow and SubmitJob check all of this but the lengths of lists before anything runs, and name the place:
+    `steps[1].bindings[0].target`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -195,7 +251,7 @@ class WorkflowBinding(_message.Message):
     PARAMETER_FIELD_NUMBER: _builtins.int
     STEP_OUTPUT_FIELD_NUMBER: _builtins.int
     target: _builtins.str
-    """Path of the field in the step's work: `generation.prompt`, `postprocessing.images`. What stands there in the template is replaced."""
+    """Path of the field in the step: `work.generation.prompt`."""
     parameter: _builtins.str
     """The name of a parameter."""
     @_builtins.property
@@ -221,31 +277,41 @@ Global___WorkflowBinding: _TypeAlias = WorkflowBinding  # noqa: Y015
 
 @_typing.final
 class WorkflowStep(_message.Message):
-    """One step: a template of work, and what is filled into it."""
+    """One step: a template of work, and what is filled into it. It runs as a job of its own in the session of the run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     BINDINGS_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     MAY_FAIL_FIELD_NUMBER: _builtins.int
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """1..63 characters of `a-z 0-9 _`, unique in the workflow."""
     display_name: _builtins.str
     """For people. Empty: the id."""
     may_fail: _builtins.bool
     """True: its failure does not fail the run; steps that need it are skipped. Default: false, it does."""
+    priority: _job_event_pb2.Priority.ValueType
+    """How urgent it is. Not said: as the run's JobOptions say."""
     @_builtins.property
     def work(self) -> _work_pb2.WorkSpec:
-        """What to do."""
+        """One piece of work."""
+
+    @_builtins.property
+    def batch(self) -> _batch_pb2.Batch:
+        """The same kind of work many times, such as once for each value of a list (`batch.items[*]` as a target)."""
 
     @_builtins.property
     def bindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowBinding]:
-        """What to fill in."""
+        """What to fill in, at most 64."""
 
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -259,23 +325,37 @@ class WorkflowStep(_message.Message):
     def retry(self) -> _work_pb2.StepRetryPolicy:
         """Whether to try again after a failure."""
 
+    @_builtins.property
+    def devices(self) -> _job_event_pb2.DeviceSelector:
+        """Where it may run. Absent: as the run's JobOptions say. Set, it takes their place as a whole."""
+
+    @_builtins.property
+    def fallback(self) -> _job_event_pb2.FallbackPolicy:
+        """What may be given up when it does not fit. Absent: as the run's JobOptions say. Set, it takes their place as a whole."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         work: _work_pb2.WorkSpec | None = ...,
+        batch: _batch_pb2.Batch | None = ...,
         bindings: _abc.Iterable[Global___WorkflowBinding] | None = ...,
         depends_on: _abc.Iterable[_builtins.str] | None = ...,
         may_fail: _builtins.bool = ...,
         run_timeout: _duration_pb2.Duration | None = ...,
         retry: _work_pb2.StepRetryPolicy | None = ...,
+        devices: _job_event_pb2.DeviceSelector | None = ...,
+        fallback: _job_event_pb2.FallbackPolicy | None = ...,
+        priority: _job_event_pb2.Priority.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry", "run_timeout", b"run_timeout", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "batch", b"batch", "devices", b"devices", "fallback", b"fallback", "retry", b"retry", "run_timeout", b"run_timeout", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "depends_on", b"depends_on", "display_name", b"display_name", "id", b"id", "may_fail", b"may_fail", "retry", b"retry", "run_timeout", b"run_timeout", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "batch", b"batch", "bindings", b"bindings", "depends_on", b"depends_on", "devices", b"devices", "display_name", b"display_name", "fallback", b"fallback", "id", b"id", "may_fail", b"may_fail", "priority", b"priority", "retry", b"retry", "run_timeout", b"run_timeout", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["work", "batch"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___WorkflowStep: _TypeAlias = WorkflowStep  # noqa: Y015
 
@@ -291,7 +371,9 @@ class WorkflowOutput(_message.Message):
     """1..63 characters of `a-z 0-9 _`, unique in the workflow."""
     @_builtins.property
     def source(self) -> Global___StepOutput:
-        """Where it comes from."""
+        """Where it comes from: an ImageFile, text, a number, a flag or an enum (as text), or a list of one of these. Anything else:
+        INVALID_FIELD.
+        """
 
     def __init__(
         self,
@@ -354,14 +436,21 @@ class Workflow(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     BUILT_IN_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """1..63 characters of `a-z 0-9 - _ .`, chosen by the caller: `portrait-upscaled.v2`. Empty for a workflow inside a WorkflowRun."""
+    """1..63 characters of `a-z 0-9 - _ .`, chosen by the caller: `portrait-upscaled.v2`. Unique among the caller's own and those that the
+    server brought along. Empty for a workflow inside a WorkflowRun.
+    """
     display_name: _builtins.str
     """For people. Empty: the id."""
     description: _builtins.str
     """What it does, for people."""
     built_in: _builtins.bool
     """Whether the server brought it along; then it cannot be deleted. Only told."""
+    owner: _builtins.str
+    """Whose it is. Opaque. Another owner's workflow is WORKFLOW_NOT_FOUND. Empty: the server brought it along, or runs without access
+    control; then all may run it. Only told.
+    """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowParameter]:
         """What a run may be told, at most 64."""
@@ -394,10 +483,11 @@ class Workflow(_message.Message):
         requirements: Global___WorkflowRequirements | None = ...,
         built_in: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "id", b"id", "outputs", b"outputs", "parameters", b"parameters", "requirements", b"requirements", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "id", b"id", "outputs", b"outputs", "owner", b"owner", "parameters", b"parameters", "requirements", b"requirements", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -410,22 +500,22 @@ class WorkflowArgument(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PARAMETER_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     parameter: _builtins.str
     """The parameter's name."""
     @_builtins.property
-    def value(self) -> Global___WorkflowValue:
-        """The value."""
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowValue]:
+        """The value: exactly one, or for a parameter that `takes_list` 1..1000. Else INVALID_FIELD."""
 
     def __init__(
         self,
         *,
         parameter: _builtins.str = ...,
-        value: Global___WorkflowValue | None = ...,
+        values: _abc.Iterable[Global___WorkflowValue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,7 +538,9 @@ class WorkflowRun(_message.Message):
 
     @_builtins.property
     def arguments(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowArgument]:
-        """Values of its parameters. One that is missing and has no default, or that the workflow does not know: INVALID_FIELD."""
+        """Values of its parameters, each parameter at most once. One that is missing although it must be said, or that the workflow does not
+        know: INVALID_FIELD.
+        """
 
     def __init__(
         self,
@@ -475,27 +567,27 @@ class WorkflowOutputValue(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The output's name."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageFile]:
-        """Pictures, where the output is pictures."""
+        """Pictures, where the output is pictures. Those that failed or are withheld are left out."""
 
     @_builtins.property
-    def value(self) -> Global___WorkflowValue:
-        """The value, where it is none. Absent if the step did not succeed."""
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowValue]:
+        """The value, or the values of a list, where the output is no pictures. Empty: the step did not succeed, or there is none."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         files: _abc.Iterable[_image_pb2.ImageFile] | None = ...,
-        value: Global___WorkflowValue | None = ...,
+        values: _abc.Iterable[Global___WorkflowValue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
