@@ -229,7 +229,15 @@ internal static class PictureRequests
         ["face detailer"] = new()
         {
             Prompt = Portrait,
-            DetailPasses = { new DetailPass { Label = "face", MinConfidenceRatio = 0.4, Strength = 0.35, Prompt = "a weathered face" } },
+            DetailPasses =
+            {
+                new DetailPass
+                {
+                    Detector = new() { Label = "face", MinConfidenceRatio = 0.4, MaxCount = 2 },
+                    Strength = 0.35,
+                    Prompt = "a weathered face",
+                },
+            },
         },
         ["finished in one go"] = new()
         {

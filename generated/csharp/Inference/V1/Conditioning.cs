@@ -26,108 +26,108 @@ namespace DeviceOps.Api.Inference.V1 {
           string.Concat(
             "CilkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2NvbmRpdGlvbmluZy5wcm90bxIW",
             "ZGV2aWNlb3BzLmluZmVyZW5jZS52MRofZGV2aWNlb3BzL2NvbW1vbi92MS9p",
-            "bWFnZS5wcm90byKLAQoJSW5pdEltYWdlEi4KBWltYWdlGAEgASgLMh8uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhUKCHN0cmVuZ3RoGAIgASgB",
-            "SACIAQESKgoDZml0GAMgASgOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFn",
-            "ZUZpdEILCglfc3RyZW5ndGgirgIKC0lucGFpbnRNYXNrEi4KBWltYWdlGAEg",
-            "ASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0EhQKB2JsdXJf",
-            "cHgYAiABKAVIAIgBARITCgtkaWxhdGlvbl9weBgDIAEoBRIOCgZpbnZlcnQY",
-            "BCABKAgSMAoFYmxlbmQYBSABKA4yIS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
-            "Lk1hc2tCbGVuZBIuCgRmaWxsGAYgASgOMiAuZGV2aWNlb3BzLmluZmVyZW5j",
-            "ZS52MS5NYXNrRmlsbBIUCgx6b29tX3RvX21hc2sYByABKAgSHAoPem9vbV9w",
-            "YWRkaW5nX3B4GAggASgFSAGIAQFCCgoIX2JsdXJfcHhCEgoQX3pvb21fcGFk",
-            "ZGluZ19weCKoAQoIT3V0cGFpbnQSDwoHbGVmdF9weBgBIAEoBRIOCgZ0b3Bf",
-            "cHgYAiABKAUSEAoIcmlnaHRfcHgYAyABKAUSEQoJYm90dG9tX3B4GAQgASgF",
-            "EhcKCm92ZXJsYXBfcHgYBSABKAVIAIgBARIuCgRmaWxsGAYgASgOMiAuZGV2",
-            "aWNlb3BzLmluZmVyZW5jZS52MS5NYXNrRmlsbEINCgtfb3ZlcmxhcF9weCJy",
-            "ChJDYW5ueVByZXByb2Nlc3NpbmcSGgoNbG93X3RocmVzaG9sZBgBIAEoBUgA",
-            "iAEBEhsKDmhpZ2hfdGhyZXNob2xkGAIgASgFSAGIAQFCEAoOX2xvd190aHJl",
-            "c2hvbGRCEQoPX2hpZ2hfdGhyZXNob2xkIiYKEkRlcHRoUHJlcHJvY2Vzc2lu",
-            "ZxIQCghtb2RlbF9pZBgBIAEoCSJDChFQb3NlUHJlcHJvY2Vzc2luZxIQCght",
-            "b2RlbF9pZBgBIAEoCRINCgVoYW5kcxgCIAEoCBINCgVmYWNlcxgDIAEoCCJF",
-            "ChVTY3JpYmJsZVByZXByb2Nlc3NpbmcSGgoNY29hcnNlbmVzc19weBgBIAEo",
-            "AUgAiAEBQhAKDl9jb2Fyc2VuZXNzX3B4IikKFVNvZnRFZGdlUHJlcHJvY2Vz",
-            "c2luZxIQCghtb2RlbF9pZBgBIAEoCSIoChRMaW5lQXJ0UHJlcHJvY2Vzc2lu",
-            "ZxIQCghtb2RlbF9pZBgBIAEoCSInChNOb3JtYWxQcmVwcm9jZXNzaW5nEhAK",
-            "CG1vZGVsX2lkGAEgASgJIi0KGVNlZ21lbnRhdGlvblByZXByb2Nlc3NpbmcS",
-            "EAoIbW9kZWxfaWQYASABKAkiSAoYTGluZVNlZ21lbnRQcmVwcm9jZXNzaW5n",
-            "EhoKDW1pbl9sZW5ndGhfcHgYASABKAVIAIgBAUIQCg5fbWluX2xlbmd0aF9w",
-            "eCI5ChFUaWxlUHJlcHJvY2Vzc2luZxIWCglkb3duc2NhbGUYASABKAFIAIgB",
-            "AUIMCgpfZG93bnNjYWxlIhYKFElucGFpbnRQcmVwcm9jZXNzaW5nIjIKFFNo",
-            "dWZmbGVQcmVwcm9jZXNzaW5nEhEKBHNlZWQYASABKANIAIgBAUIHCgVfc2Vl",
-            "ZCKuBgoUQ29udHJvbFByZXByb2Nlc3NpbmcSOwoFY2FubnkYASABKAsyKi5k",
-            "ZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNhbm55UHJlcHJvY2Vzc2luZ0gAEjsK",
-            "BWRlcHRoGAIgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5EZXB0aFBy",
-            "ZXByb2Nlc3NpbmdIABI5CgRwb3NlGAMgASgLMikuZGV2aWNlb3BzLmluZmVy",
-            "ZW5jZS52MS5Qb3NlUHJlcHJvY2Vzc2luZ0gAEkEKCHNjcmliYmxlGAQgASgL",
-            "Mi0uZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TY3JpYmJsZVByZXByb2Nlc3Np",
-            "bmdIABJCCglzb2Z0X2VkZ2UYBSABKAsyLS5kZXZpY2VvcHMuaW5mZXJlbmNl",
-            "LnYxLlNvZnRFZGdlUHJlcHJvY2Vzc2luZ0gAEkAKCGxpbmVfYXJ0GAYgASgL",
-            "MiwuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5MaW5lQXJ0UHJlcHJvY2Vzc2lu",
-            "Z0gAEj0KBm5vcm1hbBgHIAEoCzIrLmRldmljZW9wcy5pbmZlcmVuY2UudjEu",
-            "Tm9ybWFsUHJlcHJvY2Vzc2luZ0gAEkkKDHNlZ21lbnRhdGlvbhgIIAEoCzIx",
-            "LmRldmljZW9wcy5pbmZlcmVuY2UudjEuU2VnbWVudGF0aW9uUHJlcHJvY2Vz",
-            "c2luZ0gAEkkKDWxpbmVfc2VnbWVudHMYCSABKAsyMC5kZXZpY2VvcHMuaW5m",
-            "ZXJlbmNlLnYxLkxpbmVTZWdtZW50UHJlcHJvY2Vzc2luZ0gAEjkKBHRpbGUY",
-            "CiABKAsyKS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlRpbGVQcmVwcm9jZXNz",
-            "aW5nSAASPwoHaW5wYWludBgLIAEoCzIsLmRldmljZW9wcy5pbmZlcmVuY2Uu",
-            "djEuSW5wYWludFByZXByb2Nlc3NpbmdIABI/CgdzaHVmZmxlGAwgASgLMiwu",
-            "ZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TaHVmZmxlUHJlcHJvY2Vzc2luZ0gA",
-            "QgYKBGtpbmQisQMKDENvbnRyb2xJbnB1dBIQCghtb2RlbF9pZBgBIAEoCRIu",
-            "CgVpbWFnZRgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1",
-            "dBJDCg1wcmVwcm9jZXNzaW5nGAMgASgLMiwuZGV2aWNlb3BzLmluZmVyZW5j",
-            "ZS52MS5Db250cm9sUHJlcHJvY2Vzc2luZxIUCgxjb250cm9sX3R5cGUYBCAB",
-            "KAkSEwoGd2VpZ2h0GAUgASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFI",
-            "AYgBARIWCgllbmRfcmF0aW8YByABKAFIAogBARI3CgdiYWxhbmNlGAggASgO",
-            "MiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5Db250cm9sQmFsYW5jZRIqCgNm",
-            "aXQYCSABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlRml0Ei8KBnJl",
-            "Z2lvbhgKIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dEIJ",
-            "Cgdfd2VpZ2h0Qg4KDF9zdGFydF9yYXRpb0IMCgpfZW5kX3JhdGlvIuECCgtJ",
-            "bWFnZVByb21wdBIQCghtb2RlbF9pZBgBIAEoCRIvCgZpbWFnZXMYAiADKAsy",
-            "Hy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSEwoGd2VpZ2h0GAMg",
-            "ASgBSACIAQESGAoLc3RhcnRfcmF0aW8YBCABKAFIAYgBARIWCgllbmRfcmF0",
-            "aW8YBSABKAFIAogBARIvCgZyZWdpb24YBiABKAsyHy5kZXZpY2VvcHMuY29t",
-            "bW9uLnYxLkltYWdlSW5wdXQSNQoEbW9kZRgHIAEoDjInLmRldmljZW9wcy5p",
-            "bmZlcmVuY2UudjEuSW1hZ2VQcm9tcHRNb2RlEjcKDm5lZ2F0aXZlX2ltYWdl",
-            "GAggASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0QgkKB193",
-            "ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8iYgoTTG9yYUNv",
-            "bXBvbmVudFdlaWdodBIUCgxjb21wb25lbnRfaWQYASABKAkSEwoGd2VpZ2h0",
-            "GAIgASgBSACIAQESFQoNYmxvY2tfd2VpZ2h0cxgDIAMoAUIJCgdfd2VpZ2h0",
-            "ItUBCglMb3JhSW5wdXQSEAoIbW9kZWxfaWQYASABKAkSEwoGd2VpZ2h0GAIg",
-            "ASgBSACIAQESRgoRY29tcG9uZW50X3dlaWdodHMYAyADKAsyKy5kZXZpY2Vv",
-            "cHMuaW5mZXJlbmNlLnYxLkxvcmFDb21wb25lbnRXZWlnaHQSGAoLc3RhcnRf",
-            "cmF0aW8YBCABKAFIAYgBARIWCgllbmRfcmF0aW8YBSABKAFIAogBAUIJCgdf",
-            "d2VpZ2h0Qg4KDF9zdGFydF9yYXRpb0IMCgpfZW5kX3JhdGlvIlgKFVRleHR1",
-            "YWxJbnZlcnNpb25JbnB1dBIQCghtb2RlbF9pZBgBIAEoCRINCgV0b2tlbhgC",
-            "IAEoCRITCgZ3ZWlnaHQYAyABKAFIAIgBAUIJCgdfd2VpZ2h0ImwKDlJlZmVy",
-            "ZW5jZUltYWdlEi4KBWltYWdlGAEgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52",
-            "MS5JbWFnZUlucHV0EioKA2ZpdBgCIAEoDjIdLmRldmljZW9wcy5jb21tb24u",
-            "djEuSW1hZ2VGaXQiUwoLSW1hZ2VSZWdpb24SDwoHbGVmdF9weBgBIAEoBRIO",
-            "CgZ0b3BfcHgYAiABKAUSEAoId2lkdGhfcHgYAyABKAUSEQoJaGVpZ2h0X3B4",
-            "GAQgASgFIs8CCg5SZWdpb25hbFByb21wdBIvCgRtYXNrGAEgASgLMh8uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlucHV0SAASOAoJcmVjdGFuZ2xlGAIg",
-            "ASgLMiMuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5JbWFnZVJlZ2lvbkgAEg4K",
-            "BnByb21wdBgDIAEoCRIXCg9uZWdhdGl2ZV9wcm9tcHQYBCABKAkSEwoGd2Vp",
-            "Z2h0GAUgASgBSAGIAQESGAoLc3RhcnRfcmF0aW8YBiABKAFIAogBARIWCgll",
-            "bmRfcmF0aW8YByABKAFIA4gBARIwCgVsb3JhcxgIIAMoCzIhLmRldmljZW9w",
-            "cy5pbmZlcmVuY2UudjEuTG9yYUlucHV0QgcKBXBsYWNlQgkKB193ZWlnaHRC",
-            "DgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8iQgoLTGF0ZW50SW5wdXQS",
-            "DwoHYmxvYl9pZBgBIAEoCRIVCghzdHJlbmd0aBgCIAEoAUgAiAEBQgsKCV9z",
-            "dHJlbmd0aCptCglNYXNrQmxlbmQSGgoWTUFTS19CTEVORF9VTlNQRUNJRklF",
-            "RBAAEhMKD01BU0tfQkxFTkRfTk9ORRABEhYKEk1BU0tfQkxFTkRfRkVBVEhF",
-            "UhACEhcKE01BU0tfQkxFTkRfR0FVU1NJQU4QAypmCghNYXNrRmlsbBIZChVN",
-            "QVNLX0ZJTExfVU5TUEVDSUZJRUQQABIWChJNQVNLX0ZJTExfT1JJR0lOQUwQ",
-            "ARITCg9NQVNLX0ZJTExfTk9JU0UQAhISCg5NQVNLX0ZJTExfRURHRRADKoQB",
-            "Cg5Db250cm9sQmFsYW5jZRIfChtDT05UUk9MX0JBTEFOQ0VfVU5TUEVDSUZJ",
-            "RUQQABIYChRDT05UUk9MX0JBTEFOQ0VfRVZFThABEhoKFkNPTlRST0xfQkFM",
-            "QU5DRV9QUk9NUFQQAhIbChdDT05UUk9MX0JBTEFOQ0VfQ09OVFJPTBADKrkB",
-            "Cg9JbWFnZVByb21wdE1vZGUSIQodSU1BR0VfUFJPTVBUX01PREVfVU5TUEVD",
-            "SUZJRUQQABInCiNJTUFHRV9QUk9NUFRfTU9ERV9DT05URU5UX0FORF9TVFlM",
-            "RRABEhsKF0lNQUdFX1BST01QVF9NT0RFX1NUWUxFEAISIQodSU1BR0VfUFJP",
-            "TVBUX01PREVfQ09NUE9TSVRJT04QAxIaChZJTUFHRV9QUk9NUFRfTU9ERV9G",
-            "QUNFEARCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
+            "bWFnZS5wcm90bxowZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3Bvc3Rw",
+            "cm9jZXNzaW5nLnByb3RvIosBCglJbml0SW1hZ2USLgoFaW1hZ2UYASABKAsy",
+            "Hy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSFQoIc3RyZW5ndGgY",
+            "AiABKAFIAIgBARIqCgNmaXQYAyABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LkltYWdlRml0QgsKCV9zdHJlbmd0aCKuAgoLSW5wYWludE1hc2sSLgoFaW1h",
+            "Z2UYASABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXQSFAoH",
+            "Ymx1cl9weBgCIAEoBUgAiAEBEhMKC2RpbGF0aW9uX3B4GAMgASgFEg4KBmlu",
+            "dmVydBgEIAEoCBIwCgVibGVuZBgFIAEoDjIhLmRldmljZW9wcy5pbmZlcmVu",
+            "Y2UudjEuTWFza0JsZW5kEi4KBGZpbGwYBiABKA4yIC5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLk1hc2tGaWxsEhQKDHpvb21fdG9fbWFzaxgHIAEoCBIcCg96",
+            "b29tX3BhZGRpbmdfcHgYCCABKAVIAYgBAUIKCghfYmx1cl9weEISChBfem9v",
+            "bV9wYWRkaW5nX3B4IqgBCghPdXRwYWludBIPCgdsZWZ0X3B4GAEgASgFEg4K",
+            "BnRvcF9weBgCIAEoBRIQCghyaWdodF9weBgDIAEoBRIRCglib3R0b21fcHgY",
+            "BCABKAUSFwoKb3ZlcmxhcF9weBgFIAEoBUgAiAEBEi4KBGZpbGwYBiABKA4y",
+            "IC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLk1hc2tGaWxsQg0KC19vdmVybGFw",
+            "X3B4InIKEkNhbm55UHJlcHJvY2Vzc2luZxIaCg1sb3dfdGhyZXNob2xkGAEg",
+            "ASgFSACIAQESGwoOaGlnaF90aHJlc2hvbGQYAiABKAVIAYgBAUIQCg5fbG93",
+            "X3RocmVzaG9sZEIRCg9faGlnaF90aHJlc2hvbGQiJgoSRGVwdGhQcmVwcm9j",
+            "ZXNzaW5nEhAKCG1vZGVsX2lkGAEgASgJIkMKEVBvc2VQcmVwcm9jZXNzaW5n",
+            "EhAKCG1vZGVsX2lkGAEgASgJEg0KBWhhbmRzGAIgASgIEg0KBWZhY2VzGAMg",
+            "ASgIIkUKFVNjcmliYmxlUHJlcHJvY2Vzc2luZxIaCg1jb2Fyc2VuZXNzX3B4",
+            "GAEgASgBSACIAQFCEAoOX2NvYXJzZW5lc3NfcHgiKQoVU29mdEVkZ2VQcmVw",
+            "cm9jZXNzaW5nEhAKCG1vZGVsX2lkGAEgASgJIigKFExpbmVBcnRQcmVwcm9j",
+            "ZXNzaW5nEhAKCG1vZGVsX2lkGAEgASgJIicKE05vcm1hbFByZXByb2Nlc3Np",
+            "bmcSEAoIbW9kZWxfaWQYASABKAkiLQoZU2VnbWVudGF0aW9uUHJlcHJvY2Vz",
+            "c2luZxIQCghtb2RlbF9pZBgBIAEoCSJIChhMaW5lU2VnbWVudFByZXByb2Nl",
+            "c3NpbmcSGgoNbWluX2xlbmd0aF9weBgBIAEoBUgAiAEBQhAKDl9taW5fbGVu",
+            "Z3RoX3B4IjkKEVRpbGVQcmVwcm9jZXNzaW5nEhYKCWRvd25zY2FsZRgBIAEo",
+            "AUgAiAEBQgwKCl9kb3duc2NhbGUiFgoUSW5wYWludFByZXByb2Nlc3Npbmci",
+            "MgoUU2h1ZmZsZVByZXByb2Nlc3NpbmcSEQoEc2VlZBgBIAEoA0gAiAEBQgcK",
+            "BV9zZWVkIq4GChRDb250cm9sUHJlcHJvY2Vzc2luZxI7CgVjYW5ueRgBIAEo",
+            "CzIqLmRldmljZW9wcy5pbmZlcmVuY2UudjEuQ2FubnlQcmVwcm9jZXNzaW5n",
+            "SAASOwoFZGVwdGgYAiABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkRl",
+            "cHRoUHJlcHJvY2Vzc2luZ0gAEjkKBHBvc2UYAyABKAsyKS5kZXZpY2VvcHMu",
+            "aW5mZXJlbmNlLnYxLlBvc2VQcmVwcm9jZXNzaW5nSAASQQoIc2NyaWJibGUY",
+            "BCABKAsyLS5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlNjcmliYmxlUHJlcHJv",
+            "Y2Vzc2luZ0gAEkIKCXNvZnRfZWRnZRgFIAEoCzItLmRldmljZW9wcy5pbmZl",
+            "cmVuY2UudjEuU29mdEVkZ2VQcmVwcm9jZXNzaW5nSAASQAoIbGluZV9hcnQY",
+            "BiABKAsyLC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkxpbmVBcnRQcmVwcm9j",
+            "ZXNzaW5nSAASPQoGbm9ybWFsGAcgASgLMisuZGV2aWNlb3BzLmluZmVyZW5j",
+            "ZS52MS5Ob3JtYWxQcmVwcm9jZXNzaW5nSAASSQoMc2VnbWVudGF0aW9uGAgg",
+            "ASgLMjEuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5TZWdtZW50YXRpb25QcmVw",
+            "cm9jZXNzaW5nSAASSQoNbGluZV9zZWdtZW50cxgJIAEoCzIwLmRldmljZW9w",
+            "cy5pbmZlcmVuY2UudjEuTGluZVNlZ21lbnRQcmVwcm9jZXNzaW5nSAASOQoE",
+            "dGlsZRgKIAEoCzIpLmRldmljZW9wcy5pbmZlcmVuY2UudjEuVGlsZVByZXBy",
+            "b2Nlc3NpbmdIABI/CgdpbnBhaW50GAsgASgLMiwuZGV2aWNlb3BzLmluZmVy",
+            "ZW5jZS52MS5JbnBhaW50UHJlcHJvY2Vzc2luZ0gAEj8KB3NodWZmbGUYDCAB",
+            "KAsyLC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlNodWZmbGVQcmVwcm9jZXNz",
+            "aW5nSABCBgoEa2luZCKxAwoMQ29udHJvbElucHV0EhAKCG1vZGVsX2lkGAEg",
+            "ASgJEi4KBWltYWdlGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFn",
+            "ZUlucHV0EkMKDXByZXByb2Nlc3NpbmcYAyABKAsyLC5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLkNvbnRyb2xQcmVwcm9jZXNzaW5nEhQKDGNvbnRyb2xfdHlw",
+            "ZRgEIAEoCRITCgZ3ZWlnaHQYBSABKAFIAIgBARIYCgtzdGFydF9yYXRpbxgG",
+            "IAEoAUgBiAEBEhYKCWVuZF9yYXRpbxgHIAEoAUgCiAEBEjcKB2JhbGFuY2UY",
+            "CCABKA4yJi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkNvbnRyb2xCYWxhbmNl",
+            "EioKA2ZpdBgJIAEoDjIdLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VGaXQS",
+            "LwoGcmVnaW9uGAogASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZUlu",
+            "cHV0QgkKB193ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8i",
+            "4QIKC0ltYWdlUHJvbXB0EhAKCG1vZGVsX2lkGAEgASgJEi8KBmltYWdlcxgC",
+            "IAMoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dBITCgZ3ZWln",
+            "aHQYAyABKAFIAIgBARIYCgtzdGFydF9yYXRpbxgEIAEoAUgBiAEBEhYKCWVu",
+            "ZF9yYXRpbxgFIAEoAUgCiAEBEi8KBnJlZ2lvbhgGIAEoCzIfLmRldmljZW9w",
+            "cy5jb21tb24udjEuSW1hZ2VJbnB1dBI1CgRtb2RlGAcgASgOMicuZGV2aWNl",
+            "b3BzLmluZmVyZW5jZS52MS5JbWFnZVByb21wdE1vZGUSNwoObmVnYXRpdmVf",
+            "aW1hZ2UYCCABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlSW5wdXRC",
+            "CQoHX3dlaWdodEIOCgxfc3RhcnRfcmF0aW9CDAoKX2VuZF9yYXRpbyJiChNM",
+            "b3JhQ29tcG9uZW50V2VpZ2h0EhQKDGNvbXBvbmVudF9pZBgBIAEoCRITCgZ3",
+            "ZWlnaHQYAiABKAFIAIgBARIVCg1ibG9ja193ZWlnaHRzGAMgAygBQgkKB193",
+            "ZWlnaHQi1QEKCUxvcmFJbnB1dBIQCghtb2RlbF9pZBgBIAEoCRITCgZ3ZWln",
+            "aHQYAiABKAFIAIgBARJGChFjb21wb25lbnRfd2VpZ2h0cxgDIAMoCzIrLmRl",
+            "dmljZW9wcy5pbmZlcmVuY2UudjEuTG9yYUNvbXBvbmVudFdlaWdodBIYCgtz",
+            "dGFydF9yYXRpbxgEIAEoAUgBiAEBEhYKCWVuZF9yYXRpbxgFIAEoAUgCiAEB",
+            "QgkKB193ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8iWAoV",
+            "VGV4dHVhbEludmVyc2lvbklucHV0EhAKCG1vZGVsX2lkGAEgASgJEg0KBXRv",
+            "a2VuGAIgASgJEhMKBndlaWdodBgDIAEoAUgAiAEBQgkKB193ZWlnaHQibAoO",
+            "UmVmZXJlbmNlSW1hZ2USLgoFaW1hZ2UYASABKAsyHy5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkltYWdlSW5wdXQSKgoDZml0GAIgASgOMh0uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5JbWFnZUZpdCLRAgoOUmVnaW9uYWxQcm9tcHQSLwoEbWFzaxgB",
+            "IAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VJbnB1dEgAEjoKCXJl",
+            "Y3RhbmdsZRgCIAEoCzIlLmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Q",
+            "aXhlbEJveEgAEg4KBnByb21wdBgDIAEoCRIXCg9uZWdhdGl2ZV9wcm9tcHQY",
+            "BCABKAkSEwoGd2VpZ2h0GAUgASgBSAGIAQESGAoLc3RhcnRfcmF0aW8YBiAB",
+            "KAFIAogBARIWCgllbmRfcmF0aW8YByABKAFIA4gBARIwCgVsb3JhcxgIIAMo",
+            "CzIhLmRldmljZW9wcy5pbmZlcmVuY2UudjEuTG9yYUlucHV0QgcKBXBsYWNl",
+            "QgkKB193ZWlnaHRCDgoMX3N0YXJ0X3JhdGlvQgwKCl9lbmRfcmF0aW8iQgoL",
+            "TGF0ZW50SW5wdXQSDwoHYmxvYl9pZBgBIAEoCRIVCghzdHJlbmd0aBgCIAEo",
+            "AUgAiAEBQgsKCV9zdHJlbmd0aCptCglNYXNrQmxlbmQSGgoWTUFTS19CTEVO",
+            "RF9VTlNQRUNJRklFRBAAEhMKD01BU0tfQkxFTkRfTk9ORRABEhYKEk1BU0tf",
+            "QkxFTkRfRkVBVEhFUhACEhcKE01BU0tfQkxFTkRfR0FVU1NJQU4QAypmCghN",
+            "YXNrRmlsbBIZChVNQVNLX0ZJTExfVU5TUEVDSUZJRUQQABIWChJNQVNLX0ZJ",
+            "TExfT1JJR0lOQUwQARITCg9NQVNLX0ZJTExfTk9JU0UQAhISCg5NQVNLX0ZJ",
+            "TExfRURHRRADKoQBCg5Db250cm9sQmFsYW5jZRIfChtDT05UUk9MX0JBTEFO",
+            "Q0VfVU5TUEVDSUZJRUQQABIYChRDT05UUk9MX0JBTEFOQ0VfRVZFThABEhoK",
+            "FkNPTlRST0xfQkFMQU5DRV9QUk9NUFQQAhIbChdDT05UUk9MX0JBTEFOQ0Vf",
+            "Q09OVFJPTBADKrkBCg9JbWFnZVByb21wdE1vZGUSIQodSU1BR0VfUFJPTVBU",
+            "X01PREVfVU5TUEVDSUZJRUQQABInCiNJTUFHRV9QUk9NUFRfTU9ERV9DT05U",
+            "RU5UX0FORF9TVFlMRRABEhsKF0lNQUdFX1BST01QVF9NT0RFX1NUWUxFEAIS",
+            "IQodSU1BR0VfUFJPTVBUX01PREVfQ09NUE9TSVRJT04QAxIaChZJTUFHRV9Q",
+            "Uk9NUFRfTU9ERV9GQUNFEARCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNl",
+            "LlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Inference.V1.MaskBlend), typeof(global::DeviceOps.Api.Inference.V1.MaskFill), typeof(global::DeviceOps.Api.Inference.V1.ControlBalance), typeof(global::DeviceOps.Api.Inference.V1.ImagePromptMode), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InitImage), global::DeviceOps.Api.Inference.V1.InitImage.Parser, new[]{ "Image", "Strength", "Fit" }, new[]{ "Strength" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.InpaintMask), global::DeviceOps.Api.Inference.V1.InpaintMask.Parser, new[]{ "Image", "BlurPx", "DilationPx", "Invert", "Blend", "Fill", "ZoomToMask", "ZoomPaddingPx" }, new[]{ "BlurPx", "ZoomPaddingPx" }, null, null, null),
@@ -151,7 +151,6 @@ namespace DeviceOps.Api.Inference.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LoraInput), global::DeviceOps.Api.Inference.V1.LoraInput.Parser, new[]{ "ModelId", "Weight", "ComponentWeights", "StartRatio", "EndRatio" }, new[]{ "Weight", "StartRatio", "EndRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.TextualInversionInput), global::DeviceOps.Api.Inference.V1.TextualInversionInput.Parser, new[]{ "ModelId", "Token", "Weight" }, new[]{ "Weight" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ReferenceImage), global::DeviceOps.Api.Inference.V1.ReferenceImage.Parser, new[]{ "Image", "Fit" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.ImageRegion), global::DeviceOps.Api.Inference.V1.ImageRegion.Parser, new[]{ "LeftPx", "TopPx", "WidthPx", "HeightPx" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.RegionalPrompt), global::DeviceOps.Api.Inference.V1.RegionalPrompt.Parser, new[]{ "Mask", "Rectangle", "Prompt", "NegativePrompt", "Weight", "StartRatio", "EndRatio", "Loras" }, new[]{ "Place", "Weight", "StartRatio", "EndRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LatentInput), global::DeviceOps.Api.Inference.V1.LatentInput.Parser, new[]{ "BlobId", "Strength" }, new[]{ "Strength" }, null, null, null)
           }));
@@ -7433,330 +7432,6 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A rectangle of a picture. It must lie inside: else INVALID_FIELD.
-  /// </summary>
-  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
-  public sealed partial class ImageRegion : pb::IMessage<ImageRegion>
-  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      , pb::IBufferMessage
-  #endif
-  {
-    private static readonly pb::MessageParser<ImageRegion> _parser = new pb::MessageParser<ImageRegion>(() => new ImageRegion());
-    private pb::UnknownFieldSet _unknownFields;
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pb::MessageParser<ImageRegion> Parser { get { return _parser; } }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[22]; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    pbr::MessageDescriptor pb::IMessage.Descriptor {
-      get { return Descriptor; }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageRegion() {
-      OnConstruction();
-    }
-
-    partial void OnConstruction();
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageRegion(ImageRegion other) : this() {
-      leftPx_ = other.leftPx_;
-      topPx_ = other.topPx_;
-      widthPx_ = other.widthPx_;
-      heightPx_ = other.heightPx_;
-      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public ImageRegion Clone() {
-      return new ImageRegion(this);
-    }
-
-    /// <summary>Field number for the "left_px" field.</summary>
-    public const int LeftPxFieldNumber = 1;
-    private int leftPx_;
-    /// <summary>
-    /// Left edge, from 0 px.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int LeftPx {
-      get { return leftPx_; }
-      set {
-        leftPx_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "top_px" field.</summary>
-    public const int TopPxFieldNumber = 2;
-    private int topPx_;
-    /// <summary>
-    /// Upper edge, from 0 px.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int TopPx {
-      get { return topPx_; }
-      set {
-        topPx_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "width_px" field.</summary>
-    public const int WidthPxFieldNumber = 3;
-    private int widthPx_;
-    /// <summary>
-    /// Width, from 1 px.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int WidthPx {
-      get { return widthPx_; }
-      set {
-        widthPx_ = value;
-      }
-    }
-
-    /// <summary>Field number for the "height_px" field.</summary>
-    public const int HeightPxFieldNumber = 4;
-    private int heightPx_;
-    /// <summary>
-    /// Height, from 1 px.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int HeightPx {
-      get { return heightPx_; }
-      set {
-        heightPx_ = value;
-      }
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override bool Equals(object other) {
-      return Equals(other as ImageRegion);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool Equals(ImageRegion other) {
-      if (ReferenceEquals(other, null)) {
-        return false;
-      }
-      if (ReferenceEquals(other, this)) {
-        return true;
-      }
-      if (LeftPx != other.LeftPx) return false;
-      if (TopPx != other.TopPx) return false;
-      if (WidthPx != other.WidthPx) return false;
-      if (HeightPx != other.HeightPx) return false;
-      return Equals(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override int GetHashCode() {
-      int hash = 1;
-      if (LeftPx != 0) hash ^= LeftPx.GetHashCode();
-      if (TopPx != 0) hash ^= TopPx.GetHashCode();
-      if (WidthPx != 0) hash ^= WidthPx.GetHashCode();
-      if (HeightPx != 0) hash ^= HeightPx.GetHashCode();
-      if (_unknownFields != null) {
-        hash ^= _unknownFields.GetHashCode();
-      }
-      return hash;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public override string ToString() {
-      return pb::JsonFormatter.ToDiagnosticString(this);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void WriteTo(pb::CodedOutputStream output) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      output.WriteRawMessage(this);
-    #else
-      if (LeftPx != 0) {
-        output.WriteRawTag(8);
-        output.WriteInt32(LeftPx);
-      }
-      if (TopPx != 0) {
-        output.WriteRawTag(16);
-        output.WriteInt32(TopPx);
-      }
-      if (WidthPx != 0) {
-        output.WriteRawTag(24);
-        output.WriteInt32(WidthPx);
-      }
-      if (HeightPx != 0) {
-        output.WriteRawTag(32);
-        output.WriteInt32(HeightPx);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(output);
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (LeftPx != 0) {
-        output.WriteRawTag(8);
-        output.WriteInt32(LeftPx);
-      }
-      if (TopPx != 0) {
-        output.WriteRawTag(16);
-        output.WriteInt32(TopPx);
-      }
-      if (WidthPx != 0) {
-        output.WriteRawTag(24);
-        output.WriteInt32(WidthPx);
-      }
-      if (HeightPx != 0) {
-        output.WriteRawTag(32);
-        output.WriteInt32(HeightPx);
-      }
-      if (_unknownFields != null) {
-        _unknownFields.WriteTo(ref output);
-      }
-    }
-    #endif
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int CalculateSize() {
-      int size = 0;
-      if (LeftPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(LeftPx);
-      }
-      if (TopPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(TopPx);
-      }
-      if (WidthPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(WidthPx);
-      }
-      if (HeightPx != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(HeightPx);
-      }
-      if (_unknownFields != null) {
-        size += _unknownFields.CalculateSize();
-      }
-      return size;
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(ImageRegion other) {
-      if (other == null) {
-        return;
-      }
-      if (other.LeftPx != 0) {
-        LeftPx = other.LeftPx;
-      }
-      if (other.TopPx != 0) {
-        TopPx = other.TopPx;
-      }
-      if (other.WidthPx != 0) {
-        WidthPx = other.WidthPx;
-      }
-      if (other.HeightPx != 0) {
-        HeightPx = other.HeightPx;
-      }
-      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
-    }
-
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void MergeFrom(pb::CodedInputStream input) {
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-      input.ReadRawMessage(this);
-    #else
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
-            break;
-          case 8: {
-            LeftPx = input.ReadInt32();
-            break;
-          }
-          case 16: {
-            TopPx = input.ReadInt32();
-            break;
-          }
-          case 24: {
-            WidthPx = input.ReadInt32();
-            break;
-          }
-          case 32: {
-            HeightPx = input.ReadInt32();
-            break;
-          }
-        }
-      }
-    #endif
-    }
-
-    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
-      uint tag;
-      while ((tag = input.ReadTag()) != 0) {
-      if ((tag & 7) == 4) {
-        // Abort on any end group tag.
-        return;
-      }
-      switch(tag) {
-          default:
-            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
-            break;
-          case 8: {
-            LeftPx = input.ReadInt32();
-            break;
-          }
-          case 16: {
-            TopPx = input.ReadInt32();
-            break;
-          }
-          case 24: {
-            WidthPx = input.ReadInt32();
-            break;
-          }
-          case 32: {
-            HeightPx = input.ReadInt32();
-            break;
-          }
-        }
-      }
-    }
-    #endif
-
-  }
-
-  /// <summary>
   /// A part of the picture with a prompt of its own. Where regions overlap, their shares add up by weight. One region over the whole picture
   /// gives what the same `prompt` gives.
   /// </summary>
@@ -7776,7 +7451,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[23]; }
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7839,12 +7514,12 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>Field number for the "rectangle" field.</summary>
     public const int RectangleFieldNumber = 2;
     /// <summary>
-    /// A rectangle, in pixels of the asked size.
+    /// A rectangle, in pixels of the asked size. It must lie inside: else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::DeviceOps.Api.Inference.V1.ImageRegion Rectangle {
-      get { return placeCase_ == PlaceOneofCase.Rectangle ? (global::DeviceOps.Api.Inference.V1.ImageRegion) place_ : null; }
+    public global::DeviceOps.Api.Postprocessing.V1.PixelBox Rectangle {
+      get { return placeCase_ == PlaceOneofCase.Rectangle ? (global::DeviceOps.Api.Postprocessing.V1.PixelBox) place_ : null; }
       set {
         place_ = value;
         placeCase_ = value == null ? PlaceOneofCase.None : PlaceOneofCase.Rectangle;
@@ -8201,7 +7876,7 @@ namespace DeviceOps.Api.Inference.V1 {
           break;
         case PlaceOneofCase.Rectangle:
           if (Rectangle == null) {
-            Rectangle = new global::DeviceOps.Api.Inference.V1.ImageRegion();
+            Rectangle = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
           }
           Rectangle.MergeFrom(other.Rectangle);
           break;
@@ -8236,7 +7911,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
-            global::DeviceOps.Api.Inference.V1.ImageRegion subBuilder = new global::DeviceOps.Api.Inference.V1.ImageRegion();
+            global::DeviceOps.Api.Postprocessing.V1.PixelBox subBuilder = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
             if (placeCase_ == PlaceOneofCase.Rectangle) {
               subBuilder.MergeFrom(Rectangle);
             }
@@ -8297,7 +7972,7 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
-            global::DeviceOps.Api.Inference.V1.ImageRegion subBuilder = new global::DeviceOps.Api.Inference.V1.ImageRegion();
+            global::DeviceOps.Api.Postprocessing.V1.PixelBox subBuilder = new global::DeviceOps.Api.Postprocessing.V1.PixelBox();
             if (placeCase_ == PlaceOneofCase.Rectangle) {
               subBuilder.MergeFrom(Rectangle);
             }
@@ -8356,7 +8031,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[24]; }
+      get { return global::DeviceOps.Api.Inference.V1.ConditioningReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

@@ -940,7 +940,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int PreviewsFieldNumber = 10;
     private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
     /// <summary>
-    /// Whether to show the picture while it is made. They do not change it.
+    /// Whether to show the picture while it is made. Previews do not change it, and a safety policy may forbid them.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -970,7 +970,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int SafetyPolicyIdFieldNumber = 12;
     private string safetyPolicyId_ = "";
     /// <summary>
-    /// The safety policy that each picture must pass. Empty: the server's default policy. An unknown id: POLICY_NOT_FOUND.
+    /// The safety policy that each picture must pass, beside those that apply by themselves (SafetyPolicy says which). Empty: the server's
+    /// default policy. An unknown id: POLICY_NOT_FOUND. It sees the picture as it leaves, after all passes and postprocessing.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -26,40 +26,41 @@ namespace DeviceOps.Api.Inference.V1 {
           string.Concat(
             "CiNkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL3Bhc3Nlcy5wcm90bxIWZGV2aWNl",
             "b3BzLmluZmVyZW5jZS52MRofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFnZS5w",
-            "cm90byK/AQoLUmVmaW5lclBhc3MSEAoIbW9kZWxfaWQYASABKAkSGAoLc3Rh",
-            "cnRfcmF0aW8YAiABKAFIAIgBARIcCg9hZXN0aGV0aWNfc2NvcmUYAyABKAFI",
-            "AYgBARIlChhuZWdhdGl2ZV9hZXN0aGV0aWNfc2NvcmUYBCABKAFIAogBAUIO",
-            "Cgxfc3RhcnRfcmF0aW9CEgoQX2Flc3RoZXRpY19zY29yZUIbChlfbmVnYXRp",
-            "dmVfYWVzdGhldGljX3Njb3JlItcDCglIaXJlc1Bhc3MSDwoFc2NhbGUYASAB",
-            "KAFIABIuCgRzaXplGAIgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFn",
-            "ZVNpemVIABI+Cg1sYXRlbnRfZmlsdGVyGAMgASgOMiUuZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5SZXNhbXBsaW5nRmlsdGVySAESPQoMcGl4ZWxfZmlsdGVyGAQg",
-            "ASgOMiUuZGV2aWNlb3BzLmNvbW1vbi52MS5SZXNhbXBsaW5nRmlsdGVySAES",
-            "GwoRdXBzY2FsZXJfbW9kZWxfaWQYBSABKAlIARIVCghzdHJlbmd0aBgGIAEo",
-            "AUgCiAEBEhIKBXN0ZXBzGAcgASgFSAOIAQESDwoHc2FtcGxlchgIIAEoCRIW",
-            "Cg5zaWdtYV9zY2hlZHVsZRgJIAEoCRIbCg5ndWlkYW5jZV9zY2FsZRgKIAEo",
-            "AUgEiAEBEg4KBnByb21wdBgLIAEoCRIXCg9uZWdhdGl2ZV9wcm9tcHQYDCAB",
-            "KAkSEAoIbW9kZWxfaWQYDSABKAlCCAoGdGFyZ2V0Qg0KC2VubGFyZ2VtZW50",
-            "QgsKCV9zdHJlbmd0aEIICgZfc3RlcHNCEQoPX2d1aWRhbmNlX3NjYWxlIvUC",
-            "CgpEZXRhaWxQYXNzEhkKEWRldGVjdG9yX21vZGVsX2lkGAEgASgJEg0KBWxh",
-            "YmVsGAIgASgJEiEKFG1pbl9jb25maWRlbmNlX3JhdGlvGAMgASgBSACIAQES",
-            "EQoJbWF4X2NvdW50GAQgASgFEg4KBnByb21wdBgFIAEoCRIXCg9uZWdhdGl2",
-            "ZV9wcm9tcHQYBiABKAkSFQoIc3RyZW5ndGgYByABKAFIAYgBARISCgVzdGVw",
-            "cxgIIAEoBUgCiAEBEhgKC2RpbGF0aW9uX3B4GAkgASgFSAOIAQESFAoHYmx1",
-            "cl9weBgKIAEoBUgEiAEBEhcKCnBhZGRpbmdfcHgYCyABKAVIBYgBARIPCgdl",
-            "ZGdlX3B4GAwgASgFQhcKFV9taW5fY29uZmlkZW5jZV9yYXRpb0ILCglfc3Ry",
-            "ZW5ndGhCCAoGX3N0ZXBzQg4KDF9kaWxhdGlvbl9weEIKCghfYmx1cl9weEIN",
-            "CgtfcGFkZGluZ19weCKpAQoQU2l6ZUNvbmRpdGlvbmluZxI1Cg1vcmlnaW5h",
-            "bF9zaXplGAEgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5JbWFnZVNpemUS",
-            "MwoLdGFyZ2V0X3NpemUYAiABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLklt",
-            "YWdlU2l6ZRIUCgxjcm9wX2xlZnRfcHgYAyABKAUSEwoLY3JvcF90b3BfcHgY",
-            "BCABKAVCHaoCGkRldmljZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
+            "cm90bxowZGV2aWNlb3BzL3Bvc3Rwcm9jZXNzaW5nL3YxL3Bvc3Rwcm9jZXNz",
+            "aW5nLnByb3RvIr8BCgtSZWZpbmVyUGFzcxIQCghtb2RlbF9pZBgBIAEoCRIY",
+            "CgtzdGFydF9yYXRpbxgCIAEoAUgAiAEBEhwKD2Flc3RoZXRpY19zY29yZRgD",
+            "IAEoAUgBiAEBEiUKGG5lZ2F0aXZlX2Flc3RoZXRpY19zY29yZRgEIAEoAUgC",
+            "iAEBQg4KDF9zdGFydF9yYXRpb0ISChBfYWVzdGhldGljX3Njb3JlQhsKGV9u",
+            "ZWdhdGl2ZV9hZXN0aGV0aWNfc2NvcmUi1wMKCUhpcmVzUGFzcxIPCgVzY2Fs",
+            "ZRgBIAEoAUgAEi4KBHNpemUYAiABKAsyHi5kZXZpY2VvcHMuY29tbW9uLnYx",
+            "LkltYWdlU2l6ZUgAEj4KDWxhdGVudF9maWx0ZXIYAyABKA4yJS5kZXZpY2Vv",
+            "cHMuY29tbW9uLnYxLlJlc2FtcGxpbmdGaWx0ZXJIARI9CgxwaXhlbF9maWx0",
+            "ZXIYBCABKA4yJS5kZXZpY2VvcHMuY29tbW9uLnYxLlJlc2FtcGxpbmdGaWx0",
+            "ZXJIARIbChF1cHNjYWxlcl9tb2RlbF9pZBgFIAEoCUgBEhUKCHN0cmVuZ3Ro",
+            "GAYgASgBSAKIAQESEgoFc3RlcHMYByABKAVIA4gBARIPCgdzYW1wbGVyGAgg",
+            "ASgJEhYKDnNpZ21hX3NjaGVkdWxlGAkgASgJEhsKDmd1aWRhbmNlX3NjYWxl",
+            "GAogASgBSASIAQESDgoGcHJvbXB0GAsgASgJEhcKD25lZ2F0aXZlX3Byb21w",
+            "dBgMIAEoCRIQCghtb2RlbF9pZBgNIAEoCUIICgZ0YXJnZXRCDQoLZW5sYXJn",
+            "ZW1lbnRCCwoJX3N0cmVuZ3RoQggKBl9zdGVwc0IRCg9fZ3VpZGFuY2Vfc2Nh",
+            "bGUi1wIKCkRldGFpbFBhc3MSGQoRZGV0ZWN0b3JfbW9kZWxfaWQYASABKAkS",
+            "PgoIZGV0ZWN0b3IYAiABKAsyLC5kZXZpY2VvcHMucG9zdHByb2Nlc3Npbmcu",
+            "djEuRGV0ZWN0b3JPcHRpb25zEg4KBnByb21wdBgDIAEoCRIXCg9uZWdhdGl2",
+            "ZV9wcm9tcHQYBCABKAkSFQoIc3RyZW5ndGgYBSABKAFIAIgBARISCgVzdGVw",
+            "cxgGIAEoBUgBiAEBEhgKC2RpbGF0aW9uX3B4GAcgASgFSAKIAQESFAoHYmx1",
+            "cl9weBgIIAEoBUgDiAEBEhcKCnBhZGRpbmdfcHgYCSABKAVIBIgBARIPCgdl",
+            "ZGdlX3B4GAogASgFQgsKCV9zdHJlbmd0aEIICgZfc3RlcHNCDgoMX2RpbGF0",
+            "aW9uX3B4QgoKCF9ibHVyX3B4Qg0KC19wYWRkaW5nX3B4IqkBChBTaXplQ29u",
+            "ZGl0aW9uaW5nEjUKDW9yaWdpbmFsX3NpemUYASABKAsyHi5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkltYWdlU2l6ZRIzCgt0YXJnZXRfc2l6ZRgCIAEoCzIeLmRl",
+            "dmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXplEhQKDGNyb3BfbGVmdF9weBgD",
+            "IAEoBRITCgtjcm9wX3RvcF9weBgEIAEoBUIdqgIaRGV2aWNlT3BzLkFwaS5J",
+            "bmZlcmVuY2UuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.RefinerPass), global::DeviceOps.Api.Inference.V1.RefinerPass.Parser, new[]{ "ModelId", "StartRatio", "AestheticScore", "NegativeAestheticScore" }, new[]{ "StartRatio", "AestheticScore", "NegativeAestheticScore" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.HiresPass), global::DeviceOps.Api.Inference.V1.HiresPass.Parser, new[]{ "Scale", "Size", "LatentFilter", "PixelFilter", "UpscalerModelId", "Strength", "Steps", "Sampler", "SigmaSchedule", "GuidanceScale", "Prompt", "NegativePrompt", "ModelId" }, new[]{ "Target", "Enlargement", "Strength", "Steps", "GuidanceScale" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.DetailPass), global::DeviceOps.Api.Inference.V1.DetailPass.Parser, new[]{ "DetectorModelId", "Label", "MinConfidenceRatio", "MaxCount", "Prompt", "NegativePrompt", "Strength", "Steps", "DilationPx", "BlurPx", "PaddingPx", "EdgePx" }, new[]{ "MinConfidenceRatio", "Strength", "Steps", "DilationPx", "BlurPx", "PaddingPx" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.DetailPass), global::DeviceOps.Api.Inference.V1.DetailPass.Parser, new[]{ "DetectorModelId", "Detector", "Prompt", "NegativePrompt", "Strength", "Steps", "DilationPx", "BlurPx", "PaddingPx", "EdgePx" }, new[]{ "Strength", "Steps", "DilationPx", "BlurPx", "PaddingPx" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SizeConditioning), global::DeviceOps.Api.Inference.V1.SizeConditioning.Parser, new[]{ "OriginalSize", "TargetSize", "CropLeftPx", "CropTopPx" }, null, null, null, null)
           }));
     }
@@ -1354,9 +1355,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public DetailPass(DetailPass other) : this() {
       _hasBits0 = other._hasBits0;
       detectorModelId_ = other.detectorModelId_;
-      label_ = other.label_;
-      minConfidenceRatio_ = other.minConfidenceRatio_;
-      maxCount_ = other.maxCount_;
+      detector_ = other.detector_ != null ? other.detector_.Clone() : null;
       prompt_ = other.prompt_;
       negativePrompt_ = other.negativePrompt_;
       strength_ = other.strength_;
@@ -1378,7 +1377,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int DetectorModelIdFieldNumber = 1;
     private string detectorModelId_ = "";
     /// <summary>
-    /// The detector or segmenter. Empty: the server's default for `label`; if there is none, COMPONENT_MISSING.
+    /// The detector or segmenter. Empty: the server's default for the label; if there is none, COMPONENT_MISSING.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1389,68 +1388,23 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
-    /// <summary>Field number for the "label" field.</summary>
-    public const int LabelFieldNumber = 2;
-    private string label_ = "";
+    /// <summary>Field number for the "detector" field.</summary>
+    public const int DetectorFieldNumber = 2;
+    private global::DeviceOps.Api.Postprocessing.V1.DetectorOptions detector_;
     /// <summary>
-    /// What to look for, as the detector names it: `face`, `hand`, `person`. Empty: all that it finds. At most 63 characters.
+    /// What to look for and what counts as found. Absent: faces.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string Label {
-      get { return label_; }
+    public global::DeviceOps.Api.Postprocessing.V1.DetectorOptions Detector {
+      get { return detector_; }
       set {
-        label_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
-    }
-
-    /// <summary>Field number for the "min_confidence_ratio" field.</summary>
-    public const int MinConfidenceRatioFieldNumber = 3;
-    private readonly static double MinConfidenceRatioDefaultValue = 0D;
-
-    private double minConfidenceRatio_;
-    /// <summary>
-    /// How sure the detector must be, 0..1. Absent: 0.3.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public double MinConfidenceRatio {
-      get { if ((_hasBits0 & 1) != 0) { return minConfidenceRatio_; } else { return MinConfidenceRatioDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        minConfidenceRatio_ = value;
-      }
-    }
-    /// <summary>Gets whether the "min_confidence_ratio" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasMinConfidenceRatio {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "min_confidence_ratio" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearMinConfidenceRatio() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "max_count" field.</summary>
-    public const int MaxCountFieldNumber = 4;
-    private int maxCount_;
-    /// <summary>
-    /// How many finds at most, the surest first, 1..32. 0: all, at most 32.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int MaxCount {
-      get { return maxCount_; }
-      set {
-        maxCount_ = value;
+        detector_ = value;
       }
     }
 
     /// <summary>Field number for the "prompt" field.</summary>
-    public const int PromptFieldNumber = 5;
+    public const int PromptFieldNumber = 3;
     private string prompt_ = "";
     /// <summary>
     /// What to draw there, at most 32 KiB. Empty: the generation's prompt.
@@ -1465,7 +1419,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "negative_prompt" field.</summary>
-    public const int NegativePromptFieldNumber = 6;
+    public const int NegativePromptFieldNumber = 4;
     private string negativePrompt_ = "";
     /// <summary>
     /// What not to draw there, at most 32 KiB. Empty: the generation's negative prompt.
@@ -1480,7 +1434,7 @@ namespace DeviceOps.Api.Inference.V1 {
     }
 
     /// <summary>Field number for the "strength" field.</summary>
-    public const int StrengthFieldNumber = 7;
+    public const int StrengthFieldNumber = 5;
     private readonly static double StrengthDefaultValue = 0D;
 
     private double strength_;
@@ -1490,9 +1444,9 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public double Strength {
-      get { if ((_hasBits0 & 2) != 0) { return strength_; } else { return StrengthDefaultValue; } }
+      get { if ((_hasBits0 & 1) != 0) { return strength_; } else { return StrengthDefaultValue; } }
       set {
-        _hasBits0 |= 2;
+        _hasBits0 |= 1;
         strength_ = value;
       }
     }
@@ -1500,17 +1454,17 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool HasStrength {
-      get { return (_hasBits0 & 2) != 0; }
+      get { return (_hasBits0 & 1) != 0; }
     }
     /// <summary>Clears the value of the "strength" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public void ClearStrength() {
-      _hasBits0 &= ~2;
+      _hasBits0 &= ~1;
     }
 
     /// <summary>Field number for the "steps" field.</summary>
-    public const int StepsFieldNumber = 8;
+    public const int StepsFieldNumber = 6;
     private readonly static int StepsDefaultValue = 0;
 
     private int steps_;
@@ -1520,9 +1474,9 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int Steps {
-      get { if ((_hasBits0 & 4) != 0) { return steps_; } else { return StepsDefaultValue; } }
+      get { if ((_hasBits0 & 2) != 0) { return steps_; } else { return StepsDefaultValue; } }
       set {
-        _hasBits0 |= 4;
+        _hasBits0 |= 2;
         steps_ = value;
       }
     }
@@ -1530,17 +1484,17 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool HasSteps {
-      get { return (_hasBits0 & 4) != 0; }
+      get { return (_hasBits0 & 2) != 0; }
     }
     /// <summary>Clears the value of the "steps" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public void ClearSteps() {
-      _hasBits0 &= ~4;
+      _hasBits0 &= ~2;
     }
 
     /// <summary>Field number for the "dilation_px" field.</summary>
-    public const int DilationPxFieldNumber = 9;
+    public const int DilationPxFieldNumber = 7;
     private readonly static int DilationPxDefaultValue = 0;
 
     private int dilationPx_;
@@ -1550,9 +1504,9 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int DilationPx {
-      get { if ((_hasBits0 & 8) != 0) { return dilationPx_; } else { return DilationPxDefaultValue; } }
+      get { if ((_hasBits0 & 4) != 0) { return dilationPx_; } else { return DilationPxDefaultValue; } }
       set {
-        _hasBits0 |= 8;
+        _hasBits0 |= 4;
         dilationPx_ = value;
       }
     }
@@ -1560,17 +1514,17 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool HasDilationPx {
-      get { return (_hasBits0 & 8) != 0; }
+      get { return (_hasBits0 & 4) != 0; }
     }
     /// <summary>Clears the value of the "dilation_px" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public void ClearDilationPx() {
-      _hasBits0 &= ~8;
+      _hasBits0 &= ~4;
     }
 
     /// <summary>Field number for the "blur_px" field.</summary>
-    public const int BlurPxFieldNumber = 10;
+    public const int BlurPxFieldNumber = 8;
     private readonly static int BlurPxDefaultValue = 0;
 
     private int blurPx_;
@@ -1580,9 +1534,9 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int BlurPx {
-      get { if ((_hasBits0 & 16) != 0) { return blurPx_; } else { return BlurPxDefaultValue; } }
+      get { if ((_hasBits0 & 8) != 0) { return blurPx_; } else { return BlurPxDefaultValue; } }
       set {
-        _hasBits0 |= 16;
+        _hasBits0 |= 8;
         blurPx_ = value;
       }
     }
@@ -1590,17 +1544,17 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool HasBlurPx {
-      get { return (_hasBits0 & 16) != 0; }
+      get { return (_hasBits0 & 8) != 0; }
     }
     /// <summary>Clears the value of the "blur_px" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public void ClearBlurPx() {
-      _hasBits0 &= ~16;
+      _hasBits0 &= ~8;
     }
 
     /// <summary>Field number for the "padding_px" field.</summary>
-    public const int PaddingPxFieldNumber = 11;
+    public const int PaddingPxFieldNumber = 9;
     private readonly static int PaddingPxDefaultValue = 0;
 
     private int paddingPx_;
@@ -1610,9 +1564,9 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int PaddingPx {
-      get { if ((_hasBits0 & 32) != 0) { return paddingPx_; } else { return PaddingPxDefaultValue; } }
+      get { if ((_hasBits0 & 16) != 0) { return paddingPx_; } else { return PaddingPxDefaultValue; } }
       set {
-        _hasBits0 |= 32;
+        _hasBits0 |= 16;
         paddingPx_ = value;
       }
     }
@@ -1620,17 +1574,17 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public bool HasPaddingPx {
-      get { return (_hasBits0 & 32) != 0; }
+      get { return (_hasBits0 & 16) != 0; }
     }
     /// <summary>Clears the value of the "padding_px" field</summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public void ClearPaddingPx() {
-      _hasBits0 &= ~32;
+      _hasBits0 &= ~16;
     }
 
     /// <summary>Field number for the "edge_px" field.</summary>
-    public const int EdgePxFieldNumber = 12;
+    public const int EdgePxFieldNumber = 10;
     private int edgePx_;
     /// <summary>
     /// Longer edge at which a find is made, a multiple of 8, 64..2048 px. 0: the model's native size.
@@ -1660,9 +1614,7 @@ namespace DeviceOps.Api.Inference.V1 {
         return true;
       }
       if (DetectorModelId != other.DetectorModelId) return false;
-      if (Label != other.Label) return false;
-      if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(MinConfidenceRatio, other.MinConfidenceRatio)) return false;
-      if (MaxCount != other.MaxCount) return false;
+      if (!object.Equals(Detector, other.Detector)) return false;
       if (Prompt != other.Prompt) return false;
       if (NegativePrompt != other.NegativePrompt) return false;
       if (!pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.Equals(Strength, other.Strength)) return false;
@@ -1679,9 +1631,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (DetectorModelId.Length != 0) hash ^= DetectorModelId.GetHashCode();
-      if (Label.Length != 0) hash ^= Label.GetHashCode();
-      if (HasMinConfidenceRatio) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(MinConfidenceRatio);
-      if (MaxCount != 0) hash ^= MaxCount.GetHashCode();
+      if (detector_ != null) hash ^= Detector.GetHashCode();
       if (Prompt.Length != 0) hash ^= Prompt.GetHashCode();
       if (NegativePrompt.Length != 0) hash ^= NegativePrompt.GetHashCode();
       if (HasStrength) hash ^= pbc::ProtobufEqualityComparers.BitwiseDoubleEqualityComparer.GetHashCode(Strength);
@@ -1712,48 +1662,40 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(10);
         output.WriteString(DetectorModelId);
       }
-      if (Label.Length != 0) {
+      if (detector_ != null) {
         output.WriteRawTag(18);
-        output.WriteString(Label);
-      }
-      if (HasMinConfidenceRatio) {
-        output.WriteRawTag(25);
-        output.WriteDouble(MinConfidenceRatio);
-      }
-      if (MaxCount != 0) {
-        output.WriteRawTag(32);
-        output.WriteInt32(MaxCount);
+        output.WriteMessage(Detector);
       }
       if (Prompt.Length != 0) {
-        output.WriteRawTag(42);
+        output.WriteRawTag(26);
         output.WriteString(Prompt);
       }
       if (NegativePrompt.Length != 0) {
-        output.WriteRawTag(50);
+        output.WriteRawTag(34);
         output.WriteString(NegativePrompt);
       }
       if (HasStrength) {
-        output.WriteRawTag(57);
+        output.WriteRawTag(41);
         output.WriteDouble(Strength);
       }
       if (HasSteps) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(48);
         output.WriteInt32(Steps);
       }
       if (HasDilationPx) {
-        output.WriteRawTag(72);
+        output.WriteRawTag(56);
         output.WriteInt32(DilationPx);
       }
       if (HasBlurPx) {
-        output.WriteRawTag(80);
+        output.WriteRawTag(64);
         output.WriteInt32(BlurPx);
       }
       if (HasPaddingPx) {
-        output.WriteRawTag(88);
+        output.WriteRawTag(72);
         output.WriteInt32(PaddingPx);
       }
       if (EdgePx != 0) {
-        output.WriteRawTag(96);
+        output.WriteRawTag(80);
         output.WriteInt32(EdgePx);
       }
       if (_unknownFields != null) {
@@ -1770,48 +1712,40 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(10);
         output.WriteString(DetectorModelId);
       }
-      if (Label.Length != 0) {
+      if (detector_ != null) {
         output.WriteRawTag(18);
-        output.WriteString(Label);
-      }
-      if (HasMinConfidenceRatio) {
-        output.WriteRawTag(25);
-        output.WriteDouble(MinConfidenceRatio);
-      }
-      if (MaxCount != 0) {
-        output.WriteRawTag(32);
-        output.WriteInt32(MaxCount);
+        output.WriteMessage(Detector);
       }
       if (Prompt.Length != 0) {
-        output.WriteRawTag(42);
+        output.WriteRawTag(26);
         output.WriteString(Prompt);
       }
       if (NegativePrompt.Length != 0) {
-        output.WriteRawTag(50);
+        output.WriteRawTag(34);
         output.WriteString(NegativePrompt);
       }
       if (HasStrength) {
-        output.WriteRawTag(57);
+        output.WriteRawTag(41);
         output.WriteDouble(Strength);
       }
       if (HasSteps) {
-        output.WriteRawTag(64);
+        output.WriteRawTag(48);
         output.WriteInt32(Steps);
       }
       if (HasDilationPx) {
-        output.WriteRawTag(72);
+        output.WriteRawTag(56);
         output.WriteInt32(DilationPx);
       }
       if (HasBlurPx) {
-        output.WriteRawTag(80);
+        output.WriteRawTag(64);
         output.WriteInt32(BlurPx);
       }
       if (HasPaddingPx) {
-        output.WriteRawTag(88);
+        output.WriteRawTag(72);
         output.WriteInt32(PaddingPx);
       }
       if (EdgePx != 0) {
-        output.WriteRawTag(96);
+        output.WriteRawTag(80);
         output.WriteInt32(EdgePx);
       }
       if (_unknownFields != null) {
@@ -1827,14 +1761,8 @@ namespace DeviceOps.Api.Inference.V1 {
       if (DetectorModelId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(DetectorModelId);
       }
-      if (Label.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(Label);
-      }
-      if (HasMinConfidenceRatio) {
-        size += 1 + 8;
-      }
-      if (MaxCount != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxCount);
+      if (detector_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Detector);
       }
       if (Prompt.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Prompt);
@@ -1875,14 +1803,11 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other.DetectorModelId.Length != 0) {
         DetectorModelId = other.DetectorModelId;
       }
-      if (other.Label.Length != 0) {
-        Label = other.Label;
-      }
-      if (other.HasMinConfidenceRatio) {
-        MinConfidenceRatio = other.MinConfidenceRatio;
-      }
-      if (other.MaxCount != 0) {
-        MaxCount = other.MaxCount;
+      if (other.detector_ != null) {
+        if (detector_ == null) {
+          Detector = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+        }
+        Detector.MergeFrom(other.Detector);
       }
       if (other.Prompt.Length != 0) {
         Prompt = other.Prompt;
@@ -1932,46 +1857,41 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
-            Label = input.ReadString();
+            if (detector_ == null) {
+              Detector = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+            }
+            input.ReadMessage(Detector);
             break;
           }
-          case 25: {
-            MinConfidenceRatio = input.ReadDouble();
-            break;
-          }
-          case 32: {
-            MaxCount = input.ReadInt32();
-            break;
-          }
-          case 42: {
+          case 26: {
             Prompt = input.ReadString();
             break;
           }
-          case 50: {
+          case 34: {
             NegativePrompt = input.ReadString();
             break;
           }
-          case 57: {
+          case 41: {
             Strength = input.ReadDouble();
             break;
           }
-          case 64: {
+          case 48: {
             Steps = input.ReadInt32();
             break;
           }
-          case 72: {
+          case 56: {
             DilationPx = input.ReadInt32();
             break;
           }
-          case 80: {
+          case 64: {
             BlurPx = input.ReadInt32();
             break;
           }
-          case 88: {
+          case 72: {
             PaddingPx = input.ReadInt32();
             break;
           }
-          case 96: {
+          case 80: {
             EdgePx = input.ReadInt32();
             break;
           }
@@ -1999,46 +1919,41 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 18: {
-            Label = input.ReadString();
+            if (detector_ == null) {
+              Detector = new global::DeviceOps.Api.Postprocessing.V1.DetectorOptions();
+            }
+            input.ReadMessage(Detector);
             break;
           }
-          case 25: {
-            MinConfidenceRatio = input.ReadDouble();
-            break;
-          }
-          case 32: {
-            MaxCount = input.ReadInt32();
-            break;
-          }
-          case 42: {
+          case 26: {
             Prompt = input.ReadString();
             break;
           }
-          case 50: {
+          case 34: {
             NegativePrompt = input.ReadString();
             break;
           }
-          case 57: {
+          case 41: {
             Strength = input.ReadDouble();
             break;
           }
-          case 64: {
+          case 48: {
             Steps = input.ReadInt32();
             break;
           }
-          case 72: {
+          case 56: {
             DilationPx = input.ReadInt32();
             break;
           }
-          case 80: {
+          case 64: {
             BlurPx = input.ReadInt32();
             break;
           }
-          case 88: {
+          case 72: {
             PaddingPx = input.ReadInt32();
             break;
           }
-          case 96: {
+          case 80: {
             EdgePx = input.ReadInt32();
             break;
           }

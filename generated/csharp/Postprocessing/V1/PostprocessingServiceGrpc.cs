@@ -78,6 +78,22 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse> __Marshaller_deviceops_postprocessing_v1_CheckSafetyResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest> __Marshaller_deviceops_postprocessing_v1_ListWithheldImagesRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse> __Marshaller_deviceops_postprocessing_v1_ListWithheldImagesResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest> __Marshaller_deviceops_postprocessing_v1_GetWithheldImageRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse> __Marshaller_deviceops_postprocessing_v1_GetWithheldImageResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest> __Marshaller_deviceops_postprocessing_v1_ReleaseWithheldImageRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse> __Marshaller_deviceops_postprocessing_v1_ReleaseWithheldImageResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest> __Marshaller_deviceops_postprocessing_v1_DeleteWithheldImageRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse> __Marshaller_deviceops_postprocessing_v1_DeleteWithheldImageResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest> __Marshaller_deviceops_postprocessing_v1_CreateSafetyPolicyRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse> __Marshaller_deviceops_postprocessing_v1_CreateSafetyPolicyResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse.Parser));
@@ -129,6 +145,38 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         "CheckSafety",
         __Marshaller_deviceops_postprocessing_v1_CheckSafetyRequest,
         __Marshaller_deviceops_postprocessing_v1_CheckSafetyResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest, global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse> __Method_ListWithheldImages = new grpc::Method<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest, global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ListWithheldImages",
+        __Marshaller_deviceops_postprocessing_v1_ListWithheldImagesRequest,
+        __Marshaller_deviceops_postprocessing_v1_ListWithheldImagesResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse> __Method_GetWithheldImage = new grpc::Method<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "GetWithheldImage",
+        __Marshaller_deviceops_postprocessing_v1_GetWithheldImageRequest,
+        __Marshaller_deviceops_postprocessing_v1_GetWithheldImageResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse> __Method_ReleaseWithheldImage = new grpc::Method<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ReleaseWithheldImage",
+        __Marshaller_deviceops_postprocessing_v1_ReleaseWithheldImageRequest,
+        __Marshaller_deviceops_postprocessing_v1_ReleaseWithheldImageResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse> __Method_DeleteWithheldImage = new grpc::Method<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "DeleteWithheldImage",
+        __Marshaller_deviceops_postprocessing_v1_DeleteWithheldImageRequest,
+        __Marshaller_deviceops_postprocessing_v1_DeleteWithheldImageResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest, global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse> __Method_CreateSafetyPolicy = new grpc::Method<global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest, global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse>(
@@ -252,10 +300,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       }
 
       /// <summary>
-      /// Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+      /// Tells what policies say about pictures. The pictures are not changed, kept or handed out.
       ///
-      /// A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-      /// passed nothing.
+      /// A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+      /// off has passed nothing. Safe to call again.
       ///
       /// Fails with:
       /// - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
@@ -268,6 +316,81 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// <returns>The response to send back to the client (wrapped by a task).</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse> CheckSafety(global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+      /// of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse> ListWithheldImages(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+      ///
+      /// The log notes who looked. Nothing else changes.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - INVALID_FIELD: a wrong size of the view; mend the request.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse> GetWithheldImage(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+      /// events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+      ///
+      /// The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no cause; say why.
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse> ReleaseWithheldImage(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+      ///
+      /// The log notes who deleted it and the cause. Cannot be taken back.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse> DeleteWithheldImage(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest request, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -363,6 +486,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -612,10 +736,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return CallInvoker.AsyncServerStreamingCall(__Method_Postprocess, null, options, request);
       }
       /// <summary>
-      /// Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+      /// Tells what policies say about pictures. The pictures are not changed, kept or handed out.
       ///
-      /// A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-      /// passed nothing.
+      /// A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+      /// off has passed nothing. Safe to call again.
       ///
       /// Fails with:
       /// - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
@@ -634,10 +758,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return CheckSafety(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+      /// Tells what policies say about pictures. The pictures are not changed, kept or handed out.
       ///
-      /// A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-      /// passed nothing.
+      /// A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+      /// off has passed nothing. Safe to call again.
       ///
       /// Fails with:
       /// - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
@@ -654,10 +778,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return CallInvoker.BlockingUnaryCall(__Method_CheckSafety, null, options, request);
       }
       /// <summary>
-      /// Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+      /// Tells what policies say about pictures. The pictures are not changed, kept or handed out.
       ///
-      /// A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-      /// passed nothing.
+      /// A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+      /// off has passed nothing. Safe to call again.
       ///
       /// Fails with:
       /// - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
@@ -676,10 +800,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         return CheckSafetyAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+      /// Tells what policies say about pictures. The pictures are not changed, kept or handed out.
       ///
-      /// A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-      /// passed nothing.
+      /// A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+      /// off has passed nothing. Safe to call again.
       ///
       /// Fails with:
       /// - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
@@ -694,6 +818,306 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse> CheckSafetyAsync(global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest request, grpc::CallOptions options)
       {
         return CallInvoker.AsyncUnaryCall(__Method_CheckSafety, null, options, request);
+      }
+      /// <summary>
+      /// Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+      /// of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse ListWithheldImages(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListWithheldImages(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+      /// of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse ListWithheldImages(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ListWithheldImages, null, options, request);
+      }
+      /// <summary>
+      /// Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+      /// of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse> ListWithheldImagesAsync(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ListWithheldImagesAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+      /// of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+      ///
+      /// Changes nothing.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse> ListWithheldImagesAsync(global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ListWithheldImages, null, options, request);
+      }
+      /// <summary>
+      /// Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+      ///
+      /// The log notes who looked. Nothing else changes.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - INVALID_FIELD: a wrong size of the view; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse GetWithheldImage(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return GetWithheldImage(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+      ///
+      /// The log notes who looked. Nothing else changes.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - INVALID_FIELD: a wrong size of the view; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse GetWithheldImage(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_GetWithheldImage, null, options, request);
+      }
+      /// <summary>
+      /// Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+      ///
+      /// The log notes who looked. Nothing else changes.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - INVALID_FIELD: a wrong size of the view; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse> GetWithheldImageAsync(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return GetWithheldImageAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+      ///
+      /// The log notes who looked. Nothing else changes.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - INVALID_FIELD: a wrong size of the view; mend the request.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse> GetWithheldImageAsync(global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_GetWithheldImage, null, options, request);
+      }
+      /// <summary>
+      /// Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+      /// events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+      ///
+      /// The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no cause; say why.
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse ReleaseWithheldImage(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ReleaseWithheldImage(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+      /// events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+      ///
+      /// The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no cause; say why.
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse ReleaseWithheldImage(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ReleaseWithheldImage, null, options, request);
+      }
+      /// <summary>
+      /// Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+      /// events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+      ///
+      /// The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no cause; say why.
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse> ReleaseWithheldImageAsync(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ReleaseWithheldImageAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+      /// events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+      ///
+      /// The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no cause; say why.
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse> ReleaseWithheldImageAsync(global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ReleaseWithheldImage, null, options, request);
+      }
+      /// <summary>
+      /// Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+      ///
+      /// The log notes who deleted it and the cause. Cannot be taken back.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse DeleteWithheldImage(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteWithheldImage(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+      ///
+      /// The log notes who deleted it and the cause. Cannot be taken back.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse DeleteWithheldImage(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_DeleteWithheldImage, null, options, request);
+      }
+      /// <summary>
+      /// Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+      ///
+      /// The log notes who deleted it and the cause. Cannot be taken back.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse> DeleteWithheldImageAsync(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteWithheldImageAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+      ///
+      /// The log notes who deleted it and the cause. Cannot be taken back.
+      ///
+      /// Fails with:
+      /// - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse> DeleteWithheldImageAsync(global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_DeleteWithheldImage, null, options, request);
       }
       /// <summary>
       /// Makes a policy. With `validate_only`, tries it on samples and makes nothing.
@@ -1038,6 +1462,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1057,6 +1482,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1074,6 +1500,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1093,6 +1520,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
       /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1121,6 +1549,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
           .AddMethod(__Method_PlanPostprocessing, serviceImpl.PlanPostprocessing)
           .AddMethod(__Method_Postprocess, serviceImpl.Postprocess)
           .AddMethod(__Method_CheckSafety, serviceImpl.CheckSafety)
+          .AddMethod(__Method_ListWithheldImages, serviceImpl.ListWithheldImages)
+          .AddMethod(__Method_GetWithheldImage, serviceImpl.GetWithheldImage)
+          .AddMethod(__Method_ReleaseWithheldImage, serviceImpl.ReleaseWithheldImage)
+          .AddMethod(__Method_DeleteWithheldImage, serviceImpl.DeleteWithheldImage)
           .AddMethod(__Method_CreateSafetyPolicy, serviceImpl.CreateSafetyPolicy)
           .AddMethod(__Method_GetSafetyPolicy, serviceImpl.GetSafetyPolicy)
           .AddMethod(__Method_ListSafetyPolicies, serviceImpl.ListSafetyPolicies)
@@ -1139,6 +1571,10 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       serviceBinder.AddMethod(__Method_PlanPostprocessing, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.PlanPostprocessingRequest, global::DeviceOps.Api.Postprocessing.V1.PlanPostprocessingResponse>(serviceImpl.PlanPostprocessing));
       serviceBinder.AddMethod(__Method_Postprocess, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Postprocessing.V1.PostprocessRequest, global::DeviceOps.Api.Postprocessing.V1.PostprocessResponse>(serviceImpl.Postprocess));
       serviceBinder.AddMethod(__Method_CheckSafety, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.CheckSafetyRequest, global::DeviceOps.Api.Postprocessing.V1.CheckSafetyResponse>(serviceImpl.CheckSafety));
+      serviceBinder.AddMethod(__Method_ListWithheldImages, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesRequest, global::DeviceOps.Api.Postprocessing.V1.ListWithheldImagesResponse>(serviceImpl.ListWithheldImages));
+      serviceBinder.AddMethod(__Method_GetWithheldImage, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.GetWithheldImageResponse>(serviceImpl.GetWithheldImage));
+      serviceBinder.AddMethod(__Method_ReleaseWithheldImage, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.ReleaseWithheldImageResponse>(serviceImpl.ReleaseWithheldImage));
+      serviceBinder.AddMethod(__Method_DeleteWithheldImage, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageRequest, global::DeviceOps.Api.Postprocessing.V1.DeleteWithheldImageResponse>(serviceImpl.DeleteWithheldImage));
       serviceBinder.AddMethod(__Method_CreateSafetyPolicy, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyRequest, global::DeviceOps.Api.Postprocessing.V1.CreateSafetyPolicyResponse>(serviceImpl.CreateSafetyPolicy));
       serviceBinder.AddMethod(__Method_GetSafetyPolicy, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.GetSafetyPolicyRequest, global::DeviceOps.Api.Postprocessing.V1.GetSafetyPolicyResponse>(serviceImpl.GetSafetyPolicy));
       serviceBinder.AddMethod(__Method_ListSafetyPolicies, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesRequest, global::DeviceOps.Api.Postprocessing.V1.ListSafetyPoliciesResponse>(serviceImpl.ListSafetyPolicies));

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2 as deviceops_dot_postprocessing_dot_v1_dot_postprocessing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)deviceops/inference/v1/conditioning.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\"\x8b\x01\n\tInitImage\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12*\n\x03\x66it\x18\x03 \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFitB\x0b\n\t_strength\"\xae\x02\n\x0bInpaintMask\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x14\n\x07\x62lur_px\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0b\x64ilation_px\x18\x03 \x01(\x05\x12\x0e\n\x06invert\x18\x04 \x01(\x08\x12\x30\n\x05\x62lend\x18\x05 \x01(\x0e\x32!.deviceops.inference.v1.MaskBlend\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFill\x12\x14\n\x0czoom_to_mask\x18\x07 \x01(\x08\x12\x1c\n\x0fzoom_padding_px\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\n\n\x08_blur_pxB\x12\n\x10_zoom_padding_px\"\xa8\x01\n\x08Outpaint\x12\x0f\n\x07left_px\x18\x01 \x01(\x05\x12\x0e\n\x06top_px\x18\x02 \x01(\x05\x12\x10\n\x08right_px\x18\x03 \x01(\x05\x12\x11\n\tbottom_px\x18\x04 \x01(\x05\x12\x17\n\noverlap_px\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFillB\r\n\x0b_overlap_px\"r\n\x12\x43\x61nnyPreprocessing\x12\x1a\n\rlow_threshold\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0ehigh_threshold\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x10\n\x0e_low_thresholdB\x11\n\x0f_high_threshold\"&\n\x12\x44\x65pthPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"C\n\x11PosePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05hands\x18\x02 \x01(\x08\x12\r\n\x05\x66\x61\x63\x65s\x18\x03 \x01(\x08\"E\n\x15ScribblePreprocessing\x12\x1a\n\rcoarseness_px\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_coarseness_px\")\n\x15SoftEdgePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"(\n\x14LineArtPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\'\n\x13NormalPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"-\n\x19SegmentationPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"H\n\x18LineSegmentPreprocessing\x12\x1a\n\rmin_length_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_min_length_px\"9\n\x11TilePreprocessing\x12\x16\n\tdownscale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_downscale\"\x16\n\x14InpaintPreprocessing\"2\n\x14ShufflePreprocessing\x12\x11\n\x04seed\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\xae\x06\n\x14\x43ontrolPreprocessing\x12;\n\x05\x63\x61nny\x18\x01 \x01(\x0b\x32*.deviceops.inference.v1.CannyPreprocessingH\x00\x12;\n\x05\x64\x65pth\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.DepthPreprocessingH\x00\x12\x39\n\x04pose\x18\x03 \x01(\x0b\x32).deviceops.inference.v1.PosePreprocessingH\x00\x12\x41\n\x08scribble\x18\x04 \x01(\x0b\x32-.deviceops.inference.v1.ScribblePreprocessingH\x00\x12\x42\n\tsoft_edge\x18\x05 \x01(\x0b\x32-.deviceops.inference.v1.SoftEdgePreprocessingH\x00\x12@\n\x08line_art\x18\x06 \x01(\x0b\x32,.deviceops.inference.v1.LineArtPreprocessingH\x00\x12=\n\x06normal\x18\x07 \x01(\x0b\x32+.deviceops.inference.v1.NormalPreprocessingH\x00\x12I\n\x0csegmentation\x18\x08 \x01(\x0b\x32\x31.deviceops.inference.v1.SegmentationPreprocessingH\x00\x12I\n\rline_segments\x18\t \x01(\x0b\x32\x30.deviceops.inference.v1.LineSegmentPreprocessingH\x00\x12\x39\n\x04tile\x18\n \x01(\x0b\x32).deviceops.inference.v1.TilePreprocessingH\x00\x12?\n\x07inpaint\x18\x0b \x01(\x0b\x32,.deviceops.inference.v1.InpaintPreprocessingH\x00\x12?\n\x07shuffle\x18\x0c \x01(\x0b\x32,.deviceops.inference.v1.ShufflePreprocessingH\x00\x42\x06\n\x04kind\"\xb1\x03\n\x0c\x43ontrolInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12.\n\x05image\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x43\n\rpreprocessing\x18\x03 \x01(\x0b\x32,.deviceops.inference.v1.ControlPreprocessing\x12\x14\n\x0c\x63ontrol_type\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x37\n\x07\x62\x61lance\x18\x08 \x01(\x0e\x32&.deviceops.inference.v1.ControlBalance\x12*\n\x03\x66it\x18\t \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFit\x12/\n\x06region\x18\n \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"\xe1\x02\n\x0bImagePrompt\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12/\n\x06images\x18\x02 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12/\n\x06region\x18\x06 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x35\n\x04mode\x18\x07 \x01(\x0e\x32\'.deviceops.inference.v1.ImagePromptMode\x12\x37\n\x0enegative_image\x18\x08 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"b\n\x13LoraComponentWeight\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rblock_weights\x18\x03 \x03(\x01\x42\t\n\x07_weight\"\xd5\x01\n\tLoraInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x46\n\x11\x63omponent_weights\x18\x03 \x03(\x0b\x32+.deviceops.inference.v1.LoraComponentWeight\x12\x18\n\x0bstart_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"X\n\x15TextualInversionInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"l\n\x0eReferenceImage\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12*\n\x03\x66it\x18\x02 \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFit\"S\n\x0bImageRegion\x12\x0f\n\x07left_px\x18\x01 \x01(\x05\x12\x0e\n\x06top_px\x18\x02 \x01(\x05\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x11\n\theight_px\x18\x04 \x01(\x05\"\xcf\x02\n\x0eRegionalPrompt\x12/\n\x04mask\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputH\x00\x12\x38\n\trectangle\x18\x02 \x01(\x0b\x32#.deviceops.inference.v1.ImageRegionH\x00\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tend_ratio\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x30\n\x05loras\x18\x08 \x03(\x0b\x32!.deviceops.inference.v1.LoraInputB\x07\n\x05placeB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"B\n\x0bLatentInput\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_strength*m\n\tMaskBlend\x12\x1a\n\x16MASK_BLEND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_BLEND_NONE\x10\x01\x12\x16\n\x12MASK_BLEND_FEATHER\x10\x02\x12\x17\n\x13MASK_BLEND_GAUSSIAN\x10\x03*f\n\x08MaskFill\x12\x19\n\x15MASK_FILL_UNSPECIFIED\x10\x00\x12\x16\n\x12MASK_FILL_ORIGINAL\x10\x01\x12\x13\n\x0fMASK_FILL_NOISE\x10\x02\x12\x12\n\x0eMASK_FILL_EDGE\x10\x03*\x84\x01\n\x0e\x43ontrolBalance\x12\x1f\n\x1b\x43ONTROL_BALANCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTROL_BALANCE_EVEN\x10\x01\x12\x1a\n\x16\x43ONTROL_BALANCE_PROMPT\x10\x02\x12\x1b\n\x17\x43ONTROL_BALANCE_CONTROL\x10\x03*\xb9\x01\n\x0fImagePromptMode\x12!\n\x1dIMAGE_PROMPT_MODE_UNSPECIFIED\x10\x00\x12\'\n#IMAGE_PROMPT_MODE_CONTENT_AND_STYLE\x10\x01\x12\x1b\n\x17IMAGE_PROMPT_MODE_STYLE\x10\x02\x12!\n\x1dIMAGE_PROMPT_MODE_COMPOSITION\x10\x03\x12\x1a\n\x16IMAGE_PROMPT_MODE_FACE\x10\x04\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)deviceops/inference/v1/conditioning.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/postprocessing/v1/postprocessing.proto\"\x8b\x01\n\tInitImage\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12*\n\x03\x66it\x18\x03 \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFitB\x0b\n\t_strength\"\xae\x02\n\x0bInpaintMask\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x14\n\x07\x62lur_px\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0b\x64ilation_px\x18\x03 \x01(\x05\x12\x0e\n\x06invert\x18\x04 \x01(\x08\x12\x30\n\x05\x62lend\x18\x05 \x01(\x0e\x32!.deviceops.inference.v1.MaskBlend\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFill\x12\x14\n\x0czoom_to_mask\x18\x07 \x01(\x08\x12\x1c\n\x0fzoom_padding_px\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\n\n\x08_blur_pxB\x12\n\x10_zoom_padding_px\"\xa8\x01\n\x08Outpaint\x12\x0f\n\x07left_px\x18\x01 \x01(\x05\x12\x0e\n\x06top_px\x18\x02 \x01(\x05\x12\x10\n\x08right_px\x18\x03 \x01(\x05\x12\x11\n\tbottom_px\x18\x04 \x01(\x05\x12\x17\n\noverlap_px\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12.\n\x04\x66ill\x18\x06 \x01(\x0e\x32 .deviceops.inference.v1.MaskFillB\r\n\x0b_overlap_px\"r\n\x12\x43\x61nnyPreprocessing\x12\x1a\n\rlow_threshold\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0ehigh_threshold\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x10\n\x0e_low_thresholdB\x11\n\x0f_high_threshold\"&\n\x12\x44\x65pthPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"C\n\x11PosePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05hands\x18\x02 \x01(\x08\x12\r\n\x05\x66\x61\x63\x65s\x18\x03 \x01(\x08\"E\n\x15ScribblePreprocessing\x12\x1a\n\rcoarseness_px\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_coarseness_px\")\n\x15SoftEdgePreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"(\n\x14LineArtPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\'\n\x13NormalPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"-\n\x19SegmentationPreprocessing\x12\x10\n\x08model_id\x18\x01 \x01(\t\"H\n\x18LineSegmentPreprocessing\x12\x1a\n\rmin_length_px\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_min_length_px\"9\n\x11TilePreprocessing\x12\x16\n\tdownscale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_downscale\"\x16\n\x14InpaintPreprocessing\"2\n\x14ShufflePreprocessing\x12\x11\n\x04seed\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\xae\x06\n\x14\x43ontrolPreprocessing\x12;\n\x05\x63\x61nny\x18\x01 \x01(\x0b\x32*.deviceops.inference.v1.CannyPreprocessingH\x00\x12;\n\x05\x64\x65pth\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.DepthPreprocessingH\x00\x12\x39\n\x04pose\x18\x03 \x01(\x0b\x32).deviceops.inference.v1.PosePreprocessingH\x00\x12\x41\n\x08scribble\x18\x04 \x01(\x0b\x32-.deviceops.inference.v1.ScribblePreprocessingH\x00\x12\x42\n\tsoft_edge\x18\x05 \x01(\x0b\x32-.deviceops.inference.v1.SoftEdgePreprocessingH\x00\x12@\n\x08line_art\x18\x06 \x01(\x0b\x32,.deviceops.inference.v1.LineArtPreprocessingH\x00\x12=\n\x06normal\x18\x07 \x01(\x0b\x32+.deviceops.inference.v1.NormalPreprocessingH\x00\x12I\n\x0csegmentation\x18\x08 \x01(\x0b\x32\x31.deviceops.inference.v1.SegmentationPreprocessingH\x00\x12I\n\rline_segments\x18\t \x01(\x0b\x32\x30.deviceops.inference.v1.LineSegmentPreprocessingH\x00\x12\x39\n\x04tile\x18\n \x01(\x0b\x32).deviceops.inference.v1.TilePreprocessingH\x00\x12?\n\x07inpaint\x18\x0b \x01(\x0b\x32,.deviceops.inference.v1.InpaintPreprocessingH\x00\x12?\n\x07shuffle\x18\x0c \x01(\x0b\x32,.deviceops.inference.v1.ShufflePreprocessingH\x00\x42\x06\n\x04kind\"\xb1\x03\n\x0c\x43ontrolInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12.\n\x05image\x18\x02 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x43\n\rpreprocessing\x18\x03 \x01(\x0b\x32,.deviceops.inference.v1.ControlPreprocessing\x12\x14\n\x0c\x63ontrol_type\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x37\n\x07\x62\x61lance\x18\x08 \x01(\x0e\x32&.deviceops.inference.v1.ControlBalance\x12*\n\x03\x66it\x18\t \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFit\x12/\n\x06region\x18\n \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"\xe1\x02\n\x0bImagePrompt\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12/\n\x06images\x18\x02 \x03(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12/\n\x06region\x18\x06 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12\x35\n\x04mode\x18\x07 \x01(\x0e\x32\'.deviceops.inference.v1.ImagePromptMode\x12\x37\n\x0enegative_image\x18\x08 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"b\n\x13LoraComponentWeight\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rblock_weights\x18\x03 \x03(\x01\x42\t\n\x07_weight\"\xd5\x01\n\tLoraInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x46\n\x11\x63omponent_weights\x18\x03 \x03(\x0b\x32+.deviceops.inference.v1.LoraComponentWeight\x12\x18\n\x0bstart_ratio\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tend_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"X\n\x15TextualInversionInput\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"l\n\x0eReferenceImage\x12.\n\x05image\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInput\x12*\n\x03\x66it\x18\x02 \x01(\x0e\x32\x1d.deviceops.common.v1.ImageFit\"\xd1\x02\n\x0eRegionalPrompt\x12/\n\x04mask\x18\x01 \x01(\x0b\x32\x1f.deviceops.common.v1.ImageInputH\x00\x12:\n\trectangle\x18\x02 \x01(\x0b\x32%.deviceops.postprocessing.v1.PixelBoxH\x00\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0bstart_ratio\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tend_ratio\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x30\n\x05loras\x18\x08 \x03(\x0b\x32!.deviceops.inference.v1.LoraInputB\x07\n\x05placeB\t\n\x07_weightB\x0e\n\x0c_start_ratioB\x0c\n\n_end_ratio\"B\n\x0bLatentInput\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x15\n\x08strength\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_strength*m\n\tMaskBlend\x12\x1a\n\x16MASK_BLEND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_BLEND_NONE\x10\x01\x12\x16\n\x12MASK_BLEND_FEATHER\x10\x02\x12\x17\n\x13MASK_BLEND_GAUSSIAN\x10\x03*f\n\x08MaskFill\x12\x19\n\x15MASK_FILL_UNSPECIFIED\x10\x00\x12\x16\n\x12MASK_FILL_ORIGINAL\x10\x01\x12\x13\n\x0fMASK_FILL_NOISE\x10\x02\x12\x12\n\x0eMASK_FILL_EDGE\x10\x03*\x84\x01\n\x0e\x43ontrolBalance\x12\x1f\n\x1b\x43ONTROL_BALANCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTROL_BALANCE_EVEN\x10\x01\x12\x1a\n\x16\x43ONTROL_BALANCE_PROMPT\x10\x02\x12\x1b\n\x17\x43ONTROL_BALANCE_CONTROL\x10\x03*\xb9\x01\n\x0fImagePromptMode\x12!\n\x1dIMAGE_PROMPT_MODE_UNSPECIFIED\x10\x00\x12\'\n#IMAGE_PROMPT_MODE_CONTENT_AND_STYLE\x10\x01\x12\x1b\n\x17IMAGE_PROMPT_MODE_STYLE\x10\x02\x12!\n\x1dIMAGE_PROMPT_MODE_COMPOSITION\x10\x03\x12\x1a\n\x16IMAGE_PROMPT_MODE_FACE\x10\x04\x42\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,62 +34,60 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.cond
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_MASKBLEND']._serialized_start=4014
-  _globals['_MASKBLEND']._serialized_end=4123
-  _globals['_MASKFILL']._serialized_start=4125
-  _globals['_MASKFILL']._serialized_end=4227
-  _globals['_CONTROLBALANCE']._serialized_start=4230
-  _globals['_CONTROLBALANCE']._serialized_end=4362
-  _globals['_IMAGEPROMPTMODE']._serialized_start=4365
-  _globals['_IMAGEPROMPTMODE']._serialized_end=4550
-  _globals['_INITIMAGE']._serialized_start=103
-  _globals['_INITIMAGE']._serialized_end=242
-  _globals['_INPAINTMASK']._serialized_start=245
-  _globals['_INPAINTMASK']._serialized_end=547
-  _globals['_OUTPAINT']._serialized_start=550
-  _globals['_OUTPAINT']._serialized_end=718
-  _globals['_CANNYPREPROCESSING']._serialized_start=720
-  _globals['_CANNYPREPROCESSING']._serialized_end=834
-  _globals['_DEPTHPREPROCESSING']._serialized_start=836
-  _globals['_DEPTHPREPROCESSING']._serialized_end=874
-  _globals['_POSEPREPROCESSING']._serialized_start=876
-  _globals['_POSEPREPROCESSING']._serialized_end=943
-  _globals['_SCRIBBLEPREPROCESSING']._serialized_start=945
-  _globals['_SCRIBBLEPREPROCESSING']._serialized_end=1014
-  _globals['_SOFTEDGEPREPROCESSING']._serialized_start=1016
-  _globals['_SOFTEDGEPREPROCESSING']._serialized_end=1057
-  _globals['_LINEARTPREPROCESSING']._serialized_start=1059
-  _globals['_LINEARTPREPROCESSING']._serialized_end=1099
-  _globals['_NORMALPREPROCESSING']._serialized_start=1101
-  _globals['_NORMALPREPROCESSING']._serialized_end=1140
-  _globals['_SEGMENTATIONPREPROCESSING']._serialized_start=1142
-  _globals['_SEGMENTATIONPREPROCESSING']._serialized_end=1187
-  _globals['_LINESEGMENTPREPROCESSING']._serialized_start=1189
-  _globals['_LINESEGMENTPREPROCESSING']._serialized_end=1261
-  _globals['_TILEPREPROCESSING']._serialized_start=1263
-  _globals['_TILEPREPROCESSING']._serialized_end=1320
-  _globals['_INPAINTPREPROCESSING']._serialized_start=1322
-  _globals['_INPAINTPREPROCESSING']._serialized_end=1344
-  _globals['_SHUFFLEPREPROCESSING']._serialized_start=1346
-  _globals['_SHUFFLEPREPROCESSING']._serialized_end=1396
-  _globals['_CONTROLPREPROCESSING']._serialized_start=1399
-  _globals['_CONTROLPREPROCESSING']._serialized_end=2213
-  _globals['_CONTROLINPUT']._serialized_start=2216
-  _globals['_CONTROLINPUT']._serialized_end=2649
-  _globals['_IMAGEPROMPT']._serialized_start=2652
-  _globals['_IMAGEPROMPT']._serialized_end=3005
-  _globals['_LORACOMPONENTWEIGHT']._serialized_start=3007
-  _globals['_LORACOMPONENTWEIGHT']._serialized_end=3105
-  _globals['_LORAINPUT']._serialized_start=3108
-  _globals['_LORAINPUT']._serialized_end=3321
-  _globals['_TEXTUALINVERSIONINPUT']._serialized_start=3323
-  _globals['_TEXTUALINVERSIONINPUT']._serialized_end=3411
-  _globals['_REFERENCEIMAGE']._serialized_start=3413
-  _globals['_REFERENCEIMAGE']._serialized_end=3521
-  _globals['_IMAGEREGION']._serialized_start=3523
-  _globals['_IMAGEREGION']._serialized_end=3606
-  _globals['_REGIONALPROMPT']._serialized_start=3609
-  _globals['_REGIONALPROMPT']._serialized_end=3944
-  _globals['_LATENTINPUT']._serialized_start=3946
-  _globals['_LATENTINPUT']._serialized_end=4012
+  _globals['_MASKBLEND']._serialized_start=3981
+  _globals['_MASKBLEND']._serialized_end=4090
+  _globals['_MASKFILL']._serialized_start=4092
+  _globals['_MASKFILL']._serialized_end=4194
+  _globals['_CONTROLBALANCE']._serialized_start=4197
+  _globals['_CONTROLBALANCE']._serialized_end=4329
+  _globals['_IMAGEPROMPTMODE']._serialized_start=4332
+  _globals['_IMAGEPROMPTMODE']._serialized_end=4517
+  _globals['_INITIMAGE']._serialized_start=153
+  _globals['_INITIMAGE']._serialized_end=292
+  _globals['_INPAINTMASK']._serialized_start=295
+  _globals['_INPAINTMASK']._serialized_end=597
+  _globals['_OUTPAINT']._serialized_start=600
+  _globals['_OUTPAINT']._serialized_end=768
+  _globals['_CANNYPREPROCESSING']._serialized_start=770
+  _globals['_CANNYPREPROCESSING']._serialized_end=884
+  _globals['_DEPTHPREPROCESSING']._serialized_start=886
+  _globals['_DEPTHPREPROCESSING']._serialized_end=924
+  _globals['_POSEPREPROCESSING']._serialized_start=926
+  _globals['_POSEPREPROCESSING']._serialized_end=993
+  _globals['_SCRIBBLEPREPROCESSING']._serialized_start=995
+  _globals['_SCRIBBLEPREPROCESSING']._serialized_end=1064
+  _globals['_SOFTEDGEPREPROCESSING']._serialized_start=1066
+  _globals['_SOFTEDGEPREPROCESSING']._serialized_end=1107
+  _globals['_LINEARTPREPROCESSING']._serialized_start=1109
+  _globals['_LINEARTPREPROCESSING']._serialized_end=1149
+  _globals['_NORMALPREPROCESSING']._serialized_start=1151
+  _globals['_NORMALPREPROCESSING']._serialized_end=1190
+  _globals['_SEGMENTATIONPREPROCESSING']._serialized_start=1192
+  _globals['_SEGMENTATIONPREPROCESSING']._serialized_end=1237
+  _globals['_LINESEGMENTPREPROCESSING']._serialized_start=1239
+  _globals['_LINESEGMENTPREPROCESSING']._serialized_end=1311
+  _globals['_TILEPREPROCESSING']._serialized_start=1313
+  _globals['_TILEPREPROCESSING']._serialized_end=1370
+  _globals['_INPAINTPREPROCESSING']._serialized_start=1372
+  _globals['_INPAINTPREPROCESSING']._serialized_end=1394
+  _globals['_SHUFFLEPREPROCESSING']._serialized_start=1396
+  _globals['_SHUFFLEPREPROCESSING']._serialized_end=1446
+  _globals['_CONTROLPREPROCESSING']._serialized_start=1449
+  _globals['_CONTROLPREPROCESSING']._serialized_end=2263
+  _globals['_CONTROLINPUT']._serialized_start=2266
+  _globals['_CONTROLINPUT']._serialized_end=2699
+  _globals['_IMAGEPROMPT']._serialized_start=2702
+  _globals['_IMAGEPROMPT']._serialized_end=3055
+  _globals['_LORACOMPONENTWEIGHT']._serialized_start=3057
+  _globals['_LORACOMPONENTWEIGHT']._serialized_end=3155
+  _globals['_LORAINPUT']._serialized_start=3158
+  _globals['_LORAINPUT']._serialized_end=3371
+  _globals['_TEXTUALINVERSIONINPUT']._serialized_start=3373
+  _globals['_TEXTUALINVERSIONINPUT']._serialized_end=3461
+  _globals['_REFERENCEIMAGE']._serialized_start=3463
+  _globals['_REFERENCEIMAGE']._serialized_end=3571
+  _globals['_REGIONALPROMPT']._serialized_start=3574
+  _globals['_REGIONALPROMPT']._serialized_end=3911
+  _globals['_LATENTINPUT']._serialized_start=3913
+  _globals['_LATENTINPUT']._serialized_end=3979
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from deviceops.common.v1 import image_pb2 as _image_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2 as _postprocessing_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -955,40 +956,6 @@ class ReferenceImage(_message.Message):
 Global___ReferenceImage: _TypeAlias = ReferenceImage  # noqa: Y015
 
 @_typing.final
-class ImageRegion(_message.Message):
-    """A rectangle of a picture. It must lie inside: else INVALID_FIELD."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEFT_PX_FIELD_NUMBER: _builtins.int
-    TOP_PX_FIELD_NUMBER: _builtins.int
-    WIDTH_PX_FIELD_NUMBER: _builtins.int
-    HEIGHT_PX_FIELD_NUMBER: _builtins.int
-    left_px: _builtins.int
-    """Left edge, from 0 px."""
-    top_px: _builtins.int
-    """Upper edge, from 0 px."""
-    width_px: _builtins.int
-    """Width, from 1 px."""
-    height_px: _builtins.int
-    """Height, from 1 px."""
-    def __init__(
-        self,
-        *,
-        left_px: _builtins.int = ...,
-        top_px: _builtins.int = ...,
-        width_px: _builtins.int = ...,
-        height_px: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "left_px", b"left_px", "top_px", b"top_px", "width_px", b"width_px"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ImageRegion: _TypeAlias = ImageRegion  # noqa: Y015
-
-@_typing.final
 class RegionalPrompt(_message.Message):
     """A part of the picture with a prompt of its own. Where regions overlap, their shares add up by weight. One region over the whole picture
     gives what the same `prompt` gives.
@@ -1019,8 +986,8 @@ class RegionalPrompt(_message.Message):
         """White counts, grey counts partly. Of another size than the picture: scaled to it."""
 
     @_builtins.property
-    def rectangle(self) -> Global___ImageRegion:
-        """A rectangle, in pixels of the asked size."""
+    def rectangle(self) -> _postprocessing_pb2.PixelBox:
+        """A rectangle, in pixels of the asked size. It must lie inside: else INVALID_FIELD."""
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraInput]:
@@ -1030,7 +997,7 @@ class RegionalPrompt(_message.Message):
         self,
         *,
         mask: _image_pb2.ImageInput | None = ...,
-        rectangle: Global___ImageRegion | None = ...,
+        rectangle: _postprocessing_pb2.PixelBox | None = ...,
         prompt: _builtins.str = ...,
         negative_prompt: _builtins.str = ...,
         weight: _builtins.float | None = ...,

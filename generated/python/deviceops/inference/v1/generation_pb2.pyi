@@ -248,7 +248,9 @@ class Generation(_message.Message):
     determinism: Global___Determinism.ValueType
     """How exactly a repetition has to match."""
     safety_policy_id: _builtins.str
-    """The safety policy that each picture must pass. Empty: the server's default policy. An unknown id: POLICY_NOT_FOUND."""
+    """The safety policy that each picture must pass, beside those that apply by themselves (SafetyPolicy says which). Empty: the server's
+    default policy. An unknown id: POLICY_NOT_FOUND. It sees the picture as it leaves, after all passes and postprocessing.
+    """
     require_loaded_model: _builtins.bool
     """True: refuse with MODEL_NOT_LOADED unless the model is loaded already. Default: false, it is loaded first."""
     prompt_syntax: Global___PromptSyntax.ValueType
@@ -284,7 +286,7 @@ class Generation(_message.Message):
 
     @_builtins.property
     def previews(self) -> Global___PreviewOptions:
-        """Whether to show the picture while it is made. They do not change it."""
+        """Whether to show the picture while it is made. Previews do not change it, and a safety policy may forbid them."""
 
     @_builtins.property
     def execution(self) -> _execution_pb2.ExecutionOptions:

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from deviceops.common.v1 import image_pb2 as _image_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2 as _postprocessing_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 import builtins as _builtins
@@ -164,9 +165,7 @@ class DetailPass(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DETECTOR_MODEL_ID_FIELD_NUMBER: _builtins.int
-    LABEL_FIELD_NUMBER: _builtins.int
-    MIN_CONFIDENCE_RATIO_FIELD_NUMBER: _builtins.int
-    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    DETECTOR_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
@@ -176,13 +175,7 @@ class DetailPass(_message.Message):
     PADDING_PX_FIELD_NUMBER: _builtins.int
     EDGE_PX_FIELD_NUMBER: _builtins.int
     detector_model_id: _builtins.str
-    """The detector or segmenter. Empty: the server's default for `label`; if there is none, COMPONENT_MISSING."""
-    label: _builtins.str
-    """What to look for, as the detector names it: `face`, `hand`, `person`. Empty: all that it finds. At most 63 characters."""
-    min_confidence_ratio: _builtins.float
-    """How sure the detector must be, 0..1. Absent: 0.3."""
-    max_count: _builtins.int
-    """How many finds at most, the surest first, 1..32. 0: all, at most 32."""
+    """The detector or segmenter. Empty: the server's default for the label; if there is none, COMPONENT_MISSING."""
     prompt: _builtins.str
     """What to draw there, at most 32 KiB. Empty: the generation's prompt."""
     negative_prompt: _builtins.str
@@ -199,13 +192,15 @@ class DetailPass(_message.Message):
     """How much around a find is cut out with it, 0..256 px. Absent: 32."""
     edge_px: _builtins.int
     """Longer edge at which a find is made, a multiple of 8, 64..2048 px. 0: the model's native size."""
+    @_builtins.property
+    def detector(self) -> _postprocessing_pb2.DetectorOptions:
+        """What to look for and what counts as found. Absent: faces."""
+
     def __init__(
         self,
         *,
         detector_model_id: _builtins.str = ...,
-        label: _builtins.str = ...,
-        min_confidence_ratio: _builtins.float | None = ...,
-        max_count: _builtins.int = ...,
+        detector: _postprocessing_pb2.DetectorOptions | None = ...,
         prompt: _builtins.str = ...,
         negative_prompt: _builtins.str = ...,
         strength: _builtins.float | None = ...,
@@ -215,16 +210,14 @@ class DetailPass(_message.Message):
         padding_px: _builtins.int | None = ...,
         edge_px: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_blur_px", b"_blur_px", "_dilation_px", b"_dilation_px", "_min_confidence_ratio", b"_min_confidence_ratio", "_padding_px", b"_padding_px", "_steps", b"_steps", "_strength", b"_strength", "blur_px", b"blur_px", "dilation_px", b"dilation_px", "min_confidence_ratio", b"min_confidence_ratio", "padding_px", b"padding_px", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blur_px", b"_blur_px", "_dilation_px", b"_dilation_px", "_padding_px", b"_padding_px", "_steps", b"_steps", "_strength", b"_strength", "blur_px", b"blur_px", "detector", b"detector", "dilation_px", b"dilation_px", "padding_px", b"padding_px", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blur_px", b"_blur_px", "_dilation_px", b"_dilation_px", "_min_confidence_ratio", b"_min_confidence_ratio", "_padding_px", b"_padding_px", "_steps", b"_steps", "_strength", b"_strength", "blur_px", b"blur_px", "detector_model_id", b"detector_model_id", "dilation_px", b"dilation_px", "edge_px", b"edge_px", "label", b"label", "max_count", b"max_count", "min_confidence_ratio", b"min_confidence_ratio", "negative_prompt", b"negative_prompt", "padding_px", b"padding_px", "prompt", b"prompt", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blur_px", b"_blur_px", "_dilation_px", b"_dilation_px", "_padding_px", b"_padding_px", "_steps", b"_steps", "_strength", b"_strength", "blur_px", b"blur_px", "detector", b"detector", "detector_model_id", b"detector_model_id", "dilation_px", b"dilation_px", "edge_px", b"edge_px", "negative_prompt", b"negative_prompt", "padding_px", b"padding_px", "prompt", b"prompt", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blur_px: _TypeAlias = _typing.Literal["blur_px"]  # noqa: Y015
     _WhichOneofArgType__blur_px: _TypeAlias = _typing.Literal["_blur_px", b"_blur_px"]  # noqa: Y015
     _WhichOneofReturnType__dilation_px: _TypeAlias = _typing.Literal["dilation_px"]  # noqa: Y015
     _WhichOneofArgType__dilation_px: _TypeAlias = _typing.Literal["_dilation_px", b"_dilation_px"]  # noqa: Y015
-    _WhichOneofReturnType__min_confidence_ratio: _TypeAlias = _typing.Literal["min_confidence_ratio"]  # noqa: Y015
-    _WhichOneofArgType__min_confidence_ratio: _TypeAlias = _typing.Literal["_min_confidence_ratio", b"_min_confidence_ratio"]  # noqa: Y015
     _WhichOneofReturnType__padding_px: _TypeAlias = _typing.Literal["padding_px"]  # noqa: Y015
     _WhichOneofArgType__padding_px: _TypeAlias = _typing.Literal["_padding_px", b"_padding_px"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
@@ -235,8 +228,6 @@ class DetailPass(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blur_px) -> _WhichOneofReturnType__blur_px | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dilation_px) -> _WhichOneofReturnType__dilation_px | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_confidence_ratio) -> _WhichOneofReturnType__min_confidence_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__padding_px) -> _WhichOneofReturnType__padding_px | None: ...
     @_typing.overload

@@ -68,6 +68,26 @@ class PostprocessingServiceStub:
                 request_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CheckSafetyRequest.SerializeToString,
                 response_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CheckSafetyResponse.FromString,
                 _registered_method=True)
+        self.ListWithheldImages = channel.unary_unary(
+                '/deviceops.postprocessing.v1.PostprocessingService/ListWithheldImages',
+                request_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ListWithheldImagesRequest.SerializeToString,
+                response_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ListWithheldImagesResponse.FromString,
+                _registered_method=True)
+        self.GetWithheldImage = channel.unary_unary(
+                '/deviceops.postprocessing.v1.PostprocessingService/GetWithheldImage',
+                request_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.GetWithheldImageRequest.SerializeToString,
+                response_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.GetWithheldImageResponse.FromString,
+                _registered_method=True)
+        self.ReleaseWithheldImage = channel.unary_unary(
+                '/deviceops.postprocessing.v1.PostprocessingService/ReleaseWithheldImage',
+                request_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ReleaseWithheldImageRequest.SerializeToString,
+                response_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ReleaseWithheldImageResponse.FromString,
+                _registered_method=True)
+        self.DeleteWithheldImage = channel.unary_unary(
+                '/deviceops.postprocessing.v1.PostprocessingService/DeleteWithheldImage',
+                request_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.DeleteWithheldImageRequest.SerializeToString,
+                response_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.DeleteWithheldImageResponse.FromString,
+                _registered_method=True)
         self.CreateSafetyPolicy = channel.unary_unary(
                 '/deviceops.postprocessing.v1.PostprocessingService/CreateSafetyPolicy',
                 request_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CreateSafetyPolicyRequest.SerializeToString,
@@ -168,16 +188,71 @@ class PostprocessingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckSafety(self, request, context):
-        """Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+        """Tells what policies say about pictures. The pictures are not changed, kept or handed out.
 
-        A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-        passed nothing.
+        A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+        off has passed nothing. Safe to call again.
 
         Fails with:
         - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
         - MESSAGE_TOO_LARGE: send pictures as blobs.
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
         - QUEUE_FULL: retry after the time in `RetryInfo`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWithheldImages(self, request, context):
+        """Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+        of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+
+        Changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWithheldImage(self, request, context):
+        """Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+
+        The log notes who looked. Nothing else changes.
+
+        Fails with:
+        - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+        - INVALID_FIELD: a wrong size of the view; mend the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseWithheldImage(self, request, context):
+        """Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+        events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+
+        The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+
+        Fails with:
+        - INVALID_FIELD: no cause; say why.
+        - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - STORAGE_FULL: free disk space.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWithheldImage(self, request, context):
+        """Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+
+        The log notes who deleted it and the cause. Cannot be taken back.
+
+        Fails with:
+        - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +329,7 @@ class PostprocessingServiceServicer:
         - POLICY_NOT_FOUND: it is gone already.
         - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
         - ETAG_MISMATCH: somebody changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -282,6 +358,26 @@ def add_PostprocessingServiceServicer_to_server(servicer, server):
                     servicer.CheckSafety,
                     request_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CheckSafetyRequest.FromString,
                     response_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CheckSafetyResponse.SerializeToString,
+            ),
+            'ListWithheldImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWithheldImages,
+                    request_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ListWithheldImagesRequest.FromString,
+                    response_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ListWithheldImagesResponse.SerializeToString,
+            ),
+            'GetWithheldImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWithheldImage,
+                    request_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.GetWithheldImageRequest.FromString,
+                    response_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.GetWithheldImageResponse.SerializeToString,
+            ),
+            'ReleaseWithheldImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseWithheldImage,
+                    request_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ReleaseWithheldImageRequest.FromString,
+                    response_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ReleaseWithheldImageResponse.SerializeToString,
+            ),
+            'DeleteWithheldImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWithheldImage,
+                    request_deserializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.DeleteWithheldImageRequest.FromString,
+                    response_serializer=deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.DeleteWithheldImageResponse.SerializeToString,
             ),
             'CreateSafetyPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSafetyPolicy,
@@ -431,6 +527,114 @@ class PostprocessingService:
             '/deviceops.postprocessing.v1.PostprocessingService/CheckSafety',
             deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CheckSafetyRequest.SerializeToString,
             deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.CheckSafetyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWithheldImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.postprocessing.v1.PostprocessingService/ListWithheldImages',
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ListWithheldImagesRequest.SerializeToString,
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ListWithheldImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWithheldImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.postprocessing.v1.PostprocessingService/GetWithheldImage',
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.GetWithheldImageRequest.SerializeToString,
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.GetWithheldImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseWithheldImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.postprocessing.v1.PostprocessingService/ReleaseWithheldImage',
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ReleaseWithheldImageRequest.SerializeToString,
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.ReleaseWithheldImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWithheldImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.postprocessing.v1.PostprocessingService/DeleteWithheldImage',
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.DeleteWithheldImageRequest.SerializeToString,
+            deviceops_dot_postprocessing_dot_v1_dot_postprocessing__service__pb2.DeleteWithheldImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -91,16 +91,55 @@ class PostprocessingServiceStub:
     - STORAGE_FULL: free disk space.
     """
     CheckSafety: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CheckSafetyRequest, _postprocessing_service_pb2.CheckSafetyResponse]
-    """Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+    """Tells what policies say about pictures. The pictures are not changed, kept or handed out.
 
-    A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-    passed nothing.
+    A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+    off has passed nothing. Safe to call again.
 
     Fails with:
     - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
     - MESSAGE_TOO_LARGE: send pictures as blobs.
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
     - QUEUE_FULL: retry after the time in `RetryInfo`.
+    """
+    ListWithheldImages: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ListWithheldImagesRequest, _postprocessing_service_pb2.ListWithheldImagesResponse]
+    """Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+    of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+
+    Changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+    """
+    GetWithheldImage: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.GetWithheldImageRequest, _postprocessing_service_pb2.GetWithheldImageResponse]
+    """Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+
+    The log notes who looked. Nothing else changes.
+
+    Fails with:
+    - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+    - INVALID_FIELD: a wrong size of the view; mend the request.
+    """
+    ReleaseWithheldImage: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ReleaseWithheldImageRequest, _postprocessing_service_pb2.ReleaseWithheldImageResponse]
+    """Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+    events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+
+    The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+
+    Fails with:
+    - INVALID_FIELD: no cause; say why.
+    - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - STORAGE_FULL: free disk space.
+    """
+    DeleteWithheldImage: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.DeleteWithheldImageRequest, _postprocessing_service_pb2.DeleteWithheldImageResponse]
+    """Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+
+    The log notes who deleted it and the cause. Cannot be taken back.
+
+    Fails with:
+    - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     CreateSafetyPolicy: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CreateSafetyPolicyRequest, _postprocessing_service_pb2.CreateSafetyPolicyResponse]
     """Makes a policy. With `validate_only`, tries it on samples and makes nothing.
@@ -157,6 +196,7 @@ class PostprocessingServiceStub:
     - POLICY_NOT_FOUND: it is gone already.
     - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
     - ETAG_MISMATCH: somebody changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - STORAGE_FULL: free disk space.
     """
 
@@ -223,16 +263,55 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - STORAGE_FULL: free disk space.
     """
     CheckSafety: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CheckSafetyRequest, _postprocessing_service_pb2.CheckSafetyResponse]  # type: ignore[assignment]
-    """Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+    """Tells what policies say about pictures. The pictures are not changed, kept or handed out.
 
-    A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-    passed nothing.
+    A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+    off has passed nothing. Safe to call again.
 
     Fails with:
     - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
     - MESSAGE_TOO_LARGE: send pictures as blobs.
     - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
     - QUEUE_FULL: retry after the time in `RetryInfo`.
+    """
+    ListWithheldImages: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ListWithheldImagesRequest, _postprocessing_service_pb2.ListWithheldImagesResponse]  # type: ignore[assignment]
+    """Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+    of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+
+    Changes nothing.
+
+    Fails with:
+    - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+    """
+    GetWithheldImage: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.GetWithheldImageRequest, _postprocessing_service_pb2.GetWithheldImageResponse]  # type: ignore[assignment]
+    """Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+
+    The log notes who looked. Nothing else changes.
+
+    Fails with:
+    - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+    - INVALID_FIELD: a wrong size of the view; mend the request.
+    """
+    ReleaseWithheldImage: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.ReleaseWithheldImageRequest, _postprocessing_service_pb2.ReleaseWithheldImageResponse]  # type: ignore[assignment]
+    """Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+    events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+
+    The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+
+    Fails with:
+    - INVALID_FIELD: no cause; say why.
+    - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - STORAGE_FULL: free disk space.
+    """
+    DeleteWithheldImage: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.DeleteWithheldImageRequest, _postprocessing_service_pb2.DeleteWithheldImageResponse]  # type: ignore[assignment]
+    """Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+
+    The log notes who deleted it and the cause. Cannot be taken back.
+
+    Fails with:
+    - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     CreateSafetyPolicy: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.CreateSafetyPolicyRequest, _postprocessing_service_pb2.CreateSafetyPolicyResponse]  # type: ignore[assignment]
     """Makes a policy. With `validate_only`, tries it on samples and makes nothing.
@@ -289,6 +368,7 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - POLICY_NOT_FOUND: it is gone already.
     - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
     - ETAG_MISMATCH: somebody changed it; read it again and retry.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - STORAGE_FULL: free disk space.
     """
 
@@ -376,16 +456,79 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _postprocessing_service_pb2.CheckSafetyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_postprocessing_service_pb2.CheckSafetyResponse, _abc.Awaitable[_postprocessing_service_pb2.CheckSafetyResponse]]:
-        """Tells what a policy says about pictures. The pictures are not changed, kept or handed out.
+        """Tells what policies say about pictures. The pictures are not changed, kept or handed out.
 
-        A picture that cannot be checked does not fail the call: its verdict is not safe and says why. A call that fails or is cut off has
-        passed nothing.
+        A picture that cannot be checked does not fail the call: its verdict's action withholds it and says why. A call that fails or is cut
+        off has passed nothing. Safe to call again.
 
         Fails with:
         - INVALID_FIELD: no picture, too many, or a wrong policy; mend the request.
         - MESSAGE_TOO_LARGE: send pictures as blobs.
         - POLICY_NOT_FOUND: ListSafetyPolicies tells which there are.
         - QUEUE_FULL: retry after the time in `RetryInfo`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWithheldImages(
+        self,
+        request: _postprocessing_service_pb2.ListWithheldImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_postprocessing_service_pb2.ListWithheldImagesResponse, _abc.Awaitable[_postprocessing_service_pb2.ListWithheldImagesResponse]]:
+        """Lists the pictures that policies withhold for a person, the oldest first, without their bytes. They are sensitive: other than lists
+        of other things, this one needs the ADMIN scope, and tells the pictures of all owners.
+
+        Changes nothing.
+
+        Fails with:
+        - INVALID_FIELD: a wrong page size, page token or filter; mend the request.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWithheldImage(
+        self,
+        request: _postprocessing_service_pb2.GetWithheldImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_postprocessing_service_pb2.GetWithheldImageResponse, _abc.Awaitable[_postprocessing_service_pb2.GetWithheldImageResponse]]:
+        """Shows one withheld picture to a reviewer: all about it, and a reduced view. No other call hands out anything of a withheld picture.
+
+        The log notes who looked. Nothing else changes.
+
+        Fails with:
+        - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+        - INVALID_FIELD: a wrong size of the view; mend the request.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseWithheldImage(
+        self,
+        request: _postprocessing_service_pb2.ReleaseWithheldImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_postprocessing_service_pb2.ReleaseWithheldImageResponse, _abc.Awaitable[_postprocessing_service_pb2.ReleaseWithheldImageResponse]]:
+        """Hands a withheld picture out all the same: it becomes a file of its job. GetJob tells the file and, in each verdict, the release;
+        events that were sent before stay as they were. WatchEvents tells it as `withheld_image.released`.
+
+        The log notes who released it and the cause. Cannot be taken back; DeleteBlob and DeleteJob delete the file.
+
+        Fails with:
+        - INVALID_FIELD: no cause; say why.
+        - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - STORAGE_FULL: free disk space.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteWithheldImage(
+        self,
+        request: _postprocessing_service_pb2.DeleteWithheldImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_postprocessing_service_pb2.DeleteWithheldImageResponse, _abc.Awaitable[_postprocessing_service_pb2.DeleteWithheldImageResponse]]:
+        """Deletes a withheld picture for good. Its job keeps the verdicts. WatchEvents tells it as `withheld_image.deleted`.
+
+        The log notes who deleted it and the cause. Cannot be taken back.
+
+        Fails with:
+        - WITHHELD_IMAGE_NOT_FOUND: it was released or deleted, or has expired.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -472,6 +615,7 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - POLICY_NOT_FOUND: it is gone already.
         - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
         - ETAG_MISMATCH: somebody changed it; read it again and retry.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - STORAGE_FULL: free disk space.
         """
 
