@@ -103,7 +103,7 @@ class Server:
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
         self.memory.tell(self.announcer)
         self.health = Health()
-        self.view = SystemView(settings, begin_s)
+        self.view = SystemView(settings, begin_s, storage.durability(database))
         self.servicers = self._servicers(unloading)
         self.view.unbuilt = {
             domain: missing(service, servicer) for domain, (service, servicer) in self.servicers.items()

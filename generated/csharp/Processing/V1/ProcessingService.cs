@@ -31,257 +31,280 @@ namespace DeviceOps.Api.Processing.V1 {
             "dmljZW9wcy9jb21tb24vdjEvam9iX2V2ZW50LnByb3RvGh9kZXZpY2VvcHMv",
             "Y29tbW9uL3YxL2xhYmVsLnByb3RvGiVkZXZpY2VvcHMvZGV2aWNlL3YxL2Rl",
             "dmljZV93b3JrLnByb3RvGixkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2dlbmVy",
-            "YXRlZF9pbWFnZS5wcm90bxopZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXBy",
-            "b2R1Y3Rpb24ucHJvdG8aHmRldmljZW9wcy9tZW1vcnkvdjEvYmxvYi5wcm90",
-            "bxolZGV2aWNlb3BzL21vZGVsL3YxL2xvYWRlZF9tb2RlbC5wcm90bxojZGV2",
-            "aWNlb3BzL21vZGVsL3YxL21vZGVsX3dvcmsucHJvdG8aMGRldmljZW9wcy9w",
-            "b3N0cHJvY2Vzc2luZy92MS9wb3N0cHJvY2Vzc2luZy5wcm90bxojZGV2aWNl",
-            "b3BzL3Byb2Nlc3NpbmcvdjEvYmF0Y2gucHJvdG8aIWRldmljZW9wcy9wcm9j",
-            "ZXNzaW5nL3YxL2pvYi5wcm90bxonZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEv",
-            "am9iX3F1ZXVlLnByb3RvGiZkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2Jf",
-            "c3RlcC5wcm90bxolZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvbWV0cmljcy5w",
-            "cm90bxolZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc2Vzc2lvbi5wcm90bxoq",
-            "ZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc3lzdGVtX2V2ZW50LnByb3RvGitk",
-            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fc3RhdHVzLnByb3RvGiZk",
-            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS93b3JrZmxvdy5wcm90bxoeZ29vZ2xl",
-            "L3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvGiBnb29nbGUvcHJvdG9idWYvZmll",
-            "bGRfbWFzay5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90",
-            "byK4AQoQU3VibWl0Sm9iUmVxdWVzdBIuCgRzcGVjGAEgASgLMiAuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuSm9iU3BlYxIwCgdvcHRpb25zGAIgASgLMh8u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhUKDXZhbGlkYXRlX29u",
-            "bHkYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCRIXCg9jb250aW51ZV9qb2Jf",
-            "aWQYBSABKAkibgoRU3VibWl0Sm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iEi4KCGZpbmRpbmdzGAIgAygL",
-            "MhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIh8KDUdldEpvYlJlcXVl",
-            "c3QSDgoGam9iX2lkGAEgASgJIjsKDkdldEpvYlJlc3BvbnNlEikKA2pvYhgB",
-            "IAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYiLQAgoJSm9iRmls",
-            "dGVyEi0KBnN0YXRlcxgBIAMoDjIdLmRldmljZW9wcy5jb21tb24udjEuSm9i",
-            "U3RhdGUSLwoFa2luZHMYAiADKA4yIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5Kb2JLaW5kEhIKCnNlc3Npb25faWQYAyABKAkSKgoGbGFiZWxzGAQgAygL",
-            "MhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbBIxCg1jcmVhdGVkX2FmdGVy",
-            "GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVk",
-            "X2JlZm9yZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJ",
-            "ZGV2aWNlX2lkGAcgASgJEhUKDXBhcmVudF9qb2JfaWQYCCABKAkSEgoKcmVx",
-            "dWVzdF9pZBgJIAEoCSJsCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXpl",
-            "GAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSMgoGZmlsdGVyGAMgASgLMiIu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iRmlsdGVyIlcKEExpc3RKb2Jz",
-            "UmVzcG9uc2USKgoEam9icxgBIAMoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOQoPV2F0Y2hKb2JS",
-            "ZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEo",
-            "AyL1CAoQV2F0Y2hKb2JSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoFaW1hZ2UYAiABKAsyJi5kZXZp",
-            "Y2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRlZEltYWdlSAASRQoRZ2VuZXJh",
-            "dGlvbl9yZXN1bHQYAyABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdl",
-            "bmVyYXRpb25SZXN1bHRIABJGCg9wcm9jZXNzZWRfaW1hZ2UYBCABKAsyKy5k",
-            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUHJvY2Vzc2VkSW1hZ2VIABJS",
-            "ChVwb3N0cHJvY2Vzc2luZ19yZXN1bHQYBSABKAsyMS5kZXZpY2VvcHMucG9z",
-            "dHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmdSZXN1bHRIABI3Cgxsb2Fk",
-            "ZWRfbW9kZWwYBiABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9k",
-            "ZWxIABJAChFtb2RlbF9zY2FuX3JlcG9ydBgHIAEoCzIjLmRldmljZW9wcy5t",
-            "b2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIABJMChdtb2RlbF92YWxpZGF0aW9u",
-            "X3JlcG9ydBgIIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFZhbGlk",
-            "YXRpb25SZXBvcnRIABJMChdtb2RlbF9jb252ZXJzaW9uX3JlcG9ydBgJIAEo",
-            "CzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNpb25SZXBvcnRI",
-            "ABJKChZtb2RlbF9iZW5jaG1hcmtfcmVwb3J0GAogASgLMiguZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SAASTQoXZGV2aWNlX2Jl",
-            "bmNobWFya19yZXBvcnQYCyABKAsyKi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRl",
-            "dmljZUJlbmNobWFya1JlcG9ydEgAEkUKE2RldmljZV9yZXNldF9yZXBvcnQY",
-            "DCABKAsyJi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVJlc2V0UmVwb3J0",
-            "SAASRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAEkkKE3JlcHJvZHVjdGlv",
-            "bl9yZXBvcnQYDiABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJlcHJv",
-            "ZHVjdGlvblJlcG9ydEgAEkIKD3dvcmtmbG93X3Jlc3VsdBgPIAEoCzInLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93UmVzdWx0SAASPAoMYmF0",
-            "Y2hfcmVzdWx0GBAgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQmF0",
-            "Y2hSZXN1bHRIAEIICgZvdXRwdXQiZgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZq",
-            "b2JfaWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSI+ChFDYW5jZWxK",
-            "b2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5Kb2IiIQoPUGF1c2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI9",
-            "ChBQYXVzZUpvYlJlc3BvbnNlEikKA2pvYhgBIAEoCzIcLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLkpvYiIiChBSZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9p",
-            "ZBgBIAEoCSI+ChFSZXN1bWVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IikwEKEFVwZGF0ZUpvYlJlcXVl",
-            "c3QSDgoGam9iX2lkGAEgASgJEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSLwoLdXBkYXRlX21hc2sYAyABKAsy",
-            "Gi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiPgoR",
-            "VXBkYXRlSm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuSm9iIjAKEERlbGV0ZUpvYlJlcXVlc3QSDgoGam9iX2lk",
-            "GAEgASgJEgwKBGV0YWcYAiABKAkiKAoRRGVsZXRlSm9iUmVzcG9uc2USEwoL",
-            "ZnJlZWRfYnl0ZXMYASABKAMiRgoNSm9iU3RlcEZpbHRlchI1CgZzdGF0ZXMY",
-            "ASADKA4yJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwU3RhdGUi",
-            "hAEKE0xpc3RKb2JTdGVwc1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEhEKCXBh",
-            "Z2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEjYKBmZpbHRlchgE",
-            "IAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlN0ZXBGaWx0ZXIi",
-            "YAoUTGlzdEpvYlN0ZXBzUmVzcG9uc2USLwoFc3RlcHMYASADKAsyIC5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwEhcKD25leHRfcGFnZV90b2tl",
-            "bhgCIAEoCSJkChJPcGVuU2Vzc2lvblJlcXVlc3QSOgoIc2V0dGluZ3MYASAB",
-            "KAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uU2V0dGluZ3MS",
-            "EgoKcmVxdWVzdF9pZBgCIAEoCSJIChNPcGVuU2Vzc2lvblJlc3BvbnNlEjEK",
-            "B3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNz",
-            "aW9uIicKEUdldFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAki",
-            "RwoSR2V0U2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uInIKDVNlc3Npb25GaWx0ZXIS",
-            "NQoGc3RhdGVzGAEgAygOMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
-            "c2lvblN0YXRlEioKBmxhYmVscxgCIAMoCzIaLmRldmljZW9wcy5jb21tb24u",
-            "djEuTGFiZWwidAoTTGlzdFNlc3Npb25zUmVxdWVzdBIRCglwYWdlX3NpemUY",
-            "ASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI2CgZmaWx0ZXIYAyABKAsyJi5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uRmlsdGVyImMKFExpc3RT",
-            "ZXNzaW9uc1Jlc3BvbnNlEjIKCHNlc3Npb25zGAEgAygLMiAuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiAB",
-            "KAkipQEKFFVwZGF0ZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASAB",
-            "KAkSOgoIc2V0dGluZ3MYAiABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5TZXNzaW9uU2V0dGluZ3MSLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29n",
-            "bGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiSgoVVXBkYXRl",
-            "U2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5TZXNzaW9uIkEKE1dhdGNoU2Vzc2lvblJlcXVlc3QS",
-            "EgoKc2Vzc2lvbl9pZBgBIAEoCRIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEoAyKi",
-            "AQoUV2F0Y2hTZXNzaW9uUmVzcG9uc2USPQoKam9iX3VwZGF0ZRgBIAEoCzIp",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoSm9iUmVzcG9uc2USMQoH",
-            "c2Vzc2lvbhgCIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Np",
-            "b24SGAoQc2Vzc2lvbl9zZXF1ZW5jZRgDIAEoAyIpChNQYXVzZVNlc3Npb25S",
-            "ZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiSQoUUGF1c2VTZXNzaW9uUmVz",
-            "cG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlNlc3Npb24iKgoUUmVzdW1lU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lv",
-            "bl9pZBgBIAEoCSJKChVSZXN1bWVTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lv",
-            "bhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24ibgoU",
-            "Q2FuY2VsU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIzCgVz",
-            "Y29wZRgCIAEoDjIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNj",
-            "b3BlEg0KBWNhdXNlGAMgASgJImQKFUNhbmNlbFNlc3Npb25SZXNwb25zZRIx",
-            "CgdzZXNzaW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
-            "c2lvbhIYChBjYW5jZWxsaW5nX2NvdW50GAIgASgFImYKE0Nsb3NlU2Vzc2lv",
-            "blJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRI7CgZhY3Rpb24YAiABKA4y",
-            "Ky5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uQ2xvc2VBY3Rpb24i",
-            "SQoUQ2xvc2VTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24iQgoOV29ya2Zsb3dGaWx0",
-            "ZXISFQoIYnVpbHRfaW4YASABKAhIAIgBARIMCgR0ZXh0GAIgASgJQgsKCV9i",
-            "dWlsdF9pbiJ2ChRMaXN0V29ya2Zsb3dzUmVxdWVzdBIRCglwYWdlX3NpemUY",
-            "ASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRI3CgZmaWx0ZXIYAyABKAsyJy5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd0ZpbHRlciJmChVMaXN0",
-            "V29ya2Zsb3dzUmVzcG9uc2USNAoJd29ya2Zsb3dzGAEgAygLMiEuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3cSFwoPbmV4dF9wYWdlX3Rva2Vu",
-            "GAIgASgJIikKEkdldFdvcmtmbG93UmVxdWVzdBITCgt3b3JrZmxvd19pZBgB",
-            "IAEoCSJKChNHZXRXb3JrZmxvd1Jlc3BvbnNlEjMKCHdvcmtmbG93GAEgASgL",
-            "MiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3ciZQoXUmVnaXN0",
-            "ZXJXb3JrZmxvd1JlcXVlc3QSMwoId29ya2Zsb3cYASABKAsyIS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvdxIVCg12YWxpZGF0ZV9vbmx5GAIg",
-            "ASgIIn8KGFJlZ2lzdGVyV29ya2Zsb3dSZXNwb25zZRIzCgh3b3JrZmxvdxgB",
-            "IAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93Ei4KCGZp",
-            "bmRpbmdzGAIgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIiwK",
-            "FURlbGV0ZVdvcmtmbG93UmVxdWVzdBITCgt3b3JrZmxvd19pZBgBIAEoCSIY",
-            "ChZEZWxldGVXb3JrZmxvd1Jlc3BvbnNlIhEKD0dldFF1ZXVlUmVxdWVzdCJE",
-            "ChBHZXRRdWV1ZVJlc3BvbnNlEjAKBXF1ZXVlGAEgASgLMiEuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuSm9iUXVldWUiGAoWR2V0U3lzdGVtU3RhdHVzUmVx",
-            "dWVzdCJQChdHZXRTeXN0ZW1TdGF0dXNSZXNwb25zZRI1CgZzdGF0dXMYASAB",
-            "KAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1TdGF0dXMiWAoU",
-            "U2V0U3lzdGVtTW9kZVJlcXVlc3QSMQoEbW9kZRgBIAEoDjIjLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLlN5c3RlbU1vZGUSDQoFY2F1c2UYAiABKAkiTgoV",
-            "U2V0U3lzdGVtTW9kZVJlc3BvbnNlEjUKBnN0YXR1cxgBIAEoCzIlLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbVN0YXR1cyKlAQoSRHJhaW5TeXN0",
-            "ZW1SZXF1ZXN0Ei8KDGdyYWNlX3BlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90",
-            "b2J1Zi5EdXJhdGlvbhI0CgZhY3Rpb24YAiABKA4yJC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5EcmFpbkFjdGlvbhIZChFleGl0X3doZW5fZHJhaW5lZBgD",
-            "IAEoCBINCgVjYXVzZRgEIAEoCSLiAQoTRHJhaW5TeXN0ZW1SZXNwb25zZRIr",
-            "CgZkb21haW4YASABKA4yGy5kZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFpbhIX",
-            "Cg9ydW5uaW5nX2pvYl9pZHMYAiADKAkSFgoOZmluaXNoZWRfY291bnQYAyAB",
-            "KAUSGgoSY2hlY2twb2ludGVkX2NvdW50GAQgASgFEhQKDHF1ZXVlZF9jb3Vu",
-            "dBgFIAEoBRIqCgdlbGFwc2VkGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
-            "cmF0aW9uEg8KB2RyYWluZWQYByABKAgimwEKEVN5c3RlbUV2ZW50RmlsdGVy",
-            "EiwKB2RvbWFpbnMYASADKA4yGy5kZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFp",
-            "bhIzCgxtaW5fc2V2ZXJpdHkYAiABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYx",
-            "LlNldmVyaXR5EhQKDHJlc291cmNlX2lkcxgDIAMoCRINCgVraW5kcxgEIAMo",
-            "CSKAAQoSV2F0Y2hFdmVudHNSZXF1ZXN0EhsKDmFmdGVyX3NlcXVlbmNlGAEg",
-            "ASgDSACIAQESOgoGZmlsdGVyGAIgASgLMiouZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuU3lzdGVtRXZlbnRGaWx0ZXJCEQoPX2FmdGVyX3NlcXVlbmNlIpQB",
-            "ChNXYXRjaEV2ZW50c1Jlc3BvbnNlEjMKBWV2ZW50GAEgASgLMiQuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtRXZlbnQSFQoNbGFzdF9zZXF1ZW5j",
-            "ZRgCIAEoAxIVCg1ldmVudHNfbWlzc2VkGAMgASgIEhoKEnNlcnZlcl9pbnN0",
-            "YW5jZV9pZBgEIAEoCSKjAQoTUXVlcnlNZXRyaWNzUmVxdWVzdBI2CgZmaWx0",
-            "ZXIYASABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRyaWNzRmls",
-            "dGVyEjsKCGdyb3VwX2J5GAIgAygOMikuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuTWV0cmljc0RpbWVuc2lvbhIXCg9pbmNsdWRlX21ldGhvZHMYAyABKAgi",
-            "owEKFFF1ZXJ5TWV0cmljc1Jlc3BvbnNlEjUKBmdyb3VwcxgBIAMoCzIlLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NHcm91cBIbChNvbWl0dGVk",
-            "X2dyb3VwX2NvdW50GAIgASgFEjcKB21ldGhvZHMYAyADKAsyJi5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5NZXRob2RNZXRyaWNzKmEKC0RyYWluQWN0aW9u",
-            "EhwKGERSQUlOX0FDVElPTl9VTlNQRUNJRklFRBAAEhcKE0RSQUlOX0FDVElP",
-            "Tl9GSU5JU0gQARIbChdEUkFJTl9BQ1RJT05fQ0hFQ0tQT0lOVBACMssZChFQ",
-            "cm9jZXNzaW5nU2VydmljZRJoCglTdWJtaXRKb2ISKS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5TdWJtaXRKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuU3VibWl0Sm9iUmVzcG9uc2UiBMjzGAISXwoGR2V0Sm9iEiYu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0Sm9iUmVxdWVzdBonLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJlc3BvbnNlIgTI8xgBEmUKCExp",
-            "c3RKb2JzEiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdEpvYnNSZXF1",
-            "ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdEpvYnNSZXNwb25z",
-            "ZSIEyPMYARJnCghXYXRjaEpvYhIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LldhdGNoSm9iUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldh",
-            "dGNoSm9iUmVzcG9uc2UiBMjzGAEwARJoCglDYW5jZWxKb2ISKS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5DYW5jZWxKb2JSZXF1ZXN0GiouZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVzcG9uc2UiBMjzGAISZQoIUGF1",
-            "c2VKb2ISKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZUpvYlJlcXVl",
-            "c3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZUpvYlJlc3BvbnNl",
-            "IgTI8xgCEmgKCVJlc3VtZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LlJlc3VtZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5S",
-            "ZXN1bWVKb2JSZXNwb25zZSIEyPMYAhJoCglVcGRhdGVKb2ISKS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5VcGRhdGVKb2JSZXF1ZXN0GiouZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVzcG9uc2UiBMjzGAISaAoJRGVs",
-            "ZXRlSm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlSm9iUmVx",
-            "dWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUpvYlJlc3Bv",
-            "bnNlIgTI8xgCEnEKDExpc3RKb2JTdGVwcxIsLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLkxpc3RKb2JTdGVwc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5MaXN0Sm9iU3RlcHNSZXNwb25zZSIEyPMYARJuCgtPcGVuU2Vz",
-            "c2lvbhIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVx",
-            "dWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVz",
-            "cG9uc2UiBMjzGAISawoKR2V0U2Vzc2lvbhIqLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLkdldFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuR2V0U2Vzc2lvblJlc3BvbnNlIgTI8xgBEnEKDExpc3RTZXNzaW9u",
-            "cxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVl",
-            "c3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNSZXNw",
-            "b25zZSIEyPMYARJ0Cg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiBMjzGAIScwoMV2F0",
-            "Y2hTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNz",
-            "aW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vz",
-            "c2lvblJlc3BvbnNlIgTI8xgBMAEScQoMUGF1c2VTZXNzaW9uEiwuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVxdWVzdBotLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlc3BvbnNlIgTI8xgC",
-            "EnQKDVJlc3VtZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5S",
-            "ZXN1bWVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LlJlc3VtZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1DYW5jZWxTZXNzaW9u",
-            "Ei0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lvblJlcXVl",
-            "c3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTZXNzaW9uUmVz",
-            "cG9uc2UiBMjzGAIScQoMQ2xvc2VTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDUxpc3RX",
-            "b3JrZmxvd3MSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0V29ya2Zs",
-            "b3dzUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RXb3Jr",
-            "Zmxvd3NSZXNwb25zZSIEyPMYARJuCgtHZXRXb3JrZmxvdxIrLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVxdWVzdBosLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2UiBMjzGAESfQoQ",
-            "UmVnaXN0ZXJXb3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
-            "Z2lzdGVyV29ya2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuUmVnaXN0ZXJXb3JrZmxvd1Jlc3BvbnNlIgTI8xgCEncKDkRlbGV0ZVdv",
-            "cmtmbG93Ei4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zs",
-            "b3dSZXF1ZXN0Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29y",
-            "a2Zsb3dSZXNwb25zZSIEyPMYAhJlCghHZXRRdWV1ZRIoLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVxdWVzdBopLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkdldFF1ZXVlUmVzcG9uc2UiBMjzGAESegoPR2V0U3lzdGVt",
-            "U3RhdHVzEi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0U3lzdGVtU3Rh",
-            "dHVzUmVxdWVzdBowLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3Rl",
-            "bVN0YXR1c1Jlc3BvbnNlIgTI8xgBEnQKDVNldFN5c3RlbU1vZGUSLS5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVxdWVzdBouLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVSZXNwb25zZSIE",
-            "yPMYBRJwCgtEcmFpblN5c3RlbRIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkRyYWluU3lzdGVtUmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkRyYWluU3lzdGVtUmVzcG9uc2UiBMjzGAUwARJwCgtXYXRjaEV2ZW50cxIr",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVxdWVzdBos",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRzUmVzcG9uc2Ui",
-            "BMjzGAEwARJxCgxRdWVyeU1ldHJpY3MSLC5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5RdWVyeU1ldHJpY3NSZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuUXVlcnlNZXRyaWNzUmVzcG9uc2UiBMjzGAFCHqoCG0RldmljZU9w",
-            "cy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "YXRlZF9pbWFnZS5wcm90bxonZGV2aWNlb3BzL2luZmVyZW5jZS92MS9nZW5l",
+            "cmF0aW9uLnByb3RvGilkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL3JlcHJvZHVj",
+            "dGlvbi5wcm90bxoeZGV2aWNlb3BzL21lbW9yeS92MS9ibG9iLnByb3RvGiVk",
+            "ZXZpY2VvcHMvbW9kZWwvdjEvbG9hZGVkX21vZGVsLnByb3RvGiNkZXZpY2Vv",
+            "cHMvbW9kZWwvdjEvbW9kZWxfd29yay5wcm90bxowZGV2aWNlb3BzL3Bvc3Rw",
+            "cm9jZXNzaW5nL3YxL3Bvc3Rwcm9jZXNzaW5nLnByb3RvGiNkZXZpY2VvcHMv",
+            "cHJvY2Vzc2luZy92MS9iYXRjaC5wcm90bxohZGV2aWNlb3BzL3Byb2Nlc3Np",
+            "bmcvdjEvam9iLnByb3RvGidkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2Jf",
+            "cXVldWUucHJvdG8aJmRldmljZW9wcy9wcm9jZXNzaW5nL3YxL2pvYl9zdGVw",
+            "LnByb3RvGiVkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9tZXRyaWNzLnByb3Rv",
+            "GiVkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zZXNzaW9uLnByb3RvGipkZXZp",
+            "Y2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fZXZlbnQucHJvdG8aK2Rldmlj",
+            "ZW9wcy9wcm9jZXNzaW5nL3YxL3N5c3RlbV9zdGF0dXMucHJvdG8aJmRldmlj",
+            "ZW9wcy9wcm9jZXNzaW5nL3YxL3dvcmtmbG93LnByb3RvGh5nb29nbGUvcHJv",
+            "dG9idWYvZHVyYXRpb24ucHJvdG8aIGdvb2dsZS9wcm90b2J1Zi9maWVsZF9t",
+            "YXNrLnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3RvIrgB",
+            "ChBTdWJtaXRKb2JSZXF1ZXN0Ei4KBHNwZWMYASABKAsyIC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Kb2JTcGVjEjAKB29wdGlvbnMYAiABKAsyHy5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSFQoNdmFsaWRhdGVfb25seRgD",
+            "IAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJEhcKD2NvbnRpbnVlX2pvYl9pZBgF",
+            "IAEoCSJuChFTdWJtaXRKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2ISLgoIZmluZGluZ3MYAiADKAsyHC5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRpbmciHwoNR2V0Sm9iUmVxdWVzdBIO",
+            "CgZqb2JfaWQYASABKAkiOwoOR2V0Sm9iUmVzcG9uc2USKQoDam9iGAEgASgL",
+            "MhwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iItACCglKb2JGaWx0ZXIS",
+            "LQoGc3RhdGVzGAEgAygOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JTdGF0",
+            "ZRIvCgVraW5kcxgCIAMoDjIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpv",
+            "YktpbmQSEgoKc2Vzc2lvbl9pZBgDIAEoCRIqCgZsYWJlbHMYBCADKAsyGi5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEjEKDWNyZWF0ZWRfYWZ0ZXIYBSAB",
+            "KAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVm",
+            "b3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglkZXZp",
+            "Y2VfaWQYByABKAkSFQoNcGFyZW50X2pvYl9pZBgIIAEoCRISCgpyZXF1ZXN0",
+            "X2lkGAkgASgJImwKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASAB",
+            "KAUSEgoKcGFnZV90b2tlbhgCIAEoCRIyCgZmaWx0ZXIYAyABKAsyIi5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2JGaWx0ZXIiVwoQTGlzdEpvYnNSZXNw",
+            "b25zZRIqCgRqb2JzGAEgAygLMhwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "Sm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJzCg9XYXRjaEpvYlJlcXVl",
+            "c3QSDgoGam9iX2lkGAEgASgJEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgDEjgK",
+            "CHByZXZpZXdzGAMgASgLMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5QcmV2",
+            "aWV3T3B0aW9ucyL1CAoQV2F0Y2hKb2JSZXNwb25zZRIsCgVldmVudBgBIAEo",
+            "CzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoFaW1hZ2UYAiAB",
+            "KAsyJi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRlZEltYWdlSAAS",
+            "RQoRZ2VuZXJhdGlvbl9yZXN1bHQYAyABKAsyKC5kZXZpY2VvcHMuaW5mZXJl",
+            "bmNlLnYxLkdlbmVyYXRpb25SZXN1bHRIABJGCg9wcm9jZXNzZWRfaW1hZ2UY",
+            "BCABKAsyKy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUHJvY2Vzc2Vk",
+            "SW1hZ2VIABJSChVwb3N0cHJvY2Vzc2luZ19yZXN1bHQYBSABKAsyMS5kZXZp",
+            "Y2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmdSZXN1bHRI",
+            "ABI3Cgxsb2FkZWRfbW9kZWwYBiABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEu",
+            "TG9hZGVkTW9kZWxIABJAChFtb2RlbF9zY2FuX3JlcG9ydBgHIAEoCzIjLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIABJMChdtb2RlbF92",
+            "YWxpZGF0aW9uX3JlcG9ydBgIIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5N",
+            "b2RlbFZhbGlkYXRpb25SZXBvcnRIABJMChdtb2RlbF9jb252ZXJzaW9uX3Jl",
+            "cG9ydBgJIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNp",
+            "b25SZXBvcnRIABJKChZtb2RlbF9iZW5jaG1hcmtfcmVwb3J0GAogASgLMigu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SAASTQoX",
+            "ZGV2aWNlX2JlbmNobWFya19yZXBvcnQYCyABKAsyKi5kZXZpY2VvcHMuZGV2",
+            "aWNlLnYxLkRldmljZUJlbmNobWFya1JlcG9ydEgAEkUKE2RldmljZV9yZXNl",
+            "dF9yZXBvcnQYDCABKAsyJi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVJl",
+            "c2V0UmVwb3J0SAASRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAEkkKE3Jl",
+            "cHJvZHVjdGlvbl9yZXBvcnQYDiABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNl",
+            "LnYxLlJlcHJvZHVjdGlvblJlcG9ydEgAEkIKD3dvcmtmbG93X3Jlc3VsdBgP",
+            "IAEoCzInLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93UmVzdWx0",
+            "SAASPAoMYmF0Y2hfcmVzdWx0GBAgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuQmF0Y2hSZXN1bHRIAEIICgZvdXRwdXQiZgoQQ2FuY2VsSm9iUmVx",
+            "dWVzdBIOCgZqb2JfaWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSI+",
+            "ChFDYW5jZWxKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Kb2IiMAoPUGF1c2VKb2JSZXF1ZXN0Eg4KBmpvYl9p",
+            "ZBgBIAEoCRINCgVjYXVzZRgCIAEoCSI9ChBQYXVzZUpvYlJlc3BvbnNlEikK",
+            "A2pvYhgBIAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYiIxChBS",
+            "ZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRINCgVjYXVzZRgCIAEo",
+            "CSI+ChFSZXN1bWVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5Kb2IikwEKEFVwZGF0ZUpvYlJlcXVlc3QSDgoG",
+            "am9iX2lkGAEgASgJEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkpvYk9wdGlvbnMSLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkiPgoRVXBkYXRl",
+            "Sm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuSm9iIjAKEERlbGV0ZUpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJ",
+            "EgwKBGV0YWcYAiABKAkiKAoRRGVsZXRlSm9iUmVzcG9uc2USEwoLZnJlZWRf",
+            "Ynl0ZXMYASABKAMibgoVRGVsZXRlQnlMYWJlbHNSZXF1ZXN0EioKBmxhYmVs",
+            "cxgBIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSFQoNdmFsaWRh",
+            "dGVfb25seRgCIAEoCBISCgpyZXF1ZXN0X2lkGAMgASgJIugBChZEZWxldGVC",
+            "eUxhYmVsc1Jlc3BvbnNlEhkKEWRlbGV0ZWRfam9iX2NvdW50GAEgASgFEhcK",
+            "D2RlbGV0ZWRfam9iX2lkcxgCIAMoCRIaChJkZWxldGVkX2Jsb2JfY291bnQY",
+            "AyABKAUSGAoQZGVsZXRlZF9ibG9iX2lkcxgEIAMoCRIbChNkZWZlcnJlZF9i",
+            "bG9iX2NvdW50GAUgASgFEhkKEXNraXBwZWRfam9iX2NvdW50GAYgASgFEhcK",
+            "D3NraXBwZWRfam9iX2lkcxgHIAMoCRITCgtmcmVlZF9ieXRlcxgIIAEoAyJG",
+            "Cg1Kb2JTdGVwRmlsdGVyEjUKBnN0YXRlcxgBIAMoDjIlLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLkpvYlN0ZXBTdGF0ZSKEAQoTTGlzdEpvYlN0ZXBzUmVx",
+            "dWVzdBIOCgZqb2JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBh",
+            "Z2VfdG9rZW4YAyABKAkSNgoGZmlsdGVyGAQgASgLMiYuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuSm9iU3RlcEZpbHRlciJgChRMaXN0Sm9iU3RlcHNSZXNw",
+            "b25zZRIvCgVzdGVwcxgBIAMoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkpvYlN0ZXASFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImQKEk9wZW5TZXNz",
+            "aW9uUmVxdWVzdBI6CghzZXR0aW5ncxgBIAEoCzIoLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlNlc3Npb25TZXR0aW5ncxISCgpyZXF1ZXN0X2lkGAIgASgJ",
+            "IkgKE09wZW5TZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24iJwoRR2V0U2Vzc2lvblJl",
+            "cXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCSJHChJHZXRTZXNzaW9uUmVzcG9u",
+            "c2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlNlc3Npb24icgoNU2Vzc2lvbkZpbHRlchI1CgZzdGF0ZXMYASADKA4yJS5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uU3RhdGUSKgoGbGFiZWxz",
+            "GAIgAygLMhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbCJ0ChNMaXN0U2Vz",
+            "c2lvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2Vu",
+            "GAIgASgJEjYKBmZpbHRlchgDIAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlNlc3Npb25GaWx0ZXIiYwoUTGlzdFNlc3Npb25zUmVzcG9uc2USMgoI",
+            "c2Vzc2lvbnMYASADKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNz",
+            "aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKlAQoUVXBkYXRlU2Vzc2lv",
+            "blJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRI6CghzZXR0aW5ncxgCIAEo",
+            "CzIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb25TZXR0aW5ncxIv",
+            "Cgt1cGRhdGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1h",
+            "c2sSDAoEZXRhZxgEIAEoCSJKChVVcGRhdGVTZXNzaW9uUmVzcG9uc2USMQoH",
+            "c2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Np",
+            "b24iewoTV2F0Y2hTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJ",
+            "EhYKDmFmdGVyX3NlcXVlbmNlGAIgASgDEjgKCHByZXZpZXdzGAMgASgLMiYu",
+            "ZGV2aWNlb3BzLmluZmVyZW5jZS52MS5QcmV2aWV3T3B0aW9ucyKiAQoUV2F0",
+            "Y2hTZXNzaW9uUmVzcG9uc2USPQoKam9iX3VwZGF0ZRgBIAEoCzIpLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoSm9iUmVzcG9uc2USMQoHc2Vzc2lv",
+            "bhgCIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24SGAoQ",
+            "c2Vzc2lvbl9zZXF1ZW5jZRgDIAEoAyI4ChNQYXVzZVNlc3Npb25SZXF1ZXN0",
+            "EhIKCnNlc3Npb25faWQYASABKAkSDQoFY2F1c2UYAiABKAkiSQoUUGF1c2VT",
+            "ZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlNlc3Npb24iOQoUUmVzdW1lU2Vzc2lvblJlcXVlc3QS",
+            "EgoKc2Vzc2lvbl9pZBgBIAEoCRINCgVjYXVzZRgCIAEoCSJKChVSZXN1bWVT",
+            "ZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlNlc3Npb24ibgoUQ2FuY2VsU2Vzc2lvblJlcXVlc3QS",
+            "EgoKc2Vzc2lvbl9pZBgBIAEoCRIzCgVzY29wZRgCIAEoDjIkLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNjb3BlEg0KBWNhdXNlGAMgASgJImQK",
+            "FUNhbmNlbFNlc3Npb25SZXNwb25zZRIxCgdzZXNzaW9uGAEgASgLMiAuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbhIYChBjYW5jZWxsaW5nX2Nv",
+            "dW50GAIgASgFImYKE0Nsb3NlU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9p",
+            "ZBgBIAEoCRI7CgZhY3Rpb24YAiABKA4yKy5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5TZXNzaW9uQ2xvc2VBY3Rpb24iSQoUQ2xvc2VTZXNzaW9uUmVzcG9u",
+            "c2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlNlc3Npb24iQgoOV29ya2Zsb3dGaWx0ZXISFQoIYnVpbHRfaW4YASABKAhI",
+            "AIgBARIMCgR0ZXh0GAIgASgJQgsKCV9idWlsdF9pbiJ2ChRMaXN0V29ya2Zs",
+            "b3dzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgC",
+            "IAEoCRI3CgZmaWx0ZXIYAyABKAsyJy5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5Xb3JrZmxvd0ZpbHRlciJmChVMaXN0V29ya2Zsb3dzUmVzcG9uc2USNAoJ",
+            "d29ya2Zsb3dzGAEgAygLMiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29y",
+            "a2Zsb3cSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIikKEkdldFdvcmtmbG93",
+            "UmVxdWVzdBITCgt3b3JrZmxvd19pZBgBIAEoCSJKChNHZXRXb3JrZmxvd1Jl",
+            "c3BvbnNlEjMKCHdvcmtmbG93GAEgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuV29ya2Zsb3ciZQoXUmVnaXN0ZXJXb3JrZmxvd1JlcXVlc3QSMwoI",
+            "d29ya2Zsb3cYASABKAsyIS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3Jr",
+            "ZmxvdxIVCg12YWxpZGF0ZV9vbmx5GAIgASgIIn8KGFJlZ2lzdGVyV29ya2Zs",
+            "b3dSZXNwb25zZRIzCgh3b3JrZmxvdxgBIAEoCzIhLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLldvcmtmbG93Ei4KCGZpbmRpbmdzGAIgAygLMhwuZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5GaW5kaW5nIiwKFURlbGV0ZVdvcmtmbG93UmVxdWVz",
+            "dBITCgt3b3JrZmxvd19pZBgBIAEoCSIYChZEZWxldGVXb3JrZmxvd1Jlc3Bv",
+            "bnNlIhEKD0dldFF1ZXVlUmVxdWVzdCJEChBHZXRRdWV1ZVJlc3BvbnNlEjAK",
+            "BXF1ZXVlGAEgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iUXVl",
+            "dWUiGAoWR2V0U3lzdGVtU3RhdHVzUmVxdWVzdCJQChdHZXRTeXN0ZW1TdGF0",
+            "dXNSZXNwb25zZRI1CgZzdGF0dXMYASABKAsyJS5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5TeXN0ZW1TdGF0dXMiWAoUU2V0U3lzdGVtTW9kZVJlcXVlc3QS",
+            "MQoEbW9kZRgBIAEoDjIjLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3Rl",
+            "bU1vZGUSDQoFY2F1c2UYAiABKAkiTgoVU2V0U3lzdGVtTW9kZVJlc3BvbnNl",
+            "EjUKBnN0YXR1cxgBIAEoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5",
+            "c3RlbVN0YXR1cyKlAQoSRHJhaW5TeXN0ZW1SZXF1ZXN0Ei8KDGdyYWNlX3Bl",
+            "cmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI0CgZhY3Rp",
+            "b24YAiABKA4yJC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EcmFpbkFjdGlv",
+            "bhIZChFleGl0X3doZW5fZHJhaW5lZBgDIAEoCBINCgVjYXVzZRgEIAEoCSLi",
+            "AQoTRHJhaW5TeXN0ZW1SZXNwb25zZRIrCgZkb21haW4YASABKA4yGy5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkRvbWFpbhIXCg9ydW5uaW5nX2pvYl9pZHMYAiAD",
+            "KAkSFgoOZmluaXNoZWRfY291bnQYAyABKAUSGgoSY2hlY2twb2ludGVkX2Nv",
+            "dW50GAQgASgFEhQKDHF1ZXVlZF9jb3VudBgFIAEoBRIqCgdlbGFwc2VkGAYg",
+            "ASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB2RyYWluZWQYByAB",
+            "KAgimwEKEVN5c3RlbUV2ZW50RmlsdGVyEiwKB2RvbWFpbnMYASADKA4yGy5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkRvbWFpbhIzCgxtaW5fc2V2ZXJpdHkYAiAB",
+            "KA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLlNldmVyaXR5EhQKDHJlc291cmNl",
+            "X2lkcxgDIAMoCRINCgVraW5kcxgEIAMoCSKAAQoSV2F0Y2hFdmVudHNSZXF1",
+            "ZXN0EhsKDmFmdGVyX3NlcXVlbmNlGAEgASgDSACIAQESOgoGZmlsdGVyGAIg",
+            "ASgLMiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtRXZlbnRGaWx0",
+            "ZXJCEQoPX2FmdGVyX3NlcXVlbmNlIpQBChNXYXRjaEV2ZW50c1Jlc3BvbnNl",
+            "EjMKBWV2ZW50GAEgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lz",
+            "dGVtRXZlbnQSFQoNbGFzdF9zZXF1ZW5jZRgCIAEoAxIVCg1ldmVudHNfbWlz",
+            "c2VkGAMgASgIEhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgEIAEoCSKjAQoTUXVl",
+            "cnlNZXRyaWNzUmVxdWVzdBI2CgZmaWx0ZXIYASABKAsyJi5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5NZXRyaWNzRmlsdGVyEjsKCGdyb3VwX2J5GAIgAygO",
+            "MikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0cmljc0RpbWVuc2lvbhIX",
+            "Cg9pbmNsdWRlX21ldGhvZHMYAyABKAgiowEKFFF1ZXJ5TWV0cmljc1Jlc3Bv",
+            "bnNlEjUKBmdyb3VwcxgBIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "Lk1ldHJpY3NHcm91cBIbChNvbWl0dGVkX2dyb3VwX2NvdW50GAIgASgFEjcK",
+            "B21ldGhvZHMYAyADKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRo",
+            "b2RNZXRyaWNzIo0BCh1DcmVhdGVEaWFnbm9zdGljQnVuZGxlUmVxdWVzdBIu",
+            "CgpzdGFydF90aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFt",
+            "cBIPCgdqb2JfaWRzGAIgAygJEhcKD2luY2x1ZGVfcHJvbXB0cxgDIAEoCBIS",
+            "CgpyZXF1ZXN0X2lkGAQgASgJIkkKHkNyZWF0ZURpYWdub3N0aWNCdW5kbGVS",
+            "ZXNwb25zZRInCgRibG9iGAEgASgLMhkuZGV2aWNlb3BzLm1lbW9yeS52MS5C",
+            "bG9iKmEKC0RyYWluQWN0aW9uEhwKGERSQUlOX0FDVElPTl9VTlNQRUNJRklF",
+            "RBAAEhcKE0RSQUlOX0FDVElPTl9GSU5JU0gQARIbChdEUkFJTl9BQ1RJT05f",
+            "Q0hFQ0tQT0lOVBACMtYbChFQcm9jZXNzaW5nU2VydmljZRJoCglTdWJtaXRK",
+            "b2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdWJtaXRKb2JSZXF1ZXN0",
+            "GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3VibWl0Sm9iUmVzcG9uc2Ui",
+            "BMjzGAISXwoGR2V0Sm9iEiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0",
+            "Sm9iUmVxdWVzdBonLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJl",
+            "c3BvbnNlIgTI8xgBEmUKCExpc3RKb2JzEiguZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuTGlzdEpvYnNSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuTGlzdEpvYnNSZXNwb25zZSIEyPMYARJnCghXYXRjaEpvYhIoLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoSm9iUmVxdWVzdBopLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLldhdGNoSm9iUmVzcG9uc2UiBMjzGAEwARJoCglD",
+            "YW5jZWxKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxKb2JS",
+            "ZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVz",
+            "cG9uc2UiBMjzGAISZQoIUGF1c2VKb2ISKC5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5QYXVzZUpvYlJlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5QYXVzZUpvYlJlc3BvbnNlIgTI8xgCEmgKCVJlc3VtZUpvYhIpLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLlJlc3VtZUpvYlJlcXVlc3QaKi5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5SZXN1bWVKb2JSZXNwb25zZSIEyPMYAhJoCglV",
+            "cGRhdGVKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5VcGRhdGVKb2JS",
+            "ZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVz",
+            "cG9uc2UiBMjzGAISaAoJRGVsZXRlSm9iEikuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuRGVsZXRlSm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLkRlbGV0ZUpvYlJlc3BvbnNlIgTI8xgCEncKDkRlbGV0ZUJ5TGFiZWxz",
+            "Ei4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlQnlMYWJlbHNSZXF1",
+            "ZXN0Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlQnlMYWJlbHNS",
+            "ZXNwb25zZSIEyPMYAhJxCgxMaXN0Sm9iU3RlcHMSLC5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5MaXN0Sm9iU3RlcHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuTGlzdEpvYlN0ZXBzUmVzcG9uc2UiBMjzGAESbgoLT3Bl",
+            "blNlc3Npb24SKy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5PcGVuU2Vzc2lv",
+            "blJlcXVlc3QaLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5PcGVuU2Vzc2lv",
+            "blJlc3BvbnNlIgTI8xgCEmsKCkdldFNlc3Npb24SKi5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5HZXRTZXNzaW9uUmVxdWVzdBorLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkdldFNlc3Npb25SZXNwb25zZSIEyPMYARJxCgxMaXN0U2Vz",
+            "c2lvbnMSLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNS",
+            "ZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFNlc3Npb25z",
+            "UmVzcG9uc2UiBMjzGAESdAoNVXBkYXRlU2Vzc2lvbhItLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlVwZGF0ZVNlc3Npb25SZXF1ZXN0Gi4uZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuVXBkYXRlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnMK",
+            "DFdhdGNoU2Vzc2lvbhIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNo",
+            "U2Vzc2lvblJlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRj",
+            "aFNlc3Npb25SZXNwb25zZSIEyPMYATABEnEKDFBhdXNlU2Vzc2lvbhIsLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlcXVlc3QaLS5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5QYXVzZVNlc3Npb25SZXNwb25zZSIE",
+            "yPMYAhJ0Cg1SZXN1bWVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuUmVzdW1lU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5SZXN1bWVTZXNzaW9uUmVzcG9uc2UiBMjzGAISdAoNQ2FuY2VsU2Vz",
+            "c2lvbhItLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNlc3Npb25S",
+            "ZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lv",
+            "blJlc3BvbnNlIgTI8xgCEnEKDENsb3NlU2Vzc2lvbhIsLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlcXVlc3QaLS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5DbG9zZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1M",
+            "aXN0V29ya2Zsb3dzEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFdv",
+            "cmtmbG93c1JlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0",
+            "V29ya2Zsb3dzUmVzcG9uc2UiBMjzGAESbgoLR2V0V29ya2Zsb3cSKy5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5HZXRXb3JrZmxvd1JlcXVlc3QaLC5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5HZXRXb3JrZmxvd1Jlc3BvbnNlIgTI8xgB",
+            "En0KEFJlZ2lzdGVyV29ya2Zsb3cSMC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5SZWdpc3RlcldvcmtmbG93UmVxdWVzdBoxLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLlJlZ2lzdGVyV29ya2Zsb3dSZXNwb25zZSIEyPMYAhJ3Cg5EZWxl",
+            "dGVXb3JrZmxvdxIuLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZVdv",
+            "cmtmbG93UmVxdWVzdBovLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0",
+            "ZVdvcmtmbG93UmVzcG9uc2UiBMjzGAISZQoIR2V0UXVldWUSKC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5HZXRRdWV1ZVJlcXVlc3QaKS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5HZXRRdWV1ZVJlc3BvbnNlIgTI8xgBEnoKD0dldFN5",
+            "c3RlbVN0YXR1cxIvLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3Rl",
+            "bVN0YXR1c1JlcXVlc3QaMC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRT",
+            "eXN0ZW1TdGF0dXNSZXNwb25zZSIEyPMYARJ0Cg1TZXRTeXN0ZW1Nb2RlEi0u",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2V0U3lzdGVtTW9kZVJlcXVlc3Qa",
+            "Li5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVzcG9u",
+            "c2UiBMjzGAUScAoLRHJhaW5TeXN0ZW0SKy5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5EcmFpblN5c3RlbVJlcXVlc3QaLC5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5EcmFpblN5c3RlbVJlc3BvbnNlIgTI8xgFMAEScAoLV2F0Y2hFdmVu",
+            "dHMSKy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEV2ZW50c1JlcXVl",
+            "c3QaLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEV2ZW50c1Jlc3Bv",
+            "bnNlIgTI8xgBMAEScQoMUXVlcnlNZXRyaWNzEiwuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuUXVlcnlNZXRyaWNzUmVxdWVzdBotLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlF1ZXJ5TWV0cmljc1Jlc3BvbnNlIgTI8xgBEo8BChZDcmVh",
+            "dGVEaWFnbm9zdGljQnVuZGxlEjYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "Q3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlcXVlc3QaNy5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5DcmVhdGVEaWFnbm9zdGljQnVuZGxlUmVzcG9uc2UiBMjz",
+            "GAVCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.DrainAction), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SubmitJobRequest), global::DeviceOps.Api.Processing.V1.SubmitJobRequest.Parser, new[]{ "Spec", "Options", "ValidateOnly", "RequestId", "ContinueJobId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SubmitJobResponse), global::DeviceOps.Api.Processing.V1.SubmitJobResponse.Parser, new[]{ "Job", "Findings" }, null, null, null, null),
@@ -290,18 +313,20 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobFilter), global::DeviceOps.Api.Processing.V1.JobFilter.Parser, new[]{ "States", "Kinds", "SessionId", "Labels", "CreatedAfter", "CreatedBefore", "DeviceId", "ParentJobId", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobsRequest), global::DeviceOps.Api.Processing.V1.ListJobsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobsResponse), global::DeviceOps.Api.Processing.V1.ListJobsResponse.Parser, new[]{ "Jobs", "NextPageToken" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchJobRequest), global::DeviceOps.Api.Processing.V1.WatchJobRequest.Parser, new[]{ "JobId", "AfterSequence" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchJobRequest), global::DeviceOps.Api.Processing.V1.WatchJobRequest.Parser, new[]{ "JobId", "AfterSequence", "Previews" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchJobResponse), global::DeviceOps.Api.Processing.V1.WatchJobResponse.Parser, new[]{ "Event", "Image", "GenerationResult", "ProcessedImage", "PostprocessingResult", "LoadedModel", "ModelScanReport", "ModelValidationReport", "ModelConversionReport", "ModelBenchmarkReport", "DeviceBenchmarkReport", "DeviceResetReport", "BlobTransferReport", "ReproductionReport", "WorkflowResult", "BatchResult" }, new[]{ "Output" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelJobRequest), global::DeviceOps.Api.Processing.V1.CancelJobRequest.Parser, new[]{ "JobId", "Scope", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelJobResponse), global::DeviceOps.Api.Processing.V1.CancelJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobRequest), global::DeviceOps.Api.Processing.V1.PauseJobRequest.Parser, new[]{ "JobId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobRequest), global::DeviceOps.Api.Processing.V1.PauseJobRequest.Parser, new[]{ "JobId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobResponse), global::DeviceOps.Api.Processing.V1.PauseJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobRequest), global::DeviceOps.Api.Processing.V1.ResumeJobRequest.Parser, new[]{ "JobId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobRequest), global::DeviceOps.Api.Processing.V1.ResumeJobRequest.Parser, new[]{ "JobId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobResponse), global::DeviceOps.Api.Processing.V1.ResumeJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobRequest), global::DeviceOps.Api.Processing.V1.UpdateJobRequest.Parser, new[]{ "JobId", "Options", "UpdateMask", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobResponse), global::DeviceOps.Api.Processing.V1.UpdateJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteJobRequest), global::DeviceOps.Api.Processing.V1.DeleteJobRequest.Parser, new[]{ "JobId", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteJobResponse), global::DeviceOps.Api.Processing.V1.DeleteJobResponse.Parser, new[]{ "FreedBytes" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest), global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest.Parser, new[]{ "Labels", "ValidateOnly", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse), global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse.Parser, new[]{ "DeletedJobCount", "DeletedJobIds", "DeletedBlobCount", "DeletedBlobIds", "DeferredBlobCount", "SkippedJobCount", "SkippedJobIds", "FreedBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobStepFilter), global::DeviceOps.Api.Processing.V1.JobStepFilter.Parser, new[]{ "States" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobStepsRequest), global::DeviceOps.Api.Processing.V1.ListJobStepsRequest.Parser, new[]{ "JobId", "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobStepsResponse), global::DeviceOps.Api.Processing.V1.ListJobStepsResponse.Parser, new[]{ "Steps", "NextPageToken" }, null, null, null, null),
@@ -314,11 +339,11 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListSessionsResponse), global::DeviceOps.Api.Processing.V1.ListSessionsResponse.Parser, new[]{ "Sessions", "NextPageToken" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionRequest), global::DeviceOps.Api.Processing.V1.UpdateSessionRequest.Parser, new[]{ "SessionId", "Settings", "UpdateMask", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionResponse), global::DeviceOps.Api.Processing.V1.UpdateSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionRequest), global::DeviceOps.Api.Processing.V1.WatchSessionRequest.Parser, new[]{ "SessionId", "AfterSequence" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionRequest), global::DeviceOps.Api.Processing.V1.WatchSessionRequest.Parser, new[]{ "SessionId", "AfterSequence", "Previews" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionResponse), global::DeviceOps.Api.Processing.V1.WatchSessionResponse.Parser, new[]{ "JobUpdate", "Session", "SessionSequence" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseSessionRequest), global::DeviceOps.Api.Processing.V1.PauseSessionRequest.Parser, new[]{ "SessionId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseSessionRequest), global::DeviceOps.Api.Processing.V1.PauseSessionRequest.Parser, new[]{ "SessionId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseSessionResponse), global::DeviceOps.Api.Processing.V1.PauseSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeSessionRequest), global::DeviceOps.Api.Processing.V1.ResumeSessionRequest.Parser, new[]{ "SessionId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeSessionRequest), global::DeviceOps.Api.Processing.V1.ResumeSessionRequest.Parser, new[]{ "SessionId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeSessionResponse), global::DeviceOps.Api.Processing.V1.ResumeSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelSessionRequest), global::DeviceOps.Api.Processing.V1.CancelSessionRequest.Parser, new[]{ "SessionId", "Scope", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelSessionResponse), global::DeviceOps.Api.Processing.V1.CancelSessionResponse.Parser, new[]{ "Session", "CancellingCount" }, null, null, null, null),
@@ -345,7 +370,9 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsRequest), global::DeviceOps.Api.Processing.V1.WatchEventsRequest.Parser, new[]{ "AfterSequence", "Filter" }, new[]{ "AfterSequence" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsResponse), global::DeviceOps.Api.Processing.V1.WatchEventsResponse.Parser, new[]{ "Event", "LastSequence", "EventsMissed", "ServerInstanceId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsRequest), global::DeviceOps.Api.Processing.V1.QueryMetricsRequest.Parser, new[]{ "Filter", "GroupBy", "IncludeMethods" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsResponse), global::DeviceOps.Api.Processing.V1.QueryMetricsResponse.Parser, new[]{ "Groups", "OmittedGroupCount", "Methods" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsResponse), global::DeviceOps.Api.Processing.V1.QueryMetricsResponse.Parser, new[]{ "Groups", "OmittedGroupCount", "Methods" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest), global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest.Parser, new[]{ "StartTime", "JobIds", "IncludePrompts", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse), global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse.Parser, new[]{ "Blob" }, null, null, null, null)
           }));
     }
     #endregion
@@ -429,7 +456,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int SpecFieldNumber = 1;
     private global::DeviceOps.Api.Processing.V1.JobSpec spec_;
     /// <summary>
-    /// What to do. Must be set, unless `continue_job_id` is.
+    /// What to do. Must be set, unless `continue_job_id` is: then absent means that job's spec.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -474,8 +501,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    /// call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -490,8 +517,12 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ContinueJobIdFieldNumber = 5;
     private string continueJobId_ = "";
     /// <summary>
-    /// A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. `spec` must then be absent; that
-    /// job's spec counts. Empty: start from nothing.
+    /// A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. Empty: start from nothing.
+    ///
+    /// Without `spec`, that job's spec counts. With one, the job branches: it goes on from the checkpoint as the new spec says. The kind of
+    /// work must be the same; of a generation, what the checkpoint's latents are made with must be the same too: model, size, number of
+    /// pictures and seeds. Prompts, guidance, sampler, LoRAs, previews and output may differ, and hold from the checkpoint's step on.
+    /// Anything else that differs is INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1521,7 +1552,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Having all of these labels.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1593,7 +1624,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 9;
     private string requestId_ = "";
     /// <summary>
-    /// Asked for with this `request_id`. Empty: any.
+    /// Asked for with this `request_id`, at most 64 characters. Empty: any.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2495,6 +2526,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public WatchJobRequest(WatchJobRequest other) : this() {
       jobId_ = other.jobId_;
       afterSequence_ = other.afterSequence_;
+      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2534,6 +2566,27 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "previews" field.</summary>
+    public const int PreviewsFieldNumber = 3;
+    private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
+    /// <summary>
+    /// Previews that this watcher wants of a job that makes pictures, also of another caller's job. The server makes them from now on and
+    /// while the call lasts; they change nothing in the pictures, and cost a little time of the device. Absent: the server's settings
+    /// `default_previews_every_steps` and `default_preview_edge_px` count, which make none unless they are set. `every_steps` 0: none for
+    /// this watcher.
+    ///
+    /// All watchers of a job see the same previews: the finest wish counts, that is the smallest interval and the longest edge among the
+    /// watchers and the job itself. Previews that the job asked for (`Generation.previews`) are made also while it is not watched.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.PreviewOptions Previews {
+      get { return previews_; }
+      set {
+        previews_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2551,6 +2604,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (JobId != other.JobId) return false;
       if (AfterSequence != other.AfterSequence) return false;
+      if (!object.Equals(Previews, other.Previews)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2560,6 +2614,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (JobId.Length != 0) hash ^= JobId.GetHashCode();
       if (AfterSequence != 0L) hash ^= AfterSequence.GetHashCode();
+      if (previews_ != null) hash ^= Previews.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2586,6 +2641,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2604,6 +2663,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2619,6 +2682,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (AfterSequence != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(AfterSequence);
+      }
+      if (previews_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Previews);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2637,6 +2703,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.AfterSequence != 0L) {
         AfterSequence = other.AfterSequence;
+      }
+      if (other.previews_ != null) {
+        if (previews_ == null) {
+          Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+        }
+        Previews.MergeFrom(other.Previews);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2665,6 +2737,13 @@ namespace DeviceOps.Api.Processing.V1 {
             AfterSequence = input.ReadInt64();
             break;
           }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
         }
       }
     #endif
@@ -2690,6 +2769,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 16: {
             AfterSequence = input.ReadInt64();
+            break;
+          }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
             break;
           }
         }
@@ -3864,7 +3950,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 3;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs; comes back in the events. At most 255 characters.
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4316,6 +4402,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public PauseJobRequest(PauseJobRequest other) : this() {
       jobId_ = other.jobId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4340,6 +4427,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4356,6 +4458,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (JobId != other.JobId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4364,6 +4467,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (JobId.Length != 0) hash ^= JobId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4386,6 +4490,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4400,6 +4508,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4412,6 +4524,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (JobId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(JobId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4427,6 +4542,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.JobId.Length != 0) {
         JobId = other.JobId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4451,6 +4569,10 @@ namespace DeviceOps.Api.Processing.V1 {
             JobId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -4472,6 +4594,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             JobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -4733,6 +4859,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public ResumeJobRequest(ResumeJobRequest other) : this() {
       jobId_ = other.jobId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4757,6 +4884,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4773,6 +4915,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (JobId != other.JobId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4781,6 +4924,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (JobId.Length != 0) hash ^= JobId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4803,6 +4947,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4817,6 +4965,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4829,6 +4981,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (JobId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(JobId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4844,6 +4999,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.JobId.Length != 0) {
         JobId = other.JobId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4868,6 +5026,10 @@ namespace DeviceOps.Api.Processing.V1 {
             JobId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -4889,6 +5051,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             JobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -6115,6 +6281,732 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// Asks to delete what has some labels.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteByLabelsRequest : pb::IMessage<DeleteByLabelsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteByLabelsRequest> _parser = new pb::MessageParser<DeleteByLabelsRequest>(() => new DeleteByLabelsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteByLabelsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[19]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsRequest(DeleteByLabelsRequest other) : this() {
+      labels_ = other.labels_.Clone();
+      validateOnly_ = other.validateOnly_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsRequest Clone() {
+      return new DeleteByLabelsRequest(this);
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// Labels, 1..32, each key once, all of which a thing must have. A label with an empty value stands for any value of its key.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    /// <summary>Field number for the "validate_only" field.</summary>
+    public const int ValidateOnlyFieldNumber = 2;
+    private bool validateOnly_;
+    /// <summary>
+    /// Tell what would go, and delete nothing. Default: false.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool ValidateOnly {
+      get { return validateOnly_; }
+      set {
+        validateOnly_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 3;
+    private string requestId_ = "";
+    /// <summary>
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again within a day, it gives the same answer and
+    /// deletes nothing more. Empty: every call looks anew.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteByLabelsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteByLabelsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!labels_.Equals(other.labels_)) return false;
+      if (ValidateOnly != other.ValidateOnly) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= labels_.GetHashCode();
+      if (ValidateOnly != false) hash ^= ValidateOnly.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (ValidateOnly != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (ValidateOnly != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (ValidateOnly != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteByLabelsRequest other) {
+      if (other == null) {
+        return;
+      }
+      labels_.Add(other.labels_);
+      if (other.ValidateOnly != false) {
+        ValidateOnly = other.ValidateOnly;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+          case 16: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
+            break;
+          }
+          case 16: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What was deleted, or with `validate_only` what would be.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteByLabelsResponse : pb::IMessage<DeleteByLabelsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteByLabelsResponse> _parser = new pb::MessageParser<DeleteByLabelsResponse>(() => new DeleteByLabelsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteByLabelsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[20]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsResponse(DeleteByLabelsResponse other) : this() {
+      deletedJobCount_ = other.deletedJobCount_;
+      deletedJobIds_ = other.deletedJobIds_.Clone();
+      deletedBlobCount_ = other.deletedBlobCount_;
+      deletedBlobIds_ = other.deletedBlobIds_.Clone();
+      deferredBlobCount_ = other.deferredBlobCount_;
+      skippedJobCount_ = other.skippedJobCount_;
+      skippedJobIds_ = other.skippedJobIds_.Clone();
+      freedBytes_ = other.freedBytes_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsResponse Clone() {
+      return new DeleteByLabelsResponse(this);
+    }
+
+    /// <summary>Field number for the "deleted_job_count" field.</summary>
+    public const int DeletedJobCountFieldNumber = 1;
+    private int deletedJobCount_;
+    /// <summary>
+    /// How many jobs were deleted.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int DeletedJobCount {
+      get { return deletedJobCount_; }
+      set {
+        deletedJobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "deleted_job_ids" field.</summary>
+    public const int DeletedJobIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_deletedJobIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> deletedJobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Their ids, the newest first, at most 1,000.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> DeletedJobIds {
+      get { return deletedJobIds_; }
+    }
+
+    /// <summary>Field number for the "deleted_blob_count" field.</summary>
+    public const int DeletedBlobCountFieldNumber = 3;
+    private int deletedBlobCount_;
+    /// <summary>
+    /// How many blobs were deleted that have the labels themselves. Pictures that went with their jobs are not counted.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int DeletedBlobCount {
+      get { return deletedBlobCount_; }
+      set {
+        deletedBlobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "deleted_blob_ids" field.</summary>
+    public const int DeletedBlobIdsFieldNumber = 4;
+    private static readonly pb::FieldCodec<string> _repeated_deletedBlobIds_codec
+        = pb::FieldCodec.ForString(34);
+    private readonly pbc::RepeatedField<string> deletedBlobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Their ids, the newest first, at most 1,000.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> DeletedBlobIds {
+      get { return deletedBlobIds_; }
+    }
+
+    /// <summary>Field number for the "deferred_blob_count" field.</summary>
+    public const int DeferredBlobCountFieldNumber = 5;
+    private int deferredBlobCount_;
+    /// <summary>
+    /// Of these blobs, how many are still read or used: they take no new readers, and their bytes go with the last one who has them.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int DeferredBlobCount {
+      get { return deferredBlobCount_; }
+      set {
+        deferredBlobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "skipped_job_count" field.</summary>
+    public const int SkippedJobCountFieldNumber = 6;
+    private int skippedJobCount_;
+    /// <summary>
+    /// How many jobs have the labels, have not ended, and were left alone.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int SkippedJobCount {
+      get { return skippedJobCount_; }
+      set {
+        skippedJobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "skipped_job_ids" field.</summary>
+    public const int SkippedJobIdsFieldNumber = 7;
+    private static readonly pb::FieldCodec<string> _repeated_skippedJobIds_codec
+        = pb::FieldCodec.ForString(58);
+    private readonly pbc::RepeatedField<string> skippedJobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Their ids, the newest first, at most 1,000.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> SkippedJobIds {
+      get { return skippedJobIds_; }
+    }
+
+    /// <summary>Field number for the "freed_bytes" field.</summary>
+    public const int FreedBytesFieldNumber = 8;
+    private long freedBytes_;
+    /// <summary>
+    /// Memory and disk space that this freed: of pictures that went with their jobs, and of blobs that are not deferred. Bytes of MAPPED
+    /// blobs belong to others and do not count.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long FreedBytes {
+      get { return freedBytes_; }
+      set {
+        freedBytes_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteByLabelsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteByLabelsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (DeletedJobCount != other.DeletedJobCount) return false;
+      if(!deletedJobIds_.Equals(other.deletedJobIds_)) return false;
+      if (DeletedBlobCount != other.DeletedBlobCount) return false;
+      if(!deletedBlobIds_.Equals(other.deletedBlobIds_)) return false;
+      if (DeferredBlobCount != other.DeferredBlobCount) return false;
+      if (SkippedJobCount != other.SkippedJobCount) return false;
+      if(!skippedJobIds_.Equals(other.skippedJobIds_)) return false;
+      if (FreedBytes != other.FreedBytes) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (DeletedJobCount != 0) hash ^= DeletedJobCount.GetHashCode();
+      hash ^= deletedJobIds_.GetHashCode();
+      if (DeletedBlobCount != 0) hash ^= DeletedBlobCount.GetHashCode();
+      hash ^= deletedBlobIds_.GetHashCode();
+      if (DeferredBlobCount != 0) hash ^= DeferredBlobCount.GetHashCode();
+      if (SkippedJobCount != 0) hash ^= SkippedJobCount.GetHashCode();
+      hash ^= skippedJobIds_.GetHashCode();
+      if (FreedBytes != 0L) hash ^= FreedBytes.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (DeletedJobCount != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(DeletedJobCount);
+      }
+      deletedJobIds_.WriteTo(output, _repeated_deletedJobIds_codec);
+      if (DeletedBlobCount != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(DeletedBlobCount);
+      }
+      deletedBlobIds_.WriteTo(output, _repeated_deletedBlobIds_codec);
+      if (DeferredBlobCount != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(DeferredBlobCount);
+      }
+      if (SkippedJobCount != 0) {
+        output.WriteRawTag(48);
+        output.WriteInt32(SkippedJobCount);
+      }
+      skippedJobIds_.WriteTo(output, _repeated_skippedJobIds_codec);
+      if (FreedBytes != 0L) {
+        output.WriteRawTag(64);
+        output.WriteInt64(FreedBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (DeletedJobCount != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(DeletedJobCount);
+      }
+      deletedJobIds_.WriteTo(ref output, _repeated_deletedJobIds_codec);
+      if (DeletedBlobCount != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(DeletedBlobCount);
+      }
+      deletedBlobIds_.WriteTo(ref output, _repeated_deletedBlobIds_codec);
+      if (DeferredBlobCount != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(DeferredBlobCount);
+      }
+      if (SkippedJobCount != 0) {
+        output.WriteRawTag(48);
+        output.WriteInt32(SkippedJobCount);
+      }
+      skippedJobIds_.WriteTo(ref output, _repeated_skippedJobIds_codec);
+      if (FreedBytes != 0L) {
+        output.WriteRawTag(64);
+        output.WriteInt64(FreedBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (DeletedJobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(DeletedJobCount);
+      }
+      size += deletedJobIds_.CalculateSize(_repeated_deletedJobIds_codec);
+      if (DeletedBlobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(DeletedBlobCount);
+      }
+      size += deletedBlobIds_.CalculateSize(_repeated_deletedBlobIds_codec);
+      if (DeferredBlobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(DeferredBlobCount);
+      }
+      if (SkippedJobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(SkippedJobCount);
+      }
+      size += skippedJobIds_.CalculateSize(_repeated_skippedJobIds_codec);
+      if (FreedBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(FreedBytes);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteByLabelsResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.DeletedJobCount != 0) {
+        DeletedJobCount = other.DeletedJobCount;
+      }
+      deletedJobIds_.Add(other.deletedJobIds_);
+      if (other.DeletedBlobCount != 0) {
+        DeletedBlobCount = other.DeletedBlobCount;
+      }
+      deletedBlobIds_.Add(other.deletedBlobIds_);
+      if (other.DeferredBlobCount != 0) {
+        DeferredBlobCount = other.DeferredBlobCount;
+      }
+      if (other.SkippedJobCount != 0) {
+        SkippedJobCount = other.SkippedJobCount;
+      }
+      skippedJobIds_.Add(other.skippedJobIds_);
+      if (other.FreedBytes != 0L) {
+        FreedBytes = other.FreedBytes;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            DeletedJobCount = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            deletedJobIds_.AddEntriesFrom(input, _repeated_deletedJobIds_codec);
+            break;
+          }
+          case 24: {
+            DeletedBlobCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            deletedBlobIds_.AddEntriesFrom(input, _repeated_deletedBlobIds_codec);
+            break;
+          }
+          case 40: {
+            DeferredBlobCount = input.ReadInt32();
+            break;
+          }
+          case 48: {
+            SkippedJobCount = input.ReadInt32();
+            break;
+          }
+          case 58: {
+            skippedJobIds_.AddEntriesFrom(input, _repeated_skippedJobIds_codec);
+            break;
+          }
+          case 64: {
+            FreedBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            DeletedJobCount = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            deletedJobIds_.AddEntriesFrom(ref input, _repeated_deletedJobIds_codec);
+            break;
+          }
+          case 24: {
+            DeletedBlobCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            deletedBlobIds_.AddEntriesFrom(ref input, _repeated_deletedBlobIds_codec);
+            break;
+          }
+          case 40: {
+            DeferredBlobCount = input.ReadInt32();
+            break;
+          }
+          case 48: {
+            SkippedJobCount = input.ReadInt32();
+            break;
+          }
+          case 58: {
+            skippedJobIds_.AddEntriesFrom(ref input, _repeated_skippedJobIds_codec);
+            break;
+          }
+          case 64: {
+            FreedBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Which steps. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -6132,7 +7024,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[19]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6327,7 +7219,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[20]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6660,7 +7552,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[21]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6893,7 +7785,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[22]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6943,7 +7835,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 2;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same session. Empty: every call is a new one.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same session. Empty: every call
+    /// is a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7146,7 +8039,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[23]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[25]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7359,7 +8252,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[24]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[26]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7563,7 +8456,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[25]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[27]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7776,7 +8669,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[26]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[28]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7827,7 +8720,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Having all of these labels.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8000,7 +8893,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[27]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[29]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8293,7 +9186,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[28]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[30]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8526,7 +9419,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[29]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[31]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8868,7 +9761,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[30]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[32]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9081,7 +9974,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[31]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[33]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9103,6 +9996,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public WatchSessionRequest(WatchSessionRequest other) : this() {
       sessionId_ = other.sessionId_;
       afterSequence_ = other.afterSequence_;
+      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -9142,6 +10036,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "previews" field.</summary>
+    public const int PreviewsFieldNumber = 3;
+    private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
+    /// <summary>
+    /// Previews that this watcher wants of all jobs of the session that make pictures; see WatchJobRequest.previews.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.PreviewOptions Previews {
+      get { return previews_; }
+      set {
+        previews_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -9159,6 +10068,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (SessionId != other.SessionId) return false;
       if (AfterSequence != other.AfterSequence) return false;
+      if (!object.Equals(Previews, other.Previews)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -9168,6 +10078,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
       if (AfterSequence != 0L) hash ^= AfterSequence.GetHashCode();
+      if (previews_ != null) hash ^= Previews.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -9194,6 +10105,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -9212,6 +10127,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -9227,6 +10146,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (AfterSequence != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(AfterSequence);
+      }
+      if (previews_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Previews);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -9245,6 +10167,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.AfterSequence != 0L) {
         AfterSequence = other.AfterSequence;
+      }
+      if (other.previews_ != null) {
+        if (previews_ == null) {
+          Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+        }
+        Previews.MergeFrom(other.Previews);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -9271,6 +10199,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 16: {
             AfterSequence = input.ReadInt64();
+            break;
+          }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
             break;
           }
         }
@@ -9300,6 +10235,13 @@ namespace DeviceOps.Api.Processing.V1 {
             AfterSequence = input.ReadInt64();
             break;
           }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
         }
       }
     }
@@ -9325,7 +10267,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[32]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[34]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9627,7 +10569,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[33]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[35]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9648,6 +10590,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public PauseSessionRequest(PauseSessionRequest other) : this() {
       sessionId_ = other.sessionId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -9672,6 +10615,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -9688,6 +10646,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (SessionId != other.SessionId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -9696,6 +10655,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -9718,6 +10678,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -9732,6 +10696,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -9744,6 +10712,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (SessionId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -9759,6 +10730,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.SessionId.Length != 0) {
         SessionId = other.SessionId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -9783,6 +10757,10 @@ namespace DeviceOps.Api.Processing.V1 {
             SessionId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -9804,6 +10782,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             SessionId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -9831,7 +10813,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[34]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[36]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10044,7 +11026,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[35]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[37]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10065,6 +11047,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public ResumeSessionRequest(ResumeSessionRequest other) : this() {
       sessionId_ = other.sessionId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -10089,6 +11072,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -10105,6 +11103,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (SessionId != other.SessionId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -10113,6 +11112,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -10135,6 +11135,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -10149,6 +11153,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -10161,6 +11169,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (SessionId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -10176,6 +11187,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.SessionId.Length != 0) {
         SessionId = other.SessionId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -10200,6 +11214,10 @@ namespace DeviceOps.Api.Processing.V1 {
             SessionId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -10221,6 +11239,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             SessionId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -10248,7 +11270,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[36]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[38]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10461,7 +11483,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[37]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[39]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10527,7 +11549,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 3;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs; comes back in the events. At most 255 characters.
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10745,7 +11767,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[38]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[40]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10998,7 +12020,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[39]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[41]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11242,7 +12264,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[40]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[42]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11456,7 +12478,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[41]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[43]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11716,7 +12738,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[42]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[44]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12009,7 +13031,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[43]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[45]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12242,7 +13264,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[44]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[46]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12446,7 +13468,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[45]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[47]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12659,7 +13681,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[46]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[48]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12912,7 +13934,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[47]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[49]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13155,7 +14177,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[48]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[50]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13359,7 +14381,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[49]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[51]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13523,7 +14545,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[50]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[52]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13687,7 +14709,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[51]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[53]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13900,7 +14922,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[52]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[54]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14064,7 +15086,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[53]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[55]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14277,7 +15299,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[54]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[56]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14327,7 +15349,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 2;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs. At most 255 characters.
+    /// Why, for people and logs. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -14521,7 +15543,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[55]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[57]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14734,7 +15756,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[56]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[58]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14816,7 +15838,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 4;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs. At most 255 characters.
+    /// Why, for people and logs. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -15067,7 +16089,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[57]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[59]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -15509,7 +16531,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[58]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[60]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -15803,7 +16825,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[59]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[61]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16073,7 +17095,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[60]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[62]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16407,7 +17429,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[61]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[63]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16691,7 +17713,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[62]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[64]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16926,6 +17948,542 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 26: {
             methods_.AddEntriesFrom(ref input, _repeated_methods_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Asks for a diagnostic bundle.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateDiagnosticBundleRequest : pb::IMessage<CreateDiagnosticBundleRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateDiagnosticBundleRequest> _parser = new pb::MessageParser<CreateDiagnosticBundleRequest>(() => new CreateDiagnosticBundleRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateDiagnosticBundleRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[65]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleRequest(CreateDiagnosticBundleRequest other) : this() {
+      startTime_ = other.startTime_ != null ? other.startTime_.Clone() : null;
+      jobIds_ = other.jobIds_.Clone();
+      includePrompts_ = other.includePrompts_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleRequest Clone() {
+      return new CreateDiagnosticBundleRequest(this);
+    }
+
+    /// <summary>Field number for the "start_time" field.</summary>
+    public const int StartTimeFieldNumber = 1;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp startTime_;
+    /// <summary>
+    /// From when on. Absent: the last hour.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp StartTime {
+      get { return startTime_; }
+      set {
+        startTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "job_ids" field.</summary>
+    public const int JobIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_jobIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> jobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Jobs whose journals go into it, at most 100. Empty: those that failed since `start_time`, the newest 100.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> JobIds {
+      get { return jobIds_; }
+    }
+
+    /// <summary>Field number for the "include_prompts" field.</summary>
+    public const int IncludePromptsFieldNumber = 3;
+    private bool includePrompts_;
+    /// <summary>
+    /// Whether prompts may be in it. Default: false, their hashes stand in their place.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool IncludePrompts {
+      get { return includePrompts_; }
+      set {
+        includePrompts_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 4;
+    private string requestId_ = "";
+    /// <summary>
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same bundle. Empty: every call
+    /// makes a new one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateDiagnosticBundleRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateDiagnosticBundleRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(StartTime, other.StartTime)) return false;
+      if(!jobIds_.Equals(other.jobIds_)) return false;
+      if (IncludePrompts != other.IncludePrompts) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (startTime_ != null) hash ^= StartTime.GetHashCode();
+      hash ^= jobIds_.GetHashCode();
+      if (IncludePrompts != false) hash ^= IncludePrompts.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (startTime_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(StartTime);
+      }
+      jobIds_.WriteTo(output, _repeated_jobIds_codec);
+      if (IncludePrompts != false) {
+        output.WriteRawTag(24);
+        output.WriteBool(IncludePrompts);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (startTime_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(StartTime);
+      }
+      jobIds_.WriteTo(ref output, _repeated_jobIds_codec);
+      if (IncludePrompts != false) {
+        output.WriteRawTag(24);
+        output.WriteBool(IncludePrompts);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (startTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(StartTime);
+      }
+      size += jobIds_.CalculateSize(_repeated_jobIds_codec);
+      if (IncludePrompts != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateDiagnosticBundleRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.startTime_ != null) {
+        if (startTime_ == null) {
+          StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        StartTime.MergeFrom(other.StartTime);
+      }
+      jobIds_.Add(other.jobIds_);
+      if (other.IncludePrompts != false) {
+        IncludePrompts = other.IncludePrompts;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 18: {
+            jobIds_.AddEntriesFrom(input, _repeated_jobIds_codec);
+            break;
+          }
+          case 24: {
+            IncludePrompts = input.ReadBool();
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 18: {
+            jobIds_.AddEntriesFrom(ref input, _repeated_jobIds_codec);
+            break;
+          }
+          case 24: {
+            IncludePrompts = input.ReadBool();
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The bundle.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateDiagnosticBundleResponse : pb::IMessage<CreateDiagnosticBundleResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateDiagnosticBundleResponse> _parser = new pb::MessageParser<CreateDiagnosticBundleResponse>(() => new CreateDiagnosticBundleResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateDiagnosticBundleResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[66]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleResponse(CreateDiagnosticBundleResponse other) : this() {
+      blob_ = other.blob_ != null ? other.blob_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleResponse Clone() {
+      return new CreateDiagnosticBundleResponse(this);
+    }
+
+    /// <summary>Field number for the "blob" field.</summary>
+    public const int BlobFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Blob blob_;
+    /// <summary>
+    /// The file, `application/zip`, a blob on disk: read it with ReadBlob.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Blob Blob {
+      get { return blob_; }
+      set {
+        blob_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateDiagnosticBundleResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateDiagnosticBundleResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Blob, other.Blob)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blob_ != null) hash ^= Blob.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blob_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blob);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateDiagnosticBundleResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blob_ != null) {
+        if (blob_ == null) {
+          Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+        }
+        Blob.MergeFrom(other.Blob);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
             break;
           }
         }

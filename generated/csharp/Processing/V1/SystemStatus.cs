@@ -46,47 +46,58 @@ namespace DeviceOps.Api.Processing.V1 {
             "c3RhcnRfY291bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgB",
             "ARIyCgxsYXN0X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYx",
             "LkZhaWx1cmUSEQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEK",
-            "D19yZXNpZGVudF9ieXRlcyKqAQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxp",
-            "bmVfYnl0ZXMYASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQ",
-            "YmxvYl9jaHVua19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEo",
-            "BRIzChBkZWZhdWx0X2tlZXBfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVm",
-            "LkR1cmF0aW9uItUFCgxTeXN0ZW1TdGF0dXMSGgoSc2VydmVyX2luc3RhbmNl",
-            "X2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMgASgJEhMKC21vZGVf",
-            "Zm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3MSNgoHd29ya2VycxgGIAMoCzIl",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtlclN0YXR1cxIWCg5zZXJ2",
-            "ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250cmFjdF92ZXJzaW9uGAggASgJEhEK",
-            "CWxpYnJhcmllcxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEoCRIYChBsaXN0ZW5f",
-            "YWRkcmVzc2VzGAsgAygJEhgKEGluc3RhbGxlZF9leHRyYXMYDCADKAkSNQoG",
-            "bGltaXRzGA0gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVt",
-            "TGltaXRzEi4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYu",
-            "VGltZXN0YW1wEikKBnVwdGltZRgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
-            "dXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVyGBAgASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgLMhkuZ29vZ2xlLnBy",
-            "b3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2VzGBIgAygLMiUuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNlEhsKE2xhc3RfZXZl",
-            "bnRfc2VxdWVuY2UYEyABKAMqngEKCVJlYWRpbmVzcxIZChVSRUFESU5FU1Nf",
-            "VU5TUEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARITCg9SRUFE",
-            "SU5FU1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZChVSRUFE",
-            "SU5FU1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJTkcQBSqw",
-            "AQoKU3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklFRBAAEhYK",
-            "ElNZU1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZB",
-            "VElPThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNURU1fTU9E",
-            "RV9TQUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklORxAFKq4B",
-            "CgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZ",
-            "ChVXT1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RBVEVfUkVB",
-            "RFkQAhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dPUktFUl9T",
-            "VEFURV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAFQh6qAhtE",
-            "ZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "D19yZXNpZGVudF9ieXRlcyLWAQoPUmV0ZW50aW9uUG9saWN5EicKBGpvYnMY",
+            "ASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFYmxvYnMYAiAB",
+            "KAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLZXZlbnRfY291bnQY",
+            "AyABKAMSKwoIcHJldmlld3MYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVy",
+            "YXRpb24SLgoLY2hlY2twb2ludHMYBSABKAsyGS5nb29nbGUucHJvdG9idWYu",
+            "RHVyYXRpb24idQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMY",
+            "ASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVu",
+            "a19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEoBSLaBgoMU3lz",
+            "dGVtU3RhdHVzEhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgBIAEoCRIxCgRtb2Rl",
+            "GAIgASgOMiMuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTW9kZRIT",
+            "Cgttb2RlX3JlYXNvbhgDIAEoCRITCgttb2RlX2ZvcmNlZBgEIAEoCBI5Cgdk",
+            "b21haW5zGAUgAygLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRG9tYWlu",
+            "UmVhZGluZXNzEjYKB3dvcmtlcnMYBiADKAsyJS5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5Xb3JrZXJTdGF0dXMSFgoOc2VydmVyX3ZlcnNpb24YByABKAkS",
+            "GAoQY29udHJhY3RfdmVyc2lvbhgIIAEoCRIRCglsaWJyYXJpZXMYCSADKAkS",
+            "EAoIcGxhdGZvcm0YCiABKAkSGAoQbGlzdGVuX2FkZHJlc3NlcxgLIAMoCRIY",
+            "ChBpbnN0YWxsZWRfZXh0cmFzGAwgAygJEjUKBmxpbWl0cxgNIAEoCzIlLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUxpbWl0cxIuCgpzdGFydF90",
+            "aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgZ1cHRp",
+            "bWUYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc2Vydmlu",
+            "Z19hZnRlchgQIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgty",
+            "ZWFkeV9hZnRlchgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI9",
+            "Cg5zdGFydHVwX3BoYXNlcxgSIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlN0YXJ0dXBQaGFzZRIbChNsYXN0X2V2ZW50X3NlcXVlbmNlGBMgASgD",
+            "EjsKCXJldGVudGlvbhgUIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LlJldGVudGlvblBvbGljeRJGCgpkdXJhYmlsaXR5GBUgASgOMjIuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0eSqe",
+            "AQoJUmVhZGluZXNzEhkKFVJFQURJTkVTU19VTlNQRUNJRklFRBAAEhYKElJF",
+            "QURJTkVTU19TVEFSVElORxABEhMKD1JFQURJTkVTU19SRUFEWRACEhYKElJF",
+            "QURJTkVTU19ERUdSQURFRBADEhkKFVJFQURJTkVTU19VTkFWQUlMQUJMRRAE",
+            "EhYKElJFQURJTkVTU19TVE9QUElORxAFKrABCgpTeXN0ZW1Nb2RlEhsKF1NZ",
+            "U1RFTV9NT0RFX1VOU1BFQ0lGSUVEEAASFgoSU1lTVEVNX01PREVfTk9STUFM",
+            "EAESHAoYU1lTVEVNX01PREVfQ09OU0VSVkFUSU9OEAISFwoTU1lTVEVNX01P",
+            "REVfTUlOSU1BTBADEhwKGFNZU1RFTV9NT0RFX1NBRkVUWV9GSVJTVBAEEhgK",
+            "FFNZU1RFTV9NT0RFX0RSQUlOSU5HEAUqrgEKC1dvcmtlclN0YXRlEhwKGFdP",
+            "UktFUl9TVEFURV9VTlNQRUNJRklFRBAAEhkKFVdPUktFUl9TVEFURV9TVEFS",
+            "VElORxABEhYKEldPUktFUl9TVEFURV9SRUFEWRACEhsKF1dPUktFUl9TVEFU",
+            "RV9SRVNUQVJUSU5HEAMSFwoTV09SS0VSX1NUQVRFX0ZBSUxFRBAEEhgKFFdP",
+            "UktFUl9TVEFURV9TVE9QUEVEEAUqlQEKGUFja25vd2xlZGdlbWVudER1cmFi",
+            "aWxpdHkSKgomQUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfVU5TUEVDSUZJ",
+            "RUQQABImCiJBQ0tOT1dMRURHRU1FTlRfRFVSQUJJTElUWV9QUk9DRVNTEAES",
+            "JAogQUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfUE9XRVIQAkIeqgIbRGV2",
+            "aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DomainReadiness), global::DeviceOps.Api.Processing.V1.DomainReadiness.Parser, new[]{ "Domain", "Readiness", "DependsOn", "WaitsFor", "Detail", "InitDuration", "DisabledMethods", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "DefaultKeepFor" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability" }, null, null, null, null)
           }));
     }
     #endregion
@@ -181,6 +192,24 @@ namespace DeviceOps.Api.Processing.V1 {
     /// Ended, since the device is disabled or the server shuts down.
     /// </summary>
     [pbr::OriginalName("WORKER_STATE_STOPPED")] Stopped = 5,
+  }
+
+  /// <summary>
+  /// What a change that the server acknowledged survives: a job that SubmitJob answered, an event that a watch sent.
+  /// </summary>
+  public enum AcknowledgementDurability {
+    /// <summary>
+    /// Not said; never sent.
+    /// </summary>
+    [pbr::OriginalName("ACKNOWLEDGEMENT_DURABILITY_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// The death of the server process at any point. After a loss of power the last moments may be missing; what is there is whole.
+    /// </summary>
+    [pbr::OriginalName("ACKNOWLEDGEMENT_DURABILITY_PROCESS")] Process = 1,
+    /// <summary>
+    /// A loss of power too: the disk had confirmed the change before the answer was sent.
+    /// </summary>
+    [pbr::OriginalName("ACKNOWLEDGEMENT_DURABILITY_POWER")] Power = 2,
   }
 
   #endregion
@@ -1485,6 +1514,407 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// How long the server keeps what it stores, unless a call says otherwise.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RetentionPolicy : pb::IMessage<RetentionPolicy>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RetentionPolicy> _parser = new pb::MessageParser<RetentionPolicy>(() => new RetentionPolicy());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RetentionPolicy> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[3]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RetentionPolicy() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RetentionPolicy(RetentionPolicy other) : this() {
+      jobs_ = other.jobs_ != null ? other.jobs_.Clone() : null;
+      blobs_ = other.blobs_ != null ? other.blobs_.Clone() : null;
+      eventCount_ = other.eventCount_;
+      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
+      checkpoints_ = other.checkpoints_ != null ? other.checkpoints_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RetentionPolicy Clone() {
+      return new RetentionPolicy(this);
+    }
+
+    /// <summary>Field number for the "jobs" field.</summary>
+    public const int JobsFieldNumber = 1;
+    private global::Google.Protobuf.WellKnownTypes.Duration jobs_;
+    /// <summary>
+    /// Ended jobs with their journals and pictures, from their end; `JobOptions.keep_for` says otherwise.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Jobs {
+      get { return jobs_; }
+      set {
+        jobs_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "blobs" field.</summary>
+    public const int BlobsFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Duration blobs_;
+    /// <summary>
+    /// Blobs that clients made or registered, from their last byte; `keep_for` of the calls that make blobs says otherwise.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Blobs {
+      get { return blobs_; }
+      set {
+        blobs_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "event_count" field.</summary>
+    public const int EventCountFieldNumber = 3;
+    private long eventCount_;
+    /// <summary>
+    /// How many events WatchEvents can go back, the newest. They are kept in memory: none survives a restart of the server, but their numbers
+    /// go on.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long EventCount {
+      get { return eventCount_; }
+      set {
+        eventCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "previews" field.</summary>
+    public const int PreviewsFieldNumber = 4;
+    private global::Google.Protobuf.WellKnownTypes.Duration previews_;
+    /// <summary>
+    /// Previews, from their job's end. Absent: not at all; only the newest preview of a running job is kept.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Previews {
+      get { return previews_; }
+      set {
+        previews_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "checkpoints" field.</summary>
+    public const int CheckpointsFieldNumber = 5;
+    private global::Google.Protobuf.WellKnownTypes.Duration checkpoints_;
+    /// <summary>
+    /// Checkpoints, from their job's end. Absent: this server writes none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Checkpoints {
+      get { return checkpoints_; }
+      set {
+        checkpoints_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RetentionPolicy);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RetentionPolicy other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Jobs, other.Jobs)) return false;
+      if (!object.Equals(Blobs, other.Blobs)) return false;
+      if (EventCount != other.EventCount) return false;
+      if (!object.Equals(Previews, other.Previews)) return false;
+      if (!object.Equals(Checkpoints, other.Checkpoints)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (jobs_ != null) hash ^= Jobs.GetHashCode();
+      if (blobs_ != null) hash ^= Blobs.GetHashCode();
+      if (EventCount != 0L) hash ^= EventCount.GetHashCode();
+      if (previews_ != null) hash ^= Previews.GetHashCode();
+      if (checkpoints_ != null) hash ^= Checkpoints.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (jobs_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Jobs);
+      }
+      if (blobs_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Blobs);
+      }
+      if (EventCount != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(EventCount);
+      }
+      if (previews_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Previews);
+      }
+      if (checkpoints_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Checkpoints);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (jobs_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Jobs);
+      }
+      if (blobs_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Blobs);
+      }
+      if (EventCount != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(EventCount);
+      }
+      if (previews_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Previews);
+      }
+      if (checkpoints_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Checkpoints);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (jobs_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Jobs);
+      }
+      if (blobs_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blobs);
+      }
+      if (EventCount != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(EventCount);
+      }
+      if (previews_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Previews);
+      }
+      if (checkpoints_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Checkpoints);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RetentionPolicy other) {
+      if (other == null) {
+        return;
+      }
+      if (other.jobs_ != null) {
+        if (jobs_ == null) {
+          Jobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Jobs.MergeFrom(other.Jobs);
+      }
+      if (other.blobs_ != null) {
+        if (blobs_ == null) {
+          Blobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Blobs.MergeFrom(other.Blobs);
+      }
+      if (other.EventCount != 0L) {
+        EventCount = other.EventCount;
+      }
+      if (other.previews_ != null) {
+        if (previews_ == null) {
+          Previews = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Previews.MergeFrom(other.Previews);
+      }
+      if (other.checkpoints_ != null) {
+        if (checkpoints_ == null) {
+          Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Checkpoints.MergeFrom(other.Checkpoints);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (jobs_ == null) {
+              Jobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Jobs);
+            break;
+          }
+          case 18: {
+            if (blobs_ == null) {
+              Blobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Blobs);
+            break;
+          }
+          case 24: {
+            EventCount = input.ReadInt64();
+            break;
+          }
+          case 34: {
+            if (previews_ == null) {
+              Previews = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
+          case 42: {
+            if (checkpoints_ == null) {
+              Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Checkpoints);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (jobs_ == null) {
+              Jobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Jobs);
+            break;
+          }
+          case 18: {
+            if (blobs_ == null) {
+              Blobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Blobs);
+            break;
+          }
+          case 24: {
+            EventCount = input.ReadInt64();
+            break;
+          }
+          case 34: {
+            if (previews_ == null) {
+              Previews = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
+          case 42: {
+            if (checkpoints_ == null) {
+              Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Checkpoints);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Limits that a client should know before it sends something.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -1502,7 +1932,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1526,7 +1956,6 @@ namespace DeviceOps.Api.Processing.V1 {
       maxMessageBytes_ = other.maxMessageBytes_;
       blobChunkBytes_ = other.blobChunkBytes_;
       queueCapacity_ = other.queueCapacity_;
-      defaultKeepFor_ = other.defaultKeepFor_ != null ? other.defaultKeepFor_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1597,21 +2026,6 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
-    /// <summary>Field number for the "default_keep_for" field.</summary>
-    public const int DefaultKeepForFieldNumber = 5;
-    private global::Google.Protobuf.WellKnownTypes.Duration defaultKeepFor_;
-    /// <summary>
-    /// How long a job's record and results are kept after its end unless `keep_for` says otherwise.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::Google.Protobuf.WellKnownTypes.Duration DefaultKeepFor {
-      get { return defaultKeepFor_; }
-      set {
-        defaultKeepFor_ = value;
-      }
-    }
-
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1631,7 +2045,6 @@ namespace DeviceOps.Api.Processing.V1 {
       if (MaxMessageBytes != other.MaxMessageBytes) return false;
       if (BlobChunkBytes != other.BlobChunkBytes) return false;
       if (QueueCapacity != other.QueueCapacity) return false;
-      if (!object.Equals(DefaultKeepFor, other.DefaultKeepFor)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1643,7 +2056,6 @@ namespace DeviceOps.Api.Processing.V1 {
       if (MaxMessageBytes != 0L) hash ^= MaxMessageBytes.GetHashCode();
       if (BlobChunkBytes != 0L) hash ^= BlobChunkBytes.GetHashCode();
       if (QueueCapacity != 0) hash ^= QueueCapacity.GetHashCode();
-      if (defaultKeepFor_ != null) hash ^= DefaultKeepFor.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1678,10 +2090,6 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(32);
         output.WriteInt32(QueueCapacity);
       }
-      if (defaultKeepFor_ != null) {
-        output.WriteRawTag(42);
-        output.WriteMessage(DefaultKeepFor);
-      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1708,10 +2116,6 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(32);
         output.WriteInt32(QueueCapacity);
       }
-      if (defaultKeepFor_ != null) {
-        output.WriteRawTag(42);
-        output.WriteMessage(DefaultKeepFor);
-      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1733,9 +2137,6 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (QueueCapacity != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(QueueCapacity);
-      }
-      if (defaultKeepFor_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(DefaultKeepFor);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1760,12 +2161,6 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.QueueCapacity != 0) {
         QueueCapacity = other.QueueCapacity;
-      }
-      if (other.defaultKeepFor_ != null) {
-        if (defaultKeepFor_ == null) {
-          DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
-        }
-        DefaultKeepFor.MergeFrom(other.DefaultKeepFor);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1800,13 +2195,6 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 32: {
             QueueCapacity = input.ReadInt32();
-            break;
-          }
-          case 42: {
-            if (defaultKeepFor_ == null) {
-              DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(DefaultKeepFor);
             break;
           }
         }
@@ -1844,13 +2232,6 @@ namespace DeviceOps.Api.Processing.V1 {
             QueueCapacity = input.ReadInt32();
             break;
           }
-          case 42: {
-            if (defaultKeepFor_ == null) {
-              DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(DefaultKeepFor);
-            break;
-          }
         }
       }
     }
@@ -1876,7 +2257,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[5]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1915,6 +2296,8 @@ namespace DeviceOps.Api.Processing.V1 {
       readyAfter_ = other.readyAfter_ != null ? other.readyAfter_.Clone() : null;
       startupPhases_ = other.startupPhases_.Clone();
       lastEventSequence_ = other.lastEventSequence_;
+      retention_ = other.retention_ != null ? other.retention_.Clone() : null;
+      durability_ = other.durability_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2204,6 +2587,37 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "retention" field.</summary>
+    public const int RetentionFieldNumber = 20;
+    private global::DeviceOps.Api.Processing.V1.RetentionPolicy retention_;
+    /// <summary>
+    /// What is kept how long.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.RetentionPolicy Retention {
+      get { return retention_; }
+      set {
+        retention_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "durability" field.</summary>
+    public const int DurabilityFieldNumber = 21;
+    private global::DeviceOps.Api.Processing.V1.AcknowledgementDurability durability_ = global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified;
+    /// <summary>
+    /// What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs. The bytes of
+    /// blobs on disk survive the death of the process; the system writes them to the disk in its own time.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.AcknowledgementDurability Durability {
+      get { return durability_; }
+      set {
+        durability_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2238,6 +2652,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(ReadyAfter, other.ReadyAfter)) return false;
       if(!startupPhases_.Equals(other.startupPhases_)) return false;
       if (LastEventSequence != other.LastEventSequence) return false;
+      if (!object.Equals(Retention, other.Retention)) return false;
+      if (Durability != other.Durability) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2264,6 +2680,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (readyAfter_ != null) hash ^= ReadyAfter.GetHashCode();
       hash ^= startupPhases_.GetHashCode();
       if (LastEventSequence != 0L) hash ^= LastEventSequence.GetHashCode();
+      if (retention_ != null) hash ^= Retention.GetHashCode();
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) hash ^= Durability.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2340,6 +2758,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(152, 1);
         output.WriteInt64(LastEventSequence);
       }
+      if (retention_ != null) {
+        output.WriteRawTag(162, 1);
+        output.WriteMessage(Retention);
+      }
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        output.WriteRawTag(168, 1);
+        output.WriteEnum((int) Durability);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2408,6 +2834,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(152, 1);
         output.WriteInt64(LastEventSequence);
       }
+      if (retention_ != null) {
+        output.WriteRawTag(162, 1);
+        output.WriteMessage(Retention);
+      }
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        output.WriteRawTag(168, 1);
+        output.WriteEnum((int) Durability);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2462,6 +2896,12 @@ namespace DeviceOps.Api.Processing.V1 {
       size += startupPhases_.CalculateSize(_repeated_startupPhases_codec);
       if (LastEventSequence != 0L) {
         size += 2 + pb::CodedOutputStream.ComputeInt64Size(LastEventSequence);
+      }
+      if (retention_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Retention);
+      }
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) Durability);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2534,6 +2974,15 @@ namespace DeviceOps.Api.Processing.V1 {
       startupPhases_.Add(other.startupPhases_);
       if (other.LastEventSequence != 0L) {
         LastEventSequence = other.LastEventSequence;
+      }
+      if (other.retention_ != null) {
+        if (retention_ == null) {
+          Retention = new global::DeviceOps.Api.Processing.V1.RetentionPolicy();
+        }
+        Retention.MergeFrom(other.Retention);
+      }
+      if (other.Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        Durability = other.Durability;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2645,6 +3094,17 @@ namespace DeviceOps.Api.Processing.V1 {
             LastEventSequence = input.ReadInt64();
             break;
           }
+          case 162: {
+            if (retention_ == null) {
+              Retention = new global::DeviceOps.Api.Processing.V1.RetentionPolicy();
+            }
+            input.ReadMessage(Retention);
+            break;
+          }
+          case 168: {
+            Durability = (global::DeviceOps.Api.Processing.V1.AcknowledgementDurability) input.ReadEnum();
+            break;
+          }
         }
       }
     #endif
@@ -2753,6 +3213,17 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 152: {
             LastEventSequence = input.ReadInt64();
+            break;
+          }
+          case 162: {
+            if (retention_ == null) {
+              Retention = new global::DeviceOps.Api.Processing.V1.RetentionPolicy();
+            }
+            input.ReadMessage(Retention);
+            break;
+          }
+          case 168: {
+            Durability = (global::DeviceOps.Api.Processing.V1.AcknowledgementDurability) input.ReadEnum();
             break;
           }
         }
