@@ -24,6 +24,7 @@ from deviceops.postprocessing.v1 import postprocessing_service_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from domains import storage
 from domains.events import EventLog
+from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
@@ -47,6 +48,7 @@ from server.device_parts import DeviceParts
 from server.errors import ErrorInterceptor
 from server.health import Health
 from server.inference import InferenceServicer
+from server.job_messages import JobView
 from server.lifetime import take_children_along
 from server.listen import listen, options
 from server.memory import MemoryServicer
@@ -57,6 +59,7 @@ from server.processing import ProcessingServicer
 from server.register import missing, register
 from server.settings import Settings
 from server.status import DEPENDS, SystemView
+from server.watch import Watching
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
@@ -116,7 +119,13 @@ class Server:
         """The six services, each with the domain that it speaks for."""
         settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
-            self.submissions, self.blobs, self.status, settings.keep_jobs_s, self.events, self.view.instance_id
+            self.submissions,
+            self.blobs,
+            self.status,
+            JobView(keep_jobs_s=settings.keep_jobs_s, prompts_in_lists=settings.prompts_in_lists),
+            self.events,
+            self.view.instance_id,
+            Watching(self.dispatcher.wishes, _default_previews(settings)),
         )
         inference = InferenceServicer(
             self.submissions, self.catalogue, self.loaded, parts.devices, settings.jobs_per_device
@@ -209,6 +218,11 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.dispatcher.idle()
         self.jobs.store_ends()
+
+
+def _default_previews(settings: Settings) -> Previews:
+    """What those get who watch a job and do not say what they want."""
+    return Previews(every_steps=settings.default_previews_every_steps, max_edge_px=settings.default_preview_edge_px)
 
 
 def _service(module: object) -> ServiceDescriptor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2
 from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.inference.check import preview_violations
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from domains.processing.submit import violations_of
 from server import convert
@@ -50,7 +51,6 @@ def from_generation(message: generation_pb2.Generation, path: str = "generation"
 
 def _asked(message: generation_pb2.Generation) -> Generation:
     sampling = message.sampling
-    previews = message.previews
     return Generation(
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
@@ -67,8 +67,19 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             karras_sigmas=sampling.karras_sigmas if sampling.HasField("karras_sigmas") else None,
         ),
         output=convert.from_output(message.output),
-        previews=Previews(every_steps=previews.every_steps, max_edge_px=previews.max_edge_px or 256),
+        previews=_previews(message.previews),
     )
+
+
+def _previews(message: generation_pb2.PreviewOptions) -> Previews:
+    return Previews(every_steps=message.every_steps, max_edge_px=message.max_edge_px or 256)
+
+
+def from_previews(message: generation_pb2.PreviewOptions, path: str) -> Previews:
+    """The previews that a watcher wants. Raises all that is wrong with them."""
+    wanted = _previews(message)
+    convert.refuse(list(preview_violations(wanted, path)))
+    return wanted
 
 
 def _unserved(message: generation_pb2.Generation, path: str) -> list[Violation]:

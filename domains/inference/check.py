@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from domains.errors import InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, Previews
 from domains.inference.schedulers import SCHEDULERS
 
 Bounds = tuple[int, int] | tuple[float, float]
@@ -83,13 +83,18 @@ def _output(asked: Generation) -> Iterator[Violation]:
         yield Violation(field="generation.output.quality", message=message)
     else:
         yield from _within("output.quality", output.quality, limits.QUALITY)
-    yield from _within("previews.every_steps", asked.previews.every_steps, limits.PREVIEW_EVERY)
-    yield from _within("previews.max_edge_px", asked.previews.max_edge_px, limits.PREVIEW_EDGE_PX)
+    yield from preview_violations(asked.previews, "generation.previews")
 
 
-def _within(field: str, value: float | None, bounds: Bounds) -> Iterator[Violation]:
+def preview_violations(previews: Previews, path: str) -> Iterator[Violation]:
+    """What is wrong with them; `path` is where they stand in the request."""
+    yield from _within("every_steps", previews.every_steps, limits.PREVIEW_EVERY, path)
+    yield from _within("max_edge_px", previews.max_edge_px, limits.PREVIEW_EDGE_PX, path)
+
+
+def _within(field: str, value: float | None, bounds: Bounds, path: str = "generation") -> Iterator[Violation]:
     low, high = bounds
     if value is None or (math.isfinite(value) and low <= value <= high):
         return
     allowed = f"{low:g}..{high:g}" if isinstance(low, float) else f"{low}..{high}"
-    yield Violation(field=f"generation.{field}", message=f"{value} is not within {allowed}", allowed=allowed)
+    yield Violation(field=f"{path}.{field}", message=f"{value} is not within {allowed}", allowed=allowed)
