@@ -18,7 +18,8 @@ from domains.journal import Entry, Journal
 from domains.reasons import Domain, Severity
 from domains.storage import storage_errors, transaction
 
-_KEPT = 10_000
+KEPT = 10_000
+"""Events that a reader can go back."""
 _PROMISED = 10_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event_ceiling (one INTEGER PRIMARY KEY CHECK (one = 1), ceiling INTEGER NOT NULL);
@@ -56,7 +57,7 @@ class EventLog:
         with storage_errors(folder):
             connection.executescript(_SCHEMA)
             (self._ceiling,) = connection.execute("SELECT ceiling FROM event_ceiling").fetchone()
-        self.journal: Journal[SystemEvent] = Journal(last_sequence=self._ceiling, limit=_KEPT)
+        self.journal: Journal[SystemEvent] = Journal(last_sequence=self._ceiling, limit=KEPT)
         """Everything up to the promised number may have been seen."""
 
     def tell(
@@ -107,7 +108,7 @@ def chain_filter(resource_ids: frozenset[str]) -> Callable[[Entry[SystemEvent]],
         if event.resource_id not in resource_ids and event.cause_sequence not in passed:
             return False
         passed[entry.sequence] = None
-        if len(passed) > _KEPT:
+        if len(passed) > KEPT:
             passed.popitem(last=False)
         return True
 

@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +20,8 @@ from filelock import FileLock, Timeout
 from domains.errors import AlreadyExists, DataLoss, ErrorReason, ResourceExhausted
 
 DATABASE = "state.sqlite3"
+_SYNCHRONOUS_FULL = 2
+"""From this value on, each commit waits for the disk."""
 KEPT_FREE_BYTES = 256 * 1024
 """New work is not begun with less: it could not store what it makes, and would take the room of what runs."""
 
@@ -72,6 +75,21 @@ def open_database(folder: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA wal_autocheckpoint=0")
     return connection
+
+
+class Durability(StrEnum):
+    """What a committed transaction survives."""
+
+    PROCESS = "process"
+    """The death of the process."""
+    POWER = "power"
+    """A loss of power too."""
+
+
+def durability(connection: sqlite3.Connection) -> Durability:
+    """How this connection commits, as SQLite itself tells (https://sqlite.org/pragma.html#pragma_synchronous)."""
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    return Durability.POWER if synchronous >= _SYNCHRONOUS_FULL else Durability.PROCESS
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from deviceops.postprocessing.v1 import postprocessing_service_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from domains import storage
 from domains.events import EventLog
+from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
@@ -47,6 +48,7 @@ from server.device_parts import DeviceParts
 from server.errors import ErrorInterceptor
 from server.health import Health
 from server.inference import InferenceServicer
+from server.job_messages import JobView
 from server.lifetime import take_children_along
 from server.listen import listen, options
 from server.memory import MemoryServicer
@@ -59,6 +61,7 @@ from server.processing import ProcessingServicer
 from server.register import missing, register
 from server.settings import Settings
 from server.status import DEPENDS, SystemView
+from server.watch import Watching
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
@@ -105,7 +108,7 @@ class Server:
         self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
         self.memory.tell(self.announcer)
         self.health = Health()
-        self.view = SystemView(settings, begin_s)
+        self.view = SystemView(settings, begin_s, storage.durability(database))
         self.servicers = self._servicers(unloading)
         self.view.unbuilt = {
             domain: missing(service, servicer) for domain, (service, servicer) in self.servicers.items()
@@ -121,7 +124,13 @@ class Server:
         """The six services, each with the domain that it speaks for."""
         settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
-            self.submissions, self.blobs, self.status, settings.keep_jobs_s, self.events, self.view.instance_id
+            self.submissions,
+            self.blobs,
+            self.status,
+            JobView(keep_jobs_s=settings.keep_jobs_s, prompts_in_lists=settings.prompts_in_lists),
+            self.events,
+            self.view.instance_id,
+            Watching(self.dispatcher.wishes, _default_previews(settings)),
         )
         inference = InferenceServicer(
             self.submissions, self.catalogue, self.loaded, parts.devices, settings.jobs_per_device
@@ -215,6 +224,11 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.dispatcher.idle()
         self.jobs.store_ends()
+
+
+def _default_previews(settings: Settings) -> Previews:
+    """What those get who watch a job and do not say what they want."""
+    return Previews(every_steps=settings.default_previews_every_steps, max_edge_px=settings.default_preview_edge_px)
 
 
 def _service(module: object) -> ServiceDescriptor:

@@ -1,6 +1,6 @@
 """Blobs: messages of the contract to values of the domain, and back."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -85,7 +85,7 @@ def from_spec(message: blob_pb2.BlobSpec, device_id: DeviceId, path: str = "blob
         keep_for_s=_span(message.keep_for) if message.HasField("keep_for") else None,
         session_id=message.session_id,
         reservation_id=message.reservation_id,
-        labels=_labels(message.labels, f"{path}.labels"),
+        labels=convert.from_labels(message.labels, f"{path}.labels"),
     )
 
 
@@ -110,7 +110,7 @@ def from_registration(message: memory_service_pb2.RegisterBlobRequest) -> Regist
         verify=message.verify if message.HasField("verify") else True,
         keep_for_s=_span(message.keep_for) if message.HasField("keep_for") else None,
         session_id=message.session_id,
-        labels=_labels(message.labels, "labels"),
+        labels=convert.from_labels(message.labels, "labels"),
     )
 
 
@@ -196,15 +196,3 @@ def _value(table: Mapping[Value, int], number: int, field: str) -> Value:
 
 def _span(message: Duration) -> float:
     return convert.from_duration(message)
-
-
-def _labels(messages: Iterable[label_pb2.Label], field: str) -> tuple[tuple[str, str], ...]:
-    labels = tuple((label.key, label.value) for label in messages)
-    wrong: list[Violation] = []
-    if len(labels) > convert.MAX_LABELS or len(dict(labels)) < len(labels):
-        wrong.append(Violation(field=field, message=f"at most {convert.MAX_LABELS}, each key once"))
-    if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
-        wrong.append(Violation(field=field, message="a key has 1..63 characters, a value at most 255"))
-    if wrong:
-        raise InvalidRequest(wrong)
-    return labels

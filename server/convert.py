@@ -1,7 +1,7 @@
 """Values of protobuf's own types, and small shared messages: to and from ours."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,6 +11,7 @@ from deviceops.common.v1 import domain_pb2, error_pb2, image_pb2, job_event_pb2,
 from domains.device.device import OWN_NODE
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
 from domains.failure import Failure
+from domains.labels import Labels
 from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
 from domains.progress import Degraded
@@ -192,6 +193,18 @@ def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
         if node_id != OWN_NODE:
             message = f"there is no node {node_id[:128]!r}; GetSystemStatus tells which there are"
             raise NotFound(message, ErrorReason.NODE_NOT_FOUND, node_id=node_id[:128])
+
+
+def from_labels(messages: Iterable[label_pb2.Label], field: str) -> Labels:
+    """The caller's own marks. INVALID_FIELD where they are too many or too long."""
+    labels = tuple((label.key, label.value) for label in messages)
+    wrong: list[Violation] = []
+    if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
+        wrong.append(Violation(field=field, message=f"at most {MAX_LABELS}, each key once"))
+    if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
+        wrong.append(Violation(field=field, message="a key has 1..63 characters, a value at most 255"))
+    refuse(wrong)
+    return labels
 
 
 def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:

@@ -1,8 +1,9 @@
 """The log of changes as messages. An event is turned into a message once, however many follow."""
 
+from collections.abc import Callable
 from typing import Any
 
-from deviceops.processing.v1 import processing_service_pb2, system_event_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_event_pb2
 from domains.device.record import DeviceView
 from domains.events import SystemEvent
 from domains.journal import Entry
@@ -14,19 +15,21 @@ from server import convert
 from server.blob_messages import to_blob
 from server.convert import DOMAINS, SEVERITIES
 from server.device_messages import to_device
-from server.job_messages import in_list, to_job
 from server.memory_messages import to_pool
 from server.model_messages import to_loaded
 
+ListedJob = Callable[[Job], job_pb2.Job]
+"""The message of a job as lists have it."""
 
-def to_event(entry: Entry[SystemEvent]) -> system_event_pb2.SystemEvent:
+
+def to_event(entry: Entry[SystemEvent], listed: ListedJob) -> system_event_pb2.SystemEvent:
     """One change; made once."""
     if not isinstance(entry.rendered, system_event_pb2.SystemEvent):
-        entry.rendered = _render(entry.value, entry.sequence, entry.time_s)
+        entry.rendered = _render(entry.value, entry.sequence, entry.time_s, listed)
     return entry.rendered
 
 
-def _render(event: SystemEvent, sequence: int, time_s: float) -> system_event_pb2.SystemEvent:
+def _render(event: SystemEvent, sequence: int, time_s: float, listed: ListedJob) -> system_event_pb2.SystemEvent:
     return system_event_pb2.SystemEvent(
         sequence=sequence,
         cause_sequence=event.cause_sequence,
@@ -37,17 +40,17 @@ def _render(event: SystemEvent, sequence: int, time_s: float) -> system_event_pb
         resource_id=event.resource_id,
         message=event.message,
         failure=convert.to_failure(event.failure, time_s, event.domain) if event.failure else None,
-        **_snapshot(event.snapshot),
+        **_snapshot(event.snapshot, listed),
     )
 
 
-def _snapshot(value: object) -> dict[str, Any]:
+def _snapshot(value: object, listed: ListedJob) -> dict[str, Any]:
     """The arm of the snapshot that fits the domain's value."""
     match value:
         case DeviceView():
             return {"device": to_device(value)}
         case Job():
-            return {"job": in_list(to_job(value, 0.0))}
+            return {"job": listed(value)}
         case Blob():
             return {"blob": to_blob(value)}
         case PoolView():

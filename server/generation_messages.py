@@ -8,7 +8,7 @@ import importlib.metadata
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
-from domains.inference.check import wrong_with
+from domains.inference.check import preview_violations, wrong_with
 from domains.inference.fields import FIELDS
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
@@ -32,7 +32,6 @@ def from_generation(message: generation_pb2.Generation, path: str = "generation"
 
 def _asked(message: generation_pb2.Generation) -> Generation:
     sampling = message.sampling
-    previews = message.previews
     return Generation(
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
@@ -51,10 +50,19 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             eta=sampling.eta if sampling.HasField("eta") else None,
         ),
         output=from_encode(message.output),
-        previews=Previews(
-            every_steps=previews.every_steps, max_edge_px=previews.max_edge_px or DEFAULT_PREVIEW_EDGE_PX
-        ),
+        previews=_from_previews(message.previews),
     )
+
+
+def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
+    return Previews(every_steps=message.every_steps, max_edge_px=message.max_edge_px or DEFAULT_PREVIEW_EDGE_PX)
+
+
+def from_previews(message: generation_pb2.PreviewOptions, path: str) -> Previews:
+    """The previews that a watcher wants. Raises all that is wrong with them."""
+    wanted = _from_previews(message)
+    convert.refuse(list(preview_violations(wanted, path)))
+    return wanted
 
 
 def to_generation(asked: Generation) -> generation_pb2.Generation:

@@ -22,6 +22,7 @@ from domains.processing.job import (
     TransferWork,
 )
 from domains.processing.job_state import JobState
+from domains.processing.summary import summary
 from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
 from server import convert
 from server.blob_messages import to_transfer, to_transfer_report
@@ -49,9 +50,9 @@ def heartbeat(job: Job, sequence: int, now_s: float, quiet_s: float) -> bytes:
 
 def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Update:
     """One journal entry with the output that lies beside it."""
-    event = _event(job, entry.sequence, entry.time_s, state)
-    update = Update()
     value = entry.value
+    event = _event(job, entry.sequence, entry.time_s, state, terminal=type(value) in events.END_STATE)
+    update = Update()
     match value:
         case events.Queued():
             event.queued.position = value.position
@@ -89,9 +90,11 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
     return update
 
 
-def _event(job: Job, sequence: int, time_s: float, state: JobState) -> job_event_pb2.JobEvent:
+def _event(
+    job: Job, sequence: int, time_s: float, state: JobState, *, terminal: bool = False
+) -> job_event_pb2.JobEvent:
     return job_event_pb2.JobEvent(
-        job_id=job.id, sequence=sequence, event_time=convert.to_time(time_s), state=to_state(state)
+        job_id=job.id, sequence=sequence, event_time=convert.to_time(time_s), state=to_state(state), terminal=terminal
     )
 
 
@@ -209,8 +212,17 @@ KIND_OF: dict[type[msgspec.Struct], job_pb2.JobKind.ValueType] = {
 }
 
 
-def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
-    """The job as GetJob and ListJobs tell it."""
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the settings shows in the message of a job."""
+
+    keep_jobs_s: float
+    """How long a job is kept that does not say it."""
+    prompts_in_lists: bool = True
+    """Whether a summary may have words of the prompt."""
+
+
+def to_job(job: Job, view: JobView) -> job_pb2.Job:
+    """The job as GetJob tells it."""
     message = job_pb2.Job(
         id=job.id,
         state=to_state(job.state),
@@ -221,7 +233,7 @@ def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
         create_time=convert.to_time(job.create_time_s),
         start_time=convert.to_time(job.start_time_s) if job.start_time_s else None,
         end_time=convert.to_time(job.end_time_s) if job.end_time_s else None,
-        expire_time=_expiry(job, keep_for_s),
+        expire_time=_expiry(job, view.keep_jobs_s),
         device_id=job.device_id,
         attempt=job.attempt,
         last_sequence=job.last_sequence,
@@ -230,6 +242,7 @@ def to_job(job: Job, keep_for_s: float) -> job_pb2.Job:
         etag=job.etag,
         request_id=job.request_id,
         detached=job.detached,
+        summary=summary(job.work, prompts=view.prompts_in_lists),
     )
     _put_result(message, job, job.result)
     return message

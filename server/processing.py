@@ -10,26 +10,29 @@ from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
+from domains.labels import has_all
 from domains.memory.blobs.store import BlobStore
 from domains.processing.job import Job
+from domains.processing.label_deletion import LabelDeletion
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
 from server import convert, paging
 from server.blob_messages import from_transfer
 from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
-from server.generation_messages import from_generation
+from server.generation_messages import from_generation, from_previews
 from server.heartbeat import Followed
-from server.job_messages import KIND_OF, in_list, to_job, to_state
+from server.job_messages import KIND_OF, JobView, in_list, to_job, to_state
+from server.label_deletion import LabelDeletionMethods
 from server.model import from_load, from_scan
 from server.once import asked_of, keeps_its_answers
 from server.system_events import SystemEventMethods
-from server.watch import follow
+from server.watch import Watching, follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer(SystemEventMethods):
+class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     """Jobs and the system."""
 
     def __init__(
@@ -37,19 +40,22 @@ class ProcessingServicer(SystemEventMethods):
         submissions: Submissions,
         blobs: BlobStore,
         status: Callable[[], system_status_pb2.SystemStatus],
-        keep_jobs_s: float,
+        view: JobView,
         events: EventLog,
         instance_id: str,
+        watching: Watching,
     ) -> None:
-        super().__init__(events, instance_id)
+        SystemEventMethods.__init__(self, events, instance_id, lambda job: in_list(to_job(job, view)))
+        LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs
         self._status = status
-        self._keep_jobs_s = keep_jobs_s
+        self._view = view
+        self._watching = watching
 
     def _message(self, job: Job) -> job_pb2.Job:
-        return to_job(job, self._keep_jobs_s)
+        return to_job(job, self._view)
 
     @keeps_its_answers
     async def SubmitJob(
@@ -148,6 +154,8 @@ class ProcessingServicer(SystemEventMethods):
         self, request: processing_service_pb2.WatchJobRequest, context: Context
     ) -> Followed[bytes]:
         """Follow a job to its end, from anywhere."""
+        wish = from_previews(request.previews, "previews") if request.HasField("previews") else None
+        self._watching.join(request.job_id, wish, context)
         return follow(self._jobs, request.job_id, request.after_sequence)
 
     async def CancelJob(
@@ -209,13 +217,12 @@ def _span(wanted: processing_service_pb2.JobFilter) -> tuple[int, int]:
 
 def _accepts(wanted: processing_service_pb2.JobFilter, span: tuple[int, int], job: Job) -> bool:
     """Every condition that is set must hold."""
-    labels = {(label.key, label.value) for label in wanted.labels}
     created = convert.to_time(job.create_time_s).ToNanoseconds()
     return (
         (not wanted.states or to_state(job.state) in wanted.states)
         and (not wanted.kinds or KIND_OF[type(job.work)] in wanted.kinds)
         and (not wanted.session_id or job.options.session_id == wanted.session_id)
-        and labels <= set(job.options.labels)
+        and has_all(((label.key, label.value) for label in wanted.labels), job.options.labels)
         and span[0] <= created < span[1]
         and (not wanted.device_id or job.device_id == wanted.device_id)
         and (not wanted.request_id or job.request_id == wanted.request_id)

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     """How long a blob is kept that a client made without saying it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
+    prompts_in_lists: bool = True
+    """Whether `Job.summary`, which lists and events carry too, begins with a generation's prompt. False: it is empty."""
+    default_previews_every_steps: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Previews for those who watch a job and do not say what they want: after every so many steps. 0: none."""
+    default_preview_edge_px: Annotated[int, Field(ge=16, le=512)] = 128
+    """Longer edge of these previews."""
     drain_s: Annotated[float, Field(ge=0)] = 30
     """How long SIGTERM waits for running jobs before it leaves them to the next start."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024

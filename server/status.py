@@ -11,8 +11,10 @@ import psutil
 from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
+from domains.events import KEPT
 from domains.failure import Failure
 from domains.reasons import Domain
+from domains.storage import Durability
 from server import convert
 from server.blob_pieces import CHUNK_BYTES
 from server.inference import CONTRACT_VERSION, INLINE_BYTES
@@ -40,12 +42,18 @@ _WORKER_STATES = {
     KeeperState.STOPPED: pb.WORKER_STATE_STOPPED,
 }
 
+_DURABILITIES = {
+    Durability.PROCESS: pb.ACKNOWLEDGEMENT_DURABILITY_PROCESS,
+    Durability.POWER: pb.ACKNOWLEDGEMENT_DURABILITY_POWER,
+}
+
 
 class SystemView:
     """Gathers the status when asked."""
 
-    def __init__(self, settings: Settings, begin_s: float) -> None:
+    def __init__(self, settings: Settings, begin_s: float, durability: Durability) -> None:
         self._settings = settings
+        self._durability = durability
         self.unbuilt: dict[int, list[str]] = {}
         """Per domain, the methods that answer UNIMPLEMENTED."""
         self._begin_s = begin_s
@@ -103,12 +111,17 @@ class SystemView:
                 max_message_bytes=self._settings.max_message_bytes,
                 blob_chunk_bytes=CHUNK_BYTES,
                 queue_capacity=self._settings.queue_capacity,
-                default_keep_for=convert.to_duration(self._settings.keep_jobs_s),
             ),
             start_time=convert.to_time(self._start_time_s),
             uptime=convert.to_duration(now),
             serving_after=None if self.serving_s is None else convert.to_duration(self.serving_s),
             ready_after=None if self.device_ready_s is None else convert.to_duration(self.device_ready_s),
+            retention=pb.RetentionPolicy(
+                jobs=convert.to_duration(self._settings.keep_jobs_s),
+                blobs=convert.to_duration(self._settings.keep_blobs_s),
+                event_count=KEPT,
+            ),
+            durability=_DURABILITIES[self._durability],
             nodes=self.nodes(),
         )
 

@@ -8,7 +8,7 @@ import grpc
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from domains.errors import InvalidRequest, Violation
 from domains.events import EventLog, chain_filter
-from server.event_messages import accepts, to_event
+from server.event_messages import ListedJob, accepts, to_event
 from server.heartbeat import Followed
 
 MAX_FILTER_ENTRIES = 1000
@@ -19,9 +19,11 @@ _PATIENCE_S = 60.0
 class SystemEventMethods:
     """The log of changes, from any place in it."""
 
-    def __init__(self, events: EventLog, instance_id: str) -> None:
+    def __init__(self, events: EventLog, instance_id: str, listed: ListedJob) -> None:
+        """`listed`: the message of a job in an event."""
         self._events = events
         self._instance_id = instance_id
+        self._listed_job = listed
 
     def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -42,7 +44,7 @@ class SystemEventMethods:
                 position = entry.sequence
                 # Asked of every event, so that a chain of causes is seen whole.
                 if in_chain(entry) and accepts(wanted, entry.value):
-                    yield self._response(log.last_sequence, event=to_event(entry))
+                    yield self._response(log.last_sequence, event=to_event(entry, self._listed_job))
             await log.more(position, _PATIENCE_S)
 
     def _response(self, last: int, *, missed: bool = False, event: Any = None) -> pb.WatchEventsResponse:

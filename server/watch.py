@@ -7,12 +7,14 @@ from typing import Any
 import grpc
 
 from domains.errors import InvalidRequest, Violation
+from domains.inference.generation import Previews
 from domains.journal import Entry
 from domains.processing.job import Job
 from domains.processing.job_event import STATE_AFTER, JobEvent
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.live_job import LiveJob
+from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server.heartbeat import Followed
@@ -69,6 +71,20 @@ def _state_after(entries: Sequence[Entry[JobEvent]]) -> JobState:
     """The state that a job had after these events, its first ones."""
     moves = [STATE_AFTER.get(type(entry.value)) for entry in entries]
     return next((state for state in reversed(moves) if state), JobState.QUEUED)
+
+
+class Watching:
+    """What those who watch jobs want to see of pictures that are being made."""
+
+    def __init__(self, wishes: PreviewWishes, default: Previews) -> None:
+        """`default`: the wish of a watcher who says nothing."""
+        self._wishes = wishes
+        self._default = default
+
+    def join(self, job_id: str, wish: Previews | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Until the call ends, however it ends."""
+        leave = self._wishes.join(job_id, self._default if wish is None else wish)
+        context.add_done_callback(lambda _: leave())  # pyright: ignore[reportArgumentType]  # as in `door`
 
 
 def door(

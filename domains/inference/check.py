@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.fields import FIELDS
-from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Sampling
+from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.samplers import SAMPLERS
 
 
@@ -77,7 +77,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
     for name in ("steps", "guidance_scale", "eta", "seed"):
         yield from _within(f"sampling.{name}", getattr(sampling, name))
     for index, seed in enumerate(sampling.seeds):
-        yield from _within("sampling.seed", seed, f"sampling.seeds[{index}]")
+        yield from _within("sampling.seed", seed, f"generation.sampling.seeds[{index}]")
     yield from _within("sampling.seeds", len(sampling.seeds))
     yield from _known("sampling.sampler", sampling.sampler, "sampler")
     yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
@@ -107,8 +107,7 @@ def _output(asked: Generation) -> Iterator[Violation]:
         yield from _depth(output)
     yield from _quality(output)
     yield from _parameters(asked)
-    yield from _within("previews.every_steps", asked.previews.every_steps)
-    yield from _within("previews.max_edge_px", asked.previews.max_edge_px)
+    yield from preview_violations(asked.previews, "generation.previews")
 
 
 def _quality(output: EncodeOptions) -> Iterator[Violation]:
@@ -122,6 +121,12 @@ def _quality(output: EncodeOptions) -> Iterator[Violation]:
         yield Violation(field="generation.output.quality", message=message)
     else:
         yield from _within("output.quality", output.quality)
+
+
+def preview_violations(previews: Previews, path: str) -> Iterator[Violation]:
+    """What is wrong with them; `path` is where they stand in the request."""
+    for name, value in (("every_steps", previews.every_steps), ("max_edge_px", previews.max_edge_px)):
+        yield from _within(f"previews.{name}", value, f"{path}.{name}")
 
 
 def _depth(output: EncodeOptions) -> Iterator[Violation]:
@@ -156,4 +161,4 @@ def _within(path: str, value: float | None, told_as: str = "") -> Iterator[Viola
         return
     low, high = bounds
     allowed = f"{low:g}..{high:g}" if isinstance(low, float) else f"{low}..{high}"
-    yield Violation(field=f"generation.{told_as or path}", message=f"{value} is not within {allowed}", allowed=allowed)
+    yield Violation(field=told_as or f"generation.{path}", message=f"{value} is not within {allowed}", allowed=allowed)

@@ -16,7 +16,7 @@ from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
 from domains.processing.claims import Claims
 from domains.processing.crash import WorkerDeath, after_death
-from domains.processing.job import Job
+from domains.processing.job import GenerateWork, Job
 from domains.processing.job_event import Cancelled, Failed, Interrupted, Started
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_run import End, JobRun, RunTools
@@ -62,6 +62,8 @@ class Dispatcher:
         self.held_back: HeldBack = _never
         """Whether a device is to start no more for now: its memory is nearly full, or being freed."""
         self._taking = True
+        self.wishes = tools.wishes
+        self.wishes.on_change = self._show
         jobs.listeners.append(self._changed)
 
     def workload(self, device_id: str) -> Workload:
@@ -139,6 +141,15 @@ class Dispatcher:
         # No worker has heard of a job that still waits for its memory.
         if not self.claims.abandon(job_id) and lane is not None and lane.worker is not None:
             lane.worker.stop(job_id)
+
+    def _show(self, job_id: str) -> None:
+        """Tell the worker of a running generation which previews are wanted now; the order of a later one says it."""
+        lane = self.lanes.with_job(job_id)
+        if lane is None or lane.worker is None:
+            return
+        work = lane.running[job_id].work
+        if isinstance(work, GenerateWork):
+            lane.worker.show(job_id, self.wishes.of(job_id, work.resolved.previews))
 
     def pump_soon(self) -> None:
         """Start what can start, once whoever tells of a change has told it to all."""

@@ -36,6 +36,7 @@ from domains.processing.jobs import Jobs
 from domains.processing.live_job import LiveJob, empty_receipt
 from domains.processing.pace import Pace
 from domains.processing.patience import patience
+from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.time_limits import TimeLimits
 from domains.processing.worker import (
     Benchmarked,
@@ -73,6 +74,8 @@ class RunTools:
         self.stall_timeout_s = stall_timeout_s
         self.interrupting: dict[str, Interrupted] = {}
         """Jobs that were asked to stop, to go on later."""
+        self.wishes = PreviewWishes()
+        """What those who watch jobs want to see of them."""
         self.front_work: FrontWork = {}
         """What the front process does by itself, by the kind of work."""
 
@@ -145,7 +148,10 @@ class JobRun:
         match work:
             case GenerateWork():
                 model = self._tools.catalogue.get(work.resolved.model_id)
-                return GenerateOrder(job_id=self._job.id, model=_for_worker(model), resolved=work.resolved)
+                previews = self._tools.wishes.of(self._job.id, work.resolved.previews)
+                return GenerateOrder(
+                    job_id=self._job.id, model=_for_worker(model), resolved=work.resolved, previews=previews
+                )
             case LoadWork():
                 return LoadOrder(job_id=self._job.id, model=_for_worker(self._tools.catalogue.get(work.model_id)))
             case BenchmarkWork():

@@ -9,7 +9,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
@@ -29,6 +29,14 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     job_id: str
     model: Model
     resolved: ResolvedGeneration
+    previews: Previews
+    """Those to make: the job's own, or finer ones for those who watch it."""
+
+
+class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):
+    """Make these previews from now on. A further message in the call of a `GenerateOrder`; the newest counts."""
+
+    previews: Previews
 
 
 class LoadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
@@ -254,6 +262,10 @@ class Worker(Protocol):
 
     def stop(self, job_id: str) -> None:
         """Ask the worker to end a job's order at the next safe point; it answers `Stopped`."""
+        ...
+
+    def show(self, job_id: str, previews: Previews) -> None:
+        """Have a job's order make these previews from now on. Nothing happens where the job has no order here."""
         ...
 
     def end(self, why: str) -> None:

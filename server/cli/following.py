@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import grpc
 
     from deviceops.common.v1.job_event_pb2 import JobEvent
+    from deviceops.inference.v1.generation_pb2 import PreviewOptions
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
     from deviceops.processing.v1.processing_service_pb2 import WatchJobResponse
 
@@ -46,8 +47,12 @@ class Cursor:
             self.after = max(self.after, event.sequence)
 
 
-def follow(connection: Connection, cursor: Cursor, patience_s: float = PATIENCE_S) -> Iterator[WatchJobResponse]:
+def follow(
+    connection: Connection, cursor: Cursor, patience_s: float = PATIENCE_S, previews: PreviewOptions | None = None
+) -> Iterator[WatchJobResponse]:
     """Every message of a job from the cursor to its end; a lost server is waited for. Newest progress may come twice.
+
+    `previews`: those to ask for; None: what the server gives by itself.
 
     Raises the gRPC error of a refused call, or of the loss if the server stays away for `patience_s`.
     """
@@ -57,7 +62,9 @@ def follow(connection: Connection, cursor: Cursor, patience_s: float = PATIENCE_
 
     waiting = _Waiting(connection, patience_s)
     while not cursor.ended:
-        request = processing_service_pb2.WatchJobRequest(job_id=cursor.job_id, after_sequence=cursor.after)
+        request = processing_service_pb2.WatchJobRequest(
+            job_id=cursor.job_id, after_sequence=cursor.after, previews=previews
+        )
         try:
             for message in connection.processing.WatchJob(request):
                 waiting.over()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +12,7 @@ from server.cli.bars import count_text
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.following import Cursor, follow
 from server.cli.generation_run import proof
-from server.cli.printing import duration_s, local_time, notice, print_json, print_table, seconds_text, word
+from server.cli.printing import console, duration_s, local_time, notice, print_json, print_table, seconds_text, word
 
 if TYPE_CHECKING:
     from deviceops.processing.v1.job_pb2 import Job
@@ -35,6 +35,9 @@ class StateName(StrEnum):
 
 
 _LARGEST_PAGE = 1000
+_GAP = 2
+"""Between two columns of a table."""
+_NARROWEST_SUMMARY = 12
 
 
 def jobs(
@@ -49,7 +52,7 @@ def jobs(
     if json:
         return print_json(answer)
     heads = ("job", "kind", "state", "progress", "device", "created", "took")
-    return print_table(heads, map(_row, answer.jobs), "No jobs.")
+    return print_table(*_with_summaries(heads, answer.jobs), "No jobs.")
 
 
 def cancel(
@@ -124,6 +127,20 @@ def _row(job: Job) -> tuple[str, ...]:
     progress = count_text(job.progress) if job.HasField("progress") else ""
     took = seconds_text(duration_s(job.receipt.run_time)) if job.HasField("receipt") else ""
     return job.id, kind, _state(job), progress, job.device_id, local_time(job.create_time), took
+
+
+def _with_summaries(heads: tuple[str, ...], jobs: Sequence[Job]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table with what each job is about in a last column, as far as the terminal has room for it."""
+    rows = [_row(job) for job in jobs]
+    widths = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
+    room = console().width - sum(width + _GAP for width in widths)
+    if room < _NARROWEST_SUMMARY:
+        return heads, rows
+    return (*heads, "about"), [(*row, _cut(job.summary, room)) for row, job in zip(rows, jobs, strict=True)]
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _state(job: Job) -> str:

@@ -64,6 +64,19 @@ def serve(
     keep_jobs_s: Annotated[
         float | None, typer.Option(help="Seconds that an ended job is kept. [default: seven days]")
     ] = None,
+    prompts_in_lists: Annotated[
+        bool | None,
+        typer.Option(
+            "--prompts-in-lists/--no-prompts-in-lists", help="Show the first words of prompts in lists. [default: yes]"
+        ),
+    ] = None,
+    default_previews_every_steps: Annotated[
+        int | None,
+        typer.Option(help="Previews for watchers who ask for none: after every so many steps. [default: 0, none]"),
+    ] = None,
+    default_preview_edge_px: Annotated[
+        int | None, typer.Option(help="Longer edge of these previews. [default: 128]")
+    ] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds that SIGTERM gives to jobs. [default: 30]")] = None,
     max_message_bytes: Annotated[
         int | None, typer.Option(help="Largest request that is read. [default: 16 MiB]")

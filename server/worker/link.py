@@ -1,13 +1,15 @@
 """The front's end of one worker: orders become calls, their messages become reports."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
 from domains.device.device import Device
 from domains.errors import InternalError
+from domains.inference.generation import Previews
 from domains.inference.outcome import Failed, ImageReady
 from domains.processing.ask import error_of
-from domains.processing.worker import Described, FaultStruck, Order, Report, WorkerGone
+from domains.processing.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
 from server.stdio.ending import Code
@@ -28,6 +30,10 @@ class WorkerLink:
         self._calls: dict[str, Call | None] = {}
         """By job; None: the call is being opened."""
         self._stop_when_open: set[str] = set()
+        self._previews: dict[str, Previews] = {}
+        """By job: wanted, and not yet sent."""
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        """By job: sends the wanted previews."""
 
     @property
     def device(self) -> Device:
@@ -74,6 +80,7 @@ class WorkerLink:
         try:
             async with await self._channel.open(wire.CARRY_OUT, wire.encode(order)) as call:
                 self._calls[key] = call
+                self._send_previews(key)
                 if key in self._stop_when_open:
                     call.cancel()
                 async for payload in call:
@@ -93,6 +100,9 @@ class WorkerLink:
         finally:
             del self._calls[key]
             self._stop_when_open.discard(key)
+            self._previews.pop(key, None)
+            if sending := self._sending.pop(key, None):
+                sending.cancel()
 
     def stop(self, job_id: str) -> None:
         """Ask the order of a job to stop at its next safe point."""
@@ -101,3 +111,22 @@ class WorkerLink:
             self._stop_when_open.add(job_id)
             if call is not None:
                 call.cancel()
+
+    def show(self, job_id: str, previews: Previews) -> None:
+        """Have the order of a job make these previews from now on."""
+        if job_id in self._calls:
+            self._previews[job_id] = previews
+            self._send_previews(job_id)
+
+    def _send_previews(self, job_id: str) -> None:
+        """Begin to send what is wanted, once its call is open and nothing else is being sent."""
+        call = self._calls[job_id]
+        if call is None or job_id not in self._previews or job_id in self._sending:
+            return
+
+        async def send() -> None:
+            while (previews := self._previews.pop(job_id, None)) is not None:
+                await call.send(wire.encode(PreviewOrder(previews=previews)))
+            del self._sending[job_id]
+
+        self._sending[job_id] = asyncio.get_running_loop().create_task(send())

@@ -137,8 +137,10 @@ class OrderLoop:
         match command:
             case Opened():
                 self._methods[command.call_id] = command.method
-            case Message():
-                self._begin(command.call_id, self._methods.pop(command.call_id, ""), command.data)
+            case Message() if command.call_id in self._methods:
+                self._begin(command.call_id, self._methods.pop(command.call_id), command.data)
+            case Message() if command.call_id in self._job_of:
+                self._steps.show(self._job_of[command.call_id], wire.decode_previews(command.data).previews)
             case Cancelled():
                 if command.call_id in self._job_of:
                     self._steps.cancel(self._job_of[command.call_id])
@@ -172,7 +174,7 @@ class OrderLoop:
                     loaded, _ = self._bring(call_id, order)
                     self._call_of[order.job_id] = call_id
                     self._job_of[call_id] = order.job_id
-                    self._steps.submit(order.job_id, loaded, order.resolved)
+                    self._steps.submit(order.job_id, loaded, order.resolved, order.previews)
                 case LoadOrder():
                     _, load_s = self._bring(call_id, order)
                     timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)

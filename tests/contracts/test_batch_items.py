@@ -9,7 +9,8 @@ from google.protobuf import proto
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from deviceops.common.v1.image_pb2 import EncodeOptions, ImageInput
-from deviceops.inference.v1.generation_pb2 import Generation, Sampling
+from deviceops.inference.v1.generation_pb2 import Generation
+from deviceops.inference.v1.sampling_pb2 import Sampling
 from deviceops.memory.v1.blob_pb2 import BlobTransfer, ExistingBlobDestination, NewBlobDestination
 from deviceops.postprocessing.v1.postprocessing_pb2 import (
     BlurStep,

@@ -14,7 +14,7 @@ ASK_FOR_A_STATE = {
 }
 """Asking again for a state that is there, or on its way, changes nothing."""
 GONE_IS_GONE = {
-    *("DeleteReservation", "DeleteBlob", "ForgetModel", "DeleteSafetyPolicy", "DeleteJob", "DeleteWorkflow"),
+    *("DeleteReservation", "DeleteBlob", "ForgetModel", "DeleteJob", "DeleteWorkflow"),
 }
 """Deleting by id: the second time there is no such thing."""
 SAY_THEIR_PLACE = {
@@ -25,6 +25,8 @@ LOOK_ONLY = {
     "RefreshDevices": "looks at the hardware as it is",
     "ReconcileModelCache": "compares, and repairs what is still to be repaired",
     "CheckSafety": "tells what a classifier says, and keeps nothing",
+    "ListWithheldImages": "looks, with a wider scope than others",
+    "GetWithheldImage": "looks, with a wider scope than others",
 }
 EXEMPT = ASK_FOR_A_STATE | GONE_IS_GONE | set(SAY_THEIR_PLACE) | set(LOOK_ONLY)
 

@@ -82,6 +82,10 @@ def test_grpcurl_describes_a_service_a_method_and_a_message(server: RunningServe
     method = grpcurl(server, "describe", f"{PROCESSING}.WatchJob")
     assert f"{PROCESSING}.WatchJob is a method:" in method
     assert "returns ( stream .deviceops.processing.v1.WatchJobResponse )" in method
+    # Whose scope the method needs, also for those who do not know the option.
+    assert "option (.deviceops.common.v1.scope) = ACCESS_SCOPE_SUBMIT;" in grpcurl(
+        server, "describe", f"{PROCESSING}.SubmitJob"
+    )
     assert "negative_prompt" in grpcurl(server, "describe", "deviceops.inference.v1.Generation")
 
 

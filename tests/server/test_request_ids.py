@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deviceops.common.v1 import job_event_pb2
+from deviceops.common.v1 import job_event_pb2, label_pb2
 from deviceops.device.v1 import device_pb2, device_service_pb2, device_work_pb2
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import blob_pb2, memory_budget_pb2, memory_service_pb2
@@ -51,6 +51,15 @@ class Case:
         assert self.other != request
 
 
+def deletion() -> Case:
+    """Of what has a label that nothing has."""
+    nothing = processing_service_pb2.DeleteByLabelsRequest(labels=[label_pb2.Label(key="nothing-has-it")])
+    case = Case(nothing, validate_only=True)
+    case.other.validate_only = False
+    case.other.labels[0].value = "nor-this"
+    return case
+
+
 def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
     """Every method that takes a request_id, in an order in which they do each other no harm."""
     generation = picture(steps=2)
@@ -66,6 +75,7 @@ def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
             inference_service_pb2.GenerateRequest(generation=generation, options=ON_SIM_0),
             options__priority=job_event_pb2.PRIORITY_HIGH,
         ),
+        "DeleteByLabels": deletion(),
         "ScanModels": Case(
             model_service_pb2.ScanModelsRequest(model_scan=model_work_pb2.ModelScan()),
             options__priority=job_event_pb2.PRIORITY_LOW,

@@ -12,6 +12,7 @@ from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.processing.lane import Lane
+from domains.storage import Durability
 from server.settings import Settings
 from server.status import SystemView
 from server.worker.command import worker_command
@@ -113,7 +114,7 @@ async def test_directml_where_it_is_not_installed_says_what_to_install() -> None
         problem = await household.problems.get()
         assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
         assert "deviceops[directml]" in problem.message
-        view = SystemView(Settings(), 0.0)
+        view = SystemView(Settings(), 0.0, Durability.PROCESS)
         view.keepers = [keeper]
         assert view.readiness(domain_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
         domain = next(one for one in view.status().domains if one.domain == domain_pb2.DOMAIN_INFERENCE)

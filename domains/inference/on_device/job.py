@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
+import structlog
 import torch
 from torch import Tensor
 
 from domains.errors import ErrorReason, InternalError
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.family import Family, KeepOn
 from domains.inference.on_device.fence import to_host
@@ -25,6 +26,8 @@ from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import Report
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Progressed, Stage, StageStarted, Unit
+
+_log = structlog.get_logger()
 
 
 class Job:
@@ -60,6 +63,10 @@ class Job:
     def ask_to_stop(self) -> None:
         """The first request counts."""
         self.stop_asked_at = self.stop_asked_at or time.perf_counter()
+
+    def show(self, previews: Previews) -> None:
+        """Take these previews from now on; they change nothing in the pictures."""
+        self._previews.show(previews)
 
     @property
     def denoising(self) -> bool:
@@ -187,7 +194,15 @@ class Job:
     def _preview(self, step: int, x0: Tensor | None) -> Tensor | None:
         if x0 is None or not self._previews.wanted(step):
             return None
-        return to_host(self.family.preview(x0, self._previews.size))
+        try:
+            return to_host(self.family.preview(x0, self._previews.size))
+        except Exception:
+            if self._previews.is_own(step):
+                raise
+            # A watcher must not end a job: it goes on without previews for others.
+            _log.warning("a preview for a watcher failed", job_id=self.id, step=step, exc_info=True)
+            self._previews.show(self.resolved.previews)
+            return None
 
     def _enter(self, stage: Stage) -> None:
         self.stage = stage

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains import imaging
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import Previews, ResolvedGeneration
 from domains.progress import PreviewReady
 
 LIMIT_BYTES = 256 * 1024
@@ -19,19 +19,33 @@ _QUALITIES = (85, 60, 30, 10)
 class PreviewWriter:
     """Writes the previews of one job."""
 
+    size: tuple[int, int]
+    """(height, width) in pixels of those that are taken now."""
+
     def __init__(self, resolved: ResolvedGeneration, files: Executor) -> None:
-        self._every = resolved.previews.every_steps
+        self._resolved = resolved
         self._files = files
         self._writing: dict[int, tuple[int, Future[bytes]]] = {}
-        longer = max(resolved.width_px, resolved.height_px)
-        scale = min(1.0, resolved.previews.max_edge_px / longer)
-        self.size = max(1, round(resolved.height_px * scale)), max(1, round(resolved.width_px * scale))
-        """(height, width) in pixels."""
+        self._sizes: dict[int, tuple[int, int]] = {}
+        """(height, width) of those that are being written, by picture."""
+        self.show(resolved.previews)
+
+    def show(self, previews: Previews) -> None:
+        """Take these from now on."""
+        self._every = previews.every_steps
+        width, height = self._resolved.width_px, self._resolved.height_px
+        scale = min(1.0, previews.max_edge_px / max(width, height))
+        self.size = max(1, round(height * scale)), max(1, round(width * scale))
 
     @property
     def asked(self) -> bool:
         """Whether there are to be any."""
         return self._every > 0
+
+    def is_own(self, step: int) -> bool:
+        """Whether the job itself asked for a preview after this step; otherwise it is for those who watch."""
+        every = self._resolved.previews.every_steps
+        return every > 0 and step % every == 0
 
     def wanted(self, step: int) -> bool:
         """Whether to take a preview after this step, counted from 1."""
@@ -42,13 +56,14 @@ class PreviewWriter:
         for index, picture in enumerate(pixels.numpy()):
             self._forget(index)
             self._writing[index] = step, self._files.submit(_file, picture)
+            self._sizes[index] = picture.shape[0], picture.shape[1]
 
     def ready(self) -> Iterator[PreviewReady]:
         """Each preview that is done, once. Raises what its encoding raised."""
         for index, (step, future) in list(self._writing.items()):
             if future.done():
                 del self._writing[index]
-                height, width = self.size
+                height, width = self._sizes[index]
                 yield PreviewReady(
                     image_index=index,
                     step=step,

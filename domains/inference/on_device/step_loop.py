@@ -9,7 +9,7 @@ import torch
 from structlog.contextvars import bound_contextvars
 
 from domains.errors import AlreadyExists, FailedPrecondition
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.hardware import Hardware, RealHardware
@@ -98,9 +98,11 @@ class StepLoop:
         """What the encoded prompts hold that are kept for later."""
         return self._prompts.held_bytes()
 
-    def submit(self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration) -> None:
-        """Let a generation join; it takes its first turn in a later `tick`. AlreadyExists if the id
-        runs, MODEL_NOT_LOADED if the model is not here."""
+    def submit(
+        self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration, previews: Previews | None = None
+    ) -> None:
+        """Let a generation join; it takes its first turn in a later `tick`. `previews` None: those that it asked for.
+        AlreadyExists if the id runs, MODEL_NOT_LOADED if the model is not here."""
         if self._find(job_id) is not None:
             raise AlreadyExists(f"job {job_id} is running on {self.device}", job_id=job_id)
         family = self._models.family(loaded)
@@ -108,7 +110,14 @@ class StepLoop:
         def tell(event: Report) -> None:
             self._report(job_id, event)
 
-        self._turns.append(Job(job_id, loaded, family, resolved, self._prompts, self._files, self.hardware, tell))
+        job = Job(job_id, loaded, family, resolved, self._prompts, self._files, self.hardware, tell)
+        job.show(resolved.previews if previews is None else previews)
+        self._turns.append(job)
+
+    def show(self, job_id: str, previews: Previews) -> None:
+        """Make these previews of a job from now on. One that has ended has none."""
+        if (job := self._find(job_id)) is not None:
+            job.show(previews)
 
     def cancel(self, job_id: str) -> bool:
         """Ask a job to end before its next unit of work; False if there is no such job."""

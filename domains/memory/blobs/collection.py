@@ -6,7 +6,7 @@ needed until the job is deleted.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 import msgspec
 
@@ -46,9 +46,9 @@ class Collection:
         self._open = open_blobs
         self.freeing = Freeing(tiers, lambda name: rows.get(name) is not None)
 
-    def is_needed(self, name: str) -> bool:
-        """Whether anybody reads, writes, made or uses it."""
-        return self._open.is_open(name) or bool(self._rows.needers(name))
+    def is_needed(self, name: str, besides: Set[str] = frozenset()) -> bool:
+        """Whether anybody reads, writes, made or uses it, `besides` some owners."""
+        return self._open.is_open(name) or bool(self._rows.needers(name) - besides)
 
     def delete(self, blob: Blob, *, only_if_unused: bool) -> DeletedBlob:
         """At once, or with the last who needs it."""
@@ -85,6 +85,13 @@ class Collection:
         self._rows.release(owner_id, [blob.id for blob in gone])
         self._free(gone)
         return sum(blob.size_bytes for blob in gone)
+
+    def left_by(self, owner_ids: Set[str]) -> list[Blob]:
+        """What would go if all of these owners were released."""
+        links = (self._rows.makers, self._rows.holders)
+        touched = {name for owner_id in owner_ids for link in links for name in link.blobs(owner_id)}
+        found = [blob for name in touched if (blob := self._rows.get(name))]
+        return [blob for blob in found if self._goes_unneeded(blob) and not self.is_needed(blob.id, owner_ids)]
 
     def _goes_with(self, blob: Blob, owner_id: str) -> bool:
         alone = self._rows.needers(blob.id) == {owner_id} and not self._open.is_open(blob.id)

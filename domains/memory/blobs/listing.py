@@ -2,6 +2,7 @@
 
 import msgspec
 
+from domains.labels import has_all
 from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
 
 
@@ -18,7 +19,7 @@ class BlobFilter(msgspec.Struct, frozen=True, kw_only=True):
     origin_job_id: str = ""
     device_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    """All of them."""
+    """All of them; an empty value stands for any."""
 
     def fits(self, blob: Blob) -> bool:
         """Whether the caller wants it."""
@@ -31,7 +32,7 @@ class BlobFilter(msgspec.Struct, frozen=True, kw_only=True):
             and self.session_id in ("", blob.session_id)
             and self.origin_job_id in ("", blob.origin_job_id)
             and self.device_id in ("", blob.device_id)
-            and set(self.labels) <= set(blob.labels)
+            and has_all(self.labels, blob.labels)
         )
 
 

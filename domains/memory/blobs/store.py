@@ -11,7 +11,7 @@ owners         what a pool is told of them             freeing        bytes that
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -113,6 +113,10 @@ class BlobStore:
     def release(self, owner_id: str) -> int:
         """The owner needs nothing any more; what nobody else needs goes, or will with its readers. The bytes that went."""
         return self._collection.release(owner_id)
+
+    def left_by(self, owner_ids: Set[str]) -> list[Blob]:
+        """What `release` of all of these would take away now."""
+        return self._collection.left_by(owner_ids)
 
     # What jobs and loaded models use.
 
@@ -242,6 +246,10 @@ class BlobStore:
         if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes) and blob.size_bytes:
             return await self._devices.sha256(blob, between)
         return await self._access.sha256_of(name, begin, end, between)
+
+    def is_needed(self, name: str, *, besides: Set[str] = frozenset()) -> bool:
+        """Whether anybody reads, made or uses it, `besides` some owners: a delete waits for them."""
+        return self._collection.is_needed(name, besides)
 
     def delete(self, name: str, *, only_if_unused: bool = False) -> DeletedBlob:
         """At once, or when nobody reads or needs it any more; BLOB_IN_USE instead with `only_if_unused`."""

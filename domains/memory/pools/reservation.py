@@ -5,6 +5,7 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from domains.errors import InvalidRequest, Violation
+from domains.labels import has_all
 
 DEFAULT_LIVE_S = 60.0
 MAX_LIVE_S = 3600.0
@@ -126,5 +127,5 @@ class ReservationWanted(msgspec.Struct, frozen=True, kw_only=True):
             reservation.state in (self.states or (ReservationState.HELD,))
             and (not self.pool_ids or reservation.pool_id in self.pool_ids)
             and (not self.session_id or reservation.session_id == self.session_id)
-            and all(label in reservation.labels for label in self.labels)
+            and has_all(self.labels, reservation.labels)
         )

@@ -9,7 +9,7 @@ from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.device.record import DeviceReach
 from domains.events import EventLog
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, Previews
 from domains.inference.outcome import Failed, Finished, Stopped
 from domains.inference.resolve import resolve
 from domains.memory.blobs.store import BlobStore
@@ -42,6 +42,10 @@ class PlayedWorker:
         self.answers: dict[str, asyncio.Queue[Report | WorkerGone]] = {}
         """By job: what its order is answered with next."""
         self.stopped: list[str] = []
+        self.orders: list[Order] = []
+        """All that came."""
+        self.shown: list[tuple[str, Previews]] = []
+        """Previews that were wanted of running jobs, in order."""
         self.asked = asyncio.Event()
         """Set when an order comes; renewed each time."""
         self.lingers = False
@@ -51,6 +55,7 @@ class PlayedWorker:
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         answers = self.answers[order.job_id] = asyncio.Queue()
+        self.orders.append(order)
         self.asked.set()
         self.asked = asyncio.Event()
         try:
@@ -68,6 +73,9 @@ class PlayedWorker:
         if job_id in self.answers:
             self.stopped.append(job_id)
             self.answers[job_id].put_nowait(STOPPED)
+
+    def show(self, job_id: str, previews: Previews) -> None:
+        self.shown.append((job_id, previews))
 
     def end(self, why: str) -> None:
         for answers in self.answers.values():

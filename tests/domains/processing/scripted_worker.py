@@ -11,6 +11,7 @@ from domains.device.device import Backend, Device, DeviceKind
 from domains.device.devices import Devices
 from domains.device.record import DeviceReach
 from domains.events import EventLog, SystemEvent
+from domains.inference.generation import Previews
 from domains.model.loaded import LoadedModels
 from domains.processing.dispatch import Dispatcher
 from domains.processing.job_queue import JobQueue
@@ -44,6 +45,8 @@ class ScriptedWorker:
         self.device = device
         self.quiet_s = 0.0
         self.orders: list[Order] = []
+        self.shown: list[tuple[str, Previews]] = []
+        """Previews that were wanted of running jobs."""
         self.ended: list[str] = []
         """Why it was ended."""
         self.dies_when_ended = True
@@ -73,6 +76,9 @@ class ScriptedWorker:
 
     def stop(self, job_id: str) -> None:
         pass
+
+    def show(self, job_id: str, previews: Previews) -> None:
+        self.shown.append((job_id, previews))
 
     def end(self, why: str) -> None:
         self.ended.append(why)

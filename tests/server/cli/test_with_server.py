@@ -11,6 +11,7 @@ from deviceops.inference.v1 import inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from domains.imaging import MEDIA_TYPES, probe, read_manifest, read_marks
 from server.cli.app import run
+from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 
 
@@ -80,13 +81,27 @@ def test_jobs_are_listed_and_filtered_and_watched_after_their_end(tmp_path: Path
     assert newest.id in {job.id for job in _jobs(capsys, "--state", "succeeded").jobs}
     assert newest.id not in {job.id for job in _jobs(capsys, "--state", "failed", "--state", "queued").jobs}
     assert run(["jobs"]) == 0
-    assert f"{newest.id}  generation" in capsys.readouterr().out
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(newest.id)]
+    assert line.startswith(f"{newest.id}  generation")
+    assert line.rstrip().endswith("a rocket")
     assert run(["watch", newest.id, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     last = json_format.Parse(lines[-1], processing_service_pb2.WatchJobResponse())
     assert last.event.WhichOneof("kind") == "succeeded"
     assert run(["cancel", newest.id]) == 1
     assert "ILLEGAL_STATE" in capsys.readouterr().err
+
+
+def test_watch_writes_previews_of_a_job_that_asked_for_none(
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with asking.occupied(server) as (blocker, _):
+        job_id = asking.submit(server, asking.picture(steps=80))
+        asking.cancel(server, blocker)
+        assert run(["watch", job_id, "--previews", str(tmp_path / "p"), "--preview-every", "2"]) == 0
+    names = {path.name for path in (tmp_path / "p").iterdir()}
+    assert names
+    assert names <= {f"1-{step:04d}.jpg" for step in range(2, 80, 2)}
 
 
 @pytest.mark.parametrize("command", ["devices", "models", "status"])

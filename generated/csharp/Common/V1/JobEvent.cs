@@ -4032,7 +4032,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int CauseFieldNumber = 2;
     private string cause_ = "";
     /// <summary>
-    /// The caller's reason, if one was given.
+    /// The caller's reason, at most 255 characters. Empty: none was given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4308,7 +4308,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int CauseFieldNumber = 4;
     private string cause_ = "";
     /// <summary>
-    /// The caller's reason, if one was given.
+    /// The caller's reason, at most 255 characters. Empty: none was given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4616,7 +4616,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int CauseFieldNumber = 3;
     private string cause_ = "";
     /// <summary>
-    /// The caller's reason, if one was given.
+    /// The caller's reason, at most 255 characters. Empty: none was given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4868,7 +4868,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int CauseFieldNumber = 1;
     private string cause_ = "";
     /// <summary>
-    /// The caller's reason, if one was given.
+    /// The caller's reason, at most 255 characters. Empty: none was given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7555,7 +7555,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int CauseFieldNumber = 5;
     private string cause_ = "";
     /// <summary>
-    /// The caller's reason, if one was given.
+    /// The caller's reason, at most 255 characters. Empty: none was given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -29,7 +29,7 @@ namespace DeviceOps.Api.Memory.V1 {
             "b2dsZS9wcm90b2J1Zi9kdXJhdGlvbi5wcm90bxofZ29vZ2xlL3Byb3RvYnVm",
             "L3RpbWVzdGFtcC5wcm90byIwCgpNYXBwZWRGaWxlEgwKBHBhdGgYASABKAkS",
             "FAoMb2Zmc2V0X2J5dGVzGAIgASgDIjkKE1NoYXJlZE1lbW9yeVNlZ21lbnQS",
-            "DAoEbmFtZRgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMilAUKBEJsb2IS",
+            "DAoEbmFtZRgBIAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMiowUKBEJsb2IS",
             "CgoCaWQYASABKAkSDgoGc2hhMjU2GAIgASgJEhIKCnNpemVfYnl0ZXMYAyAB",
             "KAMSEgoKbWVkaWFfdHlwZRgEIAEoCRIrCgR0aWVyGAUgASgOMh0uZGV2aWNl",
             "b3BzLm1lbW9yeS52MS5CbG9iVGllchItCgVzdGF0ZRgGIAEoDjIeLmRldmlj",
@@ -41,58 +41,59 @@ namespace DeviceOps.Api.Memory.V1 {
             "ZWFkZXJfY291bnQYCyABKAUSEgoKZ2VuZXJhdGlvbhgMIAEoAxIqCgZsYWJl",
             "bHMYDSADKAsyGi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEhUKDW9yaWdp",
             "bl9qb2JfaWQYDiABKAkSEgoKc2Vzc2lvbl9pZBgPIAEoCRIRCglkZXZpY2Vf",
-            "aWQYECABKAkSFQoNd3JpdHRlbl9ieXRlcxgRIAEoAxIvCgRmaWxlGBIgASgL",
-            "Mh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NYXBwZWRGaWxlSAASQQoNc2hhcmVk",
-            "X21lbW9yeRgTIAEoCzIoLmRldmljZW9wcy5tZW1vcnkudjEuU2hhcmVkTWVt",
-            "b3J5U2VnbWVudEgAQgkKB2JhY2tpbmcixgIKCEJsb2JTcGVjEisKBHRpZXIY",
-            "ASABKA4yHS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JUaWVyEhIKCnNpemVf",
-            "Ynl0ZXMYAiABKAMSEgoKbWVkaWFfdHlwZRgDIAEoCRIOCgZzaGEyNTYYBCAB",
-            "KAkSEQoJZGV2aWNlX2lkGAUgASgJEhcKD2FsaWdubWVudF9ieXRlcxgGIAEo",
-            "AxIWCglmaWxsX2J5dGUYByABKAVIAIgBARIrCghrZWVwX2ZvchgIIAEoCzIZ",
-            "Lmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpzZXNzaW9uX2lkGAkgASgJ",
-            "EhYKDnJlc2VydmF0aW9uX2lkGAogASgJEioKBmxhYmVscxgLIAMoCzIaLmRl",
-            "dmljZW9wcy5jb21tb24udjEuTGFiZWxCDAoKX2ZpbGxfYnl0ZSJPCglCbG9i",
-            "Q2h1bmsSFAoMb2Zmc2V0X2J5dGVzGAEgASgDEgwKBGRhdGEYAiABKAwSEwoG",
-            "Y3JjMzJjGAMgASgDSACIAQFCCQoHX2NyYzMyYyJUChJOZXdCbG9iRGVzdGlu",
-            "YXRpb24SKwoEdGllchgBIAEoDjIdLmRldmljZW9wcy5tZW1vcnkudjEuQmxv",
-            "YlRpZXISEQoJZGV2aWNlX2lkGAIgASgJIkAKF0V4aXN0aW5nQmxvYkRlc3Rp",
-            "bmF0aW9uEg8KB2Jsb2JfaWQYASABKAkSFAoMb2Zmc2V0X2J5dGVzGAIgASgD",
-            "IowCCgxCbG9iVHJhbnNmZXISDwoHYmxvYl9pZBgBIAEoCRIUCgxvZmZzZXRf",
-            "Ynl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMgASgDEjsKCG5ld19ibG9i",
-            "GAQgASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5OZXdCbG9iRGVzdGluYXRp",
-            "b25IABJFCg1leGlzdGluZ19ibG9iGAUgASgLMiwuZGV2aWNlb3BzLm1lbW9y",
-            "eS52MS5FeGlzdGluZ0Jsb2JEZXN0aW5hdGlvbkgAEgwKBG1vdmUYBiABKAgS",
-            "EwoGdmVyaWZ5GAcgASgISAGIAQFCDQoLZGVzdGluYXRpb25CCQoHX3Zlcmlm",
-            "eSKUAgoSQmxvYlRyYW5zZmVyUmVwb3J0EicKBGJsb2IYASABKAsyGS5kZXZp",
-            "Y2VvcHMubWVtb3J5LnYxLkJsb2ISGQoRdHJhbnNmZXJyZWRfYnl0ZXMYAiAB",
-            "KAMSLAoJY29weV90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
-            "aW9uEh0KEGJ5dGVzX3Blcl9zZWNvbmQYBCABKAFIAIgBARIuCgt2ZXJpZnlf",
-            "dGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCgh2ZXJp",
-            "ZmllZBgGIAEoCBIWCg5zb3VyY2VfZGVsZXRlZBgHIAEoCEITChFfYnl0ZXNf",
-            "cGVyX3NlY29uZCKqAgoKQmxvYkZpbHRlchIsCgV0aWVycxgBIAMoDjIdLmRl",
-            "dmljZW9wcy5tZW1vcnkudjEuQmxvYlRpZXISLgoGc3RhdGVzGAIgAygOMh4u",
-            "ZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iU3RhdGUSMAoHb3JpZ2lucxgDIAMo",
-            "DjIfLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYk9yaWdpbhISCgptZWRpYV90",
-            "eXBlGAQgASgJEg4KBnNoYTI1NhgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJ",
-            "EhUKDW9yaWdpbl9qb2JfaWQYByABKAkSEQoJZGV2aWNlX2lkGAggASgJEioK",
-            "BmxhYmVscxgJIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwqlAEK",
-            "CEJsb2JUaWVyEhkKFUJMT0JfVElFUl9VTlNQRUNJRklFRBAAEhIKDkJMT0Jf",
-            "VElFUl9ESVNLEAESEgoOQkxPQl9USUVSX0hPU1QQAhIZChVCTE9CX1RJRVJf",
-            "UElOTkVEX0hPU1QQAxIUChBCTE9CX1RJRVJfREVWSUNFEAQSFAoQQkxPQl9U",
-            "SUVSX01BUFBFRBAFKpsBCglCbG9iU3RhdGUSGgoWQkxPQl9TVEFURV9VTlNQ",
-            "RUNJRklFRBAAEhYKEkJMT0JfU1RBVEVfV1JJVElORxABEhQKEEJMT0JfU1RB",
-            "VEVfUkVBRFkQAhIXChNCTE9CX1NUQVRFX0RFTEVUSU5HEAMSFgoSQkxPQl9T",
-            "VEFURV9DT1JSVVBUEAQSEwoPQkxPQl9TVEFURV9MT1NUEAUqjgEKCkJsb2JP",
-            "cmlnaW4SGwoXQkxPQl9PUklHSU5fVU5TUEVDSUZJRUQQABITCg9CTE9CX09S",
-            "SUdJTl9KT0IQARIWChJCTE9CX09SSUdJTl9VUExPQUQQAhIcChhCTE9CX09S",
-            "SUdJTl9SRUdJU1RSQVRJT04QAxIYChRCTE9CX09SSUdJTl9UUkFOU0ZFUhAE",
-            "QhqqAhdEZXZpY2VPcHMuQXBpLk1lbW9yeS5WMWIGcHJvdG8z"));
+            "aWQYECABKAkSFQoNd3JpdHRlbl9ieXRlcxgRIAEoAxINCgVvd25lchgUIAEo",
+            "CRIvCgRmaWxlGBIgASgLMh8uZGV2aWNlb3BzLm1lbW9yeS52MS5NYXBwZWRG",
+            "aWxlSAASQQoNc2hhcmVkX21lbW9yeRgTIAEoCzIoLmRldmljZW9wcy5tZW1v",
+            "cnkudjEuU2hhcmVkTWVtb3J5U2VnbWVudEgAQgkKB2JhY2tpbmcixgIKCEJs",
+            "b2JTcGVjEisKBHRpZXIYASABKA4yHS5kZXZpY2VvcHMubWVtb3J5LnYxLkJs",
+            "b2JUaWVyEhIKCnNpemVfYnl0ZXMYAiABKAMSEgoKbWVkaWFfdHlwZRgDIAEo",
+            "CRIOCgZzaGEyNTYYBCABKAkSEQoJZGV2aWNlX2lkGAUgASgJEhcKD2FsaWdu",
+            "bWVudF9ieXRlcxgGIAEoAxIWCglmaWxsX2J5dGUYByABKAVIAIgBARIrCghr",
+            "ZWVwX2ZvchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpz",
+            "ZXNzaW9uX2lkGAkgASgJEhYKDnJlc2VydmF0aW9uX2lkGAogASgJEioKBmxh",
+            "YmVscxgLIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWxCDAoKX2Zp",
+            "bGxfYnl0ZSJPCglCbG9iQ2h1bmsSFAoMb2Zmc2V0X2J5dGVzGAEgASgDEgwK",
+            "BGRhdGEYAiABKAwSEwoGY3JjMzJjGAMgASgDSACIAQFCCQoHX2NyYzMyYyJU",
+            "ChJOZXdCbG9iRGVzdGluYXRpb24SKwoEdGllchgBIAEoDjIdLmRldmljZW9w",
+            "cy5tZW1vcnkudjEuQmxvYlRpZXISEQoJZGV2aWNlX2lkGAIgASgJIkAKF0V4",
+            "aXN0aW5nQmxvYkRlc3RpbmF0aW9uEg8KB2Jsb2JfaWQYASABKAkSFAoMb2Zm",
+            "c2V0X2J5dGVzGAIgASgDIowCCgxCbG9iVHJhbnNmZXISDwoHYmxvYl9pZBgB",
+            "IAEoCRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSFAoMbGVuZ3RoX2J5dGVzGAMg",
+            "ASgDEjsKCG5ld19ibG9iGAQgASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5O",
+            "ZXdCbG9iRGVzdGluYXRpb25IABJFCg1leGlzdGluZ19ibG9iGAUgASgLMiwu",
+            "ZGV2aWNlb3BzLm1lbW9yeS52MS5FeGlzdGluZ0Jsb2JEZXN0aW5hdGlvbkgA",
+            "EgwKBG1vdmUYBiABKAgSEwoGdmVyaWZ5GAcgASgISAGIAQFCDQoLZGVzdGlu",
+            "YXRpb25CCQoHX3ZlcmlmeSKUAgoSQmxvYlRyYW5zZmVyUmVwb3J0EicKBGJs",
+            "b2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2ISGQoRdHJhbnNm",
+            "ZXJyZWRfYnl0ZXMYAiABKAMSLAoJY29weV90aW1lGAMgASgLMhkuZ29vZ2xl",
+            "LnByb3RvYnVmLkR1cmF0aW9uEh0KEGJ5dGVzX3Blcl9zZWNvbmQYBCABKAFI",
+            "AIgBARIuCgt2ZXJpZnlfdGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhIQCgh2ZXJpZmllZBgGIAEoCBIWCg5zb3VyY2VfZGVsZXRlZBgH",
+            "IAEoCEITChFfYnl0ZXNfcGVyX3NlY29uZCKqAgoKQmxvYkZpbHRlchIsCgV0",
+            "aWVycxgBIAMoDjIdLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlRpZXISLgoG",
+            "c3RhdGVzGAIgAygOMh4uZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iU3RhdGUS",
+            "MAoHb3JpZ2lucxgDIAMoDjIfLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYk9y",
+            "aWdpbhISCgptZWRpYV90eXBlGAQgASgJEg4KBnNoYTI1NhgFIAEoCRISCgpz",
+            "ZXNzaW9uX2lkGAYgASgJEhUKDW9yaWdpbl9qb2JfaWQYByABKAkSEQoJZGV2",
+            "aWNlX2lkGAggASgJEioKBmxhYmVscxgJIAMoCzIaLmRldmljZW9wcy5jb21t",
+            "b24udjEuTGFiZWwqlAEKCEJsb2JUaWVyEhkKFUJMT0JfVElFUl9VTlNQRUNJ",
+            "RklFRBAAEhIKDkJMT0JfVElFUl9ESVNLEAESEgoOQkxPQl9USUVSX0hPU1QQ",
+            "AhIZChVCTE9CX1RJRVJfUElOTkVEX0hPU1QQAxIUChBCTE9CX1RJRVJfREVW",
+            "SUNFEAQSFAoQQkxPQl9USUVSX01BUFBFRBAFKpsBCglCbG9iU3RhdGUSGgoW",
+            "QkxPQl9TVEFURV9VTlNQRUNJRklFRBAAEhYKEkJMT0JfU1RBVEVfV1JJVElO",
+            "RxABEhQKEEJMT0JfU1RBVEVfUkVBRFkQAhIXChNCTE9CX1NUQVRFX0RFTEVU",
+            "SU5HEAMSFgoSQkxPQl9TVEFURV9DT1JSVVBUEAQSEwoPQkxPQl9TVEFURV9M",
+            "T1NUEAUqjgEKCkJsb2JPcmlnaW4SGwoXQkxPQl9PUklHSU5fVU5TUEVDSUZJ",
+            "RUQQABITCg9CTE9CX09SSUdJTl9KT0IQARIWChJCTE9CX09SSUdJTl9VUExP",
+            "QUQQAhIcChhCTE9CX09SSUdJTl9SRUdJU1RSQVRJT04QAxIYChRCTE9CX09S",
+            "SUdJTl9UUkFOU0ZFUhAEQhqqAhdEZXZpY2VPcHMuQXBpLk1lbW9yeS5WMWIG",
+            "cHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Memory.V1.BlobTier), typeof(global::DeviceOps.Api.Memory.V1.BlobState), typeof(global::DeviceOps.Api.Memory.V1.BlobOrigin), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.MappedFile), global::DeviceOps.Api.Memory.V1.MappedFile.Parser, new[]{ "Path", "OffsetBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.SharedMemorySegment), global::DeviceOps.Api.Memory.V1.SharedMemorySegment.Parser, new[]{ "Name", "OffsetBytes" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.Blob), global::DeviceOps.Api.Memory.V1.Blob.Parser, new[]{ "Id", "Sha256", "SizeBytes", "MediaType", "Tier", "State", "Origin", "CreateTime", "ExpireTime", "AccessTime", "ReaderCount", "Generation", "Labels", "OriginJobId", "SessionId", "DeviceId", "WrittenBytes", "File", "SharedMemory" }, new[]{ "Backing" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.Blob), global::DeviceOps.Api.Memory.V1.Blob.Parser, new[]{ "Id", "Sha256", "SizeBytes", "MediaType", "Tier", "State", "Origin", "CreateTime", "ExpireTime", "AccessTime", "ReaderCount", "Generation", "Labels", "OriginJobId", "SessionId", "DeviceId", "WrittenBytes", "Owner", "File", "SharedMemory" }, new[]{ "Backing" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.BlobSpec), global::DeviceOps.Api.Memory.V1.BlobSpec.Parser, new[]{ "Tier", "SizeBytes", "MediaType", "Sha256", "DeviceId", "AlignmentBytes", "FillByte", "KeepFor", "SessionId", "ReservationId", "Labels" }, new[]{ "FillByte" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.BlobChunk), global::DeviceOps.Api.Memory.V1.BlobChunk.Parser, new[]{ "OffsetBytes", "Data", "Crc32C" }, new[]{ "Crc32C" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.NewBlobDestination), global::DeviceOps.Api.Memory.V1.NewBlobDestination.Parser, new[]{ "Tier", "DeviceId" }, null, null, null, null),
@@ -739,6 +740,7 @@ namespace DeviceOps.Api.Memory.V1 {
       sessionId_ = other.sessionId_;
       deviceId_ = other.deviceId_;
       writtenBytes_ = other.writtenBytes_;
+      owner_ = other.owner_;
       switch (other.BackingCase) {
         case BackingOneofCase.File:
           File = other.File.Clone();
@@ -1012,6 +1014,22 @@ namespace DeviceOps.Api.Memory.V1 {
       }
     }
 
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 20;
+    private string owner_ = "";
+    /// <summary>
+    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets BLOB_NOT_FOUND for the
+    /// blobs of other owners. Empty: the server runs without access control.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     /// <summary>Field number for the "file" field.</summary>
     public const int FileFieldNumber = 18;
     /// <summary>
@@ -1095,6 +1113,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (SessionId != other.SessionId) return false;
       if (DeviceId != other.DeviceId) return false;
       if (WrittenBytes != other.WrittenBytes) return false;
+      if (Owner != other.Owner) return false;
       if (!object.Equals(File, other.File)) return false;
       if (!object.Equals(SharedMemory, other.SharedMemory)) return false;
       if (BackingCase != other.BackingCase) return false;
@@ -1122,6 +1141,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
       if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
       if (WrittenBytes != 0L) hash ^= WrittenBytes.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
       if (backingCase_ == BackingOneofCase.File) hash ^= File.GetHashCode();
       if (backingCase_ == BackingOneofCase.SharedMemory) hash ^= SharedMemory.GetHashCode();
       hash ^= (int) backingCase_;
@@ -1216,6 +1236,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(154, 1);
         output.WriteMessage(SharedMemory);
       }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(162, 1);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1299,6 +1323,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteRawTag(154, 1);
         output.WriteMessage(SharedMemory);
       }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(162, 1);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1357,6 +1385,9 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if (WrittenBytes != 0L) {
         size += 2 + pb::CodedOutputStream.ComputeInt64Size(WrittenBytes);
+      }
+      if (Owner.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(Owner);
       }
       if (backingCase_ == BackingOneofCase.File) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(File);
@@ -1433,6 +1464,9 @@ namespace DeviceOps.Api.Memory.V1 {
       }
       if (other.WrittenBytes != 0L) {
         WrittenBytes = other.WrittenBytes;
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
       }
       switch (other.BackingCase) {
         case BackingOneofCase.File:
@@ -1563,6 +1597,10 @@ namespace DeviceOps.Api.Memory.V1 {
             SharedMemory = subBuilder;
             break;
           }
+          case 162: {
+            Owner = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -1675,6 +1713,10 @@ namespace DeviceOps.Api.Memory.V1 {
             }
             input.ReadMessage(subBuilder);
             SharedMemory = subBuilder;
+            break;
+          }
+          case 162: {
+            Owner = input.ReadString();
             break;
           }
         }
@@ -4280,7 +4322,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(74, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// With all of these labels, key and value.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -27,7 +27,7 @@ namespace DeviceOps.Api.Memory.V1 {
             "CiVkZXZpY2VvcHMvbWVtb3J5L3YxL3Jlc2VydmF0aW9uLnByb3RvEhNkZXZp",
             "Y2VvcHMubWVtb3J5LnYxGiNkZXZpY2VvcHMvY29tbW9uL3YxL2pvYl9ldmVu",
             "dC5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9sYWJlbC5wcm90bxofZ29v",
-            "Z2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byKwAwoLUmVzZXJ2YXRpb24S",
+            "Z2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byK/AwoLUmVzZXJ2YXRpb24S",
             "CgoCaWQYASABKAkSFgoObWVtb3J5X3Bvb2xfaWQYAiABKAkSEgoKc2l6ZV9i",
             "eXRlcxgDIAEoAxIPCgdwdXJwb3NlGAQgASgJEi8KCHByaW9yaXR5GAUgASgO",
             "Mh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Qcmlvcml0eRI0CgVzdGF0ZRgGIAEo",
@@ -37,20 +37,20 @@ namespace DeviceOps.Api.Memory.V1 {
             "eHBpcmVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAS",
             "LAoIZW5kX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1w",
             "EgwKBGV0YWcYDCABKAkSKgoGbGFiZWxzGA0gAygLMhouZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5MYWJlbCKjAQoRUmVzZXJ2YXRpb25GaWx0ZXISNQoGc3RhdGVz",
-            "GAEgAygOMiUuZGV2aWNlb3BzLm1lbW9yeS52MS5SZXNlcnZhdGlvblN0YXRl",
-            "EhcKD21lbW9yeV9wb29sX2lkcxgCIAMoCRISCgpzZXNzaW9uX2lkGAMgASgJ",
-            "EioKBmxhYmVscxgEIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwq",
-            "zgEKEFJlc2VydmF0aW9uU3RhdGUSIQodUkVTRVJWQVRJT05fU1RBVEVfVU5T",
-            "UEVDSUZJRUQQABIaChZSRVNFUlZBVElPTl9TVEFURV9IRUxEEAESHwobUkVT",
-            "RVJWQVRJT05fU1RBVEVfQ09NTUlUVEVEEAISHQoZUkVTRVJWQVRJT05fU1RB",
-            "VEVfRVhQSVJFRBADEh8KG1JFU0VSVkFUSU9OX1NUQVRFX1BSRUVNUFRFRBAE",
-            "EhoKFlJFU0VSVkFUSU9OX1NUQVRFX0xPU1QQBUIaqgIXRGV2aWNlT3BzLkFw",
-            "aS5NZW1vcnkuVjFiBnByb3RvMw=="));
+            "bW1vbi52MS5MYWJlbBINCgVvd25lchgOIAEoCSKjAQoRUmVzZXJ2YXRpb25G",
+            "aWx0ZXISNQoGc3RhdGVzGAEgAygOMiUuZGV2aWNlb3BzLm1lbW9yeS52MS5S",
+            "ZXNlcnZhdGlvblN0YXRlEhcKD21lbW9yeV9wb29sX2lkcxgCIAMoCRISCgpz",
+            "ZXNzaW9uX2lkGAMgASgJEioKBmxhYmVscxgEIAMoCzIaLmRldmljZW9wcy5j",
+            "b21tb24udjEuTGFiZWwqzgEKEFJlc2VydmF0aW9uU3RhdGUSIQodUkVTRVJW",
+            "QVRJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIaChZSRVNFUlZBVElPTl9TVEFU",
+            "RV9IRUxEEAESHwobUkVTRVJWQVRJT05fU1RBVEVfQ09NTUlUVEVEEAISHQoZ",
+            "UkVTRVJWQVRJT05fU1RBVEVfRVhQSVJFRBADEh8KG1JFU0VSVkFUSU9OX1NU",
+            "QVRFX1BSRUVNUFRFRBAEEhoKFlJFU0VSVkFUSU9OX1NUQVRFX0xPU1QQBUIa",
+            "qgIXRGV2aWNlT3BzLkFwaS5NZW1vcnkuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Memory.V1.ReservationState), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.Reservation), global::DeviceOps.Api.Memory.V1.Reservation.Parser, new[]{ "Id", "MemoryPoolId", "SizeBytes", "Purpose", "Priority", "State", "ConsumerId", "SessionId", "CreateTime", "ExpireTime", "EndTime", "Etag", "Labels" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.Reservation), global::DeviceOps.Api.Memory.V1.Reservation.Parser, new[]{ "Id", "MemoryPoolId", "SizeBytes", "Purpose", "Priority", "State", "ConsumerId", "SessionId", "CreateTime", "ExpireTime", "EndTime", "Etag", "Labels", "Owner" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Memory.V1.ReservationFilter), global::DeviceOps.Api.Memory.V1.ReservationFilter.Parser, new[]{ "States", "MemoryPoolIds", "SessionId", "Labels" }, null, null, null, null)
           }));
     }
@@ -144,6 +144,7 @@ namespace DeviceOps.Api.Memory.V1 {
       endTime_ = other.endTime_ != null ? other.endTime_.Clone() : null;
       etag_ = other.etag_;
       labels_ = other.labels_.Clone();
+      owner_ = other.owner_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -347,6 +348,22 @@ namespace DeviceOps.Api.Memory.V1 {
       get { return labels_; }
     }
 
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 14;
+    private string owner_ = "";
+    /// <summary>
+    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets RESERVATION_NOT_FOUND
+    /// for the reservations of other owners. Empty: the server runs without access control.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -375,6 +392,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (!object.Equals(EndTime, other.EndTime)) return false;
       if (Etag != other.Etag) return false;
       if(!labels_.Equals(other.labels_)) return false;
+      if (Owner != other.Owner) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -395,6 +413,7 @@ namespace DeviceOps.Api.Memory.V1 {
       if (endTime_ != null) hash ^= EndTime.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
       hash ^= labels_.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -462,6 +481,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteString(Etag);
       }
       labels_.WriteTo(output, _repeated_labels_codec);
+      if (Owner.Length != 0) {
+        output.WriteRawTag(114);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -521,6 +544,10 @@ namespace DeviceOps.Api.Memory.V1 {
         output.WriteString(Etag);
       }
       labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (Owner.Length != 0) {
+        output.WriteRawTag(114);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -568,6 +595,9 @@ namespace DeviceOps.Api.Memory.V1 {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
       }
       size += labels_.CalculateSize(_repeated_labels_codec);
+      if (Owner.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Owner);
+      }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -626,6 +656,9 @@ namespace DeviceOps.Api.Memory.V1 {
         Etag = other.Etag;
       }
       labels_.Add(other.labels_);
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
+      }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -706,6 +739,10 @@ namespace DeviceOps.Api.Memory.V1 {
             labels_.AddEntriesFrom(input, _repeated_labels_codec);
             break;
           }
+          case 114: {
+            Owner = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -784,6 +821,10 @@ namespace DeviceOps.Api.Memory.V1 {
           }
           case 106: {
             labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
+            break;
+          }
+          case 114: {
+            Owner = input.ReadString();
             break;
           }
         }
@@ -893,7 +934,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// With all of these labels, key and value.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

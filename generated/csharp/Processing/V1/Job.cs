@@ -55,7 +55,7 @@ namespace DeviceOps.Api.Processing.V1 {
             "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JUcmFuc2ZlckgAEjwKDHdvcmtmbG93",
             "X3J1bhgMIAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93",
             "UnVuSAASLwoFYmF0Y2gYDSABKAsyHi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5CYXRjaEgAQgYKBHdvcmsi6Q0KA0pvYhIKCgJpZBgBIAEoCRIsCgVzdGF0",
+            "MS5CYXRjaEgAQgYKBHdvcmsiiQ4KA0pvYhIKCgJpZBgBIAEoCRIsCgVzdGF0",
             "ZRgCIAEoDjIdLmRldmljZW9wcy5jb21tb24udjEuSm9iU3RhdGUSLgoEc3Bl",
             "YxgDIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlNwZWMSLgoE",
             "a2luZBgEIAEoDjIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYktpbmQS",
@@ -73,46 +73,47 @@ namespace DeviceOps.Api.Processing.V1 {
             "ASgIEhUKDXBhcmVudF9qb2JfaWQYEyABKAkSGAoQY29udGludWVkX2pvYl9p",
             "ZBgUIAEoCRIzCg9jaGVja3BvaW50X3RpbWUYFSABKAsyGi5nb29nbGUucHJv",
             "dG9idWYuVGltZXN0YW1wEjsKC3N0ZXBfY291bnRzGBYgASgLMiYuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcENvdW50cxJFChFnZW5lcmF0aW9u",
-            "X3Jlc3VsdBhnIAEoCzIoLmRldmljZW9wcy5pbmZlcmVuY2UudjEuR2VuZXJh",
-            "dGlvblJlc3VsdEgAElIKFXBvc3Rwcm9jZXNzaW5nX3Jlc3VsdBhpIAEoCzIx",
-            "LmRldmljZW9wcy5wb3N0cHJvY2Vzc2luZy52MS5Qb3N0cHJvY2Vzc2luZ1Jl",
-            "c3VsdEgAEjcKDGxvYWRlZF9tb2RlbBhqIAEoCzIfLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Mb2FkZWRNb2RlbEgAEkAKEW1vZGVsX3NjYW5fcmVwb3J0GGsgASgL",
-            "MiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhblJlcG9ydEgAEkwKF21v",
-            "ZGVsX3ZhbGlkYXRpb25fcmVwb3J0GGwgASgLMikuZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLk1vZGVsVmFsaWRhdGlvblJlcG9ydEgAEkwKF21vZGVsX2NvbnZlcnNp",
-            "b25fcmVwb3J0GG0gASgLMikuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ29u",
-            "dmVyc2lvblJlcG9ydEgAEkoKFm1vZGVsX2JlbmNobWFya19yZXBvcnQYbiAB",
-            "KAsyKC5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCZW5jaG1hcmtSZXBvcnRI",
-            "ABJNChdkZXZpY2VfYmVuY2htYXJrX3JlcG9ydBhvIAEoCzIqLmRldmljZW9w",
-            "cy5kZXZpY2UudjEuRGV2aWNlQmVuY2htYXJrUmVwb3J0SAASRQoTZGV2aWNl",
-            "X3Jlc2V0X3JlcG9ydBhwIAEoCzImLmRldmljZW9wcy5kZXZpY2UudjEuRGV2",
-            "aWNlUmVzZXRSZXBvcnRIABJHChRibG9iX3RyYW5zZmVyX3JlcG9ydBhxIAEo",
-            "CzInLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYlRyYW5zZmVyUmVwb3J0SAAS",
-            "SQoTcmVwcm9kdWN0aW9uX3JlcG9ydBhyIAEoCzIqLmRldmljZW9wcy5pbmZl",
-            "cmVuY2UudjEuUmVwcm9kdWN0aW9uUmVwb3J0SAASQgoPd29ya2Zsb3dfcmVz",
-            "dWx0GHMgASgLMicuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3dS",
-            "ZXN1bHRIABI8CgxiYXRjaF9yZXN1bHQYdCABKAsyJC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5CYXRjaFJlc3VsdEgAQggKBnJlc3VsdCqHAwoHSm9iS2lu",
-            "ZBIYChRKT0JfS0lORF9VTlNQRUNJRklFRBAAEhcKE0pPQl9LSU5EX0dFTkVS",
-            "QVRJT04QARIZChVKT0JfS0lORF9SRVBST0RVQ1RJT04QAhIbChdKT0JfS0lO",
-            "RF9QT1NUUFJPQ0VTU0lORxADEhcKE0pPQl9LSU5EX01PREVMX0xPQUQQBBIX",
-            "ChNKT0JfS0lORF9NT0RFTF9TQ0FOEAUSHQoZSk9CX0tJTkRfTU9ERUxfVkFM",
-            "SURBVElPThAGEh0KGUpPQl9LSU5EX01PREVMX0NPTlZFUlNJT04QBxIcChhK",
-            "T0JfS0lORF9NT0RFTF9CRU5DSE1BUksQCBIdChlKT0JfS0lORF9ERVZJQ0Vf",
-            "QkVOQ0hNQVJLEAkSGQoVSk9CX0tJTkRfREVWSUNFX1JFU0VUEAoSGgoWSk9C",
-            "X0tJTkRfQkxPQl9UUkFOU0ZFUhALEhkKFUpPQl9LSU5EX1dPUktGTE9XX1JV",
-            "ThAMEhIKDkpPQl9LSU5EX0JBVENIEA0qgAEKC0NhbmNlbFNjb3BlEhwKGENB",
-            "TkNFTF9TQ09QRV9VTlNQRUNJRklFRBAAEhQKEENBTkNFTF9TQ09QRV9OT1cQ",
-            "ARIeChpDQU5DRUxfU0NPUEVfQUZURVJfQ1VSUkVOVBACEh0KGUNBTkNFTF9T",
-            "Q09QRV9QRU5ESU5HX09OTFkQA0IeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNz",
-            "aW5nLlYxYgZwcm90bzM="));
+            "b3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcENvdW50cxIPCgdzdW1tYXJ5GBcg",
+            "ASgJEg0KBW93bmVyGBggASgJEkUKEWdlbmVyYXRpb25fcmVzdWx0GGcgASgL",
+            "MiguZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0aW9uUmVzdWx0SAAS",
+            "UgoVcG9zdHByb2Nlc3NpbmdfcmVzdWx0GGkgASgLMjEuZGV2aWNlb3BzLnBv",
+            "c3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNzaW5nUmVzdWx0SAASNwoMbG9h",
+            "ZGVkX21vZGVsGGogASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1v",
+            "ZGVsSAASQAoRbW9kZWxfc2Nhbl9yZXBvcnQYayABKAsyIy5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuTW9kZWxTY2FuUmVwb3J0SAASTAoXbW9kZWxfdmFsaWRhdGlv",
+            "bl9yZXBvcnQYbCABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxp",
+            "ZGF0aW9uUmVwb3J0SAASTAoXbW9kZWxfY29udmVyc2lvbl9yZXBvcnQYbSAB",
+            "KAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0",
+            "SAASSgoWbW9kZWxfYmVuY2htYXJrX3JlcG9ydBhuIAEoCzIoLmRldmljZW9w",
+            "cy5tb2RlbC52MS5Nb2RlbEJlbmNobWFya1JlcG9ydEgAEk0KF2RldmljZV9i",
+            "ZW5jaG1hcmtfcmVwb3J0GG8gASgLMiouZGV2aWNlb3BzLmRldmljZS52MS5E",
+            "ZXZpY2VCZW5jaG1hcmtSZXBvcnRIABJFChNkZXZpY2VfcmVzZXRfcmVwb3J0",
+            "GHAgASgLMiYuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VSZXNldFJlcG9y",
+            "dEgAEkcKFGJsb2JfdHJhbnNmZXJfcmVwb3J0GHEgASgLMicuZGV2aWNlb3Bz",
+            "Lm1lbW9yeS52MS5CbG9iVHJhbnNmZXJSZXBvcnRIABJJChNyZXByb2R1Y3Rp",
+            "b25fcmVwb3J0GHIgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5SZXBy",
+            "b2R1Y3Rpb25SZXBvcnRIABJCCg93b3JrZmxvd19yZXN1bHQYcyABKAsyJy5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd1Jlc3VsdEgAEjwKDGJh",
+            "dGNoX3Jlc3VsdBh0IAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkJh",
+            "dGNoUmVzdWx0SABCCAoGcmVzdWx0KocDCgdKb2JLaW5kEhgKFEpPQl9LSU5E",
+            "X1VOU1BFQ0lGSUVEEAASFwoTSk9CX0tJTkRfR0VORVJBVElPThABEhkKFUpP",
+            "Ql9LSU5EX1JFUFJPRFVDVElPThACEhsKF0pPQl9LSU5EX1BPU1RQUk9DRVNT",
+            "SU5HEAMSFwoTSk9CX0tJTkRfTU9ERUxfTE9BRBAEEhcKE0pPQl9LSU5EX01P",
+            "REVMX1NDQU4QBRIdChlKT0JfS0lORF9NT0RFTF9WQUxJREFUSU9OEAYSHQoZ",
+            "Sk9CX0tJTkRfTU9ERUxfQ09OVkVSU0lPThAHEhwKGEpPQl9LSU5EX01PREVM",
+            "X0JFTkNITUFSSxAIEh0KGUpPQl9LSU5EX0RFVklDRV9CRU5DSE1BUksQCRIZ",
+            "ChVKT0JfS0lORF9ERVZJQ0VfUkVTRVQQChIaChZKT0JfS0lORF9CTE9CX1RS",
+            "QU5TRkVSEAsSGQoVSk9CX0tJTkRfV09SS0ZMT1dfUlVOEAwSEgoOSk9CX0tJ",
+            "TkRfQkFUQ0gQDSqAAQoLQ2FuY2VsU2NvcGUSHAoYQ0FOQ0VMX1NDT1BFX1VO",
+            "U1BFQ0lGSUVEEAASFAoQQ0FOQ0VMX1NDT1BFX05PVxABEh4KGkNBTkNFTF9T",
+            "Q09QRV9BRlRFUl9DVVJSRU5UEAISHQoZQ0FOQ0VMX1NDT1BFX1BFTkRJTkdf",
+            "T05MWRADQh6qAhtEZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3Rv",
+            "Mw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.JobKind), typeof(global::DeviceOps.Api.Processing.V1.CancelScope), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobSpec), global::DeviceOps.Api.Processing.V1.JobSpec.Parser, new[]{ "Generation", "Reproduction", "Postprocessing", "ModelLoad", "ModelScan", "ModelValidation", "ModelConversion", "ModelBenchmark", "DeviceBenchmark", "DeviceReset", "BlobTransfer", "WorkflowRun", "Batch" }, new[]{ "Work" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Job), global::DeviceOps.Api.Processing.V1.Job.Parser, new[]{ "Id", "State", "Spec", "Kind", "Options", "Progress", "CreateTime", "StartTime", "EndTime", "ExpireTime", "DeviceId", "Attempt", "LastSequence", "Failure", "Receipt", "Etag", "RequestId", "Detached", "ParentJobId", "ContinuedJobId", "CheckpointTime", "StepCounts", "GenerationResult", "PostprocessingResult", "LoadedModel", "ModelScanReport", "ModelValidationReport", "ModelConversionReport", "ModelBenchmarkReport", "DeviceBenchmarkReport", "DeviceResetReport", "BlobTransferReport", "ReproductionReport", "WorkflowResult", "BatchResult" }, new[]{ "Result" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Job), global::DeviceOps.Api.Processing.V1.Job.Parser, new[]{ "Id", "State", "Spec", "Kind", "Options", "Progress", "CreateTime", "StartTime", "EndTime", "ExpireTime", "DeviceId", "Attempt", "LastSequence", "Failure", "Receipt", "Etag", "RequestId", "Detached", "ParentJobId", "ContinuedJobId", "CheckpointTime", "StepCounts", "Summary", "Owner", "GenerationResult", "PostprocessingResult", "LoadedModel", "ModelScanReport", "ModelValidationReport", "ModelConversionReport", "ModelBenchmarkReport", "DeviceBenchmarkReport", "DeviceResetReport", "BlobTransferReport", "ReproductionReport", "WorkflowResult", "BatchResult" }, new[]{ "Result" }, null, null, null)
           }));
     }
     #endregion
@@ -1185,6 +1186,8 @@ namespace DeviceOps.Api.Processing.V1 {
       continuedJobId_ = other.continuedJobId_;
       checkpointTime_ = other.checkpointTime_ != null ? other.checkpointTime_.Clone() : null;
       stepCounts_ = other.stepCounts_ != null ? other.stepCounts_.Clone() : null;
+      summary_ = other.summary_;
+      owner_ = other.owner_;
       switch (other.ResultCase) {
         case ResultOneofCase.GenerationResult:
           GenerationResult = other.GenerationResult.Clone();
@@ -1240,7 +1243,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int IdFieldNumber = 1;
     private string id_ = "";
     /// <summary>
-    /// The id.
+    /// The id, at most 64 characters.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1465,7 +1468,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EtagFieldNumber = 16;
     private string etag_ = "";
     /// <summary>
-    /// Changes with each change of state or options; for calls that must not overwrite somebody else's change.
+    /// Changes with each change of state or options; for calls that must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1480,7 +1483,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 17;
     private string requestId_ = "";
     /// <summary>
-    /// The `request_id` that it was asked for with. Empty: none.
+    /// The `request_id` that it was asked for with, at most 64 characters. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1563,6 +1566,39 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return stepCounts_; }
       set {
         stepCounts_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "summary" field.</summary>
+    public const int SummaryFieldNumber = 23;
+    private string summary_ = "";
+    /// <summary>
+    /// What it is about, in one line for people and lists, at most 120 characters: the first words of the prompt, or of other kinds their own
+    /// words, `load emoji-sd`. Longer ones are cut at a word and end with `…`. Empty: a generation, and the server's setting
+    /// `prompts_in_lists` keeps prompts out of lists.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Summary {
+      get { return summary_; }
+      set {
+        summary_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 24;
+    private string owner_ = "";
+    /// <summary>
+    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets NOT_FOUND for the jobs
+    /// of other owners. Empty: the server runs without access control.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -1830,6 +1866,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (ContinuedJobId != other.ContinuedJobId) return false;
       if (!object.Equals(CheckpointTime, other.CheckpointTime)) return false;
       if (!object.Equals(StepCounts, other.StepCounts)) return false;
+      if (Summary != other.Summary) return false;
+      if (Owner != other.Owner) return false;
       if (!object.Equals(GenerationResult, other.GenerationResult)) return false;
       if (!object.Equals(PostprocessingResult, other.PostprocessingResult)) return false;
       if (!object.Equals(LoadedModel, other.LoadedModel)) return false;
@@ -1873,6 +1911,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (ContinuedJobId.Length != 0) hash ^= ContinuedJobId.GetHashCode();
       if (checkpointTime_ != null) hash ^= CheckpointTime.GetHashCode();
       if (stepCounts_ != null) hash ^= StepCounts.GetHashCode();
+      if (Summary.Length != 0) hash ^= Summary.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
       if (resultCase_ == ResultOneofCase.GenerationResult) hash ^= GenerationResult.GetHashCode();
       if (resultCase_ == ResultOneofCase.PostprocessingResult) hash ^= PostprocessingResult.GetHashCode();
       if (resultCase_ == ResultOneofCase.LoadedModel) hash ^= LoadedModel.GetHashCode();
@@ -1992,6 +2032,14 @@ namespace DeviceOps.Api.Processing.V1 {
       if (stepCounts_ != null) {
         output.WriteRawTag(178, 1);
         output.WriteMessage(StepCounts);
+      }
+      if (Summary.Length != 0) {
+        output.WriteRawTag(186, 1);
+        output.WriteString(Summary);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(194, 1);
+        output.WriteString(Owner);
       }
       if (resultCase_ == ResultOneofCase.GenerationResult) {
         output.WriteRawTag(186, 6);
@@ -2143,6 +2191,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(178, 1);
         output.WriteMessage(StepCounts);
       }
+      if (Summary.Length != 0) {
+        output.WriteRawTag(186, 1);
+        output.WriteString(Summary);
+      }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(194, 1);
+        output.WriteString(Owner);
+      }
       if (resultCase_ == ResultOneofCase.GenerationResult) {
         output.WriteRawTag(186, 6);
         output.WriteMessage(GenerationResult);
@@ -2270,6 +2326,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (stepCounts_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(StepCounts);
+      }
+      if (Summary.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(Summary);
+      }
+      if (Owner.Length != 0) {
+        size += 2 + pb::CodedOutputStream.ComputeStringSize(Owner);
       }
       if (resultCase_ == ResultOneofCase.GenerationResult) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(GenerationResult);
@@ -2420,6 +2482,12 @@ namespace DeviceOps.Api.Processing.V1 {
           StepCounts = new global::DeviceOps.Api.Processing.V1.JobStepCounts();
         }
         StepCounts.MergeFrom(other.StepCounts);
+      }
+      if (other.Summary.Length != 0) {
+        Summary = other.Summary;
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
       }
       switch (other.ResultCase) {
         case ResultOneofCase.GenerationResult:
@@ -2640,6 +2708,14 @@ namespace DeviceOps.Api.Processing.V1 {
               StepCounts = new global::DeviceOps.Api.Processing.V1.JobStepCounts();
             }
             input.ReadMessage(StepCounts);
+            break;
+          }
+          case 186: {
+            Summary = input.ReadString();
+            break;
+          }
+          case 194: {
+            Owner = input.ReadString();
             break;
           }
           case 826: {
@@ -2897,6 +2973,14 @@ namespace DeviceOps.Api.Processing.V1 {
               StepCounts = new global::DeviceOps.Api.Processing.V1.JobStepCounts();
             }
             input.ReadMessage(StepCounts);
+            break;
+          }
+          case 186: {
+            Summary = input.ReadString();
+            break;
+          }
+          case 194: {
+            Owner = input.ReadString();
             break;
           }
           case 826: {

@@ -31,258 +31,281 @@ namespace DeviceOps.Api.Processing.V1 {
             "dmljZW9wcy9jb21tb24vdjEvam9iX2V2ZW50LnByb3RvGh9kZXZpY2VvcHMv",
             "Y29tbW9uL3YxL2xhYmVsLnByb3RvGiVkZXZpY2VvcHMvZGV2aWNlL3YxL2Rl",
             "dmljZV93b3JrLnByb3RvGixkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL2dlbmVy",
-            "YXRlZF9pbWFnZS5wcm90bxopZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXBy",
-            "b2R1Y3Rpb24ucHJvdG8aHmRldmljZW9wcy9tZW1vcnkvdjEvYmxvYi5wcm90",
-            "bxolZGV2aWNlb3BzL21vZGVsL3YxL2xvYWRlZF9tb2RlbC5wcm90bxojZGV2",
-            "aWNlb3BzL21vZGVsL3YxL21vZGVsX3dvcmsucHJvdG8aMGRldmljZW9wcy9w",
-            "b3N0cHJvY2Vzc2luZy92MS9wb3N0cHJvY2Vzc2luZy5wcm90bxojZGV2aWNl",
-            "b3BzL3Byb2Nlc3NpbmcvdjEvYmF0Y2gucHJvdG8aIWRldmljZW9wcy9wcm9j",
-            "ZXNzaW5nL3YxL2pvYi5wcm90bxonZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEv",
-            "am9iX3F1ZXVlLnByb3RvGiZkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2Jf",
-            "c3RlcC5wcm90bxolZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvbWV0cmljcy5w",
-            "cm90bxolZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc2Vzc2lvbi5wcm90bxoq",
-            "ZGV2aWNlb3BzL3Byb2Nlc3NpbmcvdjEvc3lzdGVtX2V2ZW50LnByb3RvGitk",
-            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fc3RhdHVzLnByb3RvGiZk",
-            "ZXZpY2VvcHMvcHJvY2Vzc2luZy92MS93b3JrZmxvdy5wcm90bxoeZ29vZ2xl",
-            "L3Byb3RvYnVmL2R1cmF0aW9uLnByb3RvGiBnb29nbGUvcHJvdG9idWYvZmll",
-            "bGRfbWFzay5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90",
-            "byK4AQoQU3VibWl0Sm9iUmVxdWVzdBIuCgRzcGVjGAEgASgLMiAuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuSm9iU3BlYxIwCgdvcHRpb25zGAIgASgLMh8u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhUKDXZhbGlkYXRlX29u",
-            "bHkYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCRIXCg9jb250aW51ZV9qb2Jf",
-            "aWQYBSABKAkibgoRU3VibWl0Sm9iUmVzcG9uc2USKQoDam9iGAEgASgLMhwu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iEi4KCGZpbmRpbmdzGAIgAygL",
-            "MhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nIh8KDUdldEpvYlJlcXVl",
-            "c3QSDgoGam9iX2lkGAEgASgJIjsKDkdldEpvYlJlc3BvbnNlEikKA2pvYhgB",
-            "IAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYiLQAgoJSm9iRmls",
-            "dGVyEi0KBnN0YXRlcxgBIAMoDjIdLmRldmljZW9wcy5jb21tb24udjEuSm9i",
-            "U3RhdGUSLwoFa2luZHMYAiADKA4yIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5Kb2JLaW5kEhIKCnNlc3Npb25faWQYAyABKAkSKgoGbGFiZWxzGAQgAygL",
-            "MhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbBIxCg1jcmVhdGVkX2FmdGVy",
-            "GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVk",
-            "X2JlZm9yZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJ",
-            "ZGV2aWNlX2lkGAcgASgJEhUKDXBhcmVudF9qb2JfaWQYCCABKAkSEgoKcmVx",
-            "dWVzdF9pZBgJIAEoCSJsCg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXpl",
-            "GAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSMgoGZmlsdGVyGAMgASgLMiIu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iRmlsdGVyIlcKEExpc3RKb2Jz",
-            "UmVzcG9uc2USKgoEam9icxgBIAMoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOQoPV2F0Y2hKb2JS",
-            "ZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEo",
-            "AyL1CAoQV2F0Y2hKb2JSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoFaW1hZ2UYAiABKAsyJi5kZXZp",
-            "Y2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRlZEltYWdlSAASRQoRZ2VuZXJh",
-            "dGlvbl9yZXN1bHQYAyABKAsyKC5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdl",
-            "bmVyYXRpb25SZXN1bHRIABJGCg9wcm9jZXNzZWRfaW1hZ2UYBCABKAsyKy5k",
-            "ZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUHJvY2Vzc2VkSW1hZ2VIABJS",
-            "ChVwb3N0cHJvY2Vzc2luZ19yZXN1bHQYBSABKAsyMS5kZXZpY2VvcHMucG9z",
-            "dHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmdSZXN1bHRIABI3Cgxsb2Fk",
-            "ZWRfbW9kZWwYBiABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9k",
-            "ZWxIABJAChFtb2RlbF9zY2FuX3JlcG9ydBgHIAEoCzIjLmRldmljZW9wcy5t",
-            "b2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIABJMChdtb2RlbF92YWxpZGF0aW9u",
-            "X3JlcG9ydBgIIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFZhbGlk",
-            "YXRpb25SZXBvcnRIABJMChdtb2RlbF9jb252ZXJzaW9uX3JlcG9ydBgJIAEo",
-            "CzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNpb25SZXBvcnRI",
-            "ABJKChZtb2RlbF9iZW5jaG1hcmtfcmVwb3J0GAogASgLMiguZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SAASTQoXZGV2aWNlX2Jl",
-            "bmNobWFya19yZXBvcnQYCyABKAsyKi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRl",
-            "dmljZUJlbmNobWFya1JlcG9ydEgAEkUKE2RldmljZV9yZXNldF9yZXBvcnQY",
-            "DCABKAsyJi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVJlc2V0UmVwb3J0",
-            "SAASRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5kZXZpY2VvcHMu",
-            "bWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAEkkKE3JlcHJvZHVjdGlv",
-            "bl9yZXBvcnQYDiABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLlJlcHJv",
-            "ZHVjdGlvblJlcG9ydEgAEkIKD3dvcmtmbG93X3Jlc3VsdBgPIAEoCzInLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93UmVzdWx0SAASPAoMYmF0",
-            "Y2hfcmVzdWx0GBAgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQmF0",
-            "Y2hSZXN1bHRIAEIICgZvdXRwdXQiZgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZq",
-            "b2JfaWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSI+ChFDYW5jZWxK",
-            "b2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5Kb2IiIQoPUGF1c2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI9",
-            "ChBQYXVzZUpvYlJlc3BvbnNlEikKA2pvYhgBIAEoCzIcLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLkpvYiIiChBSZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9p",
-            "ZBgBIAEoCSI+ChFSZXN1bWVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IipwEKEFVwZGF0ZUpvYlJlcXVl",
-            "c3QSDgoGam9iX2lkGAEgASgJEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSLwoLdXBkYXRlX21hc2sYAyABKAsy",
-            "Gi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkSEgoK",
-            "cmVxdWVzdF9pZBgFIAEoCSI+ChFVcGRhdGVKb2JSZXNwb25zZRIpCgNqb2IY",
-            "ASABKAsyHC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IiMAoQRGVsZXRl",
-            "Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDAoEZXRhZxgCIAEoCSIoChFE",
-            "ZWxldGVKb2JSZXNwb25zZRITCgtmcmVlZF9ieXRlcxgBIAEoAyJGCg1Kb2JT",
-            "dGVwRmlsdGVyEjUKBnN0YXRlcxgBIAMoDjIlLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLkpvYlN0ZXBTdGF0ZSKEAQoTTGlzdEpvYlN0ZXBzUmVxdWVzdBIO",
-            "CgZqb2JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9r",
-            "ZW4YAyABKAkSNgoGZmlsdGVyGAQgASgLMiYuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuSm9iU3RlcEZpbHRlciJgChRMaXN0Sm9iU3RlcHNSZXNwb25zZRIv",
-            "CgVzdGVwcxgBIAMoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlN0",
-            "ZXASFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImQKEk9wZW5TZXNzaW9uUmVx",
-            "dWVzdBI6CghzZXR0aW5ncxgBIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlNlc3Npb25TZXR0aW5ncxISCgpyZXF1ZXN0X2lkGAIgASgJIkgKE09w",
-            "ZW5TZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLlNlc3Npb24iJwoRR2V0U2Vzc2lvblJlcXVlc3QS",
-            "EgoKc2Vzc2lvbl9pZBgBIAEoCSJHChJHZXRTZXNzaW9uUmVzcG9uc2USMQoH",
-            "c2Vzc2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Np",
-            "b24icgoNU2Vzc2lvbkZpbHRlchI1CgZzdGF0ZXMYASADKA4yJS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5TZXNzaW9uU3RhdGUSKgoGbGFiZWxzGAIgAygL",
-            "MhouZGV2aWNlb3BzLmNvbW1vbi52MS5MYWJlbCJ0ChNMaXN0U2Vzc2lvbnNS",
-            "ZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJ",
-            "EjYKBmZpbHRlchgDIAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNl",
-            "c3Npb25GaWx0ZXIiYwoUTGlzdFNlc3Npb25zUmVzcG9uc2USMgoIc2Vzc2lv",
-            "bnMYASADKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uEhcK",
-            "D25leHRfcGFnZV90b2tlbhgCIAEoCSK5AQoUVXBkYXRlU2Vzc2lvblJlcXVl",
-            "c3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRI6CghzZXR0aW5ncxgCIAEoCzIoLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb25TZXR0aW5ncxIvCgt1cGRh",
-            "dGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSDAoE",
-            "ZXRhZxgEIAEoCRISCgpyZXF1ZXN0X2lkGAUgASgJIkoKFVVwZGF0ZVNlc3Np",
-            "b25SZXNwb25zZRIxCgdzZXNzaW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuU2Vzc2lvbiJBChNXYXRjaFNlc3Npb25SZXF1ZXN0EhIKCnNl",
-            "c3Npb25faWQYASABKAkSFgoOYWZ0ZXJfc2VxdWVuY2UYAiABKAMiogEKFFdh",
-            "dGNoU2Vzc2lvblJlc3BvbnNlEj0KCmpvYl91cGRhdGUYASABKAsyKS5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEpvYlJlc3BvbnNlEjEKB3Nlc3Np",
-            "b24YAiABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uEhgK",
-            "EHNlc3Npb25fc2VxdWVuY2UYAyABKAMiKQoTUGF1c2VTZXNzaW9uUmVxdWVz",
-            "dBISCgpzZXNzaW9uX2lkGAEgASgJIkkKFFBhdXNlU2Vzc2lvblJlc3BvbnNl",
-            "EjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
-            "ZXNzaW9uIioKFFJlc3VtZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQY",
-            "ASABKAkiSgoVUmVzdW1lU2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASAB",
-            "KAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uIm4KFENhbmNl",
-            "bFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSMwoFc2NvcGUY",
-            "AiABKA4yJC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTY29wZRIN",
-            "CgVjYXVzZRgDIAEoCSJkChVDYW5jZWxTZXNzaW9uUmVzcG9uc2USMQoHc2Vz",
-            "c2lvbhgBIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNlc3Npb24S",
-            "GAoQY2FuY2VsbGluZ19jb3VudBgCIAEoBSJmChNDbG9zZVNlc3Npb25SZXF1",
-            "ZXN0EhIKCnNlc3Npb25faWQYASABKAkSOwoGYWN0aW9uGAIgASgOMisuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbkNsb3NlQWN0aW9uIkkKFENs",
-            "b3NlU2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5TZXNzaW9uIkIKDldvcmtmbG93RmlsdGVyEhUK",
-            "CGJ1aWx0X2luGAEgASgISACIAQESDAoEdGV4dBgCIAEoCUILCglfYnVpbHRf",
-            "aW4idgoUTGlzdFdvcmtmbG93c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgF",
-            "EhIKCnBhZ2VfdG9rZW4YAiABKAkSNwoGZmlsdGVyGAMgASgLMicuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3dGaWx0ZXIiZgoVTGlzdFdvcmtm",
-            "bG93c1Jlc3BvbnNlEjQKCXdvcmtmbG93cxgBIAMoCzIhLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLldvcmtmbG93EhcKD25leHRfcGFnZV90b2tlbhgCIAEo",
-            "CSIpChJHZXRXb3JrZmxvd1JlcXVlc3QSEwoLd29ya2Zsb3dfaWQYASABKAki",
-            "SgoTR2V0V29ya2Zsb3dSZXNwb25zZRIzCgh3b3JrZmxvdxgBIAEoCzIhLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93ImUKF1JlZ2lzdGVyV29y",
-            "a2Zsb3dSZXF1ZXN0EjMKCHdvcmtmbG93GAEgASgLMiEuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuV29ya2Zsb3cSFQoNdmFsaWRhdGVfb25seRgCIAEoCCJ/",
-            "ChhSZWdpc3RlcldvcmtmbG93UmVzcG9uc2USMwoId29ya2Zsb3cYASABKAsy",
-            "IS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvdxIuCghmaW5kaW5n",
-            "cxgCIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZyIsChVEZWxl",
-            "dGVXb3JrZmxvd1JlcXVlc3QSEwoLd29ya2Zsb3dfaWQYASABKAkiGAoWRGVs",
-            "ZXRlV29ya2Zsb3dSZXNwb25zZSIRCg9HZXRRdWV1ZVJlcXVlc3QiRAoQR2V0",
-            "UXVldWVSZXNwb25zZRIwCgVxdWV1ZRgBIAEoCzIhLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkpvYlF1ZXVlIhgKFkdldFN5c3RlbVN0YXR1c1JlcXVlc3Qi",
-            "UAoXR2V0U3lzdGVtU3RhdHVzUmVzcG9uc2USNQoGc3RhdHVzGAEgASgLMiUu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzIlgKFFNldFN5",
-            "c3RlbU1vZGVSZXF1ZXN0EjEKBG1vZGUYASABKA4yIy5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5TeXN0ZW1Nb2RlEg0KBWNhdXNlGAIgASgJIk4KFVNldFN5",
-            "c3RlbU1vZGVSZXNwb25zZRI1CgZzdGF0dXMYASABKAsyJS5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5TeXN0ZW1TdGF0dXMipQEKEkRyYWluU3lzdGVtUmVx",
-            "dWVzdBIvCgxncmFjZV9wZXJpb2QYASABKAsyGS5nb29nbGUucHJvdG9idWYu",
-            "RHVyYXRpb24SNAoGYWN0aW9uGAIgASgOMiQuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuRHJhaW5BY3Rpb24SGQoRZXhpdF93aGVuX2RyYWluZWQYAyABKAgS",
-            "DQoFY2F1c2UYBCABKAki4gEKE0RyYWluU3lzdGVtUmVzcG9uc2USKwoGZG9t",
-            "YWluGAEgASgOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21haW4SFwoPcnVu",
-            "bmluZ19qb2JfaWRzGAIgAygJEhYKDmZpbmlzaGVkX2NvdW50GAMgASgFEhoK",
-            "EmNoZWNrcG9pbnRlZF9jb3VudBgEIAEoBRIUCgxxdWV1ZWRfY291bnQYBSAB",
-            "KAUSKgoHZWxhcHNlZBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
-            "bhIPCgdkcmFpbmVkGAcgASgIIpsBChFTeXN0ZW1FdmVudEZpbHRlchIsCgdk",
-            "b21haW5zGAEgAygOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21haW4SMwoM",
-            "bWluX3NldmVyaXR5GAIgASgOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5TZXZl",
-            "cml0eRIUCgxyZXNvdXJjZV9pZHMYAyADKAkSDQoFa2luZHMYBCADKAkigAEK",
-            "EldhdGNoRXZlbnRzUmVxdWVzdBIbCg5hZnRlcl9zZXF1ZW5jZRgBIAEoA0gA",
-            "iAEBEjoKBmZpbHRlchgCIAEoCzIqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LlN5c3RlbUV2ZW50RmlsdGVyQhEKD19hZnRlcl9zZXF1ZW5jZSKUAQoTV2F0",
-            "Y2hFdmVudHNSZXNwb25zZRIzCgVldmVudBgBIAEoCzIkLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLlN5c3RlbUV2ZW50EhUKDWxhc3Rfc2VxdWVuY2UYAiAB",
-            "KAMSFQoNZXZlbnRzX21pc3NlZBgDIAEoCBIaChJzZXJ2ZXJfaW5zdGFuY2Vf",
-            "aWQYBCABKAkiowEKE1F1ZXJ5TWV0cmljc1JlcXVlc3QSNgoGZmlsdGVyGAEg",
-            "ASgLMiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0cmljc0ZpbHRlchI7",
-            "Cghncm91cF9ieRgCIAMoDjIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk1l",
-            "dHJpY3NEaW1lbnNpb24SFwoPaW5jbHVkZV9tZXRob2RzGAMgASgIIqMBChRR",
-            "dWVyeU1ldHJpY3NSZXNwb25zZRI1CgZncm91cHMYASADKAsyJS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5NZXRyaWNzR3JvdXASGwoTb21pdHRlZF9ncm91",
-            "cF9jb3VudBgCIAEoBRI3CgdtZXRob2RzGAMgAygLMiYuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuTWV0aG9kTWV0cmljcyphCgtEcmFpbkFjdGlvbhIcChhE",
-            "UkFJTl9BQ1RJT05fVU5TUEVDSUZJRUQQABIXChNEUkFJTl9BQ1RJT05fRklO",
-            "SVNIEAESGwoXRFJBSU5fQUNUSU9OX0NIRUNLUE9JTlQQAjLLGQoRUHJvY2Vz",
-            "c2luZ1NlcnZpY2USaAoJU3VibWl0Sm9iEikuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuU3VibWl0Sm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlN1Ym1pdEpvYlJlc3BvbnNlIgTI8xgCEl8KBkdldEpvYhImLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJlcXVlc3QaJy5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5HZXRKb2JSZXNwb25zZSIEyPMYARJlCghMaXN0Sm9i",
-            "cxIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JzUmVxdWVzdBop",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JzUmVzcG9uc2UiBMjz",
-            "GAESZwoIV2F0Y2hKb2ISKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRj",
-            "aEpvYlJlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEpv",
-            "YlJlc3BvbnNlIgTI8xgBMAESaAoJQ2FuY2VsSm9iEikuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkNhbmNlbEpvYlJlc3BvbnNlIgTI8xgCEmUKCFBhdXNlSm9i",
-            "EiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1c2VKb2JSZXF1ZXN0Giku",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1c2VKb2JSZXNwb25zZSIEyPMY",
-            "AhJoCglSZXN1bWVKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1",
-            "bWVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVzdW1l",
-            "Sm9iUmVzcG9uc2UiBMjzGAISaAoJVXBkYXRlSm9iEikuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLlVwZGF0ZUpvYlJlc3BvbnNlIgTI8xgCEmgKCURlbGV0ZUpv",
-            "YhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUpvYlJlcXVlc3Qa",
-            "Ki5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVKb2JSZXNwb25zZSIE",
-            "yPMYAhJxCgxMaXN0Sm9iU3RlcHMSLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5MaXN0Sm9iU3RlcHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuTGlzdEpvYlN0ZXBzUmVzcG9uc2UiBMjzGAESbgoLT3BlblNlc3Npb24S",
-            "Ky5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5PcGVuU2Vzc2lvblJlcXVlc3Qa",
-            "LC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5PcGVuU2Vzc2lvblJlc3BvbnNl",
-            "IgTI8xgCEmsKCkdldFNlc3Npb24SKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5HZXRTZXNzaW9uUmVxdWVzdBorLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkdldFNlc3Npb25SZXNwb25zZSIEyPMYARJxCgxMaXN0U2Vzc2lvbnMSLC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0Gi0u",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFNlc3Npb25zUmVzcG9uc2Ui",
-            "BMjzGAESdAoNVXBkYXRlU2Vzc2lvbhItLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlVwZGF0ZVNlc3Npb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuVXBkYXRlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnMKDFdhdGNoU2Vz",
-            "c2lvbhIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vzc2lvblJl",
-            "cXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaFNlc3Npb25S",
-            "ZXNwb25zZSIEyPMYATABEnEKDFBhdXNlU2Vzc2lvbhIsLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlcXVlc3QaLS5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5QYXVzZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1S",
-            "ZXN1bWVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVzdW1l",
-            "U2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1",
-            "bWVTZXNzaW9uUmVzcG9uc2UiBMjzGAISdAoNQ2FuY2VsU2Vzc2lvbhItLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNlc3Npb25SZXF1ZXN0Gi4u",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lvblJlc3BvbnNl",
-            "IgTI8xgCEnEKDENsb3NlU2Vzc2lvbhIsLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLkNsb3NlU2Vzc2lvblJlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5DbG9zZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1MaXN0V29ya2Zs",
-            "b3dzEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFdvcmtmbG93c1Jl",
-            "cXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0V29ya2Zsb3dz",
-            "UmVzcG9uc2UiBMjzGAESbgoLR2V0V29ya2Zsb3cSKy5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5HZXRXb3JrZmxvd1JlcXVlc3QaLC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5HZXRXb3JrZmxvd1Jlc3BvbnNlIgTI8xgBEn0KEFJlZ2lz",
-            "dGVyV29ya2Zsb3cSMC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZWdpc3Rl",
-            "cldvcmtmbG93UmVxdWVzdBoxLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
-            "Z2lzdGVyV29ya2Zsb3dSZXNwb25zZSIEyPMYAhJ3Cg5EZWxldGVXb3JrZmxv",
-            "dxIuLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZVdvcmtmbG93UmVx",
-            "dWVzdBovLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZVdvcmtmbG93",
-            "UmVzcG9uc2UiBMjzGAISZQoIR2V0UXVldWUSKC5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5HZXRRdWV1ZVJlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5HZXRRdWV1ZVJlc3BvbnNlIgTI8xgBEnoKD0dldFN5c3RlbVN0YXR1",
-            "cxIvLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3RlbVN0YXR1c1Jl",
-            "cXVlc3QaMC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRTeXN0ZW1TdGF0",
-            "dXNSZXNwb25zZSIEyPMYARJ0Cg1TZXRTeXN0ZW1Nb2RlEi0uZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuU2V0U3lzdGVtTW9kZVJlcXVlc3QaLi5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVzcG9uc2UiBMjzGAUS",
-            "cAoLRHJhaW5TeXN0ZW0SKy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EcmFp",
-            "blN5c3RlbVJlcXVlc3QaLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EcmFp",
-            "blN5c3RlbVJlc3BvbnNlIgTI8xgFMAEScAoLV2F0Y2hFdmVudHMSKy5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEV2ZW50c1JlcXVlc3QaLC5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaEV2ZW50c1Jlc3BvbnNlIgTI8xgB",
-            "MAEScQoMUXVlcnlNZXRyaWNzEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "UXVlcnlNZXRyaWNzUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LlF1ZXJ5TWV0cmljc1Jlc3BvbnNlIgTI8xgBQh6qAhtEZXZpY2VPcHMuQXBp",
-            "LlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "YXRlZF9pbWFnZS5wcm90bxonZGV2aWNlb3BzL2luZmVyZW5jZS92MS9nZW5l",
+            "cmF0aW9uLnByb3RvGilkZXZpY2VvcHMvaW5mZXJlbmNlL3YxL3JlcHJvZHVj",
+            "dGlvbi5wcm90bxoeZGV2aWNlb3BzL21lbW9yeS92MS9ibG9iLnByb3RvGiVk",
+            "ZXZpY2VvcHMvbW9kZWwvdjEvbG9hZGVkX21vZGVsLnByb3RvGiNkZXZpY2Vv",
+            "cHMvbW9kZWwvdjEvbW9kZWxfd29yay5wcm90bxowZGV2aWNlb3BzL3Bvc3Rw",
+            "cm9jZXNzaW5nL3YxL3Bvc3Rwcm9jZXNzaW5nLnByb3RvGiNkZXZpY2VvcHMv",
+            "cHJvY2Vzc2luZy92MS9iYXRjaC5wcm90bxohZGV2aWNlb3BzL3Byb2Nlc3Np",
+            "bmcvdjEvam9iLnByb3RvGidkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9qb2Jf",
+            "cXVldWUucHJvdG8aJmRldmljZW9wcy9wcm9jZXNzaW5nL3YxL2pvYl9zdGVw",
+            "LnByb3RvGiVkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9tZXRyaWNzLnByb3Rv",
+            "GiVkZXZpY2VvcHMvcHJvY2Vzc2luZy92MS9zZXNzaW9uLnByb3RvGipkZXZp",
+            "Y2VvcHMvcHJvY2Vzc2luZy92MS9zeXN0ZW1fZXZlbnQucHJvdG8aK2Rldmlj",
+            "ZW9wcy9wcm9jZXNzaW5nL3YxL3N5c3RlbV9zdGF0dXMucHJvdG8aJmRldmlj",
+            "ZW9wcy9wcm9jZXNzaW5nL3YxL3dvcmtmbG93LnByb3RvGh5nb29nbGUvcHJv",
+            "dG9idWYvZHVyYXRpb24ucHJvdG8aIGdvb2dsZS9wcm90b2J1Zi9maWVsZF9t",
+            "YXNrLnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3RvIrgB",
+            "ChBTdWJtaXRKb2JSZXF1ZXN0Ei4KBHNwZWMYASABKAsyIC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Kb2JTcGVjEjAKB29wdGlvbnMYAiABKAsyHy5kZXZp",
+            "Y2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSFQoNdmFsaWRhdGVfb25seRgD",
+            "IAEoCBISCgpyZXF1ZXN0X2lkGAQgASgJEhcKD2NvbnRpbnVlX2pvYl9pZBgF",
+            "IAEoCSJuChFTdWJtaXRKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2ISLgoIZmluZGluZ3MYAiADKAsyHC5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRpbmciHwoNR2V0Sm9iUmVxdWVzdBIO",
+            "CgZqb2JfaWQYASABKAkiOwoOR2V0Sm9iUmVzcG9uc2USKQoDam9iGAEgASgL",
+            "MhwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iItACCglKb2JGaWx0ZXIS",
+            "LQoGc3RhdGVzGAEgAygOMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JTdGF0",
+            "ZRIvCgVraW5kcxgCIAMoDjIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpv",
+            "YktpbmQSEgoKc2Vzc2lvbl9pZBgDIAEoCRIqCgZsYWJlbHMYBCADKAsyGi5k",
+            "ZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEjEKDWNyZWF0ZWRfYWZ0ZXIYBSAB",
+            "KAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVm",
+            "b3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglkZXZp",
+            "Y2VfaWQYByABKAkSFQoNcGFyZW50X2pvYl9pZBgIIAEoCRISCgpyZXF1ZXN0",
+            "X2lkGAkgASgJImwKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASAB",
+            "KAUSEgoKcGFnZV90b2tlbhgCIAEoCRIyCgZmaWx0ZXIYAyABKAsyIi5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5Kb2JGaWx0ZXIiVwoQTGlzdEpvYnNSZXNw",
+            "b25zZRIqCgRqb2JzGAEgAygLMhwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "Sm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJzCg9XYXRjaEpvYlJlcXVl",
+            "c3QSDgoGam9iX2lkGAEgASgJEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgDEjgK",
+            "CHByZXZpZXdzGAMgASgLMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5QcmV2",
+            "aWV3T3B0aW9ucyL1CAoQV2F0Y2hKb2JSZXNwb25zZRIsCgVldmVudBgBIAEo",
+            "CzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoFaW1hZ2UYAiAB",
+            "KAsyJi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYxLkdlbmVyYXRlZEltYWdlSAAS",
+            "RQoRZ2VuZXJhdGlvbl9yZXN1bHQYAyABKAsyKC5kZXZpY2VvcHMuaW5mZXJl",
+            "bmNlLnYxLkdlbmVyYXRpb25SZXN1bHRIABJGCg9wcm9jZXNzZWRfaW1hZ2UY",
+            "BCABKAsyKy5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUHJvY2Vzc2Vk",
+            "SW1hZ2VIABJSChVwb3N0cHJvY2Vzc2luZ19yZXN1bHQYBSABKAsyMS5kZXZp",
+            "Y2VvcHMucG9zdHByb2Nlc3NpbmcudjEuUG9zdHByb2Nlc3NpbmdSZXN1bHRI",
+            "ABI3Cgxsb2FkZWRfbW9kZWwYBiABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEu",
+            "TG9hZGVkTW9kZWxIABJAChFtb2RlbF9zY2FuX3JlcG9ydBgHIAEoCzIjLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5SZXBvcnRIABJMChdtb2RlbF92",
+            "YWxpZGF0aW9uX3JlcG9ydBgIIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5N",
+            "b2RlbFZhbGlkYXRpb25SZXBvcnRIABJMChdtb2RlbF9jb252ZXJzaW9uX3Jl",
+            "cG9ydBgJIAEoCzIpLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbENvbnZlcnNp",
+            "b25SZXBvcnRIABJKChZtb2RlbF9iZW5jaG1hcmtfcmVwb3J0GAogASgLMigu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SAASTQoX",
+            "ZGV2aWNlX2JlbmNobWFya19yZXBvcnQYCyABKAsyKi5kZXZpY2VvcHMuZGV2",
+            "aWNlLnYxLkRldmljZUJlbmNobWFya1JlcG9ydEgAEkUKE2RldmljZV9yZXNl",
+            "dF9yZXBvcnQYDCABKAsyJi5kZXZpY2VvcHMuZGV2aWNlLnYxLkRldmljZVJl",
+            "c2V0UmVwb3J0SAASRwoUYmxvYl90cmFuc2Zlcl9yZXBvcnQYDSABKAsyJy5k",
+            "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JUcmFuc2ZlclJlcG9ydEgAEkkKE3Jl",
+            "cHJvZHVjdGlvbl9yZXBvcnQYDiABKAsyKi5kZXZpY2VvcHMuaW5mZXJlbmNl",
+            "LnYxLlJlcHJvZHVjdGlvblJlcG9ydEgAEkIKD3dvcmtmbG93X3Jlc3VsdBgP",
+            "IAEoCzInLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93UmVzdWx0",
+            "SAASPAoMYmF0Y2hfcmVzdWx0GBAgASgLMiQuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuQmF0Y2hSZXN1bHRIAEIICgZvdXRwdXQiZgoQQ2FuY2VsSm9iUmVx",
+            "dWVzdBIOCgZqb2JfaWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSI+",
+            "ChFDYW5jZWxKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Kb2IiMAoPUGF1c2VKb2JSZXF1ZXN0Eg4KBmpvYl9p",
+            "ZBgBIAEoCRINCgVjYXVzZRgCIAEoCSI9ChBQYXVzZUpvYlJlc3BvbnNlEikK",
+            "A2pvYhgBIAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYiIxChBS",
+            "ZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRINCgVjYXVzZRgCIAEo",
+            "CSI+ChFSZXN1bWVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsyHC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5Kb2IipwEKEFVwZGF0ZUpvYlJlcXVlc3QSDgoG",
+            "am9iX2lkGAEgASgJEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkpvYk9wdGlvbnMSLwoLdXBkYXRlX21hc2sYAyABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBCABKAkSEgoKcmVxdWVz",
+            "dF9pZBgFIAEoCSI+ChFVcGRhdGVKb2JSZXNwb25zZRIpCgNqb2IYASABKAsy",
+            "HC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2IiMAoQRGVsZXRlSm9iUmVx",
+            "dWVzdBIOCgZqb2JfaWQYASABKAkSDAoEZXRhZxgCIAEoCSIoChFEZWxldGVK",
+            "b2JSZXNwb25zZRITCgtmcmVlZF9ieXRlcxgBIAEoAyJuChVEZWxldGVCeUxh",
+            "YmVsc1JlcXVlc3QSKgoGbGFiZWxzGAEgAygLMhouZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5MYWJlbBIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEhIKCnJlcXVlc3Rf",
+            "aWQYAyABKAki6AEKFkRlbGV0ZUJ5TGFiZWxzUmVzcG9uc2USGQoRZGVsZXRl",
+            "ZF9qb2JfY291bnQYASABKAUSFwoPZGVsZXRlZF9qb2JfaWRzGAIgAygJEhoK",
+            "EmRlbGV0ZWRfYmxvYl9jb3VudBgDIAEoBRIYChBkZWxldGVkX2Jsb2JfaWRz",
+            "GAQgAygJEhsKE2RlZmVycmVkX2Jsb2JfY291bnQYBSABKAUSGQoRc2tpcHBl",
+            "ZF9qb2JfY291bnQYBiABKAUSFwoPc2tpcHBlZF9qb2JfaWRzGAcgAygJEhMK",
+            "C2ZyZWVkX2J5dGVzGAggASgDIkYKDUpvYlN0ZXBGaWx0ZXISNQoGc3RhdGVz",
+            "GAEgAygOMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcFN0YXRl",
+            "IoQBChNMaXN0Sm9iU3RlcHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIRCglw",
+            "YWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCRI2CgZmaWx0ZXIY",
+            "BCABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwRmlsdGVy",
+            "ImAKFExpc3RKb2JTdGVwc1Jlc3BvbnNlEi8KBXN0ZXBzGAEgAygLMiAuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcBIXCg9uZXh0X3BhZ2VfdG9r",
+            "ZW4YAiABKAkiZAoST3BlblNlc3Npb25SZXF1ZXN0EjoKCHNldHRpbmdzGAEg",
+            "ASgLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvblNldHRpbmdz",
+            "EhIKCnJlcXVlc3RfaWQYAiABKAkiSAoTT3BlblNlc3Npb25SZXNwb25zZRIx",
+            "CgdzZXNzaW9uGAEgASgLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vz",
+            "c2lvbiInChFHZXRTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJ",
+            "IkcKEkdldFNlc3Npb25SZXNwb25zZRIxCgdzZXNzaW9uGAEgASgLMiAuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbiJyCg1TZXNzaW9uRmlsdGVy",
+            "EjUKBnN0YXRlcxgBIAMoDjIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNl",
+            "c3Npb25TdGF0ZRIqCgZsYWJlbHMYAiADKAsyGi5kZXZpY2VvcHMuY29tbW9u",
+            "LnYxLkxhYmVsInQKE0xpc3RTZXNzaW9uc1JlcXVlc3QSEQoJcGFnZV9zaXpl",
+            "GAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSNgoGZmlsdGVyGAMgASgLMiYu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbkZpbHRlciJjChRMaXN0",
+            "U2Vzc2lvbnNSZXNwb25zZRIyCghzZXNzaW9ucxgBIAMoCzIgLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLlNlc3Npb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIg",
+            "ASgJIrkBChRVcGRhdGVTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEg",
+            "ASgJEjoKCHNldHRpbmdzGAIgASgLMiguZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuU2Vzc2lvblNldHRpbmdzEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29v",
+            "Z2xlLnByb3RvYnVmLkZpZWxkTWFzaxIMCgRldGFnGAQgASgJEhIKCnJlcXVl",
+            "c3RfaWQYBSABKAkiSgoVVXBkYXRlU2Vzc2lvblJlc3BvbnNlEjEKB3Nlc3Np",
+            "b24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uInsK",
+            "E1dhdGNoU2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIWCg5h",
+            "ZnRlcl9zZXF1ZW5jZRgCIAEoAxI4CghwcmV2aWV3cxgDIAEoCzImLmRldmlj",
+            "ZW9wcy5pbmZlcmVuY2UudjEuUHJldmlld09wdGlvbnMiogEKFFdhdGNoU2Vz",
+            "c2lvblJlc3BvbnNlEj0KCmpvYl91cGRhdGUYASABKAsyKS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5XYXRjaEpvYlJlc3BvbnNlEjEKB3Nlc3Npb24YAiAB",
+            "KAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNzaW9uEhgKEHNlc3Np",
+            "b25fc2VxdWVuY2UYAyABKAMiOAoTUGF1c2VTZXNzaW9uUmVxdWVzdBISCgpz",
+            "ZXNzaW9uX2lkGAEgASgJEg0KBWNhdXNlGAIgASgJIkkKFFBhdXNlU2Vzc2lv",
+            "blJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5TZXNzaW9uIjkKFFJlc3VtZVNlc3Npb25SZXF1ZXN0EhIKCnNl",
+            "c3Npb25faWQYASABKAkSDQoFY2F1c2UYAiABKAkiSgoVUmVzdW1lU2Vzc2lv",
+            "blJlc3BvbnNlEjEKB3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5TZXNzaW9uIm4KFENhbmNlbFNlc3Npb25SZXF1ZXN0EhIKCnNl",
+            "c3Npb25faWQYASABKAkSMwoFc2NvcGUYAiABKA4yJC5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5DYW5jZWxTY29wZRINCgVjYXVzZRgDIAEoCSJkChVDYW5j",
+            "ZWxTZXNzaW9uUmVzcG9uc2USMQoHc2Vzc2lvbhgBIAEoCzIgLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLlNlc3Npb24SGAoQY2FuY2VsbGluZ19jb3VudBgC",
+            "IAEoBSJmChNDbG9zZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASAB",
+            "KAkSOwoGYWN0aW9uGAIgASgOMisuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "U2Vzc2lvbkNsb3NlQWN0aW9uIkkKFENsb3NlU2Vzc2lvblJlc3BvbnNlEjEK",
+            "B3Nlc3Npb24YASABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXNz",
+            "aW9uIkIKDldvcmtmbG93RmlsdGVyEhUKCGJ1aWx0X2luGAEgASgISACIAQES",
+            "DAoEdGV4dBgCIAEoCUILCglfYnVpbHRfaW4idgoUTGlzdFdvcmtmbG93c1Jl",
+            "cXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkS",
+            "NwoGZmlsdGVyGAMgASgLMicuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29y",
+            "a2Zsb3dGaWx0ZXIiZgoVTGlzdFdvcmtmbG93c1Jlc3BvbnNlEjQKCXdvcmtm",
+            "bG93cxgBIAMoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93",
+            "EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIpChJHZXRXb3JrZmxvd1JlcXVl",
+            "c3QSEwoLd29ya2Zsb3dfaWQYASABKAkiSgoTR2V0V29ya2Zsb3dSZXNwb25z",
+            "ZRIzCgh3b3JrZmxvdxgBIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LldvcmtmbG93ImUKF1JlZ2lzdGVyV29ya2Zsb3dSZXF1ZXN0EjMKCHdvcmtm",
+            "bG93GAEgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2Zsb3cS",
+            "FQoNdmFsaWRhdGVfb25seRgCIAEoCCJ/ChhSZWdpc3RlcldvcmtmbG93UmVz",
+            "cG9uc2USMwoId29ya2Zsb3cYASABKAsyIS5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5Xb3JrZmxvdxIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmljZW9wcy5j",
+            "b21tb24udjEuRmluZGluZyIsChVEZWxldGVXb3JrZmxvd1JlcXVlc3QSEwoL",
+            "d29ya2Zsb3dfaWQYASABKAkiGAoWRGVsZXRlV29ya2Zsb3dSZXNwb25zZSIR",
+            "Cg9HZXRRdWV1ZVJlcXVlc3QiRAoQR2V0UXVldWVSZXNwb25zZRIwCgVxdWV1",
+            "ZRgBIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlF1ZXVlIhgK",
+            "FkdldFN5c3RlbVN0YXR1c1JlcXVlc3QiUAoXR2V0U3lzdGVtU3RhdHVzUmVz",
+            "cG9uc2USNQoGc3RhdHVzGAEgASgLMiUuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuU3lzdGVtU3RhdHVzIlgKFFNldFN5c3RlbU1vZGVSZXF1ZXN0EjEKBG1v",
+            "ZGUYASABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2Rl",
+            "Eg0KBWNhdXNlGAIgASgJIk4KFVNldFN5c3RlbU1vZGVSZXNwb25zZRI1CgZz",
+            "dGF0dXMYASABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1T",
+            "dGF0dXMipQEKEkRyYWluU3lzdGVtUmVxdWVzdBIvCgxncmFjZV9wZXJpb2QY",
+            "ASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNAoGYWN0aW9uGAIg",
+            "ASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRHJhaW5BY3Rpb24SGQoR",
+            "ZXhpdF93aGVuX2RyYWluZWQYAyABKAgSDQoFY2F1c2UYBCABKAki4gEKE0Ry",
+            "YWluU3lzdGVtUmVzcG9uc2USKwoGZG9tYWluGAEgASgOMhsuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5Eb21haW4SFwoPcnVubmluZ19qb2JfaWRzGAIgAygJEhYK",
+            "DmZpbmlzaGVkX2NvdW50GAMgASgFEhoKEmNoZWNrcG9pbnRlZF9jb3VudBgE",
+            "IAEoBRIUCgxxdWV1ZWRfY291bnQYBSABKAUSKgoHZWxhcHNlZBgGIAEoCzIZ",
+            "Lmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdkcmFpbmVkGAcgASgIIpsB",
+            "ChFTeXN0ZW1FdmVudEZpbHRlchIsCgdkb21haW5zGAEgAygOMhsuZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5Eb21haW4SMwoMbWluX3NldmVyaXR5GAIgASgOMh0u",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5TZXZlcml0eRIUCgxyZXNvdXJjZV9pZHMY",
+            "AyADKAkSDQoFa2luZHMYBCADKAkigAEKEldhdGNoRXZlbnRzUmVxdWVzdBIb",
+            "Cg5hZnRlcl9zZXF1ZW5jZRgBIAEoA0gAiAEBEjoKBmZpbHRlchgCIAEoCzIq",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2ZW50RmlsdGVyQhEK",
+            "D19hZnRlcl9zZXF1ZW5jZSKUAQoTV2F0Y2hFdmVudHNSZXNwb25zZRIzCgVl",
+            "dmVudBgBIAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2",
+            "ZW50EhUKDWxhc3Rfc2VxdWVuY2UYAiABKAMSFQoNZXZlbnRzX21pc3NlZBgD",
+            "IAEoCBIaChJzZXJ2ZXJfaW5zdGFuY2VfaWQYBCABKAkiowEKE1F1ZXJ5TWV0",
+            "cmljc1JlcXVlc3QSNgoGZmlsdGVyGAEgASgLMiYuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuTWV0cmljc0ZpbHRlchI7Cghncm91cF9ieRgCIAMoDjIpLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NEaW1lbnNpb24SFwoPaW5j",
+            "bHVkZV9tZXRob2RzGAMgASgIIqMBChRRdWVyeU1ldHJpY3NSZXNwb25zZRI1",
+            "CgZncm91cHMYASADKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRy",
+            "aWNzR3JvdXASGwoTb21pdHRlZF9ncm91cF9jb3VudBgCIAEoBRI3CgdtZXRo",
+            "b2RzGAMgAygLMiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0aG9kTWV0",
+            "cmljcyKNAQodQ3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlcXVlc3QSLgoKc3Rh",
+            "cnRfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoH",
+            "am9iX2lkcxgCIAMoCRIXCg9pbmNsdWRlX3Byb21wdHMYAyABKAgSEgoKcmVx",
+            "dWVzdF9pZBgEIAEoCSJJCh5DcmVhdGVEaWFnbm9zdGljQnVuZGxlUmVzcG9u",
+            "c2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYiph",
+            "CgtEcmFpbkFjdGlvbhIcChhEUkFJTl9BQ1RJT05fVU5TUEVDSUZJRUQQABIX",
+            "ChNEUkFJTl9BQ1RJT05fRklOSVNIEAESGwoXRFJBSU5fQUNUSU9OX0NIRUNL",
+            "UE9JTlQQAjLWGwoRUHJvY2Vzc2luZ1NlcnZpY2USaAoJU3VibWl0Sm9iEiku",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3VibWl0Sm9iUmVxdWVzdBoqLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlN1Ym1pdEpvYlJlc3BvbnNlIgTI8xgC",
+            "El8KBkdldEpvYhImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJl",
+            "cXVlc3QaJy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRKb2JSZXNwb25z",
+            "ZSIEyPMYARJlCghMaXN0Sm9icxIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "Lkxpc3RKb2JzUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxp",
+            "c3RKb2JzUmVzcG9uc2UiBMjzGAESZwoIV2F0Y2hKb2ISKC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5XYXRjaEpvYlJlcXVlc3QaKS5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5XYXRjaEpvYlJlc3BvbnNlIgTI8xgBMAESaAoJQ2FuY2Vs",
+            "Sm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVxdWVz",
+            "dBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbEpvYlJlc3BvbnNl",
+            "IgTI8xgCEmUKCFBhdXNlSm9iEiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "UGF1c2VKb2JSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1",
+            "c2VKb2JSZXNwb25zZSIEyPMYAhJoCglSZXN1bWVKb2ISKS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5SZXN1bWVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuUmVzdW1lSm9iUmVzcG9uc2UiBMjzGAISaAoJVXBkYXRl",
+            "Sm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVxdWVz",
+            "dBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlVwZGF0ZUpvYlJlc3BvbnNl",
+            "IgTI8xgCEmgKCURlbGV0ZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkRlbGV0ZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5E",
+            "ZWxldGVKb2JSZXNwb25zZSIEyPMYAhJ3Cg5EZWxldGVCeUxhYmVscxIuLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUJ5TGFiZWxzUmVxdWVzdBov",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUJ5TGFiZWxzUmVzcG9u",
+            "c2UiBMjzGAIScQoMTGlzdEpvYlN0ZXBzEiwuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuTGlzdEpvYlN0ZXBzUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLkxpc3RKb2JTdGVwc1Jlc3BvbnNlIgTI8xgBEm4KC09wZW5TZXNz",
+            "aW9uEisuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuT3BlblNlc3Npb25SZXF1",
+            "ZXN0GiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuT3BlblNlc3Npb25SZXNw",
+            "b25zZSIEyPMYAhJrCgpHZXRTZXNzaW9uEiouZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuR2V0U2Vzc2lvblJlcXVlc3QaKy5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5HZXRTZXNzaW9uUmVzcG9uc2UiBMjzGAEScQoMTGlzdFNlc3Npb25z",
+            "EiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFNlc3Npb25zUmVxdWVz",
+            "dBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1Jlc3Bv",
+            "bnNlIgTI8xgBEnQKDVVwZGF0ZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5VcGRhdGVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlVwZGF0ZVNlc3Npb25SZXNwb25zZSIEyPMYAhJzCgxXYXRj",
+            "aFNlc3Npb24SLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaFNlc3Np",
+            "b25SZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNz",
+            "aW9uUmVzcG9uc2UiBMjzGAEwARJxCgxQYXVzZVNlc3Npb24SLC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5QYXVzZVNlc3Npb25SZXF1ZXN0Gi0uZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVzcG9uc2UiBMjzGAIS",
+            "dAoNUmVzdW1lU2Vzc2lvbhItLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
+            "c3VtZVNlc3Npb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "UmVzdW1lU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDUNhbmNlbFNlc3Npb24S",
+            "LS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTZXNzaW9uUmVxdWVz",
+            "dBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNlc3Npb25SZXNw",
+            "b25zZSIEyPMYAhJxCgxDbG9zZVNlc3Npb24SLC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5DbG9zZVNlc3Npb25SZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVzcG9uc2UiBMjzGAISdAoNTGlzdFdv",
+            "cmtmbG93cxItLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RXb3JrZmxv",
+            "d3NSZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFdvcmtm",
+            "bG93c1Jlc3BvbnNlIgTI8xgBEm4KC0dldFdvcmtmbG93EisuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuR2V0V29ya2Zsb3dSZXF1ZXN0GiwuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuR2V0V29ya2Zsb3dSZXNwb25zZSIEyPMYARJ9ChBS",
+            "ZWdpc3RlcldvcmtmbG93EjAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVn",
+            "aXN0ZXJXb3JrZmxvd1JlcXVlc3QaMS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5SZWdpc3RlcldvcmtmbG93UmVzcG9uc2UiBMjzGAISdwoORGVsZXRlV29y",
+            "a2Zsb3cSLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVXb3JrZmxv",
+            "d1JlcXVlc3QaLy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVXb3Jr",
+            "Zmxvd1Jlc3BvbnNlIgTI8xgCEmUKCEdldFF1ZXVlEiguZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuR2V0UXVldWVSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuR2V0UXVldWVSZXNwb25zZSIEyPMYARJ6Cg9HZXRTeXN0ZW1T",
+            "dGF0dXMSLy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRTeXN0ZW1TdGF0",
+            "dXNSZXF1ZXN0GjAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0U3lzdGVt",
+            "U3RhdHVzUmVzcG9uc2UiBMjzGAESdAoNU2V0U3lzdGVtTW9kZRItLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVSZXF1ZXN0Gi4uZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU2V0U3lzdGVtTW9kZVJlc3BvbnNlIgTI",
+            "8xgFEnAKC0RyYWluU3lzdGVtEisuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "RHJhaW5TeXN0ZW1SZXF1ZXN0GiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "RHJhaW5TeXN0ZW1SZXNwb25zZSIEyPMYBTABEnAKC1dhdGNoRXZlbnRzEisu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hFdmVudHNSZXF1ZXN0Giwu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hFdmVudHNSZXNwb25zZSIE",
+            "yPMYATABEnEKDFF1ZXJ5TWV0cmljcxIsLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlF1ZXJ5TWV0cmljc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5RdWVyeU1ldHJpY3NSZXNwb25zZSIEyPMYARKPAQoWQ3JlYXRlRGlh",
+            "Z25vc3RpY0J1bmRsZRI2LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNyZWF0",
+            "ZURpYWdub3N0aWNCdW5kbGVSZXF1ZXN0GjcuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuQ3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlc3BvbnNlIgTI8xgFQh6q",
+            "AhtEZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.DrainAction), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SubmitJobRequest), global::DeviceOps.Api.Processing.V1.SubmitJobRequest.Parser, new[]{ "Spec", "Options", "ValidateOnly", "RequestId", "ContinueJobId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SubmitJobResponse), global::DeviceOps.Api.Processing.V1.SubmitJobResponse.Parser, new[]{ "Job", "Findings" }, null, null, null, null),
@@ -291,18 +314,20 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobFilter), global::DeviceOps.Api.Processing.V1.JobFilter.Parser, new[]{ "States", "Kinds", "SessionId", "Labels", "CreatedAfter", "CreatedBefore", "DeviceId", "ParentJobId", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobsRequest), global::DeviceOps.Api.Processing.V1.ListJobsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobsResponse), global::DeviceOps.Api.Processing.V1.ListJobsResponse.Parser, new[]{ "Jobs", "NextPageToken" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchJobRequest), global::DeviceOps.Api.Processing.V1.WatchJobRequest.Parser, new[]{ "JobId", "AfterSequence" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchJobRequest), global::DeviceOps.Api.Processing.V1.WatchJobRequest.Parser, new[]{ "JobId", "AfterSequence", "Previews" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchJobResponse), global::DeviceOps.Api.Processing.V1.WatchJobResponse.Parser, new[]{ "Event", "Image", "GenerationResult", "ProcessedImage", "PostprocessingResult", "LoadedModel", "ModelScanReport", "ModelValidationReport", "ModelConversionReport", "ModelBenchmarkReport", "DeviceBenchmarkReport", "DeviceResetReport", "BlobTransferReport", "ReproductionReport", "WorkflowResult", "BatchResult" }, new[]{ "Output" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelJobRequest), global::DeviceOps.Api.Processing.V1.CancelJobRequest.Parser, new[]{ "JobId", "Scope", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelJobResponse), global::DeviceOps.Api.Processing.V1.CancelJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobRequest), global::DeviceOps.Api.Processing.V1.PauseJobRequest.Parser, new[]{ "JobId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobRequest), global::DeviceOps.Api.Processing.V1.PauseJobRequest.Parser, new[]{ "JobId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseJobResponse), global::DeviceOps.Api.Processing.V1.PauseJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobRequest), global::DeviceOps.Api.Processing.V1.ResumeJobRequest.Parser, new[]{ "JobId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobRequest), global::DeviceOps.Api.Processing.V1.ResumeJobRequest.Parser, new[]{ "JobId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeJobResponse), global::DeviceOps.Api.Processing.V1.ResumeJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobRequest), global::DeviceOps.Api.Processing.V1.UpdateJobRequest.Parser, new[]{ "JobId", "Options", "UpdateMask", "Etag", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateJobResponse), global::DeviceOps.Api.Processing.V1.UpdateJobResponse.Parser, new[]{ "Job" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteJobRequest), global::DeviceOps.Api.Processing.V1.DeleteJobRequest.Parser, new[]{ "JobId", "Etag" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteJobResponse), global::DeviceOps.Api.Processing.V1.DeleteJobResponse.Parser, new[]{ "FreedBytes" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest), global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest.Parser, new[]{ "Labels", "ValidateOnly", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse), global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse.Parser, new[]{ "DeletedJobCount", "DeletedJobIds", "DeletedBlobCount", "DeletedBlobIds", "DeferredBlobCount", "SkippedJobCount", "SkippedJobIds", "FreedBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobStepFilter), global::DeviceOps.Api.Processing.V1.JobStepFilter.Parser, new[]{ "States" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobStepsRequest), global::DeviceOps.Api.Processing.V1.ListJobStepsRequest.Parser, new[]{ "JobId", "PageSize", "PageToken", "Filter" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListJobStepsResponse), global::DeviceOps.Api.Processing.V1.ListJobStepsResponse.Parser, new[]{ "Steps", "NextPageToken" }, null, null, null, null),
@@ -315,11 +340,11 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ListSessionsResponse), global::DeviceOps.Api.Processing.V1.ListSessionsResponse.Parser, new[]{ "Sessions", "NextPageToken" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionRequest), global::DeviceOps.Api.Processing.V1.UpdateSessionRequest.Parser, new[]{ "SessionId", "Settings", "UpdateMask", "Etag", "RequestId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.UpdateSessionResponse), global::DeviceOps.Api.Processing.V1.UpdateSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionRequest), global::DeviceOps.Api.Processing.V1.WatchSessionRequest.Parser, new[]{ "SessionId", "AfterSequence" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionRequest), global::DeviceOps.Api.Processing.V1.WatchSessionRequest.Parser, new[]{ "SessionId", "AfterSequence", "Previews" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchSessionResponse), global::DeviceOps.Api.Processing.V1.WatchSessionResponse.Parser, new[]{ "JobUpdate", "Session", "SessionSequence" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseSessionRequest), global::DeviceOps.Api.Processing.V1.PauseSessionRequest.Parser, new[]{ "SessionId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseSessionRequest), global::DeviceOps.Api.Processing.V1.PauseSessionRequest.Parser, new[]{ "SessionId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.PauseSessionResponse), global::DeviceOps.Api.Processing.V1.PauseSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeSessionRequest), global::DeviceOps.Api.Processing.V1.ResumeSessionRequest.Parser, new[]{ "SessionId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeSessionRequest), global::DeviceOps.Api.Processing.V1.ResumeSessionRequest.Parser, new[]{ "SessionId", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ResumeSessionResponse), global::DeviceOps.Api.Processing.V1.ResumeSessionResponse.Parser, new[]{ "Session" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelSessionRequest), global::DeviceOps.Api.Processing.V1.CancelSessionRequest.Parser, new[]{ "SessionId", "Scope", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CancelSessionResponse), global::DeviceOps.Api.Processing.V1.CancelSessionResponse.Parser, new[]{ "Session", "CancellingCount" }, null, null, null, null),
@@ -346,7 +371,9 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsRequest), global::DeviceOps.Api.Processing.V1.WatchEventsRequest.Parser, new[]{ "AfterSequence", "Filter" }, new[]{ "AfterSequence" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsResponse), global::DeviceOps.Api.Processing.V1.WatchEventsResponse.Parser, new[]{ "Event", "LastSequence", "EventsMissed", "ServerInstanceId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsRequest), global::DeviceOps.Api.Processing.V1.QueryMetricsRequest.Parser, new[]{ "Filter", "GroupBy", "IncludeMethods" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsResponse), global::DeviceOps.Api.Processing.V1.QueryMetricsResponse.Parser, new[]{ "Groups", "OmittedGroupCount", "Methods" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsResponse), global::DeviceOps.Api.Processing.V1.QueryMetricsResponse.Parser, new[]{ "Groups", "OmittedGroupCount", "Methods" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest), global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest.Parser, new[]{ "StartTime", "JobIds", "IncludePrompts", "RequestId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse), global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse.Parser, new[]{ "Blob" }, null, null, null, null)
           }));
     }
     #endregion
@@ -430,7 +457,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int SpecFieldNumber = 1;
     private global::DeviceOps.Api.Processing.V1.JobSpec spec_;
     /// <summary>
-    /// What to do. Must be set, unless `continue_job_id` is.
+    /// What to do. Must be set, unless `continue_job_id` is: then absent means that job's spec.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -475,8 +502,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    /// call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -491,8 +518,12 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ContinueJobIdFieldNumber = 5;
     private string continueJobId_ = "";
     /// <summary>
-    /// A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. `spec` must then be absent; that
-    /// job's spec counts. Empty: start from nothing.
+    /// A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. Empty: start from nothing.
+    ///
+    /// Without `spec`, that job's spec counts. With one, the job branches: it goes on from the checkpoint as the new spec says. The kind of
+    /// work must be the same; of a generation, what the checkpoint's latents are made with must be the same too: model, size, number of
+    /// pictures and seeds. Prompts, guidance, sampler, LoRAs, previews and output may differ, and hold from the checkpoint's step on.
+    /// Anything else that differs is INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1522,7 +1553,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Having all of these labels.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1594,7 +1625,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 9;
     private string requestId_ = "";
     /// <summary>
-    /// Asked for with this `request_id`. Empty: any.
+    /// Asked for with this `request_id`, at most 64 characters. Empty: any.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2496,6 +2527,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public WatchJobRequest(WatchJobRequest other) : this() {
       jobId_ = other.jobId_;
       afterSequence_ = other.afterSequence_;
+      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2535,6 +2567,27 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "previews" field.</summary>
+    public const int PreviewsFieldNumber = 3;
+    private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
+    /// <summary>
+    /// Previews that this watcher wants of a job that makes pictures, also of another caller's job. The server makes them from now on and
+    /// while the call lasts; they change nothing in the pictures, and cost a little time of the device. Absent: the server's settings
+    /// `default_previews_every_steps` and `default_preview_edge_px` count, which make none unless they are set. `every_steps` 0: none for
+    /// this watcher.
+    ///
+    /// All watchers of a job see the same previews: the finest wish counts, that is the smallest interval and the longest edge among the
+    /// watchers and the job itself. Previews that the job asked for (`Generation.previews`) are made also while it is not watched.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.PreviewOptions Previews {
+      get { return previews_; }
+      set {
+        previews_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2552,6 +2605,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (JobId != other.JobId) return false;
       if (AfterSequence != other.AfterSequence) return false;
+      if (!object.Equals(Previews, other.Previews)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2561,6 +2615,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (JobId.Length != 0) hash ^= JobId.GetHashCode();
       if (AfterSequence != 0L) hash ^= AfterSequence.GetHashCode();
+      if (previews_ != null) hash ^= Previews.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2587,6 +2642,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2605,6 +2664,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2620,6 +2683,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (AfterSequence != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(AfterSequence);
+      }
+      if (previews_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Previews);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2638,6 +2704,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.AfterSequence != 0L) {
         AfterSequence = other.AfterSequence;
+      }
+      if (other.previews_ != null) {
+        if (previews_ == null) {
+          Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+        }
+        Previews.MergeFrom(other.Previews);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2666,6 +2738,13 @@ namespace DeviceOps.Api.Processing.V1 {
             AfterSequence = input.ReadInt64();
             break;
           }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
         }
       }
     #endif
@@ -2691,6 +2770,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 16: {
             AfterSequence = input.ReadInt64();
+            break;
+          }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
             break;
           }
         }
@@ -3865,7 +3951,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 3;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs; comes back in the events. At most 255 characters.
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4317,6 +4403,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public PauseJobRequest(PauseJobRequest other) : this() {
       jobId_ = other.jobId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4341,6 +4428,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4357,6 +4459,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (JobId != other.JobId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4365,6 +4468,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (JobId.Length != 0) hash ^= JobId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4387,6 +4491,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4401,6 +4509,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4413,6 +4525,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (JobId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(JobId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4428,6 +4543,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.JobId.Length != 0) {
         JobId = other.JobId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4452,6 +4570,10 @@ namespace DeviceOps.Api.Processing.V1 {
             JobId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -4473,6 +4595,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             JobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -4734,6 +4860,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public ResumeJobRequest(ResumeJobRequest other) : this() {
       jobId_ = other.jobId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4758,6 +4885,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4774,6 +4916,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (JobId != other.JobId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4782,6 +4925,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (JobId.Length != 0) hash ^= JobId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4804,6 +4948,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4818,6 +4966,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(JobId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4830,6 +4982,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (JobId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(JobId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -4845,6 +5000,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.JobId.Length != 0) {
         JobId = other.JobId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -4869,6 +5027,10 @@ namespace DeviceOps.Api.Processing.V1 {
             JobId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -4890,6 +5052,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             JobId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -6157,6 +6323,732 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// Asks to delete what has some labels.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteByLabelsRequest : pb::IMessage<DeleteByLabelsRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteByLabelsRequest> _parser = new pb::MessageParser<DeleteByLabelsRequest>(() => new DeleteByLabelsRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteByLabelsRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[19]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsRequest(DeleteByLabelsRequest other) : this() {
+      labels_ = other.labels_.Clone();
+      validateOnly_ = other.validateOnly_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsRequest Clone() {
+      return new DeleteByLabelsRequest(this);
+    }
+
+    /// <summary>Field number for the "labels" field.</summary>
+    public const int LabelsFieldNumber = 1;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Common.V1.Label> _repeated_labels_codec
+        = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Common.V1.Label.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
+    /// <summary>
+    /// Labels, 1..32, each key once, all of which a thing must have. A label with an empty value stands for any value of its key.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> Labels {
+      get { return labels_; }
+    }
+
+    /// <summary>Field number for the "validate_only" field.</summary>
+    public const int ValidateOnlyFieldNumber = 2;
+    private bool validateOnly_;
+    /// <summary>
+    /// Tell what would go, and delete nothing. Default: false.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool ValidateOnly {
+      get { return validateOnly_; }
+      set {
+        validateOnly_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 3;
+    private string requestId_ = "";
+    /// <summary>
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again within a day, it gives the same answer and
+    /// deletes nothing more. Empty: every call looks anew.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteByLabelsRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteByLabelsRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if(!labels_.Equals(other.labels_)) return false;
+      if (ValidateOnly != other.ValidateOnly) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      hash ^= labels_.GetHashCode();
+      if (ValidateOnly != false) hash ^= ValidateOnly.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      labels_.WriteTo(output, _repeated_labels_codec);
+      if (ValidateOnly != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      labels_.WriteTo(ref output, _repeated_labels_codec);
+      if (ValidateOnly != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(ValidateOnly);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      size += labels_.CalculateSize(_repeated_labels_codec);
+      if (ValidateOnly != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteByLabelsRequest other) {
+      if (other == null) {
+        return;
+      }
+      labels_.Add(other.labels_);
+      if (other.ValidateOnly != false) {
+        ValidateOnly = other.ValidateOnly;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            labels_.AddEntriesFrom(input, _repeated_labels_codec);
+            break;
+          }
+          case 16: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            labels_.AddEntriesFrom(ref input, _repeated_labels_codec);
+            break;
+          }
+          case 16: {
+            ValidateOnly = input.ReadBool();
+            break;
+          }
+          case 26: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// What was deleted, or with `validate_only` what would be.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DeleteByLabelsResponse : pb::IMessage<DeleteByLabelsResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DeleteByLabelsResponse> _parser = new pb::MessageParser<DeleteByLabelsResponse>(() => new DeleteByLabelsResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DeleteByLabelsResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[20]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsResponse(DeleteByLabelsResponse other) : this() {
+      deletedJobCount_ = other.deletedJobCount_;
+      deletedJobIds_ = other.deletedJobIds_.Clone();
+      deletedBlobCount_ = other.deletedBlobCount_;
+      deletedBlobIds_ = other.deletedBlobIds_.Clone();
+      deferredBlobCount_ = other.deferredBlobCount_;
+      skippedJobCount_ = other.skippedJobCount_;
+      skippedJobIds_ = other.skippedJobIds_.Clone();
+      freedBytes_ = other.freedBytes_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DeleteByLabelsResponse Clone() {
+      return new DeleteByLabelsResponse(this);
+    }
+
+    /// <summary>Field number for the "deleted_job_count" field.</summary>
+    public const int DeletedJobCountFieldNumber = 1;
+    private int deletedJobCount_;
+    /// <summary>
+    /// How many jobs were deleted.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int DeletedJobCount {
+      get { return deletedJobCount_; }
+      set {
+        deletedJobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "deleted_job_ids" field.</summary>
+    public const int DeletedJobIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_deletedJobIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> deletedJobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Their ids, the newest first, at most 1,000.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> DeletedJobIds {
+      get { return deletedJobIds_; }
+    }
+
+    /// <summary>Field number for the "deleted_blob_count" field.</summary>
+    public const int DeletedBlobCountFieldNumber = 3;
+    private int deletedBlobCount_;
+    /// <summary>
+    /// How many blobs were deleted that have the labels themselves. Pictures that went with their jobs are not counted.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int DeletedBlobCount {
+      get { return deletedBlobCount_; }
+      set {
+        deletedBlobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "deleted_blob_ids" field.</summary>
+    public const int DeletedBlobIdsFieldNumber = 4;
+    private static readonly pb::FieldCodec<string> _repeated_deletedBlobIds_codec
+        = pb::FieldCodec.ForString(34);
+    private readonly pbc::RepeatedField<string> deletedBlobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Their ids, the newest first, at most 1,000.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> DeletedBlobIds {
+      get { return deletedBlobIds_; }
+    }
+
+    /// <summary>Field number for the "deferred_blob_count" field.</summary>
+    public const int DeferredBlobCountFieldNumber = 5;
+    private int deferredBlobCount_;
+    /// <summary>
+    /// Of these blobs, how many are still read or used: they take no new readers, and their bytes go with the last one who has them.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int DeferredBlobCount {
+      get { return deferredBlobCount_; }
+      set {
+        deferredBlobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "skipped_job_count" field.</summary>
+    public const int SkippedJobCountFieldNumber = 6;
+    private int skippedJobCount_;
+    /// <summary>
+    /// How many jobs have the labels, have not ended, and were left alone.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int SkippedJobCount {
+      get { return skippedJobCount_; }
+      set {
+        skippedJobCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "skipped_job_ids" field.</summary>
+    public const int SkippedJobIdsFieldNumber = 7;
+    private static readonly pb::FieldCodec<string> _repeated_skippedJobIds_codec
+        = pb::FieldCodec.ForString(58);
+    private readonly pbc::RepeatedField<string> skippedJobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Their ids, the newest first, at most 1,000.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> SkippedJobIds {
+      get { return skippedJobIds_; }
+    }
+
+    /// <summary>Field number for the "freed_bytes" field.</summary>
+    public const int FreedBytesFieldNumber = 8;
+    private long freedBytes_;
+    /// <summary>
+    /// Memory and disk space that this freed: of pictures that went with their jobs, and of blobs that are not deferred. Bytes of MAPPED
+    /// blobs belong to others and do not count.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long FreedBytes {
+      get { return freedBytes_; }
+      set {
+        freedBytes_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DeleteByLabelsResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DeleteByLabelsResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (DeletedJobCount != other.DeletedJobCount) return false;
+      if(!deletedJobIds_.Equals(other.deletedJobIds_)) return false;
+      if (DeletedBlobCount != other.DeletedBlobCount) return false;
+      if(!deletedBlobIds_.Equals(other.deletedBlobIds_)) return false;
+      if (DeferredBlobCount != other.DeferredBlobCount) return false;
+      if (SkippedJobCount != other.SkippedJobCount) return false;
+      if(!skippedJobIds_.Equals(other.skippedJobIds_)) return false;
+      if (FreedBytes != other.FreedBytes) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (DeletedJobCount != 0) hash ^= DeletedJobCount.GetHashCode();
+      hash ^= deletedJobIds_.GetHashCode();
+      if (DeletedBlobCount != 0) hash ^= DeletedBlobCount.GetHashCode();
+      hash ^= deletedBlobIds_.GetHashCode();
+      if (DeferredBlobCount != 0) hash ^= DeferredBlobCount.GetHashCode();
+      if (SkippedJobCount != 0) hash ^= SkippedJobCount.GetHashCode();
+      hash ^= skippedJobIds_.GetHashCode();
+      if (FreedBytes != 0L) hash ^= FreedBytes.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (DeletedJobCount != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(DeletedJobCount);
+      }
+      deletedJobIds_.WriteTo(output, _repeated_deletedJobIds_codec);
+      if (DeletedBlobCount != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(DeletedBlobCount);
+      }
+      deletedBlobIds_.WriteTo(output, _repeated_deletedBlobIds_codec);
+      if (DeferredBlobCount != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(DeferredBlobCount);
+      }
+      if (SkippedJobCount != 0) {
+        output.WriteRawTag(48);
+        output.WriteInt32(SkippedJobCount);
+      }
+      skippedJobIds_.WriteTo(output, _repeated_skippedJobIds_codec);
+      if (FreedBytes != 0L) {
+        output.WriteRawTag(64);
+        output.WriteInt64(FreedBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (DeletedJobCount != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(DeletedJobCount);
+      }
+      deletedJobIds_.WriteTo(ref output, _repeated_deletedJobIds_codec);
+      if (DeletedBlobCount != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(DeletedBlobCount);
+      }
+      deletedBlobIds_.WriteTo(ref output, _repeated_deletedBlobIds_codec);
+      if (DeferredBlobCount != 0) {
+        output.WriteRawTag(40);
+        output.WriteInt32(DeferredBlobCount);
+      }
+      if (SkippedJobCount != 0) {
+        output.WriteRawTag(48);
+        output.WriteInt32(SkippedJobCount);
+      }
+      skippedJobIds_.WriteTo(ref output, _repeated_skippedJobIds_codec);
+      if (FreedBytes != 0L) {
+        output.WriteRawTag(64);
+        output.WriteInt64(FreedBytes);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (DeletedJobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(DeletedJobCount);
+      }
+      size += deletedJobIds_.CalculateSize(_repeated_deletedJobIds_codec);
+      if (DeletedBlobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(DeletedBlobCount);
+      }
+      size += deletedBlobIds_.CalculateSize(_repeated_deletedBlobIds_codec);
+      if (DeferredBlobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(DeferredBlobCount);
+      }
+      if (SkippedJobCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(SkippedJobCount);
+      }
+      size += skippedJobIds_.CalculateSize(_repeated_skippedJobIds_codec);
+      if (FreedBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(FreedBytes);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DeleteByLabelsResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.DeletedJobCount != 0) {
+        DeletedJobCount = other.DeletedJobCount;
+      }
+      deletedJobIds_.Add(other.deletedJobIds_);
+      if (other.DeletedBlobCount != 0) {
+        DeletedBlobCount = other.DeletedBlobCount;
+      }
+      deletedBlobIds_.Add(other.deletedBlobIds_);
+      if (other.DeferredBlobCount != 0) {
+        DeferredBlobCount = other.DeferredBlobCount;
+      }
+      if (other.SkippedJobCount != 0) {
+        SkippedJobCount = other.SkippedJobCount;
+      }
+      skippedJobIds_.Add(other.skippedJobIds_);
+      if (other.FreedBytes != 0L) {
+        FreedBytes = other.FreedBytes;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            DeletedJobCount = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            deletedJobIds_.AddEntriesFrom(input, _repeated_deletedJobIds_codec);
+            break;
+          }
+          case 24: {
+            DeletedBlobCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            deletedBlobIds_.AddEntriesFrom(input, _repeated_deletedBlobIds_codec);
+            break;
+          }
+          case 40: {
+            DeferredBlobCount = input.ReadInt32();
+            break;
+          }
+          case 48: {
+            SkippedJobCount = input.ReadInt32();
+            break;
+          }
+          case 58: {
+            skippedJobIds_.AddEntriesFrom(input, _repeated_skippedJobIds_codec);
+            break;
+          }
+          case 64: {
+            FreedBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            DeletedJobCount = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            deletedJobIds_.AddEntriesFrom(ref input, _repeated_deletedJobIds_codec);
+            break;
+          }
+          case 24: {
+            DeletedBlobCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            deletedBlobIds_.AddEntriesFrom(ref input, _repeated_deletedBlobIds_codec);
+            break;
+          }
+          case 40: {
+            DeferredBlobCount = input.ReadInt32();
+            break;
+          }
+          case 48: {
+            SkippedJobCount = input.ReadInt32();
+            break;
+          }
+          case 58: {
+            skippedJobIds_.AddEntriesFrom(ref input, _repeated_skippedJobIds_codec);
+            break;
+          }
+          case 64: {
+            FreedBytes = input.ReadInt64();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Which steps. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -6174,7 +7066,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[19]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6369,7 +7261,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[20]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6702,7 +7594,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[21]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6935,7 +7827,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[22]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6985,7 +7877,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 2;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same session. Empty: every call is a new one.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same session. Empty: every call
+    /// is a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7188,7 +8081,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[23]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[25]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7401,7 +8294,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[24]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[26]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7605,7 +8498,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[25]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[27]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7818,7 +8711,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[26]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[28]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7869,7 +8762,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Having all of these labels.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8042,7 +8935,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[27]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[29]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8335,7 +9228,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[28]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[30]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8568,7 +9461,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[29]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[31]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8951,7 +9844,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[30]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[32]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9164,7 +10057,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[31]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[33]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9186,6 +10079,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public WatchSessionRequest(WatchSessionRequest other) : this() {
       sessionId_ = other.sessionId_;
       afterSequence_ = other.afterSequence_;
+      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -9225,6 +10119,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "previews" field.</summary>
+    public const int PreviewsFieldNumber = 3;
+    private global::DeviceOps.Api.Inference.V1.PreviewOptions previews_;
+    /// <summary>
+    /// Previews that this watcher wants of all jobs of the session that make pictures; see WatchJobRequest.previews.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Inference.V1.PreviewOptions Previews {
+      get { return previews_; }
+      set {
+        previews_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -9242,6 +10151,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (SessionId != other.SessionId) return false;
       if (AfterSequence != other.AfterSequence) return false;
+      if (!object.Equals(Previews, other.Previews)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -9251,6 +10161,7 @@ namespace DeviceOps.Api.Processing.V1 {
       int hash = 1;
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
       if (AfterSequence != 0L) hash ^= AfterSequence.GetHashCode();
+      if (previews_ != null) hash ^= Previews.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -9277,6 +10188,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -9295,6 +10210,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(16);
         output.WriteInt64(AfterSequence);
       }
+      if (previews_ != null) {
+        output.WriteRawTag(26);
+        output.WriteMessage(Previews);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -9310,6 +10229,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (AfterSequence != 0L) {
         size += 1 + pb::CodedOutputStream.ComputeInt64Size(AfterSequence);
+      }
+      if (previews_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Previews);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -9328,6 +10250,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.AfterSequence != 0L) {
         AfterSequence = other.AfterSequence;
+      }
+      if (other.previews_ != null) {
+        if (previews_ == null) {
+          Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+        }
+        Previews.MergeFrom(other.Previews);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -9354,6 +10282,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 16: {
             AfterSequence = input.ReadInt64();
+            break;
+          }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
             break;
           }
         }
@@ -9383,6 +10318,13 @@ namespace DeviceOps.Api.Processing.V1 {
             AfterSequence = input.ReadInt64();
             break;
           }
+          case 26: {
+            if (previews_ == null) {
+              Previews = new global::DeviceOps.Api.Inference.V1.PreviewOptions();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
         }
       }
     }
@@ -9408,7 +10350,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[32]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[34]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9710,7 +10652,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[33]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[35]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9731,6 +10673,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public PauseSessionRequest(PauseSessionRequest other) : this() {
       sessionId_ = other.sessionId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -9755,6 +10698,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -9771,6 +10729,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (SessionId != other.SessionId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -9779,6 +10738,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -9801,6 +10761,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -9815,6 +10779,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -9827,6 +10795,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (SessionId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -9842,6 +10813,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.SessionId.Length != 0) {
         SessionId = other.SessionId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -9866,6 +10840,10 @@ namespace DeviceOps.Api.Processing.V1 {
             SessionId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -9887,6 +10865,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             SessionId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -9914,7 +10896,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[34]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[36]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10127,7 +11109,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[35]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[37]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10148,6 +11130,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public ResumeSessionRequest(ResumeSessionRequest other) : this() {
       sessionId_ = other.sessionId_;
+      cause_ = other.cause_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -10172,6 +11155,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 2;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -10188,6 +11186,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return true;
       }
       if (SessionId != other.SessionId) return false;
+      if (Cause != other.Cause) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -10196,6 +11195,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public override int GetHashCode() {
       int hash = 1;
       if (SessionId.Length != 0) hash ^= SessionId.GetHashCode();
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -10218,6 +11218,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -10232,6 +11236,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(10);
         output.WriteString(SessionId);
       }
+      if (Cause.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(Cause);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -10244,6 +11252,9 @@ namespace DeviceOps.Api.Processing.V1 {
       int size = 0;
       if (SessionId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(SessionId);
+      }
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -10259,6 +11270,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.SessionId.Length != 0) {
         SessionId = other.SessionId;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -10283,6 +11297,10 @@ namespace DeviceOps.Api.Processing.V1 {
             SessionId = input.ReadString();
             break;
           }
+          case 18: {
+            Cause = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -10304,6 +11322,10 @@ namespace DeviceOps.Api.Processing.V1 {
             break;
           case 10: {
             SessionId = input.ReadString();
+            break;
+          }
+          case 18: {
+            Cause = input.ReadString();
             break;
           }
         }
@@ -10331,7 +11353,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[36]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[38]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10544,7 +11566,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[37]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[39]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10610,7 +11632,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 3;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs; comes back in the events. At most 255 characters.
+    /// Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10828,7 +11850,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[38]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[40]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11081,7 +12103,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[39]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[41]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11325,7 +12347,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[40]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[42]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11539,7 +12561,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[41]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[43]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11799,7 +12821,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[42]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[44]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12092,7 +13114,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[43]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[45]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12325,7 +13347,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[44]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[46]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12529,7 +13551,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[45]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[47]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12742,7 +13764,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[46]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[48]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12995,7 +14017,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[47]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[49]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13238,7 +14260,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[48]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[50]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13442,7 +14464,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[49]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[51]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13606,7 +14628,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[50]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[52]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13770,7 +14792,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[51]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[53]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13983,7 +15005,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[52]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[54]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14147,7 +15169,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[53]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[55]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14360,7 +15382,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[54]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[56]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14410,7 +15432,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 2;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs. At most 255 characters.
+    /// Why, for people and logs. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -14604,7 +15626,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[55]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[57]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14817,7 +15839,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[56]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[58]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -14899,7 +15921,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int CauseFieldNumber = 4;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people and logs. At most 255 characters.
+    /// Why, for people and logs. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -15150,7 +16172,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[57]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[59]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -15592,7 +16614,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[58]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[60]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -15886,7 +16908,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[59]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[61]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16156,7 +17178,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[60]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[62]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16490,7 +17512,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[61]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[63]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16774,7 +17796,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[62]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[64]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -17009,6 +18031,542 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 26: {
             methods_.AddEntriesFrom(ref input, _repeated_methods_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// Asks for a diagnostic bundle.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateDiagnosticBundleRequest : pb::IMessage<CreateDiagnosticBundleRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateDiagnosticBundleRequest> _parser = new pb::MessageParser<CreateDiagnosticBundleRequest>(() => new CreateDiagnosticBundleRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateDiagnosticBundleRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[65]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleRequest(CreateDiagnosticBundleRequest other) : this() {
+      startTime_ = other.startTime_ != null ? other.startTime_.Clone() : null;
+      jobIds_ = other.jobIds_.Clone();
+      includePrompts_ = other.includePrompts_;
+      requestId_ = other.requestId_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleRequest Clone() {
+      return new CreateDiagnosticBundleRequest(this);
+    }
+
+    /// <summary>Field number for the "start_time" field.</summary>
+    public const int StartTimeFieldNumber = 1;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp startTime_;
+    /// <summary>
+    /// From when on. Absent: the last hour.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp StartTime {
+      get { return startTime_; }
+      set {
+        startTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "job_ids" field.</summary>
+    public const int JobIdsFieldNumber = 2;
+    private static readonly pb::FieldCodec<string> _repeated_jobIds_codec
+        = pb::FieldCodec.ForString(18);
+    private readonly pbc::RepeatedField<string> jobIds_ = new pbc::RepeatedField<string>();
+    /// <summary>
+    /// Jobs whose journals go into it, at most 100. Empty: those that failed since `start_time`, the newest 100.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<string> JobIds {
+      get { return jobIds_; }
+    }
+
+    /// <summary>Field number for the "include_prompts" field.</summary>
+    public const int IncludePromptsFieldNumber = 3;
+    private bool includePrompts_;
+    /// <summary>
+    /// Whether prompts may be in it. Default: false, their hashes stand in their place.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool IncludePrompts {
+      get { return includePrompts_; }
+      set {
+        includePrompts_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "request_id" field.</summary>
+    public const int RequestIdFieldNumber = 4;
+    private string requestId_ = "";
+    /// <summary>
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same bundle. Empty: every call
+    /// makes a new one.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string RequestId {
+      get { return requestId_; }
+      set {
+        requestId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateDiagnosticBundleRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateDiagnosticBundleRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(StartTime, other.StartTime)) return false;
+      if(!jobIds_.Equals(other.jobIds_)) return false;
+      if (IncludePrompts != other.IncludePrompts) return false;
+      if (RequestId != other.RequestId) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (startTime_ != null) hash ^= StartTime.GetHashCode();
+      hash ^= jobIds_.GetHashCode();
+      if (IncludePrompts != false) hash ^= IncludePrompts.GetHashCode();
+      if (RequestId.Length != 0) hash ^= RequestId.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (startTime_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(StartTime);
+      }
+      jobIds_.WriteTo(output, _repeated_jobIds_codec);
+      if (IncludePrompts != false) {
+        output.WriteRawTag(24);
+        output.WriteBool(IncludePrompts);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (startTime_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(StartTime);
+      }
+      jobIds_.WriteTo(ref output, _repeated_jobIds_codec);
+      if (IncludePrompts != false) {
+        output.WriteRawTag(24);
+        output.WriteBool(IncludePrompts);
+      }
+      if (RequestId.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(RequestId);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (startTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(StartTime);
+      }
+      size += jobIds_.CalculateSize(_repeated_jobIds_codec);
+      if (IncludePrompts != false) {
+        size += 1 + 1;
+      }
+      if (RequestId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(RequestId);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateDiagnosticBundleRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.startTime_ != null) {
+        if (startTime_ == null) {
+          StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        StartTime.MergeFrom(other.StartTime);
+      }
+      jobIds_.Add(other.jobIds_);
+      if (other.IncludePrompts != false) {
+        IncludePrompts = other.IncludePrompts;
+      }
+      if (other.RequestId.Length != 0) {
+        RequestId = other.RequestId;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 18: {
+            jobIds_.AddEntriesFrom(input, _repeated_jobIds_codec);
+            break;
+          }
+          case 24: {
+            IncludePrompts = input.ReadBool();
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (startTime_ == null) {
+              StartTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(StartTime);
+            break;
+          }
+          case 18: {
+            jobIds_.AddEntriesFrom(ref input, _repeated_jobIds_codec);
+            break;
+          }
+          case 24: {
+            IncludePrompts = input.ReadBool();
+            break;
+          }
+          case 34: {
+            RequestId = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The bundle.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class CreateDiagnosticBundleResponse : pb::IMessage<CreateDiagnosticBundleResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<CreateDiagnosticBundleResponse> _parser = new pb::MessageParser<CreateDiagnosticBundleResponse>(() => new CreateDiagnosticBundleResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<CreateDiagnosticBundleResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[66]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleResponse(CreateDiagnosticBundleResponse other) : this() {
+      blob_ = other.blob_ != null ? other.blob_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public CreateDiagnosticBundleResponse Clone() {
+      return new CreateDiagnosticBundleResponse(this);
+    }
+
+    /// <summary>Field number for the "blob" field.</summary>
+    public const int BlobFieldNumber = 1;
+    private global::DeviceOps.Api.Memory.V1.Blob blob_;
+    /// <summary>
+    /// The file, `application/zip`, a blob on disk: read it with ReadBlob.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Memory.V1.Blob Blob {
+      get { return blob_; }
+      set {
+        blob_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as CreateDiagnosticBundleResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(CreateDiagnosticBundleResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Blob, other.Blob)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (blob_ != null) hash ^= Blob.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (blob_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Blob);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (blob_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blob);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(CreateDiagnosticBundleResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.blob_ != null) {
+        if (blob_ == null) {
+          Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+        }
+        Blob.MergeFrom(other.Blob);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (blob_ == null) {
+              Blob = new global::DeviceOps.Api.Memory.V1.Blob();
+            }
+            input.ReadMessage(Blob);
             break;
           }
         }

@@ -98,6 +98,10 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.DeleteJobResponse> __Marshaller_deviceops_processing_v1_DeleteJobResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.DeleteJobResponse.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest> __Marshaller_deviceops_processing_v1_DeleteByLabelsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse> __Marshaller_deviceops_processing_v1_DeleteByLabelsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.ListJobStepsRequest> __Marshaller_deviceops_processing_v1_ListJobStepsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.ListJobStepsRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.ListJobStepsResponse> __Marshaller_deviceops_processing_v1_ListJobStepsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.ListJobStepsResponse.Parser));
@@ -177,6 +181,10 @@ namespace DeviceOps.Api.Processing.V1 {
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.QueryMetricsRequest> __Marshaller_deviceops_processing_v1_QueryMetricsRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.QueryMetricsRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.QueryMetricsResponse> __Marshaller_deviceops_processing_v1_QueryMetricsResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.QueryMetricsResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest> __Marshaller_deviceops_processing_v1_CreateDiagnosticBundleRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse> __Marshaller_deviceops_processing_v1_CreateDiagnosticBundleResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse.Parser));
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Processing.V1.SubmitJobRequest, global::DeviceOps.Api.Processing.V1.SubmitJobResponse> __Method_SubmitJob = new grpc::Method<global::DeviceOps.Api.Processing.V1.SubmitJobRequest, global::DeviceOps.Api.Processing.V1.SubmitJobResponse>(
@@ -249,6 +257,14 @@ namespace DeviceOps.Api.Processing.V1 {
         "DeleteJob",
         __Marshaller_deviceops_processing_v1_DeleteJobRequest,
         __Marshaller_deviceops_processing_v1_DeleteJobResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest, global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse> __Method_DeleteByLabels = new grpc::Method<global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest, global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "DeleteByLabels",
+        __Marshaller_deviceops_processing_v1_DeleteByLabelsRequest,
+        __Marshaller_deviceops_processing_v1_DeleteByLabelsResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Processing.V1.ListJobStepsRequest, global::DeviceOps.Api.Processing.V1.ListJobStepsResponse> __Method_ListJobSteps = new grpc::Method<global::DeviceOps.Api.Processing.V1.ListJobStepsRequest, global::DeviceOps.Api.Processing.V1.ListJobStepsResponse>(
@@ -410,6 +426,14 @@ namespace DeviceOps.Api.Processing.V1 {
         __Marshaller_deviceops_processing_v1_QueryMetricsRequest,
         __Marshaller_deviceops_processing_v1_QueryMetricsResponse);
 
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest, global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse> __Method_CreateDiagnosticBundle = new grpc::Method<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest, global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "CreateDiagnosticBundle",
+        __Marshaller_deviceops_processing_v1_CreateDiagnosticBundleRequest,
+        __Marshaller_deviceops_processing_v1_CreateDiagnosticBundleResponse);
+
     /// <summary>Service descriptor</summary>
     public static global::Google.Protobuf.Reflection.ServiceDescriptor Descriptor
     {
@@ -421,7 +445,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public abstract partial class ProcessingServiceBase
     {
       /// <summary>
-      /// Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+      /// Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
@@ -494,7 +518,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -567,7 +591,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -580,19 +604,39 @@ namespace DeviceOps.Api.Processing.V1 {
       }
 
       /// <summary>
-      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
       /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
       /// <returns>The response to send back to the client (wrapped by a task).</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Processing.V1.DeleteJobResponse> DeleteJob(global::DeviceOps.Api.Processing.V1.DeleteJobRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+      /// Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+      /// another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+      ///
+      /// Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no label is given, or a label is out of range.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse> DeleteByLabels(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest request, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -668,7 +712,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - SESSION_NOT_FOUND: no such session; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -688,7 +732,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - SESSION_NOT_FOUND: no such session; give up.
-      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="responseStream">Used for sending responses back to the client.</param>
@@ -926,6 +970,25 @@ namespace DeviceOps.Api.Processing.V1 {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
 
+      /// <summary>
+      /// Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+      /// without secrets, and the journals of jobs. The same `request_id` gives the same file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the time or the list of jobs.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse> CreateDiagnosticBundle(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
     }
 
     /// <summary>Client for ProcessingService</summary>
@@ -956,7 +1019,7 @@ namespace DeviceOps.Api.Processing.V1 {
       }
 
       /// <summary>
-      /// Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+      /// Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
@@ -992,7 +1055,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return SubmitJob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+      /// Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
@@ -1026,7 +1089,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return CallInvoker.BlockingUnaryCall(__Method_SubmitJob, null, options, request);
       }
       /// <summary>
-      /// Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+      /// Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
@@ -1062,7 +1125,7 @@ namespace DeviceOps.Api.Processing.V1 {
         return SubmitJobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+      /// Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
       ///
       /// The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
       ///
@@ -1224,7 +1287,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1245,7 +1308,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1478,7 +1541,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1498,7 +1561,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1516,7 +1579,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1536,7 +1599,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1548,13 +1611,13 @@ namespace DeviceOps.Api.Processing.V1 {
         return CallInvoker.AsyncUnaryCall(__Method_UpdateJob, null, options, request);
       }
       /// <summary>
-      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
       /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1567,13 +1630,13 @@ namespace DeviceOps.Api.Processing.V1 {
         return DeleteJob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
       /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1584,13 +1647,13 @@ namespace DeviceOps.Api.Processing.V1 {
         return CallInvoker.BlockingUnaryCall(__Method_DeleteJob, null, options, request);
       }
       /// <summary>
-      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
       /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1603,13 +1666,13 @@ namespace DeviceOps.Api.Processing.V1 {
         return DeleteJobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+      /// Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
       /// workflow run or batch go with it. Cannot be undone.
       ///
       /// Fails with:
       /// - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
       /// - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1618,6 +1681,86 @@ namespace DeviceOps.Api.Processing.V1 {
       public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.DeleteJobResponse> DeleteJobAsync(global::DeviceOps.Api.Processing.V1.DeleteJobRequest request, grpc::CallOptions options)
       {
         return CallInvoker.AsyncUnaryCall(__Method_DeleteJob, null, options, request);
+      }
+      /// <summary>
+      /// Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+      /// Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+      /// another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+      ///
+      /// Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no label is given, or a label is out of range.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse DeleteByLabels(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteByLabels(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+      /// Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+      /// another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+      ///
+      /// Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no label is given, or a label is out of range.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse DeleteByLabels(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_DeleteByLabels, null, options, request);
+      }
+      /// <summary>
+      /// Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+      /// Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+      /// another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+      ///
+      /// Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no label is given, or a label is out of range.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse> DeleteByLabelsAsync(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return DeleteByLabelsAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+      /// Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+      /// another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+      ///
+      /// Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: no label is given, or a label is out of range.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse> DeleteByLabelsAsync(global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_DeleteByLabels, null, options, request);
       }
       /// <summary>
       /// Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
@@ -1882,7 +2025,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - SESSION_NOT_FOUND: no such session; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1902,7 +2045,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - SESSION_NOT_FOUND: no such session; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1920,7 +2063,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - SESSION_NOT_FOUND: no such session; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1940,7 +2083,7 @@ namespace DeviceOps.Api.Processing.V1 {
       /// - SESSION_NOT_FOUND: no such session; give up.
       /// - INVALID_FIELD: mend the mask or the values.
       /// - ILLEGAL_STATE: it is closed.
-      /// - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1959,7 +2102,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - SESSION_NOT_FOUND: no such session; give up.
-      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1979,7 +2122,7 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - SESSION_NOT_FOUND: no such session; give up.
-      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+      /// - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2815,6 +2958,82 @@ namespace DeviceOps.Api.Processing.V1 {
       {
         return CallInvoker.AsyncUnaryCall(__Method_QueryMetrics, null, options, request);
       }
+      /// <summary>
+      /// Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+      /// without secrets, and the journals of jobs. The same `request_id` gives the same file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the time or the list of jobs.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse CreateDiagnosticBundle(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return CreateDiagnosticBundle(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+      /// without secrets, and the journals of jobs. The same `request_id` gives the same file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the time or the list of jobs.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse CreateDiagnosticBundle(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_CreateDiagnosticBundle, null, options, request);
+      }
+      /// <summary>
+      /// Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+      /// without secrets, and the journals of jobs. The same `request_id` gives the same file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the time or the list of jobs.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse> CreateDiagnosticBundleAsync(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return CreateDiagnosticBundleAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+      /// without secrets, and the journals of jobs. The same `request_id` gives the same file.
+      ///
+      /// Fails with:
+      /// - INVALID_FIELD: mend the time or the list of jobs.
+      /// - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+      /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+      /// - STORAGE_FULL: free disk space.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse> CreateDiagnosticBundleAsync(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_CreateDiagnosticBundle, null, options, request);
+      }
       /// <summary>Creates a new instance of client from given <c>ClientBaseConfiguration</c>.</summary>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       protected override ProcessingServiceClient NewInstance(ClientBaseConfiguration configuration)
@@ -2838,6 +3057,7 @@ namespace DeviceOps.Api.Processing.V1 {
           .AddMethod(__Method_ResumeJob, serviceImpl.ResumeJob)
           .AddMethod(__Method_UpdateJob, serviceImpl.UpdateJob)
           .AddMethod(__Method_DeleteJob, serviceImpl.DeleteJob)
+          .AddMethod(__Method_DeleteByLabels, serviceImpl.DeleteByLabels)
           .AddMethod(__Method_ListJobSteps, serviceImpl.ListJobSteps)
           .AddMethod(__Method_OpenSession, serviceImpl.OpenSession)
           .AddMethod(__Method_GetSession, serviceImpl.GetSession)
@@ -2857,7 +3077,8 @@ namespace DeviceOps.Api.Processing.V1 {
           .AddMethod(__Method_SetSystemMode, serviceImpl.SetSystemMode)
           .AddMethod(__Method_DrainSystem, serviceImpl.DrainSystem)
           .AddMethod(__Method_WatchEvents, serviceImpl.WatchEvents)
-          .AddMethod(__Method_QueryMetrics, serviceImpl.QueryMetrics).Build();
+          .AddMethod(__Method_QueryMetrics, serviceImpl.QueryMetrics)
+          .AddMethod(__Method_CreateDiagnosticBundle, serviceImpl.CreateDiagnosticBundle).Build();
     }
 
     /// <summary>Register service method with a service binder with or without implementation. Useful when customizing the service binding logic.
@@ -2876,6 +3097,7 @@ namespace DeviceOps.Api.Processing.V1 {
       serviceBinder.AddMethod(__Method_ResumeJob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.ResumeJobRequest, global::DeviceOps.Api.Processing.V1.ResumeJobResponse>(serviceImpl.ResumeJob));
       serviceBinder.AddMethod(__Method_UpdateJob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.UpdateJobRequest, global::DeviceOps.Api.Processing.V1.UpdateJobResponse>(serviceImpl.UpdateJob));
       serviceBinder.AddMethod(__Method_DeleteJob, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.DeleteJobRequest, global::DeviceOps.Api.Processing.V1.DeleteJobResponse>(serviceImpl.DeleteJob));
+      serviceBinder.AddMethod(__Method_DeleteByLabels, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.DeleteByLabelsRequest, global::DeviceOps.Api.Processing.V1.DeleteByLabelsResponse>(serviceImpl.DeleteByLabels));
       serviceBinder.AddMethod(__Method_ListJobSteps, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.ListJobStepsRequest, global::DeviceOps.Api.Processing.V1.ListJobStepsResponse>(serviceImpl.ListJobSteps));
       serviceBinder.AddMethod(__Method_OpenSession, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.OpenSessionRequest, global::DeviceOps.Api.Processing.V1.OpenSessionResponse>(serviceImpl.OpenSession));
       serviceBinder.AddMethod(__Method_GetSession, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.GetSessionRequest, global::DeviceOps.Api.Processing.V1.GetSessionResponse>(serviceImpl.GetSession));
@@ -2896,6 +3118,7 @@ namespace DeviceOps.Api.Processing.V1 {
       serviceBinder.AddMethod(__Method_DrainSystem, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Processing.V1.DrainSystemRequest, global::DeviceOps.Api.Processing.V1.DrainSystemResponse>(serviceImpl.DrainSystem));
       serviceBinder.AddMethod(__Method_WatchEvents, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Processing.V1.WatchEventsRequest, global::DeviceOps.Api.Processing.V1.WatchEventsResponse>(serviceImpl.WatchEvents));
       serviceBinder.AddMethod(__Method_QueryMetrics, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.QueryMetricsRequest, global::DeviceOps.Api.Processing.V1.QueryMetricsResponse>(serviceImpl.QueryMetrics));
+      serviceBinder.AddMethod(__Method_CreateDiagnosticBundle, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest, global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleResponse>(serviceImpl.CreateDiagnosticBundle));
     }
 
   }

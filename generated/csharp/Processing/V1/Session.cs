@@ -44,7 +44,7 @@ namespace DeviceOps.Api.Processing.V1 {
             "aW9uEi0KCnF1ZXVlX3RpbWUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVy",
             "YXRpb24SGQoMZGV2aWNlX2J5dGVzGAQgASgDSACIAQESFAoMcmVzdWx0X2J5",
             "dGVzGAUgASgDEhYKDnN0ZXBzX2V4ZWN1dGVkGAYgASgDEhMKC2ltYWdlc19t",
-            "YWRlGAcgASgDQg8KDV9kZXZpY2VfYnl0ZXMiswMKB1Nlc3Npb24SCgoCaWQY",
+            "YWRlGAcgASgDQg8KDV9kZXZpY2VfYnl0ZXMiwgMKB1Nlc3Npb24SCgoCaWQY",
             "ASABKAkSNAoFc3RhdGUYAiABKA4yJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
             "MS5TZXNzaW9uU3RhdGUSOgoIc2V0dGluZ3MYAyABKAsyKC5kZXZpY2VvcHMu",
             "cHJvY2Vzc2luZy52MS5TZXNzaW9uU2V0dGluZ3MSPQoKam9iX2NvdW50cxgE",
@@ -54,15 +54,15 @@ namespace DeviceOps.Api.Processing.V1 {
             "dG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xl",
             "LnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjbG9zZV90aW1lGAggASgLMhouZ29v",
             "Z2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1sYXN0X3NlcXVlbmNlGAkgASgD",
-            "EgwKBGV0YWcYCiABKAkqlAEKDFNlc3Npb25TdGF0ZRIdChlTRVNTSU9OX1NU",
-            "QVRFX1VOU1BFQ0lGSUVEEAASFgoSU0VTU0lPTl9TVEFURV9PUEVOEAESGAoU",
-            "U0VTU0lPTl9TVEFURV9QQVVTRUQQAhIZChVTRVNTSU9OX1NUQVRFX0NMT1NJ",
-            "TkcQAxIYChRTRVNTSU9OX1NUQVRFX0NMT1NFRBAEKqkBChJTZXNzaW9uQ2xv",
-            "c2VBY3Rpb24SJAogU0VTU0lPTl9DTE9TRV9BQ1RJT05fVU5TUEVDSUZJRUQQ",
-            "ABIfChtTRVNTSU9OX0NMT1NFX0FDVElPTl9GSU5JU0gQARInCiNTRVNTSU9O",
-            "X0NMT1NFX0FDVElPTl9DQU5DRUxfUEVORElORxACEiMKH1NFU1NJT05fQ0xP",
-            "U0VfQUNUSU9OX0NBTkNFTF9BTEwQA0IeqgIbRGV2aWNlT3BzLkFwaS5Qcm9j",
-            "ZXNzaW5nLlYxYgZwcm90bzM="));
+            "EgwKBGV0YWcYCiABKAkSDQoFb3duZXIYCyABKAkqlAEKDFNlc3Npb25TdGF0",
+            "ZRIdChlTRVNTSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSU0VTU0lPTl9T",
+            "VEFURV9PUEVOEAESGAoUU0VTU0lPTl9TVEFURV9QQVVTRUQQAhIZChVTRVNT",
+            "SU9OX1NUQVRFX0NMT1NJTkcQAxIYChRTRVNTSU9OX1NUQVRFX0NMT1NFRBAE",
+            "KqkBChJTZXNzaW9uQ2xvc2VBY3Rpb24SJAogU0VTU0lPTl9DTE9TRV9BQ1RJ",
+            "T05fVU5TUEVDSUZJRUQQABIfChtTRVNTSU9OX0NMT1NFX0FDVElPTl9GSU5J",
+            "U0gQARInCiNTRVNTSU9OX0NMT1NFX0FDVElPTl9DQU5DRUxfUEVORElORxAC",
+            "EiMKH1NFU1NJT05fQ0xPU0VfQUNUSU9OX0NBTkNFTF9BTEwQA0IeqgIbRGV2",
+            "aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.SessionState), typeof(global::DeviceOps.Api.Processing.V1.SessionCloseAction), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -70,7 +70,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SessionSettings), global::DeviceOps.Api.Processing.V1.SessionSettings.Parser, new[]{ "DisplayName", "Weight", "Limits", "Labels", "IdleTimeout" }, new[]{ "Weight" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SessionJobCounts), global::DeviceOps.Api.Processing.V1.SessionJobCounts.Parser, new[]{ "Queued", "Running", "Paused", "Succeeded", "PartiallySucceeded", "Failed", "Cancelled" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SessionUsage), global::DeviceOps.Api.Processing.V1.SessionUsage.Parser, new[]{ "DeviceTime", "RunTime", "QueueTime", "DeviceBytes", "ResultBytes", "StepsExecuted", "ImagesMade" }, new[]{ "DeviceBytes" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Session), global::DeviceOps.Api.Processing.V1.Session.Parser, new[]{ "Id", "State", "Settings", "JobCounts", "Usage", "CreateTime", "UpdateTime", "CloseTime", "LastSequence", "Etag" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Session), global::DeviceOps.Api.Processing.V1.Session.Parser, new[]{ "Id", "State", "Settings", "JobCounts", "Usage", "CreateTime", "UpdateTime", "CloseTime", "LastSequence", "Etag", "Owner" }, null, null, null, null)
           }));
     }
     #endregion
@@ -1822,6 +1822,7 @@ namespace DeviceOps.Api.Processing.V1 {
       closeTime_ = other.closeTime_ != null ? other.closeTime_.Clone() : null;
       lastSequence_ = other.lastSequence_;
       etag_ = other.etag_;
+      owner_ = other.owner_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1835,7 +1836,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int IdFieldNumber = 1;
     private string id_ = "";
     /// <summary>
-    /// The id, for `JobOptions.session_id`.
+    /// The id, at most 64 characters, for `JobOptions.session_id`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1970,7 +1971,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EtagFieldNumber = 10;
     private string etag_ = "";
     /// <summary>
-    /// Changes with each change of state or settings; for calls that must not overwrite somebody else's change.
+    /// Changes with each change of state or settings; for calls that must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1978,6 +1979,22 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return etag_; }
       set {
         etag_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "owner" field.</summary>
+    public const int OwnerFieldNumber = 11;
+    private string owner_ = "";
+    /// <summary>
+    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets SESSION_NOT_FOUND for
+    /// the sessions of other owners. Empty: the server runs without access control.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Owner {
+      get { return owner_; }
+      set {
+        owner_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -2006,6 +2023,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(CloseTime, other.CloseTime)) return false;
       if (LastSequence != other.LastSequence) return false;
       if (Etag != other.Etag) return false;
+      if (Owner != other.Owner) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2023,6 +2041,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (closeTime_ != null) hash ^= CloseTime.GetHashCode();
       if (LastSequence != 0L) hash ^= LastSequence.GetHashCode();
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
+      if (Owner.Length != 0) hash ^= Owner.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2081,6 +2100,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(82);
         output.WriteString(Etag);
       }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(90);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2131,6 +2154,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(82);
         output.WriteString(Etag);
       }
+      if (Owner.Length != 0) {
+        output.WriteRawTag(90);
+        output.WriteString(Owner);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2170,6 +2197,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Etag.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Etag);
+      }
+      if (Owner.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Owner);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2230,6 +2260,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.Etag.Length != 0) {
         Etag = other.Etag;
+      }
+      if (other.Owner.Length != 0) {
+        Owner = other.Owner;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2308,6 +2341,10 @@ namespace DeviceOps.Api.Processing.V1 {
             Etag = input.ReadString();
             break;
           }
+          case 90: {
+            Owner = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -2383,6 +2420,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 82: {
             Etag = input.ReadString();
+            break;
+          }
+          case 90: {
+            Owner = input.ReadString();
             break;
           }
         }

@@ -47,48 +47,59 @@ namespace DeviceOps.Api.Processing.V1 {
             "bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgBARIyCgxsYXN0",
             "X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUS",
             "EQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEKD19yZXNpZGVu",
-            "dF9ieXRlcyKqAQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMY",
-            "ASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVu",
-            "a19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEoBRIzChBkZWZh",
-            "dWx0X2tlZXBfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
-            "IokGCgxTeXN0ZW1TdGF0dXMSGgoSc2VydmVyX2luc3RhbmNlX2lkGAEgASgJ",
-            "EjEKBG1vZGUYAiABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0",
-            "ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMgASgJEhMKC21vZGVfZm9yY2VkGAQg",
-            "ASgIEjkKB2RvbWFpbnMYBSADKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5Eb21haW5SZWFkaW5lc3MSNgoHd29ya2VycxgGIAMoCzIlLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLldvcmtlclN0YXR1cxIWCg5zZXJ2ZXJfdmVyc2lv",
-            "bhgHIAEoCRIYChBjb250cmFjdF92ZXJzaW9uGAggASgJEhEKCWxpYnJhcmll",
-            "cxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEoCRIYChBsaXN0ZW5fYWRkcmVzc2Vz",
-            "GAsgAygJEhgKEGluc3RhbGxlZF9leHRyYXMYDCADKAkSNQoGbGltaXRzGA0g",
-            "ASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTGltaXRzEi4K",
-            "CnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1w",
-            "EikKBnVwdGltZRgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIw",
-            "Cg1zZXJ2aW5nX2FmdGVyGBAgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0",
-            "aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
-            "cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2VzGBIgAygLMiUuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNlEhsKE2xhc3RfZXZlbnRfc2VxdWVu",
-            "Y2UYEyABKAMSMgoFbm9kZXMYKCADKAsyIy5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5Ob2RlU3RhdHVzKp4BCglSZWFkaW5lc3MSGQoVUkVBRElORVNTX1VO",
-            "U1BFQ0lGSUVEEAASFgoSUkVBRElORVNTX1NUQVJUSU5HEAESEwoPUkVBRElO",
-            "RVNTX1JFQURZEAISFgoSUkVBRElORVNTX0RFR1JBREVEEAMSGQoVUkVBRElO",
-            "RVNTX1VOQVZBSUxBQkxFEAQSFgoSUkVBRElORVNTX1NUT1BQSU5HEAUqsAEK",
-            "ClN5c3RlbU1vZGUSGwoXU1lTVEVNX01PREVfVU5TUEVDSUZJRUQQABIWChJT",
-            "WVNURU1fTU9ERV9OT1JNQUwQARIcChhTWVNURU1fTU9ERV9DT05TRVJWQVRJ",
-            "T04QAhIXChNTWVNURU1fTU9ERV9NSU5JTUFMEAMSHAoYU1lTVEVNX01PREVf",
-            "U0FGRVRZX0ZJUlNUEAQSGAoUU1lTVEVNX01PREVfRFJBSU5JTkcQBSquAQoL",
-            "V29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoV",
-            "V09SS0VSX1NUQVRFX1NUQVJUSU5HEAESFgoSV09SS0VSX1NUQVRFX1JFQURZ",
-            "EAISGwoXV09SS0VSX1NUQVRFX1JFU1RBUlRJTkcQAxIXChNXT1JLRVJfU1RB",
-            "VEVfRkFJTEVEEAQSGAoUV09SS0VSX1NUQVRFX1NUT1BQRUQQBUIeqgIbRGV2",
-            "aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
+            "dF9ieXRlcyLWAQoPUmV0ZW50aW9uUG9saWN5EicKBGpvYnMYASABKAsyGS5n",
+            "b29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFYmxvYnMYAiABKAsyGS5nb29n",
+            "bGUucHJvdG9idWYuRHVyYXRpb24SEwoLZXZlbnRfY291bnQYAyABKAMSKwoI",
+            "cHJldmlld3MYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoL",
+            "Y2hlY2twb2ludHMYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i",
+            "dQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMYASABKAMSGQoR",
+            "bWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVua19ieXRlcxgD",
+            "IAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEoBSKOBwoMU3lzdGVtU3RhdHVz",
+            "EhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgBIAEoCRIxCgRtb2RlGAIgASgOMiMu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTW9kZRITCgttb2RlX3Jl",
+            "YXNvbhgDIAEoCRITCgttb2RlX2ZvcmNlZBgEIAEoCBI5Cgdkb21haW5zGAUg",
+            "AygLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRG9tYWluUmVhZGluZXNz",
+            "EjYKB3dvcmtlcnMYBiADKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5X",
+            "b3JrZXJTdGF0dXMSFgoOc2VydmVyX3ZlcnNpb24YByABKAkSGAoQY29udHJh",
+            "Y3RfdmVyc2lvbhgIIAEoCRIRCglsaWJyYXJpZXMYCSADKAkSEAoIcGxhdGZv",
+            "cm0YCiABKAkSGAoQbGlzdGVuX2FkZHJlc3NlcxgLIAMoCRIYChBpbnN0YWxs",
+            "ZWRfZXh0cmFzGAwgAygJEjUKBmxpbWl0cxgNIAEoCzIlLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlN5c3RlbUxpbWl0cxIuCgpzdGFydF90aW1lGA4gASgL",
+            "MhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgZ1cHRpbWUYDyABKAsy",
+            "GS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc2VydmluZ19hZnRlchgQ",
+            "IAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtyZWFkeV9hZnRl",
+            "chgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI9Cg5zdGFydHVw",
+            "X3BoYXNlcxgSIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN0YXJ0",
+            "dXBQaGFzZRIbChNsYXN0X2V2ZW50X3NlcXVlbmNlGBMgASgDEjsKCXJldGVu",
+            "dGlvbhgUIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJldGVudGlv",
+            "blBvbGljeRJGCgpkdXJhYmlsaXR5GBUgASgOMjIuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0eRIyCgVub2Rlcxgo",
+            "IAMoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk5vZGVTdGF0dXMqngEK",
+            "CVJlYWRpbmVzcxIZChVSRUFESU5FU1NfVU5TUEVDSUZJRUQQABIWChJSRUFE",
+            "SU5FU1NfU1RBUlRJTkcQARITCg9SRUFESU5FU1NfUkVBRFkQAhIWChJSRUFE",
+            "SU5FU1NfREVHUkFERUQQAxIZChVSRUFESU5FU1NfVU5BVkFJTEFCTEUQBBIW",
+            "ChJSRUFESU5FU1NfU1RPUFBJTkcQBSqwAQoKU3lzdGVtTW9kZRIbChdTWVNU",
+            "RU1fTU9ERV9VTlNQRUNJRklFRBAAEhYKElNZU1RFTV9NT0RFX05PUk1BTBAB",
+            "EhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZBVElPThACEhcKE1NZU1RFTV9NT0RF",
+            "X01JTklNQUwQAxIcChhTWVNURU1fTU9ERV9TQUZFVFlfRklSU1QQBBIYChRT",
+            "WVNURU1fTU9ERV9EUkFJTklORxAFKq4BCgtXb3JrZXJTdGF0ZRIcChhXT1JL",
+            "RVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVXT1JLRVJfU1RBVEVfU1RBUlRJ",
+            "TkcQARIWChJXT1JLRVJfU1RBVEVfUkVBRFkQAhIbChdXT1JLRVJfU1RBVEVf",
+            "UkVTVEFSVElORxADEhcKE1dPUktFUl9TVEFURV9GQUlMRUQQBBIYChRXT1JL",
+            "RVJfU1RBVEVfU1RPUFBFRBAFKpUBChlBY2tub3dsZWRnZW1lbnREdXJhYmls",
+            "aXR5EioKJkFDS05PV0xFREdFTUVOVF9EVVJBQklMSVRZX1VOU1BFQ0lGSUVE",
+            "EAASJgoiQUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfUFJPQ0VTUxABEiQK",
+            "IEFDS05PV0xFREdFTUVOVF9EVVJBQklMSVRZX1BPV0VSEAJCHqoCG0Rldmlj",
+            "ZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DomainReadiness), global::DeviceOps.Api.Processing.V1.DomainReadiness.Parser, new[]{ "Domain", "Readiness", "DependsOn", "WaitsFor", "Detail", "InitDuration", "DisabledMethods", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "DefaultKeepFor" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Nodes" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "Nodes" }, null, null, null, null)
           }));
     }
     #endregion
@@ -183,6 +194,24 @@ namespace DeviceOps.Api.Processing.V1 {
     /// Ended, since the device is disabled or the server shuts down.
     /// </summary>
     [pbr::OriginalName("WORKER_STATE_STOPPED")] Stopped = 5,
+  }
+
+  /// <summary>
+  /// What a change that the server acknowledged survives: a job that SubmitJob answered, an event that a watch sent.
+  /// </summary>
+  public enum AcknowledgementDurability {
+    /// <summary>
+    /// Not said; never sent.
+    /// </summary>
+    [pbr::OriginalName("ACKNOWLEDGEMENT_DURABILITY_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// The death of the server process at any point. After a loss of power the last moments may be missing; what is there is whole.
+    /// </summary>
+    [pbr::OriginalName("ACKNOWLEDGEMENT_DURABILITY_PROCESS")] Process = 1,
+    /// <summary>
+    /// A loss of power too: the disk had confirmed the change before the answer was sent.
+    /// </summary>
+    [pbr::OriginalName("ACKNOWLEDGEMENT_DURABILITY_POWER")] Power = 2,
   }
 
   #endregion
@@ -1487,6 +1516,407 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// How long the server keeps what it stores, unless a call says otherwise.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class RetentionPolicy : pb::IMessage<RetentionPolicy>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<RetentionPolicy> _parser = new pb::MessageParser<RetentionPolicy>(() => new RetentionPolicy());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<RetentionPolicy> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[3]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RetentionPolicy() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RetentionPolicy(RetentionPolicy other) : this() {
+      jobs_ = other.jobs_ != null ? other.jobs_.Clone() : null;
+      blobs_ = other.blobs_ != null ? other.blobs_.Clone() : null;
+      eventCount_ = other.eventCount_;
+      previews_ = other.previews_ != null ? other.previews_.Clone() : null;
+      checkpoints_ = other.checkpoints_ != null ? other.checkpoints_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public RetentionPolicy Clone() {
+      return new RetentionPolicy(this);
+    }
+
+    /// <summary>Field number for the "jobs" field.</summary>
+    public const int JobsFieldNumber = 1;
+    private global::Google.Protobuf.WellKnownTypes.Duration jobs_;
+    /// <summary>
+    /// Ended jobs with their journals and pictures, from their end; `JobOptions.keep_for` says otherwise.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Jobs {
+      get { return jobs_; }
+      set {
+        jobs_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "blobs" field.</summary>
+    public const int BlobsFieldNumber = 2;
+    private global::Google.Protobuf.WellKnownTypes.Duration blobs_;
+    /// <summary>
+    /// Blobs that clients made or registered, from their last byte; `keep_for` of the calls that make blobs says otherwise.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Blobs {
+      get { return blobs_; }
+      set {
+        blobs_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "event_count" field.</summary>
+    public const int EventCountFieldNumber = 3;
+    private long eventCount_;
+    /// <summary>
+    /// How many events WatchEvents can go back, the newest. They are kept in memory: none survives a restart of the server, but their numbers
+    /// go on.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long EventCount {
+      get { return eventCount_; }
+      set {
+        eventCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "previews" field.</summary>
+    public const int PreviewsFieldNumber = 4;
+    private global::Google.Protobuf.WellKnownTypes.Duration previews_;
+    /// <summary>
+    /// Previews, from their job's end. Absent: not at all; only the newest preview of a running job is kept.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Previews {
+      get { return previews_; }
+      set {
+        previews_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "checkpoints" field.</summary>
+    public const int CheckpointsFieldNumber = 5;
+    private global::Google.Protobuf.WellKnownTypes.Duration checkpoints_;
+    /// <summary>
+    /// Checkpoints, from their job's end. Absent: this server writes none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Checkpoints {
+      get { return checkpoints_; }
+      set {
+        checkpoints_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as RetentionPolicy);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(RetentionPolicy other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Jobs, other.Jobs)) return false;
+      if (!object.Equals(Blobs, other.Blobs)) return false;
+      if (EventCount != other.EventCount) return false;
+      if (!object.Equals(Previews, other.Previews)) return false;
+      if (!object.Equals(Checkpoints, other.Checkpoints)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (jobs_ != null) hash ^= Jobs.GetHashCode();
+      if (blobs_ != null) hash ^= Blobs.GetHashCode();
+      if (EventCount != 0L) hash ^= EventCount.GetHashCode();
+      if (previews_ != null) hash ^= Previews.GetHashCode();
+      if (checkpoints_ != null) hash ^= Checkpoints.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (jobs_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Jobs);
+      }
+      if (blobs_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Blobs);
+      }
+      if (EventCount != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(EventCount);
+      }
+      if (previews_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Previews);
+      }
+      if (checkpoints_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Checkpoints);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (jobs_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Jobs);
+      }
+      if (blobs_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Blobs);
+      }
+      if (EventCount != 0L) {
+        output.WriteRawTag(24);
+        output.WriteInt64(EventCount);
+      }
+      if (previews_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(Previews);
+      }
+      if (checkpoints_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(Checkpoints);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (jobs_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Jobs);
+      }
+      if (blobs_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Blobs);
+      }
+      if (EventCount != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(EventCount);
+      }
+      if (previews_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Previews);
+      }
+      if (checkpoints_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Checkpoints);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(RetentionPolicy other) {
+      if (other == null) {
+        return;
+      }
+      if (other.jobs_ != null) {
+        if (jobs_ == null) {
+          Jobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Jobs.MergeFrom(other.Jobs);
+      }
+      if (other.blobs_ != null) {
+        if (blobs_ == null) {
+          Blobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Blobs.MergeFrom(other.Blobs);
+      }
+      if (other.EventCount != 0L) {
+        EventCount = other.EventCount;
+      }
+      if (other.previews_ != null) {
+        if (previews_ == null) {
+          Previews = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Previews.MergeFrom(other.Previews);
+      }
+      if (other.checkpoints_ != null) {
+        if (checkpoints_ == null) {
+          Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Checkpoints.MergeFrom(other.Checkpoints);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (jobs_ == null) {
+              Jobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Jobs);
+            break;
+          }
+          case 18: {
+            if (blobs_ == null) {
+              Blobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Blobs);
+            break;
+          }
+          case 24: {
+            EventCount = input.ReadInt64();
+            break;
+          }
+          case 34: {
+            if (previews_ == null) {
+              Previews = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
+          case 42: {
+            if (checkpoints_ == null) {
+              Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Checkpoints);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (jobs_ == null) {
+              Jobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Jobs);
+            break;
+          }
+          case 18: {
+            if (blobs_ == null) {
+              Blobs = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Blobs);
+            break;
+          }
+          case 24: {
+            EventCount = input.ReadInt64();
+            break;
+          }
+          case 34: {
+            if (previews_ == null) {
+              Previews = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Previews);
+            break;
+          }
+          case 42: {
+            if (checkpoints_ == null) {
+              Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Checkpoints);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Limits that a client should know before it sends something.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -1504,7 +1934,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[3]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[4]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1528,7 +1958,6 @@ namespace DeviceOps.Api.Processing.V1 {
       maxMessageBytes_ = other.maxMessageBytes_;
       blobChunkBytes_ = other.blobChunkBytes_;
       queueCapacity_ = other.queueCapacity_;
-      defaultKeepFor_ = other.defaultKeepFor_ != null ? other.defaultKeepFor_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1599,21 +2028,6 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
-    /// <summary>Field number for the "default_keep_for" field.</summary>
-    public const int DefaultKeepForFieldNumber = 5;
-    private global::Google.Protobuf.WellKnownTypes.Duration defaultKeepFor_;
-    /// <summary>
-    /// How long a job's record and results are kept after its end unless `keep_for` says otherwise.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public global::Google.Protobuf.WellKnownTypes.Duration DefaultKeepFor {
-      get { return defaultKeepFor_; }
-      set {
-        defaultKeepFor_ = value;
-      }
-    }
-
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1633,7 +2047,6 @@ namespace DeviceOps.Api.Processing.V1 {
       if (MaxMessageBytes != other.MaxMessageBytes) return false;
       if (BlobChunkBytes != other.BlobChunkBytes) return false;
       if (QueueCapacity != other.QueueCapacity) return false;
-      if (!object.Equals(DefaultKeepFor, other.DefaultKeepFor)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1645,7 +2058,6 @@ namespace DeviceOps.Api.Processing.V1 {
       if (MaxMessageBytes != 0L) hash ^= MaxMessageBytes.GetHashCode();
       if (BlobChunkBytes != 0L) hash ^= BlobChunkBytes.GetHashCode();
       if (QueueCapacity != 0) hash ^= QueueCapacity.GetHashCode();
-      if (defaultKeepFor_ != null) hash ^= DefaultKeepFor.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1680,10 +2092,6 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(32);
         output.WriteInt32(QueueCapacity);
       }
-      if (defaultKeepFor_ != null) {
-        output.WriteRawTag(42);
-        output.WriteMessage(DefaultKeepFor);
-      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1710,10 +2118,6 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(32);
         output.WriteInt32(QueueCapacity);
       }
-      if (defaultKeepFor_ != null) {
-        output.WriteRawTag(42);
-        output.WriteMessage(DefaultKeepFor);
-      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1735,9 +2139,6 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (QueueCapacity != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(QueueCapacity);
-      }
-      if (defaultKeepFor_ != null) {
-        size += 1 + pb::CodedOutputStream.ComputeMessageSize(DefaultKeepFor);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1762,12 +2163,6 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.QueueCapacity != 0) {
         QueueCapacity = other.QueueCapacity;
-      }
-      if (other.defaultKeepFor_ != null) {
-        if (defaultKeepFor_ == null) {
-          DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
-        }
-        DefaultKeepFor.MergeFrom(other.DefaultKeepFor);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1802,13 +2197,6 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 32: {
             QueueCapacity = input.ReadInt32();
-            break;
-          }
-          case 42: {
-            if (defaultKeepFor_ == null) {
-              DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(DefaultKeepFor);
             break;
           }
         }
@@ -1846,13 +2234,6 @@ namespace DeviceOps.Api.Processing.V1 {
             QueueCapacity = input.ReadInt32();
             break;
           }
-          case 42: {
-            if (defaultKeepFor_ == null) {
-              DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
-            }
-            input.ReadMessage(DefaultKeepFor);
-            break;
-          }
         }
       }
     }
@@ -1878,7 +2259,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[5]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1917,6 +2298,8 @@ namespace DeviceOps.Api.Processing.V1 {
       readyAfter_ = other.readyAfter_ != null ? other.readyAfter_.Clone() : null;
       startupPhases_ = other.startupPhases_.Clone();
       lastEventSequence_ = other.lastEventSequence_;
+      retention_ = other.retention_ != null ? other.retention_.Clone() : null;
+      durability_ = other.durability_;
       nodes_ = other.nodes_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -2207,6 +2590,37 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "retention" field.</summary>
+    public const int RetentionFieldNumber = 20;
+    private global::DeviceOps.Api.Processing.V1.RetentionPolicy retention_;
+    /// <summary>
+    /// What is kept how long.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.RetentionPolicy Retention {
+      get { return retention_; }
+      set {
+        retention_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "durability" field.</summary>
+    public const int DurabilityFieldNumber = 21;
+    private global::DeviceOps.Api.Processing.V1.AcknowledgementDurability durability_ = global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified;
+    /// <summary>
+    /// What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs. The bytes of
+    /// blobs on disk survive the death of the process; the system writes them to the disk in its own time.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.AcknowledgementDurability Durability {
+      get { return durability_; }
+      set {
+        durability_ = value;
+      }
+    }
+
     /// <summary>Field number for the "nodes" field.</summary>
     public const int NodesFieldNumber = 40;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.NodeStatus> _repeated_nodes_codec
@@ -2255,6 +2669,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(ReadyAfter, other.ReadyAfter)) return false;
       if(!startupPhases_.Equals(other.startupPhases_)) return false;
       if (LastEventSequence != other.LastEventSequence) return false;
+      if (!object.Equals(Retention, other.Retention)) return false;
+      if (Durability != other.Durability) return false;
       if(!nodes_.Equals(other.nodes_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -2282,6 +2698,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (readyAfter_ != null) hash ^= ReadyAfter.GetHashCode();
       hash ^= startupPhases_.GetHashCode();
       if (LastEventSequence != 0L) hash ^= LastEventSequence.GetHashCode();
+      if (retention_ != null) hash ^= Retention.GetHashCode();
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) hash ^= Durability.GetHashCode();
       hash ^= nodes_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -2359,6 +2777,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(152, 1);
         output.WriteInt64(LastEventSequence);
       }
+      if (retention_ != null) {
+        output.WriteRawTag(162, 1);
+        output.WriteMessage(Retention);
+      }
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        output.WriteRawTag(168, 1);
+        output.WriteEnum((int) Durability);
+      }
       nodes_.WriteTo(output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -2428,6 +2854,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(152, 1);
         output.WriteInt64(LastEventSequence);
       }
+      if (retention_ != null) {
+        output.WriteRawTag(162, 1);
+        output.WriteMessage(Retention);
+      }
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        output.WriteRawTag(168, 1);
+        output.WriteEnum((int) Durability);
+      }
       nodes_.WriteTo(ref output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -2483,6 +2917,12 @@ namespace DeviceOps.Api.Processing.V1 {
       size += startupPhases_.CalculateSize(_repeated_startupPhases_codec);
       if (LastEventSequence != 0L) {
         size += 2 + pb::CodedOutputStream.ComputeInt64Size(LastEventSequence);
+      }
+      if (retention_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Retention);
+      }
+      if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) Durability);
       }
       size += nodes_.CalculateSize(_repeated_nodes_codec);
       if (_unknownFields != null) {
@@ -2556,6 +2996,15 @@ namespace DeviceOps.Api.Processing.V1 {
       startupPhases_.Add(other.startupPhases_);
       if (other.LastEventSequence != 0L) {
         LastEventSequence = other.LastEventSequence;
+      }
+      if (other.retention_ != null) {
+        if (retention_ == null) {
+          Retention = new global::DeviceOps.Api.Processing.V1.RetentionPolicy();
+        }
+        Retention.MergeFrom(other.Retention);
+      }
+      if (other.Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
+        Durability = other.Durability;
       }
       nodes_.Add(other.nodes_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -2666,6 +3115,17 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 152: {
             LastEventSequence = input.ReadInt64();
+            break;
+          }
+          case 162: {
+            if (retention_ == null) {
+              Retention = new global::DeviceOps.Api.Processing.V1.RetentionPolicy();
+            }
+            input.ReadMessage(Retention);
+            break;
+          }
+          case 168: {
+            Durability = (global::DeviceOps.Api.Processing.V1.AcknowledgementDurability) input.ReadEnum();
             break;
           }
           case 322: {
@@ -2780,6 +3240,17 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 152: {
             LastEventSequence = input.ReadInt64();
+            break;
+          }
+          case 162: {
+            if (retention_ == null) {
+              Retention = new global::DeviceOps.Api.Processing.V1.RetentionPolicy();
+            }
+            input.ReadMessage(Retention);
+            break;
+          }
+          case 168: {
+            Durability = (global::DeviceOps.Api.Processing.V1.AcknowledgementDurability) input.ReadEnum();
             break;
           }
           case 322: {

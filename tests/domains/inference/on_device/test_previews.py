@@ -40,6 +40,16 @@ def test_a_preview_of_pure_noise_stays_within_its_limit() -> None:
     assert 0 < len(preview.data) <= LIMIT_BYTES
 
 
+def test_a_preview_has_the_size_that_was_wanted_when_it_was_taken() -> None:
+    asked = request(embedded_model(), width_px=64, height_px=32, previews=Previews(every_steps=1, max_edge_px=16))
+    with ThreadPoolExecutor(1) as files:
+        writer = PreviewWriter(asked, files)
+        writer.write(1, torch.zeros(1, *writer.size, 3, dtype=torch.uint8))
+        writer.show(Previews(every_steps=1, max_edge_px=32))
+    (preview,) = writer.ready()
+    assert (preview.width_px, preview.height_px, writer.size) == (16, 8, (16, 32))
+
+
 def test_only_the_newest_preview_of_a_picture_is_kept() -> None:
     asked = request(embedded_model(), previews=Previews(every_steps=1, max_edge_px=16))
     with ThreadPoolExecutor(1) as files:

@@ -623,7 +623,7 @@ class JobPausing(_message.Message):
     origin: Global___JobControlOrigin.ValueType
     """Who asked."""
     cause: _builtins.str
-    """The caller's reason, if one was given."""
+    """The caller's reason, at most 255 characters. Empty: none was given."""
     def __init__(
         self,
         *,
@@ -655,7 +655,7 @@ class JobPaused(_message.Message):
     origin: Global___JobControlOrigin.ValueType
     """Who asked."""
     cause: _builtins.str
-    """The caller's reason, if one was given."""
+    """The caller's reason, at most 255 characters. Empty: none was given."""
     def __init__(
         self,
         *,
@@ -686,7 +686,7 @@ class JobResumed(_message.Message):
     origin: Global___JobControlOrigin.ValueType
     """Who let it go on."""
     cause: _builtins.str
-    """The caller's reason, if one was given."""
+    """The caller's reason, at most 255 characters. Empty: none was given."""
     def __init__(
         self,
         *,
@@ -710,7 +710,7 @@ class JobCancelling(_message.Message):
 
     CAUSE_FIELD_NUMBER: _builtins.int
     cause: _builtins.str
-    """The caller's reason, if one was given."""
+    """The caller's reason, at most 255 characters. Empty: none was given."""
     def __init__(
         self,
         *,
@@ -1013,7 +1013,7 @@ class JobCancelled(_message.Message):
     stage: _builtins.str
     """The stage that it had reached; `queued` if it never ran."""
     cause: _builtins.str
-    """The caller's reason, if one was given."""
+    """The caller's reason, at most 255 characters. Empty: none was given."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Time between the request and the moment when the device had stopped."""

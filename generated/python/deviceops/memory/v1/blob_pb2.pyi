@@ -203,6 +203,7 @@ class Blob(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     SHARED_MEMORY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -233,6 +234,10 @@ class Blob(_message.Message):
     """The device whose memory holds it (DEVICE) or for which it is page-locked (PINNED_HOST). Empty in other tiers."""
     written_bytes: _builtins.int
     """How many bytes from the start are written and safe. Equal to `size_bytes` once READY. A broken upload goes on from here."""
+    owner: _builtins.str
+    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets BLOB_NOT_FOUND for the
+    blobs of other owners. Empty: the server runs without access control.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made. For content that was made again: the first time."""
@@ -277,12 +282,13 @@ class Blob(_message.Message):
         session_id: _builtins.str = ...,
         device_id: _builtins.str = ...,
         written_bytes: _builtins.int = ...,
+        owner: _builtins.str = ...,
         file: Global___MappedFile | None = ...,
         shared_memory: Global___SharedMemorySegment | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time", "backing", b"backing", "create_time", b"create_time", "expire_time", b"expire_time", "file", b"file", "shared_memory", b"shared_memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time", "backing", b"backing", "create_time", b"create_time", "device_id", b"device_id", "expire_time", b"expire_time", "file", b"file", "generation", b"generation", "id", b"id", "labels", b"labels", "media_type", b"media_type", "origin", b"origin", "origin_job_id", b"origin_job_id", "reader_count", b"reader_count", "session_id", b"session_id", "sha256", b"sha256", "shared_memory", b"shared_memory", "size_bytes", b"size_bytes", "state", b"state", "tier", b"tier", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time", "backing", b"backing", "create_time", b"create_time", "device_id", b"device_id", "expire_time", b"expire_time", "file", b"file", "generation", b"generation", "id", b"id", "labels", b"labels", "media_type", b"media_type", "origin", b"origin", "origin_job_id", b"origin_job_id", "owner", b"owner", "reader_count", b"reader_count", "session_id", b"session_id", "sha256", b"sha256", "shared_memory", b"shared_memory", "size_bytes", b"size_bytes", "state", b"state", "tier", b"tier", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_backing: _TypeAlias = _typing.Literal["file", "shared_memory"]  # noqa: Y015
     _WhichOneofArgType_backing: _TypeAlias = _typing.Literal["backing", b"backing"]  # noqa: Y015
@@ -594,7 +600,7 @@ class BlobFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """With all of these labels, key and value."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,

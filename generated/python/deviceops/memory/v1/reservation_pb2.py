@@ -27,7 +27,7 @@ from deviceops.common.v1 import label_pb2 as deviceops_dot_common_dot_v1_dot_lab
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%deviceops/memory/v1/reservation.proto\x12\x13\x64\x65viceops.memory.v1\x1a#deviceops/common/v1/job_event.proto\x1a\x1f\x64\x65viceops/common/v1/label.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x03\n\x0bReservation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0ememory_pool_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12/\n\x08priority\x18\x05 \x01(\x0e\x32\x1d.deviceops.common.v1.Priority\x12\x34\n\x05state\x18\x06 \x01(\x0e\x32%.deviceops.memory.v1.ReservationState\x12\x13\n\x0b\x63onsumer_id\x18\x07 \x01(\t\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12*\n\x06labels\x18\r \x03(\x0b\x32\x1a.deviceops.common.v1.Label\"\xa3\x01\n\x11ReservationFilter\x12\x35\n\x06states\x18\x01 \x03(\x0e\x32%.deviceops.memory.v1.ReservationState\x12\x17\n\x0fmemory_pool_ids\x18\x02 \x03(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.deviceops.common.v1.Label*\xce\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_HELD\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x02\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x03\x12\x1f\n\x1bRESERVATION_STATE_PREEMPTED\x10\x04\x12\x1a\n\x16RESERVATION_STATE_LOST\x10\x05\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Memory.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%deviceops/memory/v1/reservation.proto\x12\x13\x64\x65viceops.memory.v1\x1a#deviceops/common/v1/job_event.proto\x1a\x1f\x64\x65viceops/common/v1/label.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x03\n\x0bReservation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0ememory_pool_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12/\n\x08priority\x18\x05 \x01(\x0e\x32\x1d.deviceops.common.v1.Priority\x12\x34\n\x05state\x18\x06 \x01(\x0e\x32%.deviceops.memory.v1.ReservationState\x12\x13\n\x0b\x63onsumer_id\x18\x07 \x01(\t\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12*\n\x06labels\x18\r \x03(\x0b\x32\x1a.deviceops.common.v1.Label\x12\r\n\x05owner\x18\x0e \x01(\t\"\xa3\x01\n\x11ReservationFilter\x12\x35\n\x06states\x18\x01 \x03(\x0e\x32%.deviceops.memory.v1.ReservationState\x12\x17\n\x0fmemory_pool_ids\x18\x02 \x03(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.deviceops.common.v1.Label*\xce\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESERVATION_STATE_HELD\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x02\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x03\x12\x1f\n\x1bRESERVATION_STATE_PREEMPTED\x10\x04\x12\x1a\n\x16RESERVATION_STATE_LOST\x10\x05\x42\x1a\xaa\x02\x17\x44\x65viceOps.Api.Memory.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.memory.v1.reserva
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\027DeviceOps.Api.Memory.V1'
-  _globals['_RESERVATIONSTATE']._serialized_start=767
-  _globals['_RESERVATIONSTATE']._serialized_end=973
+  _globals['_RESERVATIONSTATE']._serialized_start=782
+  _globals['_RESERVATIONSTATE']._serialized_end=988
   _globals['_RESERVATION']._serialized_start=166
-  _globals['_RESERVATION']._serialized_end=598
-  _globals['_RESERVATIONFILTER']._serialized_start=601
-  _globals['_RESERVATIONFILTER']._serialized_end=764
+  _globals['_RESERVATION']._serialized_end=613
+  _globals['_RESERVATIONFILTER']._serialized_start=616
+  _globals['_RESERVATIONFILTER']._serialized_end=779
 # @@protoc_insertion_point(module_scope)

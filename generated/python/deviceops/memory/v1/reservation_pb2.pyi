@@ -83,6 +83,7 @@ class Reservation(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque name."""
     memory_pool_id: _builtins.str
@@ -101,6 +102,10 @@ class Reservation(_message.Message):
     """The session that it counts against. Empty: none."""
     etag: _builtins.str
     """Changes with every renewal and every change of state."""
+    owner: _builtins.str
+    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets RESERVATION_NOT_FOUND
+    for the reservations of other owners. Empty: the server runs without access control.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -133,10 +138,11 @@ class Reservation(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer_id", b"consumer_id", "create_time", b"create_time", "end_time", b"end_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "labels", b"labels", "memory_pool_id", b"memory_pool_id", "priority", b"priority", "purpose", b"purpose", "session_id", b"session_id", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer_id", b"consumer_id", "create_time", b"create_time", "end_time", b"end_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "labels", b"labels", "memory_pool_id", b"memory_pool_id", "owner", b"owner", "priority", b"priority", "purpose", b"purpose", "session_id", b"session_id", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,7 +170,7 @@ class ReservationFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """With all of these labels, key and value."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,

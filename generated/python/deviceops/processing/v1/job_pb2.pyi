@@ -253,6 +253,8 @@ class Job(_message.Message):
     CONTINUED_JOB_ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_TIME_FIELD_NUMBER: _builtins.int
     STEP_COUNTS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     GENERATION_RESULT_FIELD_NUMBER: _builtins.int
     POSTPROCESSING_RESULT_FIELD_NUMBER: _builtins.int
     LOADED_MODEL_FIELD_NUMBER: _builtins.int
@@ -267,7 +269,7 @@ class Job(_message.Message):
     WORKFLOW_RESULT_FIELD_NUMBER: _builtins.int
     BATCH_RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The id."""
+    """The id, at most 64 characters."""
     state: _job_event_pb2.JobState.ValueType
     """Where it is in its life."""
     kind: Global___JobKind.ValueType
@@ -279,15 +281,24 @@ class Job(_message.Message):
     last_sequence: _builtins.int
     """`JobEvent.sequence` of its newest event. WatchJob with this number tells only what comes after."""
     etag: _builtins.str
-    """Changes with each change of state or options; for calls that must not overwrite somebody else's change."""
+    """Changes with each change of state or options; for calls that must not overwrite another caller's change."""
     request_id: _builtins.str
-    """The `request_id` that it was asked for with. Empty: none."""
+    """The `request_id` that it was asked for with, at most 64 characters. Empty: none."""
     detached: _builtins.bool
     """Whether it goes on when the call that asked for it is left. Always true for SubmitJob."""
     parent_job_id: _builtins.str
     """The workflow run or batch that it is a part of. Empty: none."""
     continued_job_id: _builtins.str
     """The job whose checkpoint it went on from. Empty: none."""
+    summary: _builtins.str
+    """What it is about, in one line for people and lists, at most 120 characters: the first words of the prompt, or of other kinds their own
+    words, `load emoji-sd`. Longer ones are cut at a word and end with `…`. Empty: a generation, and the server's setting
+    `prompts_in_lists` keeps prompts out of lists.
+    """
+    owner: _builtins.str
+    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets NOT_FOUND for the jobs
+    of other owners. Empty: the server runs without access control.
+    """
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """What it is to do, as it was asked for. In ListJobs only the arm is set and its content is empty."""
@@ -409,6 +420,8 @@ class Job(_message.Message):
         continued_job_id: _builtins.str = ...,
         checkpoint_time: _timestamp_pb2.Timestamp | None = ...,
         step_counts: _job_step_pb2.JobStepCounts | None = ...,
+        summary: _builtins.str = ...,
+        owner: _builtins.str = ...,
         generation_result: _generated_image_pb2.GenerationResult | None = ...,
         postprocessing_result: _postprocessing_pb2.PostprocessingResult | None = ...,
         loaded_model: _loaded_model_pb2.LoadedModel | None = ...,
@@ -425,7 +438,7 @@ class Job(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "create_time", b"create_time", "device_benchmark_report", b"device_benchmark_report", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "result", b"result", "spec", b"spec", "start_time", b"start_time", "step_counts", b"step_counts", "workflow_result", b"workflow_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "continued_job_id", b"continued_job_id", "create_time", b"create_time", "detached", b"detached", "device_benchmark_report", b"device_benchmark_report", "device_id", b"device_id", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "parent_job_id", b"parent_job_id", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "request_id", b"request_id", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step_counts", b"step_counts", "workflow_result", b"workflow_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "continued_job_id", b"continued_job_id", "create_time", b"create_time", "detached", b"detached", "device_benchmark_report", b"device_benchmark_report", "device_id", b"device_id", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "owner", b"owner", "parent_job_id", b"parent_job_id", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "request_id", b"request_id", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step_counts", b"step_counts", "summary", b"summary", "workflow_result", b"workflow_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["generation_result", "postprocessing_result", "loaded_model", "model_scan_report", "model_validation_report", "model_conversion_report", "model_benchmark_report", "device_benchmark_report", "device_reset_report", "blob_transfer_report", "reproduction_report", "workflow_result", "batch_result"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

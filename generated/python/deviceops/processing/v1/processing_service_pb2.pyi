@@ -10,6 +10,7 @@ from deviceops.common.v1 import job_event_pb2 as _job_event_pb2
 from deviceops.common.v1 import label_pb2 as _label_pb2
 from deviceops.device.v1 import device_work_pb2 as _device_work_pb2
 from deviceops.inference.v1 import generated_image_pb2 as _generated_image_pb2
+from deviceops.inference.v1 import generation_pb2 as _generation_pb2
 from deviceops.inference.v1 import reproduction_pb2 as _reproduction_pb2
 from deviceops.memory.v1 import blob_pb2 as _blob_pb2
 from deviceops.model.v1 import loaded_model_pb2 as _loaded_model_pb2
@@ -80,16 +81,20 @@ class SubmitJobRequest(_message.Message):
     validate_only: _builtins.bool
     """Check only; store nothing. Default: false."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    call is a new job.
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
     """
     continue_job_id: _builtins.str
-    """A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. `spec` must then be absent; that
-    job's spec counts. Empty: start from nothing.
+    """A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. Empty: start from nothing.
+
+    Without `spec`, that job's spec counts. With one, the job branches: it goes on from the checkpoint as the new spec says. The kind of
+    work must be the same; of a generation, what the checkpoint's latents are made with must be the same too: model, size, number of
+    pictures and seeds. Prompts, guidance, sampler, LoRAs, previews and output may differ, and hold from the checkpoint's step on.
+    Anything else that differs is INVALID_FIELD.
     """
     @_builtins.property
     def spec(self) -> _job_pb2.JobSpec:
-        """What to do. Must be set, unless `continue_job_id` is."""
+        """What to do. Must be set, unless `continue_job_id` is: then absent means that job's spec."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
@@ -210,7 +215,7 @@ class JobFilter(_message.Message):
     parent_job_id: _builtins.str
     """Parts of this workflow run or batch. Empty: only jobs that are no part of another."""
     request_id: _builtins.str
-    """Asked for with this `request_id`. Empty: any."""
+    """Asked for with this `request_id`, at most 64 characters. Empty: any."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_job_event_pb2.JobState.ValueType]:
         """In one of these states. Empty: any."""
@@ -221,7 +226,7 @@ class JobFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Having all of these labels."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
@@ -320,19 +325,32 @@ class WatchJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PREVIEWS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     after_sequence: _builtins.int
     """The last `JobEvent.sequence` that was seen; only later events are sent. 0: all that are kept."""
+    @_builtins.property
+    def previews(self) -> _generation_pb2.PreviewOptions:
+        """Previews that this watcher wants of a job that makes pictures, also of another caller's job. The server makes them from now on and
+        while the call lasts; they change nothing in the pictures, and cost a little time of the device. Absent: the server's settings
+        `default_previews_every_steps` and `default_preview_edge_px` count, which make none unless they are set. `every_steps` 0: none for
+        this watcher.
+
+        All watchers of a job see the same previews: the finest wish counts, that is the smallest interval and the longest edge among the
+        watchers and the job itself. Previews that the job asked for (`Generation.previews`) are made also while it is not watched.
+        """
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        previews: _generation_pb2.PreviewOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previews", b"previews"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "job_id", b"job_id", "previews", b"previews"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,7 +488,7 @@ class CancelJobRequest(_message.Message):
     scope: _job_pb2.CancelScope.ValueType
     """How much of it."""
     cause: _builtins.str
-    """Why, for people and logs; comes back in the events. At most 255 characters."""
+    """Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
@@ -517,16 +535,20 @@ class PauseJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
+    cause: _builtins.str
+    """Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -563,16 +585,20 @@ class ResumeJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
+    cause: _builtins.str
+    """Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,6 +745,98 @@ class DeleteJobResponse(_message.Message):
 Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
 
 @_typing.final
+class DeleteByLabelsRequest(_message.Message):
+    """Asks to delete what has some labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Tell what would go, and delete nothing. Default: false."""
+    request_id: _builtins.str
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again within a day, it gives the same answer and
+    deletes nothing more. Empty: every call looks anew.
+    """
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
+        """Labels, 1..32, each key once, all of which a thing must have. A label with an empty value stands for any value of its key."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_label_pb2.Label] | None = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteByLabelsRequest: _TypeAlias = DeleteByLabelsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteByLabelsResponse(_message.Message):
+    """What was deleted, or with `validate_only` what would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_JOB_COUNT_FIELD_NUMBER: _builtins.int
+    DELETED_JOB_IDS_FIELD_NUMBER: _builtins.int
+    DELETED_BLOB_COUNT_FIELD_NUMBER: _builtins.int
+    DELETED_BLOB_IDS_FIELD_NUMBER: _builtins.int
+    DEFERRED_BLOB_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_JOB_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_JOB_IDS_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    deleted_job_count: _builtins.int
+    """How many jobs were deleted."""
+    deleted_blob_count: _builtins.int
+    """How many blobs were deleted that have the labels themselves. Pictures that went with their jobs are not counted."""
+    deferred_blob_count: _builtins.int
+    """Of these blobs, how many are still read or used: they take no new readers, and their bytes go with the last one who has them."""
+    skipped_job_count: _builtins.int
+    """How many jobs have the labels, have not ended, and were left alone."""
+    freed_bytes: _builtins.int
+    """Memory and disk space that this freed: of pictures that went with their jobs, and of blobs that are not deferred. Bytes of MAPPED
+    blobs belong to others and do not count.
+    """
+    @_builtins.property
+    def deleted_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, the newest first, at most 1,000."""
+
+    @_builtins.property
+    def deleted_blob_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, the newest first, at most 1,000."""
+
+    @_builtins.property
+    def skipped_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, the newest first, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        deleted_job_count: _builtins.int = ...,
+        deleted_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        deleted_blob_count: _builtins.int = ...,
+        deleted_blob_ids: _abc.Iterable[_builtins.str] | None = ...,
+        deferred_blob_count: _builtins.int = ...,
+        skipped_job_count: _builtins.int = ...,
+        skipped_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        freed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_blob_count", b"deferred_blob_count", "deleted_blob_count", b"deleted_blob_count", "deleted_blob_ids", b"deleted_blob_ids", "deleted_job_count", b"deleted_job_count", "deleted_job_ids", b"deleted_job_ids", "freed_bytes", b"freed_bytes", "skipped_job_count", b"skipped_job_count", "skipped_job_ids", b"skipped_job_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteByLabelsResponse: _TypeAlias = DeleteByLabelsResponse  # noqa: Y015
+
+@_typing.final
 class JobStepFilter(_message.Message):
     """Which steps. Fields that are set must all match; of a list, one entry must."""
 
@@ -815,7 +933,9 @@ class OpenSessionRequest(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same session. Empty: every call is a new one."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same session. Empty: every call
+    is a new one.
+    """
     @_builtins.property
     def settings(self) -> _session_pb2.SessionSettings:
         """Its settings. Absent: all defaults."""
@@ -918,7 +1038,7 @@ class SessionFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Having all of these labels."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,
@@ -1070,19 +1190,25 @@ class WatchSessionRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PREVIEWS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     after_sequence: _builtins.int
     """The last `session_sequence` that was seen; only later events are sent. 0: all that are kept."""
+    @_builtins.property
+    def previews(self) -> _generation_pb2.PreviewOptions:
+        """Previews that this watcher wants of all jobs of the session that make pictures; see WatchJobRequest.previews."""
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        previews: _generation_pb2.PreviewOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previews", b"previews"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "previews", b"previews", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1129,16 +1255,20 @@ class PauseSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
+    cause: _builtins.str
+    """Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1175,16 +1305,20 @@ class ResumeSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
+    cause: _builtins.str
+    """Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1228,7 +1362,7 @@ class CancelSessionRequest(_message.Message):
     scope: _job_pb2.CancelScope.ValueType
     """How much of each job."""
     cause: _builtins.str
-    """Why, for people and logs; comes back in the events. At most 255 characters."""
+    """Why, for people and logs; comes back in the events. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
@@ -1648,7 +1782,7 @@ class SetSystemModeRequest(_message.Message):
     mode: _system_status_pb2.SystemMode.ValueType
     """The mode. DRAINING is DrainSystem's: INVALID_FIELD here."""
     cause: _builtins.str
-    """Why, for people and logs. At most 255 characters."""
+    """Why, for people and logs. At most 255 characters. Empty: no reason is given."""
     def __init__(
         self,
         *,
@@ -1702,7 +1836,7 @@ class DrainSystemRequest(_message.Message):
     exit_when_drained: _builtins.bool
     """Whether the server process ends when it is at rest. Default: false, it stays, refuses work and answers questions."""
     cause: _builtins.str
-    """Why, for people and logs. At most 255 characters."""
+    """Why, for people and logs. At most 255 characters. Empty: no reason is given."""
     @_builtins.property
     def grace_period(self) -> _duration_pb2.Duration:
         """How long running jobs may take, 0..1 h. Absent: the server's setting."""
@@ -1950,3 +2084,67 @@ class QueryMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryMetricsResponse: _TypeAlias = QueryMetricsResponse  # noqa: Y015
+
+@_typing.final
+class CreateDiagnosticBundleRequest(_message.Message):
+    """Asks for a diagnostic bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_PROMPTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    include_prompts: _builtins.bool
+    """Whether prompts may be in it. Default: false, their hashes stand in their place."""
+    request_id: _builtins.str
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same bundle. Empty: every call
+    makes a new one.
+    """
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on. Absent: the last hour."""
+
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Jobs whose journals go into it, at most 100. Empty: those that failed since `start_time`, the newest 100."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        include_prompts: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_prompts", b"include_prompts", "job_ids", b"job_ids", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDiagnosticBundleRequest: _TypeAlias = CreateDiagnosticBundleRequest  # noqa: Y015
+
+@_typing.final
+class CreateDiagnosticBundleResponse(_message.Message):
+    """The bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blob(self) -> _blob_pb2.Blob:
+        """The file, `application/zip`, a blob on disk: read it with ReadBlob."""
+
+    def __init__(
+        self,
+        *,
+        blob: _blob_pb2.Blob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDiagnosticBundleResponse: _TypeAlias = CreateDiagnosticBundleResponse  # noqa: Y015

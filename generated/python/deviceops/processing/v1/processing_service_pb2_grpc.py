@@ -93,6 +93,11 @@ class ProcessingServiceStub:
                 request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteByLabels = channel.unary_unary(
+                '/deviceops.processing.v1.ProcessingService/DeleteByLabels',
+                request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteByLabelsRequest.SerializeToString,
+                response_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteByLabelsResponse.FromString,
+                _registered_method=True)
         self.ListJobSteps = channel.unary_unary(
                 '/deviceops.processing.v1.ProcessingService/ListJobSteps',
                 request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ListJobStepsRequest.SerializeToString,
@@ -193,6 +198,11 @@ class ProcessingServiceStub:
                 request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.QueryMetricsRequest.SerializeToString,
                 response_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.QueryMetricsResponse.FromString,
                 _registered_method=True)
+        self.CreateDiagnosticBundle = channel.unary_unary(
+                '/deviceops.processing.v1.ProcessingService/CreateDiagnosticBundle',
+                request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.CreateDiagnosticBundleRequest.SerializeToString,
+                response_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.CreateDiagnosticBundleResponse.FromString,
+                _registered_method=True)
 
 
 class ProcessingServiceServicer:
@@ -213,7 +223,7 @@ class ProcessingServiceServicer:
     """
 
     def SubmitJob(self, request, context):
-        """Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+        """Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
 
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
@@ -271,7 +281,7 @@ class ProcessingServiceServicer:
 
         Fails with:
         - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -323,7 +333,7 @@ class ProcessingServiceServicer:
         - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -331,13 +341,28 @@ class ProcessingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+        """Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
         workflow run or batch go with it. Cannot be undone.
 
         Fails with:
         - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
         - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteByLabels(self, request, context):
+        """Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+        Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+        another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+
+        Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+
+        Fails with:
+        - INVALID_FIELD: no label is given, or a label is out of range.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -394,7 +419,7 @@ class ProcessingServiceServicer:
         - SESSION_NOT_FOUND: no such session; give up.
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it is closed.
-        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -409,7 +434,7 @@ class ProcessingServiceServicer:
 
         Fails with:
         - SESSION_NOT_FOUND: no such session; give up.
-        - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -569,6 +594,20 @@ class ProcessingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateDiagnosticBundle(self, request, context):
+        """Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+        without secrets, and the journals of jobs. The same `request_id` gives the same file.
+
+        Fails with:
+        - INVALID_FIELD: mend the time or the list of jobs.
+        - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - STORAGE_FULL: free disk space.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProcessingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -616,6 +655,11 @@ def add_ProcessingServiceServicer_to_server(servicer, server):
                     servicer.DeleteJob,
                     request_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteJobRequest.FromString,
                     response_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'DeleteByLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteByLabels,
+                    request_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteByLabelsRequest.FromString,
+                    response_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteByLabelsResponse.SerializeToString,
             ),
             'ListJobSteps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobSteps,
@@ -716,6 +760,11 @@ def add_ProcessingServiceServicer_to_server(servicer, server):
                     servicer.QueryMetrics,
                     request_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.QueryMetricsRequest.FromString,
                     response_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.QueryMetricsResponse.SerializeToString,
+            ),
+            'CreateDiagnosticBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDiagnosticBundle,
+                    request_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.CreateDiagnosticBundleRequest.FromString,
+                    response_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.CreateDiagnosticBundleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -975,6 +1024,33 @@ class ProcessingService:
             '/deviceops.processing.v1.ProcessingService/DeleteJob',
             deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteJobRequest.SerializeToString,
             deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteByLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.processing.v1.ProcessingService/DeleteByLabels',
+            deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteByLabelsRequest.SerializeToString,
+            deviceops_dot_processing_dot_v1_dot_processing__service__pb2.DeleteByLabelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1515,6 +1591,33 @@ class ProcessingService:
             '/deviceops.processing.v1.ProcessingService/QueryMetrics',
             deviceops_dot_processing_dot_v1_dot_processing__service__pb2.QueryMetricsRequest.SerializeToString,
             deviceops_dot_processing_dot_v1_dot_processing__service__pb2.QueryMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDiagnosticBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.processing.v1.ProcessingService/CreateDiagnosticBundle',
+            deviceops_dot_processing_dot_v1_dot_processing__service__pb2.CreateDiagnosticBundleRequest.SerializeToString,
+            deviceops_dot_processing_dot_v1_dot_processing__service__pb2.CreateDiagnosticBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

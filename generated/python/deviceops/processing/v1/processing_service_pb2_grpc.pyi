@@ -48,7 +48,7 @@ class ProcessingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProcessingServiceAsyncStub: ...
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.SubmitJobRequest, _processing_service_pb2.SubmitJobResponse]
-    """Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+    """Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
 
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
@@ -94,7 +94,7 @@ class ProcessingServiceStub:
 
     Fails with:
     - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.CancelJobRequest, _processing_service_pb2.CancelJobResponse]
     """Asks a job to stop. Answers as soon as that is noted; the job's last event is the proof that it stopped.
@@ -130,17 +130,28 @@ class ProcessingServiceStub:
     - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]
-    """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+    """Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
     workflow run or batch go with it. Cannot be undone.
 
     Fails with:
     - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
     - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
+    """
+    DeleteByLabels: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteByLabelsRequest, _processing_service_pb2.DeleteByLabelsResponse]
+    """Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+    Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+    another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+
+    Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+
+    Fails with:
+    - INVALID_FIELD: no label is given, or a label is out of range.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ListJobSteps: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ListJobStepsRequest, _processing_service_pb2.ListJobStepsResponse]
     """Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
@@ -177,7 +188,7 @@ class ProcessingServiceStub:
     - SESSION_NOT_FOUND: no such session; give up.
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it is closed.
-    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WatchSession: _grpc.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]
@@ -188,7 +199,7 @@ class ProcessingServiceStub:
 
     Fails with:
     - SESSION_NOT_FOUND: no such session; give up.
-    - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
     """
     PauseSession: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.PauseSessionRequest, _processing_service_pb2.PauseSessionResponse]
     """Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
@@ -288,6 +299,16 @@ class ProcessingServiceStub:
     Fails with:
     - INVALID_FIELD: mend the filter or the grouping.
     """
+    CreateDiagnosticBundle: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.CreateDiagnosticBundleRequest, _processing_service_pb2.CreateDiagnosticBundleResponse]
+    """Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+    without secrets, and the journals of jobs. The same `request_id` gives the same file.
+
+    Fails with:
+    - INVALID_FIELD: mend the time or the list of jobs.
+    - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - STORAGE_FULL: free disk space.
+    """
 
 @_typing.type_check_only
 class ProcessingServiceAsyncStub(ProcessingServiceStub):
@@ -309,7 +330,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.SubmitJobRequest, _processing_service_pb2.SubmitJobResponse]  # type: ignore[assignment]
-    """Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+    """Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
 
     The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
@@ -355,7 +376,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
 
     Fails with:
     - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-    - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.CancelJobRequest, _processing_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. Answers as soon as that is noted; the job's last event is the proof that it stopped.
@@ -391,17 +412,28 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteJobRequest, _processing_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+    """Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
     workflow run or batch go with it. Cannot be undone.
 
     Fails with:
     - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
     - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
+    """
+    DeleteByLabels: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.DeleteByLabelsRequest, _processing_service_pb2.DeleteByLabelsResponse]  # type: ignore[assignment]
+    """Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+    Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+    another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+
+    Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+
+    Fails with:
+    - INVALID_FIELD: no label is given, or a label is out of range.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ListJobSteps: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ListJobStepsRequest, _processing_service_pb2.ListJobStepsResponse]  # type: ignore[assignment]
     """Lists the steps of a workflow run or the items of a batch, in their order. Other jobs have none. No effect.
@@ -438,7 +470,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - SESSION_NOT_FOUND: no such session; give up.
     - INVALID_FIELD: mend the mask or the values.
     - ILLEGAL_STATE: it is closed.
-    - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     WatchSession: _aio.UnaryStreamMultiCallable[_processing_service_pb2.WatchSessionRequest, _processing_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
@@ -449,7 +481,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
 
     Fails with:
     - SESSION_NOT_FOUND: no such session; give up.
-    - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+    - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
     """
     PauseSession: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.PauseSessionRequest, _processing_service_pb2.PauseSessionResponse]  # type: ignore[assignment]
     """Asks all of a session's running jobs to pause and starts no others. New jobs are taken and wait. Asking again changes nothing.
@@ -549,6 +581,16 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     Fails with:
     - INVALID_FIELD: mend the filter or the grouping.
     """
+    CreateDiagnosticBundle: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.CreateDiagnosticBundleRequest, _processing_service_pb2.CreateDiagnosticBundleResponse]  # type: ignore[assignment]
+    """Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+    without secrets, and the journals of jobs. The same `request_id` gives the same file.
+
+    Fails with:
+    - INVALID_FIELD: mend the time or the list of jobs.
+    - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+    - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+    - STORAGE_FULL: free disk space.
+    """
 
 class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Jobs of every kind, the sessions and workflows around them, the queue, and the server as a whole.
@@ -573,7 +615,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _processing_service_pb2.SubmitJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_processing_service_pb2.SubmitJobResponse, _abc.Awaitable[_processing_service_pb2.SubmitJobResponse]]:
-        """Stores a job and answers at once; the job runs when its turn comes, whether or not anybody watches. WatchJob follows it.
+        """Stores a job and answers at once; the job runs when its turn comes, whether or not it is watched. WatchJob follows it.
 
         The same `request_id` gives the same job, once. With `validate_only` nothing is stored: everything wrong is told at once as findings.
 
@@ -637,7 +679,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
-        - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the job's last one, or `previews` are out of range.
         """
 
     @_abc_1.abstractmethod
@@ -697,7 +739,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - JOB_NOT_FOUND, JOB_EXPIRED: there is no such job any more; give up.
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it has ended, and only `labels` and `keep_for` can be changed.
-        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
@@ -707,13 +749,30 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _processing_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_processing_service_pb2.DeleteJobResponse, _abc.Awaitable[_processing_service_pb2.DeleteJobResponse]]:
-        """Deletes an ended job: its record, its events, its checkpoint, and its result files unless somebody else refers to them. Parts of a
+        """Deletes an ended job: its record, its events, its checkpoint, and its result files unless another job made the same ones. Parts of a
         workflow run or batch go with it. Cannot be undone.
 
         Fails with:
         - JOB_NOT_FOUND, JOB_EXPIRED: it is gone already.
         - ILLEGAL_STATE: it has not ended, or is a part of another job. Cancel it, or delete the whole.
-        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteByLabels(
+        self,
+        request: _processing_service_pb2.DeleteByLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processing_service_pb2.DeleteByLabelsResponse, _abc.Awaitable[_processing_service_pb2.DeleteByLabelsResponse]]:
+        """Deletes everything that has all of the given labels: ended jobs with their journals, pictures, previews and checkpoints, and blobs.
+        Jobs that have not ended are left alone and named in the answer: cancel them, wait for their end, and call again. A picture that
+        another job made too stays until that job is deleted. Cannot be undone; `validate_only` tells beforehand what would go.
+
+        Each thing goes as a whole or not at all. If the call breaks off, what is deleted stays deleted; the same call again deletes the rest.
+
+        Fails with:
+        - INVALID_FIELD: no label is given, or a label is out of range.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
     @_abc_1.abstractmethod
@@ -780,7 +839,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - SESSION_NOT_FOUND: no such session; give up.
         - INVALID_FIELD: mend the mask or the values.
         - ILLEGAL_STATE: it is closed.
-        - ETAG_MISMATCH: somebody else changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
@@ -797,7 +856,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - SESSION_NOT_FOUND: no such session; give up.
-        - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one.
+        - INVALID_FIELD: `after_sequence` is negative or beyond the session's last one, or `previews` are out of range.
         """
 
     @_abc_1.abstractmethod
@@ -980,6 +1039,22 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: mend the filter or the grouping.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateDiagnosticBundle(
+        self,
+        request: _processing_service_pb2.CreateDiagnosticBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processing_service_pb2.CreateDiagnosticBundleResponse, _abc.Awaitable[_processing_service_pb2.CreateDiagnosticBundleResponse]]:
+        """Writes what a fault report needs into one ZIP file (the flight recorder): log, events, status, device and memory history, settings
+        without secrets, and the journals of jobs. The same `request_id` gives the same file.
+
+        Fails with:
+        - INVALID_FIELD: mend the time or the list of jobs.
+        - JOB_NOT_FOUND, JOB_EXPIRED: one of the jobs is not there any more; leave it out.
+        - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
+        - STORAGE_FULL: free disk space.
         """
 
 def add_ProcessingServiceServicer_to_server(servicer: ProcessingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

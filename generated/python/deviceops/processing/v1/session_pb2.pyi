@@ -282,14 +282,19 @@ class Session(_message.Message):
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The id, for `JobOptions.session_id`."""
+    """The id, at most 64 characters, for `JobOptions.session_id`."""
     state: Global___SessionState.ValueType
     """Where it is in its life."""
     last_sequence: _builtins.int
     """Number of its newest event; see WatchSessionResponse.session_sequence."""
     etag: _builtins.str
-    """Changes with each change of state or settings; for calls that must not overwrite somebody else's change."""
+    """Changes with each change of state or settings; for calls that must not overwrite another caller's change."""
+    owner: _builtins.str
+    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets SESSION_NOT_FOUND for
+    the sessions of other owners. Empty: the server runs without access control.
+    """
     @_builtins.property
     def settings(self) -> Global___SessionSettings:
         """What the caller decided."""
@@ -327,10 +332,11 @@ class Session(_message.Message):
         close_time: _timestamp_pb2.Timestamp | None = ...,
         last_sequence: _builtins.int = ...,
         etag: _builtins.str = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "job_counts", b"job_counts", "settings", b"settings", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "etag", b"etag", "id", b"id", "job_counts", b"job_counts", "last_sequence", b"last_sequence", "settings", b"settings", "state", b"state", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "etag", b"etag", "id", b"id", "job_counts", b"job_counts", "last_sequence", b"last_sequence", "owner", b"owner", "settings", b"settings", "state", b"state", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,6 +132,30 @@ WORKER_STATE_STOPPED: WorkerState.ValueType  # 5
 """Ended, since the device is disabled or the server shuts down."""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
+class _AcknowledgementDurability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AcknowledgementDurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AcknowledgementDurability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACKNOWLEDGEMENT_DURABILITY_UNSPECIFIED: _AcknowledgementDurability.ValueType  # 0
+    """Not said; never sent."""
+    ACKNOWLEDGEMENT_DURABILITY_PROCESS: _AcknowledgementDurability.ValueType  # 1
+    """The death of the server process at any point. After a loss of power the last moments may be missing; what is there is whole."""
+    ACKNOWLEDGEMENT_DURABILITY_POWER: _AcknowledgementDurability.ValueType  # 2
+    """A loss of power too: the disk had confirmed the change before the answer was sent."""
+
+class AcknowledgementDurability(_AcknowledgementDurability, metaclass=_AcknowledgementDurabilityEnumTypeWrapper):
+    """What a change that the server acknowledged survives: a job that SubmitJob answered, an event that a watch sent."""
+
+ACKNOWLEDGEMENT_DURABILITY_UNSPECIFIED: AcknowledgementDurability.ValueType  # 0
+"""Not said; never sent."""
+ACKNOWLEDGEMENT_DURABILITY_PROCESS: AcknowledgementDurability.ValueType  # 1
+"""The death of the server process at any point. After a loss of power the last moments may be missing; what is there is whole."""
+ACKNOWLEDGEMENT_DURABILITY_POWER: AcknowledgementDurability.ValueType  # 2
+"""A loss of power too: the disk had confirmed the change before the answer was sent."""
+Global___AcknowledgementDurability: _TypeAlias = AcknowledgementDurability  # noqa: Y015
+
 @_typing.final
 class DomainReadiness(_message.Message):
     """How ready one domain is."""
@@ -290,6 +314,54 @@ class WorkerStatus(_message.Message):
 Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
 
 @_typing.final
+class RetentionPolicy(_message.Message):
+    """How long the server keeps what it stores, unless a call says otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    PREVIEWS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    event_count: _builtins.int
+    """How many events WatchEvents can go back, the newest. They are kept in memory: none survives a restart of the server, but their numbers
+    go on.
+    """
+    @_builtins.property
+    def jobs(self) -> _duration_pb2.Duration:
+        """Ended jobs with their journals and pictures, from their end; `JobOptions.keep_for` says otherwise."""
+
+    @_builtins.property
+    def blobs(self) -> _duration_pb2.Duration:
+        """Blobs that clients made or registered, from their last byte; `keep_for` of the calls that make blobs says otherwise."""
+
+    @_builtins.property
+    def previews(self) -> _duration_pb2.Duration:
+        """Previews, from their job's end. Absent: not at all; only the newest preview of a running job is kept."""
+
+    @_builtins.property
+    def checkpoints(self) -> _duration_pb2.Duration:
+        """Checkpoints, from their job's end. Absent: this server writes none."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _duration_pb2.Duration | None = ...,
+        blobs: _duration_pb2.Duration | None = ...,
+        event_count: _builtins.int = ...,
+        previews: _duration_pb2.Duration | None = ...,
+        checkpoints: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "checkpoints", b"checkpoints", "jobs", b"jobs", "previews", b"previews"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "checkpoints", b"checkpoints", "event_count", b"event_count", "jobs", b"jobs", "previews", b"previews"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetentionPolicy: _TypeAlias = RetentionPolicy  # noqa: Y015
+
+@_typing.final
 class SystemLimits(_message.Message):
     """Limits that a client should know before it sends something."""
 
@@ -299,7 +371,6 @@ class SystemLimits(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     BLOB_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     QUEUE_CAPACITY_FIELD_NUMBER: _builtins.int
-    DEFAULT_KEEP_FOR_FIELD_NUMBER: _builtins.int
     max_inline_bytes: _builtins.int
     """Most bytes of an image inside a message; larger ones are blobs."""
     max_message_bytes: _builtins.int
@@ -310,10 +381,6 @@ class SystemLimits(_message.Message):
     """Size of the chunks that ReadBlob sends."""
     queue_capacity: _builtins.int
     """Jobs that may wait before QUEUE_FULL."""
-    @_builtins.property
-    def default_keep_for(self) -> _duration_pb2.Duration:
-        """How long a job's record and results are kept after its end unless `keep_for` says otherwise."""
-
     def __init__(
         self,
         *,
@@ -321,11 +388,10 @@ class SystemLimits(_message.Message):
         max_message_bytes: _builtins.int = ...,
         blob_chunk_bytes: _builtins.int = ...,
         queue_capacity: _builtins.int = ...,
-        default_keep_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_keep_for", b"default_keep_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_chunk_bytes", b"blob_chunk_bytes", "default_keep_for", b"default_keep_for", "max_inline_bytes", b"max_inline_bytes", "max_message_bytes", b"max_message_bytes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_chunk_bytes", b"blob_chunk_bytes", "max_inline_bytes", b"max_inline_bytes", "max_message_bytes", b"max_message_bytes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,6 +422,8 @@ class SystemStatus(_message.Message):
     READY_AFTER_FIELD_NUMBER: _builtins.int
     STARTUP_PHASES_FIELD_NUMBER: _builtins.int
     LAST_EVENT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     server_instance_id: _builtins.str
     """Drawn anew at each start. Another value than before: the server was restarted; blobs of mapped memory must be registered again, all
@@ -375,6 +443,10 @@ class SystemStatus(_message.Message):
     """Operating system and kernel."""
     last_event_sequence: _builtins.int
     """`SystemEvent.sequence` of the newest event. WatchEvents with this number tells only what comes after this answer."""
+    durability: Global___AcknowledgementDurability.ValueType
+    """What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs. The bytes of
+    blobs on disk survive the death of the process; the system writes them to the disk in its own time.
+    """
     @_builtins.property
     def domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___DomainReadiness]:
         """One for each domain; each comes after those that it depends on."""
@@ -420,6 +492,10 @@ class SystemStatus(_message.Message):
         """The parts of the start, in the order in which they began."""
 
     @_builtins.property
+    def retention(self) -> Global___RetentionPolicy:
+        """What is kept how long."""
+
+    @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.NodeStatus]:
         """The machines whose devices this server uses: its own first, with an empty id."""
 
@@ -445,11 +521,13 @@ class SystemStatus(_message.Message):
         ready_after: _duration_pb2.Duration | None = ...,
         startup_phases: _abc.Iterable[Global___StartupPhase] | None = ...,
         last_event_sequence: _builtins.int = ...,
+        retention: Global___RetentionPolicy | None = ...,
+        durability: Global___AcknowledgementDurability.ValueType = ...,
         nodes: _abc.Iterable[_node_pb2.NodeStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "serving_after", b"serving_after", "start_time", b"start_time", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "retention", b"retention", "serving_after", b"serving_after", "start_time", b"start_time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,43 @@
+"""The previews that watchers of a job want. All watchers see the same ones, so the finest wish counts."""
+
+from collections.abc import Callable
+
+from domains.inference.generation import Previews
+
+
+class PreviewWishes:
+    """Wishes by job, for as long as somebody has them. One event loop."""
+
+    def __init__(self) -> None:
+        self._wishes: dict[str, list[Previews]] = {}
+        self.on_change: Callable[[str], None] = lambda job_id: None
+        """Hears the id of each job whose wishes have changed."""
+
+    def join(self, job_id: str, wish: Previews) -> Callable[[], None]:
+        """Add a watcher's wish; returns what takes it back, to be called once."""
+        if not wish.every_steps:
+            return lambda: None
+        self._wishes.setdefault(job_id, []).append(wish)
+        self.on_change(job_id)
+        return lambda: self._leave(job_id, wish)
+
+    def of(self, job_id: str, own: Previews) -> Previews:
+        """What to make of a job that itself asked for `own`."""
+        return finest(own, *self._wishes.get(job_id, ()))
+
+    def _leave(self, job_id: str, wish: Previews) -> None:
+        wishes = self._wishes[job_id]
+        wishes.remove(wish)
+        if not wishes:
+            del self._wishes[job_id]
+        self.on_change(job_id)
+
+
+def finest(*wishes: Previews) -> Previews:
+    """The smallest interval and the longest edge of those that want any; none if nobody does."""
+    some = [wish for wish in wishes if wish.every_steps]
+    if not some:
+        return Previews()
+    return Previews(
+        every_steps=min(wish.every_steps for wish in some), max_edge_px=max(wish.max_edge_px for wish in some)
+    )
