@@ -63,16 +63,16 @@ class Process:
             await self.transfers.run(job)
 
 
+REQUEST = Asked(scope="upload", request_id="request", digest="300")
+
+
 async def set_nothing(process: Process, told: Told) -> None:
     pass
 
 
-UPLOAD = Asked(request_id="request", digest="300 bytes")
-
-
 async def upload(process: Process, told: Told) -> None:
     store = process.store
-    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), UPLOAD)
+    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
     told.add(blob.id)
     for end in (100, 200, 300):
         await store.write_chunk(blob.id, end - 100, DATA[end - 100 : end])
@@ -86,7 +86,7 @@ async def check_upload(process: Process, told: list[str]) -> None:
     if told:
         assert [blob.id for blob in known] == told[:1]
         assert known[0].written_bytes >= int(told[-1] if len(told) > 1 else 0)
-    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), UPLOAD)
+    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
     assert not known or blob.id == known[0].id
     for offset in range(blob.written_bytes, 300, 50):
         blob = await store.write_chunk(blob.id, offset, DATA[offset : offset + 50])

@@ -1069,7 +1069,7 @@ def test_paths_lead_nowhere_but_into_the_roots(machine: Machine, tmp_path: Path)
     for path in (f"{inside}\x00.png", "relative", "", str(machine.root / ("n" * 300))):
         assert refused(lambda path=path: machine.register(path)).reason in ("INVALID_FIELD", "ILLEGAL_STATE"), path
     assert refused(lambda: machine.register(str(folder))).reason in ("INVALID_FIELD", "ILLEGAL_STATE")
-    assert refused(lambda: machine.register(str(machine.root / "missing"))).reason == "ILLEGAL_STATE"
+    assert refused(lambda: machine.register(str(machine.root / "missing"))).reason == "PATH_NOT_FOUND"
     blob = machine.register(f"{machine.root}/folder/../inside")
     assert machine.read(blob.id) == b"inside"
     for wrong in ({"size_bytes": 7}, {"size_bytes": 2**63 - 1}):
