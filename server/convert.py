@@ -124,12 +124,6 @@ def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
     return [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
 
 
-def refuse(wrong: list[Violation]) -> None:
-    """Raises what is wrong, if anything is."""
-    if wrong:
-        raise InvalidRequest(wrong)
-
-
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
     """What two parts of a request say. What is wrong with either is told at once, under the first's reason."""
     refused: list[InvalidRequest] = []
@@ -214,9 +208,6 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
         text = "a key has 1..63 characters, a value at most 255"
         wrong.append(Violation(field=f"{path}.labels", message=text))
-    if message.priority not in job_event_pb2.Priority.values():
-        text = f"there is no priority {message.priority}"
-        wrong.append(Violation(field=f"{path}.priority", message=text, allowed="1..4"))
     if message.devices.strategy:
         text = "this server places jobs by its own choice yet; leave it empty, or name the device"
         wrong.append(Violation(field=f"{path}.devices.strategy", message=text))

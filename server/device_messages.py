@@ -145,7 +145,7 @@ def from_settings(message: device_pb2.DeviceSettings) -> DeviceSettings:
     return DeviceSettings(
         enabled=message.enabled,
         draining=message.draining,
-        goal=GOALS.get(message.goal, DeviceGoal.BALANCED),
+        goal=GOALS[message.goal],
         power_limit_watts=message.power_limit_watts if given("power_limit_watts") else None,
         max_concurrent_jobs=message.max_concurrent_jobs if given("max_concurrent_jobs") else None,
         max_temperature_celsius=message.max_temperature_celsius if given("max_temperature_celsius") else None,

@@ -11,6 +11,7 @@ from deviceops.inference.v1 import capability_pb2, inference_service_pb2, resolv
 from domains.device.devices import Devices
 from domains.inference import limits
 from domains.inference.schedulers import SCHEDULERS, Scheduler
+from domains.limits import INLINE_BYTES
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.model import Model, ModelState
@@ -22,8 +23,6 @@ from server.watch import door
 Context = grpc.aio.ServicerContext[Any, Any]
 
 CONTRACT_VERSION = "1.0.0"
-INLINE_BYTES = 256 * 1024
-"""Most bytes that travel inside a message; more is a blob."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     "width_px": limits.EDGE_PX,

@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
+from server.guard import guarded
 
 
 def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
@@ -28,16 +29,17 @@ def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
 
 def _handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
-    behaviour = getattr(servicer, method.name, None) or _unimplemented(method)
+    built = getattr(servicer, method.name, None)
     return shape(
-        behaviour,
+        guarded(method, built) if built else _unimplemented(method),
         request_deserializer=GetMessageClass(method.input_type).FromString,
-        response_serializer=_serialise,
+        response_serializer=_as_is,
     )
 
 
-def _serialise(message: Message | bytes) -> bytes:
-    return message if isinstance(message, bytes) else message.SerializeToString()
+def _as_is(data: bytes) -> bytes:
+    """`guarded` has serialised it."""
+    return data
 
 
 def _unimplemented(method: MethodDescriptor) -> Callable[..., Any]:

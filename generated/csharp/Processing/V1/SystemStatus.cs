@@ -46,46 +46,48 @@ namespace DeviceOps.Api.Processing.V1 {
             "c3RhcnRfY291bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgB",
             "ARIyCgxsYXN0X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYx",
             "LkZhaWx1cmUSEQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEK",
-            "D19yZXNpZGVudF9ieXRlcyKqAQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxp",
+            "D19yZXNpZGVudF9ieXRlcyL8AQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxp",
             "bmVfYnl0ZXMYASABKAMSGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQ",
             "YmxvYl9jaHVua19ieXRlcxgDIAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEo",
             "BRIzChBkZWZhdWx0X2tlZXBfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVm",
-            "LkR1cmF0aW9uItUFCgxTeXN0ZW1TdGF0dXMSGgoSc2VydmVyX2luc3RhbmNl",
-            "X2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMgASgJEhMKC21vZGVf",
-            "Zm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3MSNgoHd29ya2VycxgGIAMoCzIl",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtlclN0YXR1cxIWCg5zZXJ2",
-            "ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250cmFjdF92ZXJzaW9uGAggASgJEhEK",
-            "CWxpYnJhcmllcxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEoCRIYChBsaXN0ZW5f",
-            "YWRkcmVzc2VzGAsgAygJEhgKEGluc3RhbGxlZF9leHRyYXMYDCADKAkSNQoG",
-            "bGltaXRzGA0gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVt",
-            "TGltaXRzEi4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYu",
-            "VGltZXN0YW1wEikKBnVwdGltZRgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
-            "dXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVyGBAgASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgLMhkuZ29vZ2xlLnBy",
-            "b3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2VzGBIgAygLMiUuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNlEhsKE2xhc3RfZXZl",
-            "bnRfc2VxdWVuY2UYEyABKAMqngEKCVJlYWRpbmVzcxIZChVSRUFESU5FU1Nf",
-            "VU5TUEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARITCg9SRUFE",
-            "SU5FU1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZChVSRUFE",
-            "SU5FU1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJTkcQBSqw",
-            "AQoKU3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklFRBAAEhYK",
-            "ElNZU1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZB",
-            "VElPThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNURU1fTU9E",
-            "RV9TQUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklORxAFKq4B",
-            "CgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZ",
-            "ChVXT1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RBVEVfUkVB",
-            "RFkQAhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dPUktFUl9T",
-            "VEFURV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAFQh6qAhtE",
-            "ZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "LkR1cmF0aW9uEiAKGG1heF9yZXF1ZXN0X2lubGluZV9ieXRlcxgGIAEoAxIW",
+            "Cg5tYXhfc3BlY19ieXRlcxgHIAEoAxIWCg5tYXhfcGFnZV9ieXRlcxgIIAEo",
+            "AyLVBQoMU3lzdGVtU3RhdHVzEhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgBIAEo",
+            "CRIxCgRtb2RlGAIgASgOMiMuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lz",
+            "dGVtTW9kZRITCgttb2RlX3JlYXNvbhgDIAEoCRITCgttb2RlX2ZvcmNlZBgE",
+            "IAEoCBI5Cgdkb21haW5zGAUgAygLMiguZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuRG9tYWluUmVhZGluZXNzEjYKB3dvcmtlcnMYBiADKAsyJS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5Xb3JrZXJTdGF0dXMSFgoOc2VydmVyX3ZlcnNp",
+            "b24YByABKAkSGAoQY29udHJhY3RfdmVyc2lvbhgIIAEoCRIRCglsaWJyYXJp",
+            "ZXMYCSADKAkSEAoIcGxhdGZvcm0YCiABKAkSGAoQbGlzdGVuX2FkZHJlc3Nl",
+            "cxgLIAMoCRIYChBpbnN0YWxsZWRfZXh0cmFzGAwgAygJEjUKBmxpbWl0cxgN",
+            "IAEoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUxpbWl0cxIu",
+            "CgpzdGFydF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFt",
+            "cBIpCgZ1cHRpbWUYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24S",
+            "MAoNc2VydmluZ19hZnRlchgQIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJh",
+            "dGlvbhIuCgtyZWFkeV9hZnRlchgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhI9Cg5zdGFydHVwX3BoYXNlcxgSIAMoCzIlLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLlN0YXJ0dXBQaGFzZRIbChNsYXN0X2V2ZW50X3NlcXVl",
+            "bmNlGBMgASgDKp4BCglSZWFkaW5lc3MSGQoVUkVBRElORVNTX1VOU1BFQ0lG",
+            "SUVEEAASFgoSUkVBRElORVNTX1NUQVJUSU5HEAESEwoPUkVBRElORVNTX1JF",
+            "QURZEAISFgoSUkVBRElORVNTX0RFR1JBREVEEAMSGQoVUkVBRElORVNTX1VO",
+            "QVZBSUxBQkxFEAQSFgoSUkVBRElORVNTX1NUT1BQSU5HEAUqsAEKClN5c3Rl",
+            "bU1vZGUSGwoXU1lTVEVNX01PREVfVU5TUEVDSUZJRUQQABIWChJTWVNURU1f",
+            "TU9ERV9OT1JNQUwQARIcChhTWVNURU1fTU9ERV9DT05TRVJWQVRJT04QAhIX",
+            "ChNTWVNURU1fTU9ERV9NSU5JTUFMEAMSHAoYU1lTVEVNX01PREVfU0FGRVRZ",
+            "X0ZJUlNUEAQSGAoUU1lTVEVNX01PREVfRFJBSU5JTkcQBSquAQoLV29ya2Vy",
+            "U3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoVV09SS0VS",
+            "X1NUQVRFX1NUQVJUSU5HEAESFgoSV09SS0VSX1NUQVRFX1JFQURZEAISGwoX",
+            "V09SS0VSX1NUQVRFX1JFU1RBUlRJTkcQAxIXChNXT1JLRVJfU1RBVEVfRkFJ",
+            "TEVEEAQSGAoUV09SS0VSX1NUQVRFX1NUT1BQRUQQBUIeqgIbRGV2aWNlT3Bz",
+            "LkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DomainReadiness), global::DeviceOps.Api.Processing.V1.DomainReadiness.Parser, new[]{ "Domain", "Readiness", "DependsOn", "WaitsFor", "Detail", "InitDuration", "DisabledMethods", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "DefaultKeepFor" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "DefaultKeepFor", "MaxRequestInlineBytes", "MaxSpecBytes", "MaxPageBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence" }, null, null, null, null)
           }));
     }
@@ -1527,6 +1529,9 @@ namespace DeviceOps.Api.Processing.V1 {
       blobChunkBytes_ = other.blobChunkBytes_;
       queueCapacity_ = other.queueCapacity_;
       defaultKeepFor_ = other.defaultKeepFor_ != null ? other.defaultKeepFor_.Clone() : null;
+      maxRequestInlineBytes_ = other.maxRequestInlineBytes_;
+      maxSpecBytes_ = other.maxSpecBytes_;
+      maxPageBytes_ = other.maxPageBytes_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1612,6 +1617,51 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "max_request_inline_bytes" field.</summary>
+    public const int MaxRequestInlineBytesFieldNumber = 6;
+    private long maxRequestInlineBytes_;
+    /// <summary>
+    /// Most bytes of all images inside one request.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxRequestInlineBytes {
+      get { return maxRequestInlineBytes_; }
+      set {
+        maxRequestInlineBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "max_spec_bytes" field.</summary>
+    public const int MaxSpecBytesFieldNumber = 7;
+    private long maxSpecBytes_;
+    /// <summary>
+    /// Most bytes of a request without its images, and so of a stored spec.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxSpecBytes {
+      get { return maxSpecBytes_; }
+      set {
+        maxSpecBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "max_page_bytes" field.</summary>
+    public const int MaxPageBytesFieldNumber = 8;
+    private long maxPageBytes_;
+    /// <summary>
+    /// Where a page of a list is cut, however many things were asked for.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxPageBytes {
+      get { return maxPageBytes_; }
+      set {
+        maxPageBytes_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1632,6 +1682,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (BlobChunkBytes != other.BlobChunkBytes) return false;
       if (QueueCapacity != other.QueueCapacity) return false;
       if (!object.Equals(DefaultKeepFor, other.DefaultKeepFor)) return false;
+      if (MaxRequestInlineBytes != other.MaxRequestInlineBytes) return false;
+      if (MaxSpecBytes != other.MaxSpecBytes) return false;
+      if (MaxPageBytes != other.MaxPageBytes) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1644,6 +1697,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (BlobChunkBytes != 0L) hash ^= BlobChunkBytes.GetHashCode();
       if (QueueCapacity != 0) hash ^= QueueCapacity.GetHashCode();
       if (defaultKeepFor_ != null) hash ^= DefaultKeepFor.GetHashCode();
+      if (MaxRequestInlineBytes != 0L) hash ^= MaxRequestInlineBytes.GetHashCode();
+      if (MaxSpecBytes != 0L) hash ^= MaxSpecBytes.GetHashCode();
+      if (MaxPageBytes != 0L) hash ^= MaxPageBytes.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1682,6 +1738,18 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(42);
         output.WriteMessage(DefaultKeepFor);
       }
+      if (MaxRequestInlineBytes != 0L) {
+        output.WriteRawTag(48);
+        output.WriteInt64(MaxRequestInlineBytes);
+      }
+      if (MaxSpecBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(MaxSpecBytes);
+      }
+      if (MaxPageBytes != 0L) {
+        output.WriteRawTag(64);
+        output.WriteInt64(MaxPageBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1712,6 +1780,18 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(42);
         output.WriteMessage(DefaultKeepFor);
       }
+      if (MaxRequestInlineBytes != 0L) {
+        output.WriteRawTag(48);
+        output.WriteInt64(MaxRequestInlineBytes);
+      }
+      if (MaxSpecBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(MaxSpecBytes);
+      }
+      if (MaxPageBytes != 0L) {
+        output.WriteRawTag(64);
+        output.WriteInt64(MaxPageBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1736,6 +1816,15 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (defaultKeepFor_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(DefaultKeepFor);
+      }
+      if (MaxRequestInlineBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxRequestInlineBytes);
+      }
+      if (MaxSpecBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxSpecBytes);
+      }
+      if (MaxPageBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxPageBytes);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1766,6 +1855,15 @@ namespace DeviceOps.Api.Processing.V1 {
           DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
         }
         DefaultKeepFor.MergeFrom(other.DefaultKeepFor);
+      }
+      if (other.MaxRequestInlineBytes != 0L) {
+        MaxRequestInlineBytes = other.MaxRequestInlineBytes;
+      }
+      if (other.MaxSpecBytes != 0L) {
+        MaxSpecBytes = other.MaxSpecBytes;
+      }
+      if (other.MaxPageBytes != 0L) {
+        MaxPageBytes = other.MaxPageBytes;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1809,6 +1907,18 @@ namespace DeviceOps.Api.Processing.V1 {
             input.ReadMessage(DefaultKeepFor);
             break;
           }
+          case 48: {
+            MaxRequestInlineBytes = input.ReadInt64();
+            break;
+          }
+          case 56: {
+            MaxSpecBytes = input.ReadInt64();
+            break;
+          }
+          case 64: {
+            MaxPageBytes = input.ReadInt64();
+            break;
+          }
         }
       }
     #endif
@@ -1849,6 +1959,18 @@ namespace DeviceOps.Api.Processing.V1 {
               DefaultKeepFor = new global::Google.Protobuf.WellKnownTypes.Duration();
             }
             input.ReadMessage(DefaultKeepFor);
+            break;
+          }
+          case 48: {
+            MaxRequestInlineBytes = input.ReadInt64();
+            break;
+          }
+          case 56: {
+            MaxSpecBytes = input.ReadInt64();
+            break;
+          }
+          case 64: {
+            MaxPageBytes = input.ReadInt64();
             break;
           }
         }

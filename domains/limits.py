@@ -1,0 +1,31 @@
+"""How large what travels may be. One place, so that checks, GetSystemStatus, the contract's comments and tests agree."""
+
+from typing import Final
+
+INLINE_BYTES: Final = 256 * 1024
+"""Most bytes of one image inside a message; a larger one is a blob."""
+REQUEST_INLINE_BYTES: Final = 2 * 1024 * 1024
+"""Most bytes of all images inside one request."""
+SPEC_BYTES: Final = 1024 * 1024
+"""Most bytes of a request without its inline images, and so of everything that is stored of it."""
+PAGE_BYTES: Final = 2 * 1024 * 1024
+"""A page of a list ends where the next item would pass this."""
+ANSWER_BYTES: Final = 4 * 1024 * 1024 - 4096
+"""Most bytes of a message that the server sends: .NET's clients receive 4 MiB by default; the rest is for envelopes."""
+ID_BYTES: Final = 255
+"""Most bytes of an id, an etag or a page token in a request."""
+TEXT_BYTES: Final = 64 * 1024
+"""Most bytes of any other text in a request. Fields say less, and their own checks tell it beside all else that is wrong."""
+LIST_ENTRIES: Final = 4096
+"""Most entries of a list in a request, where its field says no less."""
+MESSAGE_CHARACTERS: Final = 2000
+"""Most characters of a text that the server writes for people."""
+FACT_CHARACTERS: Final = 500
+"""Most characters of a value that an error names."""
+VIOLATIONS: Final = 50
+"""Most violations that one error lists."""
+
+
+def shortened(text: str, characters: int) -> str:
+    """The text; where it is longer than `characters`, its beginning and an ellipsis."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
