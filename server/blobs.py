@@ -1,7 +1,7 @@
 """MemoryService: the blob plane."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -98,11 +98,17 @@ class BlobMethods:
     ) -> memory_service_pb2.ListBlobsResponse:
         """Blobs, the newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
-        page = self._blobs.page(from_filter(request.filter, self._device_id), place, size)
+        wanted = from_filter(request.filter, self._device_id)
+        page = self._blobs.page(wanted, place, size)
+
+        def read(count: int) -> tuple[Sequence[Blob], int | None]:
+            # Read again only where the bytes cut it.
+            part = page if count == size else self._blobs.page(wanted, place, count)
+            return part.blobs, part.next_place
+
+        blobs, following = paging.fill(read, size, to_blob)
         return memory_service_pb2.ListBlobsResponse(
-            blobs=[to_blob(blob) for blob in page.blobs],
-            next_page_token=paging.token_of(page.next_place),
-            total_bytes=page.total_bytes,
+            blobs=blobs, next_page_token=following, total_bytes=page.total_bytes
         )
 
     async def DeleteBlob(

@@ -219,6 +219,12 @@ def test_lists_are_paged_and_filtered() -> None:
     assert not wrong
 
 
+def test_every_page_may_be_shorter_than_asked() -> None:
+    """Pages are cut at 2 MiB; a client that takes a short page for the last would lose the rest."""
+    words = "in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."
+    assert not [f.where for f in fields() if f.field.name == "page_size" and not comment_of(f).endswith(words)]
+
+
 def test_page_fields_have_their_types() -> None:
     kinds = {
         "page_size": FieldDescriptorProto.TYPE_INT32,

@@ -1983,7 +1983,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// Most jobs in one answer, 1..1000. 0: 50.
+    /// Most jobs in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6379,7 +6379,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 2;
     private int pageSize_;
     /// <summary>
-    /// Most steps in one answer, 1..1000. 0: 50.
+    /// Most steps in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8036,7 +8036,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// Most sessions in one answer, 1..1000. 0: 50.
+    /// Most sessions in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11752,7 +11752,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// Most workflows in one answer, 1..1000. 0: 50.
+    /// Most workflows in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
