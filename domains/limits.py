@@ -18,14 +18,17 @@ TEXT_BYTES: Final = 64 * 1024
 """Most bytes of any other text in a request. Fields say less, and their own checks tell it beside all else that is wrong."""
 LIST_ENTRIES: Final = 4096
 """Most entries of a list in a request, where its field says no less."""
-MESSAGE_CHARACTERS: Final = 2000
-"""Most characters of a text that the server writes for people."""
-FACT_CHARACTERS: Final = 500
-"""Most characters of a value that an error names."""
+FAILURE_BYTES: Final = 8 * 1024
+"""Most bytes of a failure with all its facts; longer texts are shortened."""
+FINDING_BYTES: Final = 2 * 1024
+"""Most bytes of a finding; longer texts are shortened."""
+DEVICE_BYTES: Final = 32 * 1024
+"""Most bytes of a device with its capabilities; longer texts are shortened."""
+NAMED_IDS: Final = 1000
+"""Most ids in one list of an answer that is no page."""
+POOL_OWNERS: Final = 100
+"""Most owners that a memory pool lists, the largest first."""
+SCAN_FAILURES: Final = 150
+"""Most failures that a scan report lists."""
 VIOLATIONS: Final = 50
 """Most violations that one error lists."""
-
-
-def shortened(text: str, characters: int) -> str:
-    """The text; where it is longer than `characters`, its beginning and an ellipsis."""
-    return text if len(text) <= characters else f"{text[: characters - 1]}…"

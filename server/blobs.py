@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
+from domains import limits
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, InvalidRequest, NotFound, Violation
 from domains.memory.blobs.blob import Blob, BlobState
@@ -116,7 +117,9 @@ class BlobMethods:
     ) -> memory_service_pb2.DeleteBlobResponse:
         """At once, or with the last who needs it."""
         deleted = self._blobs.delete(request.blob_id, only_if_unused=request.only_if_unused)
-        return memory_service_pb2.DeleteBlobResponse(deferred=deleted.deferred, holder_ids=deleted.holder_ids)
+        return memory_service_pb2.DeleteBlobResponse(
+            deferred=deleted.deferred, holder_ids=deleted.holder_ids[: limits.NAMED_IDS]
+        )
 
     def _device_id(self, name: str) -> str:
         """The id of a device by id or alias; empty stays empty."""

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
+from domains import limits
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.failure import Failure
 from domains.inference.generation import EncodeOptions
@@ -15,6 +16,7 @@ from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
 from domains.progress import Degraded
 from server.errors import code_of
+from server.fitted import fitted
 
 PRECISIONS = {
     "float32": image_pb2.PRECISION_FLOAT32,
@@ -96,7 +98,7 @@ def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
     """Why a job ended."""
     code = code_of(failure.reason)
     number: int = code.value[0]
-    return error_pb2.Failure(
+    message = error_pb2.Failure(
         reason=to_reason(failure.reason),
         message=failure.message,
         status_code=number,
@@ -111,17 +113,20 @@ def to_failure(failure: Failure, fail_time_s: float) -> error_pb2.Failure:
         retryable=code.name in ("UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
         fail_time=to_time(fail_time_s),
     )
+    return fitted(message, limits.FAILURE_BYTES)
 
 
 def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
     """A refusal as findings: one for each violation, or one for the whole."""
     severity, reason = error_pb2.SEVERITY_ERROR, to_reason(error.reason)
     if isinstance(error, InvalidRequest):
-        return [
+        told = [
             error_pb2.Finding(severity=severity, reason=reason, field=violation.field, message=violation.message)
-            for violation in error.violations
+            for violation in error.violations[: limits.VIOLATIONS]
         ]
-    return [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+    else:
+        told = [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+    return [fitted(finding, limits.FINDING_BYTES) for finding in told]
 
 
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from deviceops.device.v1 import device_health_pb2, device_pb2, device_service_pb2
+from domains import limits
 from domains.answers import Answers
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
@@ -86,7 +87,9 @@ class DeviceServicer(DeviceStatusMethods):
             ),
         )
         return device_service_pb2.UpdateDeviceResponse(
-            device=to_device(done.view), finishing_job_ids=done.finishing, stranded_job_ids=done.stranded
+            device=to_device(done.view),
+            finishing_job_ids=done.finishing[: limits.NAMED_IDS],
+            stranded_job_ids=done.stranded[: limits.NAMED_IDS],
         )
 
     async def RefreshDevices(

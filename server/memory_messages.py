@@ -9,6 +9,7 @@ from deviceops.memory.v1 import (
     memory_pool_pb2,
     memory_service_pb2,
 )
+from domains import limits
 from domains.memory.measure import MemoryOwner
 from domains.memory.pools.advice import Recommendation
 from domains.memory.pools.budget import MemoryBudget
@@ -51,7 +52,8 @@ def to_pool(view: PoolView, *, include_owners: bool) -> memory_pool_pb2.MemoryPo
 
 
 def _largest_first(owners: tuple[MemoryOwner, ...]) -> list[memory_pool_pb2.MemoryOwner]:
-    return [to_owner(owner) for owner in sorted(owners, key=lambda owner: -owner.live_bytes)]
+    largest = sorted(owners, key=lambda owner: -owner.live_bytes)[: limits.POOL_OWNERS]
+    return [to_owner(owner) for owner in largest]
 
 
 def to_owner(owner: MemoryOwner) -> memory_pool_pb2.MemoryOwner:
@@ -121,9 +123,9 @@ def to_impact(impact: BudgetImpact) -> memory_budget_pb2.MemoryBudgetImpact:
     """What a budget asks of others."""
     return memory_budget_pb2.MemoryBudgetImpact(
         excess_bytes=impact.excess_bytes,
-        evicted_loaded_model_ids=impact.evicted_ids,
-        preempted_reservation_ids=impact.preempted_ids,
-        stranded_job_ids=impact.stranded_ids,
+        evicted_loaded_model_ids=impact.evicted_ids[: limits.NAMED_IDS],
+        preempted_reservation_ids=impact.preempted_ids[: limits.NAMED_IDS],
+        stranded_job_ids=impact.stranded_ids[: limits.NAMED_IDS],
         reclaimable_bytes=impact.reclaimable_bytes,
     )
 
