@@ -1,12 +1,13 @@
 """MemoryService: the blob plane."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
+from domains import limits
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, InvalidRequest, NotFound, Violation
 from domains.memory.blobs.blob import Blob, BlobState
@@ -107,11 +108,17 @@ class BlobMethods:
     ) -> memory_service_pb2.ListBlobsResponse:
         """Blobs, the newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
-        page = self._blobs.page(from_filter(request.filter, self._device_id), place, size)
+        wanted = from_filter(request.filter, self._device_id)
+        page = self._blobs.page(wanted, place, size)
+
+        def read(count: int) -> tuple[Sequence[Blob], int | None]:
+            # Read again only where the bytes cut it.
+            part = page if count == size else self._blobs.page(wanted, place, count)
+            return part.blobs, part.next_place
+
+        blobs, following = paging.fill(read, size, to_blob)
         return memory_service_pb2.ListBlobsResponse(
-            blobs=[to_blob(blob) for blob in page.blobs],
-            next_page_token=paging.token_of(page.next_place),
-            total_bytes=page.total_bytes,
+            blobs=blobs, next_page_token=following, total_bytes=page.total_bytes
         )
 
     async def DeleteBlob(
@@ -119,7 +126,9 @@ class BlobMethods:
     ) -> memory_service_pb2.DeleteBlobResponse:
         """At once, or with the last who needs it."""
         deleted = self._blobs.delete(request.blob_id, only_if_unused=request.only_if_unused)
-        return memory_service_pb2.DeleteBlobResponse(deferred=deleted.deferred, holder_ids=deleted.holder_ids)
+        return memory_service_pb2.DeleteBlobResponse(
+            deferred=deleted.deferred, holder_ids=deleted.holder_ids[: limits.NAMED_IDS]
+        )
 
     def _device_id(self, name: str) -> str:
         """The id of a device by id or alias; empty stays empty."""

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import domain_pb2, error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
+from domains import limits
 from domains.device.device import OWN_NODE
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
 from domains.failure import Failure
@@ -17,6 +18,7 @@ from domains.processing.job import JobOptions
 from domains.progress import Degraded
 from domains.reasons import NATURE_OF, Domain, Severity
 from server.errors import code_of
+from server.fitted import fitted
 
 PRECISIONS = {
     "float32": image_pb2.PRECISION_FLOAT32,
@@ -102,7 +104,7 @@ def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PRO
     """Why something failed. `domain`: whose work it was, for reasons that do not say so by themselves."""
     number: int = code_of(failure.reason).value[0]
     retry_s = failure.retry_after_s if failure.retryable else None
-    return error_pb2.Failure(
+    message = error_pb2.Failure(
         reason=to_reason(failure.reason),
         message=failure.message,
         status_code=number,
@@ -120,17 +122,20 @@ def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PRO
         severity=SEVERITIES[failure.severity],
         retry_delay=None if retry_s is None else to_duration(retry_s),
     )
+    return fitted(message, limits.FAILURE_BYTES)
 
 
 def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
     """A refusal as findings: one for each violation, or one for the whole."""
     severity, reason = error_pb2.SEVERITY_ERROR, to_reason(error.reason)
     if error.violations:
-        return [
+        told = [
             error_pb2.Finding(severity=severity, reason=reason, field=violation.field, message=violation.message)
-            for violation in error.violations
+            for violation in error.violations[: limits.VIOLATIONS]
         ]
-    return [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+    else:
+        told = [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+    return [fitted(finding, limits.FINDING_BYTES) for finding in told]
 
 
 def refuse(wrong: Sequence[Violation], unserved: Sequence[Violation] = ()) -> None:
@@ -245,9 +250,6 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
         text = "a key has 1..63 characters, a value at most 255"
         wrong.append(Violation(field=f"{path}.labels", message=text))
-    if message.priority not in job_event_pb2.Priority.values():
-        text = f"there is no priority {message.priority}"
-        wrong.append(Violation(field=f"{path}.priority", message=text, allowed="1..4"))
     refuse(wrong, _unserved_options(message, path))
     check_nodes(message.devices)
     return JobOptions(

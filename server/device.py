@@ -6,12 +6,11 @@ from typing import Any
 import grpc
 
 from deviceops.device.v1 import device_health_pb2, device_pb2, device_service_pb2
+from domains import limits
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from domains.device.health import HealthDepth
 from domains.device.record import DeviceView
 from domains.device.refresh import Refreshed
-from domains.device.settings import DeviceGoal
 from domains.errors import InvalidRequest, Violation
 from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DEFAULT_TIMEOUT_S, DeviceCare
@@ -78,9 +77,6 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
         if len(request.cause) > MAX_CAUSE:
             text = f"at most {MAX_CAUSE} characters"
             raise InvalidRequest([Violation(field="cause", message=text, allowed=f"0..{MAX_CAUSE} characters")])
-        if "goal" in request.update_mask.paths and request.settings.goal not in GOALS:
-            text = f"there is no goal {request.settings.goal}"
-            raise InvalidRequest([Violation(field="settings.goal", message=text, allowed=", ".join(DeviceGoal))])
         done = await self._control.update(
             request.device_id,
             from_settings(request.settings),
@@ -90,7 +86,9 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
             cause=request.cause,
         )
         return device_service_pb2.UpdateDeviceResponse(
-            device=to_device(done.view), finishing_job_ids=done.finishing, stranded_job_ids=done.stranded
+            device=to_device(done.view),
+            finishing_job_ids=done.finishing[: limits.NAMED_IDS],
+            stranded_job_ids=done.stranded[: limits.NAMED_IDS],
         )
 
     async def RefreshDevices(
@@ -119,9 +117,6 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
         self, request: device_service_pb2.CheckDeviceHealthRequest, context: Context
     ) -> device_service_pb2.CheckDeviceHealthResponse:
         """Try whether a device computes right."""
-        if request.depth not in DEPTHS:
-            allowed = ", ".join(depth.name for depth in HealthDepth)
-            raise InvalidRequest([Violation(field="depth", message="there is no such depth", allowed=allowed)])
         depth = DEPTHS[device_health_pb2.DeviceHealthDepth.ValueType(request.depth)]
         limit = _span(request, "timeout", DEFAULT_TIMEOUT_S[depth], 1.0, 600.0)
         report = await self._care.check(request.device_id, depth, limit)
@@ -131,8 +126,6 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
         self, request: device_service_pb2.RecommendDeviceSettingsRequest, context: Context
     ) -> device_service_pb2.RecommendDeviceSettingsResponse:
         """Advice, without effect."""
-        if request.goal not in GOALS:
-            raise InvalidRequest([Violation(field="goal", message="there is no such goal")])
         goal = GOALS[device_pb2.DeviceGoal.ValueType(request.goal)]
         advice = self._advisor.advise(request.device_id, goal, request.task, request.model_id)
         return device_service_pb2.RecommendDeviceSettingsResponse(advice=to_advice(advice))

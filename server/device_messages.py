@@ -4,6 +4,7 @@ import platform
 
 from deviceops.common.v1 import measurement_pb2
 from deviceops.device.v1 import device_advice_pb2, device_health_pb2, device_pb2, device_work_pb2
+from domains import limits
 from domains.device.advice import DeviceAdvice
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
@@ -15,6 +16,7 @@ from domains.measurement import Measurement
 from domains.processing.job_event import ResetResult
 from domains.reasons import Domain
 from server import convert
+from server.fitted import fitted
 from server.version import SERVER_VERSION
 
 TASKS = ("text_to_image",)
@@ -40,7 +42,7 @@ def to_device(view: DeviceView) -> device_pb2.Device:
     """A device as the contract tells it; what was not measured stays absent. Not to be changed: others get it too."""
     known, message = _rendered.get(view.device.id, (None, None))
     if known is not view or message is None:
-        message = _to_device(view)
+        message = fitted(_to_device(view), limits.DEVICE_BYTES)
         _rendered[view.device.id] = view, message
     return message
 
@@ -147,7 +149,7 @@ def from_settings(message: device_pb2.DeviceSettings) -> DeviceSettings:
     return DeviceSettings(
         enabled=message.enabled,
         draining=message.draining,
-        goal=GOALS.get(message.goal, DeviceGoal.BALANCED),
+        goal=GOALS[message.goal],
         power_limit_watts=message.power_limit_watts if given("power_limit_watts") else None,
         max_concurrent_jobs=message.max_concurrent_jobs if given("max_concurrent_jobs") else None,
         max_temperature_celsius=message.max_temperature_celsius if given("max_temperature_celsius") else None,
@@ -226,7 +228,7 @@ def to_reset_report(result: ResetResult) -> device_work_pb2.DeviceResetReport:
         level=level,
         freed_bytes=report.freed_bytes,
         ended_loaded_model_ids=report.ended_loaded_model_ids,
-        interrupted_job_ids=report.interrupted_job_ids,
+        interrupted_job_ids=report.interrupted_job_ids[: limits.NAMED_IDS],
         duration=convert.to_duration(report.duration_s),
     )
 

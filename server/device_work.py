@@ -29,9 +29,6 @@ def from_benchmark(message: device_work_pb2.DeviceBenchmark) -> BenchmarkWork:
 def from_reset(message: device_work_pb2.DeviceReset) -> ResetWork:
     """How much to throw away, and how patiently."""
     wrong: list[Violation] = []
-    if message.level not in device_work_pb2.DeviceResetLevel.values():
-        text = f"there is no level {message.level}"
-        wrong.append(Violation(field="device_reset.level", message=text, allowed="CONTENT, PROCESS"))
     drain = convert.from_duration(message.drain_timeout) if message.HasField("drain_timeout") else 30.0
     if not 0 <= drain <= 3600:
         text = f"{drain:g} s is not within 0 s..1 h"

@@ -11,6 +11,7 @@ from domains.device.devices import Devices
 from domains.inference import limits
 from domains.inference.fields import FIELDS, Field
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
+from domains.limits import INLINE_BYTES
 from domains.model.catalogue import Catalogue
 from domains.model.families import FAMILIES
 from domains.model.loaded import LoadedModels
@@ -26,8 +27,6 @@ from server.watch import door
 Context = grpc.aio.ServicerContext[Any, Any]
 
 CONTRACT_VERSION = "1.0.0"
-INLINE_BYTES = 256 * 1024
-"""Most bytes that travel inside a message; more is a blob."""
 
 REQUEST_INLINE_BYTES = 2 * 1024 * 1024
 """Most bytes of all inline images of a request together."""

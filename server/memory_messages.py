@@ -9,7 +9,7 @@ from deviceops.memory.v1 import (
     memory_pool_pb2,
     memory_service_pb2,
 )
-from domains.errors import InvalidRequest, Violation
+from domains import limits
 from domains.memory.measure import MemoryOwner
 from domains.memory.pools.advice import Recommendation
 from domains.memory.pools.budget import MemoryBudget
@@ -53,7 +53,8 @@ def to_pool(view: PoolView, *, include_owners: bool) -> memory_pool_pb2.MemoryPo
 
 
 def _largest_first(owners: tuple[MemoryOwner, ...]) -> list[memory_pool_pb2.MemoryOwner]:
-    return [to_owner(owner) for owner in sorted(owners, key=lambda owner: -owner.live_bytes)]
+    largest = sorted(owners, key=lambda owner: -owner.live_bytes)[: limits.POOL_OWNERS]
+    return [to_owner(owner) for owner in largest]
 
 
 def to_owner(owner: MemoryOwner) -> memory_pool_pb2.MemoryOwner:
@@ -86,9 +87,6 @@ def from_kinds(kinds: Iterable[memory_pool_pb2.MemoryPoolKind.ValueType]) -> lis
     """The kinds of a filter. Empty: all."""
     kinds = tuple(kinds)
     names = {memory_pool_pb2.MemoryPoolKind.Value(f"MEMORY_POOL_KIND_{kind.name}"): kind for kind in PoolKind}
-    unknown = [kind for kind in kinds if kind not in memory_pool_pb2.MemoryPoolKind.values()]
-    if unknown:
-        raise InvalidRequest([Violation(field="kinds", message=f"there is no kind {unknown[0]}", allowed="1..3")])
     every = memory_pool_pb2.MEMORY_POOL_KIND_UNSPECIFIED in kinds
     return [] if every else [names[kind] for kind in kinds]
 
@@ -126,9 +124,9 @@ def to_impact(impact: BudgetImpact) -> memory_budget_pb2.MemoryBudgetImpact:
     """What a budget asks of others."""
     return memory_budget_pb2.MemoryBudgetImpact(
         excess_bytes=impact.excess_bytes,
-        evicted_loaded_model_ids=impact.evicted_ids,
-        preempted_reservation_ids=impact.preempted_ids,
-        stranded_job_ids=impact.stranded_ids,
+        evicted_loaded_model_ids=impact.evicted_ids[: limits.NAMED_IDS],
+        preempted_reservation_ids=impact.preempted_ids[: limits.NAMED_IDS],
+        stranded_job_ids=impact.stranded_ids[: limits.NAMED_IDS],
         reclaimable_bytes=impact.reclaimable_bytes,
     )
 
@@ -137,22 +135,13 @@ def from_reclaim(request: memory_service_pb2.ReclaimMemoryRequest) -> ReclaimAsk
     """What to free; refuses what cannot be meant, all at once."""
     target = request.WhichOneof("target")
     span = convert.from_duration(request.max_duration) if request.HasField("max_duration") else 30.0
-    level, wrong = ReclaimLevel.IDLE, list[Violation]()
-    if request.max_level in list(ReclaimLevel):
-        level = ReclaimLevel(request.max_level)
-    elif request.max_level:
-        wrong.append(Violation(field="max_level", message=f"there is no level {request.max_level}", allowed="0..4"))
-    ask, _ = convert.both(
-        lambda: ReclaimAsk(
-            free_bytes=request.free_bytes if target == "free_bytes" else None,
-            used_ratio=request.used_ratio if target == "used_ratio" else None,
-            max_level=level,
-            keep_ids=tuple(request.keep_ids),
-            max_s=span,
-        ),
-        lambda: convert.refuse(wrong),
+    return ReclaimAsk(
+        free_bytes=request.free_bytes if target == "free_bytes" else None,
+        used_ratio=request.used_ratio if target == "used_ratio" else None,
+        max_level=ReclaimLevel(request.max_level) if request.max_level else ReclaimLevel.IDLE,
+        keep_ids=tuple(request.keep_ids),
+        max_s=span,
     )
-    return ask
 
 
 def to_report(report: ReclaimReport) -> memory_pool_pb2.MemoryReclaimReport:

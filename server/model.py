@@ -1,6 +1,6 @@
 """ModelService: what is on disk and what is loaded, as far as it is built."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -45,10 +45,15 @@ class ModelServicer:
         every = [self._message(model, with_prompts=False) for model in self._catalogue.list()]
         chosen = sorted((m for m in every if _accepts(request.filter, m)), key=order)
         begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
-        following = begin + size if begin + size < len(chosen) else None
+
+        def read(count: int) -> tuple[Sequence[model_pb2.Model], int | None]:
+            end = begin + count
+            return chosen[begin:end], end if end < len(chosen) else None
+
+        models, following = paging.fill(read, size, lambda model: model)
         return model_service_pb2.ListModelsResponse(
-            models=chosen[begin : begin + size],
-            next_page_token=paging.token_of(following),
+            models=models,
+            next_page_token=following,
             total_count=len(chosen),
         )
 

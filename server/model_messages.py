@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
+from domains import limits
 from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.model.loaded import LoadedComponent, LoadedModel
@@ -136,9 +137,9 @@ def _loaded_component(
 def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
     """What a scan found."""
     return model_work_pb2.ModelScanReport(
-        added_model_ids=report.added,
-        changed_model_ids=report.changed,
-        missing_model_ids=report.missing,
+        added_model_ids=report.added[: limits.NAMED_IDS],
+        changed_model_ids=report.changed[: limits.NAMED_IDS],
+        missing_model_ids=report.missing[: limits.NAMED_IDS],
         unchanged_count=report.unchanged,
         scanned_file_count=report.files,
         read_bytes=report.read_bytes,
@@ -149,6 +150,6 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
                 path=problem.path,
                 failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
             )
-            for problem in report.problems
+            for problem in report.problems[: limits.SCAN_FAILURES]
         ],
     )

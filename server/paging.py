@@ -1,8 +1,13 @@
-"""Pages of a list: opaque tokens that say where the next one begins."""
+"""Pages of a list: how much is on one, and opaque tokens that say where the next one begins."""
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from google.protobuf.message import Message
+
+from domains import limits
 from domains.errors import InvalidRequest, Violation
 
 DEFAULT_SIZE = 50
@@ -35,3 +40,30 @@ def place_of(token: str) -> int | None:
         message = "is no token that this server gave; leave it empty for the first page"
         raise InvalidRequest([Violation(field="page_token", message=message)])
     return int.from_bytes(place, "big")
+
+
+Item = TypeVar("Item")
+Shown = TypeVar("Shown", bound=Message)
+
+
+def fill(
+    read: Callable[[int], tuple[Sequence[Item], int | None]], size: int, show: Callable[[Item], Shown]
+) -> tuple[list[Shown], str]:
+    """The messages of one page and the token of the next: at most `size`, and as many as fit into PAGE_BYTES, yet one.
+
+    `read` gives up to so many items of this page, and the place where the next one begins (None: the end).
+    """
+    items, following = read(size)
+    page, room = list[Shown](), limits.PAGE_BYTES
+    for item in items:
+        message = show(item)
+        room -= message.ByteSize() + _ENTRY_BYTES
+        if page and room < 0:
+            _, following = read(len(page))
+            break
+        page.append(message)
+    return page, token_of(following)
+
+
+_ENTRY_BYTES = 6
+"""Most bytes of a repeated message's tag and length."""

@@ -145,10 +145,12 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         """Jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         span = _span(request.filter)
-        jobs, following = self._jobs.page(place, size, lambda job: _accepts(request.filter, span, job))
-        return processing_service_pb2.ListJobsResponse(
-            jobs=[in_list(self._message(job)) for job in jobs], next_page_token=paging.token_of(following)
+        jobs, following = paging.fill(
+            lambda count: self._jobs.page(place, count, lambda job: _accepts(request.filter, span, job)),
+            size,
+            lambda job: in_list(self._message(job)),
         )
+        return processing_service_pb2.ListJobsResponse(jobs=jobs, next_page_token=following)
 
     def WatchJob(  # yields the bytes of its responses, see `register`
         self, request: processing_service_pb2.WatchJobRequest, context: Context

@@ -12,10 +12,10 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from domains.errors import ErrorReason, NotSupported
+from server.guard import guarded
 from server.heartbeat import HEARTBEAT_S, Followed, follows, with_heartbeats
 from server.once import Once
 
@@ -54,9 +54,9 @@ def _handler(
     else:
         behaviour = once.guard(method, behaviour)
     return shape(
-        behaviour,
+        guarded(method, behaviour),
         request_deserializer=GetMessageClass(method.input_type).FromString,
-        response_serializer=_serialise,
+        response_serializer=_as_is,
     )
 
 
@@ -71,8 +71,9 @@ def _kept_alive(method: MethodDescriptor, behaviour: Callable[..., Any], heartbe
     return stream
 
 
-def _serialise(message: Message | bytes) -> bytes:
-    return message if isinstance(message, bytes) else message.SerializeToString()
+def _as_is(data: bytes) -> bytes:
+    """`guarded` has serialised it."""
+    return data
 
 
 def _unimplemented(method: MethodDescriptor) -> Callable[..., Any]:

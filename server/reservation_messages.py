@@ -2,7 +2,6 @@
 
 from deviceops.common.v1 import job_event_pb2, label_pb2
 from deviceops.memory.v1 import memory_service_pb2, reservation_pb2
-from domains.errors import InvalidRequest, Violation
 from domains.memory.pools.reservation import (
     DEFAULT_LIVE_S,
     Priority,
@@ -38,35 +37,21 @@ def to_reservation(reservation: Reservation) -> reservation_pb2.Reservation:
 
 def from_create(request: memory_service_pb2.CreateReservationRequest) -> ReservationAsk:
     """What to keep free; refuses what cannot be meant, all at once."""
-    wrong: list[Violation] = []
-    priority = Priority.NORMAL
-    if request.priority in list(Priority):
-        priority = Priority(request.priority)
-    elif request.priority:
-        wrong.append(Violation(field="priority", message=f"there is no priority {request.priority}", allowed="0..4"))
-    ask, _ = convert.both(
-        lambda: ReservationAsk(
-            pool_id=request.memory_pool_id,
-            size_bytes=request.size_bytes,
-            purpose=request.purpose,
-            priority=priority,
-            live_s=convert.from_duration(request.time_to_live) if request.HasField("time_to_live") else DEFAULT_LIVE_S,
-            allow_eviction=request.allow_eviction,
-            wait_s=convert.from_duration(request.wait_timeout),
-            session_id=request.session_id,
-            labels=tuple((label.key, label.value) for label in request.labels),
-        ),
-        lambda: convert.refuse(wrong),
+    return ReservationAsk(
+        pool_id=request.memory_pool_id,
+        size_bytes=request.size_bytes,
+        purpose=request.purpose,
+        priority=Priority(request.priority) if request.priority else Priority.NORMAL,
+        live_s=convert.from_duration(request.time_to_live) if request.HasField("time_to_live") else DEFAULT_LIVE_S,
+        allow_eviction=request.allow_eviction,
+        wait_s=convert.from_duration(request.wait_timeout),
+        session_id=request.session_id,
+        labels=tuple((label.key, label.value) for label in request.labels),
     )
-    return ask
 
 
 def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: tuple[str, ...]) -> ReservationWanted:
     """Which reservations; the pools' names are resolved already."""
-    unknown = [state for state in message.states if state not in reservation_pb2.ReservationState.values()]
-    if unknown:
-        text = f"there is no state {unknown[0]}"
-        raise InvalidRequest([Violation(field="filter.states", message=text, allowed="0..5")])
     every = reservation_pb2.RESERVATION_STATE_UNSPECIFIED in message.states
     names = {reservation_pb2.ReservationState.Value(f"RESERVATION_STATE_{s.name}"): s for s in ReservationState}
     return ReservationWanted(

@@ -1,6 +1,6 @@
 """MemoryService: reservations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -9,7 +9,7 @@ from deviceops.memory.v1 import memory_service_pb2 as messages
 from domains.errors import ErrorReason, NotFound
 from domains.memory.pools.ledger import Granted, Ledger
 from domains.memory.pools.pools import Pools
-from domains.memory.pools.reservation import DEFAULT_LIVE_S
+from domains.memory.pools.reservation import DEFAULT_LIVE_S, Reservation
 from domains.requests import Remembered, Requests, in_memory
 from server import convert, paging
 from server.once import asked_of, keeps_its_answers
@@ -74,11 +74,13 @@ class ReservationMethods:
         size, before = paging.size_of(request.page_size), paging.place_of(request.page_token)
         wanted = from_filter(request.filter, tuple(map(self._pool_id, request.filter.memory_pool_ids)))
         fitting = [each for each in self._ledger.list(wanted) if before is None or each.sequence < before]
-        page = fitting[:size]
-        more = page[-1].sequence if len(fitting) > size else None
-        return messages.ListReservationsResponse(
-            reservations=[to_reservation(each) for each in page], next_page_token=paging.token_of(more)
-        )
+
+        def read(count: int) -> tuple[Sequence[Reservation], int | None]:
+            page = fitting[:count]
+            return page, page[-1].sequence if len(fitting) > count else None
+
+        reservations, following = paging.fill(read, size, to_reservation)
+        return messages.ListReservationsResponse(reservations=reservations, next_page_token=following)
 
     async def RenewReservation(
         self, request: messages.RenewReservationRequest, context: Context

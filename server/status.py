@@ -11,13 +11,14 @@ import psutil
 from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
+from domains import limits
 from domains.events import KEPT
 from domains.failure import Failure
 from domains.reasons import Domain
 from domains.storage import Durability
 from server import convert
 from server.blob_pieces import CHUNK_BYTES
-from server.inference import CONTRACT_VERSION, INLINE_BYTES
+from server.inference import CONTRACT_VERSION
 from server.settings import Settings
 from server.version import SERVER_VERSION
 from server.worker.keeper import KeeperState, WorkerKeeper
@@ -107,7 +108,10 @@ class SystemView:
             platform=platform.platform(),
             listen_addresses=self.addresses,
             limits=pb.SystemLimits(
-                max_inline_bytes=INLINE_BYTES,
+                max_inline_bytes=limits.INLINE_BYTES,
+                max_request_inline_bytes=limits.REQUEST_INLINE_BYTES,
+                max_spec_bytes=limits.SPEC_BYTES,
+                max_page_bytes=limits.PAGE_BYTES,
                 max_message_bytes=self._settings.max_message_bytes,
                 blob_chunk_bytes=CHUNK_BYTES,
                 queue_capacity=self._settings.queue_capacity,

@@ -5,7 +5,9 @@ import re
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 from deviceops.common.v1 import access_pb2
+from domains import limits
 from protos.generate import PROTOS
+from server.request_check import is_id
 from tests.contracts.contract import Field, comment_of, fields, files, input_fields, message, messages, rpcs
 
 UNSIGNED = {
@@ -238,6 +240,31 @@ def test_lists_are_paged_and_filtered() -> None:
             wrong += [] if "next_page_token" in response else [f"{rpc.where}: next_page_token"]
             wrong += [] if request.get("filter", "").endswith("Filter") else [f"{rpc.where}: filter"]
     assert not wrong
+
+
+def test_every_page_may_be_shorter_than_asked() -> None:
+    """Pages are cut at 2 MiB; a client that takes a short page for the last would lose the rest."""
+    words = "in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."
+    assert not [f.where for f in fields() if f.field.name == "page_size" and not comment_of(f).endswith(words)]
+
+
+def test_every_service_says_the_limits_that_all_its_calls_have() -> None:
+    """Ids do not repeat theirs at each field; the server holds the same figures in one check of every request."""
+    texts = f"{limits.ID_BYTES} bytes, any other text {limits.TEXT_BYTES // 1024} KiB"
+    figures = f"{texts}, a list in a request {limits.LIST_ENTRIES:,} entries"
+    lacking: list[str] = []
+    for file in files():
+        comments = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
+        lacking += [s.name for number, s in enumerate(file.service) if figures not in comments[6, number]]
+    assert not lacking
+
+
+def test_no_id_in_a_request_says_more_than_all_ids_may_have() -> None:
+    ids = [f for f in input_fields() if f.field.type == FieldDescriptorProto.TYPE_STRING and is_id(f.field.name)]
+    said = {f.where: re.search(r"[Aa]t most (\d+) characters|1\.\.(\d+) characters", comment_of(f)) for f in ids}
+    longest = {where: int(found[1] or found[2]) for where, found in said.items() if found}
+    assert longest
+    assert not [where for where, characters in longest.items() if characters > limits.ID_BYTES]
 
 
 def test_page_fields_have_their_types() -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from deviceops.device.v1 import device_pb2, device_service_pb2
+from domains import limits
 from domains.device.cpu_telemetry import CpuTelemetry
 from domains.device.device import DeviceState
 from domains.device.patient import PatientTelemetry
@@ -198,7 +199,8 @@ async def test_a_device_named_twice_is_measured_once() -> None:
         assert len(answer.statuses) == 1
 
 
-async def test_a_slow_reader_gets_the_newest_and_hears_what_it_missed() -> None:
+async def test_a_slow_reader_gets_the_newest_and_hears_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAILURE_BYTES", 2_000_000)
     async with hosted() as client:
         # Large enough that HTTP/2's window is soon full: below that, the transport itself keeps rounds for the reader.
         client.source.failure = Failure(reason=ErrorReason.DRIVER_ERROR, message="x" * 1_000_000)

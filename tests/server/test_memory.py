@@ -1007,7 +1007,7 @@ def test_spans_and_times_beyond_all_bounds_are_refused_or_harmless(machine: Mach
     assert refused(lambda: machine.history(step=Duration(seconds=-(2**62)))).reason == "INVALID_FIELD"
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "../../etc/passwd", "b-\x00", "x" * 1000, "é" * 70])
+@pytest.mark.parametrize("name", ["", "nothing", "../../etc/passwd", "b-\x00", "x" * 255, "é" * 70])
 def test_unknown_ids_are_not_found(machine: Machine, name: str) -> None:
     for call in (
         lambda: machine.blob(name),

@@ -238,14 +238,13 @@ async def test_impossible_reservations_are_refused_all_at_once(tmp_path: Path, s
         request = messages.CreateReservationRequest(
             memory_pool_id="host",
             size_bytes=size,
-            priority=77,  # pyright: ignore[reportArgumentType]  # wrong on purpose
             time_to_live=Duration(seconds=-1),
             wait_timeout=Duration(seconds=601),
             request_id="r",
         )
         reason, _, fields = await refused(served.memory.CreateReservation(request))
         assert reason == "INVALID_FIELD"
-        assert fields == {"size_bytes", "priority", "time_to_live", "wait_timeout"}
+        assert fields == {"size_bytes", "time_to_live", "wait_timeout"}
 
 
 async def test_more_than_there_is_is_refused_with_need_and_room(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from domains import imaging
 from domains.inference.generation import Previews, ResolvedGeneration
+from domains.limits import INLINE_BYTES
 from domains.progress import PreviewReady
 
-LIMIT_BYTES = 256 * 1024
 _QUALITIES = (85, 60, 30, 10)
 """The first that stays within the limit; 85 does for anything but noise."""
 
@@ -87,6 +87,6 @@ def _file(pixels: NDArray[np.uint8]) -> bytes:
     data = b""
     for quality in _QUALITIES:
         data = imaging.encode(pixels, "image/jpeg", quality=quality)
-        if len(data) <= LIMIT_BYTES:
+        if len(data) <= INLINE_BYTES:
             break
     return data

@@ -11,13 +11,17 @@ namespace DeviceOps.Api.Device.V1 {
   /// <summary>
   /// Hardware, its health and its control. Any call that names a device takes its id or one of its aliases.
   ///
+  /// Ids, etags and page tokens have at most 255 bytes, any other text 64 KiB, a list in a request 4,096 entries, unless a field says less. A
+  /// request without its images has at most 1 MiB. No answer is larger than 4 MiB.
+  ///
   /// Every call can fail with:
   /// - STARTING: this part of the server is not ready yet; retry.
   /// - DRAINING: the server shuts down and takes no new work; use another, or retry after its restart. Calls that only read still answer.
   /// - METHOD_DISABLED: the server's mode does not allow it now; GetSystemStatus tells the mode.
   /// - NOT_IMPLEMENTED: the contract has it and this server does not yet; `disabled_methods` and the capability calls tell beforehand.
-  /// - INVALID_FIELD: a field that this server does not know, by its number, in a call that starts or changes something.
-  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows; send large data as a blob.
+  /// - INVALID_FIELD: a field that this server does not know, by its number (`generation.sampling.#2047`), in a call that starts or changes
+  ///   something or plans work; an enum value that it does not know; an id, text or list that is too long.
+  /// - MESSAGE_TOO_LARGE: the request is larger than `SystemLimits` allows: send large data as a blob; or the answer would be: ask for less.
   /// - TOKEN_MISSING, TOKEN_INVALID: mend the caller's configuration.
   /// - SCOPE_MISSING: the caller's token does not cover the method's scope.
   /// - RATE_LIMITED: too many calls; retry after the time in `RetryInfo`.

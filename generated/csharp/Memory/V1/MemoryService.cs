@@ -4979,7 +4979,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// How many at most, 1..1000. 0: 50.
+    /// Most reservations in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10203,7 +10203,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// How many at most, 1..1000. 0: 50.
+    /// Most blobs in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -2015,7 +2015,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// Most jobs in one answer, 1..1000. 0: 50.
+    /// Most jobs in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7313,7 +7313,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 2;
     private int pageSize_;
     /// <summary>
-    /// Most steps in one answer, 1..1000. 0: 50.
+    /// Most steps in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8971,7 +8971,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// Most sessions in one answer, 1..1000. 0: 50.
+    /// Most sessions in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12857,7 +12857,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int PageSizeFieldNumber = 1;
     private int pageSize_;
     /// <summary>
-    /// Most workflows in one answer, 1..1000. 0: 50.
+    /// Most workflows in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

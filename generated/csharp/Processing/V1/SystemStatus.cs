@@ -52,45 +52,47 @@ namespace DeviceOps.Api.Processing.V1 {
             "bGUucHJvdG9idWYuRHVyYXRpb24SEwoLZXZlbnRfY291bnQYAyABKAMSKwoI",
             "cHJldmlld3MYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoL",
             "Y2hlY2twb2ludHMYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i",
-            "dQoMU3lzdGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMYASABKAMSGQoR",
-            "bWF4X21lc3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVua19ieXRlcxgD",
-            "IAEoAxIWCg5xdWV1ZV9jYXBhY2l0eRgEIAEoBSKOBwoMU3lzdGVtU3RhdHVz",
-            "EhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgBIAEoCRIxCgRtb2RlGAIgASgOMiMu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTW9kZRITCgttb2RlX3Jl",
-            "YXNvbhgDIAEoCRITCgttb2RlX2ZvcmNlZBgEIAEoCBI5Cgdkb21haW5zGAUg",
-            "AygLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRG9tYWluUmVhZGluZXNz",
-            "EjYKB3dvcmtlcnMYBiADKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5X",
-            "b3JrZXJTdGF0dXMSFgoOc2VydmVyX3ZlcnNpb24YByABKAkSGAoQY29udHJh",
-            "Y3RfdmVyc2lvbhgIIAEoCRIRCglsaWJyYXJpZXMYCSADKAkSEAoIcGxhdGZv",
-            "cm0YCiABKAkSGAoQbGlzdGVuX2FkZHJlc3NlcxgLIAMoCRIYChBpbnN0YWxs",
-            "ZWRfZXh0cmFzGAwgAygJEjUKBmxpbWl0cxgNIAEoCzIlLmRldmljZW9wcy5w",
-            "cm9jZXNzaW5nLnYxLlN5c3RlbUxpbWl0cxIuCgpzdGFydF90aW1lGA4gASgL",
-            "MhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgZ1cHRpbWUYDyABKAsy",
-            "GS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc2VydmluZ19hZnRlchgQ",
-            "IAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtyZWFkeV9hZnRl",
-            "chgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI9Cg5zdGFydHVw",
-            "X3BoYXNlcxgSIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN0YXJ0",
-            "dXBQaGFzZRIbChNsYXN0X2V2ZW50X3NlcXVlbmNlGBMgASgDEjsKCXJldGVu",
-            "dGlvbhgUIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJldGVudGlv",
-            "blBvbGljeRJGCgpkdXJhYmlsaXR5GBUgASgOMjIuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0eRIyCgVub2Rlcxgo",
-            "IAMoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk5vZGVTdGF0dXMqngEK",
-            "CVJlYWRpbmVzcxIZChVSRUFESU5FU1NfVU5TUEVDSUZJRUQQABIWChJSRUFE",
-            "SU5FU1NfU1RBUlRJTkcQARITCg9SRUFESU5FU1NfUkVBRFkQAhIWChJSRUFE",
-            "SU5FU1NfREVHUkFERUQQAxIZChVSRUFESU5FU1NfVU5BVkFJTEFCTEUQBBIW",
-            "ChJSRUFESU5FU1NfU1RPUFBJTkcQBSqwAQoKU3lzdGVtTW9kZRIbChdTWVNU",
-            "RU1fTU9ERV9VTlNQRUNJRklFRBAAEhYKElNZU1RFTV9NT0RFX05PUk1BTBAB",
-            "EhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZBVElPThACEhcKE1NZU1RFTV9NT0RF",
-            "X01JTklNQUwQAxIcChhTWVNURU1fTU9ERV9TQUZFVFlfRklSU1QQBBIYChRT",
-            "WVNURU1fTU9ERV9EUkFJTklORxAFKq4BCgtXb3JrZXJTdGF0ZRIcChhXT1JL",
-            "RVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVXT1JLRVJfU1RBVEVfU1RBUlRJ",
-            "TkcQARIWChJXT1JLRVJfU1RBVEVfUkVBRFkQAhIbChdXT1JLRVJfU1RBVEVf",
-            "UkVTVEFSVElORxADEhcKE1dPUktFUl9TVEFURV9GQUlMRUQQBBIYChRXT1JL",
-            "RVJfU1RBVEVfU1RPUFBFRBAFKpUBChlBY2tub3dsZWRnZW1lbnREdXJhYmls",
-            "aXR5EioKJkFDS05PV0xFREdFTUVOVF9EVVJBQklMSVRZX1VOU1BFQ0lGSUVE",
-            "EAASJgoiQUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfUFJPQ0VTUxABEiQK",
-            "IEFDS05PV0xFREdFTUVOVF9EVVJBQklMSVRZX1BPV0VSEAJCHqoCG0Rldmlj",
-            "ZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "xwEKDFN5c3RlbUxpbWl0cxIYChBtYXhfaW5saW5lX2J5dGVzGAEgASgDEhkK",
+            "EW1heF9tZXNzYWdlX2J5dGVzGAIgASgDEhgKEGJsb2JfY2h1bmtfYnl0ZXMY",
+            "AyABKAMSFgoOcXVldWVfY2FwYWNpdHkYBCABKAUSIAoYbWF4X3JlcXVlc3Rf",
+            "aW5saW5lX2J5dGVzGAUgASgDEhYKDm1heF9zcGVjX2J5dGVzGAYgASgDEhYK",
+            "Dm1heF9wYWdlX2J5dGVzGAcgASgDIo4HCgxTeXN0ZW1TdGF0dXMSGgoSc2Vy",
+            "dmVyX2luc3RhbmNlX2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMg",
+            "ASgJEhMKC21vZGVfZm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3MSNgoHd29y",
+            "a2VycxgGIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtlclN0",
+            "YXR1cxIWCg5zZXJ2ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250cmFjdF92ZXJz",
+            "aW9uGAggASgJEhEKCWxpYnJhcmllcxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEo",
+            "CRIYChBsaXN0ZW5fYWRkcmVzc2VzGAsgAygJEhgKEGluc3RhbGxlZF9leHRy",
+            "YXMYDCADKAkSNQoGbGltaXRzGA0gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuU3lzdGVtTGltaXRzEi4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29n",
+            "bGUucHJvdG9idWYuVGltZXN0YW1wEikKBnVwdGltZRgPIAEoCzIZLmdvb2ds",
+            "ZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVyGBAgASgLMhku",
+            "Z29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgL",
+            "MhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2Vz",
+            "GBIgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNl",
+            "EhsKE2xhc3RfZXZlbnRfc2VxdWVuY2UYEyABKAMSOwoJcmV0ZW50aW9uGBQg",
+            "ASgLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmV0ZW50aW9uUG9saWN5",
+            "EkYKCmR1cmFiaWxpdHkYFSABKA4yMi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5BY2tub3dsZWRnZW1lbnREdXJhYmlsaXR5EjIKBW5vZGVzGCggAygLMiMu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTm9kZVN0YXR1cyqeAQoJUmVhZGlu",
+            "ZXNzEhkKFVJFQURJTkVTU19VTlNQRUNJRklFRBAAEhYKElJFQURJTkVTU19T",
+            "VEFSVElORxABEhMKD1JFQURJTkVTU19SRUFEWRACEhYKElJFQURJTkVTU19E",
+            "RUdSQURFRBADEhkKFVJFQURJTkVTU19VTkFWQUlMQUJMRRAEEhYKElJFQURJ",
+            "TkVTU19TVE9QUElORxAFKrABCgpTeXN0ZW1Nb2RlEhsKF1NZU1RFTV9NT0RF",
+            "X1VOU1BFQ0lGSUVEEAASFgoSU1lTVEVNX01PREVfTk9STUFMEAESHAoYU1lT",
+            "VEVNX01PREVfQ09OU0VSVkFUSU9OEAISFwoTU1lTVEVNX01PREVfTUlOSU1B",
+            "TBADEhwKGFNZU1RFTV9NT0RFX1NBRkVUWV9GSVJTVBAEEhgKFFNZU1RFTV9N",
+            "T0RFX0RSQUlOSU5HEAUqrgEKC1dvcmtlclN0YXRlEhwKGFdPUktFUl9TVEFU",
+            "RV9VTlNQRUNJRklFRBAAEhkKFVdPUktFUl9TVEFURV9TVEFSVElORxABEhYK",
+            "EldPUktFUl9TVEFURV9SRUFEWRACEhsKF1dPUktFUl9TVEFURV9SRVNUQVJU",
+            "SU5HEAMSFwoTV09SS0VSX1NUQVRFX0ZBSUxFRBAEEhgKFFdPUktFUl9TVEFU",
+            "RV9TVE9QUEVEEAUqlQEKGUFja25vd2xlZGdlbWVudER1cmFiaWxpdHkSKgom",
+            "QUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfVU5TUEVDSUZJRUQQABImCiJB",
+            "Q0tOT1dMRURHRU1FTlRfRFVSQUJJTElUWV9QUk9DRVNTEAESJAogQUNLTk9X",
+            "TEVER0VNRU5UX0RVUkFCSUxJVFlfUE9XRVIQAkIeqgIbRGV2aWNlT3BzLkFw",
+            "aS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -98,7 +100,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "MaxRequestInlineBytes", "MaxSpecBytes", "MaxPageBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "Nodes" }, null, null, null, null)
           }));
     }
@@ -1958,6 +1960,9 @@ namespace DeviceOps.Api.Processing.V1 {
       maxMessageBytes_ = other.maxMessageBytes_;
       blobChunkBytes_ = other.blobChunkBytes_;
       queueCapacity_ = other.queueCapacity_;
+      maxRequestInlineBytes_ = other.maxRequestInlineBytes_;
+      maxSpecBytes_ = other.maxSpecBytes_;
+      maxPageBytes_ = other.maxPageBytes_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -2028,6 +2033,51 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "max_request_inline_bytes" field.</summary>
+    public const int MaxRequestInlineBytesFieldNumber = 5;
+    private long maxRequestInlineBytes_;
+    /// <summary>
+    /// Most bytes of all images inside one request.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxRequestInlineBytes {
+      get { return maxRequestInlineBytes_; }
+      set {
+        maxRequestInlineBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "max_spec_bytes" field.</summary>
+    public const int MaxSpecBytesFieldNumber = 6;
+    private long maxSpecBytes_;
+    /// <summary>
+    /// Most bytes of a request without its images, and so of a stored spec.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxSpecBytes {
+      get { return maxSpecBytes_; }
+      set {
+        maxSpecBytes_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "max_page_bytes" field.</summary>
+    public const int MaxPageBytesFieldNumber = 7;
+    private long maxPageBytes_;
+    /// <summary>
+    /// Where a page of a list is cut, however many things were asked for.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long MaxPageBytes {
+      get { return maxPageBytes_; }
+      set {
+        maxPageBytes_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -2047,6 +2097,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (MaxMessageBytes != other.MaxMessageBytes) return false;
       if (BlobChunkBytes != other.BlobChunkBytes) return false;
       if (QueueCapacity != other.QueueCapacity) return false;
+      if (MaxRequestInlineBytes != other.MaxRequestInlineBytes) return false;
+      if (MaxSpecBytes != other.MaxSpecBytes) return false;
+      if (MaxPageBytes != other.MaxPageBytes) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -2058,6 +2111,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (MaxMessageBytes != 0L) hash ^= MaxMessageBytes.GetHashCode();
       if (BlobChunkBytes != 0L) hash ^= BlobChunkBytes.GetHashCode();
       if (QueueCapacity != 0) hash ^= QueueCapacity.GetHashCode();
+      if (MaxRequestInlineBytes != 0L) hash ^= MaxRequestInlineBytes.GetHashCode();
+      if (MaxSpecBytes != 0L) hash ^= MaxSpecBytes.GetHashCode();
+      if (MaxPageBytes != 0L) hash ^= MaxPageBytes.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -2092,6 +2148,18 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(32);
         output.WriteInt32(QueueCapacity);
       }
+      if (MaxRequestInlineBytes != 0L) {
+        output.WriteRawTag(40);
+        output.WriteInt64(MaxRequestInlineBytes);
+      }
+      if (MaxSpecBytes != 0L) {
+        output.WriteRawTag(48);
+        output.WriteInt64(MaxSpecBytes);
+      }
+      if (MaxPageBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(MaxPageBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -2118,6 +2186,18 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(32);
         output.WriteInt32(QueueCapacity);
       }
+      if (MaxRequestInlineBytes != 0L) {
+        output.WriteRawTag(40);
+        output.WriteInt64(MaxRequestInlineBytes);
+      }
+      if (MaxSpecBytes != 0L) {
+        output.WriteRawTag(48);
+        output.WriteInt64(MaxSpecBytes);
+      }
+      if (MaxPageBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(MaxPageBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -2139,6 +2219,15 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (QueueCapacity != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(QueueCapacity);
+      }
+      if (MaxRequestInlineBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxRequestInlineBytes);
+      }
+      if (MaxSpecBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxSpecBytes);
+      }
+      if (MaxPageBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(MaxPageBytes);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -2163,6 +2252,15 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.QueueCapacity != 0) {
         QueueCapacity = other.QueueCapacity;
+      }
+      if (other.MaxRequestInlineBytes != 0L) {
+        MaxRequestInlineBytes = other.MaxRequestInlineBytes;
+      }
+      if (other.MaxSpecBytes != 0L) {
+        MaxSpecBytes = other.MaxSpecBytes;
+      }
+      if (other.MaxPageBytes != 0L) {
+        MaxPageBytes = other.MaxPageBytes;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2199,6 +2297,18 @@ namespace DeviceOps.Api.Processing.V1 {
             QueueCapacity = input.ReadInt32();
             break;
           }
+          case 40: {
+            MaxRequestInlineBytes = input.ReadInt64();
+            break;
+          }
+          case 48: {
+            MaxSpecBytes = input.ReadInt64();
+            break;
+          }
+          case 56: {
+            MaxPageBytes = input.ReadInt64();
+            break;
+          }
         }
       }
     #endif
@@ -2232,6 +2342,18 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 32: {
             QueueCapacity = input.ReadInt32();
+            break;
+          }
+          case 40: {
+            MaxRequestInlineBytes = input.ReadInt64();
+            break;
+          }
+          case 48: {
+            MaxSpecBytes = input.ReadInt64();
+            break;
+          }
+          case 56: {
+            MaxPageBytes = input.ReadInt64();
             break;
           }
         }

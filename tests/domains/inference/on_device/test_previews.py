@@ -7,7 +7,8 @@ import torch
 
 from domains.inference.generation import Previews
 from domains.inference.on_device.families import family_of
-from domains.inference.on_device.preview_writer import LIMIT_BYTES, PreviewWriter
+from domains.inference.on_device.preview_writer import PreviewWriter
+from domains.limits import INLINE_BYTES
 from domains.model.on_device import OnDeviceModel
 from tests.domains.inference.on_device.requests import embedded_model, request
 
@@ -37,7 +38,7 @@ def test_a_preview_of_pure_noise_stays_within_its_limit() -> None:
         writer = PreviewWriter(asked, files)
         writer.write(1, noise)
     (preview,) = writer.ready()
-    assert 0 < len(preview.data) <= LIMIT_BYTES
+    assert 0 < len(preview.data) <= INLINE_BYTES
 
 
 def test_a_preview_has_the_size_that_was_wanted_when_it_was_taken() -> None:

@@ -571,7 +571,7 @@ class ListReservationsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most, 1..1000. 0: 50."""
+    """Most reservations in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
@@ -1153,7 +1153,7 @@ class ListBlobsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most, 1..1000. 0: 50."""
+    """Most blobs in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property

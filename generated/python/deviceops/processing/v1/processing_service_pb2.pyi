@@ -267,7 +267,7 @@ class ListJobsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most jobs in one answer, 1..1000. 0: 50."""
+    """Most jobs in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
@@ -873,7 +873,7 @@ class ListJobStepsRequest(_message.Message):
     job_id: _builtins.str
     """The workflow run or batch."""
     page_size: _builtins.int
-    """Most steps in one answer, 1..1000. 0: 50."""
+    """Most steps in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
@@ -1064,7 +1064,7 @@ class ListSessionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most sessions in one answer, 1..1000. 0: 50."""
+    """Most sessions in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
@@ -1494,7 +1494,7 @@ class ListWorkflowsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most workflows in one answer, 1..1000. 0: 50."""
+    """Most workflows in one answer, 1..1000. 0: 50. A page may be shorter and still not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property

@@ -371,6 +371,9 @@ class SystemLimits(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     BLOB_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     QUEUE_CAPACITY_FIELD_NUMBER: _builtins.int
+    MAX_REQUEST_INLINE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_SPEC_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PAGE_BYTES_FIELD_NUMBER: _builtins.int
     max_inline_bytes: _builtins.int
     """Most bytes of an image inside a message; larger ones are blobs."""
     max_message_bytes: _builtins.int
@@ -381,6 +384,12 @@ class SystemLimits(_message.Message):
     """Size of the chunks that ReadBlob sends."""
     queue_capacity: _builtins.int
     """Jobs that may wait before QUEUE_FULL."""
+    max_request_inline_bytes: _builtins.int
+    """Most bytes of all images inside one request."""
+    max_spec_bytes: _builtins.int
+    """Most bytes of a request without its images, and so of a stored spec."""
+    max_page_bytes: _builtins.int
+    """Where a page of a list is cut, however many things were asked for."""
     def __init__(
         self,
         *,
@@ -388,10 +397,13 @@ class SystemLimits(_message.Message):
         max_message_bytes: _builtins.int = ...,
         blob_chunk_bytes: _builtins.int = ...,
         queue_capacity: _builtins.int = ...,
+        max_request_inline_bytes: _builtins.int = ...,
+        max_spec_bytes: _builtins.int = ...,
+        max_page_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_chunk_bytes", b"blob_chunk_bytes", "max_inline_bytes", b"max_inline_bytes", "max_message_bytes", b"max_message_bytes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_chunk_bytes", b"blob_chunk_bytes", "max_inline_bytes", b"max_inline_bytes", "max_message_bytes", b"max_message_bytes", "max_page_bytes", b"max_page_bytes", "max_request_inline_bytes", b"max_request_inline_bytes", "max_spec_bytes", b"max_spec_bytes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

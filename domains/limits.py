@@ -1,0 +1,34 @@
+"""How large what travels may be. One place, so that checks, GetSystemStatus, the contract's comments and tests agree."""
+
+from typing import Final
+
+INLINE_BYTES: Final = 256 * 1024
+"""Most bytes of one image inside a message; a larger one is a blob."""
+REQUEST_INLINE_BYTES: Final = 2 * 1024 * 1024
+"""Most bytes of all images inside one request."""
+SPEC_BYTES: Final = 1024 * 1024
+"""Most bytes of a request without its inline images, and so of everything that is stored of it."""
+PAGE_BYTES: Final = 2 * 1024 * 1024
+"""A page of a list ends where the next item would pass this."""
+ANSWER_BYTES: Final = 4 * 1024 * 1024 - 4096
+"""Most bytes of a message that the server sends: .NET's clients receive 4 MiB by default; the rest is for envelopes."""
+ID_BYTES: Final = 255
+"""Most bytes of an id, an etag or a page token in a request."""
+TEXT_BYTES: Final = 64 * 1024
+"""Most bytes of any other text in a request. Fields say less, and their own checks tell it beside all else that is wrong."""
+LIST_ENTRIES: Final = 4096
+"""Most entries of a list in a request, where its field says no less."""
+FAILURE_BYTES: Final = 8 * 1024
+"""Most bytes of a failure with all its facts; longer texts are shortened."""
+FINDING_BYTES: Final = 2 * 1024
+"""Most bytes of a finding; longer texts are shortened."""
+DEVICE_BYTES: Final = 32 * 1024
+"""Most bytes of a device with its capabilities; longer texts are shortened."""
+NAMED_IDS: Final = 1000
+"""Most ids in one list of an answer that is no page."""
+POOL_OWNERS: Final = 100
+"""Most owners that a memory pool lists, the largest first."""
+SCAN_FAILURES: Final = 150
+"""Most failures that a scan report lists."""
+VIOLATIONS: Final = 50
+"""Most violations that one error lists."""
