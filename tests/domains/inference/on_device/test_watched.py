@@ -70,7 +70,7 @@ def test_previews_begin_with_the_watcher_and_end_with_it(
 
 
 def test_pictures_are_the_same_bytes_watched_or_not(loop: Recorder, tiny: Model, taken: list[tuple[int, int]]) -> None:
-    asked = request(tiny, steps=STEPS, scheduler="euler_a", seeds=(4, 9))
+    asked = request(tiny, steps=STEPS, sampler="euler_a", seeds=(4, 9))
     loop.loop.submit("alone", loop.loaded, asked)
     loop.run()
     assert taken == []
