@@ -100,7 +100,7 @@ CASES = {
         "generation.output.bit_depth",
         "known (0: 8): 0",
     ),
-    "unknown manifest": (G(output=UNKNOWN_MANIFEST), "generation.output.manifest", "no manifest detail 9"),
+    "unknown manifest": (G(output=UNKNOWN_MANIFEST), "generation.output.manifest", "9"),
     "preview edge": (
         G(previews=generation_pb2.PreviewOptions(max_edge_px=5)),
         "generation.previews.max_edge_px",
@@ -289,7 +289,6 @@ UNSERVED_OPTIONS = {
     "devices.strategy": job_event_pb2.JobOptions(
         devices=job_event_pb2.DeviceSelector(strategy=job_event_pb2.PLACEMENT_STRATEGY_LEAST_LOADED)
     ),
-    "devices.node_ids": job_event_pb2.JobOptions(devices=job_event_pb2.DeviceSelector(node_ids=["n"])),
     "devices.node_labels": job_event_pb2.JobOptions(
         devices=job_event_pb2.DeviceSelector(node_labels=[label_pb2.Label(key="k")])
     ),

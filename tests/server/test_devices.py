@@ -43,7 +43,7 @@ ENDED = [
 RUNTIME_BYTES = 256 << 20
 """What a simulated device uses without a model."""
 ALL = ("sim-0", "sim-1", "cpu")
-ODD_NAMES = ["", "nobody", "sim", "SIM-0", "sim-0\0", "../x", "x" * 10_000, "\u202esim-0", "' OR 1=1"]
+ODD_NAMES = ["", "nobody", "sim", "SIM-0", "sim-0\0", "../x", "x" * 255, "\u202esim-0", "' OR 1=1"]
 DEFAULTS = device_pb2.DeviceSettings(enabled=True, goal=device_pb2.DEVICE_GOAL_BALANCED)
 EVERY_SETTING = [field.name for field in device_pb2.DeviceSettings.DESCRIPTOR.fields]
 
