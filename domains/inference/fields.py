@@ -78,7 +78,7 @@ FIELDS: Mapping[str, Field] = {
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),
-        _output("bit_depth", allowed=("8",), default="8", unit="bits", zero_is_unset=True),
+        _output("bit_depth", bounds=(8, 8), default="8", unit="bits", zero_is_unset=True),
         _output(
             "manifest",
             default="MANIFEST_DETAIL_FULL",

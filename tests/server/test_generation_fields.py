@@ -28,6 +28,7 @@ SOME: dict[str, object] = {
     "width_px": 72,
     "height_px": 72,
     "previews.max_edge_px": 20,
+    "output.bit_depth": 8,
 }
 """Values of fields that do not take any."""
 
