@@ -2813,7 +2813,7 @@ namespace DeviceOps.Api.Device.V1 {
   }
 
   /// <summary>
-  /// One thing that computes.
+  /// One thing that computes. At most 32 KiB: longer texts are shortened.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Device : pb::IMessage<Device>

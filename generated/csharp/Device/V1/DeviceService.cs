@@ -1516,7 +1516,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> finishingJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that run there and are let end, after draining or disabling.
+    /// Ids of the jobs that run there and are let end, after draining or disabling. At most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1530,7 +1530,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(26);
     private readonly pbc::RepeatedField<string> strandedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that wait and now have no device to run on. They keep waiting.
+    /// Ids of the jobs that wait and now have no device to run on, at most 1,000. They keep waiting.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -213,7 +213,8 @@ namespace DeviceOps.Api.Memory.V1 {
 
   #region Messages
   /// <summary>
-  /// What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes.
+  /// What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes, unless there are more than
+  /// MemoryPool lists.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class MemoryOwner : pb::IMessage<MemoryOwner>
@@ -1057,7 +1058,8 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(146, global::DeviceOps.Api.Memory.V1.MemoryOwner.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryOwner> owners_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryOwner>();
     /// <summary>
-    /// Who holds `live_bytes`, the largest first. Only where asked for.
+    /// Who holds `live_bytes`, the largest first, at most 100; what the others hold is `live_bytes` less the sum of these. Only where asked
+    /// for.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2617,7 +2619,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Memory.V1.MemoryReclaimStep.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryReclaimStep> steps_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryReclaimStep>();
     /// <summary>
-    /// What was done, in order, failed steps too.
+    /// What was done, in order, failed steps too. At most 256, the first ones.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

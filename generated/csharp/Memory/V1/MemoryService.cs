@@ -1548,7 +1548,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Memory.V1.MemoryPressureChange.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange> pressureChanges_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange>();
     /// <summary>
-    /// Changes of pressure since the message before, in order.
+    /// Changes of pressure since the message before, in order, at most 100.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4336,7 +4336,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> evictedLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the loaded models that were unloaded for it.
+    /// Ids of the loaded models that were unloaded for it, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11029,7 +11029,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> holderIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs and loaded models that it waits for. Reads that are open have no id and are not listed.
+    /// Ids of the jobs and loaded models that it waits for, at most 1,000. Reads that are open have no id and are not listed.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -388,7 +388,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(66);
     private readonly pbc::RepeatedField<string> sharedWithLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Other loaded models that use the same weights. They stay when this one is unloaded.
+    /// Other loaded models that use the same weights, at most 16. They stay when this one is unloaded.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -4406,7 +4406,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> releasedBlobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Blobs that nothing but this model needed.
+    /// Blobs that nothing but this model needed, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8553,7 +8553,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> loadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The loaded models that are gone; with `keep_on_host`, that are offloaded.
+    /// The loaded models that are gone, at most 1,000; with `keep_on_host`, that are offloaded.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8627,7 +8627,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> endedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Jobs that were ended by it. Only with `force`.
+    /// Jobs that were ended by it, at most 1,000. Only with `force`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8641,7 +8641,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> releasedBlobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Blobs that are no longer read by any loaded model.
+    /// Blobs that are no longer read by any loaded model, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11569,7 +11569,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Model.V1.ModelCacheMismatch.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelCacheMismatch> mismatches_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelCacheMismatch>();
     /// <summary>
-    /// Every disagreement. Empty: none.
+    /// The disagreements, at most 300; mend these and call again for the rest. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11583,7 +11583,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> blobIdsInUse_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Blobs that the server reads now and that must stay.
+    /// Blobs that the server reads now and that must stay, at most 4,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11597,7 +11597,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(26);
     private readonly pbc::RepeatedField<string> prefetchModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that queued jobs need and that the cache does not hold, the one needed soonest first.
+    /// Models that queued jobs need and that the cache does not hold, the one needed soonest first. At most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12517,7 +12517,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> acceptedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that are being read ahead, or will be.
+    /// Models that are being read ahead, or will be. At most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12531,7 +12531,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> readyModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that are loaded where they will be needed.
+    /// Models that are loaded where they will be needed. At most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

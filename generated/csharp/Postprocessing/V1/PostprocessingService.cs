@@ -971,7 +971,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.ImageSize.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageSize> inputSizes_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageSize>();
     /// <summary>
-    /// Sizes of the pictures, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding.
+    /// Sizes of the pictures, at most 64, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1262,7 +1262,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Postprocessing.V1.PlannedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PlannedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PlannedImage>();
     /// <summary>
-    /// The pictures. Empty if a finding is an ERROR.
+    /// The pictures, at most 64. Empty if a finding is an ERROR.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1291,7 +1291,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> safetyPolicyIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Policies that would be checked: those that steps name and those that apply by themselves.
+    /// Policies that would be checked, at most 8: those that steps name and those that apply by themselves.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2510,7 +2510,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.CheckedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage>();
     /// <summary>
-    /// One for each picture, in their order.
+    /// One for each picture, in their order, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5122,7 +5122,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> sampleVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What it says about each sample, in their order.
+    /// What it says about each sample, in their order, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7064,7 +7064,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> sampleVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What it says about each sample, in their order.
+    /// What it says about each sample, in their order, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -411,7 +411,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -468,6 +468,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1135,7 +1136,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1160,7 +1161,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1183,7 +1184,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1208,7 +1209,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1366,6 +1367,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1393,6 +1395,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1418,6 +1421,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1445,6 +1449,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
       /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.

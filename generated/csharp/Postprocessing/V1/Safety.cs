@@ -467,6 +467,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   /// - those that the request names (`Generation.safety_policy_id`, a SafetyStep);
   /// - the server's default policy, where the request has such a field or step and leaves the policy empty.
   ///
+  /// At most 8 policies check one picture: a request with which there would be more is UNSUPPORTED_COMBINATION. So that each may name one, at
+  /// most 7 policies have the same scope in `applies_to`; one more is QUOTA_EXCEEDED.
+  ///
   /// A picture that cannot be checked never passes: without a classifier, after a timeout or an error, or when it cannot be decoded, it is
   /// withheld.
   /// </summary>
@@ -1987,7 +1990,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
   /// <summary>
   /// What one policy says about one picture. A picture under several policies has one verdict of each, and the strictest action of all is
-  /// what was done. A picture that no policy applied to has no verdict: it was not checked.
+  /// what was done. A picture that no policy applied to has no verdict: it was not checked. A verdict has at most 8 KiB. Where many verdicts
+  /// stand together, scores below their threshold are left out first.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyVerdict : pb::IMessage<SafetyVerdict>
@@ -2608,7 +2612,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// What CheckSafety found out about one picture.
+  /// What CheckSafety found out about one picture. At most 32 KiB.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class CheckedImage : pb::IMessage<CheckedImage>
@@ -2693,7 +2697,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// One verdict for each policy, in the order of the request. Never empty.
+    /// One verdict for each policy, in the order of the request, at most 9. Never empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2992,7 +2996,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What each policy says about it.
+    /// What each policy says about it, at most 8.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3126,7 +3130,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(106, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// The labels of the job.
+    /// The labels of the job, at most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

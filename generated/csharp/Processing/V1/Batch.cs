@@ -443,7 +443,7 @@ namespace DeviceOps.Api.Processing.V1 {
 
   /// <summary>
   /// The same kind of work many times, 1..10000 items. Each item must be valid by itself, with its template; all violations are told at once,
-  /// as `batch.items[17].work.generation.sampling.steps`, the first 100 of them.
+  /// as `batch.items[17].work.generation.sampling.steps`, the first 50 of them.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Batch : pb::IMessage<Batch>
@@ -521,7 +521,8 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Processing.V1.BatchItem.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.BatchItem> items_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.BatchItem>();
     /// <summary>
-    /// The items, at most 1000, as far as the request's 2 MiB go. More: MESSAGE_TOO_LARGE, use `items_blob_id`.
+    /// The items, at most 1,000: more are INVALID_FIELD. With the template they have at most 1 MiB, and their inline pictures 2 MiB besides:
+    /// else MESSAGE_TOO_LARGE. Use `items_blob_id` for more.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -859,7 +859,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.Finding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> findings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
     /// <summary>
-    /// With `validate_only`: everything wrong or worth knowing. The job would be taken if none is an ERROR. Otherwise: warnings.
+    /// With `validate_only`: everything wrong or worth knowing, at most 50. The job would be taken if none is an ERROR. Otherwise: warnings.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -16229,7 +16229,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> runningJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Jobs that still run.
+    /// Jobs that still run, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -17834,7 +17834,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Processing.V1.MetricsGroup.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.MetricsGroup> groups_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.MetricsGroup>();
     /// <summary>
-    /// The groups that have jobs, the largest first, at most 1000.
+    /// The groups that have jobs, the largest first, at most 400.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

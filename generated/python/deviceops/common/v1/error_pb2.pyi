@@ -382,7 +382,9 @@ class FieldViolation(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ALLOWED_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Path of the field in the request: `generation.sampling.steps`."""
+    """Path of the field in the request: `generation.sampling.steps`, `generation.loras[3].weight`. A field that the server does not know is
+    named by its number: `generation.sampling.#2047`.
+    """
     message: _builtins.str
     """What is wrong and what would be right."""
     allowed: _builtins.str
@@ -404,7 +406,9 @@ Global___FieldViolation: _TypeAlias = FieldViolation  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
-    """One result of a check that does not stop at the first problem. A thing is valid if no finding is an ERROR or worse."""
+    """One result of a check that does not stop at the first problem. A thing is valid if no finding is an ERROR or worse. At most 2 KiB:
+    longer texts are shortened.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -442,7 +446,9 @@ Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):
-    """How a job that had started came to fail, or one item of it. A call that is refused carries the same as a gRPC status instead."""
+    """How a job that had started came to fail, or one item of it. A call that is refused carries the same as a gRPC status instead. At most
+    8 KiB: longer texts and lists are shortened.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -484,7 +490,7 @@ class Failure(_message.Message):
 
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
-        """What is wrong with the request, where that is the cause."""
+        """What is wrong with the request, where that is the cause: at most 50, the first that were found."""
 
     @_builtins.property
     def affected_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -511,7 +511,7 @@ Global___DeviceSettings: _TypeAlias = DeviceSettings  # noqa: Y015
 
 @_typing.final
 class Device(_message.Message):
-    """One thing that computes."""
+    """One thing that computes. At most 32 KiB: longer texts are shortened."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -190,11 +190,11 @@ class UpdateDeviceResponse(_message.Message):
 
     @_builtins.property
     def finishing_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that run there and are let end, after draining or disabling."""
+        """Ids of the jobs that run there and are let end, after draining or disabling. At most 1,000."""
 
     @_builtins.property
     def stranded_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that wait and now have no device to run on. They keep waiting."""
+        """Ids of the jobs that wait and now have no device to run on, at most 1,000. They keep waiting."""
 
     def __init__(
         self,

@@ -107,7 +107,9 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class GetInferenceCapabilitiesRequest(_message.Message):
-    """Asks what can be generated where."""
+    """Asks what can be generated where. On a server with many devices or models the whole answer can be too large (MESSAGE_TOO_LARGE), above
+    all with known prompts: narrow it by `device_ids` or `model_id`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -179,7 +181,9 @@ class GetInferenceCapabilitiesResponse(_message.Message):
 
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.GenerationModel]:
-        """The default model, the loaded models, and the one that the request names. ListModels tells all."""
+        """With `model_id`, that model alone. Else the default model, then the loaded ones, then others that can generate, at most 200. ListModels
+        tells all.
+        """
 
     @_builtins.property
     def limits(self) -> _capability_pb2.GenerationLimits:

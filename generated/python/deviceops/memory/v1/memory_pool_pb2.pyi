@@ -165,7 +165,9 @@ Global___MemoryReclaimLevel: _TypeAlias = MemoryReclaimLevel  # noqa: Y015
 
 @_typing.final
 class MemoryOwner(_message.Message):
-    """What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes."""
+    """What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes, unless there are more than
+    MemoryPool lists.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -272,7 +274,9 @@ class MemoryPool(_message.Message):
 
     @_builtins.property
     def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryOwner]:
-        """Who holds `live_bytes`, the largest first. Only where asked for."""
+        """Who holds `live_bytes`, the largest first, at most 100; what the others hold is `live_bytes` less the sum of these. Only where asked
+        for.
+        """
 
     @_builtins.property
     def sample_time(self) -> _timestamp_pb2.Timestamp:
@@ -459,7 +463,7 @@ class MemoryReclaimReport(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryReclaimStep]:
-        """What was done, in order, failed steps too."""
+        """What was done, in order, failed steps too. At most 256, the first ones."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

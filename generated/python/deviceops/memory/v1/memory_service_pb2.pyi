@@ -190,7 +190,7 @@ class WatchMemoryPoolsResponse(_message.Message):
 
     @_builtins.property
     def pressure_changes(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPressureChange]:
-        """Changes of pressure since the message before, in order."""
+        """Changes of pressure since the message before, in order, at most 100."""
 
     def __init__(
         self,
@@ -499,7 +499,7 @@ class CreateReservationResponse(_message.Message):
 
     @_builtins.property
     def evicted_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the loaded models that were unloaded for it."""
+        """Ids of the loaded models that were unloaded for it, at most 1,000."""
 
     def __init__(
         self,
@@ -1245,7 +1245,7 @@ class DeleteBlobResponse(_message.Message):
     """Whether the bytes are still there because somebody reads or needs them. They go with the last of them."""
     @_builtins.property
     def holder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs and loaded models that it waits for. Reads that are open have no id and are not listed."""
+        """Ids of the jobs and loaded models that it waits for, at most 1,000. Reads that are open have no id and are not listed."""
 
     def __init__(
         self,

@@ -163,7 +163,7 @@ class LoadedComponent(_message.Message):
     """The model whose files it came from: another one than the loaded model's where the load's `components` say so."""
     @_builtins.property
     def shared_with_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other loaded models that use the same weights. They stay when this one is unloaded."""
+        """Other loaded models that use the same weights, at most 16. They stay when this one is unloaded."""
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedSource]:

@@ -225,7 +225,7 @@ class ModelComponent(_message.Message):
     """Class that its configuration names: `UNet2DConditionModel`. Empty: it names none."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFile]:
-        """The files that it is read from. A file may serve several components."""
+        """The files that it is read from, at most 64. A file may serve several components."""
 
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -566,7 +566,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The nodes whose disks hold its files. Empty: the server's own machine."""
+        """The nodes whose disks hold its files, at most 64. Empty: the server's own machine."""
 
     def __init__(
         self,

@@ -549,7 +549,7 @@ class ForgetModelResponse(_message.Message):
     RELEASED_BLOB_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def released_blob_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blobs that nothing but this model needed."""
+        """Blobs that nothing but this model needed, at most 1,000."""
 
     def __init__(
         self,
@@ -1015,15 +1015,15 @@ class UnloadModelResponse(_message.Message):
     """How much less host memory the workers use than before. Absent: it cannot be measured."""
     @_builtins.property
     def loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The loaded models that are gone; with `keep_on_host`, that are offloaded."""
+        """The loaded models that are gone, at most 1,000; with `keep_on_host`, that are offloaded."""
 
     @_builtins.property
     def ended_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs that were ended by it. Only with `force`."""
+        """Jobs that were ended by it, at most 1,000. Only with `force`."""
 
     @_builtins.property
     def released_blob_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blobs that are no longer read by any loaded model."""
+        """Blobs that are no longer read by any loaded model, at most 1,000."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -1373,15 +1373,15 @@ class ReconcileModelCacheResponse(_message.Message):
     """What the request said."""
     @_builtins.property
     def mismatches(self) -> _containers.RepeatedCompositeFieldContainer[_model_cache_pb2.ModelCacheMismatch]:
-        """Every disagreement. Empty: none."""
+        """The disagreements, at most 300; mend these and call again for the rest. Empty: none."""
 
     @_builtins.property
     def blob_ids_in_use(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blobs that the server reads now and that must stay."""
+        """Blobs that the server reads now and that must stay, at most 4,000."""
 
     @_builtins.property
     def prefetch_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that queued jobs need and that the cache does not hold, the one needed soonest first."""
+        """Models that queued jobs need and that the cache does not hold, the one needed soonest first. At most 1,000."""
 
     def __init__(
         self,
@@ -1485,11 +1485,11 @@ class PrefetchModelsResponse(_message.Message):
     FINDINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that are being read ahead, or will be."""
+        """Models that are being read ahead, or will be. At most 32."""
 
     @_builtins.property
     def ready_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that are loaded where they will be needed."""
+        """Models that are loaded where they will be needed. At most 32."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:

@@ -138,7 +138,7 @@ class ModelScan(_message.Message):
     """Compute every hash again. Default: false, only for files that are new or whose size or time of change differs."""
     @_builtins.property
     def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. Empty: all configured roots."""
+        """Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. At most 32. Empty: all configured roots."""
 
     def __init__(
         self,
@@ -205,19 +205,19 @@ class ModelScanReport(_message.Message):
     """How many bytes were read."""
     @_builtins.property
     def added_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that were not known before."""
+        """Models that were not known before, at most 1,000."""
 
     @_builtins.property
     def changed_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models whose files differ from before."""
+        """Models whose files differ from before, at most 1,000."""
 
     @_builtins.property
     def missing_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models whose files are gone. They are MISSING now."""
+        """Models whose files are gone, at most 1,000. They are MISSING now."""
 
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScanFailure]:
-        """What could not be taken, at most 1000. A damaged file of a model that is known stands here too, and the model is CORRUPT."""
+        """What could not be taken, at most 150. A damaged file of a model that is known stands here too, and the model is CORRUPT."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -225,7 +225,7 @@ class ModelScanReport(_message.Message):
 
     @_builtins.property
     def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The folders that were looked through."""
+        """The folders that were looked through, at most 32."""
 
     def __init__(
         self,
@@ -331,7 +331,7 @@ class ModelValidationReport(_message.Message):
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """All that was found, at most 1000."""
+        """What was found, at most 200, the gravest first."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

@@ -135,7 +135,7 @@ class PlanPostprocessingRequest(_message.Message):
 
     @_builtins.property
     def input_sizes(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageSize]:
-        """Sizes of the pictures, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding."""
+        """Sizes of the pictures, at most 64, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
@@ -172,7 +172,7 @@ class PlanPostprocessingResponse(_message.Message):
 
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_postprocessor_pb2.PlannedImage]:
-        """The pictures. Empty if a finding is an ERROR."""
+        """The pictures, at most 64. Empty if a finding is an ERROR."""
 
     @_builtins.property
     def estimate(self) -> _postprocessor_pb2.PostprocessingEstimate:
@@ -180,7 +180,7 @@ class PlanPostprocessingResponse(_message.Message):
 
     @_builtins.property
     def safety_policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Policies that would be checked: those that steps name and those that apply by themselves."""
+        """Policies that would be checked, at most 8: those that steps name and those that apply by themselves."""
 
     def __init__(
         self,
@@ -319,7 +319,7 @@ class CheckSafetyResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.CheckedImage]:
-        """One for each picture, in their order."""
+        """One for each picture, in their order, at most 64."""
 
     def __init__(
         self,
@@ -618,7 +618,7 @@ class CreateSafetyPolicyResponse(_message.Message):
 
     @_builtins.property
     def sample_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """What it says about each sample, in their order."""
+        """What it says about each sample, in their order, at most 64."""
 
     def __init__(
         self,
@@ -847,7 +847,7 @@ class UpdateSafetyPolicyResponse(_message.Message):
 
     @_builtins.property
     def sample_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """What it says about each sample, in their order."""
+        """What it says about each sample, in their order, at most 64."""
 
     def __init__(
         self,

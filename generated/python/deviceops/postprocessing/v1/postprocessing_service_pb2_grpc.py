@@ -278,7 +278,7 @@ class PostprocessingServiceServicer:
         - ID_TAKEN: choose another id.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MESSAGE_TOO_LARGE: send samples as blobs.
-        - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+        - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
         - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -320,6 +320,7 @@ class PostprocessingServiceServicer:
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
         - MODEL_NOT_FOUND: no such classifier.
         - MODEL_INCOMPATIBLE: the model is no classifier.
+        - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
         - ILLEGAL_STATE: the policy is part of the configuration; change it there.
         - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.

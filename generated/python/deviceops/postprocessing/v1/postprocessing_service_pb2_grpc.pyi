@@ -157,7 +157,7 @@ class PostprocessingServiceStub:
     - ID_TAKEN: choose another id.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MESSAGE_TOO_LARGE: send samples as blobs.
-    - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+    - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
     - STORAGE_FULL: free disk space.
     """
     GetSafetyPolicy: _grpc.UnaryUnaryMultiCallable[_postprocessing_service_pb2.GetSafetyPolicyRequest, _postprocessing_service_pb2.GetSafetyPolicyResponse]
@@ -187,6 +187,7 @@ class PostprocessingServiceStub:
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
     - MODEL_NOT_FOUND: no such classifier.
     - MODEL_INCOMPATIBLE: the model is no classifier.
+    - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
     - ILLEGAL_STATE: the policy is part of the configuration; change it there.
     - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -333,7 +334,7 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - ID_TAKEN: choose another id.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MESSAGE_TOO_LARGE: send samples as blobs.
-    - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+    - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
     - STORAGE_FULL: free disk space.
     """
     GetSafetyPolicy: _aio.UnaryUnaryMultiCallable[_postprocessing_service_pb2.GetSafetyPolicyRequest, _postprocessing_service_pb2.GetSafetyPolicyResponse]  # type: ignore[assignment]
@@ -363,6 +364,7 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
     - MODEL_NOT_FOUND: no such classifier.
     - MODEL_INCOMPATIBLE: the model is no classifier.
+    - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
     - ILLEGAL_STATE: the policy is part of the configuration; change it there.
     - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -560,7 +562,7 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - ID_TAKEN: choose another id.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MESSAGE_TOO_LARGE: send samples as blobs.
-        - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+        - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
         - STORAGE_FULL: free disk space.
         """
 
@@ -608,6 +610,7 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
         - MODEL_NOT_FOUND: no such classifier.
         - MODEL_INCOMPATIBLE: the model is no classifier.
+        - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
         - ILLEGAL_STATE: the policy is part of the configuration; change it there.
         - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.

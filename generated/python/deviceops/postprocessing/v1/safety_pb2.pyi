@@ -131,6 +131,9 @@ class SafetyPolicy(_message.Message):
     - those that the request names (`Generation.safety_policy_id`, a SafetyStep);
     - the server's default policy, where the request has such a field or step and leaves the policy empty.
 
+    At most 8 policies check one picture: a request with which there would be more is UNSUPPORTED_COMBINATION. So that each may name one, at
+    most 7 policies have the same scope in `applies_to`; one more is QUOTA_EXCEEDED.
+
     A picture that cannot be checked never passes: without a classifier, after a timeout or an error, or when it cannot be decoded, it is
     withheld.
     """
@@ -320,7 +323,8 @@ Global___SafetyRelease: _TypeAlias = SafetyRelease  # noqa: Y015
 @_typing.final
 class SafetyVerdict(_message.Message):
     """What one policy says about one picture. A picture under several policies has one verdict of each, and the strictest action of all is
-    what was done. A picture that no policy applied to has no verdict: it was not checked.
+    what was done. A picture that no policy applied to has no verdict: it was not checked. A verdict has at most 8 KiB. Where many verdicts
+    stand together, scores below their threshold are left out first.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -393,7 +397,7 @@ Global___SafetyVerdict: _TypeAlias = SafetyVerdict  # noqa: Y015
 
 @_typing.final
 class CheckedImage(_message.Message):
-    """What CheckSafety found out about one picture."""
+    """What CheckSafety found out about one picture. At most 32 KiB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -406,7 +410,7 @@ class CheckedImage(_message.Message):
     """The strictest action of all verdicts. Only ALLOW says that the picture was checked and passed everything."""
     @_builtins.property
     def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyVerdict]:
-        """One verdict for each policy, in the order of the request. Never empty."""
+        """One verdict for each policy, in the order of the request, at most 9. Never empty."""
 
     def __init__(
         self,
@@ -462,7 +466,7 @@ class WithheldImage(_message.Message):
     """The session of the job. Empty: none."""
     @_builtins.property
     def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyVerdict]:
-        """What each policy says about it."""
+        """What each policy says about it, at most 8."""
 
     @_builtins.property
     def size(self) -> _image_pb2.ImageSize:
@@ -478,7 +482,7 @@ class WithheldImage(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """The labels of the job."""
+        """The labels of the job, at most 32."""
 
     def __init__(
         self,

@@ -301,7 +301,7 @@ class Job(_message.Message):
     """
     @_builtins.property
     def spec(self) -> Global___JobSpec:
-        """What it is to do, as it was asked for. In ListJobs only the arm is set and its content is empty."""
+        """What it is to do, as it was asked for, at most 1 MiB; pictures are blobs. In ListJobs only the arm is set and its content is empty."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:

@@ -131,7 +131,7 @@ class SubmitJobResponse(_message.Message):
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """With `validate_only`: everything wrong or worth knowing. The job would be taken if none is an ERROR. Otherwise: warnings."""
+        """With `validate_only`: everything wrong or worth knowing, at most 50. The job would be taken if none is an ERROR. Otherwise: warnings."""
 
     def __init__(
         self,
@@ -1882,7 +1882,7 @@ class DrainSystemResponse(_message.Message):
     """Whether everything is at rest."""
     @_builtins.property
     def running_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs that still run."""
+        """Jobs that still run, at most 1,000."""
 
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
@@ -2064,7 +2064,7 @@ class QueryMetricsResponse(_message.Message):
     """How many smaller groups were left out."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.MetricsGroup]:
-        """The groups that have jobs, the largest first, at most 1000."""
+        """The groups that have jobs, the largest first, at most 400."""
 
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.MethodMetrics]:
