@@ -225,7 +225,7 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_ILLEGAL_STATE")] IllegalState = 25,
     /// <summary>
-    /// FAILED_PRECONDITION. Somebody still reads or needs the blob.
+    /// FAILED_PRECONDITION. A job, a loaded model or an open read still uses the blob.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_BLOB_IN_USE")] BlobInUse = 26,
     /// <summary>
@@ -241,7 +241,7 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_CONTENT_BLOCKED")] ContentBlocked = 29,
     /// <summary>
-    /// ABORTED. Somebody changed the thing since its etag was read. Read it again and retry.
+    /// ABORTED. Another caller changed the thing since its etag was read. Read it again and retry.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_ETAG_MISMATCH")] EtagMismatch = 30,
     /// <summary>
@@ -411,7 +411,7 @@ namespace DeviceOps.Api.Common.V1 {
 
   #region Messages
   /// <summary>
-  /// One named value that a message mentions, so that nobody has to parse text.
+  /// One named value that a message mentions, so that no client has to parse text.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Fact : pb::IMessage<Fact>

@@ -499,7 +499,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForDouble(26);
     private readonly pbc::RepeatedField<double> samples_ = new pbc::RepeatedField<double>();
     /// <summary>
-    /// Every sample in the order taken, in the same unit, the warm-up left out. At most 1000, evenly thinned.
+    /// Every sample in the order taken, in the same unit, the warm-up left out. At most 1,000, evenly thinned.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -215,8 +215,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    /// call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2848,7 +2848,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

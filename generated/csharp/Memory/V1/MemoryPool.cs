@@ -130,7 +130,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_PRESSURE_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Enough for everybody.
+    /// Below the budget's `warning_ratio`.
     /// </summary>
     [pbr::OriginalName("MEMORY_PRESSURE_LOW")] Low = 1,
     /// <summary>
@@ -176,7 +176,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_OWNER_KIND_RUNTIME")] Runtime = 5,
     /// <summary>
-    /// Nobody that the books know of. It should be small; if it grows, it leaks.
+    /// No known owner: in use, and in no book of the server. It should be small; if it grows, it leaks.
     /// </summary>
     [pbr::OriginalName("MEMORY_OWNER_KIND_UNATTRIBUTED")] Unattributed = 6,
   }
@@ -190,7 +190,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+    /// Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nothing needs any
     /// more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_CACHES")] Caches = 1,
@@ -1086,7 +1086,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int EtagFieldNumber = 20;
     private string etag_ = "";
     /// <summary>
-    /// Changes with the budget, not with the use. SetMemoryBudget takes it to notice that somebody was faster.
+    /// Changes with the budget, not with the use; for calls that must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -2925,7 +2925,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 20;
     private string etag_ = "";
     /// <summary>
-    /// Changes with all that is said here but `loaded_model_ids` and `known_prompts`: loading a model does not spoil somebody's edit.
+    /// Changes with all that is said here but `loaded_model_ids` and `known_prompts`, so that a load does not spoil an edit; for calls that
+    /// must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -290,7 +290,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int KeepAliveFieldNumber = 6;
     private global::Google.Protobuf.WellKnownTypes.Duration keepAlive_;
     /// <summary>
-    /// How long it stays without being used, 0 s..30 d. Zero: as long as nobody needs the room. Absent: the server's setting.
+    /// How long it stays without being used, 0 s..30 d. Zero: as long as no other work needs the room. Absent: the server's setting.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2677,7 +2677,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int PrecisionFieldNumber = 2;
     private global::DeviceOps.Api.Common.V1.Precision precision_ = global::DeviceOps.Api.Common.V1.Precision.Unspecified;
     /// <summary>
-    /// Precision of the new weights. Empty: as they are.
+    /// Precision of the new weights. Not said: as they are.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

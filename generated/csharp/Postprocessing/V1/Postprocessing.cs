@@ -7629,7 +7629,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int PresetIdFieldNumber = 3;
     private string presetId_ = "";
     /// <summary>
-    /// A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION.
+    /// A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -261,7 +261,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ActionFieldNumber = 3;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done. Empty: as the policy's `action` says. ALLOW: INVALID_FIELD.
+    /// What is done. Not said: as the policy's `action` says. ALLOW: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -599,7 +599,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ActionFieldNumber = 5;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done where a threshold names no action of its own. Empty: BLOCK. ALLOW: INVALID_FIELD.
+    /// What is done where a threshold names no action of its own. Not said: BLOCK. ALLOW: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -614,7 +614,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int OnClassifierFailureFieldNumber = 6;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction onClassifierFailure_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done when a picture cannot be checked. Empty: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD.
+    /// What is done when a picture cannot be checked. Not said: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -718,7 +718,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int EtagFieldNumber = 13;
     private string etag_ = "";
     /// <summary>
-    /// Changes with every change of the content. Set by the server.
+    /// Changes with every change of the content; for calls that must not overwrite another caller's change. Set by the server.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2885,7 +2885,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// A picture that a policy withholds until a person has looked at it. Its bytes are no blob: nobody reads them but a reviewer through
+  /// A picture that a policy withholds until a person has looked at it. Its bytes are no blob: only a reviewer sees them, through
   /// GetWithheldImage. It ends when it is released or deleted, when it expires, or with its job, whichever comes first.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -3649,7 +3649,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int SessionIdFieldNumber = 2;
     private string sessionId_ = "";
     /// <summary>
-    /// Of jobs of this session. Empty: of all.
+    /// Of jobs of this session. Empty: of any, or of none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3740,7 +3740,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// With all of these labels, key and value. An empty value stands for any value of its key.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -534,7 +534,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ItemsBlobIdFieldNumber = 3;
     private string itemsBlobId_ = "";
     /// <summary>
-    /// A blob with the items instead: up to 10000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
+    /// A blob with the items instead: up to 10,000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
     /// `item.WriteDelimitedTo(stream)`; Python: `proto.serialize_length_prefixed`; Java: `writeDelimitedTo`). At most 64 MiB in all and
     /// 256 KiB an item. The job holds it until its end. Bytes that are no such list: INVALID_FIELD with the offset. Beside `items`:
     /// UNSUPPORTED_COMBINATION. Neither: INVALID_FIELD.

@@ -1590,8 +1590,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int OwnerFieldNumber = 24;
     private string owner_ = "";
     /// <summary>
-    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets NOT_FOUND for the jobs
-    /// of other owners. Empty: the server runs without access control.
+    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets JOB_NOT_FOUND for the
+    /// jobs of other owners. Empty: the server runs without access control.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1931,7 +1931,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> dependsOn_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Steps that must succeed first, beside those that bindings name.
+    /// Steps that must succeed first, beside those that bindings name. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

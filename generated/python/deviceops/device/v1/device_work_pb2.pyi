@@ -140,7 +140,7 @@ class DeviceBenchmarkResult(_message.Message):
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Every sample in the order taken, in the same unit, the warm-up left out. At most 1000, evenly thinned."""
+        """Every sample in the order taken, in the same unit, the warm-up left out. At most 1,000, evenly thinned."""
 
     def __init__(
         self,

@@ -40,8 +40,8 @@ class GenerateRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    call is a new job.
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
     """
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation:
@@ -370,7 +370,9 @@ class ReproduceImageRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def reproduction(self) -> _reproduction_pb2.Reproduction:
         """The picture and how to compare. Must be set."""

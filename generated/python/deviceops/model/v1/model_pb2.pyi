@@ -495,7 +495,9 @@ class Model(_message.Message):
     source_path: _builtins.str
     """Absolute path of its folder, or of its only file, symbolic links resolved. Empty: registered from blobs."""
     etag: _builtins.str
-    """Changes with all that is said here but `loaded_model_ids` and `known_prompts`: loading a model does not spoil somebody's edit."""
+    """Changes with all that is said here but `loaded_model_ids` and `known_prompts`, so that a load does not spoil an edit; for calls that
+    must not overwrite another caller's change.
+    """
     version: _builtins.str
     """Version that its files name. Empty: they name none."""
     default_sigma_schedule: _builtins.str

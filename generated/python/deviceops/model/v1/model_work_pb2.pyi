@@ -102,7 +102,7 @@ class ModelLoad(_message.Message):
 
     @_builtins.property
     def keep_alive(self) -> _duration_pb2.Duration:
-        """How long it stays without being used, 0 s..30 d. Zero: as long as nobody needs the room. Absent: the server's setting."""
+        """How long it stays without being used, 0 s..30 d. Zero: as long as no other work needs the room. Absent: the server's setting."""
 
     def __init__(
         self,
@@ -377,7 +377,7 @@ class ModelConversion(_message.Message):
     model_id: _builtins.str
     """The source. Must not be empty."""
     precision: _image_pb2.Precision.ValueType
-    """Precision of the new weights. Empty: as they are."""
+    """Precision of the new weights. Not said: as they are."""
     format: _builtins.str
     """`diffusers` (a folder with one safetensors file a component) or `safetensors` (a single file). Empty: as it is. Another one:
     INVALID_FIELD.

@@ -902,7 +902,7 @@ class Postprocessing(_message.Message):
     STOP_ON_FIRST_ERROR_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     preset_id: _builtins.str
-    """A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION."""
+    """A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION. Empty: none."""
     measure_quality: _builtins.bool
     """Measure each picture before and after. Default: false."""
     stop_on_first_error: _builtins.bool

@@ -106,7 +106,7 @@ class SafetyThreshold(_message.Message):
     threshold_ratio: _builtins.float
     """The score from which the action is taken, 0..1. Zero: always. Absent: INVALID_FIELD."""
     action: Global___SafetyAction.ValueType
-    """What is done. Empty: as the policy's `action` says. ALLOW: INVALID_FIELD."""
+    """What is done. Not said: as the policy's `action` says. ALLOW: INVALID_FIELD."""
     def __init__(
         self,
         *,
@@ -165,9 +165,9 @@ class SafetyPolicy(_message.Message):
     revision: _builtins.int
     """1 at first, one more with each change. A verdict names the revision that it rests on. Set by the server."""
     action: Global___SafetyAction.ValueType
-    """What is done where a threshold names no action of its own. Empty: BLOCK. ALLOW: INVALID_FIELD."""
+    """What is done where a threshold names no action of its own. Not said: BLOCK. ALLOW: INVALID_FIELD."""
     on_classifier_failure: Global___SafetyAction.ValueType
-    """What is done when a picture cannot be checked. Empty: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD."""
+    """What is done when a picture cannot be checked. Not said: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD."""
     keep_audit_log: _builtins.bool
     """Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false. Looks at withheld pictures,
     releases and deletions are noted in any case.
@@ -175,7 +175,7 @@ class SafetyPolicy(_message.Message):
     configured: _builtins.bool
     """Whether it is part of the server's configuration. Such a policy cannot be changed or deleted by calls. Set by the server."""
     etag: _builtins.str
-    """Changes with every change of the content. Set by the server."""
+    """Changes with every change of the content; for calls that must not overwrite another caller's change. Set by the server."""
     allow_unchecked_previews: _builtins.bool
     """Whether pictures under this policy may be seen before they are checked: previews while they are made, and latents as blobs.
     Default: false, previews are not sent, and a request for latents is UNSUPPORTED_COMBINATION.
@@ -429,7 +429,7 @@ Global___CheckedImage: _TypeAlias = CheckedImage  # noqa: Y015
 
 @_typing.final
 class WithheldImage(_message.Message):
-    """A picture that a policy withholds until a person has looked at it. Its bytes are no blob: nobody reads them but a reviewer through
+    """A picture that a policy withholds until a person has looked at it. Its bytes are no blob: only a reviewer sees them, through
     GetWithheldImage. It ends when it is released or deleted, when it expires, or with its job, whichever comes first.
     """
 
@@ -525,7 +525,7 @@ class WithheldImageFilter(_message.Message):
     job_id: _builtins.str
     """Of this job. Empty: of all."""
     session_id: _builtins.str
-    """Of jobs of this session. Empty: of all."""
+    """Of jobs of this session. Empty: of any, or of none."""
     owner: _builtins.str
     """Of this owner. Empty: of all."""
     policy_id: _builtins.str
@@ -538,7 +538,7 @@ class WithheldImageFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """With all of these labels, key and value. An empty value stands for any value of its key."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,

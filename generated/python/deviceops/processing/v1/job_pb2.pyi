@@ -296,8 +296,8 @@ class Job(_message.Message):
     `prompts_in_lists` keeps prompts out of lists.
     """
     owner: _builtins.str
-    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets NOT_FOUND for the jobs
-    of other owners. Empty: the server runs without access control.
+    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets JOB_NOT_FOUND for the
+    jobs of other owners. Empty: the server runs without access control.
     """
     @_builtins.property
     def spec(self) -> Global___JobSpec:

@@ -315,7 +315,7 @@ class WorkflowStep(_message.Message):
 
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Steps that must succeed first, beside those that bindings name."""
+        """Steps that must succeed first, beside those that bindings name. Empty: none."""
 
     @_builtins.property
     def run_timeout(self) -> _duration_pb2.Duration:
