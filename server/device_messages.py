@@ -227,7 +227,7 @@ def to_reset_report(result: ResetResult) -> device_work_pb2.DeviceResetReport:
         device=to_device(result.view),
         level=level,
         freed_bytes=report.freed_bytes,
-        ended_loaded_model_ids=report.ended_loaded_model_ids,
+        ended_loaded_model_ids=report.ended_loaded_model_ids[: limits.NAMED_IDS],
         interrupted_job_ids=report.interrupted_job_ids[: limits.NAMED_IDS],
         duration=convert.to_duration(report.duration_s),
     )

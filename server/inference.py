@@ -11,7 +11,7 @@ from domains.device.devices import Devices
 from domains.inference import limits
 from domains.inference.fields import FIELDS, Field
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
-from domains.limits import INLINE_BYTES
+from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
 from domains.model.families import FAMILIES
 from domains.model.loaded import LoadedModels
@@ -27,9 +27,6 @@ from server.watch import door
 Context = grpc.aio.ServicerContext[Any, Any]
 
 CONTRACT_VERSION = "1.0.0"
-
-REQUEST_INLINE_BYTES = 2 * 1024 * 1024
-"""Most bytes of all inline images of a request together."""
 
 
 class InferenceServicer:
@@ -85,7 +82,7 @@ class InferenceServicer:
                 capability_pb2.SigmaScheduleInfo(id=schedule, display_name=name)
                 for schedule, name in SIGMA_SCHEDULES.items()
             ],
-            models=[self._model(model, request.include_known_prompts) for model in usable],
+            models=[self._model(model, request.include_known_prompts) for model in self._shown_first(usable)],
             limits=_limits(),
             output_media_types=limits.MEDIA_TYPES,
             contract_version=CONTRACT_VERSION,
@@ -94,6 +91,12 @@ class InferenceServicer:
         if request.known_etag == answer.etag:
             return inference_service_pb2.GetInferenceCapabilitiesResponse(etag=answer.etag, unchanged=True)
         return answer
+
+    def _shown_first(self, usable: list[Model]) -> list[Model]:
+        """The default model, then the loaded ones, then others; as many as fit into the answer."""
+        default, loaded = self._catalogue.default().id, {one.model_id for one in self._loaded.list()}
+        ranked = sorted(usable, key=lambda model: (model.id != default, model.id not in loaded))
+        return ranked[:CAPABLE_MODELS]
 
     def _capability(
         self, device_id: str, family: str, precisions: tuple[str, ...]

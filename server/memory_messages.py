@@ -149,7 +149,7 @@ def to_report(report: ReclaimReport) -> memory_pool_pb2.MemoryReclaimReport:
     return memory_pool_pb2.MemoryReclaimReport(
         before=to_pool(report.before, include_owners=False),
         after=to_pool(report.after, include_owners=False) if report.after else None,
-        steps=[_to_step(step) for step in report.steps],
+        steps=[_to_step(step) for step in report.steps[: limits.RECLAIM_STEPS]],
         target_met=report.target_met,
         duration=convert.to_duration(report.duration_s),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
+from domains import limits
 from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
@@ -38,11 +39,11 @@ class ModelServicer:
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
-        """Those that the filter lets through; known prompts only with GetModel."""
+        """Those that the filter lets through, without their long lists."""
         order = _ORDERS.get(request.order)
         if order is None:
             raise _no_order(request.order)
-        every = [self._message(model, with_prompts=False) for model in self._catalogue.list()]
+        every = [self._message(model, whole=False) for model in self._catalogue.list()]
         chosen = sorted((m for m in every if _accepts(request.filter, m)), key=order)
         begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
 
@@ -61,12 +62,12 @@ class ModelServicer:
         self, request: model_service_pb2.GetModelRequest, context: Context
     ) -> model_service_pb2.GetModelResponse:
         """One model in full."""
-        model = self._message(self._catalogue.get(request.model_id), with_prompts=True)
+        model = self._message(self._catalogue.get(request.model_id), whole=True)
         return model_service_pb2.GetModelResponse(model=model)
 
-    def _message(self, model: Model, *, with_prompts: bool) -> model_pb2.Model:
+    def _message(self, model: Model, *, whole: bool) -> model_pb2.Model:
         ids = [one.id for one in self._loaded.list() if one.model_id == model.id]
-        return to_model(model, ids, with_prompts=with_prompts)
+        return to_model(model, ids, whole=whole)
 
     def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
@@ -103,7 +104,7 @@ class ModelServicer:
         convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
         done = await self._unloading.unload(self._targets(request))
         return model_service_pb2.UnloadModelResponse(
-            loaded_model_ids=done.loaded_ids,
+            loaded_model_ids=done.loaded_ids[: limits.NAMED_IDS],
             freed_device_bytes=done.freed_device_bytes,
             freed_host_bytes=done.freed_host_bytes,
         )
@@ -158,8 +159,15 @@ def from_scan(scan: model_work_pb2.ModelScan) -> tuple[str, ...]:
     """The roots to look in; a scan is carried out as it was asked, or not at all."""
     text = "this server hashes changed files only yet; leave it empty"
     unserved = [Violation(field="model_scan.recompute_sha256", message=text)] if scan.recompute_sha256 else []
-    convert.refuse([], unserved)
+    convert.refuse(_too_many(scan), unserved)
     return tuple(scan.roots)
+
+
+def _too_many(scan: model_work_pb2.ModelScan) -> list[Violation]:
+    if len(scan.roots) <= limits.ROOTS:
+        return []
+    text = f"has {len(scan.roots)} folders; at most {limits.ROOTS}"
+    return [Violation(field="model_scan.roots", message=text, allowed=f"0..{limits.ROOTS} folders")]
 
 
 def from_load(load: model_work_pb2.ModelLoad) -> model_work_pb2.ModelLoad:

@@ -40,8 +40,8 @@ _KINDS = {
 }
 
 
-def to_model(model: Model, loaded_ids: list[str], *, with_prompts: bool = True) -> model_pb2.Model:
-    """A model on disk."""
+def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> model_pb2.Model:
+    """A model on disk; `whole`: with its long lists."""
     message = model_pb2.Model(
         id=model.id,
         display_name=model.display_name,
@@ -65,7 +65,11 @@ def to_model(model: Model, loaded_ids: list[str], *, with_prompts: bool = True) 
     message.etag = _etag(message)
     # These change without a change of the model, or are told only on request.
     message.loaded_model_ids.extend(loaded_ids)
-    message.known_prompts.extend(model.known_prompts if with_prompts else ())
+    if whole:
+        message.known_prompts.extend(model.known_prompts)
+    else:
+        for component in message.components:
+            component.ClearField("files")
     return message
 
 
@@ -88,7 +92,7 @@ def _component(component: Component) -> model_pb2.ModelComponent:
     return model_pb2.ModelComponent(
         id=component.id,
         kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
-        files=[model_pb2.ModelFile(path=path) for path in component.files],
+        files=[model_pb2.ModelFile(path=path) for path in component.files[: limits.COMPONENT_FILES]],
         size_bytes=component.size_bytes,
         parameter_count=component.parameter_count,
         precision=convert.to_precision(component.precision),
@@ -144,7 +148,7 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
         scanned_file_count=report.files,
         read_bytes=report.read_bytes,
         duration=convert.to_duration(report.duration_s),
-        roots=report.roots,
+        roots=report.roots[: limits.ROOTS],
         failures=[
             model_work_pb2.ModelScanFailure(
                 path=problem.path,

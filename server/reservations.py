@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from deviceops.memory.v1 import memory_service_pb2 as messages
+from domains import limits
 from domains.errors import ErrorReason, NotFound
 from domains.memory.pools.ledger import Granted, Ledger
 from domains.memory.pools.pools import Pools
@@ -50,7 +51,7 @@ class ReservationMethods:
         granted = await self._requests.once(asked_of(request), lambda: self._create(request))
         return messages.CreateReservationResponse(
             reservation=to_reservation(self._ledger.known(granted.reservation.id)),
-            evicted_loaded_model_ids=granted.evicted_ids,
+            evicted_loaded_model_ids=granted.evicted_ids[: limits.NAMED_IDS],
         )
 
     async def _create(self, request: messages.CreateReservationRequest) -> Granted:

@@ -7,6 +7,7 @@ a list holds, by name. A list without a bound fails the test by its name: say th
 import re
 
 from domains import limits
+from domains.inference import limits as generation
 
 KIB = 1024
 DEVICES = 64
@@ -30,11 +31,16 @@ WHOLE = {
         ),
         limits.SPEC_BYTES,
     ),
-    "ResolvedGeneration": limits.SPEC_BYTES + 64 * KIB,
+    # The request and what took part: its models, its pictures, its execution and libraries.
+    "ResolvedGeneration": limits.SPEC_BYTES + 256 * KIB,
     "Device": limits.DEVICE_BYTES,
-    "ProcessedImage": 8 * KIB,
-    "JobStep": 12 * KIB,
-    "WorkflowOutputValue": 16 * KIB,
+    "SafetyVerdict": limits.VERDICT_BYTES,
+    "CheckedImage": limits.PICTURE_BYTES,
+    "ProcessedImage": limits.PICTURE_BYTES,
+    "JobStep": limits.STEP_BYTES,
+    "GenerationCapability": limits.CAPABILITY_BYTES,
+    "SamplerInfo": 2 * KIB,
+    "NodeStatus": 16 * KIB,
     "FieldCapability": 2 * KIB,
     # An answer names the blob of an image, never its bytes.
     "ImageInput": 512,
@@ -49,49 +55,24 @@ WHOLE = {
 ENTRIES_BY_FIELD: dict[str, int] = {
     "Device.aliases": 8,
     "DeviceCapabilities.precisions": 16,
-    "DeviceBenchmarkResult.samples": 1000,
     "DeviceBenchmarkReport.results": 32,
-    "GenerationResult.images": 64,
+    "GenerationResult.images": generation.IMAGES[1],
     "DeviceWorkload.running_job_ids": JOBS_OF_DEVICE,
     "QueueLane.running_job_ids": JOBS_OF_DEVICE,
     "LoadedModel.active_job_ids": JOBS_OF_DEVICE,
-    "LoadedComponent.shared_with_loaded_model_ids": 16,
-    "ComponentEstimate.shared_with_loaded_model_ids": 16,
-    "ModelCacheMismatch.loaded_model_ids": 8,
-    "GetInferenceCapabilitiesResponse.capabilities": 128,
-    "GetInferenceCapabilitiesResponse.models": 250,
-    "GenerationModel.known_prompts": 4000,
-    "Model.known_prompts": 4000,
+    "GetInferenceCapabilitiesResponse.capabilities": 16 * 7 * 5,
     "PreviewConditioningResponse.prompts": 6,
     "PreviewConditioningResponse.control_maps": 8,
-    "MemoryHistory.samples": 1000,
-    "MemoryPool.owners": limits.POOL_OWNERS,
-    "WatchMemoryPoolsResponse.pressure_changes": 64,
-    "ModelComponent.files": 64,
-    "ReconcileModelCacheResponse.mismatches": 300,
-    "ReconcileModelCacheResponse.blob_ids_in_use": 4000,
-    "ModelScanReport.failures": limits.SCAN_FAILURES,
-    "ModelValidationReport.findings": 200,
     "ModelBenchmarkReport.cases": 64,
-    "PostprocessingResult.images": 256,
-    "PlanPostprocessingResponse.images": 256,
-    "CheckSafetyResponse.verdicts": 64,
-    "ProcessedImage.safety_verdicts": 4,
-    "ProcessedImage.steps": 32,
     "PlannedImage.step_sizes": 32,
     "PostprocessingPreset.steps": 8,
     "ListPostprocessorsResponse.presets": 8,
-    "WorkflowParameter.choices": 64,
     "BatchResult.failed_item_ids": 100,
-    "WorkflowResult.outputs": 64,
-    "WorkflowResult.steps": 100,
     "QueueLane.depths": 8,
     "JobQueue.lanes": DEVICES + 1,
     "JobQueue.shares": 1000,
-    "QueryMetricsResponse.groups": 400,
     "MetricsGroup.stages": 16,
     "SystemStatus.startup_phases": 128,
-    "SubmitJobResponse.findings": limits.VIOLATIONS,
     "ModelRequirements.companion_kinds": 16,
     "EstimateModelResponse.estimates": DEVICES,
 }
@@ -103,25 +84,23 @@ ENTRIES_BY_TYPE = {
     "Degradation": 32,
     "StageTiming": 32,
     "FreedMemory": DEVICES,
-    "FieldCapability": 128,
+    "FieldCapability": 64,
+    "SigmaScheduleInfo": 32,
     "Measurement": 64,
     "Device": DEVICES,
     "DeviceStatus": DEVICES,
     "DeviceHealthCheck": 16,
     "DeviceOptionAdvice": 32,
     "DeviceBackendFailure": 16,
-    "SchedulerInfo": 32,
-    "SchedulerOption": 8,
+    "SamplerInfo": 32,
     "PromptSegment": 100,
     "GenerationLoad": 16,
     "GenerationEviction": LOADED,
     "ReproductionCause": 64,
-    "ImageSafetyScore": 64,
     "SafetyScore": 64,
     "SafetyVerdict": 64,
     "SafetyThreshold": 64,
     "MemoryPool": DEVICES + 3,
-    "MemoryReclaimStep": 256,
     "MemoryLeakSuspect": 16,
     "MemoryRecommendation": 16,
     "ModelComponent": 16,
@@ -168,6 +147,8 @@ TEXT_BYTES = 255
 """Any other text: names, words, versions, units."""
 BYTES = {"ReadBlobResponse.data": 1024 * KIB}
 """Bytes of a field that are more than an image inside a message."""
+TOTAL = {"WorkflowResult.outputs": limits.OUTPUTS_BYTES}
+"""Bytes of all entries of a list together."""
 
 WITHOUT = {
     "ListJobsResponse.jobs": {"spec", "result"},
@@ -175,12 +156,11 @@ WITHOUT = {
     "ListModelsResponse.models": {"known_prompts", "metadata", "evidence", "files"},
     "ModelValidationReport.model": {"known_prompts", "metadata", "evidence"},
     "ModelConversionReport.model": {"known_prompts", "metadata", "evidence"},
-    "ListWorkflowsResponse.workflows": {"steps"},
 }
 """Fields and oneofs that a message in a list leaves out, as the list's comment says."""
 
 NARROWED = {
-    "InferenceService.GetInferenceCapabilities": "capabilities models",
+    "InferenceService.GetInferenceCapabilities": "models",
     "ModelService.EstimateModel": "estimates",
     "ModelService.ListLoadedModels": "loaded_models",
     "PostprocessingService.ListPostprocessors": "postprocessors",
@@ -189,7 +169,7 @@ NARROWED = {
 MESSAGE_TOO_LARGE before it is sent."""
 
 _SAYS_COUNT = re.compile(
-    r"\b[Aa]t most ([\d,]+)(?= |\.|,|;|$)(?! (?:characters|bytes|KiB|MiB|seconds|per cent))|\b1\.\.([\d,]+)\b"
+    r"\b[Aa]t most ([\d,]+)(?=[ .,;:]|$)(?! (?:characters|bytes|KiB|MiB|seconds|per cent))|\b1\.\.([\d,]+)\b"
 )
 _SAYS_BYTES = re.compile(r"[Aa]t most ([\d,]+) (characters|KiB)")
 

@@ -248,6 +248,31 @@ def test_every_page_may_be_shorter_than_asked() -> None:
     assert not [f.where for f in fields() if f.field.name == "page_size" and not comment_of(f).endswith(words)]
 
 
+def test_siblings_say_the_same_in_the_same_words() -> None:
+    """A reader who knows one request knows them all."""
+    said = {
+        "request_id": r"The caller's own id for this request, at most 64 characters of visible ASCII.* Empty: every call",
+        "detached": r"True: leaving the call does not cancel the job\. Default: false, it does\.$",
+        "etag": r"The etag of the [a-z ]+ as the caller last read it\. Empty: [a-z]+ it in any case\.$",
+        "validate_only": r"Only tell what would be; [a-z]+ nothing\..* Default: false\.$",
+        "page_token": r"`next_page_token` of the page before, with the same filter( and order)?\. Empty: the first page\.$",
+        "next_page_token": r"For the next page\. Empty: this was the last one\.$",
+    }
+    # The etag of an answer is another thing: what `known_etag` takes.
+    doors = [f for f in fields() if f.message.name.endswith("Request") or f.field.name == "next_page_token"]
+    told = [f for f in doors if f.field.name in said]
+    assert len(told) > 50
+    assert not [f.where for f in told if not re.match(said[f.field.name], " ".join(comment_of(f).split()))]
+
+
+def test_every_filter_reads_itself_and_its_labels_alike() -> None:
+    filters = [m.name for _, m in messages() if m.name.endswith("Filter")]
+    labels = "Having all of these labels. A label with an empty value stands for any value of its key."
+    theirs = [f for f in fields() if f.field.name == "labels" and f.message.name in filters]
+    assert len(theirs) > 3
+    assert not [f.where for f in theirs if " ".join(comment_of(f).split()) != labels]
+
+
 def test_every_service_says_the_limits_that_all_its_calls_have() -> None:
     """Ids do not repeat theirs at each field; the server holds the same figures in one check of every request."""
     texts = f"{limits.ID_BYTES} bytes, any other text {limits.TEXT_BYTES // 1024} KiB"

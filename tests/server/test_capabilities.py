@@ -5,6 +5,7 @@ import pytest
 from deviceops.common.v1 import field_capability_pb2
 from deviceops.inference.v1 import capability_pb2, conditioning_pb2, generation_pb2, inference_service_pb2
 from deviceops.model.v1 import model_service_pb2
+from domains import limits as sizes
 from domains.inference import limits
 from domains.inference.fields import FIELDS
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
@@ -90,6 +91,7 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
         "prompt": "bytes",
         "negative_prompt": "bytes",
         "sampling.steps": "steps",
+        "output.bit_depth": "bits",
         "previews.every_steps": "steps",
     }
     assert {path for path, unit in units.items() if unit == "px"} == {
@@ -112,6 +114,15 @@ def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert (told.limits.max_area_px2, told.limits.max_request_inline_bytes) == (16_777_216, 2 * 1024 * 1024)
     assert (told.limits.max_controls, told.limits.max_loras) == (0, 0)
     assert list(told.output_media_types) == list(limits.MEDIA_TYPES)
+
+
+def test_a_server_of_16_devices_7_families_and_5_tasks_tells_all_in_one_answer(told: Answer) -> None:
+    """No client has to narrow its first call. Entries grow with each field that is served."""
+    (capability,), (model,) = told.capabilities, told.models
+    assert capability.ByteSize() <= sizes.CAPABILITY_BYTES
+    large = Answer(capabilities=[capability] * (16 * 7 * 5), models=[model] * sizes.CAPABLE_MODELS)
+    large.MergeFrom(Answer(samplers=told.samplers, sigma_schedules=told.sigma_schedules, limits=told.limits))
+    assert large.ByteSize() <= sizes.ANSWER_BYTES
 
 
 def test_a_known_etag_is_answered_with_nothing_new(server: RunningServer, told: Answer) -> None:

@@ -168,7 +168,7 @@ def test_a_second_scan_finds_nothing_new(server: RunningServer, scan: list[Any])
 
 
 @pytest.mark.usefixtures("scan")
-def test_the_list_and_the_single_answer_agree(server: RunningServer) -> None:
+def test_the_list_and_the_single_answer_agree_but_for_long_lists(server: RunningServer) -> None:
     listed = models(server)
     assert {"good", "emoji-sd", *CORRUPT, *UNUSABLE} <= set(listed)
     assert "secret" not in listed
@@ -176,6 +176,9 @@ def test_the_list_and_the_single_answer_agree(server: RunningServer) -> None:
     for model_id, model in listed.items():
         single = server.model.GetModel(model_service_pb2.GetModelRequest(model_id=model_id)).model
         single.ClearField("known_prompts")
+        for component in single.components:
+            assert component.files
+            component.ClearField("files")
         assert single == model
     assert listed["good"].sha256 == listed["emoji-sd"].sha256
     assert listed["emoji-sd"].embedded
@@ -221,6 +224,11 @@ def test_a_model_outside_the_roots_does_not_exist(server: RunningServer, name: s
 def test_a_scan_outside_the_roots_is_refused(server: RunningServer, path: str) -> None:
     refusal = asking.refused(lambda: scanned(server, path))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PATH_OUTSIDE_ROOTS")
+
+
+def test_a_scan_of_too_many_folders_is_refused(server: RunningServer, root: Path) -> None:
+    refusal = asking.refused(lambda: scanned(server, *[str(root)] * 33))
+    assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["model_scan.roots"])
 
 
 def test_a_scan_of_a_folder_that_is_not_there_is_refused(server: RunningServer, root: Path) -> None:

@@ -225,7 +225,7 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_ILLEGAL_STATE")] IllegalState = 25,
     /// <summary>
-    /// FAILED_PRECONDITION. Somebody still reads or needs the blob.
+    /// FAILED_PRECONDITION. A job, a loaded model or an open read still uses the blob.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_BLOB_IN_USE")] BlobInUse = 26,
     /// <summary>
@@ -241,7 +241,7 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_CONTENT_BLOCKED")] ContentBlocked = 29,
     /// <summary>
-    /// ABORTED. Somebody changed the thing since its etag was read. Read it again and retry.
+    /// ABORTED. Another caller changed the thing since its etag was read. Read it again and retry.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_ETAG_MISMATCH")] EtagMismatch = 30,
     /// <summary>
@@ -411,7 +411,7 @@ namespace DeviceOps.Api.Common.V1 {
 
   #region Messages
   /// <summary>
-  /// One named value that a message mentions, so that nobody has to parse text.
+  /// One named value that a message mentions, so that no client has to parse text.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Fact : pb::IMessage<Fact>
@@ -708,7 +708,8 @@ namespace DeviceOps.Api.Common.V1 {
     public const int FieldFieldNumber = 1;
     private string field_ = "";
     /// <summary>
-    /// Path of the field in the request: `generation.sampling.steps`.
+    /// Path of the field in the request: `generation.sampling.steps`, `generation.loras[3].weight`. A field that the server does not know is
+    /// named by its number: `generation.sampling.#2047`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -939,7 +940,8 @@ namespace DeviceOps.Api.Common.V1 {
   }
 
   /// <summary>
-  /// One result of a check that does not stop at the first problem. A thing is valid if no finding is an ERROR or worse.
+  /// One result of a check that does not stop at the first problem. A thing is valid if no finding is an ERROR or worse. At most 2 KiB:
+  /// longer texts are shortened.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Finding : pb::IMessage<Finding>
@@ -1303,7 +1305,8 @@ namespace DeviceOps.Api.Common.V1 {
   }
 
   /// <summary>
-  /// How a job that had started came to fail, or one item of it. A call that is refused carries the same as a gRPC status instead.
+  /// How a job that had started came to fail, or one item of it. A call that is refused carries the same as a gRPC status instead. At most
+  /// 8 KiB: longer texts and lists are shortened.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Failure : pb::IMessage<Failure>
@@ -1428,7 +1431,7 @@ namespace DeviceOps.Api.Common.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.FieldViolation.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldViolation> violations_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.FieldViolation>();
     /// <summary>
-    /// What is wrong with the request, where that is the cause.
+    /// What is wrong with the request, where that is the cause: at most 50, the first that were found.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -242,7 +242,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int UnitFieldNumber = 7;
     private string unit_ = "";
     /// <summary>
-    /// Unit of the value, for people: `px`, `steps`, `bytes`, `s`. Empty: it has none.
+    /// Unit of the value, for people: `px`, `steps`, `bytes`, `bits`, `s`. Empty: it has none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

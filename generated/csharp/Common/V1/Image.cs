@@ -425,7 +425,8 @@ namespace DeviceOps.Api.Common.V1 {
   }
 
   /// <summary>
-  /// An encoded image file that a request hands in: small ones inline, larger ones as a blob.
+  /// An encoded image file that a request hands in: small ones inline, larger ones as a blob. Answers and stored specs name a blob, never
+  /// bytes.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ImageInput : pb::IMessage<ImageInput>

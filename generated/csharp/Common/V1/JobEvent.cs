@@ -436,7 +436,7 @@ namespace DeviceOps.Api.Common.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> nodeLabels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Only devices of nodes that have all of these labels. An empty value stands for any value of its key. At most 32.
+    /// Only devices of nodes that have all of these labels, at most 32. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

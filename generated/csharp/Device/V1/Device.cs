@@ -929,7 +929,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int UnsupportedReasonFieldNumber = 6;
     private string unsupportedReason_ = "";
     /// <summary>
-    /// Why not, and what to install, or that nobody has tried it yet. Empty if supported.
+    /// Why not, and what to install, or that no worker has tried it yet. Empty if supported.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2813,7 +2813,7 @@ namespace DeviceOps.Api.Device.V1 {
   }
 
   /// <summary>
-  /// One thing that computes.
+  /// One thing that computes. At most 32 KiB: longer texts are shortened.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Device : pb::IMessage<Device>
@@ -3106,7 +3106,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int EtagFieldNumber = 16;
     private string etag_ = "";
     /// <summary>
-    /// Changes with driver, capabilities and settings, not with the state. UpdateDevice takes it to notice that somebody was faster.
+    /// Changes with driver, capabilities and settings, not with the state; for calls that must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3720,7 +3720,7 @@ namespace DeviceOps.Api.Device.V1 {
   }
 
   /// <summary>
-  /// Which devices. Fields that are set must all fit; within a list, any one.
+  /// Which devices. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class DeviceFilter : pb::IMessage<DeviceFilter>

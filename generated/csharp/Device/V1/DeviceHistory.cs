@@ -972,7 +972,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Device.V1.DeviceHistorySample.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Device.V1.DeviceHistorySample> samples_ = new pbc::RepeatedField<global::DeviceOps.Api.Device.V1.DeviceHistorySample>();
     /// <summary>
-    /// The samples, the oldest first, one a step without gaps, at most 1000. Empty: nothing was measured in this time.
+    /// The samples, the oldest first, one a step without gaps, at most 1,000. Empty: nothing was measured in this time.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

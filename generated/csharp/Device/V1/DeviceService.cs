@@ -1086,7 +1086,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int EtagFieldNumber = 4;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the device as the caller knows it. Empty: overwrite whatever there is.
+    /// The etag of the device as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1116,7 +1116,8 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 6;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1131,7 +1132,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int CauseFieldNumber = 7;
     private string cause_ = "";
     /// <summary>
-    /// Why, for people; goes into the event of the change. At most 255 characters.
+    /// Why, for people and logs; comes back in the event of the change. At most 255 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1516,7 +1517,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> finishingJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that run there and are let end, after draining or disabling.
+    /// Ids of the jobs that run there and are let end, after draining or disabling. At most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1530,7 +1531,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(26);
     private readonly pbc::RepeatedField<string> strandedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that wait and now have no device to run on. They keep waiting.
+    /// Ids of the jobs that wait and now have no device to run on, at most 1,000. They keep waiting.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4165,7 +4166,8 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same report, once. At most 64 characters. Empty: each call checks.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same report. Empty: every call
+    /// checks.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5218,7 +5220,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int OptionsFieldNumber = 2;
     private global::DeviceOps.Api.Common.V1.JobOptions options_;
     /// <summary>
-    /// How to run it. `devices` must be empty: the benchmark names its device.
+    /// Session, priority, deadlines, labels. `devices` must be empty: the benchmark names its device.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5233,7 +5235,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int DetachedFieldNumber = 3;
     private bool detached_;
     /// <summary>
-    /// Let the job go on when the caller leaves. Default: false, leaving cancels it.
+    /// True: leaving the call does not cancel the job. Default: false, it does.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5248,7 +5250,8 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5856,7 +5859,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int OptionsFieldNumber = 2;
     private global::DeviceOps.Api.Common.V1.JobOptions options_;
     /// <summary>
-    /// How to run it. `devices` must be empty: the reset names its device.
+    /// Session, priority, deadlines, labels. `devices` must be empty: the reset names its device.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5871,7 +5874,7 @@ namespace DeviceOps.Api.Device.V1 {
     public const int DetachedFieldNumber = 3;
     private bool detached_;
     /// <summary>
-    /// Let the job go on when the caller leaves. Default: false, leaving cancels it.
+    /// True: leaving the call does not cancel the job. Default: false, it does.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5886,7 +5889,8 @@ namespace DeviceOps.Api.Device.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

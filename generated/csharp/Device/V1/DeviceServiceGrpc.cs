@@ -250,7 +250,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the device again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -273,6 +273,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
+      ///
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -404,8 +405,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -436,7 +438,8 @@ namespace DeviceOps.Api.Device.V1 {
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
       /// - DEVICE_LOST: the device is not there.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
       /// point in time, DRIVER_ERROR where the device does not come back.
       /// </summary>
@@ -620,7 +623,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the device again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -645,7 +648,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the device again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -668,7 +671,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the device again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -693,7 +696,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the device again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
       /// - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -715,6 +718,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
+      ///
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -735,6 +739,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
+      ///
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -753,6 +758,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
+      ///
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -773,6 +779,7 @@ namespace DeviceOps.Api.Device.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: a timeout outside its range; mend the request.
+      ///
       /// A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1168,8 +1175,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1199,8 +1207,9 @@ namespace DeviceOps.Api.Device.V1 {
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
       /// - DEVICE_LOST: the device is not there.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1229,7 +1238,8 @@ namespace DeviceOps.Api.Device.V1 {
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
       /// - DEVICE_LOST: the device is not there.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
       /// point in time, DRIVER_ERROR where the device does not come back.
       /// </summary>
@@ -1261,7 +1271,8 @@ namespace DeviceOps.Api.Device.V1 {
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
       /// - DEVICE_LOST: the device is not there.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
       /// point in time, DRIVER_ERROR where the device does not come back.
       /// </summary>

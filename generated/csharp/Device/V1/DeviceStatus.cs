@@ -102,7 +102,7 @@ namespace DeviceOps.Api.Device.V1 {
     /// </summary>
     [pbr::OriginalName("DEVICE_THROTTLE_REASON_HARDWARE_PROTECTION")] HardwareProtection = 4,
     /// <summary>
-    /// A clock limit that somebody set.
+    /// A clock limit that was set outside this server.
     /// </summary>
     [pbr::OriginalName("DEVICE_THROTTLE_REASON_CLOCK_LIMIT")] ClockLimit = 5,
     /// <summary>

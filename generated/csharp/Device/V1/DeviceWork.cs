@@ -499,7 +499,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForDouble(26);
     private readonly pbc::RepeatedField<double> samples_ = new pbc::RepeatedField<double>();
     /// <summary>
-    /// Every sample in the order taken, in the same unit, the warm-up left out. At most 1000, evenly thinned.
+    /// Every sample in the order taken, in the same unit, the warm-up left out. At most 1,000, evenly thinned.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1640,7 +1640,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> endedLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the loaded models that are gone. The jobs that need them load them again.
+    /// Ids of the loaded models that are gone, at most 1,000. The jobs that need them load them again.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1654,7 +1654,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> pausedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that stood at a safe point and go on from there. Empty from this server: jobs end, or are interrupted.
+    /// Ids of the jobs that stood at a safe point and go on from there, at most 1,000. Empty from this server: jobs end, or are interrupted.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1668,7 +1668,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> interruptedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs that were interrupted and go on from what they had kept.
+    /// Ids of the jobs that were interrupted and go on from what they had kept, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -524,7 +524,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What each safety policy says that applied. Empty: none did, nothing was checked.
+    /// What each safety policy says that applied, at most 8. Empty: none did, nothing was checked.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -896,7 +896,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Inference.V1.GeneratedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GeneratedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GeneratedImage>();
     /// <summary>
-    /// The pictures, by index; also those that failed.
+    /// The pictures, by index, at most 16; also those that failed.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -908,7 +908,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ResolvedFieldNumber = 2;
     private global::DeviceOps.Api.Inference.V1.ResolvedGeneration resolved_;
     /// <summary>
-    /// What was really used. `resolved.generation` can be sent again.
+    /// What was really used, at most 1.25 MiB. `resolved.generation` can be sent again.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

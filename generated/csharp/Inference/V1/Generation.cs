@@ -867,7 +867,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int heightPx_;
     /// <summary>
-    /// Height, by the same rules.
+    /// Height, by the same rules. Absent: like the width.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1228,7 +1228,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(266, global::DeviceOps.Api.Inference.V1.ControlInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput> controls_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ControlInput>();
     /// <summary>
-    /// Pictures that guide the layout, each through a ControlNet or T2I adapter, at most 8.
+    /// Pictures that guide the layout, each through a ControlNet or T2I adapter, at most 8. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1242,7 +1242,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(274, global::DeviceOps.Api.Inference.V1.ImagePrompt.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt> imagePrompts_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ImagePrompt>();
     /// <summary>
-    /// Pictures that guide content and style, each through an IP-Adapter, at most 8.
+    /// Pictures that guide content and style, each through an IP-Adapter, at most 8. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1256,7 +1256,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(282, global::DeviceOps.Api.Inference.V1.LoraInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> loras_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput>();
     /// <summary>
-    /// LoRAs (also LyCORIS: LoCon, LoHa, LoKr, DoRA) to apply for this job alone, at most 32. Their order does not matter.
+    /// LoRAs (also LyCORIS: LoCon, LoHa, LoKr, DoRA) to apply for this job alone, at most 32. Their order does not matter. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1270,7 +1270,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(290, global::DeviceOps.Api.Inference.V1.TextualInversionInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput> textualInversions_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.TextualInversionInput>();
     /// <summary>
-    /// Words learned by textual inversion (embeddings), at most 32.
+    /// Words learned by textual inversion (embeddings), at most 32. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1284,7 +1284,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(298, global::DeviceOps.Api.Inference.V1.ReferenceImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage> referenceImages_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage>();
     /// <summary>
-    /// Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), at most 4. Their order matters.
+    /// Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), at most 4. Their order matters. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -215,8 +215,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    /// call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -811,7 +811,8 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// Asks what can be generated where.
+  /// Asks what can be generated where. On a server with many devices or models the whole answer can be too large (MESSAGE_TOO_LARGE), above
+  /// all with known prompts: narrow it by `device_ids` or `model_id`.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class GetInferenceCapabilitiesRequest : pb::IMessage<GetInferenceCapabilitiesRequest>
@@ -1229,7 +1230,8 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Inference.V1.GenerationModel.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GenerationModel> models_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GenerationModel>();
     /// <summary>
-    /// The default model, the loaded models, and the one that the request names. ListModels tells all.
+    /// With `model_id`, that model alone. Else the default model, then the loaded ones, then others that can generate, at most 200. ListModels
+    /// tells all.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2846,7 +2848,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -137,26 +137,28 @@ namespace DeviceOps.Api.Inference.V1 {
     public abstract partial class InferenceServiceBase
     {
       /// <summary>
-      /// Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
+      /// Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready. No byte of
+      /// a picture that a safety policy withholds is handed out.
       ///
       /// The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
       /// is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
       /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
-      /// Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
-      /// picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
-      /// or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+      /// Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Use it where a picture is
+      /// worth nothing without its caller. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+      /// or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Use it where no picture may be lost.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      ///   what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -213,7 +215,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-      /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -243,7 +245,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
       /// - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
       /// - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-      /// - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -290,26 +292,28 @@ namespace DeviceOps.Api.Inference.V1 {
       }
 
       /// <summary>
-      /// Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
+      /// Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready. No byte of
+      /// a picture that a safety policy withholds is handed out.
       ///
       /// The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
       /// is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
       /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
-      /// Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
-      /// picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
-      /// or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+      /// Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Use it where a picture is
+      /// worth nothing without its caller. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+      /// or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Use it where no picture may be lost.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      ///   what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -328,26 +332,28 @@ namespace DeviceOps.Api.Inference.V1 {
         return Generate(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
+      /// Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready. No byte of
+      /// a picture that a safety policy withholds is handed out.
       ///
       /// The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
       /// is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
       /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
-      /// Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
-      /// picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
-      /// or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+      /// Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Use it where a picture is
+      /// worth nothing without its caller. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+      /// or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Use it where no picture may be lost.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
       /// until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      ///   what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
+      ///   RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -495,7 +501,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-      /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -519,7 +525,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-      /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -541,7 +547,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-      /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -565,7 +571,7 @@ namespace DeviceOps.Api.Inference.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-      /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - QUEUE_FULL: retry after the time in `RetryInfo`.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -594,7 +600,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
       /// - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
       /// - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-      /// - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -626,7 +632,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
       /// - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
       /// - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-      /// - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.

@@ -862,7 +862,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int OriginalFieldNumber = 8;
     private global::DeviceOps.Api.Inference.V1.ResolvedGeneration original_;
     /// <summary>
-    /// The manifest as found in the file.
+    /// The manifest as found in the file. One that is larger than a ResolvedGeneration may be: the picture is refused with BAD_IMAGE.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -479,8 +479,8 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> digitalSourceTypes_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// What its own metadata says about its origin, as IPTC digital source types: `trainedAlgorithmicMedia`. Empty: it says nothing. Results
-    /// made from it are marked accordingly.
+    /// What its own metadata says about its origin, at most 4 IPTC digital source types: `trainedAlgorithmicMedia`. Empty: it says nothing.
+    /// Results made from it are marked accordingly.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -753,7 +753,7 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>
     /// The request, filled in: every field that the model uses is set, and what it has no use for is absent. Sending it again asks for the
     /// same pictures: `sampling.seeds` names each, `model_id`, the size and the files' format are set, inline pictures are blobs. In a plan
-    /// whose request names no seed, `sampling.seeds` is empty.
+    /// whose request names no seed, `sampling.seeds` is empty. At most 1 MiB, as a request.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -831,7 +831,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(50, global::DeviceOps.Api.Inference.V1.UsedModel.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedModel> usedModels_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedModel>();
     /// <summary>
-    /// Every model that took part, the base first.
+    /// Every model that took part, the base first, at most 128.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -845,7 +845,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Inference.V1.UsedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedImage> usedImages_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.UsedImage>();
     /// <summary>
-    /// Every picture that took part.
+    /// Every picture that took part, at most 256.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

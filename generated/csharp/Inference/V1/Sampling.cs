@@ -872,8 +872,8 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForInt32(154);
     private readonly pbc::RepeatedField<int> timesteps_ = new pbc::RepeatedField<int>();
     /// <summary>
-    /// The model's own timesteps to visit, at most 1000, falling, 0..999. With `steps`, `sigma_schedule` or `sigmas`: UNSUPPORTED_COMBINATION.
-    /// Empty: as `sigma_schedule` says.
+    /// The model's own timesteps to visit, at most 1,000, falling, 0..999. With `steps`, `sigma_schedule` or `sigmas`:
+    /// UNSUPPORTED_COMBINATION. Empty: as `sigma_schedule` says.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -154,7 +154,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("BLOB_STATE_READY")] Ready = 2,
     /// <summary>
-    /// Deleted, but somebody still reads or needs it. No new readers; the bytes go with the last one.
+    /// Deleted, but a reader, job or loaded model still uses it. No new readers; the bytes go with the last one.
     /// </summary>
     [pbr::OriginalName("BLOB_STATE_DELETING")] Deleting = 3,
     /// <summary>
@@ -1790,7 +1790,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int TierFieldNumber = 1;
     private global::DeviceOps.Api.Memory.V1.BlobTier tier_ = global::DeviceOps.Api.Memory.V1.BlobTier.Unspecified;
     /// <summary>
-    /// Where the bytes shall lie. Empty: DISK. MAPPED: INVALID_FIELD, use RegisterBlob.
+    /// Where the bytes shall lie. Not said: DISK. MAPPED: INVALID_FIELD, use RegisterBlob.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2699,7 +2699,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int TierFieldNumber = 1;
     private global::DeviceOps.Api.Memory.V1.BlobTier tier_ = global::DeviceOps.Api.Memory.V1.BlobTier.Unspecified;
     /// <summary>
-    /// Where the new blob shall lie. Empty: DISK. MAPPED: INVALID_FIELD.
+    /// Where the new blob shall lie. Not said: DISK. MAPPED: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4144,7 +4144,7 @@ namespace DeviceOps.Api.Memory.V1 {
   }
 
   /// <summary>
-  /// Which blobs. Fields that are set must all fit; within a list, any one.
+  /// Which blobs. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class BlobFilter : pb::IMessage<BlobFilter>
@@ -4275,7 +4275,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int SessionIdFieldNumber = 6;
     private string sessionId_ = "";
     /// <summary>
-    /// Of this session. Empty: of all.
+    /// Of this session. Empty: of any, or of none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4290,7 +4290,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int OriginJobIdFieldNumber = 7;
     private string originJobId_ = "";
     /// <summary>
-    /// First made by this job. Empty: by whomever.
+    /// First made by this job. Empty: by any, or by none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

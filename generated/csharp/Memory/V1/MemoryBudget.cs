@@ -668,7 +668,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> evictedLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the loaded models that are unloaded for it, in this order.
+    /// Ids of the loaded models that are unloaded for it, in this order, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -682,7 +682,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(26);
     private readonly pbc::RepeatedField<string> preemptedReservationIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the reservations that end for it, the lowest priority first.
+    /// Ids of the reservations that end for it, the lowest priority first, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -696,7 +696,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> strandedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the waiting jobs that can no longer run in this pool under the new limit. They keep waiting.
+    /// Ids of the waiting jobs that can no longer run in this pool under the new limit, at most 1,000. They keep waiting.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1248,7 +1248,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Memory.V1.MemorySample.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemorySample> samples_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemorySample>();
     /// <summary>
-    /// The samples, the oldest first, at most 1000.
+    /// The samples, the oldest first, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

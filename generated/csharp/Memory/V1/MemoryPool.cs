@@ -130,7 +130,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_PRESSURE_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Enough for everybody.
+    /// Below the budget's `warning_ratio`.
     /// </summary>
     [pbr::OriginalName("MEMORY_PRESSURE_LOW")] Low = 1,
     /// <summary>
@@ -176,7 +176,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_OWNER_KIND_RUNTIME")] Runtime = 5,
     /// <summary>
-    /// Nobody that the books know of. It should be small; if it grows, it leaks.
+    /// No known owner: in use, and in no book of the server. It should be small; if it grows, it leaks.
     /// </summary>
     [pbr::OriginalName("MEMORY_OWNER_KIND_UNATTRIBUTED")] Unattributed = 6,
   }
@@ -190,7 +190,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+    /// Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nothing needs any
     /// more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
     /// </summary>
     [pbr::OriginalName("MEMORY_RECLAIM_LEVEL_CACHES")] Caches = 1,
@@ -213,7 +213,8 @@ namespace DeviceOps.Api.Memory.V1 {
 
   #region Messages
   /// <summary>
-  /// What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes.
+  /// What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes, unless there are more than
+  /// MemoryPool lists.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class MemoryOwner : pb::IMessage<MemoryOwner>
@@ -1057,7 +1058,8 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(146, global::DeviceOps.Api.Memory.V1.MemoryOwner.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryOwner> owners_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryOwner>();
     /// <summary>
-    /// Who holds `live_bytes`, the largest first. Only where asked for.
+    /// Who holds `live_bytes`, the largest first, at most 100; what the others hold is `live_bytes` less the sum of these. Only where asked
+    /// for.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1084,7 +1086,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int EtagFieldNumber = 20;
     private string etag_ = "";
     /// <summary>
-    /// Changes with the budget, not with the use. SetMemoryBudget takes it to notice that somebody was faster.
+    /// Changes with the budget, not with the use; for calls that must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2617,7 +2619,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Memory.V1.MemoryReclaimStep.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryReclaimStep> steps_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryReclaimStep>();
     /// <summary>
-    /// What was done, in order, failed steps too.
+    /// What was done, in order, failed steps too. At most 256, the first ones.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1548,7 +1548,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Memory.V1.MemoryPressureChange.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange> pressureChanges_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.MemoryPressureChange>();
     /// <summary>
-    /// Changes of pressure since the message before, in order.
+    /// Changes of pressure since the message before, in order, at most 100.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1826,7 +1826,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int EtagFieldNumber = 3;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the pool as the caller knows it. Empty: overwrite whatever there is.
+    /// The etag of the pool as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1841,7 +1841,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int ValidateOnlyFieldNumber = 4;
     private bool validateOnly_;
     /// <summary>
-    /// Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure. Default: false.
+    /// Only tell what would be; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1856,7 +1856,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2531,7 +2532,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> keepIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of loaded models, jobs and blobs that are not to be touched.
+    /// Ids of loaded models, jobs and blobs that are not to be touched. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2558,7 +2559,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int ValidateOnlyFieldNumber = 7;
     private bool validateOnly_;
     /// <summary>
-    /// Only tell what would be done; free nothing. Default: false.
+    /// Only tell what would be; free nothing. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2573,7 +2574,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 8;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same report, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3890,7 +3892,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 10;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same reservation, once. At most 64 characters. Empty: each call is a new one.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same reservation. Empty: every
+    /// call makes a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4336,7 +4339,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> evictedLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the loaded models that were unloaded for it.
+    /// Ids of the loaded models that were unloaded for it, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5285,7 +5288,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int NextPageTokenFieldNumber = 2;
     private string nextPageToken_ = "";
     /// <summary>
-    /// Where the next page begins. Empty: this is the last.
+    /// For the next page. Empty: this was the last one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5569,7 +5572,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int EtagFieldNumber = 4;
     private string etag_ = "";
     /// <summary>
-    /// The etag as the caller knows it. Empty: whatever there is.
+    /// The etag of the reservation as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5584,8 +5587,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    /// call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6123,7 +6126,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int EtagFieldNumber = 2;
     private string etag_ = "";
     /// <summary>
-    /// The etag as the caller knows it. Empty: whatever there is.
+    /// The etag of the reservation as the caller last read it. Empty: delete it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6769,7 +6772,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 12;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7517,7 +7521,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 2;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same blob, once. At most 64 characters. Empty: each call is a new one.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same blob. Empty: every call
+    /// makes a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8038,8 +8043,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
-    /// At most 64 characters. Empty: each call is a new blob.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Only in the first message. Sent again, it gives the same
+    /// blob: complete, it is the answer; half written, the upload goes on with it. Empty: every call makes a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10510,7 +10515,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int NextPageTokenFieldNumber = 2;
     private string nextPageToken_ = "";
     /// <summary>
-    /// Where the next page begins. Empty: this is the last.
+    /// For the next page. Empty: this was the last one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10783,7 +10788,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int OnlyIfUnusedFieldNumber = 2;
     private bool onlyIfUnused_;
     /// <summary>
-    /// Fail with BLOB_IN_USE instead of waiting for those who read or need it. Default: false, wait.
+    /// Fail with BLOB_IN_USE instead of waiting for those that use it. Default: false, wait.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11012,7 +11017,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int DeferredFieldNumber = 1;
     private bool deferred_;
     /// <summary>
-    /// Whether the bytes are still there because somebody reads or needs them. They go with the last of them.
+    /// Whether the bytes are still there because a reader, job or loaded model uses them. They go with the last of these.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11029,7 +11034,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> holderIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of the jobs and loaded models that it waits for. Reads that are open have no id and are not listed.
+    /// Ids of the jobs and loaded models that it waits for, at most 1,000. Reads that are open have no id and are not listed.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11262,7 +11267,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int OptionsFieldNumber = 2;
     private global::DeviceOps.Api.Common.V1.JobOptions options_;
     /// <summary>
-    /// How to run it. `devices` must be empty: the transfer names its device.
+    /// Session, priority, deadlines, labels. `devices` must be empty: the transfer names its device.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11277,7 +11282,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int DetachedFieldNumber = 3;
     private bool detached_;
     /// <summary>
-    /// Let the job go on when the caller leaves. Default: false, leaving cancels it.
+    /// True: leaving the call does not cancel the job. Default: false, it does.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11292,7 +11297,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same job, once. At most 64 characters. Empty: each call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -379,7 +379,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -445,7 +445,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      ///   room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
@@ -506,7 +506,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: give up.
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
-      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -526,7 +526,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -700,7 +700,7 @@ namespace DeviceOps.Api.Memory.V1 {
       }
 
       /// <summary>
-      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      /// Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
       ///
       /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
       /// Deleting it again while it waits changes nothing.
@@ -735,8 +735,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
       /// BLOB_CORRUPT where the copy is not equal.
       /// </summary>
@@ -960,7 +961,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -984,7 +985,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1006,7 +1007,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1030,7 +1031,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
       /// - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       ///   room, or end jobs and unload models first.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1215,7 +1216,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      ///   room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
@@ -1246,7 +1247,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      ///   room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
@@ -1275,7 +1276,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      ///   room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
@@ -1306,7 +1307,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      ///   room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      ///   room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
       /// - BUDGET_EXCEEDED: the pool has room, the budget has not.
       /// - QUOTA_EXCEEDED: a limit of the session.
       /// - SESSION_NOT_FOUND: OpenSession first.
@@ -1468,7 +1469,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: give up.
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
-      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -1492,7 +1493,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: give up.
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
-      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -1514,7 +1515,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: give up.
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
-      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -1538,7 +1539,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - RESERVATION_NOT_FOUND: give up.
       /// - RESERVATION_EXPIRED: it has ended unused; make a new one.
       /// - ILLEGAL_STATE: it is used up already.
-      /// - ETAG_MISMATCH: somebody was faster; list it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - INVALID_FIELD: mend the request.
       /// - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -1557,7 +1558,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1575,7 +1576,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1591,7 +1592,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1609,7 +1610,7 @@ namespace DeviceOps.Api.Memory.V1 {
       /// Fails with:
       /// - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
       /// - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-      /// - ETAG_MISMATCH: somebody was faster; list it again.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -2164,7 +2165,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return CallInvoker.AsyncUnaryCall(__Method_ListBlobs, null, options, request);
       }
       /// <summary>
-      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      /// Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
       ///
       /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
       /// Deleting it again while it waits changes nothing.
@@ -2184,7 +2185,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return DeleteBlob(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      /// Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
       ///
       /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
       /// Deleting it again while it waits changes nothing.
@@ -2202,7 +2203,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return CallInvoker.BlockingUnaryCall(__Method_DeleteBlob, null, options, request);
       }
       /// <summary>
-      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      /// Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
       ///
       /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
       /// Deleting it again while it waits changes nothing.
@@ -2222,7 +2223,7 @@ namespace DeviceOps.Api.Memory.V1 {
         return DeleteBlobAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+      /// Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
       ///
       /// From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
       /// Deleting it again while it waits changes nothing.
@@ -2256,8 +2257,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
       /// BLOB_CORRUPT where the copy is not equal.
       /// </summary>
@@ -2288,8 +2290,9 @@ namespace DeviceOps.Api.Memory.V1 {
       /// - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
       /// - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-      /// - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-      /// - STORAGE_FULL: free space in the state folder.
+      /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+      /// - STORAGE_FULL: free disk space.
+      ///
       /// What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
       /// BLOB_CORRUPT where the copy is not equal.
       /// </summary>

@@ -67,7 +67,7 @@ namespace DeviceOps.Api.Memory.V1 {
     /// </summary>
     [pbr::OriginalName("RESERVATION_STATE_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// Nobody else gets these bytes.
+    /// No other work gets these bytes.
     /// </summary>
     [pbr::OriginalName("RESERVATION_STATE_HELD")] Held = 1,
     /// <summary>
@@ -323,7 +323,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int EtagFieldNumber = 12;
     private string etag_ = "";
     /// <summary>
-    /// Changes with every renewal and every change of state.
+    /// Changes with every renewal and every change of state; for calls that must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -340,7 +340,7 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(106, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// The caller's own marks. At most 32, each key once.
+    /// The caller's own marks. At most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -835,7 +835,7 @@ namespace DeviceOps.Api.Memory.V1 {
   }
 
   /// <summary>
-  /// Which reservations. Fields that are set must all fit; within a list, any one.
+  /// Which reservations. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ReservationFilter : pb::IMessage<ReservationFilter>
@@ -917,7 +917,7 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int SessionIdFieldNumber = 3;
     private string sessionId_ = "";
     /// <summary>
-    /// Of this session. Empty: of all.
+    /// Of this session. Empty: of any, or of none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

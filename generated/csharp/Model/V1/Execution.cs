@@ -223,7 +223,7 @@ namespace DeviceOps.Api.Model.V1 {
 
     private bool attentionSlicing_;
     /// <summary>
-    /// Compute attention in slices: less memory, slower.
+    /// Compute attention in slices: less memory, slower. Absent: the server chooses.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -253,7 +253,7 @@ namespace DeviceOps.Api.Model.V1 {
 
     private bool vaeSlicing_;
     /// <summary>
-    /// Decode pictures one after the other: less memory.
+    /// Decode pictures one after the other: less memory. Absent: the server chooses.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -283,7 +283,7 @@ namespace DeviceOps.Api.Model.V1 {
 
     private bool vaeTiling_;
     /// <summary>
-    /// Decode a picture in tiles: much less memory, slower.
+    /// Decode a picture in tiles: much less memory, slower. Absent: the server chooses.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

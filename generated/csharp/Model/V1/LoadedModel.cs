@@ -388,7 +388,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(66);
     private readonly pbc::RepeatedField<string> sharedWithLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Other loaded models that use the same weights. They stay when this one is unloaded.
+    /// Other loaded models that use the same weights, at most 16. They stay when this one is unloaded.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1280,7 +1280,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int KeepAliveFieldNumber = 9;
     private global::Google.Protobuf.WellKnownTypes.Duration keepAlive_;
     /// <summary>
-    /// How long it stays without being used. Zero: as long as nobody needs the room.
+    /// How long it stays without being used. Zero: as long as no other work needs the room.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1429,7 +1429,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int ExpireTimeFieldNumber = 16;
     private global::Google.Protobuf.WellKnownTypes.Timestamp expireTime_;
     /// <summary>
-    /// When it goes by itself if nobody uses it. Absent: never.
+    /// When it goes by itself if no job uses it. Absent: never.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1503,7 +1503,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 21;
     private string etag_ = "";
     /// <summary>
-    /// Changes with state, parts, options, pinning and keep-alive; not with every use.
+    /// Changes with state, parts, options, pinning and keep-alive, not with every use; for calls that must not overwrite another caller's
+    /// change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

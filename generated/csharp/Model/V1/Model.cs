@@ -705,7 +705,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Model.V1.ModelFile.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelFile> files_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelFile>();
     /// <summary>
-    /// The files that it is read from. A file may serve several components.
+    /// The files that it is read from, at most 64. A file may serve several components.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2925,7 +2925,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 20;
     private string etag_ = "";
     /// <summary>
-    /// Changes with all that is said here but `loaded_model_ids` and `known_prompts`: loading a model does not spoil somebody's edit.
+    /// Changes with all that is said here but `loaded_model_ids` and `known_prompts`, so that a load does not spoil an edit; for calls that
+    /// must not overwrite another caller's change.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3106,7 +3107,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(250);
     private readonly pbc::RepeatedField<string> nodeIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The nodes whose disks hold its files. Empty: the server's own machine.
+    /// The nodes whose disks hold its files, at most 64. Empty: the server's own machine.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

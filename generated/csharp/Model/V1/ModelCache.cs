@@ -622,7 +622,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> loadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The loaded models concerned. Empty: none is loaded.
+    /// The loaded models concerned, at most 8. Empty: none is loaded.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

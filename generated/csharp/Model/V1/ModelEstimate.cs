@@ -168,7 +168,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> sharedWithLoadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Loaded models that it would share its weights with. Empty: none.
+    /// Loaded models that it would share its weights with, at most 16. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -311,7 +311,7 @@ namespace DeviceOps.Api.Model.V1 {
 
   #region Messages
   /// <summary>
-  /// Which models. Every field that is set must fit; within a list, one entry must.
+  /// Which models. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ModelFilter : pb::IMessage<ModelFilter>
@@ -434,7 +434,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Labels, all of which it must have. A label with an empty value stands for any value of its key.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2464,7 +2464,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Model.V1.ModelBlobFile.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelBlobFile> files_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelBlobFile>();
     /// <summary>
-    /// All files of the model, at most 1000. The same path twice: INVALID_FIELD.
+    /// All files of the model, at most 1,000. The same path twice: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2731,7 +2731,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int KindFieldNumber = 5;
     private global::DeviceOps.Api.Model.V1.ModelKind kind_ = global::DeviceOps.Api.Model.V1.ModelKind.Unspecified;
     /// <summary>
-    /// What it is for, if the caller knows better than the files. Empty: what the files say.
+    /// What it is for, if the caller knows better than the files. Not said: what the files say.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2806,7 +2806,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 10;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3601,7 +3602,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> setLabels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Labels to add; one with the same key is replaced.
+    /// Labels to add; one with the same key is replaced. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3615,7 +3616,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> removeLabelKeys_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Keys of labels to remove. One that is not there is no failure.
+    /// Keys of labels to remove. One that is not there is no failure. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3627,7 +3628,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 5;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the model as the caller knows it. Empty: change it in any case.
+    /// The etag of the model as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3642,8 +3643,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 6;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    /// call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4176,7 +4177,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 2;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the model as the caller knows it. Empty: forget it in any case.
+    /// The etag of the model as the caller last read it. Empty: forget it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4406,7 +4407,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> releasedBlobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Blobs that nothing but this model needed.
+    /// Blobs that nothing but this model needed, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4645,7 +4646,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5954,7 +5956,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7202,7 +7205,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8122,7 +8126,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 8;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8553,7 +8558,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> loadedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The loaded models that are gone; with `keep_on_host`, that are offloaded.
+    /// The loaded models that are gone, at most 1,000; with `keep_on_host`, that are offloaded.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8627,7 +8632,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> endedJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Jobs that were ended by it. Only with `force`.
+    /// Jobs that were ended by it, at most 1,000. Only with `force`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8641,7 +8646,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(42);
     private readonly pbc::RepeatedField<string> releasedBlobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Blobs that are no longer read by any loaded model.
+    /// Blobs that are no longer read by any loaded model, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8905,7 +8910,7 @@ namespace DeviceOps.Api.Model.V1 {
   }
 
   /// <summary>
-  /// Which loaded models. Every field that is set must fit; within a list, one entry must.
+  /// Which loaded models. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class LoadedModelFilter : pb::IMessage<LoadedModelFilter>
@@ -10735,7 +10740,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int KeepAliveFieldNumber = 3;
     private global::Google.Protobuf.WellKnownTypes.Duration keepAlive_;
     /// <summary>
-    /// How long it stays without being used, 0 s..30 d, counted from now. Zero: as long as nobody needs the room. Absent: as it is.
+    /// How long it stays without being used, 0 s..30 d, counted from now. Zero: as long as no other work needs the room. Absent: as it is.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10750,7 +10755,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int EtagFieldNumber = 4;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the loaded model as the caller knows it. Empty: change it in any case.
+    /// The etag of the loaded model as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -10765,8 +10770,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    /// call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11569,7 +11574,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Model.V1.ModelCacheMismatch.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelCacheMismatch> mismatches_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelCacheMismatch>();
     /// <summary>
-    /// Every disagreement. Empty: none.
+    /// The disagreements, at most 300; mend these and call again for the rest. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11583,7 +11588,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> blobIdsInUse_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Blobs that the server reads now and that must stay.
+    /// Blobs that the server reads now and that must stay, at most 4,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -11597,7 +11602,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(26);
     private readonly pbc::RepeatedField<string> prefetchModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that queued jobs need and that the cache does not hold, the one needed soonest first.
+    /// Models that queued jobs need and that the cache does not hold, the one needed soonest first. At most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12271,7 +12276,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 3;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same answer. Empty: every call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12517,7 +12523,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> acceptedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that are being read ahead, or will be.
+    /// Models that are being read ahead, or will be. At most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12531,7 +12537,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> readyModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that are loaded where they will be needed.
+    /// Models that are loaded where they will be needed. At most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -12812,7 +12818,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -13450,7 +13457,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -375,7 +375,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -393,7 +393,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: it is not known; that is what was wanted.
       /// - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-      /// - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -460,7 +460,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -484,7 +484,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
@@ -509,7 +509,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
       /// - MODEL_CORRUPT: replace the file.
       /// - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -520,6 +520,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
+      ///
       /// While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -542,7 +543,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
       /// - LOADED_MODEL_NOT_FOUND: it is gone already.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -622,7 +623,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
-      /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -660,7 +661,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -680,7 +681,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -711,7 +712,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - MODEL_CORRUPT: replace the file.
       /// - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
@@ -1013,7 +1014,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1034,7 +1035,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1053,7 +1054,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1074,7 +1075,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: ListModels tells which there are.
       /// - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-      /// - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1091,7 +1092,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: it is not known; that is what was wanted.
       /// - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-      /// - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1109,7 +1110,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: it is not known; that is what was wanted.
       /// - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-      /// - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1125,7 +1126,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: it is not known; that is what was wanted.
       /// - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-      /// - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1143,7 +1144,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - MODEL_NOT_FOUND: it is not known; that is what was wanted.
       /// - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-      /// - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the model again and retry.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1290,7 +1291,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1318,7 +1319,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1340,7 +1341,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
@@ -1361,7 +1362,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
@@ -1380,7 +1381,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
@@ -1401,7 +1402,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
       /// </summary>
@@ -1425,7 +1426,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
       /// - MODEL_CORRUPT: replace the file.
       /// - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -1436,6 +1437,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
+      ///
       /// While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1460,7 +1462,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
       /// - MODEL_CORRUPT: replace the file.
       /// - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -1471,6 +1473,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
+      ///
       /// While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1491,7 +1494,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
       /// - LOADED_MODEL_NOT_FOUND: it is gone already.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1519,7 +1522,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
       /// - LOADED_MODEL_NOT_FOUND: it is gone already.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1545,7 +1548,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
       /// - LOADED_MODEL_NOT_FOUND: it is gone already.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1573,7 +1576,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// Fails with:
       /// - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
       /// - LOADED_MODEL_NOT_FOUND: it is gone already.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
       /// - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
       /// - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -1772,7 +1775,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
-      /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1794,7 +1797,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
-      /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1814,7 +1817,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
-      /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1836,7 +1839,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
       /// - INVALID_FIELD: a time outside its range; mend the request.
       /// - ILLEGAL_STATE: it is on its way out.
-      /// - ETAG_MISMATCH: somebody was faster; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1927,7 +1930,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1948,7 +1951,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1967,7 +1970,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1988,7 +1991,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -2007,7 +2010,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -2034,7 +2037,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+      /// - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_CORRUPT: replace the file.
       /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -2063,7 +2066,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - MODEL_CORRUPT: replace the file.
       /// - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
@@ -2096,7 +2099,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
       /// - MODEL_CORRUPT: replace the file.
       /// - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.

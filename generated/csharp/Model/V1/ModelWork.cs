@@ -290,7 +290,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int KeepAliveFieldNumber = 6;
     private global::Google.Protobuf.WellKnownTypes.Duration keepAlive_;
     /// <summary>
-    /// How long it stays without being used, 0 s..30 d. Zero: as long as nobody needs the room. Absent: the server's setting.
+    /// How long it stays without being used, 0 s..30 d. Zero: as long as no other work needs the room. Absent: the server's setting.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -705,7 +705,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> roots_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. Empty: all configured roots.
+    /// Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. At most 32. Empty: all configured roots.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1198,7 +1198,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(10);
     private readonly pbc::RepeatedField<string> addedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models that were not known before.
+    /// Models that were not known before, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1212,7 +1212,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> changedModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models whose files differ from before.
+    /// Models whose files differ from before, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1226,7 +1226,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(26);
     private readonly pbc::RepeatedField<string> missingModelIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Models whose files are gone. They are MISSING now.
+    /// Models whose files are gone, at most 1,000. They are MISSING now.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1255,7 +1255,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Model.V1.ModelScanFailure.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelScanFailure> failures_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelScanFailure>();
     /// <summary>
-    /// What could not be taken, at most 1000. A damaged file of a model that is known stands here too, and the model is CORRUPT.
+    /// What could not be taken, at most 150. A damaged file of a model that is known stands here too, and the model is CORRUPT.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1314,7 +1314,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForString(74);
     private readonly pbc::RepeatedField<string> roots_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The folders that were looked through.
+    /// The folders that were looked through, at most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2165,7 +2165,7 @@ namespace DeviceOps.Api.Model.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Common.V1.Finding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> findings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
     /// <summary>
-    /// All that was found, at most 1000.
+    /// What was found, at most 200, the gravest first.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2677,7 +2677,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int PrecisionFieldNumber = 2;
     private global::DeviceOps.Api.Common.V1.Precision precision_ = global::DeviceOps.Api.Common.V1.Precision.Unspecified;
     /// <summary>
-    /// Precision of the new weights. Empty: as they are.
+    /// Precision of the new weights. Not said: as they are.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

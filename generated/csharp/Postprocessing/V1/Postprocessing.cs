@@ -7629,7 +7629,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int PresetIdFieldNumber = 3;
     private string presetId_ = "";
     /// <summary>
-    /// A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION.
+    /// A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -8674,7 +8674,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int FailureFieldNumber = 10;
     private global::DeviceOps.Api.Common.V1.Failure failure_;
     /// <summary>
-    /// What went wrong, also where the picture went on. Absent: nothing.
+    /// What went wrong, also where the picture went on; texts of at most 500 characters. Absent: nothing.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9099,7 +9099,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// One picture that was worked on.
+  /// One picture that was worked on. At most 32 KiB: where it would be more, scores of verdicts below their threshold are left out first, then
+  /// the smallest detections, then texts are shortened.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ProcessedImage : pb::IMessage<ProcessedImage>
@@ -9221,7 +9222,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What each policy says that applied. Empty: none did.
+    /// What each policy says that applied, at most 8. Empty: none did.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9265,7 +9266,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(66, global::DeviceOps.Api.Postprocessing.V1.StepReport.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.StepReport> steps_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.StepReport>();
     /// <summary>
-    /// How each step went that was begun.
+    /// How each step went that was begun, at most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9294,7 +9295,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(82, global::DeviceOps.Api.Common.V1.Finding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> warnings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
     /// <summary>
-    /// What did not stop the work, yet a person may want to know: a mark of the input's origin that the result does not carry on.
+    /// What did not stop the work, yet a person may want to know: a mark of the input's origin that the result does not carry on. At most 8.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9736,7 +9737,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.ProcessedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.ProcessedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.ProcessedImage>();
     /// <summary>
-    /// The pictures, by index; also those that failed. Those that were never begun are left out.
+    /// The pictures, by index, at most 64; also those that failed. Those that were never begun are left out.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9840,7 +9841,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Common.V1.Finding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> warnings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
     /// <summary>
-    /// What did not stop the work, yet a person may want to know.
+    /// What did not stop the work, yet a person may want to know. At most 50.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

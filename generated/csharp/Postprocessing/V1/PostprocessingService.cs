@@ -971,7 +971,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.ImageSize.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageSize> inputSizes_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageSize>();
     /// <summary>
-    /// Sizes of the pictures, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding.
+    /// Sizes of the pictures, at most 64, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1262,7 +1262,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Postprocessing.V1.PlannedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PlannedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.PlannedImage>();
     /// <summary>
-    /// The pictures. Empty if a finding is an ERROR.
+    /// The pictures, at most 64. Empty if a finding is an ERROR.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1291,7 +1291,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForString(34);
     private readonly pbc::RepeatedField<string> safetyPolicyIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Policies that would be checked: those that steps name and those that apply by themselves.
+    /// Policies that would be checked, at most 8: those that steps name and those that apply by themselves.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1591,7 +1591,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    /// Empty: every call is a new job.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2510,7 +2511,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Postprocessing.V1.CheckedImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage> images_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.CheckedImage>();
     /// <summary>
-    /// One for each picture, in their order.
+    /// One for each picture, in their order, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3805,7 +3806,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int RequestIdFieldNumber = 3;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4336,7 +4338,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int CauseFieldNumber = 2;
     private string cause_ = "";
     /// <summary>
-    /// Why, for the log, at most 1000 characters. May be empty.
+    /// Why, for the log. At most 1,000 characters. Empty: no reason is given.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4351,7 +4353,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int RequestIdFieldNumber = 3;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4802,7 +4805,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Common.V1.ImageInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput> samples_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput>();
     /// <summary>
-    /// Pictures to try it on, at most 64. Only with `validate_only`: else INVALID_FIELD.
+    /// Pictures to try it on, at most 64. Only with `validate_only`: else INVALID_FIELD. Empty: it is not tried.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4814,7 +4817,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int RequestIdFieldNumber = 4;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5122,7 +5126,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> sampleVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What it says about each sample, in their order.
+    /// What it says about each sample, in their order, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5726,7 +5730,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// Which policies. Every field that is set must fit.
+  /// Which policies. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyPolicyFilter : pb::IMessage<SafetyPolicyFilter>
@@ -5796,7 +5800,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForEnum(18, x => (int) x, x => (global::DeviceOps.Api.Postprocessing.V1.SafetyScope) x);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScope> appliesTo_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyScope>();
     /// <summary>
-    /// Where it applies by itself; one of them must. Empty: no matter.
+    /// Where it applies by itself. Empty: no matter.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6655,7 +6659,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int EtagFieldNumber = 3;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the policy as the caller knows it. Empty: change it in any case.
+    /// The etag of the policy as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6687,7 +6691,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.ImageInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput> samples_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageInput>();
     /// <summary>
-    /// Pictures to try the change on, at most 64. Only with `validate_only`: else INVALID_FIELD.
+    /// Pictures to try the change on, at most 64. Only with `validate_only`: else INVALID_FIELD. Empty: it is not tried.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6699,7 +6703,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int RequestIdFieldNumber = 6;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7064,7 +7069,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> sampleVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What it says about each sample, in their order.
+    /// What it says about each sample, in their order, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7319,7 +7324,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int EtagFieldNumber = 2;
     private string etag_ = "";
     /// <summary>
-    /// The etag of the policy as the caller knows it. Empty: delete it in any case.
+    /// The etag of the policy as the caller last read it. Empty: delete it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7334,7 +7339,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int RequestIdFieldNumber = 3;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once. At most 64 characters. Empty: each call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

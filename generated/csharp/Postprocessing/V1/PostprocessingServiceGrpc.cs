@@ -271,7 +271,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the result beside it. Leaving the call cancels the job,
       /// unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same job.
-      /// A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture leaves the server.
+      /// A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture is handed out.
       /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
@@ -281,8 +281,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request; all violations are listed at once.
       /// - BAD_IMAGE: a reference picture cannot be decoded; send another.
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      ///   what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no
+      ///   such thing; list what there is.
       /// - MODEL_INCOMPATIBLE: the model is not for this step.
       /// - COMPONENT_MISSING: the step needs a model and there is none.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -411,7 +411,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -468,8 +468,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
-      /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - STORAGE_FULL: free disk space.
@@ -489,7 +490,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
-      /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
@@ -672,7 +673,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the result beside it. Leaving the call cancels the job,
       /// unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same job.
-      /// A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture leaves the server.
+      /// A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture is handed out.
       /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
@@ -682,8 +683,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request; all violations are listed at once.
       /// - BAD_IMAGE: a reference picture cannot be decoded; send another.
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      ///   what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no
+      ///   such thing; list what there is.
       /// - MODEL_INCOMPATIBLE: the model is not for this step.
       /// - COMPONENT_MISSING: the step needs a model and there is none.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -709,7 +710,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       ///
       /// A job: the first message carries its id, the last one has an ending event with the result beside it. Leaving the call cancels the job,
       /// unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same job.
-      /// A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture leaves the server.
+      /// A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture is handed out.
       /// The first message comes at once. After 10 s without an event comes the event `heartbeat`.
       ///
       /// While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
@@ -719,8 +720,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request; all violations are listed at once.
       /// - BAD_IMAGE: a reference picture cannot be decoded; send another.
       /// - MESSAGE_TOO_LARGE: send pictures as blobs.
-      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      ///   what there is.
+      /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no
+      ///   such thing; list what there is.
       /// - MODEL_INCOMPATIBLE: the model is not for this step.
       /// - COMPONENT_MISSING: the step needs a model and there is none.
       /// - DEVICE_DISABLED: choose another device, or enable it.
@@ -1135,7 +1136,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1160,7 +1161,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1183,7 +1184,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1208,7 +1209,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - ID_TAKEN: choose another id.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
-      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+      /// - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1366,8 +1367,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
-      /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - STORAGE_FULL: free disk space.
@@ -1393,8 +1395,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
-      /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - STORAGE_FULL: free disk space.
@@ -1418,8 +1421,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
-      /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - STORAGE_FULL: free disk space.
@@ -1445,8 +1449,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
       /// - MODEL_NOT_FOUND: no such classifier.
       /// - MODEL_INCOMPATIBLE: the model is no classifier.
+      /// - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
       /// - ILLEGAL_STATE: the policy is part of the configuration; change it there.
-      /// - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read the policy again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MESSAGE_TOO_LARGE: send samples as blobs.
       /// - STORAGE_FULL: free disk space.
@@ -1465,7 +1470,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
-      /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
@@ -1485,7 +1490,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
-      /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
@@ -1503,7 +1508,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
-      /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>
@@ -1523,7 +1528,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// Fails with:
       /// - POLICY_NOT_FOUND: it is gone already.
       /// - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
-      /// - ETAG_MISMATCH: somebody changed it; read it again and retry.
+      /// - ETAG_MISMATCH: another caller changed it; read it again and retry.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// </summary>

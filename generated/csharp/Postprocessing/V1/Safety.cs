@@ -261,7 +261,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ActionFieldNumber = 3;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done. Empty: as the policy's `action` says. ALLOW: INVALID_FIELD.
+    /// What is done. Not said: as the policy's `action` says. ALLOW: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -467,6 +467,9 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   /// - those that the request names (`Generation.safety_policy_id`, a SafetyStep);
   /// - the server's default policy, where the request has such a field or step and leaves the policy empty.
   ///
+  /// At most 8 policies check one picture: a request with which there would be more is UNSUPPORTED_COMBINATION. So that each may name one, at
+  /// most 7 policies have the same scope in `applies_to`; one more is QUOTA_EXCEEDED.
+  ///
   /// A picture that cannot be checked never passes: without a classifier, after a timeout or an error, or when it cannot be decoded, it is
   /// withheld.
   /// </summary>
@@ -596,7 +599,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int ActionFieldNumber = 5;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction action_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done where a threshold names no action of its own. Empty: BLOCK. ALLOW: INVALID_FIELD.
+    /// What is done where a threshold names no action of its own. Not said: BLOCK. ALLOW: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -611,7 +614,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int OnClassifierFailureFieldNumber = 6;
     private global::DeviceOps.Api.Postprocessing.V1.SafetyAction onClassifierFailure_ = global::DeviceOps.Api.Postprocessing.V1.SafetyAction.Unspecified;
     /// <summary>
-    /// What is done when a picture cannot be checked. Empty: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD.
+    /// What is done when a picture cannot be checked. Not said: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -715,7 +718,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int EtagFieldNumber = 13;
     private string etag_ = "";
     /// <summary>
-    /// Changes with every change of the content. Set by the server.
+    /// Changes with every change of the content; for calls that must not overwrite another caller's change. Set by the server.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1987,7 +1990,8 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
   /// <summary>
   /// What one policy says about one picture. A picture under several policies has one verdict of each, and the strictest action of all is
-  /// what was done. A picture that no policy applied to has no verdict: it was not checked.
+  /// what was done. A picture that no policy applied to has no verdict: it was not checked. A verdict has at most 8 KiB. Where many verdicts
+  /// stand together, scores below their threshold are left out first.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class SafetyVerdict : pb::IMessage<SafetyVerdict>
@@ -2608,7 +2612,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// What CheckSafety found out about one picture.
+  /// What CheckSafety found out about one picture. At most 32 KiB.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class CheckedImage : pb::IMessage<CheckedImage>
@@ -2693,7 +2697,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(26, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// One verdict for each policy, in the order of the request. Never empty.
+    /// One verdict for each policy, in the order of the request, at most 9. Never empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2881,7 +2885,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
   }
 
   /// <summary>
-  /// A picture that a policy withholds until a person has looked at it. Its bytes are no blob: nobody reads them but a reviewer through
+  /// A picture that a policy withholds until a person has looked at it. Its bytes are no blob: only a reviewer sees them, through
   /// GetWithheldImage. It ends when it is released or deleted, when it expires, or with its job, whichever comes first.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -2992,7 +2996,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict> safetyVerdicts_ = new pbc::RepeatedField<global::DeviceOps.Api.Postprocessing.V1.SafetyVerdict>();
     /// <summary>
-    /// What each policy says about it.
+    /// What each policy says about it, at most 8.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3126,7 +3130,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(106, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// The labels of the job.
+    /// The labels of the job, at most 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3645,7 +3649,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int SessionIdFieldNumber = 2;
     private string sessionId_ = "";
     /// <summary>
-    /// Of jobs of this session. Empty: of all.
+    /// Of jobs of this session. Empty: of any, or of none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3736,7 +3740,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
         = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// With all of these labels, key and value. An empty value stands for any value of its key.
+    /// Having all of these labels. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -443,7 +443,7 @@ namespace DeviceOps.Api.Processing.V1 {
 
   /// <summary>
   /// The same kind of work many times, 1..10000 items. Each item must be valid by itself, with its template; all violations are told at once,
-  /// as `batch.items[17].work.generation.sampling.steps`, the first 100 of them.
+  /// as `batch.items[17].work.generation.sampling.steps`, the first 50 of them.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Batch : pb::IMessage<Batch>
@@ -521,7 +521,8 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Processing.V1.BatchItem.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.BatchItem> items_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.BatchItem>();
     /// <summary>
-    /// The items, at most 1000, as far as the request's 2 MiB go. More: MESSAGE_TOO_LARGE, use `items_blob_id`.
+    /// The items, at most 1,000: more are INVALID_FIELD. With the template they have at most 1 MiB, and their inline pictures 2 MiB besides:
+    /// else MESSAGE_TOO_LARGE. Use `items_blob_id` for more.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -533,7 +534,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ItemsBlobIdFieldNumber = 3;
     private string itemsBlobId_ = "";
     /// <summary>
-    /// A blob with the items instead: up to 10000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
+    /// A blob with the items instead: up to 10,000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
     /// `item.WriteDelimitedTo(stream)`; Python: `proto.serialize_length_prefixed`; Java: `writeDelimitedTo`). At most 64 MiB in all and
     /// 256 KiB an item. The job holds it until its end. Bytes that are no such list: INVALID_FIELD with the offset. Beside `items`:
     /// UNSUPPORTED_COMBINATION. Neither: INVALID_FIELD.

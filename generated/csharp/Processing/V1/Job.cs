@@ -1273,7 +1273,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int SpecFieldNumber = 3;
     private global::DeviceOps.Api.Processing.V1.JobSpec spec_;
     /// <summary>
-    /// What it is to do, as it was asked for. In ListJobs only the arm is set and its content is empty.
+    /// What it is to do, as it was asked for, at most 1 MiB; pictures are blobs. In ListJobs only the arm is set and its content is empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1590,8 +1590,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int OwnerFieldNumber = 24;
     private string owner_ = "";
     /// <summary>
-    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets NOT_FOUND for the jobs
-    /// of other owners. Empty: the server runs without access control.
+    /// Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets JOB_NOT_FOUND for the
+    /// jobs of other owners. Empty: the server runs without access control.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

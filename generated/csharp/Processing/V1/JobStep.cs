@@ -101,7 +101,7 @@ namespace DeviceOps.Api.Processing.V1 {
 
   #region Messages
   /// <summary>
-  /// One step of a workflow run, or one item of a batch. It runs as a job of its own.
+  /// One step of a workflow run, or one item of a batch. It runs as a job of its own. At most 12 KiB: GetJob of that job tells all.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class JobStep : pb::IMessage<JobStep>
@@ -270,7 +270,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(66, global::DeviceOps.Api.Common.V1.ImageFile.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageFile> files_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.ImageFile>();
     /// <summary>
-    /// Pictures that it made.
+    /// Pictures that it made, at most 16, the first ones.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

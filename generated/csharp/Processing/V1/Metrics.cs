@@ -113,7 +113,7 @@ namespace DeviceOps.Api.Processing.V1 {
 
   #region Messages
   /// <summary>
-  /// Which jobs to count. Fields that are set must all match.
+  /// Which jobs to count. Fields that are set must all match; of a list, one entry must.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class MetricsFilter : pb::IMessage<MetricsFilter>

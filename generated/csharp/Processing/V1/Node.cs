@@ -80,7 +80,7 @@ namespace DeviceOps.Api.Processing.V1 {
 
   #region Messages
   /// <summary>
-  /// A machine whose devices this server uses. The server's own machine is always one; others join it.
+  /// A machine whose devices this server uses. The server's own machine is always one; others join it. At most 16 KiB.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class NodeStatus : pb::IMessage<NodeStatus>
@@ -198,7 +198,8 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Its operator's marks, which DeviceSelector asks for. The server's own machine has none.
+    /// Its operator's marks, which DeviceSelector asks for, at most 32 and 8 KiB together: else the node cannot join. The server's own machine
+    /// has none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -212,7 +213,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> deviceIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Ids of its devices, lost ones too.
+    /// Ids of its devices, lost ones too, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -487,7 +487,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ValidateOnlyFieldNumber = 3;
     private bool validateOnly_;
     /// <summary>
-    /// Check only; store nothing. Default: false.
+    /// Only tell what would be; store nothing. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -859,7 +859,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Common.V1.Finding.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding> findings_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Finding>();
     /// <summary>
-    /// With `validate_only`: everything wrong or worth knowing. The job would be taken if none is an ERROR. Otherwise: warnings.
+    /// With `validate_only`: everything wrong or worth knowing, at most 50. The job would be taken if none is an ERROR. Otherwise: warnings.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1536,7 +1536,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int SessionIdFieldNumber = 3;
     private string sessionId_ = "";
     /// <summary>
-    /// Of this session. Empty: any, or none.
+    /// Of this session. Empty: of any, or of none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5379,7 +5379,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EtagFieldNumber = 4;
     private string etag_ = "";
     /// <summary>
-    /// The etag that the caller last read. Empty: change it in any case.
+    /// The etag of the job as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5394,8 +5394,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    /// call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -5942,7 +5942,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EtagFieldNumber = 2;
     private string etag_ = "";
     /// <summary>
-    /// The etag that the caller last read. Empty: delete it in any case.
+    /// The etag of the job as the caller last read it. Empty: delete it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6378,7 +6378,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Common.V1.Label.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label> labels_ = new pbc::RepeatedField<global::DeviceOps.Api.Common.V1.Label>();
     /// <summary>
-    /// Labels, 1..32, each key once, all of which a thing must have. A label with an empty value stands for any value of its key.
+    /// What has all of these labels, 1..32, each key once. A label with an empty value stands for any value of its key.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6390,7 +6390,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ValidateOnlyFieldNumber = 2;
     private bool validateOnly_;
     /// <summary>
-    /// Tell what would go, and delete nothing. Default: false.
+    /// Only tell what would be; delete nothing. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -6405,8 +6405,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 3;
     private string requestId_ = "";
     /// <summary>
-    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again within a day, it gives the same answer and
-    /// deletes nothing more. Empty: every call looks anew.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    /// more. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7878,7 +7878,7 @@ namespace DeviceOps.Api.Processing.V1 {
     private string requestId_ = "";
     /// <summary>
     /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same session. Empty: every call
-    /// is a new one.
+    /// opens a new one.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9544,7 +9544,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EtagFieldNumber = 4;
     private string etag_ = "";
     /// <summary>
-    /// The etag that the caller last read. Empty: change it in any case.
+    /// The etag of the session as the caller last read it. Empty: change it in any case.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -9559,8 +9559,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int RequestIdFieldNumber = 5;
     private string requestId_ = "";
     /// <summary>
-    /// The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    /// call counts.
+    /// The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    /// does not match any more because of it. Empty: every call counts.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -13814,7 +13814,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ValidateOnlyFieldNumber = 2;
     private bool validateOnly_;
     /// <summary>
-    /// Check only; store nothing. Default: false.
+    /// Only tell what would be; store nothing. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -16229,7 +16229,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForString(18);
     private readonly pbc::RepeatedField<string> runningJobIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Jobs that still run.
+    /// Jobs that still run, at most 1,000.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -17834,7 +17834,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Processing.V1.MetricsGroup.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.MetricsGroup> groups_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.MetricsGroup>();
     /// <summary>
-    /// The groups that have jobs, the largest first, at most 1000.
+    /// The groups that have jobs, the largest first, at most 400.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -459,11 +459,12 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND,
+      ///   POLICY_NOT_FOUND, RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
@@ -1033,11 +1034,12 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND,
+      ///   POLICY_NOT_FOUND, RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
@@ -1069,11 +1071,12 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND,
+      ///   POLICY_NOT_FOUND, RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
@@ -1103,11 +1106,12 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND,
+      ///   POLICY_NOT_FOUND, RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
@@ -1139,11 +1143,12 @@ namespace DeviceOps.Api.Processing.V1 {
       ///
       /// Fails with:
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE, DEPENDENCY_CYCLE: mend the request; all violations are listed at once.
-      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND, POLICY_NOT_FOUND,
-      ///   RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
+      /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, WORKFLOW_NOT_FOUND,
+      ///   POLICY_NOT_FOUND, RESERVATION_NOT_FOUND, JOB_NOT_FOUND, JOB_EXPIRED: no such thing; list what there is.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED, MODEL_INCOMPATIBLE, COMPONENT_MISSING: load it first, or choose another model.
+      /// - MODEL_CORRUPT: replace the file.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.

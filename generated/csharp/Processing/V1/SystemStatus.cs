@@ -2749,7 +2749,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(322, global::DeviceOps.Api.Processing.V1.NodeStatus.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.NodeStatus> nodes_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.NodeStatus>();
     /// <summary>
-    /// The machines whose devices this server uses: its own first, with an empty id.
+    /// The machines whose devices this server uses, at most 64: its own first, with an empty id.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -74,20 +74,21 @@ namespace DeviceOps.Api.Processing.V1 {
             "YWx1ZSKjAQoLV29ya2Zsb3dSdW4SFQoLd29ya2Zsb3dfaWQYASABKAlIABI1",
             "Cgh3b3JrZmxvdxgCIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldv",
             "cmtmbG93SAASPAoJYXJndW1lbnRzGAMgAygLMikuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuV29ya2Zsb3dBcmd1bWVudEIICgZzb3VyY2UiigEKE1dvcmtm",
+            "c3NpbmcudjEuV29ya2Zsb3dBcmd1bWVudEIICgZzb3VyY2UioQEKE1dvcmtm",
             "bG93T3V0cHV0VmFsdWUSDAoEbmFtZRgBIAEoCRItCgVmaWxlcxgCIAMoCzIe",
             "LmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VGaWxlEjYKBnZhbHVlcxgDIAMo",
-            "CzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93VmFsdWUiuAEK",
-            "DldvcmtmbG93UmVzdWx0Ej0KB291dHB1dHMYASADKAsyLC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5Xb3JrZmxvd091dHB1dFZhbHVlEi8KBXN0ZXBzGAIg",
-            "AygLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcBI2CgZjb3Vu",
-            "dHMYAyABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JTdGVwQ291",
-            "bnRzKtQBChFXb3JrZmxvd1ZhbHVlS2luZBIjCh9XT1JLRkxPV19WQUxVRV9L",
-            "SU5EX1VOU1BFQ0lGSUVEEAASHAoYV09SS0ZMT1dfVkFMVUVfS0lORF9URVhU",
-            "EAESHwobV09SS0ZMT1dfVkFMVUVfS0lORF9JTlRFR0VSEAISHgoaV09SS0ZM",
-            "T1dfVkFMVUVfS0lORF9OVU1CRVIQAxIcChhXT1JLRkxPV19WQUxVRV9LSU5E",
-            "X0ZMQUcQBBIdChlXT1JLRkxPV19WQUxVRV9LSU5EX0lNQUdFEAVCHqoCG0Rl",
-            "dmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
+            "CzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93VmFsdWUSFQoN",
+            "b21pdHRlZF9jb3VudBgEIAEoBSK4AQoOV29ya2Zsb3dSZXN1bHQSPQoHb3V0",
+            "cHV0cxgBIAMoCzIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93",
+            "T3V0cHV0VmFsdWUSLwoFc3RlcHMYAiADKAsyIC5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5Kb2JTdGVwEjYKBmNvdW50cxgDIAEoCzImLmRldmljZW9wcy5w",
+            "cm9jZXNzaW5nLnYxLkpvYlN0ZXBDb3VudHMq1AEKEVdvcmtmbG93VmFsdWVL",
+            "aW5kEiMKH1dPUktGTE9XX1ZBTFVFX0tJTkRfVU5TUEVDSUZJRUQQABIcChhX",
+            "T1JLRkxPV19WQUxVRV9LSU5EX1RFWFQQARIfChtXT1JLRkxPV19WQUxVRV9L",
+            "SU5EX0lOVEVHRVIQAhIeChpXT1JLRkxPV19WQUxVRV9LSU5EX05VTUJFUhAD",
+            "EhwKGFdPUktGTE9XX1ZBTFVFX0tJTkRfRkxBRxAEEh0KGVdPUktGTE9XX1ZB",
+            "TFVFX0tJTkRfSU1BR0UQBUIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5n",
+            "LlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.WorkflowValueKind), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -101,7 +102,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Workflow), global::DeviceOps.Api.Processing.V1.Workflow.Parser, new[]{ "Id", "DisplayName", "Description", "Parameters", "Steps", "Outputs", "Requirements", "BuiltIn", "CreateTime", "Owner" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowArgument), global::DeviceOps.Api.Processing.V1.WorkflowArgument.Parser, new[]{ "Parameter", "Values" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowRun), global::DeviceOps.Api.Processing.V1.WorkflowRun.Parser, new[]{ "WorkflowId", "Workflow", "Arguments" }, new[]{ "Source" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowOutputValue), global::DeviceOps.Api.Processing.V1.WorkflowOutputValue.Parser, new[]{ "Name", "Files", "Values" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowOutputValue), global::DeviceOps.Api.Processing.V1.WorkflowOutputValue.Parser, new[]{ "Name", "Files", "Values", "OmittedCount" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkflowResult), global::DeviceOps.Api.Processing.V1.WorkflowResult.Parser, new[]{ "Outputs", "Steps", "Counts" }, null, null, null, null)
           }));
     }
@@ -741,7 +742,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(42, global::DeviceOps.Api.Processing.V1.WorkflowValue.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue> defaultValues_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowValue>();
     /// <summary>
-    /// What counts when a run does not say. Empty: every run must say, unless `may_be_absent`.
+    /// What counts when a run does not say, at most 1,000 values. Empty: every run must say, unless `may_be_absent`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -830,7 +831,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForString(74);
     private readonly pbc::RepeatedField<string> choices_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Texts that it may be. Empty: any.
+    /// Texts that it may be, at most 64. Empty: any.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1930,7 +1931,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForString(50);
     private readonly pbc::RepeatedField<string> dependsOn_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// Steps that must succeed first, beside those that bindings name.
+    /// Steps that must succeed first, beside those that bindings name. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4187,6 +4188,7 @@ namespace DeviceOps.Api.Processing.V1 {
       name_ = other.name_;
       files_ = other.files_.Clone();
       values_ = other.values_.Clone();
+      omittedCount_ = other.omittedCount_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -4239,6 +4241,21 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return values_; }
     }
 
+    /// <summary>Field number for the "omitted_count" field.</summary>
+    public const int OmittedCountFieldNumber = 4;
+    private int omittedCount_;
+    /// <summary>
+    /// How many files or values were left out because the outputs would have more than 1 MiB. The jobs of the steps tell them.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int OmittedCount {
+      get { return omittedCount_; }
+      set {
+        omittedCount_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -4257,6 +4274,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Name != other.Name) return false;
       if(!files_.Equals(other.files_)) return false;
       if(!values_.Equals(other.values_)) return false;
+      if (OmittedCount != other.OmittedCount) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -4267,6 +4285,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Name.Length != 0) hash ^= Name.GetHashCode();
       hash ^= files_.GetHashCode();
       hash ^= values_.GetHashCode();
+      if (OmittedCount != 0) hash ^= OmittedCount.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -4291,6 +4310,10 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       files_.WriteTo(output, _repeated_files_codec);
       values_.WriteTo(output, _repeated_values_codec);
+      if (OmittedCount != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(OmittedCount);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -4307,6 +4330,10 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       files_.WriteTo(ref output, _repeated_files_codec);
       values_.WriteTo(ref output, _repeated_values_codec);
+      if (OmittedCount != 0) {
+        output.WriteRawTag(32);
+        output.WriteInt32(OmittedCount);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -4322,6 +4349,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       size += files_.CalculateSize(_repeated_files_codec);
       size += values_.CalculateSize(_repeated_values_codec);
+      if (OmittedCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(OmittedCount);
+      }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -4339,6 +4369,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       files_.Add(other.files_);
       values_.Add(other.values_);
+      if (other.OmittedCount != 0) {
+        OmittedCount = other.OmittedCount;
+      }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -4370,6 +4403,10 @@ namespace DeviceOps.Api.Processing.V1 {
             values_.AddEntriesFrom(input, _repeated_values_codec);
             break;
           }
+          case 32: {
+            OmittedCount = input.ReadInt32();
+            break;
+          }
         }
       }
     #endif
@@ -4399,6 +4436,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 26: {
             values_.AddEntriesFrom(ref input, _repeated_values_codec);
+            break;
+          }
+          case 32: {
+            OmittedCount = input.ReadInt32();
             break;
           }
         }
@@ -4464,7 +4505,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Processing.V1.WorkflowOutputValue.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowOutputValue> outputs_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.WorkflowOutputValue>();
     /// <summary>
-    /// Its outputs, in the workflow's order.
+    /// Its outputs, in the workflow's order, at most 64; at most 1 MiB together.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -4478,7 +4519,7 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Processing.V1.JobStep.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.JobStep> steps_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.JobStep>();
     /// <summary>
-    /// Its steps, in the workflow's order.
+    /// Its steps, in the workflow's order, at most 100.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

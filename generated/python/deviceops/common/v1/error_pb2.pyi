@@ -86,7 +86,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ILLEGAL_STATE: _ErrorReason.ValueType  # 25
     """FAILED_PRECONDITION. The thing's present state (in the facts) forbids this; the same call works after the state has changed."""
     ERROR_REASON_BLOB_IN_USE: _ErrorReason.ValueType  # 26
-    """FAILED_PRECONDITION. Somebody still reads or needs the blob."""
+    """FAILED_PRECONDITION. A job, a loaded model or an open read still uses the blob."""
     ERROR_REASON_RESERVATION_EXPIRED: _ErrorReason.ValueType  # 27
     """FAILED_PRECONDITION. The reservation ended before it was used. Make a new one."""
     ERROR_REASON_METHOD_DISABLED: _ErrorReason.ValueType  # 28
@@ -94,7 +94,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CONTENT_BLOCKED: _ErrorReason.ValueType  # 29
     """FAILED_PRECONDITION. A safety policy withholds the content."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 30
-    """ABORTED. Somebody changed the thing since its etag was read. Read it again and retry."""
+    """ABORTED. Another caller changed the thing since its etag was read. Read it again and retry."""
     ERROR_REASON_PREEMPTED: _ErrorReason.ValueType  # 31
     """ABORTED. Work of a higher priority took the resources."""
     ERROR_REASON_DEVICE_LOST: _ErrorReason.ValueType  # 32
@@ -231,7 +231,7 @@ ERROR_REASON_DEVICE_DISABLED: ErrorReason.ValueType  # 24
 ERROR_REASON_ILLEGAL_STATE: ErrorReason.ValueType  # 25
 """FAILED_PRECONDITION. The thing's present state (in the facts) forbids this; the same call works after the state has changed."""
 ERROR_REASON_BLOB_IN_USE: ErrorReason.ValueType  # 26
-"""FAILED_PRECONDITION. Somebody still reads or needs the blob."""
+"""FAILED_PRECONDITION. A job, a loaded model or an open read still uses the blob."""
 ERROR_REASON_RESERVATION_EXPIRED: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION. The reservation ended before it was used. Make a new one."""
 ERROR_REASON_METHOD_DISABLED: ErrorReason.ValueType  # 28
@@ -239,7 +239,7 @@ ERROR_REASON_METHOD_DISABLED: ErrorReason.ValueType  # 28
 ERROR_REASON_CONTENT_BLOCKED: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION. A safety policy withholds the content."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 30
-"""ABORTED. Somebody changed the thing since its etag was read. Read it again and retry."""
+"""ABORTED. Another caller changed the thing since its etag was read. Read it again and retry."""
 ERROR_REASON_PREEMPTED: ErrorReason.ValueType  # 31
 """ABORTED. Work of a higher priority took the resources."""
 ERROR_REASON_DEVICE_LOST: ErrorReason.ValueType  # 32
@@ -348,7 +348,7 @@ Global___Severity: _TypeAlias = Severity  # noqa: Y015
 
 @_typing.final
 class Fact(_message.Message):
-    """One named value that a message mentions, so that nobody has to parse text."""
+    """One named value that a message mentions, so that no client has to parse text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -382,7 +382,9 @@ class FieldViolation(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ALLOWED_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Path of the field in the request: `generation.sampling.steps`."""
+    """Path of the field in the request: `generation.sampling.steps`, `generation.loras[3].weight`. A field that the server does not know is
+    named by its number: `generation.sampling.#2047`.
+    """
     message: _builtins.str
     """What is wrong and what would be right."""
     allowed: _builtins.str
@@ -404,7 +406,9 @@ Global___FieldViolation: _TypeAlias = FieldViolation  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
-    """One result of a check that does not stop at the first problem. A thing is valid if no finding is an ERROR or worse."""
+    """One result of a check that does not stop at the first problem. A thing is valid if no finding is an ERROR or worse. At most 2 KiB:
+    longer texts are shortened.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -442,7 +446,9 @@ Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):
-    """How a job that had started came to fail, or one item of it. A call that is refused carries the same as a gRPC status instead."""
+    """How a job that had started came to fail, or one item of it. A call that is refused carries the same as a gRPC status instead. At most
+    8 KiB: longer texts and lists are shortened.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -484,7 +490,7 @@ class Failure(_message.Message):
 
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
-        """What is wrong with the request, where that is the cause."""
+        """What is wrong with the request, where that is the cause: at most 50, the first that were found."""
 
     @_builtins.property
     def affected_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -46,7 +46,7 @@ class FieldCapability(_message.Message):
     default_value: _builtins.str
     """What counts when the request leaves it out, as text. Empty: nothing, or it depends on the model."""
     unit: _builtins.str
-    """Unit of the value, for people: `px`, `steps`, `bytes`, `s`. Empty: it has none."""
+    """Unit of the value, for people: `px`, `steps`, `bytes`, `bits`, `s`. Empty: it has none."""
     group: _builtins.str
     """What it belongs to in a form: `prompt`, `size`, `sampling`, `input`, `adapters`, `control`, `refine`, `execution`, `output`."""
     @_builtins.property

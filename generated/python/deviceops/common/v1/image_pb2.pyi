@@ -181,7 +181,9 @@ Global___ImageSize: _TypeAlias = ImageSize  # noqa: Y015
 
 @_typing.final
 class ImageInput(_message.Message):
-    """An encoded image file that a request hands in: small ones inline, larger ones as a blob."""
+    """An encoded image file that a request hands in: small ones inline, larger ones as a blob. Answers and stored specs name a blob, never
+    bytes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

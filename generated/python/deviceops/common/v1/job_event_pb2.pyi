@@ -209,7 +209,7 @@ class DeviceSelector(_message.Message):
 
     @_builtins.property
     def node_labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Only devices of nodes that have all of these labels. An empty value stands for any value of its key. At most 32."""
+        """Only devices of nodes that have all of these labels, at most 32. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,

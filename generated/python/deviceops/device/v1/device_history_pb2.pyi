@@ -151,7 +151,7 @@ class DeviceHistory(_message.Message):
     """All of the device's memory, as last measured. Absent: it cannot be told."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceHistorySample]:
-        """The samples, the oldest first, one a step without gaps, at most 1000. Empty: nothing was measured in this time."""
+        """The samples, the oldest first, one a step without gaps, at most 1,000. Empty: nothing was measured in this time."""
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:

@@ -280,7 +280,7 @@ class DeviceDriver(_message.Message):
     supported: _builtins.bool
     """Whether the server can work with it. False until a worker has tried it."""
     unsupported_reason: _builtins.str
-    """Why not, and what to install, or that nobody has tried it yet. Empty if supported."""
+    """Why not, and what to install, or that no worker has tried it yet. Empty if supported."""
     def __init__(
         self,
         *,
@@ -511,7 +511,7 @@ Global___DeviceSettings: _TypeAlias = DeviceSettings  # noqa: Y015
 
 @_typing.final
 class Device(_message.Message):
-    """One thing that computes."""
+    """One thing that computes. At most 32 KiB: longer texts are shortened."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -547,7 +547,7 @@ class Device(_message.Message):
     state_reason: _builtins.str
     """Why it is in this state, for people. Empty where the state says it all."""
     etag: _builtins.str
-    """Changes with driver, capabilities and settings, not with the state. UpdateDevice takes it to notice that somebody was faster."""
+    """Changes with driver, capabilities and settings, not with the state; for calls that must not overwrite another caller's change."""
     node_id: _builtins.str
     """The node that the device is part of, as GetSystemStatus lists them. Empty: the server's own machine."""
     @_builtins.property
@@ -619,7 +619,7 @@ Global___Device: _TypeAlias = Device  # noqa: Y015
 
 @_typing.final
 class DeviceFilter(_message.Message):
-    """Which devices. Fields that are set must all fit; within a list, any one."""
+    """Which devices. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -139,13 +139,15 @@ class UpdateDeviceRequest(_message.Message):
     device_id: _builtins.str
     """Id or alias."""
     etag: _builtins.str
-    """The etag of the device as the caller knows it. Empty: overwrite whatever there is."""
+    """The etag of the device as the caller last read it. Empty: change it in any case."""
     validate_only: _builtins.bool
     """Only tell what would be; change nothing. The driver is not asked. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
+    """
     cause: _builtins.str
-    """Why, for people; goes into the event of the change. At most 255 characters."""
+    """Why, for people and logs; comes back in the event of the change. At most 255 characters. Empty: no reason is given."""
     @_builtins.property
     def settings(self) -> _device_pb2.DeviceSettings:
         """The new values. Only those that the mask names count."""
@@ -190,11 +192,11 @@ class UpdateDeviceResponse(_message.Message):
 
     @_builtins.property
     def finishing_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that run there and are let end, after draining or disabling."""
+        """Ids of the jobs that run there and are let end, after draining or disabling. At most 1,000."""
 
     @_builtins.property
     def stranded_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that wait and now have no device to run on. They keep waiting."""
+        """Ids of the jobs that wait and now have no device to run on, at most 1,000. They keep waiting."""
 
     def __init__(
         self,
@@ -510,7 +512,9 @@ class CheckDeviceHealthRequest(_message.Message):
     depth: _device_health_pb2.DeviceHealthDepth.ValueType
     """How hard to look."""
     request_id: _builtins.str
-    """The same id gives the same report, once. At most 64 characters. Empty: each call checks."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same report. Empty: every call
+    checks.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """The longest to wait for the device's queue and for its answer, together, 1 s..10 min. Absent: 30 s for QUICK, 2 min for FULL."""
@@ -624,16 +628,18 @@ class BenchmarkDeviceRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The same id gives the same job, once. At most 64 characters. Empty: each call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def device_benchmark(self) -> _device_work_pb2.DeviceBenchmark:
         """What to measure."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
-        """How to run it. `devices` must be empty: the benchmark names its device."""
+        """Session, priority, deadlines, labels. `devices` must be empty: the benchmark names its device."""
 
     def __init__(
         self,
@@ -694,16 +700,18 @@ class ResetDeviceRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The same id gives the same job, once. At most 64 characters. Empty: each call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def device_reset(self) -> _device_work_pb2.DeviceReset:
         """What to reset."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
-        """How to run it. `devices` must be empty: the reset names its device."""
+        """Session, priority, deadlines, labels. `devices` must be empty: the reset names its device."""
 
     def __init__(
         self,

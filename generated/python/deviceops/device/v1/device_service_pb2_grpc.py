@@ -162,7 +162,7 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-        - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the device again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
         - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -180,6 +180,7 @@ class DeviceServiceServicer:
 
         Fails with:
         - INVALID_FIELD: a timeout outside its range; mend the request.
+
         A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -280,8 +281,9 @@ class DeviceServiceServicer:
         - SESSION_NOT_FOUND: OpenSession first.
         - DEVICE_DISABLED: enable it with UpdateDevice.
         - DEVICE_LOST: the device is not there.
-        - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-        - STORAGE_FULL: free space in the state folder.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
+
         What goes wrong after that ends the job with a `Failure`, and the call ends OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -306,7 +308,8 @@ class DeviceServiceServicer:
         - SESSION_NOT_FOUND: OpenSession first.
         - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
         - DEVICE_LOST: the device is not there.
-        - STORAGE_FULL: free space in the state folder.
+        - STORAGE_FULL: free disk space.
+
         What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
         point in time, DRIVER_ERROR where the device does not come back.
         """

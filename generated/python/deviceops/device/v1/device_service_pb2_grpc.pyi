@@ -75,7 +75,7 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-    - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the device again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
     - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -89,6 +89,7 @@ class DeviceServiceStub:
 
     Fails with:
     - INVALID_FIELD: a timeout outside its range; mend the request.
+
     A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
     """
     GetDeviceStatus: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceStatusRequest, _device_service_pb2.GetDeviceStatusResponse]
@@ -165,8 +166,9 @@ class DeviceServiceStub:
     - SESSION_NOT_FOUND: OpenSession first.
     - DEVICE_DISABLED: enable it with UpdateDevice.
     - DEVICE_LOST: the device is not there.
-    - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-    - STORAGE_FULL: free space in the state folder.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
+
     What goes wrong after that ends the job with a `Failure`, and the call ends OK.
     """
     ResetDevice: _grpc.UnaryStreamMultiCallable[_device_service_pb2.ResetDeviceRequest, _device_service_pb2.ResetDeviceResponse]
@@ -187,7 +189,8 @@ class DeviceServiceStub:
     - SESSION_NOT_FOUND: OpenSession first.
     - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
     - DEVICE_LOST: the device is not there.
-    - STORAGE_FULL: free space in the state folder.
+    - STORAGE_FULL: free disk space.
+
     What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
     point in time, DRIVER_ERROR where the device does not come back.
     """
@@ -239,7 +242,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-    - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the device again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
     - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -253,6 +256,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
 
     Fails with:
     - INVALID_FIELD: a timeout outside its range; mend the request.
+
     A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
     """
     GetDeviceStatus: _aio.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceStatusRequest, _device_service_pb2.GetDeviceStatusResponse]  # type: ignore[assignment]
@@ -329,8 +333,9 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     - SESSION_NOT_FOUND: OpenSession first.
     - DEVICE_DISABLED: enable it with UpdateDevice.
     - DEVICE_LOST: the device is not there.
-    - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-    - STORAGE_FULL: free space in the state folder.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
+
     What goes wrong after that ends the job with a `Failure`, and the call ends OK.
     """
     ResetDevice: _aio.UnaryStreamMultiCallable[_device_service_pb2.ResetDeviceRequest, _device_service_pb2.ResetDeviceResponse]  # type: ignore[assignment]
@@ -351,7 +356,8 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     - SESSION_NOT_FOUND: OpenSession first.
     - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
     - DEVICE_LOST: the device is not there.
-    - STORAGE_FULL: free space in the state folder.
+    - STORAGE_FULL: free disk space.
+
     What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
     point in time, DRIVER_ERROR where the device does not come back.
     """
@@ -418,7 +424,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
-        - ETAG_MISMATCH: somebody was faster; read the device again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the device again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - NOT_SUPPORTED_ON_DEVICE: this setting cannot be changed here; `DeviceCapabilities.controls` tells which can.
         - DEVICE_LOST: the device is not there; wait until it comes back.
@@ -438,6 +444,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: a timeout outside its range; mend the request.
+
         A backend that cannot be asked does not fail the call: it stands in `backend_failures`, and its devices stay as they were.
         """
 
@@ -550,8 +557,9 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         - SESSION_NOT_FOUND: OpenSession first.
         - DEVICE_DISABLED: enable it with UpdateDevice.
         - DEVICE_LOST: the device is not there.
-        - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-        - STORAGE_FULL: free space in the state folder.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
+
         What goes wrong after that ends the job with a `Failure`, and the call ends OK.
         """
 
@@ -578,7 +586,8 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         - SESSION_NOT_FOUND: OpenSession first.
         - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
         - DEVICE_LOST: the device is not there.
-        - STORAGE_FULL: free space in the state folder.
+        - STORAGE_FULL: free disk space.
+
         What goes wrong after that ends the job with a `Failure`, and the call ends OK: ILLEGAL_STATE where running jobs did not reach a safe
         point in time, DRIVER_ERROR where the device does not come back.
         """

@@ -41,7 +41,7 @@ class _DeviceThrottleReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     DEVICE_THROTTLE_REASON_HARDWARE_PROTECTION: _DeviceThrottleReason.ValueType  # 4
     """The hardware protects itself from heat or from a weak supply. Look at cooling and cables."""
     DEVICE_THROTTLE_REASON_CLOCK_LIMIT: _DeviceThrottleReason.ValueType  # 5
-    """A clock limit that somebody set."""
+    """A clock limit that was set outside this server."""
     DEVICE_THROTTLE_REASON_OTHER: _DeviceThrottleReason.ValueType  # 6
     """Another reason, which the driver does not name."""
 
@@ -59,7 +59,7 @@ DEVICE_THROTTLE_REASON_TEMPERATURE: DeviceThrottleReason.ValueType  # 3
 DEVICE_THROTTLE_REASON_HARDWARE_PROTECTION: DeviceThrottleReason.ValueType  # 4
 """The hardware protects itself from heat or from a weak supply. Look at cooling and cables."""
 DEVICE_THROTTLE_REASON_CLOCK_LIMIT: DeviceThrottleReason.ValueType  # 5
-"""A clock limit that somebody set."""
+"""A clock limit that was set outside this server."""
 DEVICE_THROTTLE_REASON_OTHER: DeviceThrottleReason.ValueType  # 6
 """Another reason, which the driver does not name."""
 Global___DeviceThrottleReason: _TypeAlias = DeviceThrottleReason  # noqa: Y015

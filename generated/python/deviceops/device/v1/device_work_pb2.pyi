@@ -140,7 +140,7 @@ class DeviceBenchmarkResult(_message.Message):
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Every sample in the order taken, in the same unit, the warm-up left out. At most 1000, evenly thinned."""
+        """Every sample in the order taken, in the same unit, the warm-up left out. At most 1,000, evenly thinned."""
 
     def __init__(
         self,
@@ -272,15 +272,15 @@ class DeviceResetReport(_message.Message):
 
     @_builtins.property
     def ended_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the loaded models that are gone. The jobs that need them load them again."""
+        """Ids of the loaded models that are gone, at most 1,000. The jobs that need them load them again."""
 
     @_builtins.property
     def paused_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that stood at a safe point and go on from there. Empty from this server: jobs end, or are interrupted."""
+        """Ids of the jobs that stood at a safe point and go on from there, at most 1,000. Empty from this server: jobs end, or are interrupted."""
 
     @_builtins.property
     def interrupted_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs that were interrupted and go on from what they had kept."""
+        """Ids of the jobs that were interrupted and go on from what they had kept, at most 1,000."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

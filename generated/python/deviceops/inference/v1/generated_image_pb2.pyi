@@ -84,7 +84,7 @@ class GeneratedImage(_message.Message):
 
     @_builtins.property
     def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """What each safety policy says that applied. Empty: none did, nothing was checked."""
+        """What each safety policy says that applied, at most 8. Empty: none did, nothing was checked."""
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
@@ -123,11 +123,11 @@ class GenerationResult(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___GeneratedImage]:
-        """The pictures, by index; also those that failed."""
+        """The pictures, by index, at most 16; also those that failed."""
 
     @_builtins.property
     def resolved(self) -> _resolved_generation_pb2.ResolvedGeneration:
-        """What was really used. `resolved.generation` can be sent again."""
+        """What was really used, at most 1.25 MiB. `resolved.generation` can be sent again."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:

@@ -242,7 +242,7 @@ class Generation(_message.Message):
     down to a multiple of 8, else the model's native width. Width and height are given both or not at all.
     """
     height_px: _builtins.int
-    """Height, by the same rules."""
+    """Height, by the same rules. Absent: like the width."""
     image_count: _builtins.int
     """How many pictures, 1..16. 0: as many as `sampling.seeds` has, else 1. A1111: batch count × batch size."""
     determinism: Global___Determinism.ValueType
@@ -320,23 +320,23 @@ class Generation(_message.Message):
 
     @_builtins.property
     def controls(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ControlInput]:
-        """Pictures that guide the layout, each through a ControlNet or T2I adapter, at most 8."""
+        """Pictures that guide the layout, each through a ControlNet or T2I adapter, at most 8. Empty: none."""
 
     @_builtins.property
     def image_prompts(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ImagePrompt]:
-        """Pictures that guide content and style, each through an IP-Adapter, at most 8."""
+        """Pictures that guide content and style, each through an IP-Adapter, at most 8. Empty: none."""
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.LoraInput]:
-        """LoRAs (also LyCORIS: LoCon, LoHa, LoKr, DoRA) to apply for this job alone, at most 32. Their order does not matter."""
+        """LoRAs (also LyCORIS: LoCon, LoHa, LoKr, DoRA) to apply for this job alone, at most 32. Their order does not matter. Empty: none."""
 
     @_builtins.property
     def textual_inversions(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.TextualInversionInput]:
-        """Words learned by textual inversion (embeddings), at most 32."""
+        """Words learned by textual inversion (embeddings), at most 32. Empty: none."""
 
     @_builtins.property
     def reference_images(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ReferenceImage]:
-        """Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), at most 4. Their order matters."""
+        """Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), at most 4. Their order matters. Empty: none."""
 
     @_builtins.property
     def init_latents(self) -> _conditioning_pb2.LatentInput:

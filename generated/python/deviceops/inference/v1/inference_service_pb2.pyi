@@ -40,8 +40,8 @@ class GenerateRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters, a UUID for example. Sent again, it gives the same job. Empty: every
-    call is a new job.
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
     """
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation:
@@ -107,7 +107,9 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class GetInferenceCapabilitiesRequest(_message.Message):
-    """Asks what can be generated where."""
+    """Asks what can be generated where. On a server with many devices or models the whole answer can be too large (MESSAGE_TOO_LARGE), above
+    all with known prompts: narrow it by `device_ids` or `model_id`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -179,7 +181,9 @@ class GetInferenceCapabilitiesResponse(_message.Message):
 
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.GenerationModel]:
-        """The default model, the loaded models, and the one that the request names. ListModels tells all."""
+        """With `model_id`, that model alone. Else the default model, then the loaded ones, then others that can generate, at most 200. ListModels
+        tells all.
+        """
 
     @_builtins.property
     def limits(self) -> _capability_pb2.GenerationLimits:
@@ -366,7 +370,9 @@ class ReproduceImageRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def reproduction(self) -> _reproduction_pb2.Reproduction:
         """The picture and how to compare. Must be set."""

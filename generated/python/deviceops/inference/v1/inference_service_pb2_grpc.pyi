@@ -52,26 +52,28 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]
-    """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
+    """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready. No byte of
+    a picture that a safety policy withholds is handed out.
 
     The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
     is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
     The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
-    Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
-    picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
-    or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+    Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Use it where a picture is
+    worth nothing without its caller. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+    or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Use it where no picture may be lost.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      what there is.
+    - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
+      RESERVATION_NOT_FOUND: no such thing; list what there is.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+    - MODEL_CORRUPT: replace the file.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -100,7 +102,7 @@ class InferenceServiceStub:
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-    - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
     - QUEUE_FULL: retry after the time in `RetryInfo`.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -121,7 +123,7 @@ class InferenceServiceStub:
     - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
     - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
     - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-    - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -153,26 +155,28 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_service_pb2.GenerateRequest, _inference_service_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
+    """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready. No byte of
+    a picture that a safety policy withholds is handed out.
 
     The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
     is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
     The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
-    Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
-    picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
-    or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+    Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Use it where a picture is
+    worth nothing without its caller. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+    or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Use it where no picture may be lost.
 
     While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
     until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-      what there is.
+    - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
+      RESERVATION_NOT_FOUND: no such thing; list what there is.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+    - MODEL_CORRUPT: replace the file.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -201,7 +205,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-    - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
     - QUEUE_FULL: retry after the time in `RetryInfo`.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -222,7 +226,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
     - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
     - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-    - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -257,26 +261,28 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.GenerateResponse], _abc.AsyncIterator[_inference_service_pb2.GenerateResponse]]:
-        """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready.
+        """Makes pictures, and tells on the way where the job is, what each picture will look like, and each picture when it is ready. No byte of
+        a picture that a safety policy withholds is handed out.
 
         The first message carries the job's id; the last one has an ending event, with the result beside it. A failure after the first message
         is the last event, and the call itself ends well. The same `request_id` joins the same job instead of starting a second one.
         The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
-        Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Right where nobody wants a
-        picture that nobody waits for. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
-        or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Right where no picture may be lost.
+        Without `detached`, the job belongs to the call: leaving it, also by a cut connection, cancels the job. Use it where a picture is
+        worth nothing without its caller. With `detached` and a `request_id`, the job belongs to the server: after a break, the same call again
+        or ProcessingService.WatchJob with the last `sequence` goes on, and CancelJob stops it. Use it where no picture may be lost.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
         until its `queue_timeout` ends it with QUEUE_TIMEOUT. With all others LOST, the CPU takes what names no device.
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-          what there is.
+        - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
+          RESERVATION_NOT_FOUND: no such thing; list what there is.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
+        - MODEL_CORRUPT: replace the file.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -323,7 +329,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request.
-        - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
         - QUEUE_FULL: retry after the time in `RetryInfo`.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: free memory or disk space.
@@ -350,7 +356,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         - BAD_IMAGE: the file cannot be decoded or has no manifest; send the file as the server made it.
         - MODEL_NOT_FOUND: no model with the manifest's hash; register it, or name another with `model_id`.
         - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
-        - DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
         - DEVICE_DISABLED: choose another device.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.

@@ -153,7 +153,7 @@ class ReproductionReport(_message.Message):
 
     @_builtins.property
     def original(self) -> _resolved_generation_pb2.ResolvedGeneration:
-        """The manifest as found in the file."""
+        """The manifest as found in the file. One that is larger than a ResolvedGeneration may be: the picture is refused with BAD_IMAGE."""
 
     @_builtins.property
     def present(self) -> _resolved_generation_pb2.ResolvedGeneration:

@@ -74,8 +74,8 @@ class UsedImage(_message.Message):
     """Hash of its file, 64 lower-case hex digits. A replay needs a blob with this hash."""
     @_builtins.property
     def digital_source_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What its own metadata says about its origin, as IPTC digital source types: `trainedAlgorithmicMedia`. Empty: it says nothing. Results
-        made from it are marked accordingly.
+        """What its own metadata says about its origin, at most 4 IPTC digital source types: `trainedAlgorithmicMedia`. Empty: it says nothing.
+        Results made from it are marked accordingly.
         """
 
     def __init__(
@@ -123,7 +123,7 @@ class ResolvedGeneration(_message.Message):
     def generation(self) -> _generation_pb2.Generation:
         """The request, filled in: every field that the model uses is set, and what it has no use for is absent. Sending it again asks for the
         same pictures: `sampling.seeds` names each, `model_id`, the size and the files' format are set, inline pictures are blobs. In a plan
-        whose request names no seed, `sampling.seeds` is empty.
+        whose request names no seed, `sampling.seeds` is empty. At most 1 MiB, as a request.
         """
 
     @_builtins.property
@@ -132,11 +132,11 @@ class ResolvedGeneration(_message.Message):
 
     @_builtins.property
     def used_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedModel]:
-        """Every model that took part, the base first."""
+        """Every model that took part, the base first, at most 128."""
 
     @_builtins.property
     def used_images(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedImage]:
-        """Every picture that took part."""
+        """Every picture that took part, at most 256."""
 
     @_builtins.property
     def libraries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

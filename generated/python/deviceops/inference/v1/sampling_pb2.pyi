@@ -158,8 +158,8 @@ class Sampling(_message.Message):
 
     @_builtins.property
     def timesteps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The model's own timesteps to visit, at most 1000, falling, 0..999. With `steps`, `sigma_schedule` or `sigmas`: UNSUPPORTED_COMBINATION.
-        Empty: as `sigma_schedule` says.
+        """The model's own timesteps to visit, at most 1,000, falling, 0..999. With `steps`, `sigma_schedule` or `sigmas`:
+        UNSUPPORTED_COMBINATION. Empty: as `sigma_schedule` says.
         """
 
     def __init__(

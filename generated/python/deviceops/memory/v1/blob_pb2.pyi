@@ -71,7 +71,7 @@ class _BlobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlobState.V
     BLOB_STATE_READY: _BlobState.ValueType  # 2
     """Complete and readable. It never changes again."""
     BLOB_STATE_DELETING: _BlobState.ValueType  # 3
-    """Deleted, but somebody still reads or needs it. No new readers; the bytes go with the last one."""
+    """Deleted, but a reader, job or loaded model still uses it. No new readers; the bytes go with the last one."""
     BLOB_STATE_CORRUPT: _BlobState.ValueType  # 4
     """The bytes do not match the sha256. It cannot be read; delete it."""
     BLOB_STATE_LOST: _BlobState.ValueType  # 5
@@ -87,7 +87,7 @@ BLOB_STATE_WRITING: BlobState.ValueType  # 1
 BLOB_STATE_READY: BlobState.ValueType  # 2
 """Complete and readable. It never changes again."""
 BLOB_STATE_DELETING: BlobState.ValueType  # 3
-"""Deleted, but somebody still reads or needs it. No new readers; the bytes go with the last one."""
+"""Deleted, but a reader, job or loaded model still uses it. No new readers; the bytes go with the last one."""
 BLOB_STATE_CORRUPT: BlobState.ValueType  # 4
 """The bytes do not match the sha256. It cannot be read; delete it."""
 BLOB_STATE_LOST: BlobState.ValueType  # 5
@@ -314,7 +314,7 @@ class BlobSpec(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     tier: Global___BlobTier.ValueType
-    """Where the bytes shall lie. Empty: DISK. MAPPED: INVALID_FIELD, use RegisterBlob."""
+    """Where the bytes shall lie. Not said: DISK. MAPPED: INVALID_FIELD, use RegisterBlob."""
     size_bytes: _builtins.int
     """Size of the whole content, from 0. Fixed: a blob does not grow."""
     media_type: _builtins.str
@@ -405,7 +405,7 @@ class NewBlobDestination(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     tier: Global___BlobTier.ValueType
-    """Where the new blob shall lie. Empty: DISK. MAPPED: INVALID_FIELD."""
+    """Where the new blob shall lie. Not said: DISK. MAPPED: INVALID_FIELD."""
     device_id: _builtins.str
     """The device, by id or alias: needed for DEVICE and PINNED_HOST, refused (INVALID_FIELD) for the others."""
     def __init__(
@@ -563,7 +563,7 @@ Global___BlobTransferReport: _TypeAlias = BlobTransferReport  # noqa: Y015
 
 @_typing.final
 class BlobFilter(_message.Message):
-    """Which blobs. Fields that are set must all fit; within a list, any one."""
+    """Which blobs. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -581,9 +581,9 @@ class BlobFilter(_message.Message):
     sha256: _builtins.str
     """With this SHA-256, as 64 hex digits. Empty: any."""
     session_id: _builtins.str
-    """Of this session. Empty: of all."""
+    """Of this session. Empty: of any, or of none."""
     origin_job_id: _builtins.str
-    """First made by this job. Empty: by whomever."""
+    """First made by this job. Empty: by any, or by none."""
     device_id: _builtins.str
     """On this device, by id or alias. Empty: anywhere."""
     @_builtins.property

@@ -107,15 +107,15 @@ class MemoryBudgetImpact(_message.Message):
     """Bytes that these steps give back. Below `excess_bytes`: the budget is refused with BUDGET_EXCEEDED."""
     @_builtins.property
     def evicted_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the loaded models that are unloaded for it, in this order."""
+        """Ids of the loaded models that are unloaded for it, in this order, at most 1,000."""
 
     @_builtins.property
     def preempted_reservation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the reservations that end for it, the lowest priority first."""
+        """Ids of the reservations that end for it, the lowest priority first, at most 1,000."""
 
     @_builtins.property
     def stranded_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the waiting jobs that can no longer run in this pool under the new limit. They keep waiting."""
+        """Ids of the waiting jobs that can no longer run in this pool under the new limit, at most 1,000. They keep waiting."""
 
     def __init__(
         self,

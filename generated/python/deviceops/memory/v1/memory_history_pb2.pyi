@@ -172,7 +172,7 @@ class MemoryHistory(_message.Message):
     """Mean size of these allocations. Absent: they were not measured."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemorySample]:
-        """The samples, the oldest first, at most 1000."""
+        """The samples, the oldest first, at most 1,000."""
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:

@@ -60,7 +60,7 @@ class _MemoryPressureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Memory
     MEMORY_PRESSURE_UNSPECIFIED: _MemoryPressure.ValueType  # 0
     """Not said; sent where the use cannot be measured."""
     MEMORY_PRESSURE_LOW: _MemoryPressure.ValueType  # 1
-    """Enough for everybody."""
+    """Below the budget's `warning_ratio`."""
     MEMORY_PRESSURE_WARNING: _MemoryPressure.ValueType  # 2
     """Above the budget's `warning_ratio`."""
     MEMORY_PRESSURE_CRITICAL: _MemoryPressure.ValueType  # 3
@@ -74,7 +74,7 @@ class MemoryPressure(_MemoryPressure, metaclass=_MemoryPressureEnumTypeWrapper):
 MEMORY_PRESSURE_UNSPECIFIED: MemoryPressure.ValueType  # 0
 """Not said; sent where the use cannot be measured."""
 MEMORY_PRESSURE_LOW: MemoryPressure.ValueType  # 1
-"""Enough for everybody."""
+"""Below the budget's `warning_ratio`."""
 MEMORY_PRESSURE_WARNING: MemoryPressure.ValueType  # 2
 """Above the budget's `warning_ratio`."""
 MEMORY_PRESSURE_CRITICAL: MemoryPressure.ValueType  # 3
@@ -102,7 +102,7 @@ class _MemoryOwnerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Memor
     MEMORY_OWNER_KIND_RUNTIME: _MemoryOwnerKind.ValueType  # 5
     """The runtime: contexts, libraries, the processes themselves."""
     MEMORY_OWNER_KIND_UNATTRIBUTED: _MemoryOwnerKind.ValueType  # 6
-    """Nobody that the books know of. It should be small; if it grows, it leaks."""
+    """No known owner: in use, and in no book of the server. It should be small; if it grows, it leaks."""
 
 class MemoryOwnerKind(_MemoryOwnerKind, metaclass=_MemoryOwnerKindEnumTypeWrapper):
     """Who holds memory."""
@@ -120,7 +120,7 @@ MEMORY_OWNER_KIND_CACHE: MemoryOwnerKind.ValueType  # 4
 MEMORY_OWNER_KIND_RUNTIME: MemoryOwnerKind.ValueType  # 5
 """The runtime: contexts, libraries, the processes themselves."""
 MEMORY_OWNER_KIND_UNATTRIBUTED: MemoryOwnerKind.ValueType  # 6
-"""Nobody that the books know of. It should be small; if it grows, it leaks."""
+"""No known owner: in use, and in no book of the server. It should be small; if it grows, it leaks."""
 Global___MemoryOwnerKind: _TypeAlias = MemoryOwnerKind  # noqa: Y015
 
 class _MemoryReclaimLevel:
@@ -132,7 +132,7 @@ class _MemoryReclaimLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Me
     MEMORY_RECLAIM_LEVEL_UNSPECIFIED: _MemoryReclaimLevel.ValueType  # 0
     """Not said: IDLE."""
     MEMORY_RECLAIM_LEVEL_CACHES: _MemoryReclaimLevel.ValueType  # 1
-    """Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+    """Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nothing needs any
     more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
     """
     MEMORY_RECLAIM_LEVEL_IDLE: _MemoryReclaimLevel.ValueType  # 2
@@ -150,7 +150,7 @@ class MemoryReclaimLevel(_MemoryReclaimLevel, metaclass=_MemoryReclaimLevelEnumT
 MEMORY_RECLAIM_LEVEL_UNSPECIFIED: MemoryReclaimLevel.ValueType  # 0
 """Not said: IDLE."""
 MEMORY_RECLAIM_LEVEL_CACHES: MemoryReclaimLevel.ValueType  # 1
-"""Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nobody needs any
+"""Give back what caches and allocators keep for later, which costs some time when it is needed again, and blobs that nothing needs any
 more: expired ones, and deleted ones whose bytes could not be freed before. DISK has blobs only: the higher levels do no more there.
 """
 MEMORY_RECLAIM_LEVEL_IDLE: MemoryReclaimLevel.ValueType  # 2
@@ -165,7 +165,9 @@ Global___MemoryReclaimLevel: _TypeAlias = MemoryReclaimLevel  # noqa: Y015
 
 @_typing.final
 class MemoryOwner(_message.Message):
-    """What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes."""
+    """What one owner holds in one pool. Each byte has one owner, so the owners of a pool add up to its live bytes, unless there are more than
+    MemoryPool lists.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -259,7 +261,7 @@ class MemoryPool(_message.Message):
     pressure: Global___MemoryPressure.ValueType
     """How scarce it is."""
     etag: _builtins.str
-    """Changes with the budget, not with the use. SetMemoryBudget takes it to notice that somebody was faster."""
+    """Changes with the budget, not with the use; for calls that must not overwrite another caller's change."""
     node_id: _builtins.str
     """The node whose memory it is, as GetSystemStatus lists them. Empty: the server's own machine."""
     @_builtins.property
@@ -272,7 +274,9 @@ class MemoryPool(_message.Message):
 
     @_builtins.property
     def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryOwner]:
-        """Who holds `live_bytes`, the largest first. Only where asked for."""
+        """Who holds `live_bytes`, the largest first, at most 100; what the others hold is `live_bytes` less the sum of these. Only where asked
+        for.
+        """
 
     @_builtins.property
     def sample_time(self) -> _timestamp_pb2.Timestamp:
@@ -459,7 +463,7 @@ class MemoryReclaimReport(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryReclaimStep]:
-        """What was done, in order, failed steps too."""
+        """What was done, in order, failed steps too. At most 256, the first ones."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:

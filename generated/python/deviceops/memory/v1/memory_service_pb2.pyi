@@ -190,7 +190,7 @@ class WatchMemoryPoolsResponse(_message.Message):
 
     @_builtins.property
     def pressure_changes(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pool_pb2.MemoryPressureChange]:
-        """Changes of pressure since the message before, in order."""
+        """Changes of pressure since the message before, in order, at most 100."""
 
     def __init__(
         self,
@@ -221,11 +221,13 @@ class SetMemoryBudgetRequest(_message.Message):
     memory_pool_id: _builtins.str
     """`host`, `disk`, or id or alias of a device. `cpu` means `host`."""
     etag: _builtins.str
-    """The etag of the pool as the caller knows it. Empty: overwrite whatever there is."""
+    """The etag of the pool as the caller last read it. Empty: change it in any case."""
     validate_only: _builtins.bool
-    """Only tell the impact; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure. Default: false."""
+    """Only tell what would be; change nothing. BUDGET_EXCEEDED is then told by the impact, not as a failure. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
+    """
     @_builtins.property
     def memory_budget(self) -> _memory_budget_pb2.MemoryBudget:
         """The budget. Absent: the server's configured one again."""
@@ -300,12 +302,14 @@ class ReclaimMemoryRequest(_message.Message):
     max_level: _memory_pool_pb2.MemoryReclaimLevel.ValueType
     """How far to go."""
     validate_only: _builtins.bool
-    """Only tell what would be done; free nothing. Default: false."""
+    """Only tell what would be; free nothing. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same report, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     @_builtins.property
     def keep_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of loaded models, jobs and blobs that are not to be touched."""
+        """Ids of loaded models, jobs and blobs that are not to be touched. Empty: none."""
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
@@ -450,7 +454,9 @@ class CreateReservationRequest(_message.Message):
     session_id: _builtins.str
     """The session that it counts against. Empty: none."""
     request_id: _builtins.str
-    """The same id gives the same reservation, once. At most 64 characters. Empty: each call is a new one."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same reservation. Empty: every
+    call makes a new one.
+    """
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
         """When it ends by itself if not used: 1 s..1 h from now. Absent: 60 s."""
@@ -499,7 +505,7 @@ class CreateReservationResponse(_message.Message):
 
     @_builtins.property
     def evicted_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the loaded models that were unloaded for it."""
+        """Ids of the loaded models that were unloaded for it, at most 1,000."""
 
     def __init__(
         self,
@@ -602,7 +608,7 @@ class ListReservationsResponse(_message.Message):
     RESERVATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins. Empty: this is the last."""
+    """For the next page. Empty: this was the last one."""
     @_builtins.property
     def reservations(self) -> _containers.RepeatedCompositeFieldContainer[_reservation_pb2.Reservation]:
         """The reservations, the newest first."""
@@ -637,10 +643,10 @@ class RenewReservationRequest(_message.Message):
     size_bytes: _builtins.int
     """Its new size, from 1. Absent: as it is."""
     etag: _builtins.str
-    """The etag as the caller knows it. Empty: whatever there is."""
+    """The etag of the reservation as the caller last read it. Empty: change it in any case."""
     request_id: _builtins.str
-    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    call counts.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
     """
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
@@ -700,7 +706,7 @@ class DeleteReservationRequest(_message.Message):
     reservation_id: _builtins.str
     """The reservation."""
     etag: _builtins.str
-    """The etag as the caller knows it. Empty: whatever there is."""
+    """The etag of the reservation as the caller last read it. Empty: delete it in any case."""
     def __init__(
         self,
         *,
@@ -770,7 +776,9 @@ class RegisterBlobRequest(_message.Message):
     session_id: _builtins.str
     """The session that it counts against. Empty: none."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     @_builtins.property
     def file(self) -> _blob_pb2.MappedFile:
         """In a file."""
@@ -855,7 +863,9 @@ class CreateBlobRequest(_message.Message):
     BLOB_SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The same id gives the same blob, once. At most 64 characters. Empty: each call is a new one."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same blob. Empty: every call
+    makes a new one.
+    """
     @_builtins.property
     def blob_spec(self) -> _blob_pb2.BlobSpec:
         """What it is to be."""
@@ -911,8 +921,8 @@ class UploadBlobRequest(_message.Message):
     blob_id: _builtins.str
     """First message: the blob to go on with."""
     request_id: _builtins.str
-    """Only in the first message. The same id gives the same blob: complete, it is the answer; half written, the upload goes on with it.
-    At most 64 characters. Empty: each call is a new blob.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Only in the first message. Sent again, it gives the same
+    blob: complete, it is the answer; half written, the upload goes on with it. Empty: every call makes a new one.
     """
     @_builtins.property
     def blob_spec(self) -> _blob_pb2.BlobSpec:
@@ -1185,7 +1195,7 @@ class ListBlobsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins. Empty: this is the last."""
+    """For the next page. Empty: this was the last one."""
     total_bytes: _builtins.int
     """Size of all blobs that fit the filter, on every page."""
     @_builtins.property
@@ -1218,7 +1228,7 @@ class DeleteBlobRequest(_message.Message):
     blob_id: _builtins.str
     """The blob."""
     only_if_unused: _builtins.bool
-    """Fail with BLOB_IN_USE instead of waiting for those who read or need it. Default: false, wait."""
+    """Fail with BLOB_IN_USE instead of waiting for those that use it. Default: false, wait."""
     def __init__(
         self,
         *,
@@ -1242,10 +1252,10 @@ class DeleteBlobResponse(_message.Message):
     DEFERRED_FIELD_NUMBER: _builtins.int
     HOLDER_IDS_FIELD_NUMBER: _builtins.int
     deferred: _builtins.bool
-    """Whether the bytes are still there because somebody reads or needs them. They go with the last of them."""
+    """Whether the bytes are still there because a reader, job or loaded model uses them. They go with the last of these."""
     @_builtins.property
     def holder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the jobs and loaded models that it waits for. Reads that are open have no id and are not listed."""
+        """Ids of the jobs and loaded models that it waits for, at most 1,000. Reads that are open have no id and are not listed."""
 
     def __init__(
         self,
@@ -1272,16 +1282,18 @@ class TransferBlobRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     detached: _builtins.bool
-    """Let the job go on when the caller leaves. Default: false, leaving cancels it."""
+    """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The same id gives the same job, once. At most 64 characters. Empty: each call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def blob_transfer(self) -> _blob_pb2.BlobTransfer:
         """What to copy or move where."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
-        """How to run it. `devices` must be empty: the transfer names its device."""
+        """Session, priority, deadlines, labels. `devices` must be empty: the transfer names its device."""
 
     def __init__(
         self,

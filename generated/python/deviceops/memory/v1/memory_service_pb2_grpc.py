@@ -222,7 +222,7 @@ class MemoryServiceServicer:
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-        - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
         - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
         room, or end jobs and unload models first.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -273,7 +273,7 @@ class MemoryServiceServicer:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-        room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+        room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
         - BUDGET_EXCEEDED: the pool has room, the budget has not.
         - QUOTA_EXCEEDED: a limit of the session.
         - SESSION_NOT_FOUND: OpenSession first.
@@ -319,7 +319,7 @@ class MemoryServiceServicer:
         - RESERVATION_NOT_FOUND: give up.
         - RESERVATION_EXPIRED: it has ended unused; make a new one.
         - ILLEGAL_STATE: it is used up already.
-        - ETAG_MISMATCH: somebody was faster; list it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -334,7 +334,7 @@ class MemoryServiceServicer:
         Fails with:
         - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
         - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-        - ETAG_MISMATCH: somebody was faster; list it again.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -467,7 +467,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBlob(self, request, context):
-        """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+        """Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
 
         From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
         Deleting it again while it waits changes nothing.
@@ -497,8 +497,9 @@ class MemoryServiceServicer:
         - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-        - STORAGE_FULL: free space in the state folder.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
+
         What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
         BLOB_CORRUPT where the copy is not equal.
         """

@@ -86,7 +86,7 @@ class MemoryServiceStub:
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-    - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
     - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       room, or end jobs and unload models first.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -125,7 +125,7 @@ class MemoryServiceStub:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
     - BUDGET_EXCEEDED: the pool has room, the budget has not.
     - QUOTA_EXCEEDED: a limit of the session.
     - SESSION_NOT_FOUND: OpenSession first.
@@ -159,7 +159,7 @@ class MemoryServiceStub:
     - RESERVATION_NOT_FOUND: give up.
     - RESERVATION_EXPIRED: it has ended unused; make a new one.
     - ILLEGAL_STATE: it is used up already.
-    - ETAG_MISMATCH: somebody was faster; list it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -170,7 +170,7 @@ class MemoryServiceStub:
     Fails with:
     - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
     - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-    - ETAG_MISMATCH: somebody was faster; list it again.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     """
     RegisterBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]
     """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
@@ -271,7 +271,7 @@ class MemoryServiceStub:
     - INVALID_FIELD: a page size or token that is none; mend the request.
     """
     DeleteBlob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteBlobRequest, _memory_service_pb2.DeleteBlobResponse]
-    """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+    """Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
 
     From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
     Deleting it again while it waits changes nothing.
@@ -297,8 +297,9 @@ class MemoryServiceStub:
     - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-    - STORAGE_FULL: free space in the state folder.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
+
     What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
     BLOB_CORRUPT where the copy is not equal.
     """
@@ -361,7 +362,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-    - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
     - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
       room, or end jobs and unload models first.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -400,7 +401,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-      room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+      room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
     - BUDGET_EXCEEDED: the pool has room, the budget has not.
     - QUOTA_EXCEEDED: a limit of the session.
     - SESSION_NOT_FOUND: OpenSession first.
@@ -434,7 +435,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - RESERVATION_NOT_FOUND: give up.
     - RESERVATION_EXPIRED: it has ended unused; make a new one.
     - ILLEGAL_STATE: it is used up already.
-    - ETAG_MISMATCH: somebody was faster; list it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - INVALID_FIELD: mend the request.
     - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -445,7 +446,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Fails with:
     - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
     - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-    - ETAG_MISMATCH: somebody was faster; list it again.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     """
     RegisterBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RegisterBlobRequest, _memory_service_pb2.RegisterBlobResponse]  # type: ignore[assignment]
     """Makes a blob of a file or shared memory that the caller owns. The server keeps no copy: at each use it reads the caller's own pages.
@@ -546,7 +547,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - INVALID_FIELD: a page size or token that is none; mend the request.
     """
     DeleteBlob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteBlobRequest, _memory_service_pb2.DeleteBlobResponse]  # type: ignore[assignment]
-    """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+    """Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
 
     From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
     Deleting it again while it waits changes nothing.
@@ -572,8 +573,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-    - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-    - STORAGE_FULL: free space in the state folder.
+    - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+    - STORAGE_FULL: free disk space.
+
     What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
     BLOB_CORRUPT where the copy is not equal.
     """
@@ -657,7 +659,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: a value outside its range, or thresholds that do not rise; mend the request.
-        - ETAG_MISMATCH: somebody was faster; read the pool again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the pool again and retry.
         - BUDGET_EXCEEDED: what is in use and must stay is more than the limit; the old budget holds and nothing was unloaded. Ask for more
           room, or end jobs and unload models first.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -714,7 +716,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL: the pool has too little, also after `wait_timeout`; the facts tell need and
-          room. Ask for less, allow eviction, or wait as `RetryInfo` tells.
+          room. Ask for less, allow eviction, or retry after the time in `RetryInfo`.
         - BUDGET_EXCEEDED: the pool has room, the budget has not.
         - QUOTA_EXCEEDED: a limit of the session.
         - SESSION_NOT_FOUND: OpenSession first.
@@ -766,7 +768,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - RESERVATION_NOT_FOUND: give up.
         - RESERVATION_EXPIRED: it has ended unused; make a new one.
         - ILLEGAL_STATE: it is used up already.
-        - ETAG_MISMATCH: somebody was faster; list it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - INVALID_FIELD: mend the request.
         - DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY, STORAGE_FULL, BUDGET_EXCEEDED, QUOTA_EXCEEDED: there is no room for the larger size.
@@ -783,7 +785,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - RESERVATION_NOT_FOUND: it was deleted before; nothing is left to do.
         - ILLEGAL_STATE: it is used up: the bytes belong to its consumer, which gives them back.
-        - ETAG_MISMATCH: somebody was faster; list it again.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         """
 
     @_abc_1.abstractmethod
@@ -932,7 +934,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.DeleteBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_service_pb2.DeleteBlobResponse, _abc.Awaitable[_memory_service_pb2.DeleteBlobResponse]]:
-        """Deletes a blob: at once, or as soon as nobody reads or needs it any more.
+        """Deletes a blob: at once, or as soon as no reader, job or loaded model uses it any more.
 
         From now on it has no new readers. What a job has made is needed until the job is deleted. Files of other owners are never touched.
         Deleting it again while it waits changes nothing.
@@ -964,8 +966,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
-        - QUEUE_FULL, QUOTA_EXCEEDED: wait as `RetryInfo` tells.
-        - STORAGE_FULL: free space in the state folder.
+        - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
+        - STORAGE_FULL: free disk space.
+
         What goes wrong after that ends the job with a `Failure`, and the call ends OK: too little memory in the new tier (as CreateBlob), or
         BLOB_CORRUPT where the copy is not equal.
         """

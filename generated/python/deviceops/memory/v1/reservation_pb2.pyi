@@ -31,7 +31,7 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     RESERVATION_STATE_UNSPECIFIED: _ReservationState.ValueType  # 0
     """Not said. In a filter: every state."""
     RESERVATION_STATE_HELD: _ReservationState.ValueType  # 1
-    """Nobody else gets these bytes."""
+    """No other work gets these bytes."""
     RESERVATION_STATE_COMMITTED: _ReservationState.ValueType  # 2
     """Used up: the bytes belong to its consumer now. A blob takes what it needs, and the rest is free; a job has all of them until its first
     attempt ends, and a later attempt takes what is free.
@@ -49,7 +49,7 @@ class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWra
 RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
 """Not said. In a filter: every state."""
 RESERVATION_STATE_HELD: ReservationState.ValueType  # 1
-"""Nobody else gets these bytes."""
+"""No other work gets these bytes."""
 RESERVATION_STATE_COMMITTED: ReservationState.ValueType  # 2
 """Used up: the bytes belong to its consumer now. A blob takes what it needs, and the rest is free; a job has all of them until its first
 attempt ends, and a later attempt takes what is free.
@@ -101,7 +101,7 @@ class Reservation(_message.Message):
     session_id: _builtins.str
     """The session that it counts against. Empty: none."""
     etag: _builtins.str
-    """Changes with every renewal and every change of state."""
+    """Changes with every renewal and every change of state; for calls that must not overwrite another caller's change."""
     owner: _builtins.str
     """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets RESERVATION_NOT_FOUND
     for the reservations of other owners. Empty: the server runs without access control.
@@ -120,7 +120,7 @@ class Reservation(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """The caller's own marks. At most 32, each key once."""
+        """The caller's own marks. At most 32."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
 
 @_typing.final
 class ReservationFilter(_message.Message):
-    """Which reservations. Fields that are set must all fit; within a list, any one."""
+    """Which reservations. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -159,7 +159,7 @@ class ReservationFilter(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Of this session. Empty: of all."""
+    """Of this session. Empty: of any, or of none."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___ReservationState.ValueType]:
         """In these states. Empty: HELD only."""

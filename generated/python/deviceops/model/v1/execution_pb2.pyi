@@ -80,11 +80,11 @@ class ExecutionOptions(_message.Message):
     NOT_SUPPORTED_ON_DEVICE.
     """
     attention_slicing: _builtins.bool
-    """Compute attention in slices: less memory, slower."""
+    """Compute attention in slices: less memory, slower. Absent: the server chooses."""
     vae_slicing: _builtins.bool
-    """Decode pictures one after the other: less memory."""
+    """Decode pictures one after the other: less memory. Absent: the server chooses."""
     vae_tiling: _builtins.bool
-    """Decode a picture in tiles: much less memory, slower."""
+    """Decode a picture in tiles: much less memory, slower. Absent: the server chooses."""
     vae_tile_px: _builtins.int
     """Edge of those tiles in pixels, a multiple of 64, 256..4096. 0: the server chooses by the memory."""
     offload: Global___OffloadMode.ValueType

@@ -163,7 +163,7 @@ class LoadedComponent(_message.Message):
     """The model whose files it came from: another one than the loaded model's where the load's `components` say so."""
     @_builtins.property
     def shared_with_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other loaded models that use the same weights. They stay when this one is unloaded."""
+        """Other loaded models that use the same weights, at most 16. They stay when this one is unloaded."""
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedSource]:
@@ -283,7 +283,9 @@ class LoadedModel(_message.Message):
     session_id: _builtins.str
     """The session that loaded it. Empty: none, or the server by itself."""
     etag: _builtins.str
-    """Changes with state, parts, options, pinning and keep-alive; not with every use."""
+    """Changes with state, parts, options, pinning and keep-alive, not with every use; for calls that must not overwrite another caller's
+    change.
+    """
     reused: _builtins.bool
     """Whether it was already loaded when it was asked for. Only set in the answer to a load."""
     tier: Global___ModelTier.ValueType
@@ -298,7 +300,7 @@ class LoadedModel(_message.Message):
 
     @_builtins.property
     def keep_alive(self) -> _duration_pb2.Duration:
-        """How long it stays without being used. Zero: as long as nobody needs the room."""
+        """How long it stays without being used. Zero: as long as no other work needs the room."""
 
     @_builtins.property
     def active_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -314,7 +316,7 @@ class LoadedModel(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it goes by itself if nobody uses it. Absent: never."""
+        """When it goes by itself if no job uses it. Absent: never."""
 
     @_builtins.property
     def load_duration(self) -> _duration_pb2.Duration:

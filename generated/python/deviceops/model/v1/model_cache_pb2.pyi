@@ -138,7 +138,7 @@ class ModelCacheMismatch(_message.Message):
     """For people: what is wrong and what mends it."""
     @_builtins.property
     def loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The loaded models concerned. Empty: none is loaded."""
+        """The loaded models concerned, at most 8. Empty: none is loaded."""
 
     def __init__(
         self,

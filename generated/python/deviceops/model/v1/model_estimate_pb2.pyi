@@ -40,7 +40,7 @@ class ComponentEstimate(_message.Message):
     """Bytes in the worker's own host memory."""
     @_builtins.property
     def shared_with_loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Loaded models that it would share its weights with. Empty: none."""
+        """Loaded models that it would share its weights with, at most 16. Empty: none."""
 
     def __init__(
         self,

@@ -225,7 +225,7 @@ class ModelComponent(_message.Message):
     """Class that its configuration names: `UNet2DConditionModel`. Empty: it names none."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFile]:
-        """The files that it is read from. A file may serve several components."""
+        """The files that it is read from, at most 64. A file may serve several components."""
 
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -495,7 +495,9 @@ class Model(_message.Message):
     source_path: _builtins.str
     """Absolute path of its folder, or of its only file, symbolic links resolved. Empty: registered from blobs."""
     etag: _builtins.str
-    """Changes with all that is said here but `loaded_model_ids` and `known_prompts`: loading a model does not spoil somebody's edit."""
+    """Changes with all that is said here but `loaded_model_ids` and `known_prompts`, so that a load does not spoil an edit; for calls that
+    must not overwrite another caller's change.
+    """
     version: _builtins.str
     """Version that its files name. Empty: they name none."""
     default_sigma_schedule: _builtins.str
@@ -566,7 +568,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The nodes whose disks hold its files. Empty: the server's own machine."""
+        """The nodes whose disks hold its files, at most 64. Empty: the server's own machine."""
 
     def __init__(
         self,

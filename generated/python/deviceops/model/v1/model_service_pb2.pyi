@@ -65,7 +65,7 @@ Global___ModelOrder: _TypeAlias = ModelOrder  # noqa: Y015
 
 @_typing.final
 class ModelFilter(_message.Message):
-    """Which models. Every field that is set must fit; within a list, one entry must."""
+    """Which models. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -107,7 +107,7 @@ class ModelFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Labels, all of which it must have. A label with an empty value stands for any value of its key."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -323,7 +323,7 @@ class ModelBlobSource(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelBlobFile]:
-        """All files of the model, at most 1000. The same path twice: INVALID_FIELD."""
+        """All files of the model, at most 1,000. The same path twice: INVALID_FIELD."""
 
     def __init__(
         self,
@@ -359,7 +359,7 @@ class RegisterModelRequest(_message.Message):
     display_name: _builtins.str
     """For people, at most 255 characters. Empty: what its files say, else the id."""
     kind: _model_pb2.ModelKind.ValueType
-    """What it is for, if the caller knows better than the files. Empty: what the files say."""
+    """What it is for, if the caller knows better than the files. Not said: what the files say."""
     family: _builtins.str
     """Its family, if the caller knows better than the files. Empty: what the files say."""
     sha256: _builtins.str
@@ -369,7 +369,9 @@ class RegisterModelRequest(_message.Message):
     validate_only: _builtins.bool
     """Only tell what would be; register nothing. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     @_builtins.property
     def path_source(self) -> Global___ModelPathSource:
         """On disk."""
@@ -457,18 +459,18 @@ class UpdateModelRequest(_message.Message):
     display_name: _builtins.str
     """New name for people, at most 255 characters. Absent: as it is."""
     etag: _builtins.str
-    """The etag of the model as the caller knows it. Empty: change it in any case."""
+    """The etag of the model as the caller last read it. Empty: change it in any case."""
     request_id: _builtins.str
-    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    call counts.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
     """
     @_builtins.property
     def set_labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Labels to add; one with the same key is replaced."""
+        """Labels to add; one with the same key is replaced. Empty: none."""
 
     @_builtins.property
     def remove_label_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys of labels to remove. One that is not there is no failure."""
+        """Keys of labels to remove. One that is not there is no failure. Empty: none."""
 
     def __init__(
         self,
@@ -525,7 +527,7 @@ class ForgetModelRequest(_message.Message):
     model_id: _builtins.str
     """The model."""
     etag: _builtins.str
-    """The etag of the model as the caller knows it. Empty: forget it in any case."""
+    """The etag of the model as the caller last read it. Empty: forget it in any case."""
     def __init__(
         self,
         *,
@@ -549,7 +551,7 @@ class ForgetModelResponse(_message.Message):
     RELEASED_BLOB_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def released_blob_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blobs that nothing but this model needed."""
+        """Blobs that nothing but this model needed, at most 1,000."""
 
     def __init__(
         self,
@@ -577,7 +579,9 @@ class ScanModelsRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def model_scan(self) -> _model_work_pb2.ModelScan:
         """Where and how to look. Absent: all roots."""
@@ -723,7 +727,9 @@ class ValidateModelRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def model_validation(self) -> _model_work_pb2.ModelValidation:
         """What to check, and how closely. Must be set."""
@@ -865,7 +871,9 @@ class LoadModelRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def model_load(self) -> _model_work_pb2.ModelLoad:
         """What to load, and how. Must be set."""
@@ -966,7 +974,9 @@ class UnloadModelRequest(_message.Message):
     keep_on_host: _builtins.bool
     """Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     @_builtins.property
     def all(self) -> Global___EveryLoadedModel:
         """All."""
@@ -1015,15 +1025,15 @@ class UnloadModelResponse(_message.Message):
     """How much less host memory the workers use than before. Absent: it cannot be measured."""
     @_builtins.property
     def loaded_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The loaded models that are gone; with `keep_on_host`, that are offloaded."""
+        """The loaded models that are gone, at most 1,000; with `keep_on_host`, that are offloaded."""
 
     @_builtins.property
     def ended_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs that were ended by it. Only with `force`."""
+        """Jobs that were ended by it, at most 1,000. Only with `force`."""
 
     @_builtins.property
     def released_blob_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blobs that are no longer read by any loaded model."""
+        """Blobs that are no longer read by any loaded model, at most 1,000."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -1056,7 +1066,7 @@ Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
 
 @_typing.final
 class LoadedModelFilter(_message.Message):
-    """Which loaded models. Every field that is set must fit; within a list, one entry must."""
+    """Which loaded models. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1272,14 +1282,14 @@ class UpdateLoadedModelRequest(_message.Message):
     pinned: _builtins.bool
     """Whether it stays when others need room. Absent: as it is."""
     etag: _builtins.str
-    """The etag of the loaded model as the caller knows it. Empty: change it in any case."""
+    """The etag of the loaded model as the caller last read it. Empty: change it in any case."""
     request_id: _builtins.str
-    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    call counts.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
     """
     @_builtins.property
     def keep_alive(self) -> _duration_pb2.Duration:
-        """How long it stays without being used, 0 s..30 d, counted from now. Zero: as long as nobody needs the room. Absent: as it is."""
+        """How long it stays without being used, 0 s..30 d, counted from now. Zero: as long as no other work needs the room. Absent: as it is."""
 
     def __init__(
         self,
@@ -1373,15 +1383,15 @@ class ReconcileModelCacheResponse(_message.Message):
     """What the request said."""
     @_builtins.property
     def mismatches(self) -> _containers.RepeatedCompositeFieldContainer[_model_cache_pb2.ModelCacheMismatch]:
-        """Every disagreement. Empty: none."""
+        """The disagreements, at most 300; mend these and call again for the rest. Empty: none."""
 
     @_builtins.property
     def blob_ids_in_use(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blobs that the server reads now and that must stay."""
+        """Blobs that the server reads now and that must stay, at most 4,000."""
 
     @_builtins.property
     def prefetch_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that queued jobs need and that the cache does not hold, the one needed soonest first."""
+        """Models that queued jobs need and that the cache does not hold, the one needed soonest first. At most 1,000."""
 
     def __init__(
         self,
@@ -1454,7 +1464,9 @@ class PrefetchModelsRequest(_message.Message):
     session_id: _builtins.str
     """The session that they belong to. Empty: none."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same answer. Empty: every call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     @_builtins.property
     def hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrefetchHint]:
         """The models, the one needed first first, at most 32. Empty: takes earlier hints back."""
@@ -1485,11 +1497,11 @@ class PrefetchModelsResponse(_message.Message):
     FINDINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that are being read ahead, or will be."""
+        """Models that are being read ahead, or will be. At most 32."""
 
     @_builtins.property
     def ready_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that are loaded where they will be needed."""
+        """Models that are loaded where they will be needed. At most 32."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
@@ -1523,7 +1535,9 @@ class ConvertModelRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def model_conversion(self) -> _model_work_pb2.ModelConversion:
         """What to convert, and into what. Must be set."""
@@ -1593,7 +1607,9 @@ class BenchmarkModelRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def model_benchmark(self) -> _model_work_pb2.ModelBenchmark:
         """What to measure. Must be set."""

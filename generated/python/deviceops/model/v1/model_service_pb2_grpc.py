@@ -228,7 +228,7 @@ class ModelServiceServicer:
         Fails with:
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-        - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the model again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -241,7 +241,7 @@ class ModelServiceServicer:
         Fails with:
         - MODEL_NOT_FOUND: it is not known; that is what was wanted.
         - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-        - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the model again and retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,7 +292,7 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -310,7 +310,7 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
         - MODEL_CORRUPT: replace the file.
         - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
         """
@@ -330,7 +330,7 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
         - MODEL_CORRUPT: replace the file.
         - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -341,6 +341,7 @@ class ModelServiceServicer:
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
+
         While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -357,7 +358,7 @@ class ModelServiceServicer:
         Fails with:
         - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
         - LOADED_MODEL_NOT_FOUND: it is gone already.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
         - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
         - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -416,7 +417,7 @@ class ModelServiceServicer:
         - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
         - INVALID_FIELD: a time outside its range; mend the request.
         - ILLEGAL_STATE: it is on its way out.
-        - ETAG_MISMATCH: somebody was faster; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -444,7 +445,7 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -459,7 +460,7 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
         - MODEL_CORRUPT: replace the file.
         - COMPONENT_MISSING: the model is not whole.
         - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -484,7 +485,7 @@ class ModelServiceServicer:
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
         - MODEL_CORRUPT: replace the file.
         - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.

@@ -95,7 +95,7 @@ class ModelServiceStub:
     Fails with:
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-    - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the model again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ForgetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ForgetModelRequest, _model_service_pb2.ForgetModelResponse]
@@ -104,7 +104,7 @@ class ModelServiceStub:
     Fails with:
     - MODEL_NOT_FOUND: it is not known; that is what was wanted.
     - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-    - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the model again and retry.
     """
     ScanModels: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ScanModelsRequest, _model_service_pb2.ScanModelsResponse]
     """Looks for models in the configured folders: what is new, what has changed, what is gone. Touches no file.
@@ -143,7 +143,7 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -157,7 +157,7 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
     - MODEL_CORRUPT: replace the file.
     - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
     """
@@ -173,7 +173,7 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
     - MODEL_CORRUPT: replace the file.
     - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -184,6 +184,7 @@ class ModelServiceStub:
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
+
     While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]
@@ -196,7 +197,7 @@ class ModelServiceStub:
     Fails with:
     - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
     - LOADED_MODEL_NOT_FOUND: it is gone already.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
     - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
     - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -239,7 +240,7 @@ class ModelServiceStub:
     - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
     - INVALID_FIELD: a time outside its range; mend the request.
     - ILLEGAL_STATE: it is on its way out.
-    - ETAG_MISMATCH: somebody was faster; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReconcileModelCache: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ReconcileModelCacheRequest, _model_service_pb2.ReconcileModelCacheResponse]
@@ -259,7 +260,7 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ConvertModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]
@@ -270,7 +271,7 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - MODEL_CORRUPT: replace the file.
     - COMPONENT_MISSING: the model is not whole.
     - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -291,7 +292,7 @@ class ModelServiceStub:
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
     - MODEL_CORRUPT: replace the file.
     - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
@@ -370,7 +371,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - MODEL_NOT_FOUND: ListModels tells which there are.
     - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-    - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the model again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ForgetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ForgetModelRequest, _model_service_pb2.ForgetModelResponse]  # type: ignore[assignment]
@@ -379,7 +380,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - MODEL_NOT_FOUND: it is not known; that is what was wanted.
     - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-    - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+    - ETAG_MISMATCH: another caller changed it; read the model again and retry.
     """
     ScanModels: _aio.UnaryStreamMultiCallable[_model_service_pb2.ScanModelsRequest, _model_service_pb2.ScanModelsResponse]  # type: ignore[assignment]
     """Looks for models in the configured folders: what is new, what has changed, what is gone. Touches no file.
@@ -418,7 +419,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -432,7 +433,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
     - MODEL_CORRUPT: replace the file.
     - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
     """
@@ -448,7 +449,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
     - MODEL_CORRUPT: replace the file.
     - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -459,6 +460,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
+
     While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
@@ -471,7 +473,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Fails with:
     - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
     - LOADED_MODEL_NOT_FOUND: it is gone already.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
     - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
     - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -514,7 +516,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
     - INVALID_FIELD: a time outside its range; mend the request.
     - ILLEGAL_STATE: it is on its way out.
-    - ETAG_MISMATCH: somebody was faster; read it again and retry.
+    - ETAG_MISMATCH: another caller changed it; read it again and retry.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ReconcileModelCache: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ReconcileModelCacheRequest, _model_service_pb2.ReconcileModelCacheResponse]  # type: ignore[assignment]
@@ -534,7 +536,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     """
     ConvertModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.ConvertModelRequest, _model_service_pb2.ConvertModelResponse]  # type: ignore[assignment]
@@ -545,7 +547,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+    - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - MODEL_CORRUPT: replace the file.
     - COMPONENT_MISSING: the model is not whole.
     - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -566,7 +568,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Fails with:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
     - MODEL_CORRUPT: replace the file.
     - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.
@@ -666,7 +668,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MODEL_NOT_FOUND: ListModels tells which there are.
         - INVALID_FIELD: a malformed label, or more than 32; mend the request.
-        - ETAG_MISMATCH: somebody was faster; read the model again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the model again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
@@ -681,7 +683,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - MODEL_NOT_FOUND: it is not known; that is what was wanted.
         - ILLEGAL_STATE: it is loaded, a job needs it, or it is part of the server; unload it first.
-        - ETAG_MISMATCH: somebody changed it; read the model again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the model again and retry.
         """
 
     @_abc_1.abstractmethod
@@ -738,7 +740,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -758,7 +760,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND: no such thing; list what there is.
         - MODEL_CORRUPT: replace the file.
         - COMPONENT_MISSING, DEPENDENCY_CYCLE: the model is not whole.
         """
@@ -780,7 +782,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING, DEPENDENCY_CYCLE: it cannot be loaded as it is; the facts name the part.
         - MODEL_CORRUPT: replace the file.
         - BLOB_NOT_FOUND, BLOB_CORRUPT: the caller's cache and the server disagree; ReconcileModelCache.
@@ -791,6 +793,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
+
         While it runs, its failure may also be LOAD_TIMEOUT, DEVICE_LOST or DRIVER_ERROR.
         """
 
@@ -809,7 +812,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
         - LOADED_MODEL_NOT_FOUND: it is gone already.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
         - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
         - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
@@ -876,7 +879,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - LOADED_MODEL_NOT_FOUND: it was unloaded; load it again.
         - INVALID_FIELD: a time outside its range; mend the request.
         - ILLEGAL_STATE: it is on its way out.
-        - ETAG_MISMATCH: somebody was faster; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
@@ -908,7 +911,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD: more than 32 hints, or a time outside its range; mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         """
 
@@ -925,7 +928,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing.
+        - MODEL_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
         - MODEL_CORRUPT: replace the file.
         - COMPONENT_MISSING: the model is not whole.
         - PATH_OUTSIDE_ROOTS: choose a path inside a root.
@@ -952,7 +955,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model.
         - MODEL_CORRUPT: replace the file.
         - ILLEGAL_STATE: it is loaded there and loading is to be measured; unload it first.

@@ -102,7 +102,7 @@ class ModelLoad(_message.Message):
 
     @_builtins.property
     def keep_alive(self) -> _duration_pb2.Duration:
-        """How long it stays without being used, 0 s..30 d. Zero: as long as nobody needs the room. Absent: the server's setting."""
+        """How long it stays without being used, 0 s..30 d. Zero: as long as no other work needs the room. Absent: the server's setting."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class ModelScan(_message.Message):
     """Compute every hash again. Default: false, only for files that are new or whose size or time of change differs."""
     @_builtins.property
     def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. Empty: all configured roots."""
+        """Folders to look through, absolute, each inside a configured root: else PATH_OUTSIDE_ROOTS. At most 32. Empty: all configured roots."""
 
     def __init__(
         self,
@@ -205,19 +205,19 @@ class ModelScanReport(_message.Message):
     """How many bytes were read."""
     @_builtins.property
     def added_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models that were not known before."""
+        """Models that were not known before, at most 1,000."""
 
     @_builtins.property
     def changed_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models whose files differ from before."""
+        """Models whose files differ from before, at most 1,000."""
 
     @_builtins.property
     def missing_model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Models whose files are gone. They are MISSING now."""
+        """Models whose files are gone, at most 1,000. They are MISSING now."""
 
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScanFailure]:
-        """What could not be taken, at most 1000. A damaged file of a model that is known stands here too, and the model is CORRUPT."""
+        """What could not be taken, at most 150. A damaged file of a model that is known stands here too, and the model is CORRUPT."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -225,7 +225,7 @@ class ModelScanReport(_message.Message):
 
     @_builtins.property
     def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The folders that were looked through."""
+        """The folders that were looked through, at most 32."""
 
     def __init__(
         self,
@@ -331,7 +331,7 @@ class ModelValidationReport(_message.Message):
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """All that was found, at most 1000."""
+        """What was found, at most 200, the gravest first."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -377,7 +377,7 @@ class ModelConversion(_message.Message):
     model_id: _builtins.str
     """The source. Must not be empty."""
     precision: _image_pb2.Precision.ValueType
-    """Precision of the new weights. Empty: as they are."""
+    """Precision of the new weights. Not said: as they are."""
     format: _builtins.str
     """`diffusers` (a folder with one safetensors file a component) or `safetensors` (a single file). Empty: as it is. Another one:
     INVALID_FIELD.

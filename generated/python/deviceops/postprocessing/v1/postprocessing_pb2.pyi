@@ -902,7 +902,7 @@ class Postprocessing(_message.Message):
     STOP_ON_FIRST_ERROR_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     preset_id: _builtins.str
-    """A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION."""
+    """A ready list of steps, see ListPostprocessors. Only without `steps`: else UNSUPPORTED_COMBINATION. Empty: none."""
     measure_quality: _builtins.bool
     """Measure each picture before and after. Default: false."""
     stop_on_first_error: _builtins.bool
@@ -1049,7 +1049,7 @@ class StepReport(_message.Message):
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
-        """What went wrong, also where the picture went on. Absent: nothing."""
+        """What went wrong, also where the picture went on; texts of at most 500 characters. Absent: nothing."""
 
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectedObject]:
@@ -1082,7 +1082,9 @@ Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
 
 @_typing.final
 class ProcessedImage(_message.Message):
-    """One picture that was worked on."""
+    """One picture that was worked on. At most 32 KiB: where it would be more, scores of verdicts below their threshold are left out first, then
+    the smallest detections, then texts are shortened.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1110,7 +1112,7 @@ class ProcessedImage(_message.Message):
 
     @_builtins.property
     def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """What each policy says that applied. Empty: none did."""
+        """What each policy says that applied, at most 8. Empty: none did."""
 
     @_builtins.property
     def quality_before(self) -> Global___ImageQuality:
@@ -1122,7 +1124,7 @@ class ProcessedImage(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepReport]:
-        """How each step went that was begun."""
+        """How each step went that was begun, at most 32."""
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:
@@ -1130,7 +1132,7 @@ class ProcessedImage(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """What did not stop the work, yet a person may want to know: a mark of the input's origin that the result does not carry on."""
+        """What did not stop the work, yet a person may want to know: a mark of the input's origin that the result does not carry on. At most 8."""
 
     def __init__(
         self,
@@ -1179,11 +1181,11 @@ class PostprocessingResult(_message.Message):
     """Pictures a second, over the whole job. Absent: none was finished."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessedImage]:
-        """The pictures, by index; also those that failed. Those that were never begun are left out."""
+        """The pictures, by index, at most 64; also those that failed. Those that were never begun are left out."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """What did not stop the work, yet a person may want to know."""
+        """What did not stop the work, yet a person may want to know. At most 50."""
 
     def __init__(
         self,

@@ -135,7 +135,7 @@ class PlanPostprocessingRequest(_message.Message):
 
     @_builtins.property
     def input_sizes(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageSize]:
-        """Sizes of the pictures, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding."""
+        """Sizes of the pictures, at most 64, instead of the pictures. Only without `inputs`: else UNSUPPORTED_COMBINATION, as a finding."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
@@ -172,7 +172,7 @@ class PlanPostprocessingResponse(_message.Message):
 
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_postprocessor_pb2.PlannedImage]:
-        """The pictures. Empty if a finding is an ERROR."""
+        """The pictures, at most 64. Empty if a finding is an ERROR."""
 
     @_builtins.property
     def estimate(self) -> _postprocessor_pb2.PostprocessingEstimate:
@@ -180,7 +180,7 @@ class PlanPostprocessingResponse(_message.Message):
 
     @_builtins.property
     def safety_policy_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Policies that would be checked: those that steps name and those that apply by themselves."""
+        """Policies that would be checked, at most 8: those that steps name and those that apply by themselves."""
 
     def __init__(
         self,
@@ -211,7 +211,9 @@ class PostprocessRequest(_message.Message):
     detached: _builtins.bool
     """True: leaving the call does not cancel the job. Default: false, it does."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters. Sent again, it gives the same job. Empty: every call is a new job."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
+    Empty: every call is a new job.
+    """
     @_builtins.property
     def postprocessing(self) -> _postprocessing_pb2.Postprocessing:
         """What to do. Must be set."""
@@ -319,7 +321,7 @@ class CheckSafetyResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.CheckedImage]:
-        """One for each picture, in their order."""
+        """One for each picture, in their order, at most 64."""
 
     def __init__(
         self,
@@ -468,7 +470,9 @@ class ReleaseWithheldImageRequest(_message.Message):
     cause: _builtins.str
     """Why it may be handed out, 1..1000 characters, for the log and the verdicts; the owner of the job reads it there. Empty: INVALID_FIELD."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     def __init__(
         self,
         *,
@@ -526,9 +530,11 @@ class DeleteWithheldImageRequest(_message.Message):
     withheld_image_id: _builtins.str
     """The picture."""
     cause: _builtins.str
-    """Why, for the log, at most 1000 characters. May be empty."""
+    """Why, for the log. At most 1,000 characters. Empty: no reason is given."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     def __init__(
         self,
         *,
@@ -574,14 +580,16 @@ class CreateSafetyPolicyRequest(_message.Message):
     validate_only: _builtins.bool
     """Only tell what would be; make nothing. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
+    """
     @_builtins.property
     def policy(self) -> _safety_pb2.SafetyPolicy:
         """The policy. Its id may be empty: the server makes one. What the server sets must be empty: INVALID_FIELD."""
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageInput]:
-        """Pictures to try it on, at most 64. Only with `validate_only`: else INVALID_FIELD."""
+        """Pictures to try it on, at most 64. Only with `validate_only`: else INVALID_FIELD. Empty: it is not tried."""
 
     def __init__(
         self,
@@ -618,7 +626,7 @@ class CreateSafetyPolicyResponse(_message.Message):
 
     @_builtins.property
     def sample_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """What it says about each sample, in their order."""
+        """What it says about each sample, in their order, at most 64."""
 
     def __init__(
         self,
@@ -683,7 +691,7 @@ Global___GetSafetyPolicyResponse: _TypeAlias = GetSafetyPolicyResponse  # noqa: 
 
 @_typing.final
 class SafetyPolicyFilter(_message.Message):
-    """Which policies. Every field that is set must fit."""
+    """Which policies. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -696,7 +704,7 @@ class SafetyPolicyFilter(_message.Message):
     """A category that it has a threshold for. Empty: any."""
     @_builtins.property
     def applies_to(self) -> _containers.RepeatedScalarFieldContainer[_safety_pb2.SafetyScope.ValueType]:
-        """Where it applies by itself; one of them must. Empty: no matter."""
+        """Where it applies by itself. Empty: no matter."""
 
     def __init__(
         self,
@@ -790,11 +798,13 @@ class UpdateSafetyPolicyRequest(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     etag: _builtins.str
-    """The etag of the policy as the caller knows it. Empty: change it in any case."""
+    """The etag of the policy as the caller last read it. Empty: change it in any case."""
     validate_only: _builtins.bool
     """Only tell what would be; change nothing. Default: false."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
+    """
     @_builtins.property
     def policy(self) -> _safety_pb2.SafetyPolicy:
         """The new values; its `id` says which policy. Only those that the mask names count."""
@@ -808,7 +818,7 @@ class UpdateSafetyPolicyRequest(_message.Message):
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageInput]:
-        """Pictures to try the change on, at most 64. Only with `validate_only`: else INVALID_FIELD."""
+        """Pictures to try the change on, at most 64. Only with `validate_only`: else INVALID_FIELD. Empty: it is not tried."""
 
     def __init__(
         self,
@@ -847,7 +857,7 @@ class UpdateSafetyPolicyResponse(_message.Message):
 
     @_builtins.property
     def sample_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_safety_pb2.SafetyVerdict]:
-        """What it says about each sample, in their order."""
+        """What it says about each sample, in their order, at most 64."""
 
     def __init__(
         self,
@@ -876,9 +886,11 @@ class DeleteSafetyPolicyRequest(_message.Message):
     policy_id: _builtins.str
     """The policy."""
     etag: _builtins.str
-    """The etag of the policy as the caller knows it. Empty: delete it in any case."""
+    """The etag of the policy as the caller last read it. Empty: delete it in any case."""
     request_id: _builtins.str
-    """The same id gives the same answer, once. At most 64 characters. Empty: each call counts."""
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
+    """
     def __init__(
         self,
         *,

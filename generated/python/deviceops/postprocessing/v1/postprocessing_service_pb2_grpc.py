@@ -169,7 +169,7 @@ class PostprocessingServiceServicer:
 
         A job: the first message carries its id, the last one has an ending event with the result beside it. Leaving the call cancels the job,
         unless `detached` is set; a call that was cut off goes on with ProcessingService.WatchJob. The same `request_id` joins the same job.
-        A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture leaves the server.
+        A picture that fails stops no other: the job ends as partially succeeded. No byte of a withheld picture is handed out.
         The first message comes at once. After 10 s without an event comes the event `heartbeat`.
 
         While every device that may run it is QUARANTINED, LOST or RECOVERING, the job is taken and waits until one takes work again, or
@@ -179,8 +179,8 @@ class PostprocessingServiceServicer:
         - INVALID_FIELD, UNSUPPORTED_COMBINATION: mend the request; all violations are listed at once.
         - BAD_IMAGE: a reference picture cannot be decoded; send another.
         - MESSAGE_TOO_LARGE: send pictures as blobs.
-        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list
-        what there is.
+        - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND, RESERVATION_NOT_FOUND: no
+        such thing; list what there is.
         - MODEL_INCOMPATIBLE: the model is not for this step.
         - COMPONENT_MISSING: the step needs a model and there is none.
         - DEVICE_DISABLED: choose another device, or enable it.
@@ -278,7 +278,7 @@ class PostprocessingServiceServicer:
         - ID_TAKEN: choose another id.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MESSAGE_TOO_LARGE: send samples as blobs.
-        - QUOTA_EXCEEDED: there are as many policies as the configuration allows; delete some.
+        - QUOTA_EXCEEDED: there are as many policies as the configuration allows, or seven with that scope in `applies_to`; delete some.
         - STORAGE_FULL: free disk space.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -320,8 +320,9 @@ class PostprocessingServiceServicer:
         - INVALID_FIELD: a value outside its range, or a mask that is empty or names something else; mend the request.
         - MODEL_NOT_FOUND: no such classifier.
         - MODEL_INCOMPATIBLE: the model is no classifier.
+        - QUOTA_EXCEEDED: seven other policies have that scope in `applies_to`; take it from one of them.
         - ILLEGAL_STATE: the policy is part of the configuration; change it there.
-        - ETAG_MISMATCH: somebody was faster; read the policy again and retry.
+        - ETAG_MISMATCH: another caller changed it; read the policy again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MESSAGE_TOO_LARGE: send samples as blobs.
         - STORAGE_FULL: free disk space.
@@ -336,7 +337,7 @@ class PostprocessingServiceServicer:
         Fails with:
         - POLICY_NOT_FOUND: it is gone already.
         - ILLEGAL_STATE: a job that has not ended names it, it is the default policy, or it is part of the configuration.
-        - ETAG_MISMATCH: somebody changed it; read it again and retry.
+        - ETAG_MISMATCH: another caller changed it; read it again and retry.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - STORAGE_FULL: free disk space.
         """

@@ -106,7 +106,7 @@ class SafetyThreshold(_message.Message):
     threshold_ratio: _builtins.float
     """The score from which the action is taken, 0..1. Zero: always. Absent: INVALID_FIELD."""
     action: Global___SafetyAction.ValueType
-    """What is done. Empty: as the policy's `action` says. ALLOW: INVALID_FIELD."""
+    """What is done. Not said: as the policy's `action` says. ALLOW: INVALID_FIELD."""
     def __init__(
         self,
         *,
@@ -130,6 +130,9 @@ class SafetyPolicy(_message.Message):
     - those whose `applies_to` names the kind of job, whatever the request says;
     - those that the request names (`Generation.safety_policy_id`, a SafetyStep);
     - the server's default policy, where the request has such a field or step and leaves the policy empty.
+
+    At most 8 policies check one picture: a request with which there would be more is UNSUPPORTED_COMBINATION. So that each may name one, at
+    most 7 policies have the same scope in `applies_to`; one more is QUOTA_EXCEEDED.
 
     A picture that cannot be checked never passes: without a classifier, after a timeout or an error, or when it cannot be decoded, it is
     withheld.
@@ -162,9 +165,9 @@ class SafetyPolicy(_message.Message):
     revision: _builtins.int
     """1 at first, one more with each change. A verdict names the revision that it rests on. Set by the server."""
     action: Global___SafetyAction.ValueType
-    """What is done where a threshold names no action of its own. Empty: BLOCK. ALLOW: INVALID_FIELD."""
+    """What is done where a threshold names no action of its own. Not said: BLOCK. ALLOW: INVALID_FIELD."""
     on_classifier_failure: Global___SafetyAction.ValueType
-    """What is done when a picture cannot be checked. Empty: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD."""
+    """What is done when a picture cannot be checked. Not said: BLOCK. Only BLOCK and REVIEW, which withhold it: else INVALID_FIELD."""
     keep_audit_log: _builtins.bool
     """Whether the log notes each verdict with scores and the picture's hash, never the picture. Default: false. Looks at withheld pictures,
     releases and deletions are noted in any case.
@@ -172,7 +175,7 @@ class SafetyPolicy(_message.Message):
     configured: _builtins.bool
     """Whether it is part of the server's configuration. Such a policy cannot be changed or deleted by calls. Set by the server."""
     etag: _builtins.str
-    """Changes with every change of the content. Set by the server."""
+    """Changes with every change of the content; for calls that must not overwrite another caller's change. Set by the server."""
     allow_unchecked_previews: _builtins.bool
     """Whether pictures under this policy may be seen before they are checked: previews while they are made, and latents as blobs.
     Default: false, previews are not sent, and a request for latents is UNSUPPORTED_COMBINATION.
@@ -320,7 +323,8 @@ Global___SafetyRelease: _TypeAlias = SafetyRelease  # noqa: Y015
 @_typing.final
 class SafetyVerdict(_message.Message):
     """What one policy says about one picture. A picture under several policies has one verdict of each, and the strictest action of all is
-    what was done. A picture that no policy applied to has no verdict: it was not checked.
+    what was done. A picture that no policy applied to has no verdict: it was not checked. A verdict has at most 8 KiB. Where many verdicts
+    stand together, scores below their threshold are left out first.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -393,7 +397,7 @@ Global___SafetyVerdict: _TypeAlias = SafetyVerdict  # noqa: Y015
 
 @_typing.final
 class CheckedImage(_message.Message):
-    """What CheckSafety found out about one picture."""
+    """What CheckSafety found out about one picture. At most 32 KiB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -406,7 +410,7 @@ class CheckedImage(_message.Message):
     """The strictest action of all verdicts. Only ALLOW says that the picture was checked and passed everything."""
     @_builtins.property
     def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyVerdict]:
-        """One verdict for each policy, in the order of the request. Never empty."""
+        """One verdict for each policy, in the order of the request, at most 9. Never empty."""
 
     def __init__(
         self,
@@ -425,7 +429,7 @@ Global___CheckedImage: _TypeAlias = CheckedImage  # noqa: Y015
 
 @_typing.final
 class WithheldImage(_message.Message):
-    """A picture that a policy withholds until a person has looked at it. Its bytes are no blob: nobody reads them but a reviewer through
+    """A picture that a policy withholds until a person has looked at it. Its bytes are no blob: only a reviewer sees them, through
     GetWithheldImage. It ends when it is released or deleted, when it expires, or with its job, whichever comes first.
     """
 
@@ -462,7 +466,7 @@ class WithheldImage(_message.Message):
     """The session of the job. Empty: none."""
     @_builtins.property
     def safety_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SafetyVerdict]:
-        """What each policy says about it."""
+        """What each policy says about it, at most 8."""
 
     @_builtins.property
     def size(self) -> _image_pb2.ImageSize:
@@ -478,7 +482,7 @@ class WithheldImage(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """The labels of the job."""
+        """The labels of the job, at most 32."""
 
     def __init__(
         self,
@@ -521,7 +525,7 @@ class WithheldImageFilter(_message.Message):
     job_id: _builtins.str
     """Of this job. Empty: of all."""
     session_id: _builtins.str
-    """Of jobs of this session. Empty: of all."""
+    """Of jobs of this session. Empty: of any, or of none."""
     owner: _builtins.str
     """Of this owner. Empty: of all."""
     policy_id: _builtins.str
@@ -534,7 +538,7 @@ class WithheldImageFilter(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """With all of these labels, key and value. An empty value stands for any value of its key."""
+        """Having all of these labels. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,

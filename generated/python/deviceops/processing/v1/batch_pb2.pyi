@@ -109,7 +109,7 @@ Global___BatchItem: _TypeAlias = BatchItem  # noqa: Y015
 @_typing.final
 class Batch(_message.Message):
     """The same kind of work many times, 1..10000 items. Each item must be valid by itself, with its template; all violations are told at once,
-    as `batch.items[17].work.generation.sampling.steps`, the first 100 of them.
+    as `batch.items[17].work.generation.sampling.steps`, the first 50 of them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -124,7 +124,7 @@ class Batch(_message.Message):
     ABORT_FAILURE_RATIO_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     items_blob_id: _builtins.str
-    """A blob with the items instead: up to 10000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
+    """A blob with the items instead: up to 10,000 BatchItem messages one after the other, each behind its length in bytes as a varint (C#:
     `item.WriteDelimitedTo(stream)`; Python: `proto.serialize_length_prefixed`; Java: `writeDelimitedTo`). At most 64 MiB in all and
     256 KiB an item. The job holds it until its end. Bytes that are no such list: INVALID_FIELD with the offset. Beside `items`:
     UNSUPPORTED_COMBINATION. Neither: INVALID_FIELD.
@@ -147,7 +147,9 @@ class Batch(_message.Message):
 
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchItem]:
-        """The items, at most 1000, as far as the request's 2 MiB go. More: MESSAGE_TOO_LARGE, use `items_blob_id`."""
+        """The items, at most 1,000: more are INVALID_FIELD. With the template they have at most 1 MiB, and their inline pictures 2 MiB besides:
+        else MESSAGE_TOO_LARGE. Use `items_blob_id` for more.
+        """
 
     @_builtins.property
     def retry(self) -> _work_pb2.StepRetryPolicy:

@@ -296,12 +296,12 @@ class Job(_message.Message):
     `prompts_in_lists` keeps prompts out of lists.
     """
     owner: _builtins.str
-    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets NOT_FOUND for the jobs
-    of other owners. Empty: the server runs without access control.
+    """Whose it is: an opaque id that the server gives to a caller, output only. A caller without the ADMIN scope gets JOB_NOT_FOUND for the
+    jobs of other owners. Empty: the server runs without access control.
     """
     @_builtins.property
     def spec(self) -> Global___JobSpec:
-        """What it is to do, as it was asked for. In ListJobs only the arm is set and its content is empty."""
+        """What it is to do, as it was asked for, at most 1 MiB; pictures are blobs. In ListJobs only the arm is set and its content is empty."""
 
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:

@@ -69,7 +69,7 @@ Global___JobStepState: _TypeAlias = JobStepState  # noqa: Y015
 
 @_typing.final
 class JobStep(_message.Message):
-    """One step of a workflow run, or one item of a batch. It runs as a job of its own."""
+    """One step of a workflow run, or one item of a batch. It runs as a job of its own. At most 12 KiB: GetJob of that job tells all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,7 +105,7 @@ class JobStep(_message.Message):
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageFile]:
-        """Pictures that it made."""
+        """Pictures that it made, at most 16, the first ones."""
 
     @_builtins.property
     def failure(self) -> _error_pb2.Failure:

@@ -66,7 +66,7 @@ Global___MetricsDimension: _TypeAlias = MetricsDimension  # noqa: Y015
 
 @_typing.final
 class MetricsFilter(_message.Message):
-    """Which jobs to count. Fields that are set must all match."""
+    """Which jobs to count. Fields that are set must all match; of a list, one entry must."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

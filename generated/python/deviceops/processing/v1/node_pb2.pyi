@@ -59,7 +59,7 @@ Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
 class NodeStatus(_message.Message):
-    """A machine whose devices this server uses. The server's own machine is always one; others join it."""
+    """A machine whose devices this server uses. The server's own machine is always one; others join it. At most 16 KiB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,11 +81,13 @@ class NodeStatus(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Its operator's marks, which DeviceSelector asks for. The server's own machine has none."""
+        """Its operator's marks, which DeviceSelector asks for, at most 32 and 8 KiB together: else the node cannot join. The server's own machine
+        has none.
+        """
 
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of its devices, lost ones too."""
+        """Ids of its devices, lost ones too, at most 64."""
 
     def __init__(
         self,

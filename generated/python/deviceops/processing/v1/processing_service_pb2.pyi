@@ -79,7 +79,7 @@ class SubmitJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CONTINUE_JOB_ID_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Check only; store nothing. Default: false."""
+    """Only tell what would be; store nothing. Default: false."""
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters of visible ASCII, a UUID for example. Sent again, it gives the same job.
     Empty: every call is a new job.
@@ -131,7 +131,7 @@ class SubmitJobResponse(_message.Message):
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[_error_pb2.Finding]:
-        """With `validate_only`: everything wrong or worth knowing. The job would be taken if none is an ERROR. Otherwise: warnings."""
+        """With `validate_only`: everything wrong or worth knowing, at most 50. The job would be taken if none is an ERROR. Otherwise: warnings."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class JobFilter(_message.Message):
     PARENT_JOB_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Of this session. Empty: any, or none."""
+    """Of this session. Empty: of any, or of none."""
     device_id: _builtins.str
     """Last run, or running, on this device. Empty: any."""
     parent_job_id: _builtins.str
@@ -642,10 +642,10 @@ class UpdateJobRequest(_message.Message):
     job_id: _builtins.str
     """The job."""
     etag: _builtins.str
-    """The etag that the caller last read. Empty: change it in any case."""
+    """The etag of the job as the caller last read it. Empty: change it in any case."""
     request_id: _builtins.str
-    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    call counts.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
     """
     @_builtins.property
     def options(self) -> _job_event_pb2.JobOptions:
@@ -707,7 +707,7 @@ class DeleteJobRequest(_message.Message):
     job_id: _builtins.str
     """The job."""
     etag: _builtins.str
-    """The etag that the caller last read. Empty: delete it in any case."""
+    """The etag of the job as the caller last read it. Empty: delete it in any case."""
     def __init__(
         self,
         *,
@@ -754,14 +754,14 @@ class DeleteByLabelsRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Tell what would go, and delete nothing. Default: false."""
+    """Only tell what would be; delete nothing. Default: false."""
     request_id: _builtins.str
-    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again within a day, it gives the same answer and
-    deletes nothing more. Empty: every call looks anew.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
+    more. Empty: every call counts.
     """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
-        """Labels, 1..32, each key once, all of which a thing must have. A label with an empty value stands for any value of its key."""
+        """What has all of these labels, 1..32, each key once. A label with an empty value stands for any value of its key."""
 
     def __init__(
         self,
@@ -934,7 +934,7 @@ class OpenSessionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same session. Empty: every call
-    is a new one.
+    opens a new one.
     """
     @_builtins.property
     def settings(self) -> _session_pb2.SessionSettings:
@@ -1128,10 +1128,10 @@ class UpdateSessionRequest(_message.Message):
     session_id: _builtins.str
     """The session."""
     etag: _builtins.str
-    """The etag that the caller last read. Empty: change it in any case."""
+    """The etag of the session as the caller last read it. Empty: change it in any case."""
     request_id: _builtins.str
-    """The same id gives the same answer, once, also where the etag does not match any more because of it. At most 64 characters. Empty: each
-    call counts.
+    """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer, also where the etag
+    does not match any more because of it. Empty: every call counts.
     """
     @_builtins.property
     def settings(self) -> _session_pb2.SessionSettings:
@@ -1599,7 +1599,7 @@ class RegisterWorkflowRequest(_message.Message):
     WORKFLOW_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Check only; store nothing. Default: false."""
+    """Only tell what would be; store nothing. Default: false."""
     @_builtins.property
     def workflow(self) -> _workflow_pb2.Workflow:
         """The workflow, with its id."""
@@ -1882,7 +1882,7 @@ class DrainSystemResponse(_message.Message):
     """Whether everything is at rest."""
     @_builtins.property
     def running_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs that still run."""
+        """Jobs that still run, at most 1,000."""
 
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
@@ -2064,7 +2064,7 @@ class QueryMetricsResponse(_message.Message):
     """How many smaller groups were left out."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.MetricsGroup]:
-        """The groups that have jobs, the largest first, at most 1000."""
+        """The groups that have jobs, the largest first, at most 400."""
 
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.MethodMetrics]:

@@ -509,7 +509,7 @@ class SystemStatus(_message.Message):
 
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.NodeStatus]:
-        """The machines whose devices this server uses: its own first, with an empty id."""
+        """The machines whose devices this server uses, at most 64: its own first, with an empty id."""
 
     def __init__(
         self,

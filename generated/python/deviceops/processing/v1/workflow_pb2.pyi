@@ -135,11 +135,11 @@ class WorkflowParameter(_message.Message):
     """Largest number; absent: as the bound fields allow."""
     @_builtins.property
     def default_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowValue]:
-        """What counts when a run does not say. Empty: every run must say, unless `may_be_absent`."""
+        """What counts when a run does not say, at most 1,000 values. Empty: every run must say, unless `may_be_absent`."""
 
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts that it may be. Empty: any."""
+        """Texts that it may be, at most 64. Empty: any."""
 
     def __init__(
         self,
@@ -315,7 +315,7 @@ class WorkflowStep(_message.Message):
 
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Steps that must succeed first, beside those that bindings name."""
+        """Steps that must succeed first, beside those that bindings name. Empty: none."""
 
     @_builtins.property
     def run_timeout(self) -> _duration_pb2.Duration:
@@ -568,8 +568,11 @@ class WorkflowOutputValue(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The output's name."""
+    omitted_count: _builtins.int
+    """How many files or values were left out because the outputs would have more than 1 MiB. The jobs of the steps tell them."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.ImageFile]:
         """Pictures, where the output is pictures. Those that failed or are withheld are left out."""
@@ -584,10 +587,11 @@ class WorkflowOutputValue(_message.Message):
         name: _builtins.str = ...,
         files: _abc.Iterable[_image_pb2.ImageFile] | None = ...,
         values: _abc.Iterable[Global___WorkflowValue] | None = ...,
+        omitted_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "omitted_count", b"omitted_count", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,11 +608,11 @@ class WorkflowResult(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowOutputValue]:
-        """Its outputs, in the workflow's order."""
+        """Its outputs, in the workflow's order, at most 64; at most 1 MiB together."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[_job_step_pb2.JobStep]:
-        """Its steps, in the workflow's order."""
+        """Its steps, in the workflow's order, at most 100."""
 
     @_builtins.property
     def counts(self) -> _job_step_pb2.JobStepCounts:
