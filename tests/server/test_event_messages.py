@@ -17,9 +17,9 @@ def test_a_severity_lets_through_itself_and_worse() -> None:
         for name, number in error_pb2.Severity.items()
     }
     assert heard == {
-        "SEVERITY_UNSPECIFIED": [Severity.INFO, Severity.WARNING, Severity.ERROR],
-        "SEVERITY_INFO": [Severity.INFO, Severity.WARNING, Severity.ERROR],
-        "SEVERITY_WARNING": [Severity.WARNING, Severity.ERROR],
-        "SEVERITY_ERROR": [Severity.ERROR],
-        "SEVERITY_CRITICAL": [],
+        "SEVERITY_UNSPECIFIED": [Severity.INFO, Severity.WARNING, Severity.ERROR, Severity.CRITICAL],
+        "SEVERITY_INFO": [Severity.INFO, Severity.WARNING, Severity.ERROR, Severity.CRITICAL],
+        "SEVERITY_WARNING": [Severity.WARNING, Severity.ERROR, Severity.CRITICAL],
+        "SEVERITY_ERROR": [Severity.ERROR, Severity.CRITICAL],
+        "SEVERITY_CRITICAL": [Severity.CRITICAL],
     }

@@ -67,9 +67,10 @@ def test_no_word_of_a_prompt_is_left_in_a_recipe() -> None:
         "family": "sd1",
         "width_px": 64,
         "height_px": 64,
-        "scheduler": "euler",
+        "sampler": "euler",
+        "sigma_schedule": "normal",
     }
-    numbers = {"steps": 1, "guidance_scale": 1.0, "eta": 0.0, "karras_sigmas": False, "seeds": (1,)}
+    numbers = {"steps": 1, "guidance_scale": 1.0, "eta": 0.0, "seeds": (1,)}
     request = msgspec.convert(
         {**plain, **numbers, **texts, "output": output, "previews": Previews()}, ResolvedGeneration
     )
