@@ -132,9 +132,7 @@ class Server:
             self.view.instance_id,
             Watching(self.dispatcher.wishes, _default_previews(settings)),
         )
-        inference = InferenceServicer(
-            self.submissions, self.catalogue, self.loaded, parts.devices, settings.jobs_per_device
-        )
+        inference = InferenceServicer(self.submissions, self.catalogue, self.loaded, parts.devices)
         model = ModelServicer(self.submissions, self.catalogue, self.loaded, unloading)
         device = DeviceServicer(
             parts.devices,

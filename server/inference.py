@@ -1,6 +1,7 @@
 """InferenceService: generation, and what can be generated where."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -8,6 +9,7 @@ import grpc
 from deviceops.common.v1 import field_capability_pb2, image_pb2
 from deviceops.inference.v1 import capability_pb2, conditioning_pb2, inference_service_pb2
 from domains.device.devices import Devices
+from domains.device.record import DeviceView
 from domains.inference import limits
 from domains.inference.fields import FIELDS, Field
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
@@ -38,13 +40,11 @@ class InferenceServicer:
         catalogue: Catalogue,
         loaded: LoadedModels,
         devices: Devices,
-        jobs_per_device: int,
     ) -> None:
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded
         self._devices = devices
-        self._jobs_per_device = jobs_per_device
 
     def Generate(  # yields the bytes of its responses, see `register`
         self, request: inference_service_pb2.GenerateRequest, context: Context
@@ -73,8 +73,8 @@ class InferenceServicer:
         views = [view for view in probed if not wanted or view.device.id in wanted]
         answer = inference_service_pb2.GetInferenceCapabilitiesResponse(
             capabilities=[
-                self._capability(view.device.id, family, view.device.precisions)
-                for view in views
+                _capability(device_ids, family, precisions)
+                for precisions, device_ids in _alike(views).items()
                 for family in sorted({model.family for model in usable})
             ],
             samplers=[to_sampler(sampler) for sampler in SAMPLERS.values()],
@@ -97,22 +97,6 @@ class InferenceServicer:
         default, loaded = self._catalogue.default().id, {one.model_id for one in self._loaded.list()}
         ranked = sorted(usable, key=lambda model: (model.id != default, model.id not in loaded))
         return ranked[:CAPABLE_MODELS]
-
-    def _capability(
-        self, device_id: str, family: str, precisions: tuple[str, ...]
-    ) -> capability_pb2.GenerationCapability:
-        return capability_pb2.GenerationCapability(
-            device_id=device_id,
-            family=family,
-            task=TASK,
-            precisions=[convert.PRECISIONS[word] for word in precisions],
-            fields=[to_field(field) for field in FIELDS.values()],
-            samplers=list(SAMPLERS),
-            sigma_schedules=list(SIGMA_SCHEDULES),
-            control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
-            max_concurrent_jobs=self._jobs_per_device,
-            prompt_window_tokens=_CLIP_WINDOW_TOKENS,
-        )
 
     def _model(self, model: Model, with_prompts: bool) -> capability_pb2.GenerationModel:
         sampler = sampler_of(model)
@@ -138,6 +122,28 @@ _CLIP_WINDOW_TOKENS = 77
 
 
 _CONTROL_KINDS = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
+
+
+def _alike(views: Sequence[DeviceView]) -> dict[tuple[str, ...], list[str]]:
+    """Ids of the devices by what tells them apart here: their precisions."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for view in views:
+        found.setdefault(view.device.precisions, []).append(view.device.id)
+    return found
+
+
+def _capability(device_ids: list[str], family: str, precisions: tuple[str, ...]) -> capability_pb2.GenerationCapability:
+    return capability_pb2.GenerationCapability(
+        device_ids=device_ids,
+        family=family,
+        task=TASK,
+        precisions=[convert.PRECISIONS[word] for word in precisions],
+        fields=[to_field(field) for field in FIELDS.values()],
+        samplers=list(SAMPLERS),
+        sigma_schedules=list(SIGMA_SCHEDULES),
+        control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
+        prompt_window_tokens=_CLIP_WINDOW_TOKENS,
+    )
 
 
 def _without_controlnets(kind: str) -> field_capability_pb2.OptionCapability:

@@ -60,7 +60,7 @@ ENTRIES_BY_FIELD: dict[str, int] = {
     "DeviceWorkload.running_job_ids": JOBS_OF_DEVICE,
     "QueueLane.running_job_ids": JOBS_OF_DEVICE,
     "LoadedModel.active_job_ids": JOBS_OF_DEVICE,
-    "GetInferenceCapabilitiesResponse.capabilities": 16 * 7 * 5,
+    "GetInferenceCapabilitiesResponse.capabilities": 4 * 7 * 5,
     "PreviewConditioningResponse.prompts": 6,
     "PreviewConditioningResponse.control_maps": 8,
     "ModelBenchmarkReport.cases": 64,

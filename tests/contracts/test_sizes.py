@@ -139,7 +139,7 @@ def test_the_largest_answer_fits_into_4_mib(name: str) -> None:
 
 
 def test_capabilities_without_known_prompts_need_no_narrowing() -> None:
-    """16 devices, 7 families and 5 tasks, and as many models as there may be: a client's first call just works."""
+    """4 kinds of devices, 7 families and 5 tasks, and as many models as there may be: a client's first call just works."""
     answer = RPCS["InferenceService.GetInferenceCapabilities"].method.output_type
     file, message = _known()[".deviceops.inference.v1.GenerationModel"]
     prompts = next(field for field in message.field if field.name == "known_prompts")

@@ -401,6 +401,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -434,6 +435,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
@@ -1171,6 +1173,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -1203,6 +1206,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -1234,6 +1238,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
@@ -1267,6 +1272,7 @@ namespace DeviceOps.Api.Device.V1 {
       /// Fails with:
       /// - DEVICE_NOT_FOUND: ListDevices tells which there are.
       /// - INVALID_FIELD: mend the request.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - SESSION_NOT_FOUND: OpenSession first.
       /// - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.

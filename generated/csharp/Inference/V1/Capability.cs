@@ -35,41 +35,40 @@ namespace DeviceOps.Api.Inference.V1 {
             "Z21hX3NjaGVkdWxlcxgFIAMoCRIQCghmYW1pbGllcxgGIAMoCRISCgpzdG9j",
             "aGFzdGljGAcgASgIEhwKFGV2YWx1YXRpb25zX3Blcl9zdGVwGAggASgFIjUK",
             "EVNpZ21hU2NoZWR1bGVJbmZvEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFt",
-            "ZRgCIAEoCSLbBAoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEQoJZGV2aWNlX2lk",
-            "GAEgASgJEg4KBmZhbWlseRgCIAEoCRIMCgR0YXNrGAMgASgJEjIKCnByZWNp",
-            "c2lvbnMYBCADKA4yHi5kZXZpY2VvcHMuY29tbW9uLnYxLlByZWNpc2lvbhI0",
-            "CgZmaWVsZHMYBSADKAsyJC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpZWxkQ2Fw",
-            "YWJpbGl0eRIQCghzYW1wbGVycxgGIAMoCRIXCg9zaWdtYV9zY2hlZHVsZXMY",
-            "ByADKAkSFQoNY29udHJvbF90eXBlcxgIIAMoCRJEChVjb250cm9sX3ByZXBy",
-            "b2Nlc3NvcnMYCSADKAsyJS5kZXZpY2VvcHMuY29tbW9uLnYxLk9wdGlvbkNh",
-            "cGFiaWxpdHkSQAoRYXR0ZW50aW9uX2tlcm5lbHMYCiADKAsyJS5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLk9wdGlvbkNhcGFiaWxpdHkSPAoNcXVhbnRpemF0aW9u",
-            "cxgLIAMoCzIlLmRldmljZW9wcy5jb21tb24udjEuT3B0aW9uQ2FwYWJpbGl0",
-            "eRI9Cg5wb3N0cHJvY2Vzc29ycxgMIAMoCzIlLmRldmljZW9wcy5jb21tb24u",
-            "djEuT3B0aW9uQ2FwYWJpbGl0eRIXCgpiYXRjaF9zaXplGA0gASgFSACIAQES",
-            "GwoTbWF4X2NvbmN1cnJlbnRfam9icxgOIAEoBRIcChRwcm9tcHRfd2luZG93",
-            "X3Rva2VucxgPIAEoBUINCgtfYmF0Y2hfc2l6ZSKzAgoPR2VuZXJhdGlvbk1v",
-            "ZGVsEhAKCG1vZGVsX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIO",
-            "CgZmYW1pbHkYAyABKAkSGAoQcmVhZHlfZGV2aWNlX2lkcxgEIAMoCRISCgpp",
-            "c19kZWZhdWx0GAUgASgIEjMKC25hdGl2ZV9zaXplGAYgASgLMh4uZGV2aWNl",
-            "b3BzLmNvbW1vbi52MS5JbWFnZVNpemUSFwoPZGVmYXVsdF9zYW1wbGVyGAcg",
-            "ASgJEh4KFmRlZmF1bHRfc2lnbWFfc2NoZWR1bGUYCCABKAkSFQoNZGVmYXVs",
-            "dF9zdGVwcxgJIAEoBRIeChZkZWZhdWx0X2d1aWRhbmNlX3NjYWxlGAogASgB",
-            "EhUKDWtub3duX3Byb21wdHMYCyADKAkilwIKEEdlbmVyYXRpb25MaW1pdHMS",
-            "EwoLbWluX2VkZ2VfcHgYASABKAUSEwoLbWF4X2VkZ2VfcHgYAiABKAUSGAoQ",
-            "ZWRnZV9tdWx0aXBsZV9weBgDIAEoBRIUCgxtYXhfYXJlYV9weDIYBCABKAMS",
-            "EQoJbWF4X3N0ZXBzGAUgASgFEhcKD21heF9pbWFnZV9jb3VudBgGIAEoBRIY",
-            "ChBtYXhfcHJvbXB0X2J5dGVzGAcgASgDEhQKDG1heF9jb250cm9scxgIIAEo",
-            "BRIRCgltYXhfbG9yYXMYCSABKAUSGAoQbWF4X2lubGluZV9ieXRlcxgKIAEo",
-            "AxIgChhtYXhfcmVxdWVzdF9pbmxpbmVfYnl0ZXMYCyABKANCHaoCGkRldmlj",
-            "ZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
+            "ZRgCIAEoCSKXBAoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEgoKZGV2aWNlX2lk",
+            "cxgBIAMoCRIOCgZmYW1pbHkYAiABKAkSDAoEdGFzaxgDIAEoCRIyCgpwcmVj",
+            "aXNpb25zGAQgAygOMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24S",
+            "NAoGZmllbGRzGAUgAygLMiQuZGV2aWNlb3BzLmNvbW1vbi52MS5GaWVsZENh",
+            "cGFiaWxpdHkSEAoIc2FtcGxlcnMYBiADKAkSFwoPc2lnbWFfc2NoZWR1bGVz",
+            "GAcgAygJEhUKDWNvbnRyb2xfdHlwZXMYCCADKAkSRAoVY29udHJvbF9wcmVw",
+            "cm9jZXNzb3JzGAkgAygLMiUuZGV2aWNlb3BzLmNvbW1vbi52MS5PcHRpb25D",
+            "YXBhYmlsaXR5EkAKEWF0dGVudGlvbl9rZXJuZWxzGAogAygLMiUuZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5PcHRpb25DYXBhYmlsaXR5EjwKDXF1YW50aXphdGlv",
+            "bnMYCyADKAsyJS5kZXZpY2VvcHMuY29tbW9uLnYxLk9wdGlvbkNhcGFiaWxp",
+            "dHkSPQoOcG9zdHByb2Nlc3NvcnMYDCADKAsyJS5kZXZpY2VvcHMuY29tbW9u",
+            "LnYxLk9wdGlvbkNhcGFiaWxpdHkSHAoUcHJvbXB0X3dpbmRvd190b2tlbnMY",
+            "DSABKAUiswIKD0dlbmVyYXRpb25Nb2RlbBIQCghtb2RlbF9pZBgBIAEoCRIU",
+            "CgxkaXNwbGF5X25hbWUYAiABKAkSDgoGZmFtaWx5GAMgASgJEhgKEHJlYWR5",
+            "X2RldmljZV9pZHMYBCADKAkSEgoKaXNfZGVmYXVsdBgFIAEoCBIzCgtuYXRp",
+            "dmVfc2l6ZRgGIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXpl",
+            "EhcKD2RlZmF1bHRfc2FtcGxlchgHIAEoCRIeChZkZWZhdWx0X3NpZ21hX3Nj",
+            "aGVkdWxlGAggASgJEhUKDWRlZmF1bHRfc3RlcHMYCSABKAUSHgoWZGVmYXVs",
+            "dF9ndWlkYW5jZV9zY2FsZRgKIAEoARIVCg1rbm93bl9wcm9tcHRzGAsgAygJ",
+            "IpcCChBHZW5lcmF0aW9uTGltaXRzEhMKC21pbl9lZGdlX3B4GAEgASgFEhMK",
+            "C21heF9lZGdlX3B4GAIgASgFEhgKEGVkZ2VfbXVsdGlwbGVfcHgYAyABKAUS",
+            "FAoMbWF4X2FyZWFfcHgyGAQgASgDEhEKCW1heF9zdGVwcxgFIAEoBRIXCg9t",
+            "YXhfaW1hZ2VfY291bnQYBiABKAUSGAoQbWF4X3Byb21wdF9ieXRlcxgHIAEo",
+            "AxIUCgxtYXhfY29udHJvbHMYCCABKAUSEQoJbWF4X2xvcmFzGAkgASgFEhgK",
+            "EG1heF9pbmxpbmVfYnl0ZXMYCiABKAMSIAoYbWF4X3JlcXVlc3RfaW5saW5l",
+            "X2J5dGVzGAsgASgDQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5WMWIG",
+            "cHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SamplerOption), global::DeviceOps.Api.Inference.V1.SamplerOption.Parser, new[]{ "Field", "DefaultValue", "AllowedValues" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SamplerInfo), global::DeviceOps.Api.Inference.V1.SamplerInfo.Parser, new[]{ "Id", "DisplayName", "RecommendedSteps", "Options", "SigmaSchedules", "Families", "Stochastic", "EvaluationsPerStep" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo), global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo.Parser, new[]{ "Id", "DisplayName" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceId", "Family", "Task", "Precisions", "Fields", "Samplers", "SigmaSchedules", "ControlTypes", "ControlPreprocessors", "AttentionKernels", "Quantizations", "Postprocessors", "BatchSize", "MaxConcurrentJobs", "PromptWindowTokens" }, new[]{ "BatchSize" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceIds", "Family", "Task", "Precisions", "Fields", "Samplers", "SigmaSchedules", "ControlTypes", "ControlPreprocessors", "AttentionKernels", "Quantizations", "Postprocessors", "PromptWindowTokens" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationModel), global::DeviceOps.Api.Inference.V1.GenerationModel.Parser, new[]{ "ModelId", "DisplayName", "Family", "ReadyDeviceIds", "IsDefault", "NativeSize", "DefaultSampler", "DefaultSigmaSchedule", "DefaultSteps", "DefaultGuidanceScale", "KnownPrompts" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationLimits), global::DeviceOps.Api.Inference.V1.GenerationLimits.Parser, new[]{ "MinEdgePx", "MaxEdgePx", "EdgeMultiplePx", "MaxAreaPx2", "MaxSteps", "MaxImageCount", "MaxPromptBytes", "MaxControls", "MaxLoras", "MaxInlineBytes", "MaxRequestInlineBytes" }, null, null, null, null)
           }));
@@ -1047,7 +1046,8 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// What one device can do for one family and one task.
+  /// What some devices can do for one family and one task. Devices that can do the same share an entry; how many jobs and pictures each takes
+  /// at a time stands in its DeviceCapabilities.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class GenerationCapability : pb::IMessage<GenerationCapability>
@@ -1057,7 +1057,6 @@ namespace DeviceOps.Api.Inference.V1 {
   {
     private static readonly pb::MessageParser<GenerationCapability> _parser = new pb::MessageParser<GenerationCapability>(() => new GenerationCapability());
     private pb::UnknownFieldSet _unknownFields;
-    private int _hasBits0;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pb::MessageParser<GenerationCapability> Parser { get { return _parser; } }
@@ -1085,8 +1084,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public GenerationCapability(GenerationCapability other) : this() {
-      _hasBits0 = other._hasBits0;
-      deviceId_ = other.deviceId_;
+      deviceIds_ = other.deviceIds_.Clone();
       family_ = other.family_;
       task_ = other.task_;
       precisions_ = other.precisions_.Clone();
@@ -1098,8 +1096,6 @@ namespace DeviceOps.Api.Inference.V1 {
       attentionKernels_ = other.attentionKernels_.Clone();
       quantizations_ = other.quantizations_.Clone();
       postprocessors_ = other.postprocessors_.Clone();
-      batchSize_ = other.batchSize_;
-      maxConcurrentJobs_ = other.maxConcurrentJobs_;
       promptWindowTokens_ = other.promptWindowTokens_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -1110,19 +1106,18 @@ namespace DeviceOps.Api.Inference.V1 {
       return new GenerationCapability(this);
     }
 
-    /// <summary>Field number for the "device_id" field.</summary>
-    public const int DeviceIdFieldNumber = 1;
-    private string deviceId_ = "";
+    /// <summary>Field number for the "device_ids" field.</summary>
+    public const int DeviceIdsFieldNumber = 1;
+    private static readonly pb::FieldCodec<string> _repeated_deviceIds_codec
+        = pb::FieldCodec.ForString(10);
+    private readonly pbc::RepeatedField<string> deviceIds_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// The device.
+    /// The devices, at most 64.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public string DeviceId {
-      get { return deviceId_; }
-      set {
-        deviceId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
-      }
+    public pbc::RepeatedField<string> DeviceIds {
+      get { return deviceIds_; }
     }
 
     /// <summary>Field number for the "family" field.</summary>
@@ -1282,53 +1277,8 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return postprocessors_; }
     }
 
-    /// <summary>Field number for the "batch_size" field.</summary>
-    public const int BatchSizeFieldNumber = 13;
-    private readonly static int BatchSizeDefaultValue = 0;
-
-    private int batchSize_;
-    /// <summary>
-    /// Pictures that fit into one forward pass at the family's native size, by the device's memory now; absent until it was measured.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int BatchSize {
-      get { if ((_hasBits0 & 1) != 0) { return batchSize_; } else { return BatchSizeDefaultValue; } }
-      set {
-        _hasBits0 |= 1;
-        batchSize_ = value;
-      }
-    }
-    /// <summary>Gets whether the "batch_size" field is set</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public bool HasBatchSize {
-      get { return (_hasBits0 & 1) != 0; }
-    }
-    /// <summary>Clears the value of the "batch_size" field</summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public void ClearBatchSize() {
-      _hasBits0 &= ~1;
-    }
-
-    /// <summary>Field number for the "max_concurrent_jobs" field.</summary>
-    public const int MaxConcurrentJobsFieldNumber = 14;
-    private int maxConcurrentJobs_;
-    /// <summary>
-    /// Jobs that run at the same time on this device.
-    /// </summary>
-    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
-    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
-    public int MaxConcurrentJobs {
-      get { return maxConcurrentJobs_; }
-      set {
-        maxConcurrentJobs_ = value;
-      }
-    }
-
     /// <summary>Field number for the "prompt_window_tokens" field.</summary>
-    public const int PromptWindowTokensFieldNumber = 15;
+    public const int PromptWindowTokensFieldNumber = 13;
     private int promptWindowTokens_;
     /// <summary>
     /// Tokens that one window of the text encoder takes, its start and end marks included.
@@ -1357,7 +1307,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (ReferenceEquals(other, this)) {
         return true;
       }
-      if (DeviceId != other.DeviceId) return false;
+      if(!deviceIds_.Equals(other.deviceIds_)) return false;
       if (Family != other.Family) return false;
       if (Task != other.Task) return false;
       if(!precisions_.Equals(other.precisions_)) return false;
@@ -1369,8 +1319,6 @@ namespace DeviceOps.Api.Inference.V1 {
       if(!attentionKernels_.Equals(other.attentionKernels_)) return false;
       if(!quantizations_.Equals(other.quantizations_)) return false;
       if(!postprocessors_.Equals(other.postprocessors_)) return false;
-      if (BatchSize != other.BatchSize) return false;
-      if (MaxConcurrentJobs != other.MaxConcurrentJobs) return false;
       if (PromptWindowTokens != other.PromptWindowTokens) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -1379,7 +1327,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override int GetHashCode() {
       int hash = 1;
-      if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
+      hash ^= deviceIds_.GetHashCode();
       if (Family.Length != 0) hash ^= Family.GetHashCode();
       if (Task.Length != 0) hash ^= Task.GetHashCode();
       hash ^= precisions_.GetHashCode();
@@ -1391,8 +1339,6 @@ namespace DeviceOps.Api.Inference.V1 {
       hash ^= attentionKernels_.GetHashCode();
       hash ^= quantizations_.GetHashCode();
       hash ^= postprocessors_.GetHashCode();
-      if (HasBatchSize) hash ^= BatchSize.GetHashCode();
-      if (MaxConcurrentJobs != 0) hash ^= MaxConcurrentJobs.GetHashCode();
       if (PromptWindowTokens != 0) hash ^= PromptWindowTokens.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -1412,10 +1358,7 @@ namespace DeviceOps.Api.Inference.V1 {
     #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
       output.WriteRawMessage(this);
     #else
-      if (DeviceId.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(DeviceId);
-      }
+      deviceIds_.WriteTo(output, _repeated_deviceIds_codec);
       if (Family.Length != 0) {
         output.WriteRawTag(18);
         output.WriteString(Family);
@@ -1433,16 +1376,8 @@ namespace DeviceOps.Api.Inference.V1 {
       attentionKernels_.WriteTo(output, _repeated_attentionKernels_codec);
       quantizations_.WriteTo(output, _repeated_quantizations_codec);
       postprocessors_.WriteTo(output, _repeated_postprocessors_codec);
-      if (HasBatchSize) {
-        output.WriteRawTag(104);
-        output.WriteInt32(BatchSize);
-      }
-      if (MaxConcurrentJobs != 0) {
-        output.WriteRawTag(112);
-        output.WriteInt32(MaxConcurrentJobs);
-      }
       if (PromptWindowTokens != 0) {
-        output.WriteRawTag(120);
+        output.WriteRawTag(104);
         output.WriteInt32(PromptWindowTokens);
       }
       if (_unknownFields != null) {
@@ -1455,10 +1390,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
-      if (DeviceId.Length != 0) {
-        output.WriteRawTag(10);
-        output.WriteString(DeviceId);
-      }
+      deviceIds_.WriteTo(ref output, _repeated_deviceIds_codec);
       if (Family.Length != 0) {
         output.WriteRawTag(18);
         output.WriteString(Family);
@@ -1476,16 +1408,8 @@ namespace DeviceOps.Api.Inference.V1 {
       attentionKernels_.WriteTo(ref output, _repeated_attentionKernels_codec);
       quantizations_.WriteTo(ref output, _repeated_quantizations_codec);
       postprocessors_.WriteTo(ref output, _repeated_postprocessors_codec);
-      if (HasBatchSize) {
-        output.WriteRawTag(104);
-        output.WriteInt32(BatchSize);
-      }
-      if (MaxConcurrentJobs != 0) {
-        output.WriteRawTag(112);
-        output.WriteInt32(MaxConcurrentJobs);
-      }
       if (PromptWindowTokens != 0) {
-        output.WriteRawTag(120);
+        output.WriteRawTag(104);
         output.WriteInt32(PromptWindowTokens);
       }
       if (_unknownFields != null) {
@@ -1498,9 +1422,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public int CalculateSize() {
       int size = 0;
-      if (DeviceId.Length != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeStringSize(DeviceId);
-      }
+      size += deviceIds_.CalculateSize(_repeated_deviceIds_codec);
       if (Family.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Family);
       }
@@ -1516,12 +1438,6 @@ namespace DeviceOps.Api.Inference.V1 {
       size += attentionKernels_.CalculateSize(_repeated_attentionKernels_codec);
       size += quantizations_.CalculateSize(_repeated_quantizations_codec);
       size += postprocessors_.CalculateSize(_repeated_postprocessors_codec);
-      if (HasBatchSize) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(BatchSize);
-      }
-      if (MaxConcurrentJobs != 0) {
-        size += 1 + pb::CodedOutputStream.ComputeInt32Size(MaxConcurrentJobs);
-      }
       if (PromptWindowTokens != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(PromptWindowTokens);
       }
@@ -1537,9 +1453,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (other == null) {
         return;
       }
-      if (other.DeviceId.Length != 0) {
-        DeviceId = other.DeviceId;
-      }
+      deviceIds_.Add(other.deviceIds_);
       if (other.Family.Length != 0) {
         Family = other.Family;
       }
@@ -1555,12 +1469,6 @@ namespace DeviceOps.Api.Inference.V1 {
       attentionKernels_.Add(other.attentionKernels_);
       quantizations_.Add(other.quantizations_);
       postprocessors_.Add(other.postprocessors_);
-      if (other.HasBatchSize) {
-        BatchSize = other.BatchSize;
-      }
-      if (other.MaxConcurrentJobs != 0) {
-        MaxConcurrentJobs = other.MaxConcurrentJobs;
-      }
       if (other.PromptWindowTokens != 0) {
         PromptWindowTokens = other.PromptWindowTokens;
       }
@@ -1584,7 +1492,7 @@ namespace DeviceOps.Api.Inference.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
             break;
           case 10: {
-            DeviceId = input.ReadString();
+            deviceIds_.AddEntriesFrom(input, _repeated_deviceIds_codec);
             break;
           }
           case 18: {
@@ -1633,14 +1541,6 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 104: {
-            BatchSize = input.ReadInt32();
-            break;
-          }
-          case 112: {
-            MaxConcurrentJobs = input.ReadInt32();
-            break;
-          }
-          case 120: {
             PromptWindowTokens = input.ReadInt32();
             break;
           }
@@ -1664,7 +1564,7 @@ namespace DeviceOps.Api.Inference.V1 {
             _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
             break;
           case 10: {
-            DeviceId = input.ReadString();
+            deviceIds_.AddEntriesFrom(ref input, _repeated_deviceIds_codec);
             break;
           }
           case 18: {
@@ -1713,14 +1613,6 @@ namespace DeviceOps.Api.Inference.V1 {
             break;
           }
           case 104: {
-            BatchSize = input.ReadInt32();
-            break;
-          }
-          case 112: {
-            MaxConcurrentJobs = input.ReadInt32();
-            break;
-          }
-          case 120: {
             PromptWindowTokens = input.ReadInt32();
             break;
           }

@@ -1188,7 +1188,7 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GenerationCapability> capabilities_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.GenerationCapability>();
     /// <summary>
-    /// Per device, family and task.
+    /// Per kind of device, family and task.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -155,6 +155,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
@@ -247,6 +248,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
       /// - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -310,6 +312,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
@@ -350,6 +353,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
       /// - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
       ///   RESERVATION_NOT_FOUND: no such thing; list what there is.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
       /// - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
@@ -602,6 +606,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
       /// - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -634,6 +639,7 @@ namespace DeviceOps.Api.Inference.V1 {
       /// - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
       /// - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.

@@ -416,6 +416,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -463,6 +464,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -517,6 +519,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -686,6 +689,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
       /// - ID_TAKEN: the new id or the path is taken; choose another.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -719,6 +723,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -1166,6 +1171,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -1192,6 +1198,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration.
       /// - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
       /// - SESSION_NOT_FOUND: no such session.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -1294,6 +1301,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -1322,6 +1330,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -1434,6 +1443,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -1470,6 +1480,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -2015,6 +2026,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
       /// - ID_TAKEN: the new id or the path is taken; choose another.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -2042,6 +2054,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - COMPONENT_MISSING: the model is not whole.
       /// - PATH_OUTSIDE_ROOTS: choose a path inside a root.
       /// - ID_TAKEN: the new id or the path is taken; choose another.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - STORAGE_FULL: free disk space.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -2073,6 +2086,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -2106,6 +2120,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - DEVICE_DISABLED: choose another device, or enable it.
       /// - RESERVATION_EXPIRED: reserve again.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.

@@ -289,6 +289,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -691,6 +692,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.
@@ -728,6 +730,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
       /// - RESERVATION_EXPIRED: reserve again.
       /// - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
       /// - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
+      /// - ILLEGAL_STATE: the session is closed.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
       /// - STORAGE_FULL: free disk space.

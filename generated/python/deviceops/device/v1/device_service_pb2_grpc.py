@@ -277,6 +277,7 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -304,6 +305,7 @@ class DeviceServiceServicer:
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.

@@ -162,6 +162,7 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -185,6 +186,7 @@ class DeviceServiceStub:
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
@@ -329,6 +331,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -352,6 +355,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     Fails with:
     - DEVICE_NOT_FOUND: ListDevices tells which there are.
     - INVALID_FIELD: mend the request.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - SESSION_NOT_FOUND: OpenSession first.
     - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.
@@ -553,6 +557,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - DEVICE_DISABLED: enable it with UpdateDevice.
@@ -582,6 +587,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with:
         - DEVICE_NOT_FOUND: ListDevices tells which there are.
         - INVALID_FIELD: mend the request.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - SESSION_NOT_FOUND: OpenSession first.
         - ILLEGAL_STATE: another reset of this device is on its way; the facts name its job.

@@ -136,11 +136,13 @@ Global___SigmaScheduleInfo: _TypeAlias = SigmaScheduleInfo  # noqa: Y015
 
 @_typing.final
 class GenerationCapability(_message.Message):
-    """What one device can do for one family and one task."""
+    """What some devices can do for one family and one task. Devices that can do the same share an entry; how many jobs and pictures each takes
+    at a time stands in its DeviceCapabilities.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     PRECISIONS_FIELD_NUMBER: _builtins.int
@@ -152,21 +154,17 @@ class GenerationCapability(_message.Message):
     ATTENTION_KERNELS_FIELD_NUMBER: _builtins.int
     QUANTIZATIONS_FIELD_NUMBER: _builtins.int
     POSTPROCESSORS_FIELD_NUMBER: _builtins.int
-    BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    MAX_CONCURRENT_JOBS_FIELD_NUMBER: _builtins.int
     PROMPT_WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
-    device_id: _builtins.str
-    """The device."""
     family: _builtins.str
     """The family: `sd1`, `sdxl` …"""
     task: _builtins.str
     """The task: `text_to_image`, `image_to_image`, `inpainting`, `outpainting`, `editing`."""
-    batch_size: _builtins.int
-    """Pictures that fit into one forward pass at the family's native size, by the device's memory now; absent until it was measured."""
-    max_concurrent_jobs: _builtins.int
-    """Jobs that run at the same time on this device."""
     prompt_window_tokens: _builtins.int
     """Tokens that one window of the text encoder takes, its start and end marks included."""
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The devices, at most 64."""
+
     @_builtins.property
     def precisions(self) -> _containers.RepeatedScalarFieldContainer[_image_pb2.Precision.ValueType]:
         """What it can compute in, the default first."""
@@ -208,7 +206,7 @@ class GenerationCapability(_message.Message):
     def __init__(
         self,
         *,
-        device_id: _builtins.str = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
         family: _builtins.str = ...,
         task: _builtins.str = ...,
         precisions: _abc.Iterable[_image_pb2.Precision.ValueType] | None = ...,
@@ -220,17 +218,13 @@ class GenerationCapability(_message.Message):
         attention_kernels: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
         quantizations: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
         postprocessors: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
-        batch_size: _builtins.int | None = ...,
-        max_concurrent_jobs: _builtins.int = ...,
         prompt_window_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "attention_kernels", b"attention_kernels", "batch_size", b"batch_size", "control_preprocessors", b"control_preprocessors", "control_types", b"control_types", "device_id", b"device_id", "family", b"family", "fields", b"fields", "max_concurrent_jobs", b"max_concurrent_jobs", "postprocessors", b"postprocessors", "precisions", b"precisions", "prompt_window_tokens", b"prompt_window_tokens", "quantizations", b"quantizations", "samplers", b"samplers", "sigma_schedules", b"sigma_schedules", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_kernels", b"attention_kernels", "control_preprocessors", b"control_preprocessors", "control_types", b"control_types", "device_ids", b"device_ids", "family", b"family", "fields", b"fields", "postprocessors", b"postprocessors", "precisions", b"precisions", "prompt_window_tokens", b"prompt_window_tokens", "quantizations", b"quantizations", "samplers", b"samplers", "sigma_schedules", b"sigma_schedules", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
-    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerationCapability: _TypeAlias = GenerationCapability  # noqa: Y015
 

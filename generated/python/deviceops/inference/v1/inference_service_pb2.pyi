@@ -169,7 +169,7 @@ class GetInferenceCapabilitiesResponse(_message.Message):
     """True: nothing changed since `known_etag`; the other fields are empty."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.GenerationCapability]:
-        """Per device, family and task."""
+        """Per kind of device, family and task."""
 
     @_builtins.property
     def samplers(self) -> _containers.RepeatedCompositeFieldContainer[_capability_pb2.SamplerInfo]:

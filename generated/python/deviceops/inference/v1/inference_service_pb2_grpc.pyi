@@ -70,6 +70,7 @@ class InferenceServiceStub:
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
       RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
@@ -125,6 +126,7 @@ class InferenceServiceStub:
     - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
     - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -173,6 +175,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
     - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
       RESERVATION_NOT_FOUND: no such thing; list what there is.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
     - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
@@ -228,6 +231,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
     - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -279,6 +283,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD, UNSUPPORTED_COMBINATION, BAD_IMAGE: mend the request; all violations are listed at once.
         - MODEL_NOT_FOUND, LOADED_MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, BLOB_NOT_FOUND, SESSION_NOT_FOUND, POLICY_NOT_FOUND,
           RESERVATION_NOT_FOUND: no such thing; list what there is.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_NOT_LOADED: load it first, or do not set `require_loaded_model`.
         - MODEL_INCOMPATIBLE, COMPONENT_MISSING: choose another model or adapter.
@@ -358,6 +363,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         - BLOB_NOT_FOUND: an input picture that the manifest names by hash is gone; create it again as a blob.
         - DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND: no such thing; list what there is.
         - DEVICE_DISABLED: choose another device.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.

@@ -296,6 +296,7 @@ class MemoryServiceStub:
     - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
     - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -572,6 +573,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
     - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
     - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -965,6 +967,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - ILLEGAL_STATE: the source cannot be read, or the destination is complete; see their states.
         - DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST, NOT_SUPPORTED_ON_DEVICE: choose another device.
         - SESSION_NOT_FOUND, RESERVATION_NOT_FOUND, RESERVATION_EXPIRED: mend the request.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.

@@ -259,6 +259,7 @@ class ModelServiceServicer:
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
         - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - SESSION_NOT_FOUND: no such session.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
@@ -295,6 +296,7 @@ class ModelServiceServicer:
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
@@ -338,6 +340,7 @@ class ModelServiceServicer:
         - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
@@ -465,6 +468,7 @@ class ModelServiceServicer:
         - COMPONENT_MISSING: the model is not whole.
         - PATH_OUTSIDE_ROOTS: choose a path inside a root.
         - ID_TAKEN: the new id or the path is taken; choose another.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - STORAGE_FULL: free disk space.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -492,6 +496,7 @@ class ModelServiceServicer:
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.

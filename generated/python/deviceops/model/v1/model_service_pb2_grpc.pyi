@@ -118,6 +118,7 @@ class ModelServiceStub:
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
     - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - SESSION_NOT_FOUND: no such session.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -146,6 +147,7 @@ class ModelServiceStub:
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -181,6 +183,7 @@ class ModelServiceStub:
     - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -276,6 +279,7 @@ class ModelServiceStub:
     - COMPONENT_MISSING: the model is not whole.
     - PATH_OUTSIDE_ROOTS: choose a path inside a root.
     - ID_TAKEN: the new id or the path is taken; choose another.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - STORAGE_FULL: free disk space.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -299,6 +303,7 @@ class ModelServiceStub:
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -394,6 +399,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - PATH_OUTSIDE_ROOTS: add a root to the configuration.
     - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
     - SESSION_NOT_FOUND: no such session.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -422,6 +428,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -457,6 +464,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -552,6 +560,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - COMPONENT_MISSING: the model is not whole.
     - PATH_OUTSIDE_ROOTS: choose a path inside a root.
     - ID_TAKEN: the new id or the path is taken; choose another.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - STORAGE_FULL: free disk space.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -575,6 +584,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -703,6 +713,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - PATH_OUTSIDE_ROOTS: add a root to the configuration.
         - PATH_NOT_FOUND: a folder to look in is not there; make it, or scan another.
         - SESSION_NOT_FOUND: no such session.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
@@ -743,6 +754,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND, NODE_NOT_FOUND, SESSION_NOT_FOUND, RESERVATION_NOT_FOUND: no such thing; list what there is.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
@@ -790,6 +802,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; allow more fallbacks, or choose another device.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
@@ -933,6 +946,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - COMPONENT_MISSING: the model is not whole.
         - PATH_OUTSIDE_ROOTS: choose a path inside a root.
         - ID_TAKEN: the new id or the path is taken; choose another.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - STORAGE_FULL: free disk space.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
@@ -962,6 +976,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose other options, or install the extra that the message names.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.

@@ -90,6 +90,7 @@ class PostprocessingServiceStub:
     - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -267,6 +268,7 @@ class PostprocessingServiceAsyncStub(PostprocessingServiceStub):
     - RESERVATION_EXPIRED: reserve again.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
     - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
+    - ILLEGAL_STATE: the session is closed.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - STORAGE_FULL: free disk space.
@@ -459,6 +461,7 @@ class PostprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - RESERVATION_EXPIRED: reserve again.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; use tiles, or ask for a smaller factor.
         - NOT_SUPPORTED_ON_DEVICE, FEATURE_NOT_INSTALLED: choose another device, or install the extra that the message names.
+        - ILLEGAL_STATE: the session is closed.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - STORAGE_FULL: free disk space.
