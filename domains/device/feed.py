@@ -104,14 +104,14 @@ class StatusFeed:
     def _join(self, watcher: object, interval_s: float, now: float) -> None:
         if not self._asked:
             self._anchor = now
+            # A sample of this very moment, which the last watcher left behind, is as good as a new one.
+            self._newest = {name: kept for name, kept in self._newest.items() if kept[0] >= now - _SAME_S}
         self._asked[watcher] = interval_s
         self._tick_s = min(self._asked.values())
 
     def _leave(self, watcher: object) -> None:
         self._asked.pop(watcher, None)
         self._tick_s = min(self._asked.values(), default=LONGEST_S)
-        if not self._asked:
-            self._newest.clear()
 
     def _on_tick(self, due: float, now: float) -> float:
         """The tick nearest to `due`, so that watchers of one interval share their samples."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from domains.device.device import DeviceState
@@ -179,6 +179,7 @@ async def test_a_driver_slower_than_the_interval_is_not_asked_twice_at_once() ->
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 80), st.integers(10, 200)), min_size=1, max_size=5))
+@example([(1, 23, 10), (1, 33, 10)])
 def test_however_many_watch_samples_are_no_more_than_the_fastest_asked_for(plans: list[tuple[int, int, int]]) -> None:
     """Of each: interval, when it comes and how long it stays, in tenths of a second."""
 
