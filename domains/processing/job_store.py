@@ -9,31 +9,7 @@ import msgspec
 from domains.journal import Entry
 from domains.processing.job import Job
 from domains.processing.job_event import JobEvent
-from domains.storage import room_for_work, storage_errors, transaction
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  request_id TEXT UNIQUE,
-  session_id TEXT NOT NULL,
-  kind TEXT NOT NULL,
-  state TEXT NOT NULL,
-  sequence_ceiling INTEGER NOT NULL,
-  expire_time_s REAL,
-  body BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS jobs_by_expiry ON jobs (expire_time_s) WHERE expire_time_s IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
-CREATE INDEX IF NOT EXISTS jobs_by_session ON jobs (session_id) WHERE session_id <> '';
-CREATE TABLE IF NOT EXISTS events (
-  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-  sequence INTEGER NOT NULL,
-  time_s REAL NOT NULL,
-  body BLOB NOT NULL,
-  PRIMARY KEY (job_id, sequence)
-) WITHOUT ROWID;
-"""
+from domains.storage import room_for_work, transaction
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_job = msgspec.msgpack.Decoder(Job).decode
@@ -46,8 +22,6 @@ class JobStore:
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
-        with storage_errors(folder):
-            connection.executescript(_SCHEMA)
 
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._connection, self._folder)
