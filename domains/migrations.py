@@ -8,6 +8,9 @@ Migrations read rows as plain msgpack values, because the structs that wrote the
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 Migration = Callable[[sqlite3.Connection, Path], None]
 """Changes the tables of a state folder, inside a transaction that the caller holds."""
@@ -54,6 +57,21 @@ INSERT OR IGNORE INTO event_ceiling (one, ceiling) VALUES (1, 0)
 """
 
 
+_SPLIT_JOBS = """
+ALTER TABLE jobs ADD COLUMN parent_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN device_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN create_time_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE jobs ADD COLUMN summary TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN record BLOB NOT NULL DEFAULT x'';
+ALTER TABLE jobs ADD COLUMN work BLOB NOT NULL DEFAULT x'';
+ALTER TABLE jobs ADD COLUMN result BLOB
+"""
+"""`version` is that of the folder when the row was written."""
+_JOBS_AT_ONCE = 1000
+_SUMMARY_CHARACTERS = 120
+
+
 def run_script(database: sqlite3.Connection, script: str) -> None:
     """Execute statements without triggers; `executescript` would commit the caller's transaction first."""
     for statement in script.split(";"):
@@ -64,5 +82,46 @@ def _first(database: sqlite3.Connection, folder: Path) -> None:
     run_script(database, _FIRST)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first,)
+def _split_jobs(database: sqlite3.Connection, folder: Path) -> None:
+    """A job's row has what lists and filters need in columns of its own, apart from its work and its result."""
+    run_script(database, _SPLIT_JOBS)
+    number = 0
+    while rows := database.execute(
+        "SELECT number, body FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (number, _JOBS_AT_ONCE)
+    ).fetchall():
+        columns = [(*_columns(body), number) for number, body in rows]
+        database.executemany(
+            "UPDATE jobs SET device_id = ?, create_time_s = ?, summary = ?, record = ?, work = ?, result = ?"
+            " WHERE number = ?",
+            columns,
+        )
+        number = rows[-1][0]
+    database.execute("ALTER TABLE jobs DROP COLUMN body")
+
+
+def _columns(body: bytes) -> tuple[object, ...]:
+    """The new columns of a job's row. A body that is no job leaves them empty: the job's reader tells what is wrong."""
+    try:
+        job = msgspec.msgpack.decode(body, type=dict[str, Any])
+        work, result = job.pop("work"), job.pop("result", None)
+        return (
+            job["device_id"],
+            job["create_time_s"],
+            _summary(work),
+            msgspec.msgpack.encode(job),
+            msgspec.msgpack.encode(work),
+            None if result is None else msgspec.msgpack.encode(result),
+        )
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return "", 0.0, "", b"", b"", None
+
+
+def _summary(work: dict[str, Any]) -> str:
+    prompt = work.get("asked", {}).get("prompt")
+    name = work.get("model_id") or work.get("device_id") or ""
+    words = f"{work['type']} {name}".replace("_", " ") if prompt is None else prompt
+    return " ".join(words.split())[:_SUMMARY_CHARACTERS]
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs)
 """The one at index `n` makes version `n + 1`."""

@@ -12,7 +12,8 @@ from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, V
 from domains.events import EventLog
 from domains.labels import has_all
 from domains.memory.blobs.store import BlobStore
-from domains.processing.job import Job
+from domains.processing.job import Job, ListedJob
+from domains.processing.job_rows import as_listed
 from domains.processing.label_deletion import LabelDeletion
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
@@ -22,7 +23,7 @@ from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation, from_previews
 from server.heartbeat import Followed
-from server.job_messages import KIND_OF, JobView, in_list, to_job, to_state
+from server.job_messages import KIND_OF, JobView, to_job, to_listed, to_state
 from server.label_deletion import LabelDeletionMethods
 from server.model import from_load, from_scan
 from server.once import asked_of, keeps_its_answers
@@ -45,7 +46,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         instance_id: str,
         watching: Watching,
     ) -> None:
-        SystemEventMethods.__init__(self, events, instance_id, lambda job: in_list(to_job(job, view)))
+        SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(as_listed(job), view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         self._submissions = submissions
         self._jobs = submissions.jobs
@@ -148,7 +149,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         jobs, following = paging.fill(
             lambda count: self._jobs.page(place, count, lambda job: _accepts(request.filter, span, job)),
             size,
-            lambda job: in_list(self._message(job)),
+            lambda job: to_listed(job, self._view),
         )
         return processing_service_pb2.ListJobsResponse(jobs=jobs, next_page_token=following)
 
@@ -217,16 +218,16 @@ def _span(wanted: processing_service_pb2.JobFilter) -> tuple[int, int]:
     )
 
 
-def _accepts(wanted: processing_service_pb2.JobFilter, span: tuple[int, int], job: Job) -> bool:
+def _accepts(wanted: processing_service_pb2.JobFilter, span: tuple[int, int], job: ListedJob) -> bool:
     """Every condition that is set must hold."""
     created = convert.to_time(job.create_time_s).ToNanoseconds()
     return (
         (not wanted.states or to_state(job.state) in wanted.states)
-        and (not wanted.kinds or KIND_OF[type(job.work)] in wanted.kinds)
+        and (not wanted.kinds or KIND_OF.get(job.kind) in wanted.kinds)
         and (not wanted.session_id or job.options.session_id == wanted.session_id)
         and has_all(((label.key, label.value) for label in wanted.labels), job.options.labels)
         and span[0] <= created < span[1]
         and (not wanted.device_id or job.device_id == wanted.device_id)
         and (not wanted.request_id or job.request_id == wanted.request_id)
-        and not wanted.parent_job_id
+        and job.parent_id == wanted.parent_job_id
     )

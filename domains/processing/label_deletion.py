@@ -10,7 +10,7 @@ from domains.errors import NotFound
 from domains.labels import Labels, has_all
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier
 from domains.memory.blobs.store import BlobStore
-from domains.processing.job import Job
+from domains.processing.job import ListedJob
 from domains.processing.jobs import Jobs
 
 MAX_IDS = 1000
@@ -104,7 +104,7 @@ class LabelDeletion:
                 others.add(job.id)
         return ended
 
-    async def _labelled_jobs(self, labels: Labels) -> AsyncIterator[Job]:
+    async def _labelled_jobs(self, labels: Labels) -> AsyncIterator[ListedJob]:
         place: int | None = None
         while True:
             jobs, place = self._jobs.page(place, _READ_AT_ONCE, lambda job: True)

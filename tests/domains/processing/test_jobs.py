@@ -29,6 +29,7 @@ from domains.processing.job_event import (
     Started,
     Succeeded,
 )
+from domains.processing.job_rows import StoredJob
 from domains.processing.job_state import NEXT, JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
@@ -233,10 +234,10 @@ def test_progress_is_not_stored(jobs: Jobs, tmp_path: Path) -> None:
     jobs.record(job.id, StageStarted(stage=Stage.DECODING))
     connection = open_database(tmp_path)
     store = JobStore(connection, tmp_path)
-    assert [type(entry.value).__name__ for entry in store.events(job.id)] == ["Queued", "Started", "StageStarted"]
-    stored = store.get(job.id)
-    assert stored is not None
-    assert stored.progress is None
+    stored = store.load(job.id)
+    assert isinstance(stored, StoredJob)
+    assert [type(entry.value).__name__ for entry in stored.events] == ["Queued", "Started", "StageStarted"]
+    assert stored.job.progress is None
     connection.close()
 
 
