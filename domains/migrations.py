@@ -68,6 +68,18 @@ ALTER TABLE jobs ADD COLUMN work BLOB NOT NULL DEFAULT x'';
 ALTER TABLE jobs ADD COLUMN result BLOB
 """
 """`version` is that of the folder when the row was written."""
+_INDEX_JOBS = """
+DROP INDEX jobs_by_session;
+CREATE INDEX jobs_by_session ON jobs (session_id);
+CREATE INDEX jobs_by_parent ON jobs (parent_id);
+CREATE INDEX jobs_by_device ON jobs (device_id);
+CREATE INDEX jobs_by_kind ON jobs (kind);
+CREATE TABLE job_labels (
+  key TEXT NOT NULL, value TEXT NOT NULL, number INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+  PRIMARY KEY (key, value, number)
+) WITHOUT ROWID;
+CREATE INDEX job_labels_by_job ON job_labels (number, key)
+"""
 _JOBS_AT_ONCE = 1000
 _SUMMARY_CHARACTERS = 120
 
@@ -123,5 +135,25 @@ def _summary(work: dict[str, Any]) -> str:
     return " ".join(words.split())[:_SUMMARY_CHARACTERS]
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs)
+def _index_jobs(database: sqlite3.Connection, folder: Path) -> None:
+    """Lists read a page of any filter through an index, which ends with the job's number."""
+    run_script(database, _INDEX_JOBS)
+    number = 0
+    while rows := database.execute(
+        "SELECT number, record FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (number, _JOBS_AT_ONCE)
+    ).fetchall():
+        labels = [(number, *label) for number, record in rows for label in _labels(record)]
+        database.executemany("INSERT OR IGNORE INTO job_labels (number, key, value) VALUES (?, ?, ?)", labels)
+        number = rows[-1][0]
+
+
+def _labels(record: bytes) -> list[tuple[str, str]]:
+    try:
+        options = msgspec.msgpack.decode(record, type=dict[str, Any])["options"]
+        return msgspec.convert(options["labels"], list[tuple[str, str]])
+    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError):
+        return []
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs)
 """The one at index `n` makes version `n + 1`."""

@@ -10,10 +10,11 @@ from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
-from domains.labels import has_all
 from domains.memory.blobs.store import BlobStore
-from domains.processing.job import Job, ListedJob
+from domains.processing.job import Job
+from domains.processing.job_filter import JobFilter
 from domains.processing.job_rows import as_listed
+from domains.processing.job_state import JobState
 from domains.processing.label_deletion import LabelDeletion
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
@@ -145,9 +146,9 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     ) -> processing_service_pb2.ListJobsResponse:
         """Jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
-        span = _span(request.filter)
+        wanted = _filter(request.filter)
         jobs, following = paging.fill(
-            lambda count: self._jobs.page(place, count, lambda job: _accepts(request.filter, span, job)),
+            lambda count: self._jobs.page(wanted, place, count),
             size,
             lambda job: to_listed(job, self._view),
         )
@@ -205,29 +206,22 @@ def _within_spec(violation: Violation) -> Violation:
     return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
 
 
-_NEVER = 1 << 63
-"""After all times."""
+_STATES = {to_state(state): state for state in JobState}
+_KINDS = {number: kind for kind, number in KIND_OF.items()}
+_NS = 1e9
 
 
-def _span(wanted: processing_service_pb2.JobFilter) -> tuple[int, int]:
-    """From when, and before when, in Unix nanoseconds."""
+def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
+    """What the list is to show. Names that no job has leave nothing."""
     after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
-    return (
-        convert.from_time(wanted.created_after, "filter.created_after") if after else 0,
-        convert.from_time(wanted.created_before, "filter.created_before") if before else _NEVER,
-    )
-
-
-def _accepts(wanted: processing_service_pb2.JobFilter, span: tuple[int, int], job: ListedJob) -> bool:
-    """Every condition that is set must hold."""
-    created = convert.to_time(job.create_time_s).ToNanoseconds()
-    return (
-        (not wanted.states or to_state(job.state) in wanted.states)
-        and (not wanted.kinds or KIND_OF.get(job.kind) in wanted.kinds)
-        and (not wanted.session_id or job.options.session_id == wanted.session_id)
-        and has_all(((label.key, label.value) for label in wanted.labels), job.options.labels)
-        and span[0] <= created < span[1]
-        and (not wanted.device_id or job.device_id == wanted.device_id)
-        and (not wanted.request_id or job.request_id == wanted.request_id)
-        and job.parent_id == wanted.parent_job_id
+    return JobFilter(
+        states=tuple(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
+        kinds=tuple(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
+        session_id=wanted.session_id,
+        labels=tuple((label.key, label.value) for label in wanted.labels),
+        created_from_s=convert.from_time(wanted.created_after, "filter.created_after") / _NS if after else None,
+        created_before_s=convert.from_time(wanted.created_before, "filter.created_before") / _NS if before else None,
+        device_id=wanted.device_id,
+        request_id=wanted.request_id,
+        parent_id=wanted.parent_job_id,
     )

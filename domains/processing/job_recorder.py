@@ -38,6 +38,10 @@ class JobRecorder:
         """Whether the end of a job is known in memory alone."""
         return job_id in self._owed
 
+    def owed(self) -> list[str]:
+        """Ids of jobs whose end is known in memory alone."""
+        return list(self._owed)
+
     def forget(self, job_id: str) -> None:
         """The job is deleted."""
         self._owed.pop(job_id, None)

@@ -10,6 +10,7 @@ import msgspec
 from domains.journal import Entry
 from domains.processing.job import Job, ListedJob
 from domains.processing.job_event import JobEvent
+from domains.processing.job_filter import LOOKED, JobFilter, as_list, conditions, window
 from domains.processing.job_rows import (
     CHANGING,
     FIXED,
@@ -31,7 +32,19 @@ _INSERT = (
 )
 _UPDATE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in CHANGING)}, expire_time_s = ? WHERE id = ?"
 _REPLACE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in FIXED)} WHERE id = ?"
-_LISTED = "number, id, request_id, session_id, parent_id, kind, device_id, create_time_s, version, summary, record"
+_LISTED = (
+    "number, id, request_id, session_id, parent_id, kind, device_id, create_time_s, version, summary, record,"
+    " sequence_ceiling"
+)
+_LABEL = "INSERT INTO job_labels (number, key, value) VALUES (?, ?, ?)"
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a list."""
+
+    rows: list[ListedJob | UnreadableRow]
+    place: int | None
+    """The next part has the numbers below it. None: this was the last one."""
 
 
 class JobStore:
@@ -49,6 +62,7 @@ class JobStore:
         room_for_work(self._folder)
         with self._transaction() as db:
             number = db.execute(_INSERT, (*fixed_of(job), *changing_of(job), ceiling)).lastrowid
+            db.executemany(_LABEL, [(number, *label) for label in job.options.labels])
             self._insert_event(db, job.id, entry)
         return msgspec.structs.replace(job, number=number)
 
@@ -129,15 +143,25 @@ class JobStore:
                 continue
         return found
 
-    def page(self, before_number: int | None, limit: int) -> list[ListedJob | UnreadableRow]:
-        """Up to `limit` jobs, newest first, older than a given row number."""
-        return [
-            self._listed(row)
-            for row in self._rows(
-                f"SELECT {_LISTED}, sequence_ceiling FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?",
-                (before_number if before_number is not None else 1 << 62, limit),
-            )
-        ]
+    def page(self, wanted: JobFilter, before: int | None, limit: int, also: Sequence[str]) -> Page:
+        """Up to `limit` jobs below the number `before`, newest first, and those of `also`: jobs whose end is in memory
+        alone. Looks at `LOOKED` rows at most."""
+        end = before if before is not None else 1 << 62
+        found = [number for (number,) in self._connection.execute(*window(wanted, end))]
+        place = found[-1] if len(found) == LOOKED else None
+        ids = as_list(also)
+        if also:
+            query = "SELECT number FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND number < ? AND number > ?"
+            found += [number for (number,) in self._connection.execute(query, (ids, end, place or 0))]
+        condition, values = conditions(wanted)
+        rows = self._rows(
+            f"SELECT {_LISTED} FROM jobs WHERE number IN (SELECT value FROM json_each(?))"
+            f" AND ({condition} OR id IN (SELECT value FROM json_each(?))) ORDER BY number DESC LIMIT ?",
+            (as_list(found), *values, ids, limit),
+        ).fetchall()
+        if len(rows) == limit and rows[-1]["number"] != min(found):
+            place = rows[-1]["number"]
+        return Page(rows=[self._listed(row) for row in rows], place=place)
 
     @staticmethod
     def _listed(row: sqlite3.Row) -> ListedJob | UnreadableRow:

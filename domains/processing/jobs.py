@@ -17,6 +17,7 @@ from domains.processing.job_event import (
     JobEvent,
     Started,
 )
+from domains.processing.job_filter import JobFilter
 from domains.processing.job_recorder import JobRecorder
 from domains.processing.job_rows import UnreadableRow, as_listed
 from domains.processing.job_state import JobState, check_move
@@ -187,22 +188,13 @@ class Jobs:
         self._recorder.forget(job_id)
         self._ended.pop(job_id, None)
 
-    def page(
-        self, before: int | None, limit: int, accept: Callable[[ListedJob], bool]
-    ) -> tuple[Sequence[ListedJob], int | None]:
-        """Up to `limit` jobs that `accept` lets through, newest first, and where the next page begins (None: the end)."""
-        chosen: list[ListedJob] = []
-        while len(chosen) < limit:
-            rows = self._store.page(before, limit)
-            for job in map(self._listed, rows):
-                if accept(job):
-                    chosen.append(job)
-                before = job.number
-                if len(chosen) == limit:
-                    return chosen, before
-            if len(rows) < limit:
-                return chosen, None
-        return chosen, before
+    def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[Sequence[ListedJob], int | None]:
+        """Up to `limit` jobs that the filter accepts, newest first, and where the next page begins (None: the end).
+
+        A page can be empty and not the last: a call looks at a bounded number of jobs.
+        """
+        page = self._store.page(wanted, before, limit, self._recorder.owed())
+        return [job for job in map(self._listed, page.rows) if wanted.accepts(job)], page.place
 
     def _listed(self, row: ListedJob | UnreadableRow) -> ListedJob:
         """A job as it stands now; one that cannot be read has failed."""

@@ -29,6 +29,7 @@ from domains.processing.job_event import (
     Started,
     Succeeded,
 )
+from domains.processing.job_filter import JobFilter
 from domains.processing.job_rows import StoredJob
 from domains.processing.job_state import NEXT, JobState
 from domains.processing.job_store import JobStore
@@ -176,7 +177,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def the_list_has_every_job_once(self) -> None:
-        listed, _ = self.jobs.page(None, 1000, lambda job: True)
+        listed, _ = self.jobs.page(JobFilter(), None, 1000)
         assert sorted(job.id for job in listed) == sorted(self.state)
         assert all(job.state is self.state[job.id] for job in listed)
 
@@ -250,11 +251,11 @@ def test_jobs_expire_when_they_were_kept_long_enough(jobs: Jobs) -> None:
 
 
 def test_pages_are_newest_first_and_meet_without_overlap(jobs: Jobs) -> None:
-    made = [jobs.submit(ScanWork(), JobOptions())[0].id for _ in range(7)]
+    made = [jobs.submit(ScanWork(), JobOptions(session_id="b" if n == 2 else "a"))[0].id for n in range(7)]
     place: int | None = None
     found: list[str] = []
     while True:
-        page, place = jobs.page(place, 3, lambda job: job.id != made[2])
+        page, place = jobs.page(JobFilter(session_id="a"), place, 3)
         found += [job.id for job in page]
         if place is None:
             break
@@ -276,7 +277,7 @@ def test_an_end_that_found_no_room_is_stored_when_there_is_some(
     told = jobs.live(job.id).journal.after(0)[-1]
     assert isinstance(told.value, Failed)
     assert (told.value.failure.reason, told.value.failure.state_consistent) == (ErrorReason.STORAGE_FULL, False)
-    assert [one.state for one in jobs.page(None, 10, lambda job: True)[0]] == [JobState.FAILED]
+    assert [one.state for one in jobs.page(JobFilter(), None, 10)[0]] == [JobState.FAILED]
     jobs.store_ends()
     connection = open_database(tmp_path)
     again = Jobs(JobStore(connection, tmp_path), keep_s=3600)

@@ -12,6 +12,7 @@ from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.migrations import MIGRATIONS
 from domains.processing.job import Job, JobOptions, ScanWork, UnreadableWork
 from domains.processing.job_event import Failed, Started
+from domains.processing.job_filter import JobFilter
 from domains.processing.job_state import JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
@@ -64,7 +65,7 @@ def check_failed(jobs: Jobs, job: Job, kind: str) -> None:
     assert told.failure.reason is ErrorReason.INVARIANT_BROKEN
     assert (told.failure.facts["kind"], told.failure.facts["version"]) == (kind, str(len(MIGRATIONS)))
     assert told.end_time_s is not None
-    (listed,) = (one for one in jobs.page(None, 100, lambda _: True)[0] if one.id == job.id)
+    (listed,) = (one for one in jobs.page(JobFilter(), None, 100)[0] if one.id == job.id)
     assert (listed.state, listed.failure) == (JobState.FAILED, told.failure)
     journal = jobs.live(job.id).journal
     end = journal.after(0)[-1]
@@ -111,7 +112,7 @@ def test_an_ended_job_that_cannot_be_read_is_told_as_failed_and_can_be_deleted(
     jobs = opened(database, tmp_path)
     assert jobs.recover() == []
     if look == "list":
-        assert [one.id for one in jobs.page(None, 10, lambda _: True)[0]] == [other.id, job.id]
+        assert [one.id for one in jobs.page(JobFilter(), None, 10)[0]] == [other.id, job.id]
     elif look == "find":
         assert jobs.find(job.id) is not None
     check_failed(jobs, job, kind_of(database, job))
@@ -123,4 +124,4 @@ def test_an_ended_job_that_cannot_be_read_is_told_as_failed_and_can_be_deleted(
     jobs.delete(job.id)
     with pytest.raises(NotFound):
         jobs.get(job.id)
-    assert [one.id for one in jobs.page(None, 10, lambda _: True)[0]] == [other.id]
+    assert [one.id for one in jobs.page(JobFilter(), None, 10)[0]] == [other.id]
