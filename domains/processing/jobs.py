@@ -39,6 +39,8 @@ class Jobs:
         self._recorder = JobRecorder(store, keep_s)
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
+        self._queued: set[str] = set()
+        """Ids of the live jobs that are QUEUED."""
         self.listeners: list[Callable[[Job], None]] = []
         """Called after every change of a job's state; whoever runs jobs listens here."""
         self.requests: Requests[Job] = Requests(self._recall)
@@ -64,8 +66,7 @@ class Jobs:
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
         job = self.draft(work, options, asked, detached=detached)
-        ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
-        live = self._live[job.id] = self._recorder.begin(job, ahead)
+        live = self._live[job.id] = self._recorder.begin(job, ahead=len(self._queued))
         self._changed(live.job)
         return live.job, True
 
@@ -140,6 +141,10 @@ class Jobs:
         return self._store.expired(time.time(), limit)
 
     def _changed(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self._queued.add(job.id)
+        else:
+            self._queued.discard(job.id)
         for listener in self.listeners:
             listener(job)
 
