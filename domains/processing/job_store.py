@@ -91,6 +91,11 @@ class JobStore:
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
+    def last_number(self) -> int:
+        """The highest number that a job ever had, deleted ones too."""
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+        return 0 if row is None else row[0]
+
     def has(self, job_id: str) -> bool:
         """Whether there is such a job, readable or not."""
         return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None

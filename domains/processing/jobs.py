@@ -37,6 +37,7 @@ class Jobs:
     def __init__(self, store: JobStore, keep_s: float) -> None:
         self._store = store
         self._recorder = JobRecorder(store, keep_s)
+        self._last_inherited = store.last_number()
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
         self._queued: set[str] = set()
@@ -88,6 +89,10 @@ class Jobs:
     def knows(self, job_id: str) -> bool:
         """Whether there is such a job, running or ended."""
         return job_id in self._live or self._store.has(job_id)
+
+    def inherited(self, job: Job) -> bool:
+        """Whether an earlier process has stored the job."""
+        return job.number <= self._last_inherited
 
     def _recall(self, asked: Asked) -> Known[Job] | None:
         """What a request made, as it stands now; on disk with the job itself."""

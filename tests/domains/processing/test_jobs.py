@@ -1,6 +1,7 @@
 """Jobs: whatever is asked in whatever order, a journal keeps its rules, also over a restart."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,6 +261,25 @@ def test_pages_are_newest_first_and_meet_without_overlap(jobs: Jobs) -> None:
         if place is None:
             break
     assert found == [name for name in reversed(made) if name != made[2]]
+
+
+def test_a_job_is_inherited_from_the_process_that_stored_it_whatever_the_clock_says(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = jobs.submit(ScanWork(), JobOptions())
+    assert not jobs.inherited(before)
+    # The newest number is not given twice, although its job is gone.
+    jobs.delete(jobs.cancel(jobs.submit(ScanWork(), JobOptions())[0].id).id)
+    connection = open_database(tmp_path)
+    again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    again.recover()
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: before.create_time_s - 3600)
+        after, _ = again.submit(ScanWork(), JobOptions())
+    assert after.create_time_s < before.create_time_s
+    assert [again.inherited(again.get(job.id)) for job in (before, after)] == [True, False]
+    assert [job.id for job in again.page(JobFilter(), None, 10)[0]] == [after.id, before.id]
+    connection.close()
 
 
 def no_room(*_: object) -> None:
