@@ -21,11 +21,6 @@ from domains.storage import storage_errors, transaction
 KEPT = 10_000
 """Events that a reader can go back."""
 _PROMISED = 10_000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS event_ceiling (one INTEGER PRIMARY KEY CHECK (one = 1), ceiling INTEGER NOT NULL);
-INSERT OR IGNORE INTO event_ceiling (one, ceiling) VALUES (1, 0);
-"""
-
 
 EventDomain = Domain
 """Who owns the thing that changed."""
@@ -55,7 +50,6 @@ class EventLog:
         self._db = connection
         self._folder = folder
         with storage_errors(folder):
-            connection.executescript(_SCHEMA)
             (self._ceiling,) = connection.execute("SELECT ceiling FROM event_ceiling").fetchone()
         self.journal: Journal[SystemEvent] = Journal(last_sequence=self._ceiling, limit=KEPT)
         """Everything up to the promised number may have been seen."""

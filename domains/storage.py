@@ -17,7 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from domains.errors import AlreadyExists, DataLoss, ErrorReason, ResourceExhausted
+from domains.errors import AlreadyExists, DataLoss, ErrorReason, FailedPrecondition, ResourceExhausted
+from domains.migrations import MIGRATIONS
 
 DATABASE = "state.sqlite3"
 _SYNCHRONOUS_FULL = 2
@@ -67,14 +68,52 @@ def room_for_work(folder: Path) -> None:
 
 
 def open_database(folder: Path) -> sqlite3.Connection:
-    """The state folder's database, for use on one thread."""
+    """The state folder's database, for use on one thread, brought to this server's version.
+
+    Raises ILLEGAL_STATE for a folder of a newer version, which stays as it is.
+    """
     with storage_errors(folder):
         connection = sqlite3.connect(folder / DATABASE, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA wal_autocheckpoint=0")
+        try:
+            _check_version(connection, folder)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            _migrate(connection, folder)
+        except BaseException:
+            connection.close()
+            raise
     return connection
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """The version of the folder's tables; 0: it has none yet, or those of before versions."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    return found
+
+
+def _check_version(connection: sqlite3.Connection, folder: Path) -> None:
+    found, known = version(connection), len(MIGRATIONS)
+    if found > known:
+        raise FailedPrecondition(
+            f"the state folder {folder} has version {found}, and this server knows versions up to {known}: a newer server"
+            " wrote it; start that one, or choose another folder with --state",
+            state_folder=folder,
+            folder_version=found,
+            known_version=known,
+        )
+
+
+def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
+    """All migrations that the folder lacks, or none of them."""
+    if version(connection) == len(MIGRATIONS):
+        return
+    with transaction(connection, folder) as db:
+        for migration in MIGRATIONS[version(db) :]:
+            migration(db, folder)
+        # A pragma takes no parameters.
+        db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
 
 class Durability(StrEnum):

@@ -94,7 +94,9 @@ class Server:
         self.devices.wire(self.dispatcher, self.loaded)
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
         self.memory.wire(self.devices, self.dispatcher, unloading)
-        admission = JobAdmission(self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded)
+        admission = JobAdmission(
+            self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded, self.jobs.inherited
+        )
         self.dispatcher.claims.claimed = admission.claimed
         self.dispatcher.held_back = self.memory.hold_back
         self.transfers = TransferRuns(self.jobs, self.blobs)

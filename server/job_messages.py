@@ -16,10 +16,14 @@ from domains.processing.job import (
     BenchmarkWork,
     GenerateWork,
     Job,
+    JobRecord,
+    ListedJob,
     LoadWork,
     ResetWork,
     ScanWork,
     TransferWork,
+    UnreadableWork,
+    domain_of,
 )
 from domains.processing.job_state import JobState
 from domains.processing.summary import summary
@@ -202,14 +206,16 @@ def _put_result(update: Update | job_pb2.Job, job: Job, result: events.JobResult
             pass
 
 
-KIND_OF: dict[type[msgspec.Struct], job_pb2.JobKind.ValueType] = {
-    GenerateWork: job_pb2.JOB_KIND_GENERATION,
-    LoadWork: job_pb2.JOB_KIND_MODEL_LOAD,
-    ScanWork: job_pb2.JOB_KIND_MODEL_SCAN,
-    BenchmarkWork: job_pb2.JOB_KIND_DEVICE_BENCHMARK,
-    ResetWork: job_pb2.JOB_KIND_DEVICE_RESET,
-    TransferWork: job_pb2.JOB_KIND_BLOB_TRANSFER,
+KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
+    "generate": job_pb2.JOB_KIND_GENERATION,
+    "load_model": job_pb2.JOB_KIND_MODEL_LOAD,
+    "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
+    "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
+    "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
+    "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
 }
+_ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
+"""The arm of `JobSpec.work` of each kind."""
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,11 +229,30 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 
 def to_job(job: Job, view: JobView) -> job_pb2.Job:
     """The job as GetJob tells it."""
-    message = job_pb2.Job(
+    message = _to_message(job, job.kind, view)
+    message.spec.CopyFrom(_spec(job))
+    message.summary = summary(job.work, prompts=view.prompts_in_lists)
+    _put_result(message, job, job.result)
+    return message
+
+
+def to_listed(job: ListedJob, view: JobView) -> job_pb2.Job:
+    """The job as ListJobs tells it: of its spec only which arm is set, and no result."""
+    message = _to_message(job, job.kind, view)
+    message.spec.SetInParent()
+    if arm := _ARM_OF.get(job.kind):
+        getattr(message.spec, arm).SetInParent()
+    has_prompt = message.kind == job_pb2.JOB_KIND_GENERATION
+    message.summary = "" if has_prompt and not view.prompts_in_lists else job.summary
+    return message
+
+
+def _to_message(job: JobRecord, kind: str, view: JobView) -> job_pb2.Job:
+    fail_time_s = job.end_time_s or 0.0
+    return job_pb2.Job(
         id=job.id,
         state=to_state(job.state),
-        spec=_spec(job),
-        kind=KIND_OF[type(job.work)],
+        kind=KIND_OF.get(kind, job_pb2.JOB_KIND_UNSPECIFIED),
         options=convert.to_options(job.options),
         progress=to_progress(job.progress) if job.progress else None,
         create_time=convert.to_time(job.create_time_s),
@@ -237,28 +262,16 @@ def to_job(job: Job, view: JobView) -> job_pb2.Job:
         device_id=job.device_id,
         attempt=job.attempt,
         last_sequence=job.last_sequence,
-        failure=convert.to_failure(job.failure, job.end_time_s or 0.0, job.domain) if job.failure else None,
+        failure=convert.to_failure(job.failure, fail_time_s, domain_of(kind)) if job.failure else None,
         receipt=to_receipt(job.receipt) if job.receipt else None,
         etag=job.etag,
         request_id=job.request_id,
         detached=job.detached,
-        summary=summary(job.work, prompts=view.prompts_in_lists),
+        parent_job_id=job.parent_id,
     )
-    _put_result(message, job, job.result)
-    return message
 
 
-def in_list(message: job_pb2.Job) -> job_pb2.Job:
-    """The job as ListJobs tells it: of its spec only which arm is set, and no result."""
-    if arm := message.spec.WhichOneof("work"):
-        message.spec.ClearField(arm)
-        getattr(message.spec, arm).SetInParent()
-    if result := message.WhichOneof("result"):
-        message.ClearField(result)
-    return message
-
-
-def _expiry(job: Job, keep_for_s: float) -> Timestamp | None:
+def _expiry(job: JobRecord, keep_for_s: float) -> Timestamp | None:
     if job.end_time_s is None:
         return None
     return convert.to_time(job.end_time_s + (job.options.keep_for_s or keep_for_s))
@@ -280,4 +293,6 @@ def _spec(job: Job) -> job_pb2.JobSpec:
             spec.device_reset.CopyFrom(to_reset(job.work))
         case TransferWork():
             spec.blob_transfer.CopyFrom(to_transfer(job.work.request))
+        case UnreadableWork():
+            pass
     return spec

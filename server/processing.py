@@ -10,9 +10,11 @@ from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
-from domains.labels import has_all
 from domains.memory.blobs.store import BlobStore
 from domains.processing.job import Job
+from domains.processing.job_filter import JobFilter
+from domains.processing.job_rows import as_listed
+from domains.processing.job_state import JobState
 from domains.processing.label_deletion import LabelDeletion
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
@@ -22,7 +24,7 @@ from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation, from_previews
 from server.heartbeat import Followed
-from server.job_messages import KIND_OF, JobView, in_list, to_job, to_state
+from server.job_messages import KIND_OF, JobView, to_job, to_listed, to_state
 from server.label_deletion import LabelDeletionMethods
 from server.model import from_load, from_scan
 from server.once import asked_of, keeps_its_answers
@@ -45,7 +47,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         instance_id: str,
         watching: Watching,
     ) -> None:
-        SystemEventMethods.__init__(self, events, instance_id, lambda job: in_list(to_job(job, view)))
+        SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(as_listed(job), view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         self._submissions = submissions
         self._jobs = submissions.jobs
@@ -144,11 +146,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     ) -> processing_service_pb2.ListJobsResponse:
         """Jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
-        span = _span(request.filter)
+        wanted = _filter(request.filter)
         jobs, following = paging.fill(
-            lambda count: self._jobs.page(place, count, lambda job: _accepts(request.filter, span, job)),
+            lambda count: self._jobs.page(wanted, place, count),
             size,
-            lambda job: in_list(self._message(job)),
+            lambda job: to_listed(job, self._view),
         )
         return processing_service_pb2.ListJobsResponse(jobs=jobs, next_page_token=following)
 
@@ -204,29 +206,22 @@ def _within_spec(violation: Violation) -> Violation:
     return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
 
 
-_NEVER = 1 << 63
-"""After all times."""
+_STATES = {to_state(state): state for state in JobState}
+_KINDS = {number: kind for kind, number in KIND_OF.items()}
+_NS = 1e9
 
 
-def _span(wanted: processing_service_pb2.JobFilter) -> tuple[int, int]:
-    """From when, and before when, in Unix nanoseconds."""
+def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
+    """What the list is to show. Names that no job has leave nothing."""
     after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
-    return (
-        convert.from_time(wanted.created_after, "filter.created_after") if after else 0,
-        convert.from_time(wanted.created_before, "filter.created_before") if before else _NEVER,
-    )
-
-
-def _accepts(wanted: processing_service_pb2.JobFilter, span: tuple[int, int], job: Job) -> bool:
-    """Every condition that is set must hold."""
-    created = convert.to_time(job.create_time_s).ToNanoseconds()
-    return (
-        (not wanted.states or to_state(job.state) in wanted.states)
-        and (not wanted.kinds or KIND_OF[type(job.work)] in wanted.kinds)
-        and (not wanted.session_id or job.options.session_id == wanted.session_id)
-        and has_all(((label.key, label.value) for label in wanted.labels), job.options.labels)
-        and span[0] <= created < span[1]
-        and (not wanted.device_id or job.device_id == wanted.device_id)
-        and (not wanted.request_id or job.request_id == wanted.request_id)
-        and not wanted.parent_job_id
+    return JobFilter(
+        states=tuple(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
+        kinds=tuple(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
+        session_id=wanted.session_id,
+        labels=tuple((label.key, label.value) for label in wanted.labels),
+        created_from_s=convert.from_time(wanted.created_after, "filter.created_after") / _NS if after else None,
+        created_before_s=convert.from_time(wanted.created_before, "filter.created_before") / _NS if before else None,
+        device_id=wanted.device_id,
+        request_id=wanted.request_id,
+        parent_id=wanted.parent_job_id,
     )

@@ -10,11 +10,6 @@ from domains.model.fingerprint import FileHash
 from domains.model.model import Model
 from domains.storage import storage_errors
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS file_hashes (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
-"""
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Model).decode
 
@@ -25,8 +20,6 @@ class CatalogueStore:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._folder = Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent
-        with storage_errors(self._folder):
-            connection.executescript(_SCHEMA)
 
     def models(self) -> Iterator[Model]:
         """Those of the last scan."""

@@ -69,7 +69,7 @@ class Dispatcher:
     def workload(self, device_id: str) -> Workload:
         """What a device has to do, and how fast it does it."""
         lane = self.lanes.of(device_id)
-        queued = sum(self.lanes.fits(lane, job) for job in self._queue.waiting()) if lane else 0
+        queued = self._queue.count(lambda placement: self.lanes.fits(lane, placement)) if lane else 0
         return self.meter.workload(device_id, queued, lane.capacity if lane else 1)
 
     def waiting_for(self, accepts: Callable[[str], bool]) -> list[Job]:
@@ -78,7 +78,7 @@ class Dispatcher:
         def accepted(lane: Lane) -> bool:
             return lane.worker is not None and accepts(lane.device_id)
 
-        return [job for job in self._queue.waiting() if not self.lanes.has_other(job, besides=accepted)]
+        return self._queue.waiting(lambda placement: not self.lanes.has_other(placement, besides=accepted))
 
     def stranded_without(self, device_id: str) -> tuple[str, ...]:
         """Ids of the jobs that wait and that no other device will take."""
@@ -86,7 +86,8 @@ class Dispatcher:
         def useless(lane: Lane) -> bool:
             return lane.device_id == device_id or not self.lanes.takes_work(lane)
 
-        return tuple(job.id for job in self._queue.waiting() if not self.lanes.has_other(job, besides=useless))
+        stranded = self._queue.waiting(lambda placement: not self.lanes.has_other(placement, besides=useless))
+        return tuple(job.id for job in stranded)
 
     def stop_taking(self) -> None:
         """Start no more jobs; those that wait stay queued, on disk."""
@@ -167,7 +168,7 @@ class Dispatcher:
             return None
         if self.held_back(lane.device_id, occupied=bool(lane.occupied)):
             return None
-        job = self._queue.next(lambda job: self.lanes.fits(lane, job))
+        job = self._queue.next(lambda placement: self.lanes.fits(lane, placement))
         # One that needs the device alone is next: nobody overtakes it until the device is free.
         return None if job is None or (needs_all(job) and lane.occupied) else job
 

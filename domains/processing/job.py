@@ -60,17 +60,28 @@ class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob
     request: TransferRequest
 
 
-Work = GenerateWork | LoadWork | ScanWork | BenchmarkWork | ResetWork | TransferWork
+class UnreadableWork(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"):
+    """Work that another version of the server stored, and that this one cannot read. Its job has failed."""
+
+    kind: str
+    """As the other version called it."""
+    version: int
+    """Of the state folder when the job was stored."""
+    summary: str = ""
+    """As the other version had it."""
+
+
+Work = GenerateWork | LoadWork | ScanWork | BenchmarkWork | ResetWork | TransferWork | UnreadableWork
 """What a job can be asked to do."""
 
 
-_DOMAIN_OF: dict[type[Work], Domain] = {
-    GenerateWork: Domain.INFERENCE,
-    LoadWork: Domain.MODEL,
-    ScanWork: Domain.MODEL,
-    BenchmarkWork: Domain.DEVICE,
-    ResetWork: Domain.DEVICE,
-    TransferWork: Domain.MEMORY,
+_DOMAIN_OF: dict[str, Domain] = {
+    "generate": Domain.INFERENCE,
+    "load_model": Domain.MODEL,
+    "scan_models": Domain.MODEL,
+    "benchmark_device": Domain.DEVICE,
+    "reset_device": Domain.DEVICE,
+    "transfer_blob": Domain.MEMORY,
 }
 
 
@@ -98,15 +109,18 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How long it is kept after its end. Absent: the server's setting."""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One job as it stands. Each change makes a new value."""
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What every job has, whatever its work: all that can change but its result."""
 
     id: str
+    number: int = 0
+    """Rises with each job that the state folder has stored. 0: not stored yet."""
+    parent_id: str = ""
+    """The workflow run or batch that it is a part of. Empty: none."""
     request_id: str
     """The caller's mark against double submission; empty: none was given."""
     request_digest: str = ""
     """Of all else that the request said; empty where it had no id."""
-    work: Work
     options: JobOptions
     detached: bool
     """False: it is cancelled when the call that submitted it is left."""
@@ -127,11 +141,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The newest; kept in memory only while the job runs."""
     failure: Failure | None = None
     receipt: JobReceipt | None = None
+
+    @property
+    def etag(self) -> str:
+        """Differs after each change of state or options, and whatever else happens to the job leaves it as it is."""
+        told = msgspec.msgpack.encode((self.state, self.attempt, self.options))
+        return hashlib.sha256(told).hexdigest()[:16]
+
+
+class Job(JobRecord, frozen=True, kw_only=True):
+    """One job as it stands. Each change makes a new value."""
+
+    work: Work
     result: JobResult | None = None
 
     @property
     def kind(self) -> str:
         """`generate`, `load_model`, `scan_models`."""
+        if isinstance(self.work, UnreadableWork):
+            return self.work.kind
         tag = self.work.__struct_config__.tag
         assert isinstance(tag, str)
         return tag
@@ -139,10 +167,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def domain(self) -> Domain:
         """The part of the server whose work it is."""
-        return _DOMAIN_OF.get(type(self.work), Domain.PROCESSING)
+        return domain_of(self.kind)
 
-    @property
-    def etag(self) -> str:
-        """Differs after each change of state or options, and whatever else happens to the job leaves it as it is."""
-        told = msgspec.msgpack.encode((self.state, self.attempt, self.options))
-        return hashlib.sha256(told).hexdigest()[:16]
+
+class ListedJob(JobRecord, frozen=True, kw_only=True):
+    """A job as lists show it: without its work and its result."""
+
+    kind: str
+    summary: str
+    """What it is about, in one line."""
+
+
+def domain_of(kind: str) -> Domain:
+    """The part of the server whose work this kind is."""
+    return _DOMAIN_OF.get(kind, Domain.PROCESSING)

@@ -1,8 +1,7 @@
 """Asks for a job's memory before anything of it is allocated, so that budgets and reservations are obeyed."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from domains.errors import ResourceExhausted
@@ -31,14 +30,20 @@ class JobAdmission:
     """One for all jobs."""
 
     def __init__(
-        self, admission: Admission, reclaiming: Reclaiming, catalogue: Catalogue, loaded: LoadedModels
+        self,
+        admission: Admission,
+        reclaiming: Reclaiming,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        inherited: Callable[[Job], bool],
     ) -> None:
+        """`inherited`: whether an earlier process has stored a job."""
         self._admission = admission
         self._reclaiming = reclaiming
         self._catalogue = catalogue
         self._loaded = loaded
         self._loads: dict[str, _Load] = {}
-        self._begin_s = time.time()
+        self._inherited = inherited
 
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
@@ -70,7 +75,7 @@ class JobAdmission:
         Work of the front process runs on no device; a transfer's reservation pays for the blob that it makes.
         """
         reservation_id = job.options.reservation_id
-        if reservation_id and (job.attempt or job.create_time_s < self._begin_s):
+        if reservation_id and (job.attempt or self._inherited(job)):
             # An earlier attempt has used it up, or it ended with the server that had promised it.
             return reservation_id if self._admission.is_held(reservation_id) else ""
         return reservation_id

@@ -4,17 +4,21 @@ The newest-only events (progress, previews) are seen and not stored. So that a r
 `_CEILING_STEP` numbers at a time are promised on disk.
 """
 
+import contextlib
+
 import msgspec
 import structlog
 
-from domains.errors import DeviceOpsError
+from domains.errors import DeviceOpsError, ResourceExhausted
 from domains.failure import Failure
 from domains.journal import Entry, Journal
 from domains.processing.job import Job
 from domains.processing.job_event import NEWEST_ONLY, STATE_AFTER, Cancelled, Failed, JobEvent, Queued, Succeeded
+from domains.processing.job_rows import StoredJob, UnreadableRow
 from domains.processing.job_state import JobState, check_move
 from domains.processing.job_store import JobStore
 from domains.processing.live_job import LiveJob, after, stored
+from domains.processing.unreadable import given_up
 
 _CEILING_STEP = 1000
 
@@ -34,6 +38,10 @@ class JobRecorder:
         """Whether the end of a job is known in memory alone."""
         return job_id in self._owed
 
+    def owed(self) -> list[str]:
+        """Ids of jobs whose end is known in memory alone."""
+        return list(self._owed)
+
     def forget(self, job_id: str) -> None:
         """The job is deleted."""
         self._owed.pop(job_id, None)
@@ -52,14 +60,27 @@ class JobRecorder:
         """Store a new job with its first event; `ahead` jobs wait before it."""
         journal: Journal[JobEvent] = Journal()
         first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
-        self._store.add(job, first, _CEILING_STEP)
+        job = self._store.add(job, first, _CEILING_STEP)
         journal.publish(first)
         return LiveJob(job, journal, _CEILING_STEP)
 
-    def take_up(self, job: Job) -> LiveJob:
-        """An unfinished job that an earlier process left, with its journal."""
-        ceiling = self._store.ceiling(job.id)
-        return LiveJob(job, Journal(self._store.events(job.id), last_sequence=ceiling), ceiling)
+    def take_up(self, found: StoredJob | UnreadableRow) -> LiveJob:
+        """A stored job with its journal; FAILED if it cannot be read."""
+        if isinstance(found, UnreadableRow):
+            found = self._give_up(found)
+        closed = found.job.state.ended
+        last_sequence = 0 if closed else found.ceiling
+        return LiveJob(found.job, Journal(found.events, last_sequence=last_sequence, closed=closed), found.ceiling)
+
+    def _give_up(self, row: UnreadableRow) -> StoredJob:
+        """End a job that cannot be read, on disk too, so that every list and filter tells the same."""
+        ended = given_up(row, self._store.readable_events(row.record.id))
+        job = ended.job
+        _log.error("a stored job cannot be read", job_id=job.id, kind=row.kind, version=row.version, why=row.problem)
+        # Without room on the disk, the next reader ends it again.
+        with contextlib.suppress(ResourceExhausted):
+            self._store.replace(job, ended.events, self._expiry(job))
+        return ended
 
     def record(self, live: LiveJob, event: JobEvent) -> None:
         """Add an event, and bring the job to the state that follows."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
-from domains.journal import Journal
-from domains.processing.job import Job, JobOptions, Work
+from domains.processing.job import Job, JobOptions, ListedJob, Work
 from domains.processing.job_event import (
     Cancelled,
     Cancelling,
@@ -18,7 +17,9 @@ from domains.processing.job_event import (
     JobEvent,
     Started,
 )
+from domains.processing.job_filter import JobFilter
 from domains.processing.job_recorder import JobRecorder
+from domains.processing.job_rows import UnreadableRow, as_listed
 from domains.processing.job_state import JobState, check_move
 from domains.processing.job_store import JobStore
 from domains.processing.live_job import LiveJob, empty_receipt
@@ -36,8 +37,11 @@ class Jobs:
     def __init__(self, store: JobStore, keep_s: float) -> None:
         self._store = store
         self._recorder = JobRecorder(store, keep_s)
+        self._last_inherited = store.last_number()
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
+        self._queued: set[str] = set()
+        """Ids of the live jobs that are QUEUED."""
         self.listeners: list[Callable[[Job], None]] = []
         """Called after every change of a job's state; whoever runs jobs listens here."""
         self.requests: Requests[Job] = Requests(self._recall)
@@ -45,15 +49,16 @@ class Jobs:
 
     def recover(self) -> list[Job]:
         """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
-        for job in self._store.unfinished():
-            self._live[job.id] = self._recorder.take_up(job)
+        for job_id in self._store.unfinished():
+            live = self._take_up(job_id)
+            job = live.job
             if job.state is JobState.CANCELLING:
-                self.record(job.id, _cancelled(job, self._live[job.id].cancel_cause))
+                self.record(job_id, _cancelled(job, live.cancel_cause))
             elif job.state in (JobState.RUNNING, JobState.PAUSING):
                 message = "the server went away and was started again"
-                self.record(job.id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
+                self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
             else:
-                # Nothing of it changes, but whoever runs jobs has to hear that it waits.
+                # It waits, or could not be read; listeners have not heard of it yet.
                 self._changed(job)
         return [live.job for live in self._live.values()]
 
@@ -62,10 +67,9 @@ class Jobs:
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
         job = self.draft(work, options, asked, detached=detached)
-        ahead = sum(live.job.state is JobState.QUEUED for live in self._live.values())
-        self._live[job.id] = self._recorder.begin(job, ahead)
-        self._changed(job)
-        return job, True
+        live = self._live[job.id] = self._recorder.begin(job, ahead=len(self._queued))
+        self._changed(live.job)
+        return live.job, True
 
     @staticmethod
     def draft(work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
@@ -84,12 +88,17 @@ class Jobs:
 
     def knows(self, job_id: str) -> bool:
         """Whether there is such a job, running or ended."""
-        return job_id in self._live or self._store.get(job_id) is not None
+        return job_id in self._live or self._store.has(job_id)
+
+    def inherited(self, job: Job) -> bool:
+        """Whether an earlier process has stored the job."""
+        return job.number <= self._last_inherited
 
     def _recall(self, asked: Asked) -> Known[Job] | None:
         """What a request made, as it stands now; on disk with the job itself."""
-        job = self._store.by_request(asked.request_id)
-        return job and Known(digest=job.request_digest, answer=self.get(job.id), facts={"job_id": job.id})
+        job_id = self._store.by_request(asked.request_id)
+        job = job_id and self.get(job_id)
+        return Known(digest=job.request_digest, answer=job, facts={"job_id": job.id}) if job else None
 
     def get(self, job_id: str) -> Job:
         """The job as it stands now; NOT_FOUND otherwise."""
@@ -97,21 +106,27 @@ class Jobs:
 
     def find(self, job_id: str) -> Job | None:
         """The job as it stands now; None: there is none (any more)."""
-        found = self._live.get(job_id) or self._ended.get(job_id)
-        return found.job if found else self._store.get(job_id)
+        if found := self._live.get(job_id) or self._ended.get(job_id):
+            return found.job
+        job = self._store.get(job_id)
+        return self._take_up(job_id).job if isinstance(job, UnreadableRow) else job
 
     def live(self, job_id: str) -> LiveJob:
         """The job with its journal, from memory or from disk."""
         found = self._live.get(job_id) or self._ended.get(job_id)
-        return found if found is not None else self._from_disk(job_id)
+        return found if found is not None else self._take_up(job_id)
 
-    def _from_disk(self, job_id: str) -> LiveJob:
-        job = self._store.get(job_id)
-        if job is None:
+    def _take_up(self, job_id: str) -> LiveJob:
+        """A job from disk, into memory."""
+        found = self._store.load(job_id)
+        if found is None:
             message = f"there is no job {job_id!r}; it may have been deleted or have expired"
             raise NotFound(message, ErrorReason.JOB_NOT_FOUND, job_id=job_id)
-        live = LiveJob(job, Journal(self._store.events(job_id), closed=True), self._store.ceiling(job_id))
-        self._remember(live)
+        live = self._recorder.take_up(found)
+        if live.job.state.ended:
+            self._remember(live)
+        else:
+            self._live[job_id] = live
         return live
 
     def record(self, job_id: str, event: JobEvent) -> Job:
@@ -131,6 +146,10 @@ class Jobs:
         return self._store.expired(time.time(), limit)
 
     def _changed(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self._queued.add(job.id)
+        else:
+            self._queued.discard(job.id)
         for listener in self.listeners:
             listener(job)
 
@@ -179,22 +198,20 @@ class Jobs:
         self._recorder.forget(job_id)
         self._ended.pop(job_id, None)
 
-    def page(self, before: int | None, limit: int, accept: Callable[[Job], bool]) -> tuple[Sequence[Job], int | None]:
-        """Up to `limit` jobs that `accept` lets through, newest first, and where the next page begins (None: the end)."""
-        chosen: list[Job] = []
-        while len(chosen) < limit:
-            rows = self._store.page(before, limit)
-            for number, stored in rows:
-                live = self._live.get(stored.id) or self._ended.get(stored.id)
-                job = live.job if live else stored
-                if accept(job):
-                    chosen.append(job)
-                before = number
-                if len(chosen) == limit:
-                    return chosen, number
-            if len(rows) < limit:
-                return chosen, None
-        return chosen, before
+    def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[Sequence[ListedJob], int | None]:
+        """Up to `limit` jobs that the filter accepts, newest first, and where the next page begins (None: the end).
+
+        A page can be empty and not the last: a call looks at a bounded number of jobs.
+        """
+        page = self._store.page(wanted, before, limit, self._recorder.owed())
+        return [job for job in map(self._listed, page.rows) if wanted.accepts(job)], page.place
+
+    def _listed(self, row: ListedJob | UnreadableRow) -> ListedJob:
+        """A job as it stands now; one that cannot be read has failed."""
+        job_id = row.id if isinstance(row, ListedJob) else row.record.id
+        if live := self._live.get(job_id) or self._ended.get(job_id):
+            return as_listed(live.job)
+        return row if isinstance(row, ListedJob) else as_listed(self._take_up(job_id).job)
 
     def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""

@@ -10,7 +10,8 @@ from domains.errors import NotFound
 from domains.labels import Labels, has_all
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier
 from domains.memory.blobs.store import BlobStore
-from domains.processing.job import Job
+from domains.processing.job import ListedJob
+from domains.processing.job_filter import JobFilter
 from domains.processing.jobs import Jobs
 
 MAX_IDS = 1000
@@ -104,13 +105,12 @@ class LabelDeletion:
                 others.add(job.id)
         return ended
 
-    async def _labelled_jobs(self, labels: Labels) -> AsyncIterator[Job]:
+    async def _labelled_jobs(self, labels: Labels) -> AsyncIterator[ListedJob]:
         place: int | None = None
         while True:
-            jobs, place = self._jobs.page(place, _READ_AT_ONCE, lambda job: True)
+            jobs, place = self._jobs.page(JobFilter(labels=labels), place, _READ_AT_ONCE)
             for job in jobs:
-                if has_all(labels, job.options.labels):
-                    yield job
+                yield job
             if place is None:
                 return
             await asyncio.sleep(0)

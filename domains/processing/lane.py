@@ -4,10 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from domains.processing.job import BenchmarkWork, Job, ResetWork, ScanWork, TransferWork
+from domains.processing.job import BenchmarkWork, Job
+from domains.processing.placement import FRONT_WORK, Placement
 from domains.processing.worker import Worker
-
-_FRONT_WORK = (ScanWork, ResetWork, TransferWork)
 
 
 class Turn:
@@ -23,7 +22,7 @@ class Lane:
     """What runs in one place, and what may."""
 
     def __init__(
-        self, capacity: Callable[[], int], worker: Worker | None = None, only: tuple[type, ...] = _FRONT_WORK
+        self, capacity: Callable[[], int], worker: Worker | None = None, only: tuple[type, ...] = FRONT_WORK
     ) -> None:
         """`only`: the work that a lane of the front takes; a device's takes all but the front's."""
         self.worker = worker
@@ -65,13 +64,12 @@ class Lane:
         alone = any(turn.alone for turn in self.granted) or any(map(needs_all, self.running.values()))
         return not self.closed and not alone and self.occupied < self.capacity
 
-    def fits(self, job: Job) -> bool:
-        """Whether this lane may ever run the job."""
-        if self.worker is None or isinstance(job.work, _FRONT_WORK):
-            return self.worker is None and isinstance(job.work, self._only)
+    def fits(self, placement: Placement) -> bool:
+        """Whether this lane may ever run jobs of a placement."""
+        if self.worker is None or placement.front is not None:
+            return self.worker is None and placement.front in self._only
         device = self.worker.device
-        wanted = (job.work.device_id,) if isinstance(job.work, BenchmarkWork) else job.options.device_ids
-        return not wanted or bool({device.id, *device.aliases} & set(wanted))
+        return not placement.device_ids or not placement.device_ids.isdisjoint((device.id, *device.aliases))
 
     def begin(self, job: Job) -> None:
         """A job runs here from now on."""

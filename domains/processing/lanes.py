@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, Unavailable
-from domains.processing.job import BenchmarkWork, Job, ResetWork, ScanWork, TransferWork
+from domains.processing.job import ResetWork, ScanWork, TransferWork
 from domains.processing.lane import Lane, Turn
+from domains.processing.placement import Placement
 from domains.processing.worker import Worker
 
 _TRANSFERS = 4
@@ -89,21 +90,21 @@ class Lanes:
         """In the order in which they are given work: devices that had errors come last."""
         return sorted(self._lanes, key=self._is_degraded)
 
-    def fits(self, lane: Lane, job: Job) -> bool:
-        """Whether a lane may run a job. The CPU takes what does not name it only if it is allowed, or all there is."""
-        if not lane.fits(job):
+    def fits(self, lane: Lane, placement: Placement) -> bool:
+        """Whether a lane may run jobs of a placement. The CPU takes those that do not name it only if it is allowed, or all
+        there is."""
+        if not lane.fits(placement):
             return False
-        named = job.options.device_ids or isinstance(job.work, BenchmarkWork)
-        if lane.device_id != "cpu" or job.options.allow_cpu or named:
+        if lane.device_id != "cpu" or placement.allow_cpu or placement.device_ids:
             return True
         return not any(
             view.device.id != "cpu" and view.settings.enabled and view.state is not DeviceState.LOST
             for view in self._devices.list()
         )
 
-    def has_other(self, job: Job, besides: Callable[[Lane], bool]) -> bool:
-        """Whether a lane that is not among these may run a job."""
-        return any(self.fits(lane, job) for lane in self._lanes if not besides(lane))
+    def has_other(self, placement: Placement, besides: Callable[[Lane], bool]) -> bool:
+        """Whether a lane that is not among these may run jobs of a placement."""
+        return any(self.fits(lane, placement) for lane in self._lanes if not besides(lane))
 
     def takes_work(self, lane: Lane) -> bool:
         """Whether new jobs may start there: the front's lanes always do."""

@@ -1,7 +1,16 @@
 """What a job is about, in one line for people and lists."""
 
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
-from domains.processing.job import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
+from domains.processing.job import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    UnreadableWork,
+    Work,
+)
 
 MAX_CHARACTERS = 120
 _CUT = "…"
@@ -9,7 +18,7 @@ _CUT = "…"
 
 def summary(work: Work, *, prompts: bool = True) -> str:
     """At most `MAX_CHARACTERS`, on one line. Without `prompts`, empty for work that has one."""
-    if isinstance(work, GenerateWork) and not prompts:
+    if isinstance(work, GenerateWork | UnreadableWork) and not prompts:
         return ""
     return shortened(_words(work), MAX_CHARACTERS)
 
@@ -37,6 +46,8 @@ def _words(work: Work) -> str:
             return f"reset {work.device_id}"
         case TransferWork():
             return _transfer(work.request)
+        case UnreadableWork():
+            return work.summary
 
 
 def _transfer(request: TransferRequest) -> str:

@@ -29,7 +29,6 @@ class TransferRuns:
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
         self._jobs = jobs
         self._blobs = blobs
-        self._begin_s = time.time()
         jobs.listeners.append(self._changed)
 
     def recover(self) -> None:
@@ -59,7 +58,7 @@ class TransferRuns:
     def _request_of(self, job: Job) -> TransferRequest:
         """What is to be done, after what an earlier attempt has left is cleared away."""
         assert isinstance(job.work, TransferWork)
-        if not job.attempt and job.create_time_s >= self._begin_s:
+        if not job.attempt and not self._jobs.inherited(job):
             return job.work.request
         for blob in self._blobs.all():
             # Its copy was complete, and the server died before it could write that down.

@@ -1,12 +1,16 @@
-"""Two servers cannot have the same port, socket or state folder; the second says so in one line."""
+"""What a server cannot start on (a port, socket or folder of another, a newer folder) is told in one line."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from domains import storage
+from domains.migrations import MIGRATIONS
 from tests.server.harness import RunningServer, running_server
 
 
@@ -42,6 +46,15 @@ def test_the_same_state_folder_is_refused(server: RunningServer) -> None:
     assert str(server.state) in lines[0]
     assert "--state" in lines[0]
     assert server.status().server_instance_id, "the first one is not disturbed"
+
+
+def test_a_folder_of_a_newer_server_is_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / storage.DATABASE)) as newer:
+        newer.execute("PRAGMA user_version=1000")
+    code, lines = serve("--port", "0", "--state", str(tmp_path))
+    assert code == 2
+    assert len(lines) == 1
+    assert all(word in lines[0] for word in ("1000", str(len(MIGRATIONS)), "--state"))
 
 
 def test_a_socket_in_use_is_refused_and_stays_with_its_owner(server: RunningServer, tmp_path: Path) -> None:

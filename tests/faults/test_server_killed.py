@@ -1,12 +1,16 @@
 """The server dies by SIGKILL and is started again on the same state folder."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import grpc
+import msgspec
 import pytest
 
-from deviceops.common.v1 import job_event_pb2
+from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.memory.v1 import memory_service_pb2, reservation_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from domains.storage import open_database
 from tests.faults.processes import eventually, gone
 from tests.server import asking
 from tests.server.asking import ENDINGS, Refusal, kind, kinds, picture
@@ -112,3 +116,30 @@ def test_a_job_that_was_to_stop_is_not_started_again(server: RunningServer) -> N
     seen = asking.watch(server, job_id)
     assert kind(seen[-1]) == "cancelled"
     assert kinds(seen).count("started") == 1
+
+
+def test_jobs_that_another_version_stored_fail_by_name_and_stop_nobody(server: RunningServer) -> None:
+    """One had ended, the other had not."""
+    ended = asking.submit(server, picture(seed=1))
+    asking.watch(server, ended)
+    waiting = asking.submit(server, picture(steps=asking.LONG_STEPS))
+    asking.wait_for_step(server, waiting)
+    server.kill()
+    with closing(open_database(server.state)) as database:
+        database.execute("UPDATE jobs SET work = ?", (msgspec.msgpack.encode({"type": "generate", "sampler": 1}),))
+    server.start()
+    for job_id in (waiting, ended):
+        update = asking.watch(server, job_id)[-1]
+        assert kind(update) == "failed"
+        assert update.event.failed.failure.reason == error_pb2.ERROR_REASON_INVARIANT_BROKEN
+        job = asking.job_of(server, job_id)
+        assert (job.state, job.kind) == (job_event_pb2.JOB_STATE_FAILED, job_pb2.JOB_KIND_GENERATION)
+        assert job.failure == update.event.failed.failure
+    listed = server.processing.ListJobs(processing_service_pb2.ListJobsRequest()).jobs
+    assert [(job.id, job.state) for job in listed] == [
+        (job_id, job_event_pb2.JOB_STATE_FAILED) for job_id in (waiting, ended)
+    ]
+    for job_id in (waiting, ended):
+        server.processing.DeleteJob(processing_service_pb2.DeleteJobRequest(job_id=job_id))
+    assert not server.processing.ListJobs(processing_service_pb2.ListJobsRequest()).jobs
+    assert kind(asking.watch(server, asking.submit(server))[-1]) == "succeeded"

@@ -12,23 +12,7 @@ import msgspec
 
 from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
 from domains.memory.blobs.links import BlobLinks
-from domains.storage import storage_errors, transaction
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS blob_owners (
-  blob_id TEXT NOT NULL REFERENCES blobs (id), owner_id TEXT NOT NULL, PRIMARY KEY (owner_id, blob_id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS blob_owners_by_blob ON blob_owners (blob_id);
-CREATE TABLE IF NOT EXISTS blob_holders (
-  blob_id TEXT NOT NULL REFERENCES blobs (id), owner_id TEXT NOT NULL, PRIMARY KEY (owner_id, blob_id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS blob_holders_by_blob ON blob_holders (blob_id);
-CREATE TABLE IF NOT EXISTS blob_requests (
-  request_id TEXT PRIMARY KEY, digest TEXT NOT NULL, blob_id TEXT NOT NULL REFERENCES blobs (id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS blob_requests_by_blob ON blob_requests (blob_id);
-"""
+from domains.storage import transaction
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Blob).decode
@@ -50,8 +34,6 @@ class BlobRows:
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._db = connection
         self._folder = folder
-        with storage_errors(folder):
-            connection.executescript(_SCHEMA)
         self._blobs: dict[str, Blob] = {}
         self._requests: dict[str, AnsweredRequest] = {}
         self._requests_of = BlobLinks()

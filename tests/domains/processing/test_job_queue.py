@@ -1,24 +1,30 @@
 """JobQueue: priority, fair turns, age, bound."""
 
+from collections import Counter
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.processing.job import Job, JobOptions, LoadWork
-from domains.processing.job_queue import JobQueue
+from domains.processing.job_queue import JobQueue, rank
 from domains.processing.job_state import JobState
+from domains.processing.placement import Placement, placement_of
 
 
-def job(name: str, *, session: str = "", priority: int = 2, age: float = 0.0) -> Job:
+def job(name: str, *, session: str = "", priority: int = 2, age: int = 0, device: str = "") -> Job:
     return Job(
         id=name,
+        number=1000 - age,
         request_id="",
         work=LoadWork(model_id="m"),
-        options=JobOptions(session_id=session, priority=priority),
+        options=JobOptions(session_id=session, priority=priority, device_ids=(device,) if device else ()),
         detached=True,
         state=JobState.QUEUED,
-        create_time_s=1000.0 - age,
+        # The clock was set back meanwhile: it decides nothing.
+        create_time_s=float(age),
     )
 
 
@@ -55,12 +61,17 @@ def test_one_that_was_interrupted_keeps_its_age() -> None:
 
 
 def test_only_what_fits_is_taken_and_the_rest_keeps_waiting() -> None:
-    queue = filled(job("x"), job("y"))
-    found = queue.next(lambda one: one.id == "y")
+    queue = filled(job("x"), job("y", device="gpu"))
+
+    def names_gpu(placement: Placement) -> bool:
+        return "gpu" in placement.device_ids
+
+    found = queue.next(names_gpu)
     assert found is not None
-    assert found == job("y")
+    assert found == job("y", device="gpu")
+    assert (queue.count(names_gpu), [one.id for one in queue.waiting(names_gpu)]) == (1, ["y"])
     queue.take(found)
-    assert queue.next(lambda one: one.id == "y") is None
+    assert queue.next(names_gpu) is None
     assert len(queue) == 1
 
 
@@ -80,7 +91,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 9)), max_size=25))
 def test_everything_is_taken_once_and_never_below_a_waiting_higher_priority(asked: list[tuple[str, int, int]]) -> None:
-    jobs = [job(str(n), session=s, priority=p, age=float(age)) for n, (s, p, age) in enumerate(asked)]
+    jobs = [job(str(n), session=s, priority=p, age=age) for n, (s, p, age) in enumerate(asked)]
     order = taken(filled(*jobs))
     priority = {one.id: one.options.priority for one in jobs}
     assert sorted(order) == sorted(priority)
@@ -98,3 +109,73 @@ def test_no_session_is_ever_two_turns_behind_another_that_it_could_have_kept_up_
         waiting[one.options.session_id] -= 1
         served[one.options.session_id] += 1
         assert all(max(served.values()) - served[name] <= 1 for name in waiting if waiting[name])
+
+
+class Model(RuleBasedStateMachine):
+    """The queue beside a list that is searched: the same next job for every lane, whatever came, went and came back."""
+
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = JobQueue(1000)
+        self.waiting: dict[str, Job] = {}
+        self.served: Counter[str] = Counter()
+        self.made = 0
+
+    def least(self, device: str | None) -> Job | None:
+        fitting = [job for job in self.waiting.values() if device in (None, *job.options.device_ids)]
+        return min(fitting, key=lambda job: rank(job, self.served), default=None)
+
+    @rule(
+        target=jobs, session=st.sampled_from("abc"), priority=st.integers(1, 3), device=st.sampled_from(["", "x", "y"])
+    )
+    def submit(self, session: str, priority: int, device: str) -> Job:
+        self.made += 1
+        made = job(str(self.made), session=session, priority=priority, age=-self.made, device=device)
+        self.add(made)
+        return made
+
+    @rule(job=jobs)
+    def add(self, job: Job) -> None:
+        """Interrupted, and back in the queue."""
+        self.waiting[job.id] = job
+        self.queue.add(job)
+
+    @rule(job=jobs)
+    def cancel(self, job: Job) -> None:
+        self.waiting.pop(job.id, None)
+        self.queue.drop(job.id)
+
+    @rule(device=st.sampled_from([None, "x", "y"]))
+    def start(self, device: str | None) -> None:
+        found = self.queue.next(lambda placement: device is None or device in placement.device_ids)
+        assert found == self.least(device)
+        if found is None:
+            return
+        self.queue.take(found)
+        del self.waiting[found.id]
+        self.served[found.options.session_id] += 1
+        if not self.waiting:
+            self.served.clear()
+
+    @invariant()
+    def the_same_jobs_wait_in_the_same_order(self) -> None:
+        assert self.queue.waiting() == sorted(self.waiting.values(), key=lambda job: rank(job, self.served))
+        assert self.queue.count(lambda placement: True) == len(self.queue) == len(self.waiting)
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_a_lane_is_asked_once_for_all_jobs_of_one_placement() -> None:
+    queue, asked = filled(*(job(str(n), session=str(n % 10), age=-n) for n in range(1000))), list[Placement]()
+
+    def fits(placement: Placement) -> bool:
+        asked.append(placement)
+        return True
+
+    found = queue.next(fits)
+    assert found is not None
+    assert asked == [placement_of(found)]

@@ -1,6 +1,7 @@
 """Jobs: whatever is asked in whatever order, a journal keeps its rules, also over a restart."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from domains.processing.job_event import (
     Started,
     Succeeded,
 )
+from domains.processing.job_filter import JobFilter
+from domains.processing.job_rows import StoredJob
 from domains.processing.job_state import NEXT, JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
@@ -175,7 +178,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def the_list_has_every_job_once(self) -> None:
-        listed, _ = self.jobs.page(None, 1000, lambda job: True)
+        listed, _ = self.jobs.page(JobFilter(), None, 1000)
         assert sorted(job.id for job in listed) == sorted(self.state)
         assert all(job.state is self.state[job.id] for job in listed)
 
@@ -233,10 +236,10 @@ def test_progress_is_not_stored(jobs: Jobs, tmp_path: Path) -> None:
     jobs.record(job.id, StageStarted(stage=Stage.DECODING))
     connection = open_database(tmp_path)
     store = JobStore(connection, tmp_path)
-    assert [type(entry.value).__name__ for entry in store.events(job.id)] == ["Queued", "Started", "StageStarted"]
-    stored = store.get(job.id)
-    assert stored is not None
-    assert stored.progress is None
+    stored = store.load(job.id)
+    assert isinstance(stored, StoredJob)
+    assert [type(entry.value).__name__ for entry in stored.events] == ["Queued", "Started", "StageStarted"]
+    assert stored.job.progress is None
     connection.close()
 
 
@@ -249,15 +252,34 @@ def test_jobs_expire_when_they_were_kept_long_enough(jobs: Jobs) -> None:
 
 
 def test_pages_are_newest_first_and_meet_without_overlap(jobs: Jobs) -> None:
-    made = [jobs.submit(ScanWork(), JobOptions())[0].id for _ in range(7)]
+    made = [jobs.submit(ScanWork(), JobOptions(session_id="b" if n == 2 else "a"))[0].id for n in range(7)]
     place: int | None = None
     found: list[str] = []
     while True:
-        page, place = jobs.page(place, 3, lambda job: job.id != made[2])
+        page, place = jobs.page(JobFilter(session_id="a"), place, 3)
         found += [job.id for job in page]
         if place is None:
             break
     assert found == [name for name in reversed(made) if name != made[2]]
+
+
+def test_a_job_is_inherited_from_the_process_that_stored_it_whatever_the_clock_says(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = jobs.submit(ScanWork(), JobOptions())
+    assert not jobs.inherited(before)
+    # The newest number is not given twice, although its job is gone.
+    jobs.delete(jobs.cancel(jobs.submit(ScanWork(), JobOptions())[0].id).id)
+    connection = open_database(tmp_path)
+    again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    again.recover()
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: before.create_time_s - 3600)
+        after, _ = again.submit(ScanWork(), JobOptions())
+    assert after.create_time_s < before.create_time_s
+    assert [again.inherited(again.get(job.id)) for job in (before, after)] == [True, False]
+    assert [job.id for job in again.page(JobFilter(), None, 10)[0]] == [after.id, before.id]
+    connection.close()
 
 
 def no_room(*_: object) -> None:
@@ -275,7 +297,7 @@ def test_an_end_that_found_no_room_is_stored_when_there_is_some(
     told = jobs.live(job.id).journal.after(0)[-1]
     assert isinstance(told.value, Failed)
     assert (told.value.failure.reason, told.value.failure.state_consistent) == (ErrorReason.STORAGE_FULL, False)
-    assert [one.state for one in jobs.page(None, 10, lambda job: True)[0]] == [JobState.FAILED]
+    assert [one.state for one in jobs.page(JobFilter(), None, 10)[0]] == [JobState.FAILED]
     jobs.store_ends()
     connection = open_database(tmp_path)
     again = Jobs(JobStore(connection, tmp_path), keep_s=3600)

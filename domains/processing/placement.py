@@ -1,0 +1,27 @@
+"""Where a job may run, as a value that jobs share: a lane answers once for all jobs of one placement."""
+
+import msgspec
+
+from domains.processing.job import BenchmarkWork, Job, ResetWork, ScanWork, TransferWork
+
+FRONT_WORK = (ScanWork, ResetWork, TransferWork)
+"""What the front process carries out by itself."""
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides on which lanes a job fits."""
+
+    front: type | None
+    """Its work, where the front process carries it out. None: a device does."""
+    device_ids: frozenset[str] = frozenset()
+    """Ids or aliases, of the job's options or of its work. Empty: any device."""
+    allow_cpu: bool = False
+    """The CPU may take it although it is not named, and there are other devices."""
+
+
+def placement_of(job: Job) -> Placement:
+    """The placement of a job; it never changes."""
+    if isinstance(job.work, FRONT_WORK):
+        return Placement(front=type(job.work))
+    named = (job.work.device_id,) if isinstance(job.work, BenchmarkWork) else job.options.device_ids
+    return Placement(front=None, device_ids=frozenset(named), allow_cpu=job.options.allow_cpu)
