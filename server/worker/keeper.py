@@ -1,9 +1,8 @@
 """Starts a device's worker, and starts it again when it dies."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 
@@ -16,6 +15,7 @@ from domains.processing.worker import WorkerGone
 from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
 from server.worker.household import Household
+from server.worker.launcher import Launcher
 from server.worker.link import WorkerLink
 
 _SHORT_LIFE_S = 30.0
@@ -26,17 +26,6 @@ GREET_S = 120.0
 """How long a worker may take to import torch and try its device; then it hangs."""
 _LAST_BREATH_S = 5.0
 """How long a process whose pipe has ended may take to tell its exit status."""
-
-# How long OpenMP's idle threads spin before they sleep. For ever is fastest alone, but two torch processes that spin on the
-# same cores slow each other thirtyfold; never costs a third alone. Measured with the embedded model on 2 cores, seconds a
-# picture alone and beside another: endless 2.10 and over 25, 20000 turns 2.10 and 16.5, 3000 turns 2.13 and 5.8, none 2.85.
-_ENVIRONMENT = {
-    "GOMP_SPINCOUNT": "3000",
-    "KMP_BLOCKTIME": "0",
-    "PYTHONUNBUFFERED": "1",
-    # GPUs are counted as NVML counts them, so that `cuda:1` is the same one here and there.
-    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-}
 
 _log = structlog.get_logger()
 
@@ -58,10 +47,10 @@ class WorkerKeeper:
         name: str,
         household: Household,
         capacity: Callable[[str], int],
-        command: Callable[[str], Sequence[str]],
+        launcher: Launcher,
         greet_s: float = GREET_S,
     ) -> None:
-        """`capacity`: how many jobs a device, by id, may work on in turns; `command`: starts the worker of a name."""
+        """`capacity`: how many jobs a device, by id, may work on in turns."""
         self.name = name
         """The device as its backend calls it: `cpu`, `cuda:0`, `sim-0`."""
         self.state = KeeperState.STARTING
@@ -82,7 +71,7 @@ class WorkerKeeper:
         """Called when the worker becomes ready or is lost."""
         self._household = household
         self._capacity = capacity
-        self._command = command
+        self._launcher = launcher
         self._greet_s = greet_s
         self._process: ChildProcess | None = None
         self._meant_to_end = ""
@@ -136,7 +125,7 @@ class WorkerKeeper:
         """One life of the worker, from its start to its death."""
         self.last_reason = ErrorReason.WORKER_RESTARTING
         try:
-            process = await ChildProcess.start(*self._command(self.name), env={**os.environ, **_ENVIRONMENT})
+            process = await self._launcher.launch(self.name)
         except OSError as error:
             # No memory or no descriptors now: there may be some after the pause.
             message = f"the worker process of {self.name} could not be started: {error}"
