@@ -13,7 +13,7 @@ from domains.model.loaded import LoadedModels
 from domains.processing.dispatch import Dispatcher
 from domains.processing.lane import Lane
 from server.worker.keeper import WorkerKeeper
-from server.worker.launcher import Launcher
+from server.worker.life import Launcher
 from server.worker.link import WorkerLink
 
 

@@ -3,11 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Protocol
 
 from server.stdio.child import ChildProcess
 from server.worker.command import WorkerStart
 from server.worker.fork_order import ForkOrder
+from server.worker.life import ProcessLife
 from server.worker.nursery_keeper import NurseryKeeper
 
 # How long OpenMP's idle threads spin before they sleep. For ever is fastest alone, but two torch processes that spin on the
@@ -27,14 +27,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, **_ENVIRONMENT}
 
 
-class Launcher(Protocol):
-    """Starts workers, wherever they run."""
-
-    async def launch(self, name: str) -> ChildProcess:
-        """Start the worker of the device of this name. Raises `OSError`."""
-        ...
-
-
 class ProcessLauncher:
     """Implements `Launcher`."""
 
@@ -45,16 +37,18 @@ class ProcessLauncher:
             self.nursery = NurseryKeeper(environment())
         self._start = start
 
-    async def launch(self, name: str) -> ChildProcess:
+    async def launch(self, name: str, end: Callable[[str], None], struck: Callable[[int], None]) -> ProcessLife:
         """Start the worker of the device of this name. Raises `OSError`."""
-        start = self._start(name)
-        if self.nursery is not None and start.python is None:
-            forked = await self.nursery.fork(ForkOrder(name=start.name, uuid=start.uuid))
-            if forked is not None:
-                return forked
-        return await ChildProcess.start(*start.command(), env=environment())
+        return ProcessLife(await self._process(self._start(name)), end, struck)
 
     async def close(self) -> None:
         """End the nursery. Its workers are ended by their keepers."""
         if self.nursery is not None:
             await self.nursery.close()
+
+    async def _process(self, start: WorkerStart) -> ChildProcess:
+        if self.nursery is not None and start.python is None:
+            forked = await self.nursery.fork(ForkOrder(name=start.name, uuid=start.uuid))
+            if forked is not None:
+                return forked
+        return await ChildProcess.start(*start.command(), env=environment())

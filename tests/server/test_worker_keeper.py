@@ -19,6 +19,7 @@ from server.stdio.child import ChildProcess
 from server.worker.command import WorkerStart
 from server.worker.keeper import KeeperState, WorkerKeeper
 from server.worker.launcher import environment
+from server.worker.life import ProcessLife
 from server.worker.link import WorkerLink
 
 HANGS = (sys.executable, "-c", "import time; time.sleep(1000)")
@@ -63,9 +64,10 @@ class Commands:
         self._last = commands[-1]
         self._start = start
 
-    async def launch(self, name: str) -> ChildProcess:
+    async def launch(self, name: str, end: Callable[[str], None], struck: Callable[[int], None]) -> ProcessLife:
         self._start()
-        return await ChildProcess.start(*next(self._lives, self._last), env=environment())
+        process = await ChildProcess.start(*next(self._lives, self._last), env=environment())
+        return ProcessLife(process, end, struck)
 
 
 @asynccontextmanager
