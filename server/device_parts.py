@@ -35,8 +35,9 @@ from domains.processing.jobs import Jobs
 from server.device_messages import TASKS
 from server.settings import Settings
 from server.simulated import Simulation
-from server.worker.command import worker_command
+from server.worker.command import WorkerStart
 from server.worker.fleet import Fleet
+from server.worker.launcher import ProcessLauncher
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOOK_S = 5.0
@@ -61,6 +62,7 @@ class DeviceParts:
             Backend.SIMULATED: self.simulation.telemetry,
         }
         self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
+        self._launcher = ProcessLauncher(self._start)
         self._closing: list[Callable[[], None]] = [self.telemetry.close]
         self._inventories: list[Inventory] = []
         self._idle: dict[str, Device] = {}
@@ -113,7 +115,7 @@ class DeviceParts:
             self._reach,
             self.simulation.prepare,
             settings.jobs_per_device,
-            self._command,
+            self._launcher,
         )
         self.fleet.on_fault = self.simulation.struck
         self.fleet.look_again = lambda: self.fleet.spawn(self._look_again())
@@ -157,18 +159,19 @@ class DeviceParts:
     async def close(self) -> None:
         """End the workers, and put back the limits that held before ours."""
         await self.fleet.close()
+        await self._launcher.close()
         await self.control.restore_limits()
         for close in self._closing:
             close()
 
-    def _command(self, name: str) -> tuple[str, ...]:
+    def _start(self, name: str) -> WorkerStart:
         """How a worker is started: for DirectML in the environment that has it, for a known GPU with that one alone."""
         if name.startswith("directml"):
-            return worker_command(name, python=self._settings.directml_python)
+            return WorkerStart(name=name, python=self._settings.directml_python)
         view = self.devices.find(name)
         # Which part of a GPU (MIG) is meant, only CUDA knows.
         known = view is not None and view.device.backend is Backend.CUDA and not names_parts(os.environ.get(_VISIBLE))
-        return worker_command(name, uuid=view.device.uuid if view is not None and known else "")
+        return WorkerStart(name=name, uuid=view.device.uuid if view is not None and known else "")
 
     async def _enable(self, device_id: str) -> None:
         """A device that has no worker gets one."""

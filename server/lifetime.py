@@ -1,13 +1,17 @@
 """No worker outlives the server, however that ends, and a worker ends when the server says so. Imports nothing heavy."""
 
 import ctypes
+import os
 import signal
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 
 if sys.platform == "win32":
     from ctypes import wintypes
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _SIGKILL = 9
 _EXTENDED_LIMITS = 9
 _KILL_ON_JOB_CLOSE = 0x2000
@@ -45,3 +49,22 @@ def end_with_parent() -> None:
         signal.signal(name, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+@contextmanager
+def adopting() -> Generator[None]:
+    """In the server, on Linux: while the block runs, the kernel makes each orphan among its descendants a child of it.
+
+    Only for a moment: an orphan that is not expected would stay a zombie. Raises `OSError`.
+    """
+    _set_subreaper(1)
+    try:
+        yield
+    finally:
+        _set_subreaper(0)
+
+
+def _set_subreaper(on: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, on, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

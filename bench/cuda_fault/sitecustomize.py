@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 
+_forks = 0
+
 
 def _wait_and_break(path: str) -> None:
-    while not os.path.exists(path):
+    while not os.path.exists(path) or not _in_worker():
         time.sleep(0.05)
     try:
         os.unlink(path)
@@ -28,11 +30,33 @@ def _wait_and_break(path: str) -> None:
         print(f"bench: provoked {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
 
 
-def _in_worker() -> bool:
+def _words() -> list[bytes]:
     with open("/proc/self/cmdline", "rb") as command:
-        words = command.read().split(b"\0")
+        return command.read().split(b"\0")
+
+
+def _in_worker() -> bool:
+    with open("/proc/self/comm") as name:
+        if name.read().startswith("worker cuda"):
+            return True
+    words = _words()
     return b"server.worker.process" in words and any(word.startswith(b"cuda") for word in words)
 
 
-if (fault := os.environ.get("DEVICEOPS_BENCH_FAULT")) and sys.platform == "linux" and _in_worker():
-    threading.Thread(target=_wait_and_break, args=(fault,), daemon=True).start()
+def _watch() -> None:
+    threading.Thread(target=_wait_and_break, args=(os.environ["DEVICEOPS_BENCH_FAULT"],), daemon=True).start()
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+    # The nursery forks twice for each worker.
+    if _forks == 2:
+        _watch()
+
+
+if os.environ.get("DEVICEOPS_BENCH_FAULT") and sys.platform == "linux":
+    if b"server.worker.nursery" in _words():
+        os.register_at_fork(after_in_child=_forked)
+    elif _in_worker():
+        _watch()

@@ -9,6 +9,7 @@ The layout and the rules both ends keep are told once, in `protos/deviceops/stdi
     ending     Code, CloseStatus, EndKind, PipeEnd: how a call ended, how the pipe ended
     channel    FrameChannel: asyncio, the end that started the process and makes the calls
     call       Call, Payload: one such call
+    child      ChildProcess: a child and its pipe, started here or adopted (AdoptedProcess, in adopted)
     peer       FramePeer: threads, the end inside the process, which serves the calls
     command    Opened, Message, HalfClosed, Cancelled, Ended: what it tells the thread that works
 

@@ -1,12 +1,15 @@
 """A child process and the pipe to it. Bytes come as the system hands them over: no stream in between copies them again."""
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self, cast
 
-_BUFFER_BYTES = 1024 * 1024
+from server.stdio.adopted import AdoptedProcess
+
+BUFFER_BYTES = 1024 * 1024
 """Asked for between the child and us; the system may allow less."""
 
 
@@ -38,7 +41,7 @@ class ChildProcess(asyncio.SubprocessProtocol):
             # Linux locks a pipe for as long as either end copies; the ends of a socket copy at the same time: twice as fast.
             ours, childs = socket.socketpair()
             with childs:
-                childs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+                childs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
                 try:
                     child = await cls._exec(childs.fileno(), command, env, stderr)
                 except BaseException:
@@ -61,11 +64,33 @@ class ChildProcess(asyncio.SubprocessProtocol):
         child._transport = transport
         return child
 
+    @classmethod
+    async def adopt(cls, pid: int, stdin: int, stdout: socket.socket) -> Self:
+        """A child that another process forked and left to this one, with our ends of its pipe. Raises `OSError`.
+
+        Takes the ends over, also where it fails; the child is then left to itself, and ends with its pipe.
+        """
+        child = cls()
+        try:
+            child._transport = transport = AdoptedProcess(child, pid)
+        except BaseException:
+            os.close(stdin)
+            stdout.close()
+            raise
+        try:
+            await transport.connect_stdin(stdin)
+            await child._read_from(stdout)
+        except BaseException:
+            child.close()
+            stdout.close()
+            raise
+        return child
+
     async def _read_from(self, ours: socket.socket) -> None:
         self._output, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Output(self), ours)
         if hasattr(self._output, "max_size"):
             # asyncio takes 256 KiB at once otherwise; its type does not tell of it.
-            setattr(self._output, "max_size", _BUFFER_BYTES)  # noqa: B010
+            setattr(self._output, "max_size", BUFFER_BYTES)  # noqa: B010
 
     @property
     def pid(self) -> int:

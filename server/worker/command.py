@@ -1,13 +1,22 @@
-"""How the process of a worker is started."""
+"""What a worker process is started with."""
 
 import sys
 from pathlib import Path
 
+import msgspec
 
-def worker_command(name: str, *, uuid: str = "", python: Path | None = None) -> tuple[str, ...]:
-    """`uuid`: of the GPU that is to be the only one that the process sees; empty: it counts by itself.
 
-    `python`: of an environment of its own, where deviceops is installed too; None: our own interpreter.
-    """
-    pinned = (uuid,) if uuid else ()
-    return (str(python or sys.executable), "-m", "server.worker.process", name, *pinned)
+class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
+    """Which worker to start, and with what."""
+
+    name: str
+    """Of the device: `cpu`, `cuda:0`, `sim-0`."""
+    uuid: str = ""
+    """Of the GPU that is to be the only one that the process sees; empty: the process sees all, and counts them itself."""
+    python: Path | None = None
+    """Interpreter of an environment of its own, where deviceops is installed too; None: the server's interpreter."""
+
+    def command(self) -> tuple[str, ...]:
+        """The command line of a new process."""
+        pinned = (self.uuid,) if self.uuid else ()
+        return (str(self.python or sys.executable), "-m", "server.worker.process", self.name, *pinned)

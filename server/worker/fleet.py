@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 from domains.device.device import Device
 from domains.device.devices import Devices
@@ -13,6 +13,7 @@ from domains.model.loaded import LoadedModels
 from domains.processing.dispatch import Dispatcher
 from domains.processing.lane import Lane
 from server.worker.keeper import WorkerKeeper
+from server.worker.life import Launcher
 from server.worker.link import WorkerLink
 
 
@@ -27,11 +28,9 @@ class Fleet:
         reach: Callable[[Device], Awaitable[DeviceReach]],
         prepare: Callable[[str, WorkerLink], Awaitable[None]],
         jobs_per_device: int,
-        command: Callable[[str], Sequence[str]],
+        launcher: Launcher,
     ) -> None:
-        """`reach`: what can be measured and chosen on a device; `prepare`: what a worker is told first, by its name;
-        `command`: starts it.
-        """
+        """`reach`: what can be measured and chosen on a device; `prepare`: what a worker is told first, by its name."""
         self.keepers: list[WorkerKeeper] = []
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker becomes ready or is lost."""
@@ -47,7 +46,7 @@ class Fleet:
         self._reach = reach
         self._prepare = prepare
         self._jobs_per_device = jobs_per_device
-        self._command = command
+        self._launcher = launcher
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, name: str, device: Device | None) -> None:
@@ -62,7 +61,7 @@ class Fleet:
             if keeper.name == name or (device is not None and keeper.device_id == device.id):
                 keeper.resume()
                 return
-        keeper = WorkerKeeper(name, self, self._capacity, self._command)
+        keeper = WorkerKeeper(name, self, self._capacity, self._launcher)
         keeper.device_id = device.id if device is not None else ""
         keeper.on_change = lambda: self.on_change()
         self.keepers.append(keeper)

@@ -1,9 +1,8 @@
 """Starts a device's worker, and starts it again when it dies."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 
@@ -13,9 +12,8 @@ from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
-from server.stdio.channel import FrameChannel
-from server.stdio.child import ChildProcess
 from server.worker.household import Household
+from server.worker.life import Launcher, WorkerLife
 from server.worker.link import WorkerLink
 
 _SHORT_LIFE_S = 30.0
@@ -24,19 +22,6 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 GREET_S = 120.0
 """How long a worker may take to import torch and try its device; then it hangs."""
-_LAST_BREATH_S = 5.0
-"""How long a process whose pipe has ended may take to tell its exit status."""
-
-# How long OpenMP's idle threads spin before they sleep. For ever is fastest alone, but two torch processes that spin on the
-# same cores slow each other thirtyfold; never costs a third alone. Measured with the embedded model on 2 cores, seconds a
-# picture alone and beside another: endless 2.10 and over 25, 20000 turns 2.10 and 16.5, 3000 turns 2.13 and 5.8, none 2.85.
-_ENVIRONMENT = {
-    "GOMP_SPINCOUNT": "3000",
-    "KMP_BLOCKTIME": "0",
-    "PYTHONUNBUFFERED": "1",
-    # GPUs are counted as NVML counts them, so that `cuda:1` is the same one here and there.
-    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-}
 
 _log = structlog.get_logger()
 
@@ -58,10 +43,10 @@ class WorkerKeeper:
         name: str,
         household: Household,
         capacity: Callable[[str], int],
-        command: Callable[[str], Sequence[str]],
+        launcher: Launcher,
         greet_s: float = GREET_S,
     ) -> None:
-        """`capacity`: how many jobs a device, by id, may work on in turns; `command`: starts the worker of a name."""
+        """`capacity`: how many jobs a device, by id, may work on in turns."""
         self.name = name
         """The device as its backend calls it: `cpu`, `cuda:0`, `sim-0`."""
         self.state = KeeperState.STARTING
@@ -82,9 +67,9 @@ class WorkerKeeper:
         """Called when the worker becomes ready or is lost."""
         self._household = household
         self._capacity = capacity
-        self._command = command
+        self._launcher = launcher
         self._greet_s = greet_s
-        self._process: ChildProcess | None = None
+        self._life: WorkerLife | None = None
         self._meant_to_end = ""
         """Why somebody ended this life of the worker; empty: nobody has."""
         self._wanted = asyncio.Event()
@@ -111,8 +96,8 @@ class WorkerKeeper:
         """Kill this life of the worker, even one that hangs in a driver; the next begins at once."""
         self._meant_to_end = self._meant_to_end or why
         self._hurry.set()
-        if self._process is not None:
-            self._process.kill()
+        if self._life is not None:
+            self._life.kill()
 
     async def keep(self) -> None:
         """Run until cancelled; ends the worker then."""
@@ -136,21 +121,21 @@ class WorkerKeeper:
         """One life of the worker, from its start to its death."""
         self.last_reason = ErrorReason.WORKER_RESTARTING
         try:
-            process = await ChildProcess.start(*self._command(self.name), env={**os.environ, **_ENVIRONMENT})
+            life = await self._launcher.launch(self.name, self.end, self._struck)
         except OSError as error:
             # No memory or no descriptors now: there may be some after the pause.
             message = f"the worker process of {self.name} could not be started: {error}"
             self._unready(InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name))
             return
-        self._process, self.pid, self.start_time_s = process, process.pid, time.time()
+        pid = life.pid
+        self._life, self.pid, self.start_time_s = life, pid, time.time()
         unready: DeviceOpsError | None = None
         try:
-            async with FrameChannel(process) as channel:
-                if self._meant_to_end:
-                    # Somebody wanted its end before there was a process to end.
-                    process.kill()
-                link = await self._greeted(channel, process)
-                await self._serve(channel, process, link)
+            if self._meant_to_end:
+                # Somebody wanted its end before there was a process to end.
+                life.kill()
+            await self._greet(life)
+            await self._serve(life)
         except DeviceOpsError as error:
             unready = error
         except Exception:
@@ -158,14 +143,15 @@ class WorkerKeeper:
             _log.exception("a bug ended a worker", device=self.name)
             self.last_problem = "a fault of the server; its log has the details"
         finally:
-            process.kill()
-            await process.wait()
-            process.close()
-            self._process = None
+            await life.close()
+            self._life = None
             self.pid = self.start_time_s = self.ready_s = self.talking = None
         if unready is not None:
             self._unready(unready)
-        _log.warning("worker ended", device=self.name, pid=process.pid, problem=self.last_problem)
+        _log.warning("worker ended", device=self.name, pid=pid, problem=self.last_problem)
+
+    def _struck(self, fault_index: int) -> None:
+        self._household.struck(self.name, fault_index)
 
     def _unready(self, problem: DeviceOpsError) -> None:
         """This life ended before the worker was ready."""
@@ -183,27 +169,24 @@ class WorkerKeeper:
                     await self._hurry.wait()
         self._hurry.clear()
 
-    async def _greeted(self, channel: FrameChannel, process: ChildProcess) -> WorkerLink:
-        """The link to a worker that has described its device. Raises the worker's own refusal, or DRIVER_ERROR."""
-        link = WorkerLink(channel, self.end, lambda index: self._household.struck(self.name, index))
-        self.talking = link
+    async def _greet(self, life: WorkerLife) -> None:
+        """Wait until the worker has described its device. Raises the worker's own refusal, or DRIVER_ERROR."""
+        self.talking = life.link
         try:
             async with asyncio.timeout(self._greet_s):
-                await self._household.prepare(self.name, link)
-                await link.greet()
-            return link
+                await self._household.prepare(self.name, life.link)
+                await life.link.greet()
+            return
         except TimeoutError:
             why = f"hangs: it was not ready within {self._greet_s:g} s"
         except WorkerGone as gone:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_BREATH_S):
-                    await process.wait()
-            why = f"ended before it was ready: {gone}, exit status {process.returncode}"
+            why = f"ended before it was ready: {gone}, {await life.exit_detail()}"
         message = f"the worker process of {self.name} {why}"
         raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name)
 
-    async def _serve(self, channel: FrameChannel, process: ChildProcess, link: WorkerLink) -> None:
-        """Give the dispatcher a lane for as long as the pipe holds."""
+    async def _serve(self, life: WorkerLife) -> None:
+        """Give the dispatcher a lane for as long as the link holds."""
+        link = life.link
         self.device_id = link.device.id
         lane = Lane(lambda: self._capacity(link.device.id), link)
         self.link = link
@@ -213,8 +196,8 @@ class WorkerKeeper:
         problem: DeviceOpsError | None = None
         try:
             await self._household.arrived(self.name, lane)
-            end = await asyncio.shield(channel.closed)
-            self.last_problem = self._meant_to_end or f"{end.detail}, exit status {await process.wait()}"
+            end = await life.ended()
+            self.last_problem = self._meant_to_end or f"{end}, {await life.exit_detail()}"
             if not self._meant_to_end:
                 message = f"the worker process of {link.device.id} ended by itself: {self.last_problem}"
                 problem = InternalError(message, ErrorReason.DRIVER_ERROR, device_id=link.device.id)

@@ -16,23 +16,28 @@ _BEHIND_THE_FRONT = 5
 
 
 def main() -> None:
-    """Serve one device until the pipe ends."""
+    """Serve the device that the command line names."""
+    serve(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "")
+
+
+def serve(name: str, uuid: str) -> None:
+    """Serve one device over stdin and stdout until the pipe ends. `uuid`: of the only GPU to see; empty: all."""
     in_fd, out_fd = protect_stdout()
     end_with_parent()
     log.configure_inherited()
-    if not sys.argv[1].startswith(("cuda", "rocm")) and sys.platform != "win32":
+    if not name.startswith(("cuda", "rocm")) and sys.platform != "win32":
         os.nice(_BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
-    pinned = len(sys.argv) > 2
-    if pinned:
-        os.environ["CUDA_VISIBLE_DEVICES"] = sys.argv[2]
-    # torch takes seconds: only now.
+    if uuid:
+        # CUDA reads it when it is initialised, which is not before `OrderLoop`.
+        os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+    # torch takes seconds where no nursery has imported it: only now.
     from domains.errors import DeviceOpsError
     from server.worker.orders import OrderLoop
     from server.worker.refusal import refuse
 
     try:
-        loop = OrderLoop(peer, sys.argv[1], pinned=pinned)
+        loop = OrderLoop(peer, name, pinned=bool(uuid))
     except DeviceOpsError as error:
         refuse(peer, error)
     else:

@@ -15,8 +15,11 @@ from domains.processing.lane import Lane
 from domains.storage import Durability
 from server.settings import Settings
 from server.status import SystemView
-from server.worker.command import worker_command
+from server.stdio.child import ChildProcess
+from server.worker.command import WorkerStart
 from server.worker.keeper import KeeperState, WorkerKeeper
+from server.worker.launcher import environment
+from server.worker.life import ProcessLife
 from server.worker.link import WorkerLink
 
 HANGS = (sys.executable, "-c", "import time; time.sleep(1000)")
@@ -53,18 +56,26 @@ class Household:
         self.problems.put_nowait(problem)
 
 
+class Commands:
+    """Starts the worker with one command after the other, the last one again and again."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], start: Callable[[], None]) -> None:
+        self._lives = iter((*commands[:-1],))
+        self._last = commands[-1]
+        self._start = start
+
+    async def launch(self, name: str, end: Callable[[str], None], struck: Callable[[int], None]) -> ProcessLife:
+        self._start()
+        process = await ChildProcess.start(*next(self._lives, self._last), env=environment())
+        return ProcessLife(process, end, struck)
+
+
 @asynccontextmanager
 async def kept(
     household: Household, *commands: Sequence[str], greet_s: float = 60.0, start: Callable[[], None] = lambda: None
 ) -> AsyncGenerator[WorkerKeeper]:
     """A keeper whose worker is started with one command after the other, the last one again and again."""
-    lives = iter((*commands[:-1],))
-
-    def command(name: str) -> Sequence[str]:
-        start()
-        return next(lives, commands[-1])
-
-    keeper = WorkerKeeper("cpu", household, lambda device_id: 1, command, greet_s)
+    keeper = WorkerKeeper("cpu", household, lambda device_id: 1, Commands(commands, start), greet_s)
     keeping = asyncio.create_task(keeper.keep())
     try:
         yield keeper
@@ -110,7 +121,7 @@ async def test_what_is_not_installed_is_told_typed_and_not_tried_again_by_itself
 
 async def test_directml_where_it_is_not_installed_says_what_to_install() -> None:
     household = Household()
-    async with kept(household, worker_command("directml:0")) as keeper:
+    async with kept(household, WorkerStart(name="directml:0").command()) as keeper:
         problem = await household.problems.get()
         assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
         assert "deviceops[directml]" in problem.message
@@ -123,9 +134,9 @@ async def test_directml_where_it_is_not_installed_says_what_to_install() -> None
 
 
 def test_a_worker_is_started_for_one_gpu_or_with_another_python() -> None:
-    assert worker_command("cuda:3", uuid="GPU-1")[-2:] == ("cuda:3", "GPU-1")
-    assert worker_command("cuda:3")[-1] == "cuda:3"
-    assert worker_command("directml:0", python=Path("/opt/python"))[0] == str(Path("/opt/python"))
+    assert WorkerStart(name="cuda:3", uuid="GPU-1").command()[-2:] == ("cuda:3", "GPU-1")
+    assert WorkerStart(name="cuda:3").command()[-1] == "cuda:3"
+    assert WorkerStart(name="directml:0", python=Path("/opt/python")).command()[0] == str(Path("/opt/python"))
 
 
 async def test_a_device_that_vanishes_while_its_process_is_being_started_has_none() -> None:

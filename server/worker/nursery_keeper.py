@@ -1,0 +1,147 @@
+"""The server's end of the nursery: starts it, has it fork workers, and replaces it when it dies. Linux only."""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import msgspec
+import structlog
+
+from server.lifetime import adopting
+from server.stdio.child import BUFFER_BYTES, ChildProcess
+from server.worker.fork_order import PACKET_BYTES, READY, ForkOrder, decode_answer, encode
+
+COMMAND = (sys.executable, "-m", "server.worker.nursery")
+_READY_S = 120.0
+"""How long the nursery may import; then it hangs."""
+ANSWER_S = 3.0
+"""How long a fork may take: a hundred times what it takes where nothing else computes."""
+_SHORT_LIFE_S = 30.0
+"""A nursery that died younger than this is started again after a pause that doubles."""
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 60.0
+
+_log = structlog.get_logger()
+
+
+class NurseryKeeper:
+    """Keeps one nursery alive from the first order on."""
+
+    def __init__(
+        self, environment: Mapping[str, str], command: Sequence[str] = COMMAND, answer_s: float = ANSWER_S
+    ) -> None:
+        """`environment`: of the nursery and its forks; `answer_s`: after that long without an answer the nursery hangs."""
+        self._answer_s = answer_s
+        self._environment = environment
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._life = asyncio.Future[socket.socket | None]()
+        """Of the nursery that is there or comes: its socket once it can fork; None: workers are started without it."""
+        self._keeping: asyncio.Task[None] | None = None
+        self._one_order = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the nursery; None: there is none now."""
+        return self._process.pid if self._process else None
+
+    async def fork(self, order: ForkOrder) -> ChildProcess | None:
+        """A new worker; None: there is no nursery that could fork it.
+
+        Waits for a nursery that is being started: a worker that imports torch itself would not be ready sooner.
+        """
+        if self._keeping is None:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep())
+        async with self._one_order:
+            control = await asyncio.shield(self._life)
+            if control is None:
+                return None
+            try:
+                return await _forked(control, order, self._answer_s)
+            except (OSError, TimeoutError, msgspec.DecodeError) as error:
+                _log.warning("nursery does not fork", error=str(error) or type(error).__name__, pid=self.pid)
+                self._replace()
+                return None
+            except BaseException:
+                # Its answer would pass for that of the next order.
+                self._replace()
+                raise
+
+    async def close(self) -> None:
+        """End the nursery."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+
+    def _replace(self) -> None:
+        """End the present nursery; another is started."""
+        self._set_life(None)
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def _keep(self) -> None:
+        pause_s = 0.0
+        while True:
+            begin_s = time.monotonic()
+            await self._live()
+            young = time.monotonic() - begin_s < _SHORT_LIFE_S
+            pause_s = min(max(pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if young else 0.0
+            await asyncio.sleep(pause_s)
+            self._life = asyncio.Future()
+
+    async def _live(self) -> None:
+        """One life of the nursery, from its start to its death."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL, env=self._environment
+                )
+            async with asyncio.timeout(_READY_S):
+                packet = await asyncio.get_running_loop().sock_recv(ours, PACKET_BYTES)
+            if packet == READY:
+                _log.info("nursery ready", pid=self.pid)
+                self._set_life(ours)
+                await self._process.wait()
+        except (OSError, TimeoutError) as error:
+            _log.warning("nursery could not be started", error=str(error) or type(error).__name__)
+        finally:
+            self._replace()
+            if self._process is not None:
+                status = await self._process.wait()
+                _log.info("nursery ended", pid=self.pid, exit_status=status)
+            self._process = None
+            ours.close()
+
+    def _set_life(self, control: socket.socket | None) -> None:
+        if self._life.done():
+            self._life = asyncio.Future()
+        self._life.set_result(control)
+
+
+async def _forked(control: socket.socket, order: ForkOrder, answer_s: float) -> ChildProcess:
+    """Raises `OSError` where the nursery or the system gives no process, `TimeoutError` where the nursery hangs."""
+    with ExitStack() as ours, ExitStack() as theirs:
+        read, write = os.pipe()
+        theirs.callback(os.close, read)
+        ours.callback(os.close, write)
+        output, their_output = socket.socketpair()
+        theirs.push(their_output)
+        ours.push(output)
+        their_output.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        with adopting():
+            socket.send_fds(control, [encode(order)], [read, their_output.fileno()])
+            async with asyncio.timeout(answer_s):
+                packet = await asyncio.get_running_loop().sock_recv(control, PACKET_BYTES)
+        if not packet:
+            raise ConnectionResetError("the nursery has ended")
+        answer = decode_answer(packet)
+        if not answer.pid:
+            raise BlockingIOError("the system allows no other process")
+        ours.pop_all()
+    return await ChildProcess.adopt(answer.pid, write, output)

@@ -1,0 +1,147 @@
+"""The nursery: its forks are like new processes, and its death costs nobody anything."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from server.stdio.child import ChildProcess
+from server.worker.fork_order import ForkOrder
+from server.worker.launcher import environment
+from server.worker.nursery_keeper import NurseryKeeper
+from tests.server.stdio.child import PATH
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone"),
+]
+COMMAND = (sys.executable, str(Path(__file__).with_name("telling_nursery.py")))
+ENVIRONMENT = {**environment(), "PYTHONPATH": PATH}
+
+
+@asynccontextmanager
+async def kept(*command: str, answer_s: float = 30.0) -> AsyncGenerator[NurseryKeeper]:
+    keeper = NurseryKeeper(ENVIRONMENT, command, answer_s)
+    try:
+        yield keeper
+    finally:
+        await keeper.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def nursery() -> AsyncGenerator[NurseryKeeper]:
+    async with kept(*COMMAND) as keeper:
+        yield keeper
+
+
+@asynccontextmanager
+async def forked(nursery: NurseryKeeper, name: str = "cpu", uuid: str = "") -> AsyncGenerator[ChildProcess]:
+    child = await nursery.fork(ForkOrder(name=name, uuid=uuid))
+    assert child is not None
+    try:
+        yield child
+    finally:
+        child.close()
+        await child.wait()
+
+
+async def told(child: ChildProcess) -> dict[str, Any]:
+    """What a worker found at its beginning."""
+    line = asyncio.get_running_loop().create_future()
+    seen = bytearray()
+
+    def take(data: bytes) -> None:
+        seen.extend(data)
+        if seen.endswith(b"\n") and not line.done():
+            line.set_result(json.loads(seen))
+
+    child.listen(take, lambda error: None)
+    return await line
+
+
+async def test_a_fork_has_its_libraries_and_one_thread_and_no_cuda(nursery: NurseryKeeper) -> None:
+    async with forked(nursery, "cuda:3", "GPU-1") as child:
+        found = await told(child)
+    assert found["tasks"] == 1
+    assert not found["cuda"]
+    assert not found["spoiled"]
+    assert (found["name"], found["uuid"]) == ("cuda:3", "GPU-1")
+
+
+async def test_two_forks_draw_different_numbers(nursery: NurseryKeeper) -> None:
+    async with forked(nursery) as first, forked(nursery) as second:
+        one, other = (await told(first))["random"], (await told(second))["random"]
+    assert len(one) == 4
+    assert not [same for same, also in zip(one, other, strict=True) if same == also]
+
+
+async def test_a_fork_shares_the_memory_of_its_libraries(nursery: NurseryKeeper) -> None:
+    async with forked(nursery) as child:
+        await told(child)
+        assert nursery.pid is not None
+        imported = psutil.Process(nursery.pid).memory_info().rss
+        own = psutil.Process(child.pid).memory_full_info().uss
+    assert own < imported / 5
+
+
+async def test_a_fork_is_the_servers_child_and_tells_it_how_it_ends(nursery: NurseryKeeper) -> None:
+    async with forked(nursery, "sim-0") as quiet, forked(nursery) as killed:
+        assert (await told(quiet))["parent"] == os.getpid()
+        assert quiet.returncode is None
+        killed.kill()
+        assert await killed.wait() == -signal.SIGKILL
+        quiet.close_stdin()
+        assert await quiet.wait() == len("sim-0")
+    assert nursery.pid is not None
+    assert not psutil.Process(nursery.pid).children()
+
+
+async def test_a_nursery_that_hangs_is_replaced_and_its_workers_live_on() -> None:
+    async with kept(*COMMAND, "light", answer_s=1.0) as nursery, forked(nursery) as worker:
+        first = await told(worker)
+        assert nursery.pid is not None
+        os.kill(nursery.pid, signal.SIGSTOP)
+        assert await nursery.fork(ForkOrder(name="cpu")) is None
+        async with forked_again(nursery) as another:
+            second = await told(another)
+        assert first["nursery"] != second["nursery"]
+        worker.close_stdin()
+        assert await worker.wait() == len("cpu")
+
+
+@asynccontextmanager
+async def forked_again(nursery: NurseryKeeper) -> AsyncGenerator[ChildProcess]:
+    """From the next nursery. Until one is being started, workers begin without it."""
+    while (child := await nursery.fork(ForkOrder(name="cpu"))) is None:  # noqa: ASYNC110  # nothing tells of the birth
+        await asyncio.sleep(0.02)
+    try:
+        yield child
+    finally:
+        child.close()
+        await child.wait()
+
+
+@pytest.mark.parametrize(
+    "command", [("/nowhere/python",), (sys.executable, "-c", "raise SystemExit(3)"), (sys.executable, "-c", "print(1)")]
+)
+async def test_without_a_nursery_nobody_waits(command: tuple[str, ...]) -> None:
+    async with kept(*command) as nursery:
+        assert await nursery.fork(ForkOrder(name="cpu")) is None
+
+
+async def test_a_fork_that_cannot_use_cuda_becomes_a_new_process() -> None:
+    async with kept(*COMMAND, "spoiled") as nursery, forked(nursery, "cuda:0", "GPU-1") as child:
+        process = psutil.Process(child.pid)
+        while "server.worker.process" not in process.cmdline():  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.02)
+        assert process.cmdline()[-2:] == ["cuda:0", "GPU-1"]
+        assert process.ppid() == os.getpid()
