@@ -70,6 +70,15 @@ class AdoptedProcess(asyncio.SubprocessTransport):
         self._protocol.process_exited()
 
 
+def can_adopt() -> bool:
+    """Whether this system can: Linux 5.3 or later, where no sandbox forbids it."""
+    try:
+        os.close(_open_pidfd(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
 def _open_pidfd(pid: int) -> int:
     if sys.platform != "linux":
         raise OSError("only Linux hands processes over")

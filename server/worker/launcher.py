@@ -1,9 +1,9 @@
 """Starts worker processes on this machine: forked from the nursery where there is one, else as new processes."""
 
 import os
-import sys
 from collections.abc import Callable
 
+from server.stdio.adopted import can_adopt
 from server.stdio.child import ChildProcess
 from server.worker.command import WorkerStart
 from server.worker.fork_order import ForkOrder
@@ -33,7 +33,7 @@ class ProcessLauncher:
     def __init__(self, start: Callable[[str], WorkerStart]) -> None:
         """`start`: what the worker of a device, by name, is started with."""
         self.nursery: NurseryKeeper | None = None
-        if sys.platform == "linux":
+        if can_adopt():
             self.nursery = NurseryKeeper(environment())
         self._start = start
 
