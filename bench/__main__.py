@@ -17,6 +17,7 @@ CPU_SET = (
     "watch_cost",
     "shared_memory",
     "hot_plug",
+    "stored_jobs",
 )
 
 
