@@ -18,6 +18,7 @@ CPU_SET = (
     "shared_memory",
     "hot_plug",
     "worker_restart",
+    "stored_jobs",
 )
 
 

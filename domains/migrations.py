@@ -155,5 +155,21 @@ def _labels(record: bytes) -> list[tuple[str, str]]:
         return []
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs)
+def _power_limits(database: sqlite3.Connection, folder: Path) -> None:
+    """The power limits that held before ours, which had a file of their own.
+
+    The file stays, since the transaction can still fail; no later version reads it.
+    """
+    database.execute(
+        "CREATE TABLE power_limits (device_id TEXT PRIMARY KEY, milliwatts INTEGER NOT NULL) WITHOUT ROWID"
+    )
+    try:
+        limits = msgspec.json.decode((folder / "power-limits.json").read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.DecodeError):
+        # There is none, or what held before is not known any more.
+        return
+    database.executemany("INSERT INTO power_limits VALUES (?, ?)", limits.items())
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs, _power_limits)
 """The one at index `n` makes version `n + 1`."""

@@ -193,7 +193,7 @@ class Server:
     def begin(self) -> None:
         """Take up what the last process left, start the workers and all that runs beside the calls."""
         self.announcer.started()
-        self.blobs.sweep(self.jobs.knows)
+        self.blobs.sweep(self.jobs.ids().__contains__)
         self.transfers.recover()
         self.jobs.recover()
         self.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))

@@ -1,14 +1,11 @@
 """The power limits that held before ours, in the state folder: what a killed server left behind, the next one puts back."""
 
+import sqlite3
 import threading
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-import msgspec
-import structlog
-
-from domains.storage import storage_errors
-
-_log = structlog.get_logger()
+from domains.storage import open_database, transaction
 
 
 class LimitBook:
@@ -16,9 +13,12 @@ class LimitBook:
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder`: None keeps them in memory alone."""
-        self._file = None if folder is None else folder / "power-limits.json"
-        self._before_mw = _read(self._file) if self._file else {}
+        self._folder = folder
+        self._before_mw: dict[str, int] = {}
         self._lock = threading.Lock()
+        if folder is not None:
+            with self._open(folder) as database:
+                self._before_mw = dict(database.execute("SELECT device_id, milliwatts FROM power_limits"))
 
     def before(self, device_id: str) -> int | None:
         """What held before our first change; None: we have changed nothing."""
@@ -29,28 +29,22 @@ class LimitBook:
         with self._lock:
             first = device_id not in self._before_mw
             if first:
-                self._write(self._before_mw | {device_id: milliwatts})
+                self._write("INSERT INTO power_limits (device_id, milliwatts) VALUES (?, ?)", device_id, milliwatts)
+                self._before_mw[device_id] = milliwatts
             return first
 
     def forget(self, device_id: str) -> None:
         """It holds again. Raises STORAGE_FULL."""
         with self._lock:
-            self._write({one: limit for one, limit in self._before_mw.items() if one != device_id})
+            self._write("DELETE FROM power_limits WHERE device_id = ?", device_id)
+            self._before_mw.pop(device_id, None)
 
-    def _write(self, limits: dict[str, int]) -> None:
-        if self._file is not None:
-            beside = self._file.with_suffix(".new")
-            with storage_errors(self._file.parent):
-                beside.write_bytes(msgspec.json.encode(limits))
-                beside.replace(self._file)
-        self._before_mw = limits
+    def _write(self, statement: str, *values: object) -> None:
+        if self._folder is not None:
+            with self._open(self._folder) as database, transaction(database, self._folder) as db:
+                db.execute(statement, values)
 
-
-def _read(file: Path) -> dict[str, int]:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, int])
-    except FileNotFoundError:
-        return {}
-    except (OSError, msgspec.DecodeError) as error:
-        _log.warning("what power limits held before is not known any more", file=file.name, problem=str(error))
-        return {}
+    @staticmethod
+    def _open(folder: Path) -> AbstractContextManager[sqlite3.Connection]:
+        # Limits change rarely, and on the thread of the driver: each change has a connection of its own.
+        return closing(open_database(folder))

@@ -100,6 +100,10 @@ class JobStore:
         """Whether there is such a job, readable or not."""
         return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
 
+    def ids(self) -> set[str]:
+        """Of all jobs, readable or not."""
+        return {job_id for (job_id,) in self._connection.execute("SELECT id FROM jobs")}
+
     def get(self, job_id: str) -> Job | UnreadableRow | None:
         """The job without its journal; None: there is none."""
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)

@@ -90,6 +90,10 @@ class Jobs:
         """Whether there is such a job, running or ended."""
         return job_id in self._live or self._store.has(job_id)
 
+    def ids(self) -> set[str]:
+        """Of all jobs, running or ended."""
+        return self._store.ids()
+
     def inherited(self, job: Job) -> bool:
         """Whether an earlier process has stored the job."""
         return job.number <= self._last_inherited

@@ -47,7 +47,7 @@ class ProcessLauncher:
             await self.nursery.close()
 
     async def _process(self, start: WorkerStart) -> ChildProcess:
-        if self.nursery is not None and start.python is None:
+        if self.nursery is not None and start.forkable:
             forked = await self.nursery.fork(ForkOrder(name=start.name, uuid=start.uuid))
             if forked is not None:
                 return forked

@@ -1,7 +1,9 @@
 """NVML: each figure by itself; a GPU that vanishes is named; a driver that hangs blocks nobody."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pynvml
@@ -16,6 +18,8 @@ from domains.device.patient import PatientTelemetry
 from domains.device.sample import DeviceSample, ThrottleReason
 from domains.device.telemetry import ALWAYS, DeviceGone, TelemetryByBackend
 from domains.errors import ErrorReason, InternalError, InvalidRequest, NotSupported
+from domains.migrations import MIGRATIONS
+from domains.storage import DATABASE
 from tests.domains.device.fake_nvml import UUID, FakeGpu, FakeNvml, cpu_device, cuda_device
 
 NO = {
@@ -181,9 +185,26 @@ def test_a_limit_that_was_refused_is_not_put_back_later(tmp_path: Path) -> None:
     assert LimitBook(tmp_path).before(DEVICE.id) is None
 
 
+def write_first_version(folder: Path, limits: bytes) -> None:
+    """What a server left that kept its limits in a file."""
+    with closing(sqlite3.connect(folder / DATABASE)) as old:
+        MIGRATIONS[0](old, folder)
+        old.commit()
+    (folder / "power-limits.json").write_bytes(limits)
+
+
+def test_limits_of_a_file_come_into_the_database_once(tmp_path: Path) -> None:
+    write_first_version(tmp_path, b'{"gpu": 650000}')
+    book = LimitBook(tmp_path)
+    assert book.before("gpu") == 650_000
+    assert not book.note("gpu", 1)
+    book.forget("gpu")
+    assert LimitBook(tmp_path).before("gpu") is None
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'{"gpu": "much"}'])
-def test_a_damaged_book_knows_nothing_and_stops_nobody(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / "power-limits.json").write_bytes(damage)
+def test_a_damaged_file_of_limits_knows_nothing_and_stops_nobody(tmp_path: Path, damage: bytes) -> None:
+    write_first_version(tmp_path, damage)
     book = LimitBook(tmp_path)
     assert book.before(DEVICE.id) is None
     assert book.note(DEVICE.id, 1)
