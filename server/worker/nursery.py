@@ -40,6 +40,7 @@ def main() -> None:
 
 def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:
     """Returns in each worker, with its order; in the nursery only at the end, with None."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     while True:
         packet, fds, _, _ = socket.recv_fds(control, PACKET_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
         if not packet:
@@ -55,6 +56,7 @@ def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:
 
 def _fork_for(server: int, fds: list[int]) -> int | None:
     """A worker's process id, 0 where there is none; None: this is the worker."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     told, tell = os.pipe()
     try:
         between = os.fork()
@@ -78,6 +80,7 @@ def _fork_for(server: int, fds: list[int]) -> int | None:
 
 def _fork_and_end(tell: int) -> None:
     """In the process between: returns in the worker alone."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     try:
         worker = os.fork()
         if worker:

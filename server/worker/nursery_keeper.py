@@ -95,6 +95,7 @@ class NurseryKeeper:
 
     async def _live(self) -> None:
         """One life of the nursery, from its start to its death."""
+        assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
@@ -126,6 +127,7 @@ class NurseryKeeper:
 
 async def _forked(control: socket.socket, order: ForkOrder, answer_s: float) -> ChildProcess:
     """Raises `OSError` where the nursery or the system gives no process, `TimeoutError` where the nursery hangs."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     with ExitStack() as ours, ExitStack() as theirs:
         read, write = os.pipe()
         theirs.callback(os.close, read)
