@@ -16,7 +16,7 @@ from server import log
 from server.lifetime import end_with_parent
 from server.worker.command import WorkerStart
 from server.worker.fork_order import PACKET_BYTES, READY, Forked, ForkOrder, decode_order, encode
-from server.worker.process import serve
+from server.worker.process import BEHIND_THE_FRONT, serve
 
 _LIBRARIES = ("server.worker.orders", "server.worker.refusal")
 """With all that they import: torch, diffusers, transformers."""
@@ -24,6 +24,9 @@ _LIBRARIES = ("server.worker.orders", "server.worker.refusal")
 
 def main() -> None:
     """Fork a worker for each order until the server is gone; each worker goes on from here."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
+    # Its import of torch must not delay the front's first answer.
+    os.nice(BEHIND_THE_FRONT)
     server = os.getppid()
     control = socket.socket(fileno=os.dup(0))
     end_with_parent()

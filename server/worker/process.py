@@ -11,7 +11,7 @@ from server.lifetime import end_with_parent
 from server.stdio.peer import FramePeer
 from server.stdio.pipe import protect_stdout
 
-_BEHIND_THE_FRONT = 5
+BEHIND_THE_FRONT = 5
 """Niceness of a worker that computes on the CPU: the front answers in milliseconds although every core is busy."""
 
 
@@ -26,7 +26,9 @@ def serve(name: str, uuid: str) -> None:
     end_with_parent()
     log.configure_inherited()
     if not name.startswith(("cuda", "rocm")) and sys.platform != "win32":
-        os.nice(_BEHIND_THE_FRONT)
+        # A fork of the nursery stands there already.
+        if os.getpriority(os.PRIO_PROCESS, 0) < BEHIND_THE_FRONT:
+            os.nice(BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
     if uuid:
         # CUDA reads it when it is initialised, which is not before `OrderLoop`.
