@@ -1,9 +1,25 @@
-"""Labels: a caller's own marks on a thing, and how a filter reads them. The same in every list."""
+"""Labels: a caller's own marks on a thing, what they may be, and how a filter reads them. The same for every thing."""
 
 from collections.abc import Iterable
 
+from domains.errors import Violation
+
 Labels = tuple[tuple[str, str], ...]
 """Keys and values; each key once."""
+MAX_LABELS = 32
+KEY_CHARACTERS = 63
+VALUE_CHARACTERS = 255
+
+
+def label_violations(labels: Labels, field: str) -> list[Violation]:
+    """What is wrong with the labels of one thing. `field`: where they stand in the request."""
+    wrong: list[Violation] = []
+    if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
+        wrong.append(Violation(field=field, message=f"at most {MAX_LABELS}, each key once"))
+    if any(not 1 <= len(key) <= KEY_CHARACTERS or len(value) > VALUE_CHARACTERS for key, value in labels):
+        text = f"a key has 1..{KEY_CHARACTERS} characters, a value at most {VALUE_CHARACTERS}"
+        wrong.append(Violation(field=field, message=text))
+    return wrong
 
 
 def has_all(wanted: Iterable[tuple[str, str]], labels: Iterable[tuple[str, str]]) -> bool:

@@ -85,7 +85,7 @@ def from_spec(message: blob_pb2.BlobSpec, device_id: DeviceId, path: str = "blob
         keep_for_s=_span(message.keep_for) if message.HasField("keep_for") else None,
         session_id=message.session_id,
         reservation_id=message.reservation_id,
-        labels=convert.from_labels(message.labels, f"{path}.labels"),
+        labels=convert.labels_of(message.labels),
     )
 
 
@@ -110,7 +110,7 @@ def from_registration(message: memory_service_pb2.RegisterBlobRequest) -> Regist
         verify=message.verify if message.HasField("verify") else True,
         keep_for_s=_span(message.keep_for) if message.HasField("keep_for") else None,
         session_id=message.session_id,
-        labels=convert.from_labels(message.labels, "labels"),
+        labels=convert.labels_of(message.labels),
     )
 
 
@@ -125,7 +125,7 @@ def from_filter(message: blob_pb2.BlobFilter, device_id: DeviceId) -> BlobFilter
         session_id=message.session_id,
         origin_job_id=message.origin_job_id,
         device_id=device_id(message.device_id),
-        labels=tuple((label.key, label.value) for label in message.labels),
+        labels=convert.labels_of(message.labels),
     )
 
 

@@ -12,7 +12,7 @@ from domains import limits
 from domains.device.device import OWN_NODE
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
 from domains.failure import Failure
-from domains.labels import Labels
+from domains.labels import Labels, label_violations
 from domains.measurement import LatencySummary
 from domains.processing.job import JobOptions
 from domains.progress import Degraded
@@ -32,8 +32,6 @@ def to_precision(word: str) -> image_pb2.Precision.ValueType:
     """torch's word for a precision; not said where the contract has none for it (`mixed`)."""
     return PRECISIONS.get(word, image_pb2.PRECISION_UNSPECIFIED)
 
-
-MAX_LABELS = 32
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -200,16 +198,9 @@ def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
             raise NotFound(message, ErrorReason.NODE_NOT_FOUND, node_id=node_id[:128])
 
 
-def from_labels(messages: Iterable[label_pb2.Label], field: str) -> Labels:
-    """The caller's own marks. INVALID_FIELD where they are too many or too long."""
-    labels = tuple((label.key, label.value) for label in messages)
-    wrong: list[Violation] = []
-    if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
-        wrong.append(Violation(field=field, message=f"at most {MAX_LABELS}, each key once"))
-    if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
-        wrong.append(Violation(field=field, message="a key has 1..63 characters, a value at most 255"))
-    refuse(wrong)
-    return labels
+def labels_of(messages: Iterable[label_pb2.Label]) -> Labels:
+    """Keys and values, as they are."""
+    return tuple((label.key, label.value) for label in messages)
 
 
 def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
@@ -244,12 +235,8 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
         spans[name] = from_duration(getattr(message, name)) if message.HasField(name) else None  # pyright: ignore[reportArgumentType]
         if spans[name] is not None and not 0 < (spans[name] or math.nan) < 10 * 365 * 86400:
             wrong.append(Violation(field=f"{path}.{name}", message="is not a positive time below ten years"))
-    labels = tuple((label.key, label.value) for label in message.labels)
-    if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
-        wrong.append(Violation(field=f"{path}.labels", message=f"at most {MAX_LABELS}, each key once"))
-    if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
-        text = "a key has 1..63 characters, a value at most 255"
-        wrong.append(Violation(field=f"{path}.labels", message=text))
+    labels = labels_of(message.labels)
+    wrong += label_violations(labels, f"{path}.labels")
     refuse(wrong, _unserved_options(message, path))
     check_nodes(message.devices)
     return JobOptions(

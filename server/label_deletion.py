@@ -6,6 +6,7 @@ import grpc
 
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from domains.errors import InvalidRequest, Violation
+from domains.labels import MAX_LABELS, label_violations
 from domains.processing.label_deletion import Deletion, LabelDeletion
 from server import convert
 
@@ -20,10 +21,11 @@ class LabelDeletionMethods:
         self, request: pb.DeleteByLabelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.DeleteByLabelsResponse:
         """Delete it, or tell what would go."""
-        labels = convert.from_labels(request.labels, "labels")
+        labels = convert.labels_of(request.labels)
+        convert.refuse(label_violations(labels, "labels"))
         if not labels:
             text = "is empty; give at least one label, so that a forgotten one does not delete everything"
-            raise InvalidRequest([Violation(field="labels", message=text, allowed=f"1..{convert.MAX_LABELS} labels")])
+            raise InvalidRequest([Violation(field="labels", message=text, allowed=f"1..{MAX_LABELS} labels")])
         work = self._deletion.plan if request.validate_only else self._deletion.run
         return _answer(await work(labels))
 

@@ -218,7 +218,7 @@ def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
         states=tuple(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
         kinds=tuple(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
         session_id=wanted.session_id,
-        labels=tuple((label.key, label.value) for label in wanted.labels),
+        labels=convert.labels_of(wanted.labels),
         created_from_s=convert.from_time(wanted.created_after, "filter.created_after") / _NS if after else None,
         created_before_s=convert.from_time(wanted.created_before, "filter.created_before") / _NS if before else None,
         device_id=wanted.device_id,

@@ -46,7 +46,7 @@ def from_create(request: memory_service_pb2.CreateReservationRequest) -> Reserva
         allow_eviction=request.allow_eviction,
         wait_s=convert.from_duration(request.wait_timeout),
         session_id=request.session_id,
-        labels=tuple((label.key, label.value) for label in request.labels),
+        labels=convert.labels_of(request.labels),
     )
 
 
@@ -58,5 +58,5 @@ def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: tuple[str,
         states=tuple(ReservationState) if every else tuple(names[state] for state in message.states),
         pool_ids=pool_ids,
         session_id=message.session_id,
-        labels=tuple((label.key, label.value) for label in message.labels),
+        labels=convert.labels_of(message.labels),
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from domains.errors import InvalidRequest, Violation
+from domains.labels import label_violations
 from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobOrigin, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.quotas import BlobAdmission, Quotas
 from domains.memory.blobs.rows import AnsweredRequest, BlobRows
@@ -43,6 +44,7 @@ def check_spec(spec: BlobSpec, field: str = "blob_spec") -> None:
         wrong.append(_wrong(f"{field}.keep_for", "is not a positive time below ten years"))
     if spec.sha256 and not is_sha256(spec.sha256):
         wrong.append(_wrong(f"{field}.sha256", "is no SHA-256: 64 lower-case hex digits"))
+    wrong += label_violations(spec.labels, f"{field}.labels")
     if wrong:
         raise InvalidRequest(wrong)
 

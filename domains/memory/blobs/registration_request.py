@@ -5,6 +5,7 @@ import re
 import msgspec
 
 from domains.errors import InvalidRequest, Violation
+from domains.labels import label_violations
 from domains.memory.blobs.blob import MappedFile, SharedMemorySegment
 from domains.memory.blobs.creation import is_sha256
 
@@ -53,5 +54,6 @@ def check_registration(asked: Registration) -> None:
         refuse("generation", f"{asked.generation} is negative", "1..")
     if asked.keep_for_s is not None and not 0 < asked.keep_for_s < 10 * 365 * 86400:
         refuse("keep_for", "is not a positive time below ten years")
+    wrong += label_violations(asked.labels, "labels")
     if wrong:
         raise InvalidRequest(wrong)

@@ -5,13 +5,12 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from domains.errors import InvalidRequest, Violation
-from domains.labels import has_all
+from domains.labels import has_all, label_violations
 
 DEFAULT_LIVE_S = 60.0
 MAX_LIVE_S = 3600.0
 MAX_WAIT_S = 600.0
 MAX_PURPOSE = 255
-MAX_LABELS = 32
 MAX_BYTES = 2**63 - 1
 
 
@@ -83,7 +82,7 @@ class ReservationAsk(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.purpose) > MAX_PURPOSE:
             text = f"has {len(self.purpose)} characters, at most {MAX_PURPOSE} are allowed"
             wrong.append(Violation(field="purpose", message=text, allowed=f"0..{MAX_PURPOSE} characters"))
-        wrong += _wrong_labels(self.labels)
+        wrong += label_violations(self.labels, "labels")
         if wrong:
             raise InvalidRequest(wrong)
 
@@ -101,15 +100,6 @@ def wrong_live(live_s: float) -> list[Violation]:
     if 1 <= live_s <= MAX_LIVE_S:
         return []
     return [Violation(field="time_to_live", message=f"{live_s} s is not within 1 s..1 h", allowed="1 s..1 h")]
-
-
-def _wrong_labels(labels: tuple[tuple[str, str], ...]) -> list[Violation]:
-    wrong: list[Violation] = []
-    if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
-        wrong.append(Violation(field="labels", message=f"at most {MAX_LABELS}, each key once"))
-    if any(not 1 <= len(key) <= 63 or len(value) > 255 for key, value in labels):
-        wrong.append(Violation(field="labels", message="a key has 1..63 characters, a value at most 255"))
-    return wrong
 
 
 class ReservationWanted(msgspec.Struct, frozen=True, kw_only=True):
