@@ -191,9 +191,7 @@ def _wrong_cancel(request: processing_service_pb2.CancelJobRequest) -> tuple[lis
     """What of it is wrong, and what is not served."""
     wrong: list[Violation] = []
     unserved: list[Violation] = []
-    if request.scope not in job_pb2.CancelScope.values():
-        wrong.append(Violation(field="scope", message=f"there is no scope {request.scope}"))
-    elif request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+    if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
         unserved.append(Violation(field="scope", message="this server only stops jobs at once yet; leave it empty"))
     if len(request.cause) > MAX_CAUSE:
         message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"

@@ -7,7 +7,7 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from domains.errors import ErrorReason, InvalidRequest, NotServed, Violation
+from domains.errors import InvalidRequest, NotServed, Violation
 
 Served = Mapping[str, Sequence[str]]
 """By path of a field, without an index for lists: the names of its enum's values that are served; empty: any value."""
@@ -56,26 +56,19 @@ def check_served(
     wrong: InvalidRequest | None = None,
     also_unserved: Sequence[Violation] = (),
 ) -> None:
-    """Raise all that is wrong with a message at once: what is not served, values that no enum has, and `wrong` itself.
+    """Raise all that is wrong with a message at once: what is not served, and `wrong` itself.
 
     `path`: of the message in the request; `also_unserved`: what a table of fields cannot tell. A wrong value decides the
     reason before one that is only not served.
     """
     unserved = list(also_unserved)
-    unknown: list[Violation] = []
     for field in set_fields(message):
-        name = f"{path}.{field.path}"
-        enum = field.descriptor.enum_type
-        if enum is not None and field.value not in enum.values_by_number:  # open enums take any number
-            unknown.append(Violation(field=name, message=f"{field.value} is no value of {enum.name}"))
-        elif not _is_served(field, served):
+        if not _is_served(field, served):
             allowed = ", ".join(served.get(field.plain_path, ()))
             text = f"{_TEXT}; here: {allowed}" if allowed else _TEXT
-            unserved.append(Violation(field=name, message=text, allowed=allowed))
-    if unknown or wrong is not None:
-        told = wrong.violations if wrong is not None else ()
-        reason = ErrorReason.INVALID_FIELD if unknown or wrong is None else wrong.reason
-        raise InvalidRequest([*unserved, *unknown, *told], reason)
+            unserved.append(Violation(field=f"{path}.{field.path}", message=text, allowed=allowed))
+    if wrong is not None:
+        raise InvalidRequest([*unserved, *wrong.violations], wrong.reason)
     if unserved:
         raise NotServed(unserved)
 
