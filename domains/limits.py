@@ -51,5 +51,7 @@ POOL_OWNERS: Final = 100
 """Most owners that a memory pool lists, the largest first."""
 SCAN_FAILURES: Final = 150
 """Most failures that a scan report lists."""
+CAUSE_CHARACTERS: Final = 255
+"""Longest cause that a caller gives for what it asks."""
 VIOLATIONS: Final = 50
 """Most violations that one error lists."""

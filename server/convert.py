@@ -198,6 +198,15 @@ def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
             raise NotFound(message, ErrorReason.NODE_NOT_FOUND, node_id=node_id[:128])
 
 
+def cause_violations(cause: str) -> list[Violation]:
+    """What is wrong with the cause that a request gives."""
+    longest = limits.CAUSE_CHARACTERS
+    if len(cause) <= longest:
+        return []
+    text = f"has {len(cause)} characters; at most {longest}"
+    return [Violation(field="cause", message=text, allowed=f"0..{longest} characters")]
+
+
 def labels_of(messages: Iterable[label_pb2.Label]) -> Labels:
     """Keys and values, as they are."""
     return tuple((label.key, label.value) for label in messages)

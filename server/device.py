@@ -28,7 +28,6 @@ from server.device_work import from_benchmark, from_reset
 from server.heartbeat import Followed
 from server.watch import door
 
-MAX_CAUSE = 255
 Context = grpc.aio.ServicerContext[Any, Any]
 Refresh = Callable[[float, bool], Awaitable[Refreshed]]
 """Look for hardware: seconds for each backend, and whether to try again what each can do."""
@@ -74,9 +73,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
         self, request: device_service_pb2.UpdateDeviceRequest, context: Context
     ) -> device_service_pb2.UpdateDeviceResponse:
         """Change settings."""
-        if len(request.cause) > MAX_CAUSE:
-            text = f"at most {MAX_CAUSE} characters"
-            raise InvalidRequest([Violation(field="cause", message=text, allowed=f"0..{MAX_CAUSE} characters")])
+        convert.refuse(convert.cause_violations(request.cause))
         done = await self._control.update(
             request.device_id,
             from_settings(request.settings),

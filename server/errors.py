@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from domains import errors
+from domains import errors, limits
 from domains.errors import DeviceOpsError, ErrorReason
 
 CODE_OF: Mapping[type[DeviceOpsError], grpc.StatusCode] = {
@@ -78,7 +78,7 @@ def _details(error: DeviceOpsError, longest: int) -> list[Message]:
         case errors.InvalidRequest() | errors.NotServed():
             violations = [
                 error_details_pb2.BadRequest.FieldViolation(field=v.field[:longest], description=v.message[:longest])
-                for v in error.violations[:_MAX_VIOLATIONS]
+                for v in error.violations[: limits.VIOLATIONS]
             ]
             details.append(error_details_pb2.BadRequest(field_violations=violations))
         case errors.NotFound() | errors.AlreadyExists():
@@ -109,10 +109,6 @@ def _details(error: DeviceOpsError, longest: int) -> list[Message]:
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details
-
-
-_MAX_VIOLATIONS = 50
-"""More do not fit, and nobody reads them."""
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):

@@ -20,7 +20,6 @@ from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
 from server import convert, paging
 from server.blob_messages import from_transfer
-from server.device import MAX_CAUSE
 from server.device_work import from_benchmark, from_reset
 from server.generation_messages import from_generation, from_previews
 from server.heartbeat import Followed
@@ -166,7 +165,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         self, request: processing_service_pb2.CancelJobRequest, context: Context
     ) -> processing_service_pb2.CancelJobResponse:
         """Ask a job to stop."""
-        convert.refuse(*_wrong_cancel(request))
+        convert.refuse(convert.cause_violations(request.cause), _unserved_scope(request.scope))
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 
@@ -187,16 +186,10 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         return processing_service_pb2.GetSystemStatusResponse(status=self._status())
 
 
-def _wrong_cancel(request: processing_service_pb2.CancelJobRequest) -> tuple[list[Violation], list[Violation]]:
-    """What of it is wrong, and what is not served."""
-    wrong: list[Violation] = []
-    unserved: list[Violation] = []
-    if request.scope not in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
-        unserved.append(Violation(field="scope", message="this server only stops jobs at once yet; leave it empty"))
-    if len(request.cause) > MAX_CAUSE:
-        message = f"has {len(request.cause)} characters; at most {MAX_CAUSE}"
-        wrong.append(Violation(field="cause", message=message, allowed=f"0..{MAX_CAUSE} characters"))
-    return wrong, unserved
+def _unserved_scope(scope: job_pb2.CancelScope.ValueType) -> list[Violation]:
+    if scope in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+        return []
+    return [Violation(field="scope", message="this server only stops jobs at once yet; leave it empty")]
 
 
 def _within_spec(violation: Violation) -> Violation:
