@@ -5,15 +5,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
+import structlog
+from structlog.typing import EventDict
 
+from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
 from server.worker.fork_order import ForkOrder
 from server.worker.launcher import environment
@@ -109,25 +112,29 @@ async def test_a_nursery_that_hangs_is_replaced_and_its_workers_live_on() -> Non
     async with kept(*COMMAND, "light", answer_s=1.0) as nursery, forked(nursery) as worker:
         first = await told(worker)
         assert nursery.pid is not None
-        os.kill(nursery.pid, signal.SIGSTOP)
-        assert await nursery.fork(ForkOrder(name="cpu")) is None
-        async with forked_again(nursery) as another:
+        with logged("nursery ready") as ready:
+            os.kill(nursery.pid, signal.SIGSTOP)
+            assert await nursery.fork(ForkOrder(name="cpu")) is None
+            await ready.wait()
+        async with forked(nursery) as another:
             second = await told(another)
         assert first["nursery"] != second["nursery"]
         worker.close_stdin()
         assert await worker.wait() == len("cpu")
 
 
-@asynccontextmanager
-async def forked_again(nursery: NurseryKeeper) -> AsyncGenerator[ChildProcess]:
-    """From the next nursery. Until one is being started, workers begin without it."""
-    while (child := await nursery.fork(ForkOrder(name="cpu"))) is None:  # noqa: ASYNC110  # nothing tells of the birth
-        await asyncio.sleep(0.02)
-    try:
-        yield child
-    finally:
-        child.close()
-        await child.wait()
+@contextmanager
+def logged(event: str) -> Generator[asyncio.Event]:
+    """Set once this is logged."""
+    seen = asyncio.Event()
+
+    def look(logger: object, method: str, entry: EventDict) -> EventDict:
+        if entry["event"] == event:
+            seen.set()
+        return entry
+
+    with structlog.testing.capture_logs([look]):
+        yield seen
 
 
 @pytest.mark.parametrize(
@@ -139,9 +146,13 @@ async def test_without_a_nursery_nobody_waits(command: tuple[str, ...]) -> None:
 
 
 async def test_a_fork_that_cannot_use_cuda_becomes_a_new_process() -> None:
-    async with kept(*COMMAND, "spoiled") as nursery, forked(nursery, "cuda:0", "GPU-1") as child:
+    async with (
+        kept(*COMMAND, "spoiled") as nursery,
+        forked(nursery, "cuda:0", "GPU-1") as child,
+        FrameChannel(child) as channel,
+    ):
+        assert await channel.hello() is not None
         process = psutil.Process(child.pid)
-        while "server.worker.process" not in process.cmdline():  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0.02)
+        assert "server.worker.process" in process.cmdline()
         assert process.cmdline()[-2:] == ["cuda:0", "GPU-1"]
         assert process.ppid() == os.getpid()
