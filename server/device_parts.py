@@ -24,11 +24,11 @@ from domains.errors import DeviceOpsError
 from domains.events import EventLog
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
+from domains.processing.board import Board as Dispatcher
 from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DeviceCare
 from domains.processing.device_control import DeviceControl
 from domains.processing.device_statuses import DeviceStatuses
-from domains.processing.dispatch import Dispatcher
 from domains.processing.hot_plug import HotPlug
 from domains.processing.inventory_watch import Inventory
 from domains.processing.jobs import Jobs

@@ -22,12 +22,13 @@ from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.loaded import LoadedModels
 from domains.processing.blob_admission import BlobPayments
+from domains.processing.board import Board as Dispatcher
 from domains.processing.device_pool import DevicePool, HostOwners, WorkerMemory
-from domains.processing.dispatch import Dispatcher
 from domains.processing.hold_back import HoldBack
-from domains.processing.job import GenerateWork, Job
+from domains.processing.job import Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import GenerateWork
 from domains.processing.memory_care import MemoryCare, pool_of
 from domains.processing.unload import Unloading
 from domains.processing.worker_blobs import WorkerBlobs

@@ -11,8 +11,9 @@ from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.job import GenerateWork, Job
+from domains.processing.job import Job
 from domains.processing.job_state import JobState
+from domains.processing.kinds import GenerateWork
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from domains.requests import Asked

@@ -15,8 +15,8 @@ from domains.errors import (
     InternalError,
     Unavailable,
 )
+from domains.processing.board import Board as Dispatcher
 from domains.processing.device_check import DeviceCheck
-from domains.processing.dispatch import Dispatcher
 
 DEFAULT_TIMEOUT_S = {HealthDepth.QUICK: 30.0, HealthDepth.FULL: 120.0}
 _LONGEST_PAUSE_S = 300.0

@@ -10,7 +10,7 @@ from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import DeadlineExceeded, DeviceOpsError, ErrorReason, Unavailable
 from domains.processing.ask import reports_of
-from domains.processing.dispatch import Dispatcher
+from domains.processing.board import Board as Dispatcher
 from domains.processing.lane import Lane
 from domains.processing.worker import Checked, CheckOrder, order_id
 

@@ -13,7 +13,7 @@ from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView, next_view
 from domains.device.settings import DeviceSettings, changed
 from domains.errors import Aborted, DeviceOpsError, ErrorReason
-from domains.processing.dispatch import Dispatcher
+from domains.processing.board import Board as Dispatcher
 
 _log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.device.status import DeviceStatus
 from domains.device.telemetry import DeviceGone
-from domains.processing.dispatch import Dispatcher
+from domains.processing.board import Board as Dispatcher
 
 _COOLER_CELSIUS = 5.0
 """So much below its ceiling a device must be before it counts as cool again."""

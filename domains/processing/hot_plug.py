@@ -13,7 +13,7 @@ from domains.device.refresh import BackendFailure, Refreshed
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
 from domains.processing.ask import ask
-from domains.processing.dispatch import Dispatcher
+from domains.processing.board import Board as Dispatcher
 from domains.processing.inventory_watch import Found, Inventory, InventoryWatch
 from domains.processing.worker import Described, ProbeOrder, order_id
 

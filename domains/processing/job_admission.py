@@ -10,7 +10,8 @@ from domains.memory.pools.books import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
-from domains.processing.job import GenerateWork, Job, LoadWork
+from domains.processing.job import Job
+from domains.processing.kinds import GenerateWork, LoadWork
 from domains.processing.memory_care import pool_of
 
 

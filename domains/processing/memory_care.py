@@ -14,10 +14,11 @@ from domains.memory.pools.reclaim import IdleModel, RunningJob
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.ask import ask
 from domains.processing.blob_admission import pool_of_blob
-from domains.processing.dispatch import Dispatcher
-from domains.processing.job import GenerateWork, Job
+from domains.processing.board import Board as Dispatcher
+from domains.processing.job import Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import GenerateWork
 from domains.processing.unload import Unloading
 from domains.processing.worker import Emptied, EmptyOrder, Worker, order_id
 

@@ -15,19 +15,10 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
 from domains.processing.attachments import Attachments
-from domains.processing.job import (
-    BenchmarkWork,
-    GenerateWork,
-    Job,
-    JobOptions,
-    LoadWork,
-    ResetWork,
-    ScanWork,
-    TransferWork,
-    Work,
-)
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_queue import JobQueue
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
 from domains.processing.memory_care import device_of
 from domains.requests import NEW, Asked
 

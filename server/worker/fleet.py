@@ -10,7 +10,7 @@ from domains.device.record import DeviceReach
 from domains.device.telemetry import ALWAYS
 from domains.errors import DeviceOpsError
 from domains.model.loaded import LoadedModels
-from domains.processing.dispatch import Dispatcher
+from domains.processing.board import Board as Dispatcher
 from domains.processing.lane import Lane
 from server.worker.keeper import WorkerKeeper
 from server.worker.life import Launcher

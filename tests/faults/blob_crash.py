@@ -21,14 +21,15 @@ from pathlib import Path
 from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
-from domains.processing.job import JobOptions, TransferWork
-from domains.processing.job_event import Started
+from domains.processing.front.transfer import TransferRunner
+from domains.processing.job import JobOptions
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.transfer_run import TransferRuns
+from domains.processing.kinds import TransferWork
 from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.memory.blobs import content, files, sha, some_bytes, uploaded
+from tests.domains.processing.front_attempt import attempt
 
 DATA = some_bytes(300)
 _EVENTS = ("open", "os.remove", "os.rename", "os.mkdir", "os.truncate", "os.link")
@@ -55,12 +56,11 @@ class Process:
     def __init__(self, database: sqlite3.Connection, folder: Path) -> None:
         self.jobs = Jobs(JobStore(database, folder), keep_s=_FAR_S)
         self.store = BlobStore(database, folder / "blobs")
-        self.transfers = TransferRuns(self.jobs, self.store)
+        self.transfers = TransferRunner(self.jobs, self.store)
 
     async def finish_transfers(self) -> None:
         for job in self.jobs.unfinished():
-            self.jobs.record(job.id, Started(device_id="", attempt=job.attempt + 1))
-            await self.transfers.run(job)
+            await attempt(self.jobs, job, transfer=self.transfers.run)
 
 
 REQUEST = Asked(scope="upload", request_id="request", digest="300")

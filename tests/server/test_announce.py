@@ -8,8 +8,9 @@ import pytest
 
 from domains.errors import ErrorReason
 from domains.memory.pools.reservation import Priority, Reservation, ReservationState
-from domains.processing.job import JobOptions, LoadWork
+from domains.processing.job import JobOptions
 from domains.processing.job_event import Interrupted, Started
+from domains.processing.kinds import LoadWork
 from server.announce import Announcer
 from tests.domains.processing.scripted_worker import Floor
 
@@ -19,7 +20,7 @@ class Told:
         self.floor = floor = Floor(folder)
         pools = cast(Any, SimpleNamespace(ids=lambda: ()))
         self.announcer = Announcer(floor.log, floor.devices, floor.jobs, floor.loaded, pools)
-        floor.dispatcher.stop_taking()
+        floor.draining.begin()
         for name in ("sim-0", "sim-1"):
             floor.arrive(name)
 

@@ -32,7 +32,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     def parts(wanted: str) -> DeviceParts:
         floor = Floor(tmp_path)
         made.append(one := DeviceParts(Settings(devices=[wanted], state=tmp_path), floor.log))
-        one.wire(floor.dispatcher, floor.loaded)
+        one.wire(floor.board, floor.loaded)
         # No process is started: what the front knows by itself is asked here.
         one.fleet.spawn = lambda work: work.close()
         for work in one.begin():

@@ -43,7 +43,7 @@ async def floor(tmp_path: Path) -> Floor:
 
 async def test_a_power_limit_outlives_a_loss_and_not_the_server(floor: Floor) -> None:
     driver = Driver()
-    control = DeviceControl(floor.devices, floor.dispatcher, cast(Any, driver), nothing)
+    control = DeviceControl(floor.devices, floor.board, cast(Any, driver), nothing)
     for name in ("sim-0", "sim-1"):
         reach = DeviceReach(controls=(*ALWAYS, "power_limit_watts"))
         floor.devices.described(name, a_device(name), reach, ready=True)

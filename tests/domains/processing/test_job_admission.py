@@ -10,9 +10,10 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk, ReservationState, ReservationWanted
 from domains.model.loaded import LoadedModels
-from domains.processing.job import Job, JobOptions, LoadWork
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_admission import JobAdmission
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import LoadWork
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
 WEIGHTS = 40
