@@ -38,10 +38,11 @@ from domains.processing.front import FrontRunners
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.transfer import TransferRunner
-from domains.processing.job_admission import JobAdmission, weights_of
+from domains.processing.job_admission import JobAdmission
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
+from domains.processing.model_use import needed_bytes
 from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
@@ -86,7 +87,7 @@ class Server:
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
         self.memory = MemoryParts(
-            settings, database, self.jobs, self.loaded, lambda job: weights_of(job, self.catalogue)[1]
+            settings, database, self.jobs, self.loaded, lambda job: needed_bytes(job, self.catalogue)
         )
         self.blobs = self.memory.blobs
         self.draining = Draining()

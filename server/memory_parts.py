@@ -26,10 +26,10 @@ from domains.processing.board import Board as Dispatcher
 from domains.processing.device_pool import DevicePool, HostOwners, WorkerMemory
 from domains.processing.hold_back import HoldBack
 from domains.processing.job import Job
-from domains.processing.job_state import JobState
+from domains.processing.job_state import ON_A_LANE
 from domains.processing.jobs import Jobs
-from domains.processing.kinds import GenerateWork
 from domains.processing.memory_care import MemoryCare, pool_of
+from domains.processing.model_use import loaded_ids
 from domains.processing.unload import Unloading
 from domains.processing.worker_blobs import WorkerBlobs
 from server.settings import Settings
@@ -150,12 +150,11 @@ class MemoryParts:
 
     def _work_of(self, pool_id: str) -> dict[OwnerKey, float]:
         """How many jobs each owner in a pool works for: more work explains more memory."""
-        running = [job for job in self._jobs.unfinished() if job.state is JobState.RUNNING]
         work: dict[OwnerKey, float] = {}
-        for job in running:
-            if pool_of(job.device_id) == pool_id and isinstance(job.work, GenerateWork):
-                loaded_id = f"{job.work.resolved.model_id}@{job.device_id}"
-                for owner in ((OwnerKind.LOADED_MODEL, loaded_id), (OwnerKind.JOB, job.id)):
+        for job in self._jobs.unfinished():
+            if job.state in ON_A_LANE and job.device_id and pool_of(job.device_id) == pool_id:
+                models = [(OwnerKind.LOADED_MODEL, name) for name in loaded_ids(job, job.device_id)]
+                for owner in (*models, (OwnerKind.JOB, job.id)):
                     work[owner] = work.get(owner, 0.0) + 1
         return work
 

@@ -11,14 +11,14 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.pool import DISK, HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
 from domains.processing.blob_admission import pool_of_blob
 from domains.processing.board import Board as Dispatcher
 from domains.processing.job import Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
-from domains.processing.kinds import GenerateWork
+from domains.processing.model_use import users_of
 from domains.processing.unload import Unloading
 from domains.processing.worker import Emptied, EmptyOrder, Worker, order_id
 
@@ -83,14 +83,14 @@ class MemoryCare:
 
     def idle_models(self, pool_id: str) -> Sequence[IdleModel]:
         """The models loaded there, pinned and used ones marked."""
-        now, running = time.time(), self._running()
+        now, jobs = time.time(), self._jobs.unfinished()
         return [
             IdleModel(
                 id=one.id,
                 bytes=sum(part.bytes for part in one.components),
                 idle_s=max(0.0, now - one.last_use_time_s),
                 pinned=one.pinned,
-                in_use=any(_uses(job, one) for job in running),
+                in_use=bool(users_of(one, jobs)),
             )
             for one in self._loaded.list()
             if pool_of(one.device_id) == pool_id
@@ -143,11 +143,3 @@ class MemoryCare:
                 message = f"the worker of {pool_id} is being started, which frees its memory anyway"
                 raise Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=pool_id)
         return found
-
-
-def _uses(job: Job, one: LoadedModel) -> bool:
-    return (
-        job.device_id == one.device_id
-        and isinstance(job.work, GenerateWork)
-        and job.work.resolved.model_id == one.model_id
-    )
