@@ -52,7 +52,7 @@ from server.job_messages import JobView
 from server.lifetime import take_children_along
 from server.listen import listen, options
 from server.memory import MemoryServicer
-from server.memory_parts import MemoryParts
+from server.memory_parts import Dispatching, MemoryParts
 from server.model import ModelServicer
 from server.nodes import OwnNode
 from server.once import Once
@@ -81,19 +81,32 @@ class Server:
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
+        self.devices = DeviceParts(settings, self.events)
+        unloading = Unloading(self.loaded, lambda device_id: self.devices.fleet.worker_of(device_id))
+        # Looked up at each call: the dispatcher is built with the blobs.
+        dispatching = Dispatching(
+            interrupt=lambda job_id, reason, message: self.dispatcher.interrupt(job_id, reason, message),
+            waiting_for=lambda accepts: self.dispatcher.waiting_for(accepts),
+            pump_soon=lambda: self.dispatcher.pump_soon(),
+        )
         self.memory = MemoryParts(
-            settings, database, self.jobs, self.loaded, lambda job: weights_of(job, self.catalogue)[1]
+            settings,
+            database,
+            self.jobs,
+            self.loaded,
+            lambda job: weights_of(job, self.catalogue)[1],
+            self.devices,
+            unloading,
+            dispatching,
         )
         self.blobs = self.memory.blobs
         queue = JobQueue(settings.queue_capacity)
-        self.devices = DeviceParts(settings, self.events)
         tools = RunTools(
             self.catalogue, self.loaded, self.blobs, self.devices.devices, stall_timeout_s=settings.stall_timeout_s
         )
         self.dispatcher = Dispatcher(self.jobs, queue, tools, self.devices.devices)
         self.devices.wire(self.dispatcher, self.loaded)
-        unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
-        self.memory.wire(self.devices, self.dispatcher, unloading)
+        self.devices.fleet.on_gone.append(self.memory.worker_gone)
         admission = JobAdmission(
             self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded, self.jobs.inherited
         )
@@ -106,9 +119,17 @@ class Server:
             ResetWork: ResetRuns(self.jobs, self.devices.devices, self.dispatcher, self.loaded, self.devices.care).run,
         }
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
-        self.submissions.pool_of_reservation = lambda name: self.memory.ledger.find_held(name).pool_id
-        self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
-        self.memory.tell(self.announcer)
+        self.submissions.pool_of_reservation = lambda name: self.memory.reservations.find_held(name).pool_id
+        self.announcer = Announcer(
+            self.events,
+            self.devices.devices,
+            self.jobs,
+            self.loaded,
+            self.memory.pools,
+            self.memory.reservations,
+            self.memory.reclaiming,
+            self.blobs,
+        )
         self.health = Health()
         self.view = SystemView(settings, begin_s, storage.durability(database))
         self.servicers = self._servicers(unloading)

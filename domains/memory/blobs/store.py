@@ -26,7 +26,9 @@ from domains.memory.blobs.creation import Creation, new_id
 from domains.memory.blobs.device_memory import DeviceBlobMemory, DeviceBytes
 from domains.memory.blobs.files import BlobFiles, DiskBytes, DiskContent
 from domains.memory.blobs.freeing import UnfreedBlob
+from domains.memory.blobs.hashes import RunningHashes
 from domains.memory.blobs.host_memory import HostBytes
+from domains.memory.blobs.listeners import BlobListeners
 from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
@@ -58,10 +60,12 @@ class BlobStore:
         admission: BlobAdmission | None = None,
         device_memory: DeviceBlobMemory | None = None,
     ) -> None:
+        """`admission`: sessions, budgets and reservations, which may refuse a blob. `device_memory`: the workers."""
         self.files = BlobFiles(folder)
+        self.listeners = BlobListeners()
         self._rows = BlobRows(connection, folder)
-        self._devices = DeviceBytes()
-        self._devices.memory = device_memory
+        self._hashes = RunningHashes()
+        self._devices = DeviceBytes(device_memory)
         self._mapped = MappedBytes(roots or BlobRoots())
         self._writable: dict[BlobTier, TierBytes] = {
             BlobTier.DISK: DiskBytes(self.files),
@@ -71,21 +75,14 @@ class BlobStore:
         self._tiers: dict[BlobTier, ReadableBytes] = {**self._writable, BlobTier.MAPPED: self._mapped}
         quotas, asked = Quotas(self._rows, limits or BlobLimits()), admission or NoSessions()
         opened = OpenBlobs()
-        self._collection = Collection(self._rows, opened, self._tiers, self._forget, lambda blob: self.on_expired(blob))
-        self._access = BlobAccess(self._rows, opened, self._collection, self._tiers, self._writable)
-        self._access.on_spoilt = lambda blob: self.on_spoilt(blob)
+        self._collection = Collection(self._rows, opened, self._tiers, self._hashes, self.listeners)
+        self._access = BlobAccess(
+            self._rows, opened, self._collection, self._tiers, self._writable, self._hashes, self.listeners
+        )
         self._creation = Creation(self._rows, self._writable, quotas, asked)
         self._registrations = Registrations(self._rows, self._mapped, quotas, asked, self._collection.is_needed)
         self._limits = quotas.limits
         self._requests = blob_requests(self._rows)
-        self.on_expired: Callable[[Blob], None] = lambda blob: None
-        """Hears of each blob that is gone because its time had come."""
-        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
-        """Hears of each blob that is LOST or CORRUPT from now on."""
-
-    def _forget(self, name: str) -> None:
-        """A blob is gone."""
-        self._access.hashes.forget(name)
 
     # What jobs make.
 
@@ -280,22 +277,14 @@ class BlobStore:
         """At start: let go for owners that are no more, and put right what a crash left. How many files no row named."""
         return self._collection.sweep(self.files, is_owner)
 
-    def pay_with(self, admission: BlobAdmission) -> None:
-        """From now on sessions, budgets and reservations may refuse a blob."""
-        self._creation.admission = self._registrations.admission = admission
-
-    def use_devices(self, memory: DeviceBlobMemory) -> None:
-        """From now on the workers hold blobs."""
-        self._devices.memory = memory
-
     def device_lost(self, device_id: str) -> None:
         """A worker has died: what it held is LOST."""
         self._devices.lost(device_id)
         for blob in self._rows.all():
             if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
-                self._access.hashes.forget(blob.id)
+                self._hashes.forget(blob.id)
                 if blob.state not in (BlobState.DELETING, BlobState.LOST):
-                    self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST)))
+                    self.listeners.tell_spoilt(self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST)))
 
     @property
     def unfreed(self) -> dict[str, UnfreedBlob]:
