@@ -113,10 +113,6 @@ class Claims:
         pool.live = {owner.id: owner.live_bytes for owner in owners if owner.id}
         pool.taken.difference_update(closed)
 
-    def forget(self, pool_id: str) -> None:
-        """End all claims of a pool that was removed."""
-        self._pools.pop(pool_id, None)
-
     def outstanding_bytes(self, pool_id: str) -> int:
         """Bytes that are claimed and not in the measured use."""
         pool = self._of(pool_id)

@@ -9,7 +9,7 @@ from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.claims import Claims
 from domains.memory.pools.gauge import Gauge
 from domains.memory.pools.leaks import WINDOW_S, OwnerKey
-from domains.memory.pools.pool import HOST, PoolKind, PoolSource, PoolView, Room
+from domains.memory.pools.pool import PoolKind, PoolSource, PoolView, Room
 from domains.memory.pools.pressure import PressureChange
 from domains.memory.pools.pressure_log import PressureLog
 from domains.memory.pools.state import PoolState
@@ -51,28 +51,15 @@ class Pools:
         """Listeners: id of a pool whose budget changed, before the effects of the change."""
         self.on_measured: list[Callable[[str], None]] = []
         """Listeners: id of a pool after each measurement and each change of its budget."""
-        self.on_removed: list[Callable[[str], None]] = []
-        """Listeners: id of a pool that was removed."""
 
     def add(self, source: PoolSource) -> None:
-        """Add a pool with its configured budget. A pool that is there keeps its budget and gets the new source."""
-        known = self._states.get(source.pool_id)
+        """Add a pool with its configured budget. It stays until the server ends, also when its device is lost."""
         gauge = Gauge(source, self.claims, lambda measure: self._note(source.pool_id, measure))
-        if known is not None:
-            known.source, known.gauge = source, gauge
-        else:
-            self._states[source.pool_id] = PoolState(source, gauge, self._configured(source), self._leak_window_s)
-
-    def remove(self, pool_id: str) -> None:
-        """Remove a pool and its claims."""
-        if self._states.pop(pool_id, None) is not None:
-            for tell in self.on_removed:
-                tell(pool_id)
-            self.claims.forget(pool_id)
+        self._states[source.pool_id] = PoolState(source, gauge, self._configured(source), self._leak_window_s)
 
     def get(self, name: str) -> PoolState:
-        """The pool by id or alias; `cpu` means `host`. MEMORY_POOL_NOT_FOUND names the pools there are."""
-        if state := self._states.get(HOST if name == "cpu" else name):
+        """The pool by id or alias. MEMORY_POOL_NOT_FOUND names the pools there are."""
+        if state := self._states.get(name):
             return state
         for state in self._states.values():
             if name in state.source.aliases:
@@ -113,10 +100,9 @@ class Pools:
         """What new work could have if nothing were claimed, as last measured."""
         return self.get(pool_id).room
 
-    def set_budget(self, pool_id: str, budget: MemoryBudget | None) -> None:
-        """Set the budget of a pool; None: the configured one. `Budgets` decides what is freed for it."""
+    def set_budget(self, pool_id: str, budget: MemoryBudget) -> None:
+        """Set the budget of a pool. `Budgets` frees memory for it."""
         state = self.get(pool_id)
-        budget = budget or state.configured
         if budget == state.budget:
             return
         change = state.set_budget(budget)
@@ -146,9 +132,7 @@ class Pools:
             return
 
     def _note(self, pool_id: str, measure: MemoryMeasure) -> None:
-        state = self._states.get(pool_id)
-        if state is None:
-            return
+        state = self._states[pool_id]
         state.measure = measure
         self._graded(state.note(measure))
         outstanding = self.claims.outstanding_bytes(pool_id)

@@ -56,7 +56,6 @@ class Reservations:
         """Listeners: each reservation that ended unused (EXPIRED, PREEMPTED or LOST), before its bytes are free."""
         self.on_lost: list[Callable[[str], None]] = []
         """Listeners: id of a pool whose device is lost, before the reservations there end."""
-        pools.on_removed.append(self.lose)
 
     def hold(self, ask: ReservationAsk) -> Reservation:
         """Keep the bytes free from now on. The caller has checked that the pool has them."""

@@ -130,8 +130,8 @@ async def test_a_copy_that_reads_back_otherwise_is_taken_back(tmp_path: Path) ->
 
         def harm(done: int, total: int) -> None:
             if done == total:
-                (name,) = worker.blobs.sizes()
-                worker.blobs.view(name)[0] ^= 1
+                (copy,) = worker.blobs.owners()
+                worker.blobs.view(copy.id)[0] ^= 1
 
         asked = TransferRequest(
             blob_id=source.id, destination=NewBlob(tier=BlobTier.DEVICE, device_id="cpu"), move=True
@@ -140,7 +140,7 @@ async def test_a_copy_that_reads_back_otherwise_is_taken_back(tmp_path: Path) ->
             await transfer(store, asked, progress=harm, should_stop=lambda: False)
         assert told.value.reason is ErrorReason.BLOB_CORRUPT
         await store.freed()
-        assert worker.blobs.live_bytes() == 0
+        assert worker.blobs.owners() == ()
         assert [blob.state for blob in store.all()] == [BlobState.READY]
         assert await content(store, source.id) == DATA
 

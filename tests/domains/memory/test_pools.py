@@ -34,7 +34,7 @@ class BudgetBench(Bench):
 async def test_pools_are_found_by_id_and_alias_and_listed_devices_first() -> None:
     pools = Pools()
     host = ScriptedPool(pool_id="host", kind=PoolKind.HOST)
-    host.aliases = ()
+    host.aliases = ("cpu",)
     pools.add(host)
     pools.add(ScriptedPool())
     assert [view.id for view in await pools.list()] == ["sim-0", "host"]
