@@ -54,7 +54,7 @@ def sha(data: bytes) -> str:
 
 async def uploaded(store: BlobStore, data: bytes, tier: BlobTier = BlobTier.DISK, device_id: str = "") -> Blob:
     """A READY blob with these bytes."""
-    blob = await store.create(BlobSpec(size_bytes=len(data), tier=tier, device_id=device_id))
+    blob = await store.requests.create(BlobSpec(size_bytes=len(data), tier=tier, device_id=device_id))
     for offset in range(0, len(data), MIB):
         blob = await store.write_chunk(blob.id, offset, data[offset : offset + MIB])
     return blob

@@ -133,7 +133,7 @@ async def test_a_lost_device_takes_its_blobs_with_it(tmp_path: Path) -> None:
     worker = Worker()
     with opened(tmp_path, device_memory=worker) as store:
         ready = await uploaded(store, b"ready", BlobTier.DEVICE, "cpu")
-        half = await store.create(BlobSpec(size_bytes=4, tier=BlobTier.DEVICE, device_id="cpu"))
+        half = await store.requests.create(BlobSpec(size_bytes=4, tier=BlobTier.DEVICE, device_id="cpu"))
         elsewhere = await uploaded(store, b"else", BlobTier.HOST)
         store.device_lost("cpu")
         for blob in (ready, half):
@@ -183,12 +183,12 @@ async def test_a_lost_blob_holds_nothing_and_counts_against_no_quota(tmp_path: P
         assert [owner.id for owner in owners()] == [blob.id]
         store.device_lost("cpu")
         assert list(owners()) == []
-        await store.create(BlobSpec(size_bytes=8))
+        await store.requests.create(BlobSpec(size_bytes=8))
 
 
 async def test_an_allocation_that_fails_leaves_no_blob(tmp_path: Path) -> None:
     with opened(tmp_path, device_memory=Worker()) as store:
         with pytest.raises(ResourceExhausted):
-            await store.create(BlobSpec(size_bytes=1 << 60, tier=BlobTier.DEVICE, device_id="cpu"))
+            await store.requests.create(BlobSpec(size_bytes=1 << 60, tier=BlobTier.DEVICE, device_id="cpu"))
         await store.freed()
         assert store.all() == []

@@ -40,10 +40,10 @@ async def test_two_unwritten_blobs_do_not_get_the_same_host_memory(tmp_path: Pat
         room = 64 * MIB
         held = (await pools.measure("host")).held_bytes or 0
         pools.set_budget("host", MemoryBudget(limit_bytes=held + room))
-        first = await store.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
+        first = await store.requests.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
         assert first.state is BlobState.WRITING
         with pytest.raises(DeviceOpsError) as caught:
-            await store.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
+            await store.requests.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
         assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
         store.delete(first.id)
-        await store.create(BlobSpec(size_bytes=room * 8 // 10, tier=BlobTier.HOST))
+        await store.requests.create(BlobSpec(size_bytes=room * 8 // 10, tier=BlobTier.HOST))
