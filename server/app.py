@@ -86,17 +86,24 @@ class Server:
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
-        self.memory = MemoryParts(
-            settings, database, self.jobs, self.loaded, lambda job: needed_bytes(job, self.catalogue)
-        )
-        self.blobs = self.memory.blobs
         self.draining = Draining()
         queue = JobQueue(settings.queue_capacity)
         self.devices = DeviceParts(settings, self.events)
         board = Board(queue, self.devices.devices)
         self.devices.wire(board, self.loaded)
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
-        self.memory.wire(self.devices, board, unloading)
+        self.memory = MemoryParts(
+            settings,
+            database,
+            self.jobs,
+            self.loaded,
+            lambda job: needed_bytes(job, self.catalogue),
+            self.devices,
+            unloading,
+            board,
+            self.draining,
+        )
+        self.blobs = self.memory.blobs
         admission = JobAdmission(
             self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded, self.jobs.inherited
         )
@@ -120,9 +127,17 @@ class Server:
         )
         self.dispatcher = Dispatcher(queue, board.lanes, board.room, board.meter, self.memory.hold_back, tools)
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
-        self.submissions.pool_of_reservation = lambda name: self.memory.ledger.find_held(name).pool_id
-        self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
-        self.memory.tell(self.announcer)
+        self.submissions.pool_of_reservation = lambda name: self.memory.reservations.find_held(name).pool_id
+        self.announcer = Announcer(
+            self.events,
+            self.devices.devices,
+            self.jobs,
+            self.loaded,
+            self.memory.pools,
+            self.memory.reservations,
+            self.memory.reclaiming,
+            self.blobs,
+        )
         self.health = Health()
         self.view = SystemView(settings, begin_s, storage.durability(database))
         self.servicers = self._servicers(unloading)
@@ -219,7 +234,7 @@ class Server:
     async def drain(self) -> None:
         """Take no more work, and let what runs come to its end if that is soon."""
         self.draining.begin()
-        self.submissions.draining = self.memory.draining = self.view.draining = True
+        self.submissions.draining = self.view.draining = True
         self.node.drain()
         self.announcer.draining()
         await self.tell_health()

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from domains.errors import ResourceExhausted
 from domains.memory.pools.admission import Admission
-from domains.memory.pools.books import Claim
+from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels, loaded_id

@@ -72,7 +72,7 @@ async def set_nothing(process: Process, told: Told) -> None:
 
 async def upload(process: Process, told: Told) -> None:
     store = process.store
-    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
+    blob = await store.requests.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
     told.add(blob.id)
     for end in (100, 200, 300):
         await store.write_chunk(blob.id, end - 100, DATA[end - 100 : end])
@@ -86,7 +86,7 @@ async def check_upload(process: Process, told: list[str]) -> None:
     if told:
         assert [blob.id for blob in known] == told[:1]
         assert known[0].written_bytes >= int(told[-1] if len(told) > 1 else 0)
-    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
+    blob = await store.requests.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
     assert not known or blob.id == known[0].id
     for offset in range(blob.written_bytes, 300, 50):
         blob = await store.write_chunk(blob.id, offset, DATA[offset : offset + 50])
@@ -99,7 +99,7 @@ async def set_many(process: Process, told: Told) -> None:
     store.hold((await uploaded(store, b"held by 1")).id, "job-1")
     store.hold((await uploaded(store, b"held by 2")).id, "job-2")
     await uploaded(store, b"unused")
-    half = await store.create(BlobSpec(size_bytes=10))
+    half = await store.requests.create(BlobSpec(size_bytes=10))
     await store.write_chunk(half.id, 0, b"half")
     for job in ("job-1", "job-2"):
         await store.keep(b"made by both", "image/png", job)
