@@ -23,6 +23,7 @@ from deviceops.model.v1 import model_service_pb2
 from deviceops.postprocessing.v1 import postprocessing_service_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from domains import storage
+from domains.device.devices import Devices
 from domains.events import EventLog
 from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
@@ -43,9 +44,11 @@ from domains.processing.transfer_run import TransferRuns
 from domains.processing.unload import Unloading
 from server import log, reflection
 from server.announce import Announcer
+from server.background import Background
 from server.device import DeviceServicer
 from server.device_parts import DeviceParts
 from server.errors import ErrorInterceptor
+from server.hardware import Hardware
 from server.health import Health
 from server.inference import InferenceServicer
 from server.job_messages import JobView
@@ -86,12 +89,11 @@ class Server:
         )
         self.blobs = self.memory.blobs
         queue = JobQueue(settings.queue_capacity)
-        self.devices = DeviceParts(settings, self.events)
-        tools = RunTools(
-            self.catalogue, self.loaded, self.blobs, self.devices.devices, stall_timeout_s=settings.stall_timeout_s
-        )
-        self.dispatcher = Dispatcher(self.jobs, queue, tools, self.devices.devices)
-        self.devices.wire(self.dispatcher, self.loaded)
+        hardware = Hardware(settings)
+        devices = Devices(self.events, expected=list(hardware.names))
+        tools = RunTools(self.catalogue, self.loaded, self.blobs, devices, stall_timeout_s=settings.stall_timeout_s)
+        self.dispatcher = Dispatcher(self.jobs, queue, tools, devices)
+        self.devices = DeviceParts(settings, hardware, devices, self.loaded, self.dispatcher, Background())
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
         self.memory.wire(self.devices, self.dispatcher, unloading)
         admission = JobAdmission(
@@ -118,7 +120,7 @@ class Server:
         self.view.keepers = self.devices.fleet.keepers
         self.node = OwnNode(self.devices.devices)
         self.view.nodes = lambda: [self.node.status()]
-        self.devices.fleet.on_change = self._worker_changed
+        self.devices.fleet.on_change.append(self._worker_changed)
         self._once = Once()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from domains.device.device import Device
+from domains.device.record import DeviceReach
 from domains.device.sample import DeviceSample
-from domains.device.telemetry import PowerRange, Telemetry
-from domains.errors import ErrorReason, InternalError
+from domains.device.telemetry import ALWAYS, PowerRange, Telemetry
+from domains.errors import DeviceOpsError, ErrorReason, InternalError
 
 Answer = TypeVar("Answer")
 
@@ -108,6 +110,16 @@ class PatientTelemetry:
     async def restore(self, device: Device) -> None:
         """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
         await self._thread(device).ask(partial(self._telemetry.restore, device))
+
+    async def reach(self, device: Device, capacity: int) -> DeviceReach:
+        """What can be measured and changed on a device; nothing but `ALWAYS` if its driver fails or hangs."""
+        telemetry: tuple[str, ...] = ()
+        controls = ALWAYS
+        # The next look at the hardware finds a device that is gone.
+        with suppress(DeviceOpsError):
+            telemetry = (await self.sample(device)).telemetry
+            controls = await self.controls(device)
+        return DeviceReach(telemetry=telemetry, controls=controls, capacity=capacity)
 
     def hangs(self, device_id: str) -> bool:
         """Whether the driver owes an answer about this device beyond its deadline."""

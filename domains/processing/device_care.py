@@ -1,10 +1,11 @@
 """Looks after the devices: checks through the real queue and worker, quarantine, and the way back from it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import structlog
 
+from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.health import HealthDepth, HealthReport, Verdict
 from domains.device.record import DeviceView
@@ -16,7 +17,7 @@ from domains.errors import (
     Unavailable,
 )
 from domains.processing.device_check import DeviceCheck
-from domains.processing.dispatch import Dispatcher
+from domains.processing.lanes import Lanes
 
 DEFAULT_TIMEOUT_S = {HealthDepth.QUICK: 30.0, HealthDepth.FULL: 120.0}
 _LONGEST_PAUSE_S = 300.0
@@ -30,19 +31,23 @@ class DeviceCare:
     def __init__(
         self,
         devices: Devices,
-        dispatcher: Dispatcher,
+        lanes: Lanes,
         sample: Callable[[DeviceView], Awaitable[DeviceSample]],
-        end_worker: Callable[[str, str], None],
+        restart: Callable[[str, str], None],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+        *,
         recheck_s: float,
         stall_timeout_s: float,
     ) -> None:
-        """`end_worker`: a device's process, ready or not, and why; another is started at once."""
+        """`restart` ends a device's worker process, ready or not, for a reason, and starts the next at once."""
         self._devices = devices
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._sample = sample
-        self.end_worker = end_worker
+        self._restart = restart
+        self._spawn = spawn
         self._recheck_s = recheck_s
         self._stall_timeout_s = stall_timeout_s
+        devices.listeners.append(self._device_changed)
 
     async def check(self, device_id: str, depth: HealthDepth, timeout_s: float) -> HealthReport:
         """Try whether a device computes right. A passed check ends a quarantine, a failed one begins it.
@@ -57,7 +62,7 @@ class DeviceCare:
 
     async def try_out(self, view: DeviceView, depth: HealthDepth, timeout_s: float) -> HealthReport:
         """The check itself, whatever the device's state."""
-        check = DeviceCheck(self._dispatcher, self._sample, view, depth, timeout_s, self._stall_timeout_s)
+        check = DeviceCheck(self._lanes, self._sample, view, depth, timeout_s, self._stall_timeout_s)
         report = await check.run()
         device_id = view.device.id
         if report.verdict is Verdict.UNHEALTHY and view.condition.refusal is None:
@@ -67,7 +72,7 @@ class DeviceCare:
             self._devices.quarantine(device_id, InternalError(message, reason, device_id=device_id, check=bad.name))
             if bad.failure_reason is ErrorReason.DRIVER_ERROR:
                 # Its process is not to be trusted any more, whatever the next check says.
-                self._end(device_id, message)
+                self.end_worker(device_id, message)
         elif check.complete:
             self._devices.passed(device_id)
         return report
@@ -93,8 +98,13 @@ class DeviceCare:
                 # Without this loop the device would stay quarantined for ever.
                 _log.exception("a bug ended the check of a quarantined device", device=device_id)
 
-    def _end(self, device_id: str, why: str) -> None:
-        if (lane := self._dispatcher.lanes.of(device_id)) is not None:
+    def end_worker(self, device_id: str, why: str) -> None:
+        """End a device's worker process, ready or not; the next starts at once."""
+        if (lane := self._lanes.of(device_id)) is not None:
             lane.end_worker(why)
         else:
-            self.end_worker(device_id, why)
+            self._restart(device_id, why)
+
+    def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
+        if view.state is DeviceState.QUARANTINED and (before is None or before.state is not view.state):
+            self._spawn(self.bring_back(view.device.id))

@@ -10,8 +10,8 @@ from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import DeadlineExceeded, DeviceOpsError, ErrorReason, Unavailable
 from domains.processing.ask import reports_of
-from domains.processing.dispatch import Dispatcher
 from domains.processing.lane import Lane
+from domains.processing.lanes import Lanes
 from domains.processing.worker import Checked, CheckOrder, order_id
 
 _LONGEST_SILENCE_S = 20.0
@@ -23,14 +23,14 @@ class DeviceCheck:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        lanes: Lanes,
         sample: Callable[[DeviceView], Awaitable[DeviceSample]],
         view: DeviceView,
         depth: HealthDepth,
         timeout_s: float,
         stall_timeout_s: float,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._sample = sample
         self._stall_timeout_s = stall_timeout_s
         self.complete = False
@@ -82,8 +82,8 @@ class DeviceCheck:
 
     async def _through_the_queue(self) -> None:
         device_id = self._view.device.id
-        lane = await self._dispatcher.lanes.ready(device_id)
-        async with self._dispatcher.lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
+        lane = await self._lanes.ready(device_id)
+        async with self._lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
             self._queue_s = time.monotonic() - self._begin_s
             order = CheckOrder(job_id=order_id("check"), depth=self._depth)
             async with aclosing(reports_of(worker, order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
@@ -99,7 +99,7 @@ class DeviceCheck:
     def _no_answer(self) -> HealthCheck:
         """The time is over: the device hangs, or a healthy job kept it, or its worker has still to start."""
         device_id, limit = self._view.device.id, f"{self._timeout_s:g} s"
-        lane = self._dispatcher.lanes.of(device_id)
+        lane = self._lanes.of(device_id)
         if lane is None or lane.worker is None:
             # One that cannot start, or hangs while it does, is told of by whoever starts it.
             message = f"the worker process of {device_id} was not ready within {limit}; retry shortly"

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 import structlog
 
-from domains.device.device import DeviceState
+from domains.device.device import Device, DeviceState
 from domains.device.devices import Devices
 from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView, next_view
 from domains.device.settings import DeviceSettings, changed
 from domains.errors import Aborted, DeviceOpsError, ErrorReason
-from domains.processing.dispatch import Dispatcher
+from domains.processing.lanes import Lanes
 
 _log = structlog.get_logger()
 
@@ -34,21 +34,31 @@ class DeviceControl:
     def __init__(
         self,
         devices: Devices,
-        dispatcher: Dispatcher,
+        lanes: Lanes,
         telemetry: PatientTelemetry,
-        enable: Callable[[str], Awaitable[None]],
+        start: Callable[[str, Device], None],
+        pump: Callable[[], None],
+        stranded_without: Callable[[str], tuple[str, ...]],
+        spawn: Callable[[Coroutine[None, None, None]], None],
     ) -> None:
-        """`enable`: starts the worker of a device that has none."""
+        """`start` starts the worker of a device, by its name. `pump` starts queued jobs that can start now.
+
+        `stranded_without`: ids of the queued jobs that only this device could run.
+        """
         self._devices = devices
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._telemetry = telemetry
-        self._enable = enable
+        self._start = start
+        self._pump = pump
+        self._stranded_without = stranded_without
+        self._spawn = spawn
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By device: the driver is asked in between, and meanwhile nobody else may change it."""
         self._limited: set[str] = set()
         """Devices whose power limit was changed here."""
+        devices.listeners.append(self._device_changed)
 
-    async def apply_again(self, device_id: str) -> None:
+    async def _apply_again(self, device_id: str) -> None:
         """It was lost and is there again: its driver has forgotten what was chosen."""
         async with self._changing[device_id]:
             view = self._devices.get(device_id)
@@ -69,7 +79,7 @@ class DeviceControl:
             if view is not None and view.state is not DeviceState.LOST:
                 await self._restore(view)
 
-    async def restore_left_over(self, device_id: str) -> None:
+    async def _restore_left_over(self, device_id: str) -> None:
         """It is seen for the first time: what a server that was killed has left behind holds no longer."""
         async with self._changing[device_id]:
             if device_id not in self._limited:
@@ -114,17 +124,23 @@ class DeviceControl:
             await self._telemetry.set_power_limit(view.device, settings.power_limit_watts)
             self._limited.add(device_id)
         if settings.enabled and not view.settings.enabled:
-            await self._enable(device_id)
+            self._start(view.name, view.device)
         changed_view = self._devices.set_settings(device_id, settings, cause)
-        self._dispatcher.pump()
+        self._pump()
         return self._impact(changed_view)
 
     def _impact(self, view: DeviceView) -> DeviceChange:
         if view.settings.enabled and not view.settings.draining:
             return DeviceChange(view=view)
-        lane = self._dispatcher.lanes.of(view.device.id)
+        lane = self._lanes.of(view.device.id)
         return DeviceChange(
             view=view,
             finishing=tuple(lane.running) if lane else (),
-            stranded=self._dispatcher.stranded_without(view.device.id),
+            stranded=self._stranded_without(view.device.id),
         )
+
+    def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
+        if before is None:
+            self._spawn(self._restore_left_over(view.device.id))
+        elif before.state is DeviceState.LOST and view.state is not DeviceState.LOST:
+            self._spawn(self._apply_again(view.device.id))

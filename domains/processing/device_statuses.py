@@ -12,9 +12,8 @@ from domains.device.history import STEP_S, DeviceHistory, DeviceHistoryView
 from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
-from domains.device.status import DeviceStatus
+from domains.device.status import DeviceStatus, Workload
 from domains.device.telemetry import DeviceGone
-from domains.processing.dispatch import Dispatcher
 
 _COOLER_CELSIUS = 5.0
 """So much below its ceiling a device must be before it counts as cool again."""
@@ -28,10 +27,12 @@ Uptime = Callable[[str], tuple[float | None, int]]
 class DeviceStatuses:
     """Measures devices for whoever asks."""
 
-    def __init__(self, devices: Devices, telemetry: PatientTelemetry, dispatcher: Dispatcher, uptime: Uptime) -> None:
+    def __init__(
+        self, devices: Devices, telemetry: PatientTelemetry, workload: Callable[[str], Workload], uptime: Uptime
+    ) -> None:
         self._devices = devices
         self._telemetry = telemetry
-        self._dispatcher = dispatcher
+        self._workload = workload
         self._uptime = uptime
         self._histories: dict[str, DeviceHistory] = {}
         self._unmeasured: set[str] = set()
@@ -61,7 +62,7 @@ class DeviceStatuses:
             last_failure_time_s=health.last_failure_time_s,
             worker_uptime_s=uptime_s,
             worker_restart_count=restarts,
-            workload=self._dispatcher.workload(device_id),
+            workload=self._workload(device_id),
         )
 
     async def sample(self, view: DeviceView) -> DeviceSample:

@@ -13,9 +13,12 @@ from domains.device.refresh import BackendFailure, Refreshed
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
 from domains.processing.ask import ask
-from domains.processing.dispatch import Dispatcher
 from domains.processing.inventory_watch import Found, Inventory, InventoryWatch
+from domains.processing.lanes import Lanes
 from domains.processing.worker import Described, ProbeOrder, order_id
+
+LOOK_S = 5.0
+"""Seconds between two looks, and how long one may take."""
 
 _log = structlog.get_logger()
 
@@ -35,13 +38,11 @@ class Workers(Protocol):
 class HotPlug:
     """Looks, and compares with what was known."""
 
-    def __init__(
-        self, inventories: Sequence[Inventory], devices: Devices, workers: Workers, dispatcher: Dispatcher
-    ) -> None:
+    def __init__(self, inventories: Sequence[Inventory], devices: Devices, workers: Workers, lanes: Lanes) -> None:
         self._watches = [InventoryWatch(inventory, self._note) for inventory in inventories]
         self._devices = devices
         self._workers = workers
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._probing: asyncio.Task[tuple[str, ...]] | None = None
         """Tries what each device can do, for all who asked meanwhile."""
 
@@ -123,11 +124,11 @@ class HotPlug:
         changed: list[str] = []
         for view in self._devices.list():
             device_id = view.device.id
-            lane = self._dispatcher.lanes.of(device_id)
+            lane = self._lanes.of(device_id)
             if lane is None:
                 continue
             try:
-                async with asyncio.timeout(timeout_s), self._dispatcher.lanes.turn(lane, alone=False) as worker:
+                async with asyncio.timeout(timeout_s), self._lanes.turn(lane, alone=False) as worker:
                     found = await ask(worker, ProbeOrder(job_id=order_id("probe")), Described)
             except (TimeoutError, DeviceOpsError) as error:
                 _log.warning("device could not be probed again", device=device_id, problem=str(error))

@@ -15,5 +15,6 @@ wire.py      what goes over the pipe
 link.py      the front's end of one worker
 image_frames.py  a picture's bytes on the pipe, for both ends
 keeper.py    starts a worker, and starts it again when it dies
-household.py who hears of it; fleet.py is the real one
+listener.py  whom a keeper reports to
+fleet.py     the keepers of all devices; implements the listener
 """

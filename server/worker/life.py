@@ -1,4 +1,4 @@
-"""One life of a worker, wherever it runs, and who starts one."""
+"""One run of a worker, on whatever machine, and the protocol that starts it."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Resets: of a worker that never was ready, of one that hangs, and one that somebody calls off."""
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,15 @@ class Resets:
         self.floor = floor = Floor(folder)
         self.restarts: list[str] = []
         self.restarted = asyncio.Event()
-        self.care = DeviceCare(floor.devices, floor.dispatcher, nothing_measured, self.restart, 1.0, STALL_S)
+        self.care = DeviceCare(
+            floor.devices,
+            floor.dispatcher.lanes,
+            nothing_measured,
+            self.restart,
+            Coroutine.close,
+            recheck_s=1.0,
+            stall_timeout_s=STALL_S,
+        )
         runs = ResetRuns(floor.jobs, floor.devices, floor.dispatcher, floor.loaded, self.care)
         floor.tools.front_work = {ResetWork: runs.run}
 
