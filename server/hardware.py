@@ -12,9 +12,9 @@ from domains.device.directml.inventory import DirectMLInventory
 from domains.device.inventory import CudaInventory, host_processor
 from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry
-from domains.device.patient import PatientTelemetry
-from domains.device.patient_inventory import PatientInventory
 from domains.device.telemetry import TelemetryByBackend
+from domains.device.threaded_inventory import ThreadedInventory
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import DeviceOpsError
 from domains.processing.inventory_watch import Inventory
 from server.settings import Settings
@@ -34,7 +34,7 @@ class Hardware:
             Backend.CUDA: self._nvml,
             Backend.SIMULATED: self.simulation.telemetry,
         }
-        self.telemetry = PatientTelemetry(TelemetryByBackend(backends))
+        self.telemetry = ThreadedTelemetry(TelemetryByBackend(backends))
         self._closing: list[Callable[[], None]] = [self.telemetry.close]
         self.inventories: list[Inventory] = []
         """Lists of devices that can change while the server runs."""
@@ -74,7 +74,7 @@ class Hardware:
             self.idle["cpu"] = host_processor()
         return names
 
-    def _first_look(self, inventory: PatientInventory) -> Mapping[str, Device]:
+    def _first_look(self, inventory: ThreadedInventory) -> Mapping[str, Device]:
         """The devices of one driver before the server serves; none if the driver fails, which RefreshDevices reports."""
         self._closing.append(inventory.close)
         with suppress(DeviceOpsError):

@@ -160,7 +160,7 @@ class Devices:
         """It is there again; its worker has still to start. What counted against it is forgotten."""
         view = self._views[device_id]
         self.events.returned(view)
-        self._change(device_id, present=True, worker_was_ready=True, health=view.health.forgiven())
+        self._change(device_id, present=True, worker_was_ready=True, health=view.health.cleared())
 
     def resetting(self, device_id: str, value: bool) -> None:
         """Whether a reset is on its way."""
@@ -191,12 +191,12 @@ class Devices:
         """A job or a check went well."""
         view = self._views.get(device_id)
         if view is not None and view.health.consecutive and not view.health.quarantined:
-            health = msgspec.structs.replace(view.health.lately(self._clock()), consecutive=0)
+            health = msgspec.structs.replace(view.health.without_old_errors(self._clock()), consecutive=0)
             self._change(device_id, health=health)
 
     def forget_old_errors(self, device_id: str) -> None:
         """Time has passed: errors that the window has left behind degrade nothing any more."""
-        self._change(device_id, health=self._views[device_id].health.lately(self._clock()))
+        self._change(device_id, health=self._views[device_id].health.without_old_errors(self._clock()))
 
     def failed(self, device_id: str, error: DeviceOpsError) -> None:
         """The device, its driver or its worker failed; repeated failures degrade it, then quarantine it."""
@@ -215,7 +215,7 @@ class Devices:
 
     def passed(self, device_id: str) -> None:
         """A check passed: whatever counted against it is forgotten."""
-        self._change(device_id, health=self._views[device_id].health.forgiven())
+        self._change(device_id, health=self._views[device_id].health.cleared())
 
     async def until(self, device_id: str, accept: Callable[[DeviceView], bool]) -> DeviceView:
         """Wait until a device is as wanted."""

@@ -10,11 +10,11 @@ from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
 from domains.device.nvml import NvmlTelemetry
-from domains.device.patient_inventory import PatientInventory
+from domains.device.threaded_inventory import ThreadedInventory
 from domains.device.visible import visible
 
 
-class CudaInventory(PatientInventory):
+class CudaInventory(ThreadedInventory):
     """What NVML lists, less what CUDA_VISIBLE_DEVICES hides. Names count all GPUs by PCI bus, as NVML does."""
 
     backend = Backend.CUDA

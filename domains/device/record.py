@@ -49,7 +49,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     def after(self, failure: Failure, now_s: float) -> "Health":
         """With one error more."""
-        consecutive, recent = self.consecutive + 1, (*self.lately(now_s).recent_s, now_s)
+        consecutive, recent = self.consecutive + 1, (*self.without_old_errors(now_s).recent_s, now_s)
         too_many = consecutive >= QUARANTINE_AFTER or len(recent) >= QUARANTINE_WITHIN
         return Health(
             error_count=self.error_count + 1,
@@ -60,12 +60,12 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             quarantined=self.quarantined or too_many,
         )
 
-    def lately(self, now_s: float) -> "Health":
+    def without_old_errors(self, now_s: float) -> "Health":
         """Without the errors that the window has left behind."""
         recent = tuple(at_s for at_s in self.recent_s if at_s > now_s - ERROR_WINDOW_S)
         return self if recent == self.recent_s else msgspec.structs.replace(self, recent_s=recent)
 
-    def forgiven(self) -> "Health":
+    def cleared(self) -> "Health":
         """Nothing counts against it any more; that there were errors stays known."""
         return msgspec.structs.replace(self, consecutive=0, recent_s=(), quarantined=False)
 

@@ -30,7 +30,7 @@ class DeviceGone(Aborted):
 
 
 class Telemetry(Protocol):
-    """Asks a driver. The calls block; `patient.PatientTelemetry` makes them from an event loop."""
+    """Asks a driver. The calls block; `threaded_telemetry.ThreadedTelemetry` makes them from an event loop."""
 
     def sample(self, device: Device) -> DeviceSample:
         """How it is now. What cannot be measured is absent. Raises only DeviceGone."""

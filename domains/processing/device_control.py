@@ -9,9 +9,9 @@ import structlog
 
 from domains.device.device import Device, DeviceState
 from domains.device.devices import Devices
-from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView, next_view
 from domains.device.settings import DeviceSettings, changed
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import Aborted, DeviceOpsError, ErrorReason
 from domains.processing.lanes import Lanes
 
@@ -35,7 +35,7 @@ class DeviceControl:
         self,
         devices: Devices,
         lanes: Lanes,
-        telemetry: PatientTelemetry,
+        telemetry: ThreadedTelemetry,
         start: Callable[[str, Device], None],
         pump: Callable[[], None],
         stranded_without: Callable[[str], tuple[str, ...]],

@@ -9,11 +9,11 @@ import structlog
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.history import STEP_S, DeviceHistory, DeviceHistoryView
-from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.device.status import DeviceStatus, Workload
 from domains.device.telemetry import DeviceGone
+from domains.device.threaded_telemetry import ThreadedTelemetry
 
 _COOLER_CELSIUS = 5.0
 """So much below its ceiling a device must be before it counts as cool again."""
@@ -28,7 +28,7 @@ class DeviceStatuses:
     """Measures devices for whoever asks."""
 
     def __init__(
-        self, devices: Devices, telemetry: PatientTelemetry, workload: Callable[[str], Workload], uptime: Uptime
+        self, devices: Devices, telemetry: ThreadedTelemetry, workload: Callable[[str], Workload], uptime: Uptime
     ) -> None:
         self._devices = devices
         self._telemetry = telemetry

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 
 from domains.device.device import Device
 from domains.device.devices import Devices
-from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceReach
 from domains.device.telemetry import ALWAYS
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import DeviceOpsError
 from domains.model.loaded import LoadedModels
 from domains.processing.lane import Lane
@@ -27,7 +27,7 @@ class Fleet:
         devices: Devices,
         lanes: Lanes,
         loaded: LoadedModels,
-        telemetry: PatientTelemetry,
+        telemetry: ThreadedTelemetry,
         simulation: Simulation,
         launcher: Launcher,
         jobs_per_device: int,

@@ -16,8 +16,8 @@ from deviceops.device.v1 import device_pb2, device_service_pb2
 from domains import limits
 from domains.device.cpu_telemetry import CpuTelemetry
 from domains.device.device import DeviceState
-from domains.device.patient import PatientTelemetry
 from domains.device.status import DeviceStatus, Workload
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import ErrorReason, NotFound
 from domains.failure import Failure
 from domains.measurement import LatencySummary
@@ -37,7 +37,7 @@ class Processor:
     """The one device of this machine that is always there, measured."""
 
     def __init__(self) -> None:
-        self.telemetry = PatientTelemetry(CpuTelemetry())
+        self.telemetry = ThreadedTelemetry(CpuTelemetry())
         self.device = cpu_device()
         self.failure: Failure | None = None
         self.taken = 0

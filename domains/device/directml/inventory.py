@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from domains.device.device import Backend, Device
 from domains.device.directml.adapter import directml_device
 from domains.device.directml.dxcore import DxCore
-from domains.device.patient_inventory import PatientInventory
+from domains.device.threaded_inventory import ThreadedInventory
 
 
-class DirectMLInventory(PatientInventory):
+class DirectMLInventory(ThreadedInventory):
     """What DXCore lists, in the order that DirectML counts in; the worker tells whether it does."""
 
     backend = Backend.DIRECTML

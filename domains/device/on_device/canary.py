@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from domains.device.health import Verdict
-from domains.device.on_device.attempt import Attempt, Found, seconds
 from domains.device.on_device.free_memory import wait_for
 from domains.device.on_device.operations import PRECISIONS, Operation, attention, can, conv2d, matmul
+from domains.device.on_device.trial import CheckResult, Trial, seconds
 from domains.measurement import Measurement
 
 CANARIES = (matmul(256), conv2d(1, 32, 32), attention(1, 4, 128, 64))
@@ -37,48 +37,48 @@ class _Run:
         return f"{self.operation.name}_{self.precision}"
 
 
-def compute(attempt: Attempt) -> Found:
+def compute(trial: Trial) -> CheckResult:
     """Whether each operation in each precision gives numbers at all."""
-    runs = list(_runs(attempt))
+    runs = list(_runs(trial))
     times = tuple(seconds(f"compute_{run.name}", run.took_s) for run in runs)
     for run in runs:
         bad = int((~run.result.isfinite()).sum())
         if bad:
             message = f"{run.name}: {bad} of {run.result.numel()} numbers are not finite; expected none"
-            return Found(verdict=Verdict.UNHEALTHY, message=message, measurements=times)
+            return CheckResult(verdict=Verdict.UNHEALTHY, message=message, measurements=times)
     told = ", ".join(run.name for run in runs)
-    return Found(verdict=Verdict.HEALTHY, message=f"finite results, as expected, from {told}", measurements=times)
+    return CheckResult(verdict=Verdict.HEALTHY, message=f"finite results, as expected, from {told}", measurements=times)
 
 
-def verify(attempt: Attempt) -> Found:
+def verify(trial: Trial) -> CheckResult:
     """Whether results equal those of float64 on the host, and those of a second run to the last bit."""
     errors: list[Measurement] = []
-    for first, second in zip(_runs(attempt), _runs(attempt), strict=True):
-        wrong, error = _compare(attempt.device, first)
+    for first, second in zip(_runs(trial), _runs(trial), strict=True):
+        wrong, error = _compare(trial.device, first)
         errors.append(Measurement(name=f"error_{first.name}", value=error, unit="1"))
         differing = int((first.result != second.result).sum())
         if not wrong and differing:
             wrong = f"{differing} of {first.result.numel()} numbers differ in a second run; expected the same bits"
         if wrong:
-            return Found(verdict=Verdict.UNHEALTHY, message=f"{first.name}: {wrong}", measurements=tuple(errors))
+            return CheckResult(verdict=Verdict.UNHEALTHY, message=f"{first.name}: {wrong}", measurements=tuple(errors))
     message = f"{len(errors)} results equal those of float64 within rounding, and those of a second run to the last bit"
-    return Found(verdict=Verdict.HEALTHY, message=message, measurements=tuple(errors))
+    return CheckResult(verdict=Verdict.HEALTHY, message=message, measurements=tuple(errors))
 
 
-def _runs(attempt: Attempt) -> Iterator[_Run]:
+def _runs(trial: Trial) -> Iterator[_Run]:
     """Each operation in each precision that the device has."""
     for operation in CANARIES:
         for precision, dtype in PRECISIONS.items():
-            attempt.look_up()
+            trial.raise_if_stopped()
             # The first call sets up libraries, so the second is the one timed.
-            if can(attempt.device, operation, precision):
-                inputs = [one.to(attempt.device) for one in operation.inputs(dtype)]
-                wait_for(attempt.device)
+            if can(trial.device, operation, precision):
+                inputs = [one.to(trial.device) for one in operation.inputs(dtype)]
+                wait_for(trial.device)
                 begin = time.perf_counter()
                 result = operation.compute(*inputs)
-                wait_for(attempt.device)
+                wait_for(trial.device)
                 took = time.perf_counter() - begin
-                yield _Run(operation=operation, precision=precision, result=attempt.corrupt(result.cpu()), took_s=took)
+                yield _Run(operation=operation, precision=precision, result=trial.corrupt(result.cpu()), took_s=took)
 
 
 def _compare(device: torch.device, run: _Run) -> tuple[str, float]:

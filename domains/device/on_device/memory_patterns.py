@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from domains.device.health import Verdict
-from domains.device.on_device.attempt import Attempt, Found, rate, seconds, size
 from domains.device.on_device.free_memory import give_back, wait_for
+from domains.device.on_device.trial import CheckResult, Trial, rate, seconds, size
 from domains.errors import ErrorReason, ResourceExhausted
 
 _WORD_BYTES = 8
@@ -21,29 +21,29 @@ ADDRESS = "address"
 """Each word holds its own number, so that a word which answers for two is found."""
 
 
-def memory_patterns(attempt: Attempt, limit_bytes: int | None = None) -> Found:
+def memory_patterns(trial: Trial, limit_bytes: int | None = None) -> CheckResult:
     """Write each pattern everywhere, then read it everywhere. `limit_bytes`: try no more.
 
     Raises DEVICE_OUT_OF_MEMORY if there is not even one piece.
     """
-    give_back(attempt.device)
-    free = attempt.free_bytes()
+    give_back(trial.device)
+    free = trial.free_bytes()
     begin = time.perf_counter()
     pieces: list[Tensor] = []
     try:
-        pieces = _take(attempt, _wanted(attempt.device, free, limit_bytes))
+        pieces = _take(trial, _wanted(trial.device, free, limit_bytes))
         tried = sum(piece.numel() for piece in pieces) * _WORD_BYTES
-        wrong = next(filter(None, (_try(attempt, pieces, name) for name in (*_PATTERNS, ADDRESS))), "")
+        wrong = next(filter(None, (_try(trial, pieces, name) for name in (*_PATTERNS, ADDRESS))), "")
     finally:
         pieces.clear()
-        give_back(attempt.device)
+        give_back(trial.device)
     took = time.perf_counter() - begin
     moved = tried * 2 * (len(_PATTERNS) + 1)
     measurements = (size("tested_bytes", tried), size("free_bytes", free), seconds("patterns", took))
     if wrong:
-        return Found(verdict=Verdict.UNHEALTHY, message=wrong, measurements=measurements)
+        return CheckResult(verdict=Verdict.UNHEALTHY, message=wrong, measurements=measurements)
     message = f"{tried} of {free} free bytes held each of {len(_PATTERNS) + 1} patterns, as expected"
-    return Found(
+    return CheckResult(
         verdict=Verdict.HEALTHY, message=message, measurements=(*measurements, rate("pattern_traffic", moved, took))
     )
 
@@ -57,17 +57,17 @@ def _wanted(device: torch.device, free: int, limit_bytes: int | None) -> int:
     return max(min(limits), _WORD_BYTES)
 
 
-def _take(attempt: Attempt, wanted_bytes: int) -> list[Tensor]:
+def _take(trial: Trial, wanted_bytes: int) -> list[Tensor]:
     """Pieces of memory, all held at once. Others may take some meanwhile; then there are fewer."""
     pieces: list[Tensor] = []
     for offset in range(0, wanted_bytes, _PIECE_BYTES):
-        attempt.look_up()
+        trial.raise_if_stopped()
         words = min(_PIECE_BYTES, wanted_bytes - offset) // _WORD_BYTES
         try:
-            pieces.append(torch.empty(words, dtype=torch.int64, device=attempt.device))
+            pieces.append(torch.empty(words, dtype=torch.int64, device=trial.device))
         except torch.cuda.OutOfMemoryError as error:
             if not pieces:
-                message = f"needed {words * _WORD_BYTES} bytes; {attempt.free_bytes()} are available"
+                message = f"needed {words * _WORD_BYTES} bytes; {trial.free_bytes()} are available"
                 raise ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY) from error
             # Room for the comparison.
             pieces.pop()
@@ -75,18 +75,18 @@ def _take(attempt: Attempt, wanted_bytes: int) -> list[Tensor]:
     return pieces
 
 
-def _try(attempt: Attempt, pieces: list[Tensor], name: str) -> str:
+def _try(trial: Trial, pieces: list[Tensor], name: str) -> str:
     """What is wrong; empty if nothing is. All is written before anything is read."""
     first = 0
     for piece in pieces:
-        attempt.look_up()
+        trial.raise_if_stopped()
         _write(piece, name, first)
         first += piece.numel()
-    wait_for(attempt.device)
+    wait_for(trial.device)
     first = 0
     for piece in pieces:
-        attempt.look_up()
-        if wrong := _read(attempt.corrupt(piece), name, first):
+        trial.raise_if_stopped()
+        if wrong := _read(trial.corrupt(piece), name, first):
             return wrong
         first += piece.numel()
     return ""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from domains.device.health import Verdict
-from domains.device.on_device.attempt import Attempt, Found, seconds
 from domains.device.on_device.free_memory import wait_for
 from domains.device.on_device.operations import Operation, matmul
+from domains.device.on_device.trial import CheckResult, Trial, seconds
 from domains.measurement import Measurement
 
 SUSTAINED_S = 10.0
@@ -44,28 +44,28 @@ class SteadyLoad:
         return last / first
 
 
-def steady_load(attempt: Attempt, duration_s: float) -> SteadyLoad:
-    """Compute for this long. Raises Stopped between two iterations; at least one is done."""
-    operation, repeats = _load(attempt.device)
-    inputs = [one.to(attempt.device) for one in operation.inputs(torch.float32)]
+def steady_load(trial: Trial, duration_s: float) -> SteadyLoad:
+    """Compute for this long. Raises CheckStopped between two iterations; at least one is done."""
+    operation, repeats = _load(trial.device)
+    inputs = [one.to(trial.device) for one in operation.inputs(torch.float32)]
     expected = _iteration(operation, inputs, repeats)
-    wait_for(attempt.device)
+    wait_for(trial.device)
     times: list[float] = []
     differing: list[int] = []
     end = time.perf_counter() + duration_s
     while not times or time.perf_counter() < end:
-        attempt.look_up()
-        result, took = _timed(attempt.device, lambda: _iteration(operation, inputs, repeats))
-        if not torch.equal(attempt.corrupt(result), expected):
+        trial.raise_if_stopped()
+        result, took = _timed(trial.device, lambda: _iteration(operation, inputs, repeats))
+        if not torch.equal(trial.corrupt(result), expected):
             differing.append(len(times))
         times.append(took)
     workload = f"{repeats} x matmul {operation.workload} float32"
     return SteadyLoad(workload=workload, times_s=tuple(times), differing=tuple(differing))
 
 
-def sustained_compute(attempt: Attempt, duration_s: float = SUSTAINED_S) -> Found:
+def sustained_compute(trial: Trial, duration_s: float = SUSTAINED_S) -> CheckResult:
     """Whether speed and results last."""
-    load = steady_load(attempt, duration_s)
+    load = steady_load(trial, duration_s)
     first, last = load.thirds_s
     measurements = (
         seconds("sustained_compute", sum(load.times_s)),
@@ -74,7 +74,7 @@ def sustained_compute(attempt: Attempt, duration_s: float = SUSTAINED_S) -> Foun
         Measurement(name="iterations", value=float(len(load.times_s)), unit="1"),
     )
     verdict, message = _judge(load)
-    return Found(verdict=verdict, message=message, measurements=measurements)
+    return CheckResult(verdict=verdict, message=message, measurements=measurements)
 
 
 def _judge(load: SteadyLoad) -> tuple[Verdict, str]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from domains.device.device import Backend
 from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry, throttle_reasons
-from domains.device.patient import PatientTelemetry
 from domains.device.sample import DeviceSample, ThrottleReason
 from domains.device.telemetry import ALWAYS, DeviceGone, TelemetryByBackend
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import ErrorReason, InternalError, InvalidRequest, NotSupported
 from domains.migrations import MIGRATIONS
 from domains.storage import DATABASE
@@ -297,7 +297,7 @@ def test_any_bits_are_reasons_each_once(bits: int) -> None:
 async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -> None:
     driver = FakeNvml(FakeGpu())
     both = TelemetryByBackend({Backend.CUDA: NvmlTelemetry(driver)})
-    telemetry = PatientTelemetry(both, limit_s=0.5)
+    telemetry = ThreadedTelemetry(both, limit_s=0.5)
     driver.hang.clear()
     begin = time.perf_counter()
     assert (await telemetry.sample(DEVICE)).telemetry == ()
@@ -322,7 +322,7 @@ async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -
 async def test_a_gone_gpu_is_gone_through_the_thread_too() -> None:
     gpu = FakeGpu()
     gpu.present = False
-    telemetry = PatientTelemetry(NvmlTelemetry(FakeNvml(gpu)))
+    telemetry = ThreadedTelemetry(NvmlTelemetry(FakeNvml(gpu)))
     with pytest.raises(DeviceGone):
         await telemetry.sample(DEVICE)
     telemetry.close()

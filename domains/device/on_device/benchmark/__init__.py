@@ -12,7 +12,7 @@ import torch
 from domains.device.benchmark import BenchmarkReport, BenchmarkResult, Suite
 from domains.device.device import Device
 from domains.device.on_device.benchmark import compute, inference, memory, stability, transfer
-from domains.device.on_device.benchmark.figure import Figure, Watch
+from domains.device.on_device.benchmark.figure import Figure, TimeBudget
 from domains.device.on_device.free_memory import give_back
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason
@@ -98,21 +98,21 @@ def _measure(
         now = time.perf_counter()
         # A figure that needs less than its share leaves more for the others.
         share = max(until_s - now, 0.0) / (len(figures) - done)
-        watch = Watch(device=device, until_s=now + share, stop=stop)
-        samples = _samples(device, figure, watch, warnings)
+        budget = TimeBudget(device=device, until_s=now + share, stop=stop)
+        samples = _samples(device, figure, budget, warnings)
         if samples:
             results.append(_result(figure, samples))
     progress(len(figures), len(figures), "")
     return results
 
 
-def _samples(device: torch.device, figure: Figure, watch: Watch, warnings: list[str]) -> Sequence[float]:
+def _samples(device: torch.device, figure: Figure, budget: TimeBudget, warnings: list[str]) -> Sequence[float]:
     name = f"{figure.suite}: {figure.name}"
-    if watch.over:
+    if budget.over:
         warnings.append(f"{name} was not reached")
         return ()
     try:
-        samples = figure.take(watch)
+        samples = figure.take(budget)
     except Exception as error:
         told = translate(error, device, f"measuring {figure.name}")
         if told.reason not in (ErrorReason.DEVICE_OUT_OF_MEMORY, ErrorReason.HOST_OUT_OF_MEMORY):

@@ -21,7 +21,7 @@ _BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class TimeBudget:
     """How long a figure may take, and whether somebody wants it to end."""
 
     device: torch.device
@@ -43,33 +43,33 @@ class Figure:
     name: str
     unit: str
     workload: str
-    take: Callable[[Watch], Sequence[float]] = lambda watch: ()
+    take: Callable[[TimeBudget], Sequence[float]] = lambda budget: ()
     """Samples in the unit; empty: it was stopped or the time was over before the first."""
     missing: str = ""
     """Why it cannot be measured here. Empty: it can."""
 
 
-def runs(prepare: Callable[[], Work], amount: float | None = None) -> Callable[[Watch], Sequence[float]]:
+def runs(prepare: Callable[[], Work], amount: float | None = None) -> Callable[[TimeBudget], Sequence[float]]:
     """Samples of a work: seconds a run, or `amount` (bytes, operations) divided by them. `prepare` makes the inputs."""
 
-    def take(watch: Watch) -> Sequence[float]:
-        times = _times(prepare(), watch)
+    def take(budget: TimeBudget) -> Sequence[float]:
+        times = _times(prepare(), budget)
         return times if amount is None else [amount / took for took in times]
 
     return take
 
 
-def _times(work: Work, watch: Watch) -> list[float]:
+def _times(work: Work, budget: TimeBudget) -> list[float]:
     for _ in range(_WARM_UPS):
-        if watch.over:
+        if budget.over:
             return []
         work()
-        wait_for(watch.device)
+        wait_for(budget.device)
     times: list[float] = []
-    end = time.perf_counter() + _LONGEST_S.get(watch.device.type, _LONGEST_ON_HOST_S)
-    batch = _by_events if watch.device.type == "cuda" else _by_clock
-    while len(times) < _MOST and not watch.over and (len(times) < _FEWEST or time.perf_counter() < end):
-        times += batch(work, watch.device)
+    end = time.perf_counter() + _LONGEST_S.get(budget.device.type, _LONGEST_ON_HOST_S)
+    batch = _by_events if budget.device.type == "cuda" else _by_clock
+    while len(times) < _MOST and not budget.over and (len(times) < _FEWEST or time.perf_counter() < end):
+        times += batch(work, budget.device)
     return times[:_MOST]
 
 

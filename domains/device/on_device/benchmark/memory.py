@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from domains.device.benchmark import Suite
-from domains.device.on_device.benchmark.figure import Figure, Watch, Work, runs
+from domains.device.on_device.benchmark.figure import Figure, TimeBudget, Work, runs
 from domains.device.on_device.free_memory import free_bytes, give_back, wait_for
 
 _SHARE = 8
@@ -44,11 +44,11 @@ def _copy(device: torch.device, length: int) -> Work:
     return lambda: target.copy_(source)
 
 
-def _allocations(device: torch.device, length: int, watch: Watch) -> Sequence[float]:
+def _allocations(device: torch.device, length: int, budget: TimeBudget) -> Sequence[float]:
     """By the host's clock: an allocation is the host's work."""
     times: list[float] = []
     for _ in range(_ALLOCATIONS + 1):
-        if watch.over:
+        if budget.over:
             break
         give_back(device)
         begin = time.perf_counter()

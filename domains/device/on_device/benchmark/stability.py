@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from domains.device.benchmark import Suite
-from domains.device.on_device.attempt import Attempt, Stopped
-from domains.device.on_device.benchmark.figure import Figure, Watch
+from domains.device.on_device.benchmark.figure import Figure, TimeBudget
 from domains.device.on_device.steady_load import SteadyLoad, steady_load
+from domains.device.on_device.trial import CheckStopped, Trial
 
 _LOAD_S = {"cuda": 10.0}
 _LOAD_ON_HOST_S = 1.0
@@ -55,12 +55,12 @@ class _Load:
             name=name,
             unit=unit,
             workload=workload,
-            take=lambda watch: self._samples(name, watch),
+            take=lambda budget: self._samples(name, budget),
             missing=missing,
         )
 
-    def _samples(self, name: str, watch: Watch) -> Sequence[float]:
-        seen = self._run(watch)
+    def _samples(self, name: str, budget: TimeBudget) -> Sequence[float]:
+        seen = self._run(budget)
         if seen is None:
             return ()
         if name == "temperature_rise":
@@ -69,14 +69,14 @@ class _Load:
             return (float(len(seen.differing)),)
         return seen.times_s if name == "iteration" else _drift(seen)
 
-    def _run(self, watch: Watch) -> SteadyLoad | None:
+    def _run(self, budget: TimeBudget) -> SteadyLoad | None:
         if self.seen is None:
             longest = _LOAD_S.get(self.device.type, _LOAD_ON_HOST_S)
-            duration = min(longest, watch.until_s - time.perf_counter())
+            duration = min(longest, budget.until_s - time.perf_counter())
             before = temperature(self.device)
             try:
-                self.seen = steady_load(Attempt(device=self.device, stop=watch.stop), duration)
-            except Stopped:
+                self.seen = steady_load(Trial(device=self.device, stop=budget.stop), duration)
+            except CheckStopped:
                 return None
             self.temperatures = [before, temperature(self.device)]
         return self.seen

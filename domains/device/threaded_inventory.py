@@ -8,14 +8,14 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import ClassVar
 
 from domains.device.device import Backend, Device
-from domains.device.patient import DriverThread
+from domains.device.driver_thread import DriverThread
 from domains.errors import ErrorReason, InternalError
 
 FIRST_LOOK_S = 10.0
 """How long a server that starts waits for a driver: one that has to wake many GPUs takes seconds."""
 
 
-class PatientInventory(ABC):
+class ThreadedInventory(ABC):
     """Devices by torch name, as far as one driver knows them."""
 
     backend: ClassVar[Backend]

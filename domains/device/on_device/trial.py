@@ -11,7 +11,7 @@ from domains.device.on_device.free_memory import free_bytes
 from domains.measurement import Measurement
 
 
-class Stopped(Exception):
+class CheckStopped(Exception):
     """The check was asked to end, and did so between two pieces."""
 
 
@@ -21,7 +21,7 @@ def unchanged(result: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Trial:
     """Where to try, and who may interfere."""
 
     device: torch.device
@@ -40,14 +40,14 @@ class Attempt:
         told = self.room()
         return free_bytes(self.device) if told is None else min(told, free_bytes(self.device))
 
-    def look_up(self) -> None:
-        """Between two pieces of work. Raises Stopped."""
+    def raise_if_stopped(self) -> None:
+        """Between two pieces of work. Raises CheckStopped."""
         if self.stop():
-            raise Stopped
+            raise CheckStopped
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class CheckResult:
     """What a check found."""
 
     verdict: Verdict
