@@ -18,14 +18,11 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = ""
     """`hopper`."""
     driver_version: str = ""
-    cuda_version: str = ""
-    """The newest CUDA that the driver runs: `13.0`."""
     firmware_version: str = ""
     """Of its VBIOS."""
     total_memory_bytes: int | None = None
     max_clock_mhz: int | None = None
     """Of the compute units."""
-    max_memory_clock_mhz: int | None = None
 
     @property
     def device_id(self) -> str:

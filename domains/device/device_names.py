@@ -21,11 +21,6 @@ def refusal(name: str) -> str:
     return f"{name!r} is no device; say {FORMS}"
 
 
-def is_device_name(name: str) -> bool:
-    """Whether a configuration may name it."""
-    return not refusal(name)
-
-
 def worker_name(name: str) -> str:
     """What a worker is started with: `directml` and `rocm` alone are the first adapter."""
     return f"{name}:0" if name in ("directml", "rocm") else name

@@ -74,11 +74,6 @@ class StatusFeed:
         self._newest: dict[str, tuple[float, asyncio.Task[DeviceStatus]]] = {}
         """By device: when its newest sample was begun, and the sample."""
 
-    @property
-    def watchers(self) -> int:
-        """How many watch."""
-        return len(self._asked)
-
     async def watch(self, ids: Sequence[str], interval_s: float) -> AsyncGenerator[Round]:
         """Rounds of these devices (none: of all there are), the first at once, until the watcher closes it.
 

@@ -80,19 +80,12 @@ def _described(nvml: Nvml, index: int, handle: Any, uuid: str) -> Adapter:
         pci_device_id=None if pci is None else int(pci.pciDeviceId) >> 16,
         architecture=_architecture(nvml, ask("Architecture")),
         driver_version=text(nvml.ask("", "SystemGetDriverVersion")),
-        cuda_version=_version(nvml.ask("", "SystemGetCudaDriverVersion")),
         firmware_version=text(ask("VbiosVersion")),
         total_memory_bytes=None if memory is None else int(memory.total),
         max_clock_mhz=ask("MaxClockInfo", nvml.constant("CLOCK_SM")),
-        max_memory_clock_mhz=ask("MaxClockInfo", nvml.constant("CLOCK_MEM")),
     )
 
 
 def _architecture(nvml: Nvml, number: int | None) -> str:
     named = {nvml.constant(f"DEVICE_ARCH_{name.upper()}"): name for name in _ARCHITECTURES}
     return "" if number is None else named.get(number, "")
-
-
-def _version(number: int | None) -> str:
-    """CUDA's 13010 is 13.1."""
-    return "" if not number else f"{number // 1000}.{number % 1000 // 10}"

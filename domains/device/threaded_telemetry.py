@@ -55,11 +55,6 @@ class ThreadedTelemetry:
             controls = await self.controls(device)
         return DeviceReach(telemetry=telemetry, controls=controls, capacity=capacity)
 
-    def hangs(self, device_id: str) -> bool:
-        """Whether the driver owes an answer about this device beyond its deadline."""
-        thread = self._threads.get(device_id)
-        return thread is not None and thread.hangs
-
     def close(self) -> None:
         """End the threads; one whose driver hangs ends with the process."""
         for thread in self._threads.values():

@@ -81,17 +81,13 @@ class Fleet:
         """The device's worker, if it is ready."""
         return next((keeper.link for keeper in self._of(device_id) if keeper.link), None)
 
-    def keeper_of(self, device_id: str) -> WorkerKeeper | None:
-        """The keeper of the device's worker."""
-        return next(iter(self._of(device_id)), None)
-
     def links_of(self, device_id: str) -> list[WorkerLink]:
         """Links to the device's worker, ready or not: one or none."""
         return [keeper.live_link for keeper in self._of(device_id) if keeper.live_link]
 
     def uptime(self, device_id: str) -> tuple[float | None, int]:
         """Seconds since the device's worker became ready (None: none is ready), and how often it was restarted."""
-        keeper = self.keeper_of(device_id)
+        keeper = next(iter(self._of(device_id)), None)
         if keeper is None:
             return None, 0
         return (None if keeper.ready_s is None else time.monotonic() - keeper.ready_s), keeper.restarts

@@ -237,11 +237,9 @@ async def test_leaving_stops_the_sampling(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(feed, "_leave", leaving)
         call = client.watch(0.1)
         await call.read()
-        assert feed.watchers == 1
         call.cancel()
         async with asyncio.timeout(30):
             await left.wait()
-        assert feed.watchers == 0
 
 
 def test_everything_measured_has_its_place_in_the_contract() -> None:

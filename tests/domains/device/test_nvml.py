@@ -215,7 +215,7 @@ def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:
     (adapter,) = NvmlTelemetry(FakeNvml(FakeGpu())).inventory()
     assert (adapter.device_id, adapter.pci_bus_id) == ("gpu-1a2b3c4d", "0000:65:00.0")
     assert (adapter.pci_vendor_id, adapter.pci_device_id) == (0x10DE, 0x2330)
-    assert (adapter.architecture, adapter.cuda_version, adapter.driver_version) == ("hopper", "13.1", "580.159.03")
+    assert (adapter.architecture, adapter.driver_version) == ("hopper", "580.159.03")
     assert (adapter.firmware_version, adapter.max_clock_mhz) == ("96.00.61", 1980)
 
 
@@ -302,20 +302,22 @@ async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -
     begin = time.perf_counter()
     assert (await telemetry.sample(DEVICE)).telemetry == ()
     first = time.perf_counter() - begin
-    assert telemetry.hangs(DEVICE.id)
     begin = time.perf_counter()
     assert (await telemetry.sample(DEVICE)).telemetry == ()
     assert time.perf_counter() - begin < 0.25 < 0.5 <= first + 0.01
+    begin = time.perf_counter()
     await telemetry.sample(cpu_device())
-    assert not telemetry.hangs("cpu")
+    assert time.perf_counter() - begin < 0.25
     with pytest.raises(InternalError, match="has not answered"):
         await telemetry.set_power_limit(DEVICE, 300)
     driver.hang.set()
+    load = None
     for _ in range(200_000):
-        if not telemetry.hangs(DEVICE.id):
+        load = (await telemetry.sample(DEVICE)).utilization_ratio
+        if load is not None:
             break
         await asyncio.sleep(0)
-    assert (await telemetry.sample(DEVICE)).utilization_ratio == 0.75
+    assert load == 0.75
     telemetry.close()
 
 
