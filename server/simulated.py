@@ -62,7 +62,7 @@ def _log_problem(difference: Difference) -> None:
 
 
 def _count(name: str) -> int:
-    """`sim` is one, `sim:3` three."""
+    """Number of devices: 1 for `sim`, 3 for `sim:3`."""
     text = name.partition(":")[2] or "1"
     if not text.isdecimal() or len(text) > 4:
         message = f"{name!r} is no simulated device; say `sim`, or `sim:3` for three"

@@ -1,4 +1,4 @@
-"""Driver calls from an event loop: a thread for each device and a deadline, so that a hanging driver blocks nobody."""
+"""A thread that makes driver calls, each with a deadline, so that a hanging driver blocks no event loop."""
 
 import asyncio
 import queue
@@ -12,11 +12,11 @@ from domains.errors import ErrorReason, InternalError
 Answer = TypeVar("Answer")
 
 ANSWER_S = 2.0
-"""How long a driver may take."""
+"""How long a driver call may take."""
 
 
 class DriverThread:
-    """Makes one call after the other. A daemon thread, and no pool: one that hangs must not keep the process from ending."""
+    """Makes driver calls one by one. A daemon thread instead of a pool: a hanging call must not block the process's exit."""
 
     def __init__(self, name: str, limit_s: float = ANSWER_S) -> None:
         self.name = name
@@ -27,16 +27,16 @@ class DriverThread:
 
     @property
     def hangs(self) -> bool:
-        """Whether a call is overdue and has still not come back."""
+        """Whether a call is overdue and has not returned."""
         return self._hung is not None and not self._hung.done()
 
     async def ask(self, call: Callable[[], Answer]) -> Answer:
-        """The answer of `call`. DRIVER_ERROR after the deadline, and at once while an older call is overdue."""
+        """Return the result of `call`. DRIVER_ERROR after the deadline, and at once while an earlier call is overdue."""
         if self.hangs:
             raise self._overdue()
         answer = self.begin(call)
         waiting = asyncio.wrap_future(answer)
-        # Not `wait_for`: a caller that leaves must not cancel the call that others' answers queue behind.
+        # Not `wait_for`: a caller that leaves must not cancel the call, because other calls queue behind it.
         done, _ = await asyncio.wait({waiting}, timeout=self._limit_s)
         if not done:
             self._hung = answer
@@ -44,7 +44,7 @@ class DriverThread:
         return waiting.result()
 
     def begin(self, call: Callable[[], Answer]) -> Future[Answer]:
-        """The answer, some time. Whoever asks again and again must wait for it first: one that hangs is followed by none."""
+        """Queue a call without a deadline. A caller that repeats it must wait for the result first."""
         answer: Future[Answer] = Future()
         self._calls.put((answer, call))
         return answer
@@ -57,7 +57,7 @@ class DriverThread:
         )
 
     def stop(self) -> None:
-        """End the thread when its calls are done."""
+        """End the thread after its queued calls."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -67,5 +67,5 @@ class DriverThread:
                 continue
             try:
                 answer.set_result(call())
-            except BaseException as error:  # told to whoever asked
+            except BaseException as error:  # passed to the caller
                 answer.set_exception(error)

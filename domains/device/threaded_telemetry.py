@@ -13,7 +13,7 @@ from domains.errors import DeviceOpsError, InternalError
 
 
 class ThreadedTelemetry:
-    """A telemetry for an event loop. What `Telemetry` promises, and never longer than the deadline."""
+    """Calls a `Telemetry` on threads. Each call ends by the deadline."""
 
     def __init__(self, telemetry: Telemetry, limit_s: float = ANSWER_S) -> None:
         self._telemetry = telemetry
@@ -21,7 +21,7 @@ class ThreadedTelemetry:
         self._threads: dict[str, DriverThread] = {}
 
     async def sample(self, device: Device) -> DeviceSample:
-        """How it is now; nothing but the time where the driver hangs. Raises only DeviceGone."""
+        """Measure now; a sample without figures if the driver hangs. Raises only DeviceGone."""
         now = time.time()
         thread = self._thread(device)
         try:
@@ -30,19 +30,19 @@ class ThreadedTelemetry:
             return DeviceSample(time_s=now)
 
     async def controls(self, device: Device) -> tuple[str, ...]:
-        """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
+        """As `Telemetry`; DRIVER_ERROR if the driver hangs."""
         return await self._thread(device).ask(partial(self._telemetry.controls, device))
 
     async def power_range(self, device: Device) -> PowerRange | None:
-        """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
+        """As `Telemetry`; DRIVER_ERROR if the driver hangs."""
         return await self._thread(device).ask(partial(self._telemetry.power_range, device))
 
     async def set_power_limit(self, device: Device, watts: float | None) -> None:
-        """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
+        """As `Telemetry`; DRIVER_ERROR if the driver hangs."""
         await self._thread(device).ask(partial(self._telemetry.set_power_limit, device, watts))
 
     async def restore(self, device: Device) -> None:
-        """As `Telemetry`; DRIVER_ERROR where the driver hangs."""
+        """As `Telemetry`; DRIVER_ERROR if the driver hangs."""
         await self._thread(device).ask(partial(self._telemetry.restore, device))
 
     async def reach(self, device: Device, capacity: int) -> DeviceReach:
@@ -56,7 +56,7 @@ class ThreadedTelemetry:
         return DeviceReach(telemetry=telemetry, controls=controls, capacity=capacity)
 
     def close(self) -> None:
-        """End the threads; one whose driver hangs ends with the process."""
+        """End the threads; a thread whose driver hangs ends with the process."""
         for thread in self._threads.values():
             thread.stop()
         self._threads.clear()

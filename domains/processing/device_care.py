@@ -1,4 +1,4 @@
-"""Looks after the devices: checks through the real queue and worker, quarantine, and the way back from it."""
+"""Checks devices through the real queue and worker, quarantines them, and ends a quarantine after a passed check."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class DeviceCare:
-    """Checks devices, on request and by itself."""
+    """Checks devices, on request and while they are quarantined."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class DeviceCare:
         devices.listeners.append(self._device_changed)
 
     async def check(self, device_id: str, depth: HealthDepth, timeout_s: float) -> HealthReport:
-        """Try whether a device computes right. A passed check ends a quarantine, a failed one begins it.
+        """Check whether a device computes correctly. A passed check ends a quarantine, a failed one begins it.
 
-        Raises DEVICE_LOST, DEVICE_RECOVERING while a reset is on its way, QUEUE_TIMEOUT where a healthy job kept the device.
+        Raises DEVICE_LOST, DEVICE_RECOVERING during a reset, QUEUE_TIMEOUT if a healthy job kept the device busy.
         """
         view = self._devices.there(device_id)
         if view.condition.resetting:
@@ -61,7 +61,7 @@ class DeviceCare:
         return await self.try_out(view, depth, timeout_s)
 
     async def try_out(self, view: DeviceView, depth: HealthDepth, timeout_s: float) -> HealthReport:
-        """The check itself, whatever the device's state."""
+        """Run the check in any state of the device."""
         check = DeviceCheck(self._lanes, self._sample, view, depth, timeout_s, self._stall_timeout_s)
         report = await check.run()
         device_id = view.device.id
@@ -71,18 +71,18 @@ class DeviceCare:
             message = f"the check {bad.name!r} of {device_id} failed: {bad.message}"
             self._devices.quarantine(device_id, InternalError(message, reason, device_id=device_id, check=bad.name))
             if bad.failure_reason is ErrorReason.DRIVER_ERROR:
-                # Its process is not to be trusted any more, whatever the next check says.
+                # A driver error can corrupt the process, even if a later check passes.
                 self.end_worker(device_id, message)
         elif check.complete:
             self._devices.passed(device_id)
         return report
 
     async def used_bytes(self, view: DeviceView) -> int | None:
-        """Memory in use on the device by all processes, measured from outside; None: it cannot be."""
+        """Memory in use on the device by all processes, measured outside the worker; None: not measurable."""
         return (await self._sample(view)).used_memory_bytes
 
     async def bring_back(self, device_id: str) -> None:
-        """Check a quarantined device now and then, until it passes."""
+        """Check a quarantined device at growing intervals until it passes."""
         pause_s = self._recheck_s
         while True:
             await asyncio.sleep(pause_s)

@@ -1,4 +1,4 @@
-"""What somebody chooses about a device, and what follows from it at once."""
+"""Applies settings that callers choose for a device, at once."""
 
 import asyncio
 from collections import defaultdict
@@ -19,13 +19,13 @@ _log = structlog.get_logger()
 
 
 class DeviceChange(msgspec.Struct, frozen=True, kw_only=True):
-    """The device after a change, and the jobs that it concerns."""
+    """The device after a change, and the jobs that the change affects."""
 
     view: DeviceView
     finishing: tuple[str, ...] = ()
-    """Run there and are let end, after draining or disabling."""
+    """Running jobs that may finish after draining or disabling."""
     stranded: tuple[str, ...] = ()
-    """Wait, and have no device now."""
+    """Queued jobs that no device can run now."""
 
 
 class DeviceControl:
@@ -53,13 +53,13 @@ class DeviceControl:
         self._stranded_without = stranded_without
         self._spawn = spawn
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """By device: the driver is asked in between, and meanwhile nobody else may change it."""
+        """By device. A change awaits the driver; other changes of the device wait meanwhile."""
         self._limited: set[str] = set()
         """Devices whose power limit was changed here."""
         devices.listeners.append(self._device_changed)
 
     async def _apply_again(self, device_id: str) -> None:
-        """It was lost and is there again: its driver has forgotten what was chosen."""
+        """Set the power limit again on a device that was lost: its driver has forgotten it."""
         async with self._changing[device_id]:
             view = self._devices.get(device_id)
             watts = view.settings.power_limit_watts
@@ -73,14 +73,14 @@ class DeviceControl:
                 self._devices.set_settings(device_id, settings, "its driver refused its power limit when it came back")
 
     async def restore_limits(self) -> None:
-        """The server stops, and with it what was chosen: each driver gets back what it had before."""
+        """Restore the power limits from before the server's changes, when the server stops."""
         for device_id in sorted(self._limited):
             view = self._devices.find(device_id)
             if view is not None and view.state is not DeviceState.LOST:
                 await self._restore(view)
 
     async def _restore_left_over(self, device_id: str) -> None:
-        """It is seen for the first time: what a server that was killed has left behind holds no longer."""
+        """Restore the power limit that a killed server left behind, when a device is first seen."""
         async with self._changing[device_id]:
             if device_id not in self._limited:
                 await self._restore(self._devices.get(device_id))
@@ -94,10 +94,10 @@ class DeviceControl:
     async def update(
         self, name: str, new: DeviceSettings, mask: Sequence[str], *, etag: str, validate_only: bool, cause: str
     ) -> DeviceChange:
-        """Change the settings that the mask names.
+        """Change the settings in the mask.
 
-        Raises INVALID_FIELD, ETAG_MISMATCH, NOT_SUPPORTED_ON_DEVICE, DEVICE_LOST; DRIVER_ERROR where the driver refused,
-        with the old settings still in force.
+        Raises INVALID_FIELD, ETAG_MISMATCH, NOT_SUPPORTED_ON_DEVICE, DEVICE_LOST; DRIVER_ERROR if the driver refused, in
+        which case the former settings hold.
         """
         device_id = self._devices.get(name).device.id
         async with self._changing[device_id]:
@@ -110,7 +110,7 @@ class DeviceControl:
         if etag and etag != view.etag:
             message = f"device {device_id} has changed since its etag was read; read it again"
             raise Aborted(message, ErrorReason.ETAG_MISMATCH, device_id=device_id, etag=view.etag)
-        # Only where it matters: a device whose driver hangs can still be switched off.
+        # The driver is asked only for a power limit: a device whose driver hangs can still be disabled.
         asked = "power_limit_watts" in mask and not validate_only
         power = await self._telemetry.power_range(view.device) if asked else None
         span = (power.least_watts, power.most_watts) if power else None
@@ -120,7 +120,7 @@ class DeviceControl:
             condition = msgspec.structs.replace(view.condition, settings=settings)
             return self._impact(next_view(view, condition=condition))
         if settings.power_limit_watts != view.settings.power_limit_watts:
-            # Before anything else changes: the driver may refuse.
+            # Before anything else changes, because the driver may refuse.
             await self._telemetry.set_power_limit(view.device, settings.power_limit_watts)
             self._limited.add(device_id)
         if settings.enabled and not view.settings.enabled:

@@ -1,4 +1,4 @@
-"""Notices devices that appear, vanish and come back, and starts and stops their workers."""
+"""Detects devices that appear, vanish and return, and starts and ends their workers."""
 
 import asyncio
 import time
@@ -18,25 +18,25 @@ from domains.processing.lanes import Lanes
 from domains.processing.worker import Described, ProbeOrder, order_id
 
 LOOK_S = 5.0
-"""Seconds between two looks, and how long one may take."""
+"""Interval between two looks, and time limit of one."""
 
 _log = structlog.get_logger()
 
 
 class Workers(Protocol):
-    """The worker processes. `server.worker.fleet` is the real one."""
+    """Worker processes. `server.worker.fleet` implements it."""
 
     def start(self, name: str, device: Device | None) -> None:
-        """Start a worker for a new device, or again for one that came back; None: only the worker will know it."""
+        """Start a worker for a new or returned device; `device` None: only the worker can tell it."""
         ...
 
     def suspend(self, device_id: str) -> None:
-        """End a device's worker, and start it no more."""
+        """End a device's worker, and do not start it again."""
         ...
 
 
 class HotPlug:
-    """Looks, and compares with what was known."""
+    """Looks at all inventories, and compares with the known devices."""
 
     def __init__(self, inventories: Sequence[Inventory], devices: Devices, workers: Workers, lanes: Lanes) -> None:
         self._watches = [InventoryWatch(inventory, self._note) for inventory in inventories]
@@ -44,20 +44,20 @@ class HotPlug:
         self._workers = workers
         self._lanes = lanes
         self._probing: asyncio.Task[tuple[str, ...]] | None = None
-        """Tries what each device can do, for all who asked meanwhile."""
+        """Probes all devices, for all callers that asked meanwhile."""
 
     async def keep_looking(self, every_s: float) -> None:
-        """By itself, now and then."""
+        """Look at an interval until cancelled."""
         while True:
             await asyncio.sleep(every_s)
             try:
                 await self.look(timeout_s=every_s)
             except Exception:
-                # A fault of ours costs this look, and not all that follow.
+                # A bug of the server ends this look only; the next one follows.
                 _log.exception("a bug ended a look for devices")
 
     async def look(self, timeout_s: float, *, probe_again: bool = False) -> Refreshed:
-        """A look at all backends that begins after the call; `probe_again` then tries what each device can do."""
+        """Look at all backends, beginning after the call; `probe_again` then probes every device."""
         begin = time.monotonic()
         said = await asyncio.gather(*(self._look_at(watch, timeout_s) for watch in self._watches))
         found = [one for one in said if isinstance(one, Found)]
@@ -101,7 +101,7 @@ class HotPlug:
         ]
         for device_id in gone:
             _log.warning("device lost", device=device_id)
-            # The state first: whatever breaks off now is told with this as its cause.
+            # The state first: it is the cause of the jobs that end with the worker.
             self._devices.lost(device_id, f"{backend} lists it no more")
             self._workers.suspend(device_id)
         return gone
@@ -120,7 +120,7 @@ class HotPlug:
             added.append(device_id)
 
     async def _probe_all(self, timeout_s: float) -> tuple[str, ...]:
-        """Let every worker try out again what its device can do, between two jobs; ids of those that differ."""
+        """Have every worker probe its device again, between two jobs; returns ids of devices that differ."""
         changed: list[str] = []
         for view in self._devices.list():
             device_id = view.device.id

@@ -1,4 +1,4 @@
-"""Orders about the device itself: check, measure, empty, probe, and the blobs that it holds."""
+"""Orders about the device itself: checks, benchmarks, measuring, emptying, probing, and blobs."""
 
 from collections.abc import Callable, Iterator
 
@@ -38,7 +38,7 @@ Tell = Callable[[Report], None]
 
 
 class DeviceOrders:
-    """One thread: the one that ticks the step loop, between two ticks."""
+    """Runs on the thread that ticks the step loop, between two ticks."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class DeviceOrders:
         probe_again: Callable[[], Device],
         runtime: allocator.Runtime,
     ) -> None:
-        """`about`: the device as it was probed last; `probe_again` tries it anew. `runtime`: see `allocator.start`."""
+        """`about`: the probed device; `probe_again` probes it again. `runtime`: see `allocator.start`."""
         self._steps = steps
         self._about = about
         self._probe_again = probe_again
@@ -56,7 +56,7 @@ class DeviceOrders:
         self._blobs = DeviceBlobs(steps.device)
 
     def carry_out(self, order: Order, stop: Stop, tell: Tell) -> Iterator[Report]:
-        """The reports of an order; `stop` is looked at between pieces of work, `tell` takes what may be dropped."""
+        """Yield the reports of an order. `stop` is read between pieces of work; `tell` sends reports that may be dropped."""
         match order:
             case CheckOrder():
                 hardware = self._steps.hardware
@@ -112,11 +112,11 @@ class DeviceOrders:
             allocator.compact(self._device)
         allocator.empty_caches(self._device)
         after = allocator.measure(self._device, ()).held_bytes
-        # Where the allocator cannot tell, the tensors that are gone still can.
+        # Without figures from the allocator, the size of the freed tensors is known.
         return before - after if before is not None and after is not None else model_bytes
 
     def _owners(self) -> list[MemoryOwner]:
-        """Whose tensors lie on the device."""
+        """Owners of the tensors on the device."""
         models = [
             MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=model_id, live_bytes=size)
             for model_id, size in self._steps.model_bytes().items()

@@ -1,4 +1,4 @@
-"""What a worker refuses, in the words of the whole server; and what one says that cannot serve its device at all."""
+"""Errors of a worker as reports: an order that failed, and a device that this process cannot serve."""
 
 import msgspec
 
@@ -16,7 +16,7 @@ def failed(error: DeviceOpsError) -> Failed:
 
 
 def renamed(told: Failed, here: str, everywhere: str) -> Failed:
-    """What torch calls `cuda:0` in a process that sees one GPU alone, everybody else may call `cuda:3`."""
+    """Replace torch's device name in an error: `cuda:0` in a process that sees one GPU may be the server's `cuda:3`."""
     if here == everywhere:
         return told
     facts = {name: everywhere if value == here else value for name, value in told.facts.items()}
@@ -24,7 +24,7 @@ def renamed(told: Failed, here: str, everywhere: str) -> Failed:
 
 
 def refuse(peer: FramePeer, error: DeviceOpsError) -> None:
-    """Tell whoever asks for the description of the device why there is none."""
+    """Answer each request for the device's description with the error."""
     methods: dict[int, str] = {}
     while not isinstance(command := peer.next(None), Ended):
         match command:

@@ -1,4 +1,4 @@
-"""Which adapters DirectML may compute on, as the system lists them, without a worker or torch."""
+"""Lists the adapters that DirectML may compute on, without a worker or torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from domains.device.threaded_inventory import ThreadedInventory
 
 
 class DirectMLInventory(ThreadedInventory):
-    """What DXCore lists, in the order that DirectML counts in; the worker tells whether it does."""
+    """DXCore's list, in DirectML's order; the worker reports whether an adapter computes."""
 
     backend = Backend.DIRECTML
 

@@ -1,4 +1,4 @@
-"""Small computations whose results are known."""
+"""Small computations with known results."""
 
 import math
 import time
@@ -17,10 +17,11 @@ from domains.measurement import Measurement
 CANARIES = (matmul(256), conv2d(1, 32, 32), attention(1, 4, 128, 64))
 
 _ALLOWED_EPSILONS = {"float32": 16, "bfloat16": 4, "float16": 4}
-"""Root mean square error against that of the result, in units of the precision's last place. float32 sums in float32,
-so its error grows with the length of the sum; the short ones sum in float32 too and are rounded once or twice."""
+"""Limit of the root mean square error, relative to that of the result, in units of the precision's last place. float32
+accumulates in float32, so its error grows with the length of the sum; the 16-bit precisions accumulate in float32 too and
+round once or twice."""
 _WORST_TO_MEAN = 8
-"""How much worse a single number may be: the largest of a normal distribution of 65 536 is at 4.5."""
+"""Limit for a single number, relative to the mean limit: of 65 536 normally distributed numbers the largest is at 4.5."""
 _TF32_EPSILON = 2.0**-10
 
 
@@ -29,7 +30,7 @@ class _Run:
     operation: Operation
     precision: str
     result: Tensor
-    """On the host."""
+    """In host memory."""
     took_s: float
 
     @property
@@ -38,7 +39,7 @@ class _Run:
 
 
 def compute(trial: Trial) -> CheckResult:
-    """Whether each operation in each precision gives numbers at all."""
+    """Check that each operation in each precision gives finite numbers."""
     runs = list(_runs(trial))
     times = tuple(seconds(f"compute_{run.name}", run.took_s) for run in runs)
     for run in runs:
@@ -46,12 +47,14 @@ def compute(trial: Trial) -> CheckResult:
         if bad:
             message = f"{run.name}: {bad} of {run.result.numel()} numbers are not finite; expected none"
             return CheckResult(verdict=Verdict.UNHEALTHY, message=message, measurements=times)
-    told = ", ".join(run.name for run in runs)
-    return CheckResult(verdict=Verdict.HEALTHY, message=f"finite results, as expected, from {told}", measurements=times)
+    names = ", ".join(run.name for run in runs)
+    return CheckResult(
+        verdict=Verdict.HEALTHY, message=f"finite results, as expected, from {names}", measurements=times
+    )
 
 
 def verify(trial: Trial) -> CheckResult:
-    """Whether results equal those of float64 on the host, and those of a second run to the last bit."""
+    """Check that results equal those of float64 on the host, and are bitwise reproducible."""
     errors: list[Measurement] = []
     for first, second in zip(_runs(trial), _runs(trial), strict=True):
         wrong, error = _compare(trial.device, first)
@@ -66,11 +69,11 @@ def verify(trial: Trial) -> CheckResult:
 
 
 def _runs(trial: Trial) -> Iterator[_Run]:
-    """Each operation in each precision that the device has."""
+    """Run each operation in each precision that the device supports."""
     for operation in CANARIES:
         for precision, dtype in PRECISIONS.items():
             trial.raise_if_stopped()
-            # The first call sets up libraries, so the second is the one timed.
+            # The trial in `can` initializes libraries, so that the timed call does not.
             if can(trial.device, operation, precision):
                 inputs = [one.to(trial.device) for one in operation.inputs(dtype)]
                 wait_for(trial.device)
@@ -82,14 +85,14 @@ def _runs(trial: Trial) -> Iterator[_Run]:
 
 
 def _compare(device: torch.device, run: _Run) -> tuple[str, float]:
-    """What is wrong, empty if nothing is, and the relative error. The inputs' own rounding is not counted."""
+    """What is wrong (empty: nothing), and the relative error. The rounding of the inputs does not count."""
     inputs = run.operation.inputs(PRECISIONS[run.precision])
     expected = run.operation.compute(*(one.double() for one in inputs))
     off = (run.result.double() - expected).abs()
     typical = math.sqrt(float(expected.square().mean()))
     error, worst = math.sqrt(float(off.square().mean())) / typical, float(off.max()) / typical
     limit = _ALLOWED_EPSILONS[run.precision] * _epsilon(device, run.precision)
-    # Asked this way round, so that NaN is wrong.
+    # Written this way so that NaN is wrong.
     if error <= limit and worst <= limit * _WORST_TO_MEAN:
         return "", error
     place = int(off.nan_to_num(nan=math.inf).argmax())
@@ -101,7 +104,7 @@ def _compare(device: torch.device, run: _Run) -> tuple[str, float]:
 
 
 def _epsilon(device: torch.device, precision: str) -> float:
-    """Torch lets CUDA compute float32 in TF32 by default in convolutions, which keeps 10 bits of a product."""
+    """Rounding unit. By default torch lets CUDA compute float32 convolutions in TF32, which keeps 10 bits of a product."""
     if device.type == "cuda" and precision == "float32":
         return _TF32_EPSILON / 4
     return torch.finfo(PRECISIONS[precision]).eps

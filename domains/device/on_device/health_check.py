@@ -1,4 +1,4 @@
-"""Tries whether a device computes right.
+"""Checks whether a device computes correctly.
 
 for check in run_checks(torch.device("cuda:0"), HealthDepth.QUICK, stop):  …  # allocate, copy, compute, verify
 """
@@ -23,7 +23,7 @@ Check = Callable[[Trial], CheckResult]
 _ALLOCATED_BYTES = 64 * 2**20
 _COPIED_BYTES = 32 * 2**20
 _SHARE = 16
-"""A sixteenth of what is free is the most that a quick check takes."""
+"""A quick check takes at most a sixteenth of the free memory."""
 _FULL_ONES = (ErrorReason.DEVICE_OUT_OF_MEMORY, ErrorReason.HOST_OUT_OF_MEMORY)
 
 
@@ -34,9 +34,9 @@ def run_checks(
     corrupt: Callable[[Tensor], Tensor] = unchanged,
     room: Callable[[], int | None] = lambda: None,
 ) -> Iterator[HealthCheck]:
-    """Each check as soon as it is done; after a failed one, or once `stop` says so, the others are SKIPPED.
+    """Yield each check when it is done. After a failed check, or once `stop` returns true, the others are SKIPPED.
 
-    Never raises for what the device does: that is in the checks. `corrupt`, `room`: see Trial.
+    Errors of the device are in the checks, not raised. `corrupt`, `room`: see Trial.
     """
     trial = Trial(device=device, stop=stop, corrupt=corrupt, room=room)
     why_not = ""
@@ -65,7 +65,7 @@ def _checks(depth: HealthDepth) -> dict[str, Check]:
 
 
 def run_check(name: str, check: Check, trial: Trial) -> HealthCheck:
-    """One check with its time. An error of the device makes it UNHEALTHY, a stop SKIPPED."""
+    """Run one check and time it. An error of the device makes it UNHEALTHY, a stop SKIPPED."""
     begin = time.perf_counter()
     reason: ErrorReason | None = None
     try:
@@ -75,8 +75,8 @@ def run_check(name: str, check: Check, trial: Trial) -> HealthCheck:
     except CheckStopped:
         found = CheckResult(verdict=Verdict.SKIPPED, message="stopped before it was done")
     except Exception as error:
-        told = translate(error, trial.device, f"checking {name}")
-        found, reason = CheckResult(verdict=Verdict.UNHEALTHY, message=told.message), told.reason
+        translated = translate(error, trial.device, f"checking {name}")
+        found, reason = CheckResult(verdict=Verdict.UNHEALTHY, message=translated.message), translated.reason
     return HealthCheck(
         name=name,
         verdict=found.verdict,
@@ -88,7 +88,7 @@ def run_check(name: str, check: Check, trial: Trial) -> HealthCheck:
 
 
 def allocate(trial: Trial, need_bytes: int | None = None) -> CheckResult:
-    """Whether memory can be taken, written and given back. `need_bytes` absent: 64 MiB, or a sixteenth of what is free."""
+    """Check that memory can be allocated, written and freed. `need_bytes` None: 64 MiB, or a sixteenth of what is free."""
     available = trial.free_bytes()
     need = min(_ALLOCATED_BYTES, available // _SHARE) if need_bytes is None else need_bytes
     begin = time.perf_counter()
@@ -99,11 +99,11 @@ def allocate(trial: Trial, need_bytes: int | None = None) -> CheckResult:
         piece.fill_(1)
         wait_for(trial.device)
     except (RuntimeError, MemoryError) as error:
-        told = translate(error, trial.device, "allocating")
-        if told.reason not in _FULL_ONES:
+        translated = translate(error, trial.device, "allocating")
+        if translated.reason not in _FULL_ONES:
             raise
         message = f"needed {need} bytes; {available} are available"
-        raise ResourceExhausted(message, told.reason, needed_bytes=need, available_bytes=available) from error
+        raise ResourceExhausted(message, translated.reason, needed_bytes=need, available_bytes=available) from error
     del piece
     message = f"took and wrote {need} bytes; {available} were available"
     return CheckResult(
@@ -114,13 +114,13 @@ def allocate(trial: Trial, need_bytes: int | None = None) -> CheckResult:
 
 
 def copy(trial: Trial) -> CheckResult:
-    """Whether bytes come back from the device as they went there."""
+    """Check that bytes return from the device unchanged."""
     length = max(min(_COPIED_BYTES, trial.free_bytes() // _SHARE) // 8, 1)
     generator = torch.Generator().manual_seed(length)
-    # Whole words of random bits are made faster than bytes.
+    # Random words are generated faster than random bytes.
     sent = torch.randint(-(2**63), 2**63 - 1, (length,), generator=generator).view(torch.uint8)
     there = torch.empty_like(sent, device=trial.device)
-    # Written, so that its pages are there before the time is taken.
+    # Filled, so that the system maps its pages before the timing starts.
     back = torch.empty_like(sent).fill_(0)
     to_device = _timed(trial, there, sent)
     trial.raise_if_stopped()

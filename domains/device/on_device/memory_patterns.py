@@ -1,4 +1,4 @@
-"""Patterns through the free memory: bits that stick, and two addresses that are one."""
+"""Writes and reads patterns through the free memory, to find stuck bits and aliased addresses."""
 
 import time
 
@@ -13,18 +13,18 @@ from domains.errors import ErrorReason, ResourceExhausted
 _WORD_BYTES = 8
 _PIECE_BYTES = 256 * 2**20
 _SHARE = 0.9
-"""Of the free memory; the rest is for the comparison, and for others on the device."""
+"""Share of the free memory; the rest is for the comparison and for other processes."""
 _HOST_LIMIT_BYTES = 256 * 2**20
-"""A device in host memory is tried only this far: the operating system owns the rest."""
+"""Limit for a device in host memory, which the operating system manages."""
 _PATTERNS = {"0x00": 0x00, "0xFF": 0xFF, "0x55": 0x55, "0xAA": 0xAA}
 ADDRESS = "address"
-"""Each word holds its own number, so that a word which answers for two is found."""
+"""Each word holds its own number, which finds two addresses for one word."""
 
 
 def memory_patterns(trial: Trial, limit_bytes: int | None = None) -> CheckResult:
-    """Write each pattern everywhere, then read it everywhere. `limit_bytes`: try no more.
+    """Write each pattern to all memory, then read it back. `limit_bytes`: test at most so much.
 
-    Raises DEVICE_OUT_OF_MEMORY if there is not even one piece.
+    Raises DEVICE_OUT_OF_MEMORY if not even one piece can be allocated.
     """
     give_back(trial.device)
     free = trial.free_bytes()
@@ -58,7 +58,7 @@ def _wanted(device: torch.device, free: int, limit_bytes: int | None) -> int:
 
 
 def _take(trial: Trial, wanted_bytes: int) -> list[Tensor]:
-    """Pieces of memory, all held at once. Others may take some meanwhile; then there are fewer."""
+    """Allocate pieces and hold them all. If other processes take memory meanwhile, there are fewer pieces."""
     pieces: list[Tensor] = []
     for offset in range(0, wanted_bytes, _PIECE_BYTES):
         trial.raise_if_stopped()
@@ -69,14 +69,14 @@ def _take(trial: Trial, wanted_bytes: int) -> list[Tensor]:
             if not pieces:
                 message = f"needed {words * _WORD_BYTES} bytes; {trial.free_bytes()} are available"
                 raise ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY) from error
-            # Room for the comparison.
+            # Leaves room for the comparison.
             pieces.pop()
             break
     return pieces
 
 
 def _try(trial: Trial, pieces: list[Tensor], name: str) -> str:
-    """What is wrong; empty if nothing is. All is written before anything is read."""
+    """What is wrong (empty: nothing). All pieces are written before any is read."""
     first = 0
     for piece in pieces:
         trial.raise_if_stopped()
@@ -117,5 +117,5 @@ def _address(piece: Tensor, first: int) -> Tensor:
 
 
 def _word(name: str) -> int:
-    """Eight times the byte, as a signed number."""
+    """The byte eight times, as a signed number."""
     return int.from_bytes(bytes([_PATTERNS[name]]) * _WORD_BYTES, "little", signed=True)

@@ -1,4 +1,4 @@
-"""The same computation again and again: does it stay as fast, and does it stay the same?"""
+"""Repeats one computation: checks that speed and results stay the same."""
 
 import statistics
 import time
@@ -16,20 +16,20 @@ from domains.measurement import Measurement
 
 SUSTAINED_S = 10.0
 SLOWER_THAN = 1.3
-"""Time of an iteration in the last third against that in the first: above this something throttles."""
+"""Time of an iteration in the last third relative to the first third; above this the device is throttled."""
 _FEWEST = 6
-"""Iterations from which thirds say something."""
+"""Minimum number of iterations for a comparison of thirds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyLoad:
-    """What was seen."""
+    """Result of a steady load."""
 
     workload: str
     times_s: tuple[float, ...]
-    """Of each iteration, the warm-up left out."""
+    """Time of each iteration, without the warm-up."""
     differing: tuple[int, ...]
-    """Numbers of the iterations whose result is not that of the first."""
+    """Indexes of the iterations whose result differs from the first."""
 
     @property
     def thirds_s(self) -> tuple[float, float]:
@@ -39,13 +39,13 @@ class SteadyLoad:
 
     @property
     def drift(self) -> float:
-        """How many times slower the last third is than the first."""
+        """Time of an iteration in the last third divided by that in the first."""
         first, last = self.thirds_s
         return last / first
 
 
 def steady_load(trial: Trial, duration_s: float) -> SteadyLoad:
-    """Compute for this long. Raises CheckStopped between two iterations; at least one is done."""
+    """Compute for this long, at least one iteration. Raises CheckStopped between two iterations."""
     operation, repeats = _load(trial.device)
     inputs = [one.to(trial.device) for one in operation.inputs(torch.float32)]
     expected = _iteration(operation, inputs, repeats)
@@ -64,7 +64,7 @@ def steady_load(trial: Trial, duration_s: float) -> SteadyLoad:
 
 
 def sustained_compute(trial: Trial, duration_s: float = SUSTAINED_S) -> CheckResult:
-    """Whether speed and results last."""
+    """Check that speed and results stay the same."""
     load = steady_load(trial, duration_s)
     first, last = load.thirds_s
     measurements = (

@@ -1,4 +1,4 @@
-"""Bandwidth of the device's memory, and the time of an allocation."""
+"""Bandwidth of the device's memory, and the time of one allocation."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _ALLOCATIONS = 20
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """Copy inside the device, bytes read and written both counted; and one allocation of the driver."""
+    """Copy within the device, counting bytes read and written; and one allocation from the driver."""
     most = 2**30 if device.type == "cuda" else 256 * 2**20
     length = min(most, free_bytes(device) // _SHARE)
     allocated = min(_ALLOCATED_BYTES, free_bytes(device) // _SHARE)
@@ -45,7 +45,7 @@ def _copy(device: torch.device, length: int) -> Work:
 
 
 def _allocations(device: torch.device, length: int, budget: TimeBudget) -> Sequence[float]:
-    """By the host's clock: an allocation is the host's work."""
+    """Seconds per allocation on the host's clock: an allocation is the host's work."""
     times: list[float] = []
     for _ in range(_ALLOCATIONS + 1):
         if budget.over:
@@ -56,5 +56,5 @@ def _allocations(device: torch.device, length: int, budget: TimeBudget) -> Seque
         wait_for(device)
         times.append(time.perf_counter() - begin)
         del piece
-    # The first sets up libraries.
+    # The first allocation initializes libraries.
     return times[1:]

@@ -1,4 +1,4 @@
-"""Steady load: how speed and temperature drift, and whether the same input keeps giving the same result."""
+"""Drift of speed and temperature under steady load, and reproducibility of the result."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ _LOAD_ON_HOST_S = 1.0
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """All from one load."""
+    """All figures from one load."""
     load = _Load(device=device)
     return [
         load.figure("iteration", "s", "steady matmul float32"),
@@ -32,18 +32,18 @@ def _no_temperature(device: torch.device) -> str:
 
 
 def temperature(device: torch.device) -> float | None:
-    """In degrees Celsius; None where it cannot be told."""
+    """Degrees Celsius; None: not available."""
     if device.type != "cuda":
         return None
     try:
         return float(torch.cuda.temperature(device))
-    except Exception:  # NVML's own errors are no RuntimeErrors, and its package may be missing
+    except Exception:  # NVML's errors are no RuntimeErrors, and its package may be missing
         return None
 
 
 @dataclass
 class _Load:
-    """Runs once, for the figure that asks first."""
+    """Runs the load once, for the first figure that needs it."""
 
     device: torch.device
     seen: SteadyLoad | None = None
