@@ -6,6 +6,7 @@
 import msgspec
 
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
+from domains.stop import Stop
 
 
 class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
@@ -40,8 +41,10 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
-    """The work ended because somebody asked for it; the proof that it did."""
+    """The work ended because it was asked to; the proof that it did."""
 
+    stop: Stop
+    """The request, as it came."""
     stage: Stage
     """The stage it had reached: it did nothing of the next."""
     latency_s: float

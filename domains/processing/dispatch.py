@@ -26,6 +26,7 @@ from domains.processing.lane import Lane, needs_all
 from domains.processing.lanes import Lanes
 from domains.processing.live_job import empty_receipt
 from domains.processing.worker import WorkerGone, WorkerStalled
+from domains.stop import Stop, StopKind
 
 _ANSWER_FIRST_S = 0.002
 """A new job starts this much later, so that whoever submitted it has its first event before a CPU worker takes the cores."""
@@ -112,7 +113,7 @@ class Dispatcher:
                 self._set_deadline(job)
                 asyncio.get_running_loop().call_later(_ANSWER_FIRST_S, self.pump)
             case JobState.CANCELLING:
-                self._stop(job.id)
+                self._stop(job.id, Stop(kind=StopKind.CANCEL, cause=self._jobs.live(job.id).cancel_cause))
             case _ if job.state.ended:
                 self._queue.drop(job.id)
                 self._clear_deadline(job.id)
@@ -137,11 +138,11 @@ class Dispatcher:
         job = self._jobs.get(job_id)
         self._jobs.record(job_id, Failed(failure=failure, receipt=empty_receipt(job), result=job.result))
 
-    def _stop(self, job_id: str) -> None:
+    def _stop(self, job_id: str, stop: Stop) -> None:
         lane = self.lanes.with_job(job_id)
         # No worker has heard of a job that still waits for its memory.
         if not self.claims.abandon(job_id) and lane is not None and lane.worker is not None:
-            lane.worker.stop(job_id)
+            lane.worker.stop(job_id, stop)
 
     def _show(self, job_id: str) -> None:
         """Tell the worker of a running generation which previews are wanted now; the order of a later one says it."""
@@ -284,7 +285,7 @@ class Dispatcher:
         if lane is None or lane.worker is None:
             return
         self._tools.interrupting[job_id] = Interrupted(reason=reason, message=message)
-        self._stop(job_id)
+        self._stop(job_id, Stop(kind=StopKind.PREEMPT, cause=message, reason=reason))
         attempt = lane.running[job_id]
         # The next one may begin at once.
         while lane.running.get(job_id) is attempt:

@@ -51,6 +51,7 @@ from domains.processing.worker import (
     WorkerGone,
 )
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
+from domains.stop import Stop, StopKind
 
 _LAST_WORD_S = 10.0
 """How long a worker may take to stop a job whose time is up; its last word has the receipt."""
@@ -127,7 +128,10 @@ class JobRun:
         loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
 
         def stop() -> None:
-            worker.stop(self._job.id)
+            over = Failure.of(limits.over) if limits.over else None
+            assert over is not None, "the limits call it with the one that is over"
+            stop = Stop(kind=StopKind.TIME_UP, cause=over.message, reason=over.reason, facts=dict(over.facts))
+            worker.stop(self._job.id, stop)
             waiting.reschedule(loop.time() + _LAST_WORD_S)
 
         limits = self._limits = TimeLimits(self._job.options, stop)

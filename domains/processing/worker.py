@@ -16,6 +16,7 @@ from domains.memory.measure import MemoryMeasure
 from domains.model.loaded import LoadedModel
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, StageStarted
+from domains.stop import Stop
 
 
 def order_id(kind: str) -> str:
@@ -260,8 +261,8 @@ class Worker(Protocol):
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
         ...
 
-    def stop(self, job_id: str) -> None:
-        """Ask the worker to end a job's order at the next safe point; it answers `Stopped`."""
+    def stop(self, job_id: str, stop: Stop) -> None:
+        """Ask the worker to end a job's order at the next safe point; it answers `Stopped` with the first request."""
         ...
 
     def show(self, job_id: str, previews: Previews) -> None:

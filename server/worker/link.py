@@ -10,6 +10,7 @@ from domains.inference.generation import Previews
 from domains.inference.outcome import Failed, ImageReady
 from domains.processing.ask import error_of
 from domains.processing.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
+from domains.stop import Stop
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
 from server.stdio.ending import Code
@@ -29,7 +30,7 @@ class WorkerLink:
         self._last_word_s = time.monotonic()
         self._calls: dict[str, Call | None] = {}
         """By job; None: the call is being opened."""
-        self._stop_when_open: set[str] = set()
+        self._stop_when_open: dict[str, Stop] = {}
         self._previews: dict[str, Previews] = {}
         """By job: wanted, and not yet sent."""
         self._sending: dict[str, asyncio.Task[None]] = {}
@@ -81,8 +82,8 @@ class WorkerLink:
             async with await self._channel.open(wire.CARRY_OUT, wire.encode(order)) as call:
                 self._calls[key] = call
                 self._send_previews(key)
-                if key in self._stop_when_open:
-                    call.cancel()
+                if (stop := self._stop_when_open.get(key)) is not None:
+                    call.cancel(wire.encode_stop(stop))
                 async for payload in call:
                     self._last_word_s = time.monotonic()
                     if payload.raw:
@@ -99,18 +100,18 @@ class WorkerLink:
                     raise InternalError(f"the worker refused an order: {call.status.message}")
         finally:
             del self._calls[key]
-            self._stop_when_open.discard(key)
+            self._stop_when_open.pop(key, None)
             self._previews.pop(key, None)
             if sending := self._sending.pop(key, None):
                 sending.cancel()
 
-    def stop(self, job_id: str) -> None:
+    def stop(self, job_id: str, stop: Stop) -> None:
         """Ask the order of a job to stop at its next safe point."""
         if job_id in self._calls:
             call = self._calls[job_id]
-            self._stop_when_open.add(job_id)
+            self._stop_when_open.setdefault(job_id, stop)
             if call is not None:
-                call.cancel()
+                call.cancel(wire.encode_stop(stop))
 
     def show(self, job_id: str, previews: Previews) -> None:
         """Have the order of a job make these previews from now on."""

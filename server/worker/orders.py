@@ -30,6 +30,7 @@ from domains.processing.worker import (
     UnloadOrder,
 )
 from domains.progress import PreviewReady, Progressed, Receipt, Stage, StageTiming
+from domains.stop import Stop, StopKind
 from server.stdio.command import Cancelled, Command, Ended, Message, Opened
 from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
@@ -39,6 +40,7 @@ from server.worker.image_frames import send_image
 from server.worker.model_loads import ModelLoads
 from server.worker.refusal import failed, renamed
 
+_PIPE_ENDED = Stop(kind=StopKind.CANCEL, cause="the server has ended")
 _LAST_WORD_S = 5.0
 """How long the front may take to end a process whose driver has failed."""
 
@@ -64,7 +66,7 @@ class OrderLoop:
             runtime = allocator.start(self._torch_name)
         except RuntimeError as error:
             raise cannot_use(name, error) from error
-        self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated, unwanted=self._unwanted)
+        self._steps = StepLoop(self._torch_name, self._report, hardware=self._simulated, stop_of=self._stop_of_job)
         self._device = self._probe()
         self._loads = ModelLoads(self._steps, lambda: self._device.id)
         self._device_orders = DeviceOrders(self._steps, lambda: self._device, self._probe_again, runtime)
@@ -143,7 +145,7 @@ class OrderLoop:
                 self._steps.show(self._job_of[command.call_id], wire.decode_previews(command.data).previews)
             case Cancelled():
                 if command.call_id in self._job_of:
-                    self._steps.cancel(self._job_of[command.call_id])
+                    self._steps.stop(self._job_of[command.call_id], wire.decode_stop(command.reason))
             case _:
                 pass
 
@@ -188,7 +190,8 @@ class OrderLoop:
         except LoadCancelled:
             timing = StageTiming(stage=Stage.LOADING, wall_s=time.monotonic() - begin)
             receipt = Receipt(timings=(timing,))
-            self._end(call_id, Stopped(stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
+            stop = self._stop_of(call_id) or _PIPE_ENDED
+            self._end(call_id, Stopped(stop=stop, stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
         except Exception as error:
             # One order has failed, in whatever way: the others, and the models that are loaded, are as they were.
             doing = f"carrying out the order {type(order).__name__}"
@@ -198,7 +201,7 @@ class OrderLoop:
         """An order about the device itself: at once, between two steps of the jobs."""
 
         def cancelled() -> bool:
-            return self._cancelled(call_id)
+            return self._stop_of(call_id) is not None
 
         def tell(report: Report) -> None:
             self._peer.try_send(call_id, wire.encode(report))
@@ -208,9 +211,9 @@ class OrderLoop:
             self._send(call_id, report)
         if isinstance(order, EmptyOrder) and order.models:
             self._loads.forget_gone()
-        if cancelled():
+        if (stop := self._stop_of(call_id)) is not None:
             latency_s = time.monotonic() - begin
-            self._end(call_id, Stopped(stage=Stage.MEASURING, latency_s=latency_s, freed_bytes=None, receipt=Receipt()))
+            self._end(call_id, Stopped(stop=stop, stage=Stage.MEASURING, latency_s=latency_s, receipt=Receipt()))
         else:
             timing = StageTiming(stage=Stage.MEASURING, wall_s=time.monotonic() - begin)
             self._end(call_id, Finished(receipt=Receipt(timings=(timing,))))
@@ -225,19 +228,21 @@ class OrderLoop:
             self._send(call_id, report)
 
         payer = order.job_id if isinstance(order, GenerateOrder) else ""
-        return self._loads.bring(order.model, tell, hint, lambda: self._cancelled(call_id), job_id=payer)
+        return self._loads.bring(order.model, tell, hint, lambda: self._stop_of(call_id) is not None, job_id=payer)
 
-    def _cancelled(self, call_id: int) -> bool:
-        """Whether this call's cancellation lies in the pipe; everything else found there waits its turn."""
+    def _stop_of(self, call_id: int) -> Stop | None:
+        """The request to stop this call that lies in the pipe; everything else found there waits its turn."""
         while (command := self._peer.next(0)) is not None:
             self._commands.append(command)
-        return any(
-            isinstance(command, Ended) or (isinstance(command, Cancelled) and command.call_id == call_id)
-            for command in self._commands
-        )
+        for command in self._commands:
+            if isinstance(command, Ended):
+                return _PIPE_ENDED
+            if isinstance(command, Cancelled) and command.call_id == call_id:
+                return wire.decode_stop(command.reason)
+        return None
 
-    def _unwanted(self, job_id: str) -> bool:
-        return self._cancelled(self._call_of[job_id])
+    def _stop_of_job(self, job_id: str) -> Stop | None:
+        return self._stop_of(self._call_of[job_id])
 
     def _report(self, job_id: str, report: Report) -> None:
         """From the step loop."""

@@ -16,6 +16,7 @@ from domains.inference.samplers import SAMPLERS
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.progress import PreviewReady
+from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -96,7 +97,7 @@ def _cancelled_and_unloaded(tiny: Model) -> int:
     recorder.loop.submit("a", recorder.loaded, request(tiny, steps=500, seeds=(1, 2)))
     for _ in range(6):
         recorder.loop.tick()
-    recorder.loop.cancel("a")
+    recorder.loop.stop("a", Stop(kind=StopKind.CANCEL))
     recorder.run()
     end = recorder.last("a")
     assert isinstance(end, Stopped)

@@ -5,7 +5,7 @@ For the worker process:
     loop = StepLoop("cpu", report)                    # report(job_id: str, event: domains.inference.outcome.Report)
     loaded = loop.load(model, precision="", progress=lambda done, total: …, cancelled=lambda: False)
     loop.submit(job_id, loaded, resolved)             # AlreadyExists if the id runs; returns at once
-    loop.cancel(job_id)                               # False if it is not running (any more)
+    loop.stop(job_id, stop)                           # False if it is not running (any more)
     while loop.tick(): …                              # one unit of work for one job; True while work remains
     loop.unload(model_id)                             # bytes given back; ILLEGAL_STATE while a job uses it
     loop.close()                                      # each job still running ends as Stopped
@@ -16,7 +16,7 @@ the model that is there already where it is. A tick is one denoising step, one d
 20 ms if all that is left is in the encoders, or until the device is done with one more unit.
 
 `StepLoop(…, hardware=…)` puts something between the engine and its device: see `hardware` and `simulated`.
-`StepLoop(…, unwanted=…)` is asked within a step, where the device computes in the calling thread, whether a job is to end:
+`StepLoop(…, stop_of=…)` is asked within a step, where the device computes in the calling thread, whether a job is to stop:
 it is not computed to its end then.
 
 Of each job submitted, `report` tells stages, progress, previews and pictures, then exactly one of `Finished`, `Failed`,

@@ -8,6 +8,7 @@ import torch
 from domains.errors import DeviceOpsError
 from domains.inference.on_device.job import Job
 from domains.inference.outcome import Failed, Finished, Stopped
+from domains.stop import Stop
 
 
 def finished(job: Job) -> Finished:
@@ -24,12 +25,12 @@ def failed(job: Job, error: DeviceOpsError) -> Failed:
     return Failed(reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt())
 
 
-def stopped(job: Job) -> Stopped:
-    """Somebody asked for it. The latency ends when the device has let go."""
+def stopped(job: Job, stop: Stop) -> Stopped:
+    """It was asked to stop. The latency ends when the device has let go."""
     stage = job.stage
     freed = _free(job)
-    asked = job.stop_asked_at or time.perf_counter()
-    return Stopped(stage=stage, latency_s=time.perf_counter() - asked, freed_bytes=freed, receipt=job.meter.receipt())
+    latency_s = time.perf_counter() - job.stop_asked_at
+    return Stopped(stop=stop, stage=stage, latency_s=latency_s, freed_bytes=freed, receipt=job.meter.receipt())
 
 
 def _free(job: Job) -> int:

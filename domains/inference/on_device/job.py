@@ -26,6 +26,7 @@ from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import Report
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Progressed, Stage, StageStarted, Unit
+from domains.stop import Stop
 
 _log = structlog.get_logger()
 
@@ -50,8 +51,10 @@ class Job:
         self.resolved = resolved
         self.meter = Meter()
         self.stage = Stage.QUEUED
-        self.stop_asked_at: float | None = None
-        """`time.perf_counter()` when somebody asked for the end; None: nobody did."""
+        self.stop: Stop | None = None
+        """The first request to stop; None: there is none."""
+        self.stop_asked_at = 0.0
+        """When it came, on `time.perf_counter`."""
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
         self._hardware = hardware
@@ -60,9 +63,10 @@ class Job:
         self._previews = PreviewWriter(resolved, files)
         self._pictures = Pictures(resolved, files)
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, stop: Stop) -> None:
         """The first request counts."""
-        self.stop_asked_at = self.stop_asked_at or time.perf_counter()
+        if self.stop is None:
+            self.stop, self.stop_asked_at = stop, time.perf_counter()
 
     def show(self, previews: Previews) -> None:
         """Take these previews from now on; they change nothing in the pictures."""

@@ -20,7 +20,9 @@ from domains.inference.on_device.trajectory import walk_together
 from domains.inference.outcome import Report
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, translate
+from domains.stop import Stop, StopKind
 
+_CLOSED = Stop(kind=StopKind.CANCEL, cause="the worker is closed")
 _WAIT_S = 0.02
 """Longest wait for a file in one tick, so that orders that came in meanwhile are looked at."""
 
@@ -35,17 +37,17 @@ class StepLoop:
         *,
         hardware: Hardware | None = None,
         encoders: int = 2,
-        unwanted: Callable[[str], bool] = lambda job_id: False,
+        stop_of: Callable[[str], Stop | None] = lambda job_id: None,
     ) -> None:
         """`encoders`: threads that write image files beside the loop. `hardware` None: the device is what it is.
 
-        `unwanted`: whether the end of a job, by id, has been asked for meanwhile. It is looked at within a unit of work
-        too, where the device computes in this thread.
+        `stop_of`: the request to stop a job, by id, that has come meanwhile. It is looked at within a unit of work too,
+        where the device computes in this thread.
         """
         self.device = torch.device(device)
         self.hardware: Hardware = hardware or RealHardware(self.device)
         self._report = report
-        self._unwanted = unwanted
+        self._stop_of = stop_of
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
         self._models = ResidentModels(self.device, self.hardware)
@@ -119,11 +121,11 @@ class StepLoop:
         if (job := self._find(job_id)) is not None:
             job.show(previews)
 
-    def cancel(self, job_id: str) -> bool:
+    def stop(self, job_id: str, stop: Stop) -> bool:
         """Ask a job to end before its next unit of work; False if there is no such job."""
         job = self._find(job_id)
         if job is not None:
-            job.ask_to_stop()
+            job.ask_to_stop(stop)
         return job is not None
 
     def tick(self) -> bool:
@@ -138,14 +140,14 @@ class StepLoop:
                 with self._answering(job):
                     job.poll()
                     if job.done:
-                        self._end(job, finished if job.stop_asked_at is None else stopped)
+                        self._end_as_asked(job)
         self._note_peak()
         return bool(self._turns)
 
     def close(self) -> None:
         """End every job as Stopped, then the encoders; the models are dropped."""
         for job in self._turns:
-            job.ask_to_stop()
+            job.ask_to_stop(_CLOSED)
         self._stop_asked()
         self._files.shutdown(wait=True, cancel_futures=True)
         for model_id in self._models.ids():
@@ -181,14 +183,16 @@ class StepLoop:
             job.stepped(began)
 
     def _keep_on(self, group: tuple[Job, ...]) -> KeepOn:
-        """A step may take seconds on a CPU. One that nobody wants any more is left between two of its parts."""
+        """A step may take seconds on a CPU. One whose jobs are all to stop is left between two of its parts."""
         if self.device.type != "cpu":
             return regardless
 
         def keep_on() -> None:
-            if all(self._unwanted(job.id) for job in group):
-                for job in group:
-                    job.ask_to_stop()
+            stops = [self._stop_of(job.id) for job in group]
+            if None not in stops:
+                for job, stop in zip(group, stops, strict=True):
+                    assert stop is not None
+                    job.ask_to_stop(stop)
                 raise Abandoned
 
         return keep_on
@@ -217,8 +221,13 @@ class StepLoop:
                 self._end(job, lambda job, told=told: failed(job, told))
 
     def _stop_asked(self) -> None:
-        for job in [job for job in self._turns if job.stop_asked_at is not None]:
-            self._end(job, stopped)
+        for job in [job for job in self._turns if job.stop is not None]:
+            self._end_as_asked(job)
+
+    def _end_as_asked(self, job: Job) -> None:
+        """With every picture told, or as it was asked to stop."""
+        stop = job.stop
+        self._end(job, finished if stop is None else lambda job: stopped(job, stop))
 
     def _end(self, job: Job, last: Callable[[Job], Report]) -> None:
         """Take a job out, and tell its last report."""

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
+
 from domains import storage
 from domains.device.device import Device
 from domains.device.devices import Devices
@@ -27,9 +29,12 @@ from domains.processing.jobs import Jobs
 from domains.processing.lane import Lane
 from domains.processing.worker import Order, Report, WorkerGone
 from domains.progress import Receipt, Stage
+from domains.stop import Stop, StopKind
 from tests.domains.device.test_devices import a_device
 
-STOPPED = Stopped(stage=Stage.DENOISING, latency_s=0.0, receipt=Receipt(steps_executed=3))
+STOPPED = Stopped(
+    stop=Stop(kind=StopKind.CANCEL), stage=Stage.DENOISING, latency_s=0.0, receipt=Receipt(steps_executed=3)
+)
 
 
 class PlayedWorker:
@@ -69,10 +74,10 @@ class PlayedWorker:
         finally:
             del self.answers[order.job_id]
 
-    def stop(self, job_id: str) -> None:
+    def stop(self, job_id: str, stop: Stop) -> None:
         if job_id in self.answers:
             self.stopped.append(job_id)
-            self.answers[job_id].put_nowait(STOPPED)
+            self.answers[job_id].put_nowait(msgspec.structs.replace(STOPPED, stop=stop))
 
     def show(self, job_id: str, previews: Previews) -> None:
         self.shown.append((job_id, previews))

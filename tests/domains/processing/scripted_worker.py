@@ -20,6 +20,7 @@ from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
 from domains.processing.lane import Lane
 from domains.processing.worker import Order, Report, WorkerGone
+from domains.stop import Stop
 
 STALL_S = 300.0
 
@@ -74,7 +75,7 @@ class ScriptedWorker:
         finally:
             gone.cancel()
 
-    def stop(self, job_id: str) -> None:
+    def stop(self, job_id: str, stop: Stop) -> None:
         pass
 
     def show(self, job_id: str, previews: Previews) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from domains.inference.on_device import OnDeviceModel, StepLoop
 from domains.inference.outcome import Failed, Finished, ImageReady, Report, Stopped
 from domains.model.model import Model
+from domains.stop import Stop
 
 LAST = (Finished, Failed, Stopped)
 
@@ -18,9 +19,9 @@ class Recorder:
         self.order: list[str] = []
         """Jobs in the order in which they ended."""
         self.on_report: Callable[[str, Report], None] = lambda job_id, report: None
-        self.unwanted: Callable[[str], bool] = lambda job_id: False
+        self.stop_of: Callable[[str], Stop | None] = lambda job_id: None
         """What the step loop asks within a step."""
-        self.loop = StepLoop(device, self._take, unwanted=lambda job_id: self.unwanted(job_id))
+        self.loop = StepLoop(device, self._take, stop_of=lambda job_id: self.stop_of(job_id))
         self.loaded: OnDeviceModel = self.loop.load(model)
 
     def _take(self, job_id: str, report: Report) -> None:

@@ -33,6 +33,7 @@ from domains.inference.outcome import Failed, Finished, ImageReady, Report, Stop
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.model.model import Model
 from domains.progress import Progressed, Stage
+from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.requests import request
 
 ROOM = 64 * 2**20
@@ -310,7 +311,7 @@ def test_a_slow_device_takes_its_time_and_stays_cancellable(simulate: Simulate, 
         assert sim.loop.tick()
     steps = [r for _, r in sim.reports if isinstance(r, Progressed) and r.stage is Stage.DENOISING and r.completed]
     assert steps == []  # the CPU is done with two, the device with none
-    assert sim.loop.cancel("slow")
+    assert sim.loop.stop("slow", Stop(kind=StopKind.CANCEL))
     while sim.loop.tick():
         pass
     end = sim.reports[-1][1]

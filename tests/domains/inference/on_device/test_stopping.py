@@ -12,9 +12,11 @@ from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import Finished, Report, Stopped
 from domains.model.model import Model
 from domains.progress import Progressed, Stage, StageStarted, Unit
+from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
 
+CANCEL = Stop(kind=StopKind.CANCEL, cause="not wanted any more")
 STEP = Progressed(stage=Stage.DENOISING, completed=2, total=5, unit=Unit.STEPS)
 LAST_STEP = Progressed(stage=Stage.DENOISING, completed=5, total=5, unit=Unit.STEPS)
 STARTED_DECODING = StageStarted(stage=Stage.DECODING)
@@ -44,14 +46,14 @@ def test_a_cancelled_job_does_no_more_work(
 ) -> None:
     def cancel(job_id: str, report: Report) -> None:
         if report == after:
-            assert loop.loop.cancel(job_id)
+            assert loop.loop.stop(job_id, CANCEL)
 
     loop.on_report = cancel
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5, seeds=(1, 2)))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, Stopped)
-    assert (end.stage, end.receipt.steps_executed) == (stage, steps)
+    assert (end.stop, end.stage, end.receipt.steps_executed) == (CANCEL, stage, steps)
     assert end.latency_s >= 0
 
 
@@ -61,11 +63,11 @@ def test_a_step_that_nobody_wants_is_left_in_its_middle(
 ) -> None:
     asked: list[str] = []
 
-    def unwanted(job_id: str) -> bool:
+    def stop_of(job_id: str) -> Stop | None:
         asked.append(job_id)
-        return len(asked) >= looks
+        return CANCEL if len(asked) >= looks else None
 
-    loop.unwanted = unwanted
+    loop.stop_of = stop_of
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5))
     loop.run()
     end = loop.last("a")
@@ -76,7 +78,7 @@ def test_a_step_that_nobody_wants_is_left_in_its_middle(
 
 
 def test_a_decoding_that_nobody_wants_is_left_in_its_middle(loop: Recorder, tiny: Model) -> None:
-    loop.unwanted = lambda job_id: STARTED_DECODING in loop.reports[job_id]
+    loop.stop_of = lambda job_id: CANCEL if STARTED_DECODING in loop.reports[job_id] else None
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5))
     loop.run()
     end = loop.last("a")
@@ -87,7 +89,7 @@ def test_a_decoding_that_nobody_wants_is_left_in_its_middle(loop: Recorder, tiny
 
 def test_a_job_cancelled_before_its_first_turn_is_never_conditioned(loop: Recorder, tiny: Model) -> None:
     loop.loop.submit("a", loop.loaded, request(tiny))
-    assert loop.loop.cancel("a")
+    assert loop.loop.stop("a", CANCEL)
     loop.run()
     end = loop.last("a")
     assert isinstance(end, Stopped)
@@ -100,7 +102,7 @@ def test_cancelling_gives_the_latents_back(loop: Recorder, tiny: Model) -> None:
     for _ in range(3):
         loop.loop.tick()
     assert _trajectories() == 1
-    loop.loop.cancel("a")
+    loop.loop.stop("a", CANCEL)
     loop.run()
     end = loop.last("a")
     assert isinstance(end, Stopped)
@@ -110,10 +112,10 @@ def test_cancelling_gives_the_latents_back(loop: Recorder, tiny: Model) -> None:
 
 
 def test_nobody_is_cancelled_under_an_id_that_ended(loop: Recorder, tiny: Model) -> None:
-    assert not loop.loop.cancel("a")
+    assert not loop.loop.stop("a", CANCEL)
     loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
     loop.run()
-    assert not loop.loop.cancel("a")
+    assert not loop.loop.stop("a", CANCEL)
     assert isinstance(loop.last("a"), Finished)
 
 
@@ -121,7 +123,7 @@ def test_a_neighbour_goes_on(loop: Recorder, tiny: Model) -> None:
     for name in ("a", "b"):
         loop.loop.submit(name, loop.loaded, request(tiny, steps=3))
     loop.loop.tick()
-    loop.loop.cancel("a")
+    loop.loop.stop("a", CANCEL)
     loop.run()
     assert isinstance(loop.last("a"), Stopped)
     assert isinstance(loop.last("b"), Finished)
@@ -163,7 +165,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 99))
     def cancel(self, pick: int) -> None:
-        if self.submitted and self.recorder.loop.cancel(name := self.submitted[pick % len(self.submitted)]):
+        if self.submitted and self.recorder.loop.stop(name := self.submitted[pick % len(self.submitted)], CANCEL):
             self.cancelled.add(name)
 
     @rule(ticks=st.integers(1, 6))
