@@ -28,8 +28,9 @@ REFUSES = (
     sys.executable,
     "-c",
     "from server.stdio.peer import FramePeer; from server.stdio.pipe import protect_stdout\n"
-    "from server.worker.refusal import refuse; from domains.errors import ErrorReason, NotSupported\n"
-    "refuse(FramePeer(*protect_stdout()), NotSupported('install it', ErrorReason.FEATURE_NOT_INSTALLED))",
+    "from server.worker.frame_orders import FrameOrders\n"
+    "from domains.processing.on_device.refusal import refuse; from domains.errors import ErrorReason, NotSupported\n"
+    "refuse(FrameOrders(FramePeer(*protect_stdout())), NotSupported('install it', ErrorReason.FEATURE_NOT_INSTALLED))",
 )
 NOT_THERE = ("/nowhere/python",)
 
