@@ -23,6 +23,7 @@ from deviceops.model.v1 import model_service_pb2
 from deviceops.postprocessing.v1 import postprocessing_service_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from domains import storage
+from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.events import EventLog
 from domains.inference.generation import Previews
@@ -48,9 +49,11 @@ from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from server import log, reflection
 from server.announce import Announcer
+from server.background import Background
 from server.device import DeviceServicer
 from server.device_parts import DeviceParts
 from server.errors import ErrorInterceptor
+from server.hardware import Hardware
 from server.health import Health
 from server.inference import InferenceServicer
 from server.job_messages import JobView
@@ -88,9 +91,10 @@ class Server:
         self.loaded = LoadedModels()
         self.draining = Draining()
         queue = JobQueue(settings.queue_capacity)
-        self.devices = DeviceParts(settings, self.events)
-        board = Board(queue, self.devices.devices)
-        self.devices.wire(board, self.loaded)
+        hardware = Hardware(settings)
+        devices = Devices(self.events, expected=list(hardware.names))
+        board = Board(queue, devices)
+        self.devices = DeviceParts(settings, hardware, devices, self.loaded, board, Background())
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
         self.memory = MemoryParts(
             settings,
@@ -147,7 +151,7 @@ class Server:
         self.view.keepers = self.devices.fleet.keepers
         self.node = OwnNode(self.devices.devices)
         self.view.nodes = lambda: [self.node.status()]
-        self.devices.fleet.on_change = self._worker_changed
+        self.devices.fleet.on_change.append(self._worker_changed)
         self._once = Once()
         self._tasks: set[asyncio.Task[None]] = set()
 

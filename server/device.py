@@ -30,11 +30,11 @@ from server.watch import door
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Refresh = Callable[[float, bool], Awaitable[Refreshed]]
-"""Look for hardware: seconds for each backend, and whether to try again what each can do."""
+"""Looks for hardware: seconds for each backend, and whether to probe every device again."""
 
 
 class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
-    """Devices."""
+    """Implements DeviceService."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     async def ListDevices(
         self, request: device_service_pb2.ListDevicesRequest, context: Context
     ) -> device_service_pb2.ListDevicesResponse:
-        """All devices that the filter lets through."""
+        """List the devices that pass the filter."""
         self._devices.check_known()
         chosen = [to_device(view) for view in self._devices.list() if _accepts(request.filter, view)]
         return device_service_pb2.ListDevicesResponse(devices=chosen)
@@ -66,13 +66,13 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     async def GetDevice(
         self, request: device_service_pb2.GetDeviceRequest, context: Context
     ) -> device_service_pb2.GetDeviceResponse:
-        """One device by id or alias."""
+        """Return one device by id or alias."""
         return device_service_pb2.GetDeviceResponse(device=to_device(self._devices.get(request.device_id)))
 
     async def UpdateDevice(
         self, request: device_service_pb2.UpdateDeviceRequest, context: Context
     ) -> device_service_pb2.UpdateDeviceResponse:
-        """Change settings."""
+        """Change settings of a device."""
         convert.refuse(convert.cause_violations(request.cause))
         done = await self._control.update(
             request.device_id,
@@ -113,7 +113,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     async def CheckDeviceHealth(
         self, request: device_service_pb2.CheckDeviceHealthRequest, context: Context
     ) -> device_service_pb2.CheckDeviceHealthResponse:
-        """Try whether a device computes right."""
+        """Check whether a device computes correctly."""
         depth = DEPTHS[device_health_pb2.DeviceHealthDepth.ValueType(request.depth)]
         limit = _span(request, "timeout", DEFAULT_TIMEOUT_S[depth], 1.0, 600.0)
         report = await self._care.check(request.device_id, depth, limit)
@@ -122,7 +122,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     async def RecommendDeviceSettings(
         self, request: device_service_pb2.RecommendDeviceSettingsRequest, context: Context
     ) -> device_service_pb2.RecommendDeviceSettingsResponse:
-        """Advice, without effect."""
+        """Recommend settings without applying them."""
         goal = GOALS[device_pb2.DeviceGoal.ValueType(request.goal)]
         advice = self._advisor.advise(request.device_id, goal, request.task, request.model_id)
         return device_service_pb2.RecommendDeviceSettingsResponse(advice=to_advice(advice))
@@ -130,7 +130,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     def BenchmarkDevice(  # yields the bytes of its responses, see `register`
         self, request: device_service_pb2.BenchmarkDeviceRequest, context: Context
     ) -> Followed[bytes]:
-        """Measure a device and follow the job."""
+        """Benchmark a device and follow the job."""
 
         def submit(asked: Asked) -> Job:
             work, options = convert.both(
@@ -143,7 +143,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     def ResetDevice(  # yields the bytes of its responses, see `register`
         self, request: device_service_pb2.ResetDeviceRequest, context: Context
     ) -> Followed[bytes]:
-        """Bring a device back to a clean state and follow the job."""
+        """Reset a device and follow the job."""
 
         def submit(asked: Asked) -> Job:
             work, options = convert.both(
@@ -167,12 +167,12 @@ def _accepts(wanted: device_pb2.DeviceFilter, view: DeviceView) -> bool:
 
 
 def _is_in(numbers: Iterable[int], number: int) -> bool:
-    """Whether a list of a filter lets a value through; 0, UNSPECIFIED, stands for every value."""
+    """Whether a filter's list accepts a value; 0, UNSPECIFIED, accepts every value. An empty list accepts none."""
     return bool({0, number} & set(numbers))
 
 
 def _span(request: Any, field: str, default: float, low: float, high: float) -> float:
-    """A duration of the request, within its range."""
+    """A duration of the request in seconds. Raises INVALID_FIELD outside its range."""
     if not request.HasField(field):
         return default
     seconds = convert.from_duration(getattr(request, field))

@@ -1,4 +1,4 @@
-"""How devices were: QueryDeviceHistory."""
+"""QueryDeviceHistory."""
 
 from typing import Any, Protocol
 
@@ -11,19 +11,19 @@ from server.time_span import time_span
 
 
 class HistorySource(Protocol):
-    """What has recorded the devices."""
+    """The recorded history of all devices."""
 
     def resolve(self, name: str) -> str:
-        """The id of a device by id or alias. DEVICE_NOT_FOUND, STARTING."""
+        """The id of a device by id or alias. Raises DEVICE_NOT_FOUND, STARTING."""
         ...
 
     def history(self, name: str, start_s: float | None, end_s: float, step_s: float | None) -> DeviceHistoryView:
-        """Part of what was recorded of a device. DEVICE_NOT_FOUND, STARTING."""
+        """Part of a device's history. Raises DEVICE_NOT_FOUND, STARTING."""
         ...
 
 
 class DeviceHistoryMethods:
-    """The method; the servicer inherits it."""
+    """Implements the method; the servicer inherits it."""
 
     def __init__(self, source: HistorySource) -> None:
         self._recorded = source
@@ -31,7 +31,7 @@ class DeviceHistoryMethods:
     async def QueryDeviceHistory(
         self, request: device_service_pb2.QueryDeviceHistoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> device_service_pb2.QueryDeviceHistoryResponse:
-        """How one device was."""
+        """Return part of a device's history."""
         device_id = self._recorded.resolve(request.device_id)
         start_s, end_s, step_s = time_span(request, finest_s=STEP_S)
         history = self._recorded.history(device_id, start_s, end_s, step_s)
@@ -39,7 +39,7 @@ class DeviceHistoryMethods:
 
 
 def to_history(device_id: str, view: DeviceHistoryView) -> device_history_pb2.DeviceHistory:
-    """As the contract tells it; what was not measured stays absent."""
+    """The message of a step; what was not measured is absent."""
     return device_history_pb2.DeviceHistory(
         device_id=device_id,
         samples=map(_sample, view.steps),
@@ -50,7 +50,7 @@ def to_history(device_id: str, view: DeviceHistoryView) -> device_history_pb2.De
 
 
 _WHOLE = ("used_memory_bytes", "clock_mhz", "memory_clock_mhz")
-"""Figures that the contract tells as whole numbers."""
+"""Figures that are whole numbers in the contract."""
 
 
 def _sample(step: DeviceStep) -> device_history_pb2.DeviceHistorySample:

@@ -1,4 +1,4 @@
-"""Devices, their health and their figures as messages."""
+"""Converts devices, their health and their figures to and from messages."""
 
 import platform
 
@@ -20,7 +20,7 @@ from server.fitted import fitted
 from server.version import SERVER_VERSION
 
 TASKS = ("text_to_image",)
-"""What every family that is built can be asked for."""
+"""Tasks that every built family supports."""
 
 SUITES = {device_work_pb2.DeviceBenchmarkSuite.Value(f"DEVICE_BENCHMARK_SUITE_{suite.name}"): suite for suite in Suite}
 DEPTHS = {
@@ -35,11 +35,11 @@ GOALS = {
 
 
 _rendered: dict[str, tuple[DeviceView, device_pb2.Device]] = {}
-"""By device: the newest view that was asked for, and its message. Views are values: the same one is the same message."""
+"""By device: the newest converted view and its message. Views are values: an equal view has the same message."""
 
 
 def to_device(view: DeviceView) -> device_pb2.Device:
-    """A device as the contract tells it; what was not measured stays absent. Not to be changed: others get it too."""
+    """The message of a device; what was not measured is absent. Callers must not change it: it is shared."""
     known, message = _rendered.get(view.device.id, (None, None))
     if known is not view or message is None:
         message = fitted(_to_device(view), limits.DEVICE_BYTES)
@@ -81,7 +81,7 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
 
 
 def _unsupported(view: DeviceView) -> str:
-    """Empty: a worker has tried it, and could work with it."""
+    """Why the device is unavailable; empty: its worker has probed it successfully."""
     if view.condition.refusal is not None:
         return view.condition.refusal.message
     if view.device.probe_time_s:
@@ -129,7 +129,7 @@ def _capabilities(view: DeviceView) -> device_pb2.DeviceCapabilities:
 
 
 def to_settings(settings: DeviceSettings) -> device_pb2.DeviceSettings:
-    """What was chosen for a device."""
+    """The message of settings."""
     return device_pb2.DeviceSettings(
         enabled=settings.enabled,
         draining=settings.draining,
@@ -141,7 +141,7 @@ def to_settings(settings: DeviceSettings) -> device_pb2.DeviceSettings:
 
 
 def from_settings(message: device_pb2.DeviceSettings) -> DeviceSettings:
-    """What somebody chooses; the mask says which of it counts."""
+    """Settings from a message; the update mask says which fields count."""
 
     def given(name: str) -> bool:
         return message.HasField(name)  # pyright: ignore[reportArgumentType]  # the names below are fields
@@ -162,7 +162,7 @@ def to_measurement(measurement: Measurement) -> measurement_pb2.Measurement:
 
 
 def to_health_report(report: HealthReport) -> device_health_pb2.DeviceHealthReport:
-    """What a health check has found."""
+    """The message of a health report."""
     return device_health_pb2.DeviceHealthReport(
         device_id=report.device_id,
         verdict=_verdict(report.verdict.name),
@@ -193,7 +193,7 @@ def _verdict(name: str) -> device_health_pb2.DeviceHealthVerdict.ValueType:
 
 
 def to_benchmark_report(report: BenchmarkReport) -> device_work_pb2.DeviceBenchmarkReport:
-    """What a benchmark has measured."""
+    """The message of a benchmark report."""
     return device_work_pb2.DeviceBenchmarkReport(
         device_id=report.device_id,
         environment=measurement_pb2.MeasurementEnvironment(
@@ -220,7 +220,7 @@ def to_benchmark_report(report: BenchmarkReport) -> device_work_pb2.DeviceBenchm
 
 
 def to_reset_report(result: ResetResult) -> device_work_pb2.DeviceResetReport:
-    """What a reset has done."""
+    """The message of a reset's report."""
     report = result.report
     level = device_work_pb2.DEVICE_RESET_LEVEL_PROCESS if report.process else device_work_pb2.DEVICE_RESET_LEVEL_CONTENT
     return device_work_pb2.DeviceResetReport(
@@ -234,7 +234,7 @@ def to_reset_report(result: ResetResult) -> device_work_pb2.DeviceResetReport:
 
 
 def to_advice(advice: DeviceAdvice) -> device_advice_pb2.DeviceAdvice:
-    """Settings that would serve a goal."""
+    """The message of advice."""
     return device_advice_pb2.DeviceAdvice(
         settings=to_settings(advice.settings),
         changed_fields=advice.changed_fields,

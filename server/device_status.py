@@ -1,4 +1,4 @@
-"""How devices are now: GetDeviceStatus and WatchDeviceStatus."""
+"""GetDeviceStatus and WatchDeviceStatus."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -30,27 +30,27 @@ _FIGURES = (
     "memory_clock_mhz",
     "fan_speed_fraction",
 )
-"""The same names in DeviceSample and in the contract's DeviceStatus."""
+"""Fields with the same names in DeviceSample and in the contract's DeviceStatus."""
 
 
 class StatusSource(Protocol):
-    """Who knows the devices and measures them."""
+    """Measures devices."""
 
     def ids(self) -> Sequence[str]:
-        """All devices, lost ones too. STARTING before the first look is finished."""
+        """All devices, lost ones too. Raises STARTING before the first look is over."""
         ...
 
     def resolve(self, name: str) -> str:
-        """The id of a device by id or alias. DEVICE_NOT_FOUND, STARTING."""
+        """The id of a device by id or alias. Raises DEVICE_NOT_FOUND, STARTING."""
         ...
 
     async def status(self, device_id: str) -> DeviceStatus:
-        """Measures one now. A lost one has no measurements; it does not raise."""
+        """Measure a device now. A lost device has no measurements; this does not raise."""
         ...
 
 
 class DeviceStatusMethods:
-    """The two methods; the servicer inherits them, or hands its calls on."""
+    """Implements the two methods; the servicer inherits them."""
 
     def __init__(self, source: StatusSource, clock: Clock | None = None) -> None:
         self._source = source
@@ -59,14 +59,14 @@ class DeviceStatusMethods:
     async def GetDeviceStatus(
         self, request: device_service_pb2.GetDeviceStatusRequest, context: Context
     ) -> device_service_pb2.GetDeviceStatusResponse:
-        """One device, measured now."""
+        """Measure one device now."""
         status = await self._source.status(self._source.resolve(request.device_id))
         return device_service_pb2.GetDeviceStatusResponse(status=to_status(status))
 
     async def WatchDeviceStatus(
         self, request: device_service_pb2.WatchDeviceStatusRequest, context: Context
     ) -> AsyncIterator[device_service_pb2.WatchDeviceStatusResponse]:
-        """Again and again, the newest only."""
+        """Measure devices at an interval; a slow watcher gets only the newest round."""
         interval_s = _interval(request)
         ids = tuple(dict.fromkeys(self._source.resolve(name) for name in request.device_ids))
         async with aclosing(self.feed.watch(ids, interval_s)) as rounds:
@@ -90,7 +90,7 @@ def _interval(request: device_service_pb2.WatchDeviceStatusRequest) -> float:
 
 
 def to_status(status: DeviceStatus) -> device_status_pb2.DeviceStatus:
-    """As the contract tells it; what was not measured stays absent."""
+    """The message of a status; what was not measured is absent."""
     sample, failure, uptime = status.sample, status.last_failure, status.worker_uptime_s
     message = device_status_pb2.DeviceStatus(
         device_id=status.device_id,
@@ -117,7 +117,7 @@ def to_status(status: DeviceStatus) -> device_status_pb2.DeviceStatus:
 
 
 def to_workload(workload: Workload) -> device_status_pb2.DeviceWorkload:
-    """What it has to do."""
+    """The message of a workload."""
     idle_s = workload.estimated_idle_s
     return device_status_pb2.DeviceWorkload(
         running_count=len(workload.running_job_ids),

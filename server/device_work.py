@@ -1,4 +1,4 @@
-"""Benchmarks and resets as they are asked for."""
+"""Converts benchmarks and resets to and from messages."""
 
 from deviceops.device.v1 import device_work_pb2
 from domains.device.benchmark import Suite
@@ -11,7 +11,7 @@ _DEFAULT_SUITES = tuple(suite for suite in Suite if suite is not Suite.STABILITY
 
 
 def from_benchmark(message: device_work_pb2.DeviceBenchmark) -> BenchmarkWork:
-    """What to measure; refuses what cannot be meant, all at once."""
+    """The benchmark of a request. Raises INVALID_FIELD with all violations."""
     wrong: list[Violation] = []
     if any(suite not in SUITES for suite in message.suites):
         names = ", ".join(suite.name for suite in Suite)
@@ -27,7 +27,7 @@ def from_benchmark(message: device_work_pb2.DeviceBenchmark) -> BenchmarkWork:
 
 
 def from_reset(message: device_work_pb2.DeviceReset) -> ResetWork:
-    """How much to throw away, and how patiently."""
+    """The reset of a request. Raises INVALID_FIELD with all violations."""
     wrong: list[Violation] = []
     drain = convert.from_duration(message.drain_timeout) if message.HasField("drain_timeout") else 30.0
     if not 0 <= drain <= 3600:
@@ -40,7 +40,7 @@ def from_reset(message: device_work_pb2.DeviceReset) -> ResetWork:
 
 
 def to_benchmark(work: BenchmarkWork) -> device_work_pb2.DeviceBenchmark:
-    """As it was asked."""
+    """The message of a benchmark."""
     return device_work_pb2.DeviceBenchmark(
         device_id=work.device_id,
         suites=[number for number, suite in SUITES.items() if suite in work.suites],
@@ -49,7 +49,7 @@ def to_benchmark(work: BenchmarkWork) -> device_work_pb2.DeviceBenchmark:
 
 
 def to_reset(work: ResetWork) -> device_work_pb2.DeviceReset:
-    """As it was asked."""
+    """The message of a reset."""
     process, content = device_work_pb2.DEVICE_RESET_LEVEL_PROCESS, device_work_pb2.DEVICE_RESET_LEVEL_CONTENT
     return device_work_pb2.DeviceReset(
         device_id=work.device_id,

@@ -1,16 +1,16 @@
-"""A graphics adapter as its driver lists it: known without a worker, a context or torch."""
+"""A graphics adapter as its driver lists it, without a worker, a context or torch."""
 
 import msgspec
 
 
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
-    """One adapter. What the driver does not tell is empty or absent."""
+    """One adapter. Fields that the driver does not report are empty or absent."""
 
     uuid: str
-    """The vendor's: `GPU-1a2b3c4d-…`."""
+    """Assigned by the vendor: `GPU-1a2b3c4d-…`."""
     name: str
     index: int
-    """Its place in the driver's list, by PCI bus; CUDA may count otherwise."""
+    """Position in the driver's list, by PCI bus; CUDA may count otherwise."""
     pci_bus_id: str = ""
     """`0000:65:00.0`."""
     pci_vendor_id: int | None = None
@@ -18,28 +18,25 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = ""
     """`hopper`."""
     driver_version: str = ""
-    cuda_version: str = ""
-    """The newest CUDA that the driver runs: `13.0`."""
     firmware_version: str = ""
-    """Of its VBIOS."""
+    """Version of the VBIOS."""
     total_memory_bytes: int | None = None
     max_clock_mhz: int | None = None
-    """Of the compute units."""
-    max_memory_clock_mhz: int | None = None
+    """Maximum clock of the compute units."""
 
     @property
     def device_id(self) -> str:
-        """The id that a device has by its UUID: `gpu-` and the first eight hex digits, which are random."""
+        """Device id from the UUID: `gpu-` and the first eight hex digits, which are random."""
         return f"gpu-{bare_uuid(self.uuid)[:8]}"
 
 
 def bare_uuid(uuid: str) -> str:
-    """Without the driver's prefix (`GPU-`, `MIG-`), in lower case: drivers and runtimes write it differently."""
+    """The UUID in lower case without the driver's prefix (`GPU-`, `MIG-`): drivers and runtimes write it differently."""
     head, _, rest = uuid.partition("-")
     return (rest if head.upper() in ("GPU", "MIG") else uuid).lower()
 
 
 def pci_address(text: str) -> str:
-    """A PCI address in lower case, with a domain of four digits where it fits: `00000000:65:00.0` is `0000:65:00.0`."""
+    """The PCI address in lower case, with a domain of four digits if it fits: `00000000:65:00.0` gives `0000:65:00.0`."""
     domain, colon, rest = text.strip().lower().partition(":")
     return f"{domain.lstrip('0'):0>4}{colon}{rest}" if colon else text

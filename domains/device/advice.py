@@ -1,4 +1,4 @@
-"""Which settings and options would serve a goal on a device, and what says so."""
+"""Recommends settings and execution options for a goal on a device, from measurements and capabilities."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -12,50 +12,50 @@ from domains.errors import InvalidRequest, Violation
 from domains.measurement import Measurement
 
 TIGHT_SHARE = 0.25
-"""Less of the memory than this left beside the model: options that need less memory are worth their time."""
+"""If a smaller share of the memory is free beside the model, options that save memory are worth their time."""
 
 
 class AdviceFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a device beyond what it is."""
+    """What is known of a device in addition to `Device`."""
 
     tasks: tuple[str, ...]
-    """What it may be asked for."""
+    """Tasks that the device may be asked for."""
     controls: tuple[str, ...]
     """Names of the settings that can be changed."""
     max_concurrent_jobs: int
-    """The most that may run at once."""
+    """Maximum number of jobs that run at once."""
     usable_memory_bytes: int | None = None
-    """What the server may use; None: all of the device's."""
+    """Memory that the server may use; None: all of the device's."""
     benchmark: tuple[BenchmarkResult, ...] = ()
-    """Of the newest run on this device."""
+    """Results of the newest benchmark of this device."""
     runs: tuple[MeasuredRun, ...] = ()
-    """Of the task and model asked for, on this device."""
+    """Runs of the requested task and model on this device."""
 
 
 class OptionAdvice(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution option to use or to leave out."""
+    """Advice about one execution option: use it or leave it out."""
 
     option: str
-    """As a request names it: `vae_tiling`, `vae_slicing`, `offload`, `compile`."""
+    """Name of the option in a request: `vae_tiling`, `vae_slicing`, `offload`, `compile`."""
     use: bool
     reason: str
-    """For people; names the figures."""
+    """Explanation for people, with the figures."""
 
 
 class DeviceAdvice(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings that would serve a goal."""
+    """Settings recommended for a goal."""
 
     settings: DeviceSettings
-    """All of them, as they would be."""
+    """All settings as recommended."""
     changed_fields: tuple[str, ...]
-    """Names of those that differ. Empty: all is well as it is."""
+    """Names of the settings that differ from the present ones. Empty: none."""
     options: tuple[OptionAdvice, ...]
     expected_effects: tuple[Measurement, ...]
-    """From measurements on this device alone. Empty: none were taken."""
+    """Measured on this device only. Empty: nothing was measured."""
     sample_count: int
-    """How many measurements stand behind the effects. 0: the advice follows from the capabilities alone."""
+    """Number of measurements behind the effects. 0: the advice follows from the capabilities alone."""
     rationale: str
-    """For people."""
+    """Explanation for people."""
 
 
 def advise(
@@ -66,7 +66,10 @@ def advise(
     model_bytes: int | None,
     settings: DeviceSettings,
 ) -> DeviceAdvice:
-    """`task` empty, `model_bytes` None: whatever comes. Raises INVALID_FIELD for a task that the device does not list."""
+    """Recommend settings and options. `task` empty or `model_bytes` None: any.
+
+    Raises INVALID_FIELD for a task that the device does not list.
+    """
     if task and task not in figures.tasks:
         message = f"{device.id} has no task {task!r}; it has {', '.join(figures.tasks) or 'none'}"
         raise InvalidRequest([Violation(field="task", message=message, allowed=", ".join(figures.tasks))])
@@ -86,7 +89,7 @@ def advise(
 def _settings(
     figures: AdviceFigures, goal: DeviceGoal, settings: DeviceSettings
 ) -> tuple[DeviceSettings, Sequence[str]]:
-    """What a device cannot change stays as it is."""
+    """Recommended settings, and the reasons. Settings that the device cannot change stay as they are."""
     advised: dict[str, tuple[object, str]] = {"goal": (goal, "")}
     most = figures.max_concurrent_jobs
     if goal is DeviceGoal.THROUGHPUT:
@@ -100,7 +103,7 @@ def _settings(
     elif goal in (DeviceGoal.LATENCY, DeviceGoal.THROUGHPUT) and settings.power_limit_watts is not None:
         advised["power_limit_watts"] = (None, "a power limit of ours slows it; the driver's default does not")
     possible = {name: advice for name, advice in advised.items() if name in figures.controls}
-    # None and 1 are the same number of jobs.
+    # None means 1.
     if possible.get("max_concurrent_jobs", (0, ""))[0] == (settings.max_concurrent_jobs or 1):
         del possible["max_concurrent_jobs"]
     wanted = msgspec.structs.replace(settings, **{name: value for name, (value, _) in possible.items()})
@@ -133,7 +136,7 @@ def _offload(goal: DeviceGoal, memory: int, model_bytes: int) -> OptionAdvice:
 
 
 def _vae(goal: DeviceGoal, memory: int, model_bytes: int, runs: Sequence[MeasuredRun]) -> Iterator[OptionAdvice]:
-    # A model that does not fit is offloaded: its decoder then has the memory almost to itself, but nobody measured it.
+    # A model that does not fit is offloaded: its decoder then has almost all memory, but this was not measured.
     room = max(memory - model_bytes, 0)
     peaks = [run.peak_device_bytes for run in runs if run.peak_device_bytes and "vae_tiling" not in run.options]
     for option in ("vae_tiling", "vae_slicing"):
@@ -170,7 +173,7 @@ def _compile(goal: DeviceGoal, features: Collection[str], runs: Sequence[Measure
 def _effects(
     figures: AdviceFigures, options: Sequence[OptionAdvice], model_bytes: int | None
 ) -> tuple[Measurement, ...]:
-    """What the advised options change, as measured."""
+    """Measured effects of the recommended options."""
     effects = [
         Measurement(name=f"time_ratio_with_{option.option}", value=effect.ratio, unit="1")
         for option in options
@@ -184,7 +187,7 @@ def _effects(
 
 
 def _sample_count(figures: AdviceFigures, goal: DeviceGoal, options: Sequence[OptionAdvice]) -> int:
-    """Measurements that the advice or its effects were taken from."""
+    """Number of measurements that the advice or its effects use."""
     compared = any(effect_of(option.option, figures.runs) for option in options)
     by_energy = goal is DeviceGoal.POWER and least_energy(figures.runs) is not None
     copy = _fastest_copy(figures) if _offloads(options) else None

@@ -1,4 +1,4 @@
-"""Figures of a device, as `on_device/benchmark` measures them."""
+"""Results of a device benchmark. `on_device/benchmark` measures them."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from domains.measurement import Measurement
 
 
 class Suite(StrEnum):
-    """What is measured."""
+    """A group of figures."""
 
     MEMORY = "memory"
     TRANSFER = "transfer"
@@ -23,20 +23,20 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     suite: Suite
     median: Measurement
     samples: tuple[float, ...]
-    """In the median's unit, in the order taken, the warm-up left out; at most 1000, evenly thinned."""
+    """In the median's unit, in the order measured, without the warm-up; at most 1000, evenly thinned."""
     sample_count: int
-    """How many were taken."""
+    """Number of samples before thinning."""
     workload: str
     """The input: shapes and precision, `4096x4096x4096 float16`."""
 
 
 class BenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of one run."""
+    """All figures of one benchmark."""
 
     device_id: str
     results: tuple[BenchmarkResult, ...]
     warnings: tuple[str, ...]
-    """What makes them less sure, or is missing."""
+    """Reasons why figures are less reliable, or missing."""
     libraries: tuple[str, ...]
     device_name: str
     driver_version: str
@@ -45,19 +45,19 @@ class BenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STEP = "denoising_step"
-"""What the figure of a denoising step is called, before its precision."""
+"""Name of the figure of a denoising step, before its precision."""
 
 
 def step_s(report: BenchmarkReport) -> float | None:
-    """The shortest median of a step, whichever the precision. None: the suite has no result."""
+    """Shortest median time of a step over all precisions, in seconds. None: the report has none."""
     medians = (one.median for one in report.results if one.suite is Suite.INFERENCE)
     return min((median.value for median in medians if median.name.startswith(STEP)), default=None)
 
 
 def relative_speed(report: BenchmarkReport, cpu_reference_s: float) -> float | None:
-    """Speed of a step against this host's CPU, 1.0. `cpu_reference_s`: `step_s` of a report measured there.
+    """Speed of a step relative to this host's CPU, which is 1.0. `cpu_reference_s`: `step_s` measured on that CPU.
 
-    The network is small, so a fast device spends part of the step on starting its kernels: a large model gains more.
+    The network is small, so a fast device spends part of the step on kernel launches: a large model gains more.
     None: the report has no such figure.
     """
     own = step_s(report)

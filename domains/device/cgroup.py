@@ -1,4 +1,4 @@
-"""The memory that this process may use: the container's, where one limits it (cgroup v2 and v1)."""
+"""The memory that this process may use: the container's limit if there is one (cgroup v2 and v1)."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
 
     total_bytes: int
     used_bytes: int
-    """Not counting file caches, which the system gives up when asked."""
+    """Without file caches, which the system can reclaim."""
 
 
 def host_memory(root: Path = _ROOT, membership: Path = Path("/proc/self/cgroup")) -> HostMemory:
-    """The tightest limit on the way up from this process's group, if it is below the machine's memory."""
+    """The tightest memory limit of this process's group and its parents, if it is below the machine's memory."""
     machine = psutil.virtual_memory()
     found = HostMemory(total_bytes=machine.total, used_bytes=machine.total - machine.available)
     for folder in _groups(root, membership):
@@ -32,7 +32,7 @@ def host_memory(root: Path = _ROOT, membership: Path = Path("/proc/self/cgroup")
 
 
 def _groups(root: Path, membership: Path) -> list[Path]:
-    """Folders of this process's memory group and of those around it, inside out."""
+    """Folders of this process's memory group and its parents, innermost first."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:

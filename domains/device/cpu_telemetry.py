@@ -1,4 +1,4 @@
-"""Telemetry of the host's processor, asked of the operating system."""
+"""Telemetry of the host's processor, read from the operating system."""
 
 import threading
 import time
@@ -16,14 +16,14 @@ from domains.device.rapl import Rapl
 from domains.device.sample import DeviceSample
 from domains.device.telemetry import ALWAYS, PowerRange, no_power_limit
 
-# The kernel counts processor time in hundredths of a second: below this span a share of it says nothing.
+# The kernel counts processor time in hundredths of a second: a share of a shorter span means nothing.
 _SHORTEST_S = 0.08
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "cpu-thermal")
 _PACKAGES = ("package", "tctl", "tdie")
 
 
 class CpuTelemetry:
-    """The load is that since the sample before, by all processes of the machine."""
+    """Telemetry of the CPU. The load is that of all processes since the previous sample."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class CpuTelemetry:
         self._rapl = Rapl(power, clock)
         self._lock = threading.Lock()
         self._seen: deque[tuple[float, float, float]] = deque([self._reading()], maxlen=16)
-        """When, busy seconds, all seconds: the newest at the right."""
+        """Time, busy seconds and all seconds; the newest at the right."""
 
     def sample(self, device: Device) -> DeviceSample:
-        """How it is now."""
+        """Measure now."""
         memory = self._memory()
         return DeviceSample(
             time_s=time.time(),
@@ -52,29 +52,29 @@ class CpuTelemetry:
         )
 
     def controls(self, device: Device) -> tuple[str, ...]:
-        """A ceiling of temperature only where a temperature can be measured."""
+        """A temperature ceiling only if a temperature can be measured."""
         return ALWAYS if temperature() is None else (*ALWAYS, "max_temperature_celsius")
 
     def power_range(self, device: Device) -> PowerRange | None:
-        """None: this server does not limit a processor's power."""
+        """None: the server does not limit a processor's power."""
         return None
 
     def set_power_limit(self, device: Device, watts: float | None) -> None:
-        """NOT_SUPPORTED_ON_DEVICE."""
+        """Raises NOT_SUPPORTED_ON_DEVICE."""
         raise no_power_limit(device)
 
     def restore(self, device: Device) -> None:
-        """Nothing was changed."""
+        """Nothing to restore."""
 
     def _reading(self) -> tuple[float, float, float]:
         times: Any = psutil.cpu_times()
-        # Guests' time stands in `user` too, and waiting for a disk is idleness.
+        # `user` includes the guests' time; waiting for a disk counts as idle.
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
         every = sum(times) - guests
         return self._clock(), every - times.idle - getattr(times, "iowait", 0.0), every
 
     def _load(self) -> float | None:
-        """Against the newest reading that is old enough. None: there is none yet."""
+        """Load since the newest reading that is old enough. None: there is none yet."""
         with self._lock:
             now = self._reading()
             old = [seen for seen in self._seen if now[0] - seen[0] >= _SHORTEST_S]
@@ -89,7 +89,7 @@ class CpuTelemetry:
 
 
 def temperature() -> float | None:
-    """Of the processor's package, else of its hottest core. None: no sensor can be read, as in most virtual machines."""
+    """Temperature of the processor's package, else of its hottest core. None: no sensor, as in most virtual machines."""
     read: Callable[[], dict[str, list[Any]]] | None = getattr(psutil, "sensors_temperatures", None)
     try:
         sensors = read() if read else {}

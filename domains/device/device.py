@@ -1,4 +1,4 @@
-"""A device: hardware that work can run on."""
+"""A device: hardware that jobs run on."""
 
 from enum import StrEnum
 
@@ -9,10 +9,10 @@ OWN_NODE = ""
 
 
 class DeviceKind(StrEnum):
-    """What sort of hardware."""
+    """Kind of hardware."""
 
     UNSPECIFIED = "unspecified"
-    """Its driver does not tell."""
+    """The driver does not report it."""
     CPU = "cpu"
     DISCRETE_GPU = "discrete_gpu"
     INTEGRATED_GPU = "integrated_gpu"
@@ -20,7 +20,7 @@ class DeviceKind(StrEnum):
 
 
 class Backend(StrEnum):
-    """The runtime that drives it."""
+    """The runtime that drives the device."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -30,7 +30,7 @@ class Backend(StrEnum):
 
 
 class DeviceState(StrEnum):
-    """What can be expected of it. Where several apply, the later one is told."""
+    """State of a device. If several apply, the later one here holds."""
 
     STARTING = "starting"
     AVAILABLE = "available"
@@ -44,13 +44,13 @@ class DeviceState(StrEnum):
 
 
 class PrecisionSupport(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether it computes in one precision, found by trying."""
+    """Whether the device computes correctly in one precision, by trial."""
 
     precision: str
-    """In torch's words: `bfloat16`."""
+    """Torch's name: `bfloat16`."""
     supported: bool
     detail: str = ""
-    """What went wrong. Empty if supported."""
+    """What failed. Empty if supported."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,20 +64,20 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     kind: DeviceKind
     backend: Backend
     backend_index: int
-    """The ordinal inside the backend."""
+    """Ordinal within the backend."""
     vendor: str
     total_memory_bytes: int | None
     precision_support: tuple[PrecisionSupport, ...]
-    """Each that was tried with a small product on the device."""
+    """Each precision that was tried with a small matrix product on the device."""
     features: tuple[str, ...] = ()
-    """What else was found by trying: `pinned_memory`, `flash_attention`, `compile`."""
+    """Other features found by trial: `pinned_memory`, `flash_attention`, `compile`."""
     compute_units: int | None = None
     """Cores of a CPU, multiprocessors of a GPU."""
     max_clock_mhz: int | None = None
     allocation_alignment_bytes: int | None = None
-    """Memory is handed out in multiples of this."""
+    """Allocations are multiples of this."""
     architecture: str = ""
-    """As the vendor names it: `hopper`, `x86_64`."""
+    """The vendor's name: `hopper`, `x86_64`."""
     compute_capability: str = ""
     driver_name: str = ""
     driver_version: str = ""
@@ -88,18 +88,18 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     pci_vendor_id: int | None = None
     pci_device_id: int | None = None
     adapter_luid: int | None = None
-    """DXGI's, high part in the upper 32 bits. Only on Windows, of what DirectML computes on."""
+    """DXGI's LUID, high part in the upper 32 bits. Only on Windows, for DirectML."""
     uuid: str = ""
     worker_pid: int = 0
-    """The process that owns it."""
+    """The process that owns the device."""
     libraries: tuple[str, ...] = ()
-    """Versions of what computes there: `torch 2.14.1`."""
+    """Versions of the libraries that compute: `torch 2.14.1`."""
     node_id: str = OWN_NODE
-    """The machine that it is part of."""
+    """The machine that the device belongs to."""
     probe_time_s: float = 0.0
-    """Unix time at which the worker found all this out."""
+    """Unix time of the worker's probe."""
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those that it computes right."""
+        """Precisions in which the device computes correctly."""
         return tuple(tried.precision for tried in self.precision_support if tried.supported)

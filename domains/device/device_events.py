@@ -1,4 +1,4 @@
-"""What the log of changes is told of devices, and what is the cause of what."""
+"""Writes events of devices to the event log, each with the event that caused it."""
 
 from domains.device.device import DeviceState
 from domains.device.record import TAKES_WORK, DeviceView
@@ -19,39 +19,39 @@ _FAULTS = frozenset({DeviceState.LOST, DeviceState.RECOVERING, DeviceState.QUARA
 
 
 class DeviceEvents:
-    """A fault is the cause of what follows, until the device works again."""
+    """Writes the events of all devices. A fault is the cause of all that follows until the device works again."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._fault: dict[str, int] = {}
-        """By device: the event of the fault that it has not recovered from."""
+        """By device: event of the fault that the device has not recovered from."""
         self._error: dict[str, int] = {}
-        """By device: the event of an error that its state has not followed from yet."""
+        """By device: event of the newest error that has not changed the state yet."""
         self._state: dict[str, int] = {}
-        """By device: the event of its present state."""
+        """By device: event that set the present state."""
 
     def fault(self, device_id: str) -> int:
-        """The event of the fault that the device has not recovered from. 0: none."""
+        """Event of the fault that the device has not recovered from. 0: none."""
         return self._fault.get(device_id, 0)
 
     def present_state(self, device_id: str) -> int:
-        """The event by which the device came into its present state. 0: it is as it was found."""
+        """Event that set the device's present state. 0: the first state."""
         return self._state.get(device_id, 0)
 
     def appeared(self, view: DeviceView) -> None:
-        """It was never seen before."""
+        """A device appeared for the first time."""
         self._tell(view, "device.appeared", view.state_reason)
 
     def returned(self, view: DeviceView) -> None:
-        """It was lost, and is there again."""
+        """A lost device is present again."""
         self._tell(view, "device.returned", "it is there again", cause=self.fault(view.device.id))
 
     def settings_changed(self, view: DeviceView, cause: str) -> int:
-        """Somebody chose; the event is the cause of the change of state that follows from it."""
+        """A caller changed settings; a change of state that follows has this event as its cause."""
         return self._tell(view, "device.settings_changed", cause)
 
     def script_changed(self, view: DeviceView) -> None:
-        """A simulated device follows another script from now on."""
+        """A simulated device follows a changed script."""
         self._tell(view, "device.script_changed", "")
 
     def error(self, view: DeviceView, failure: Failure) -> None:
@@ -63,7 +63,7 @@ class DeviceEvents:
         )
 
     def state_changed(self, view: DeviceView, before: DeviceState, failure: Failure | None, cause: int) -> None:
-        """It came into another state; `cause` 0: its fault, or its last error."""
+        """The device is in another state. `cause` 0: its fault, or its newest error."""
         device_id = view.device.id
         message = f"{before} → {view.state}" + (f": {view.state_reason}" if view.state_reason else "")
         sequence = self._tell(

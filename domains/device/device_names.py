@@ -1,4 +1,4 @@
-"""The names that a configuration may give to devices."""
+"""Names of devices in a configuration."""
 
 import re
 
@@ -9,7 +9,7 @@ _UNDRIVEN = re.compile(r"(xpu|mps)(:\d{1,4})?")
 
 
 def refusal(name: str) -> str:
-    """Why a configuration may not name it. Empty: it may."""
+    """Why a configuration may not contain the name. Empty: it may."""
     if _FORM.fullmatch(name):
         return ""
     if _UNDRIVEN.fullmatch(name):
@@ -21,16 +21,11 @@ def refusal(name: str) -> str:
     return f"{name!r} is no device; say {FORMS}"
 
 
-def is_device_name(name: str) -> bool:
-    """Whether a configuration may name it."""
-    return not refusal(name)
-
-
 def worker_name(name: str) -> str:
-    """What a worker is started with: `directml` and `rocm` alone are the first adapter."""
+    """The name that the worker is started with: `directml` and `rocm` without a number mean the first adapter."""
     return f"{name}:0" if name in ("directml", "rocm") else name
 
 
 def ordinal(name: str) -> int:
-    """`cuda:1` is 1, a name without a number 0."""
+    """Number in the name: 1 for `cuda:1`, 0 without one."""
     return int(name.partition(":")[2] or 0)

@@ -1,4 +1,4 @@
-"""The devices of this machine and how each is doing."""
+"""The devices of this machine and their states."""
 
 import asyncio
 import secrets
@@ -26,11 +26,11 @@ from domains.events import EventLog
 from domains.failure import Failure
 
 FINAL = frozenset({ErrorReason.FEATURE_NOT_INSTALLED, ErrorReason.DEVICE_NOT_FOUND})
-"""Why a worker is not ready where trying again is of no use: something has to be installed or configured first."""
+"""Reasons for which a worker is not started again: an installation or a setting is missing."""
 
 
 class Devices:
-    """The only place that changes what is known of a device. Whoever learns something calls it."""
+    """Holds the state of every device. All changes go through its methods."""
 
     def __init__(self, events: EventLog, expected: Sequence[str] = (), clock: Callable[[], float] = time.time) -> None:
         """`expected`: devices whose workers are being started; requests may name them already."""
@@ -38,10 +38,10 @@ class Devices:
         self._clock = clock
         self._instance = secrets.token_hex(4)
         self._expected: dict[str, DeviceOpsError | None] = dict.fromkeys(expected)
-        """By name: why its worker was not ready the last time it was started."""
+        """By name: why the worker was not ready at its last start."""
         self._views: dict[str, DeviceView] = {}
         self.listeners: list[Callable[[DeviceView, DeviceView | None], None]] = []
-        """Called after each change, with the view before it (None: a new device)."""
+        """Called after each change, with the view before the change (None: a new device)."""
         self._changed = asyncio.Event()
 
     def list(self) -> list[DeviceView]:
@@ -49,12 +49,12 @@ class Devices:
         return sorted(self._views.values(), key=lambda view: (view.device.backend == "cpu", view.device.id))
 
     def check(self, name: str) -> None:
-        """Refuse a name that is no device's, and will not be one when all workers have started."""
+        """Raises DEVICE_NOT_FOUND unless the name is a device's, or will be when its worker has started."""
         if name not in self._expected or _cannot_be(self._expected[name]):
             self.get(name)
 
     def get(self, name: str) -> DeviceView:
-        """By id or alias; DEVICE_NOT_FOUND names those there are."""
+        """The device with this id or alias. DEVICE_NOT_FOUND lists the devices that exist; STARTING for an expected one."""
         view = self.find(name)
         if view is not None:
             return view
@@ -71,44 +71,44 @@ class Devices:
         raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=shown, known=known)
 
     def there(self, name: str) -> DeviceView:
-        """By id or alias, as `get`; DEVICE_LOST for one that is not there any more."""
+        """The device with this id or alias, as `get`; DEVICE_LOST if it is lost."""
         view = self.get(name)
         if view.state is DeviceState.LOST:
             raise device_lost(view.device.id)
         return view
 
     def is_expected(self, name: str) -> bool:
-        """Whether a worker is being started for a device of this name for the first time."""
+        """Whether the first worker of a device of this name is being started."""
         view = self.find(name)
         return name in self._expected if view is None else view.state is DeviceState.STARTING
 
     @property
     def expects(self) -> bool:
-        """Whether a worker is being started for a device that nobody has seen yet."""
+        """Whether the worker of a device that is not known yet is being started."""
         return not all(map(_cannot_be, self._expected.values()))
 
     def check_known(self) -> None:
-        """STARTING until the first look at the hardware is over."""
+        """Raises STARTING until the first look at the hardware is over."""
         if not self._views and self.expects:
             raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
 
     def find(self, name: str) -> DeviceView | None:
-        """By id or alias; None: there is no such device (yet)."""
+        """The device with this id or alias; None: there is none (yet)."""
         if name in self._views:
             return self._views[name]
-        # A device that is there goes before a lost one that had the same alias.
+        # A present device takes precedence over a lost one with the same alias.
         present = sorted(self._views.values(), key=lambda view: view.state is DeviceState.LOST)
         return next((view for view in present if name in view.device.aliases), None)
 
     def takes_work(self, device_id: str) -> bool:
-        """Whether new work may start on it."""
+        """Whether new jobs may start on the device."""
         view = self._views.get(device_id)
         return view is not None and view.state in TAKES_WORK
 
     def described(
         self, name: str, device: Device, reach: DeviceReach, *, ready: bool, settings: DeviceSettings | None = None
     ) -> DeviceView:
-        """A device was found: by its worker (`ready`), or by the front alone."""
+        """Record a device that its worker described (`ready`) or that the server found without one."""
         for known_as in (name, device.id):
             self._expected.pop(known_as, None)
         view = self._views.get(device.id)
@@ -123,7 +123,7 @@ class Devices:
         return self._change(device.id, device=device, reach=reach, **changes)
 
     def unready(self, name: str, problem: DeviceOpsError) -> None:
-        """Its worker process ended before it was ready, which counts as an error; or nothing here can serve it."""
+        """Record that a worker ended before it was ready: an error of the device, or an installation that is missing."""
         view = self.find(name)
         if view is None:
             if name in self._expected:
@@ -135,71 +135,71 @@ class Devices:
             self.failed(view.device.id, problem)
 
     def tried_again(self, device_id: str) -> None:
-        """What is installed may be other than it was when its worker refused."""
+        """Forget why the worker could not serve the device: the installation may have changed."""
         self._change(device_id, refusal=None)
 
     def worker_gone(self, device_id: str, problem: DeviceOpsError | None) -> None:
-        """Its worker process ended. `problem`: why, where it was not meant to; it counts as an error."""
+        """Record that a worker has ended. `problem`: an error that ended it; None: the server ended it on purpose."""
         if device_id in self._views:
             self._change(device_id, worker_ready=False, running=0, failure=problem and Failure.of(problem))
             if problem is not None:
                 self.failed(device_id, problem)
 
     def running(self, device_id: str, count: int) -> None:
-        """How many jobs run on it now."""
+        """Record how many jobs run on the device."""
         if device_id in self._views:
             self._change(device_id, running=count)
 
     def lost(self, device_id: str, why: str) -> int:
-        """It is not there any more; answers the event's number."""
+        """Record that the device is gone; returns the event's number."""
         problem = device_lost(device_id, why)
         self._change(device_id, present=False, worker_ready=False, running=0, failure=Failure.of(problem))
         return self.events.fault(device_id)
 
     def returned(self, device_id: str) -> None:
-        """It is there again; its worker has still to start. What counted against it is forgotten."""
+        """Record that a lost device is present again. Its worker has yet to start; its errors are cleared."""
         view = self._views[device_id]
         self.events.returned(view)
-        self._change(device_id, present=True, worker_was_ready=True, health=view.health.forgiven())
+        self._change(device_id, present=True, worker_was_ready=True, health=view.health.cleared())
 
     def resetting(self, device_id: str, value: bool) -> None:
-        """Whether a reset is on its way."""
+        """Record whether a reset is in progress."""
         self._change(device_id, resetting=value)
 
     def too_hot(self, device_id: str, value: bool) -> None:
-        """Whether it is above its ceiling."""
+        """Record whether the device is above its temperature ceiling."""
         self._change(device_id, too_hot=value)
 
     def set_settings(self, device_id: str, settings: DeviceSettings, cause: str = "") -> DeviceView:
-        """Somebody chose."""
+        """Apply settings that a caller chose."""
         before = self._views[device_id]
         too_hot = before.condition.too_hot and settings.max_temperature_celsius is not None
         condition = msgspec.structs.replace(before.condition, settings=settings, too_hot=too_hot)
         view = next_view(before, condition=condition)
         if view is not before:
-            # Before the change of state that follows from it, as its cause.
+            # The event comes before the change of state that it causes.
             sequence = self.events.settings_changed(view, cause or "UpdateDevice")
             self._put(view, before, cause=sequence)
         return view
 
     def measured(self, report: BenchmarkReport, figures: DeviceFigures) -> None:
-        """A benchmark measured: capabilities and advice use it from now on."""
+        """Record benchmark figures; capabilities and advice use them."""
         view = self._views[report.device_id]
         self._put(next_view(view, figures=figures, benchmark=report), view)
 
     def succeeded(self, device_id: str) -> None:
-        """A job or a check went well."""
+        """Record that a job or a check succeeded."""
         view = self._views.get(device_id)
         if view is not None and view.health.consecutive and not view.health.quarantined:
-            health = msgspec.structs.replace(view.health.lately(self._clock()), consecutive=0)
+            health = msgspec.structs.replace(view.health.without_old_errors(self._clock()), consecutive=0)
             self._change(device_id, health=health)
 
     def forget_old_errors(self, device_id: str) -> None:
-        """Time has passed: errors that the window has left behind degrade nothing any more."""
-        self._change(device_id, health=self._views[device_id].health.lately(self._clock()))
+        """Drop errors that are older than the window."""
+        self._change(device_id, health=self._views[device_id].health.without_old_errors(self._clock()))
 
     def failed(self, device_id: str, error: DeviceOpsError) -> None:
-        """The device, its driver or its worker failed; repeated failures degrade it, then quarantine it."""
+        """Record an error of device, driver or worker; repeated errors degrade the device, then quarantine it."""
         view = self._views.get(device_id)
         if view is None:
             return
@@ -208,17 +208,17 @@ class Devices:
         self._change(device_id, health=view.health.after(failure, self._clock()), failure=failure)
 
     def quarantine(self, device_id: str, error: DeviceOpsError) -> None:
-        """A check failed: no work until one passes."""
+        """Record a failed check: the device takes no work until a check passes."""
         self.failed(device_id, error)
         health = msgspec.structs.replace(self._views[device_id].health, quarantined=True)
         self._change(device_id, health=health, failure=Failure.of(error))
 
     def passed(self, device_id: str) -> None:
-        """A check passed: whatever counted against it is forgotten."""
-        self._change(device_id, health=self._views[device_id].health.forgiven())
+        """Record a passed check: the device's errors are cleared."""
+        self._change(device_id, health=self._views[device_id].health.cleared())
 
     async def until(self, device_id: str, accept: Callable[[DeviceView], bool]) -> DeviceView:
-        """Wait until a device is as wanted."""
+        """Wait until the device's view is accepted."""
         while (view := self._views.get(device_id)) is None or not accept(view):
             await self._changed.wait()
         return view
@@ -256,6 +256,6 @@ def _cannot_be(problem: DeviceOpsError | None) -> bool:
 
 
 def device_lost(device_id: str, why: str = "") -> Aborted:
-    """The error for a device that is not there (any more)."""
+    """The error for a device that is not present."""
     message = f"device {device_id} is not there" + (f": {why}" if why else "")
     return Aborted(message, ErrorReason.DEVICE_LOST, device_id=device_id)

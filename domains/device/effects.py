@@ -1,4 +1,4 @@
-"""What options and limits changed, from runs that were measured on the device."""
+"""Effects of options and power limits, from runs measured on the device."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Device time for a picture."""
     options: tuple[str, ...] = ()
-    """Execution options that were in use."""
+    """Execution options of the run."""
     peak_device_bytes: int | None = None
     energy_joules: float | None = None
     """For a picture. None: power is not measured here."""
     power_limit_watts: float | None = None
-    """That held meanwhile. None: the driver's default."""
+    """Power limit during the run. None: the driver's default."""
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """How runs with something compare to those without."""
+    """Runs with an option compared to runs without it."""
 
     ratio: float
-    """Median time with it, divided by that without."""
+    """Median time with the option divided by the median without it."""
     sample_count: int
-    """Runs on both sides."""
+    """Number of runs on both sides."""
 
 
 def effect_of(option: str, runs: Sequence[MeasuredRun]) -> Effect | None:
-    """None: runs with it or without it are missing."""
+    """The effect of an option. None: there are no runs with it, or none without it."""
     used = [run.seconds for run in runs if option in run.options]
     without = [run.seconds for run in runs if option not in run.options]
     if not used or not without:
@@ -45,11 +45,11 @@ class PowerChoice(msgspec.Struct, frozen=True, kw_only=True):
     watts: float | None
     """None: the driver's default."""
     joules: float
-    """For a picture, the median."""
+    """Median for a picture."""
 
 
 def least_energy(runs: Sequence[MeasuredRun]) -> PowerChoice | None:
-    """None: fewer than two limits were measured, so there is nothing to choose from."""
+    """The limit with the least energy. None: fewer than two limits were measured."""
     energies: dict[float | None, list[float]] = {}
     for run in runs:
         if run.energy_joules is not None:

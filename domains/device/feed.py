@@ -1,9 +1,9 @@
-"""Samples for whoever watches: taken once for all watchers, at the shortest interval that one of them asked for.
+"""Samples of devices for watchers, taken once for all watchers, at the shortest of their intervals.
 
-There is no sampling task. Time is divided into ticks of the shortest asked interval, from when the first watcher came; the
-first watcher whose turn comes in a tick takes the sample, and the others of that tick share it. So nothing is sampled when
-nobody watches, and a device that nobody asked about is left alone. Turns are counted from a watcher's begin, never from
-the message before: delays do not add up.
+There is no sampling task. Time is divided into ticks of the shortest interval, counted from the first watcher's start. The
+first watcher that is due in a tick takes the sample, and the other watchers of that tick share it. Without watchers there
+is no sampling, and a device that no watcher asked for is not sampled. Due times count from a watcher's start, not from the
+previous message, so delays do not add up.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from domains.device.status import DeviceStatus
 
 SHORTEST_S, LONGEST_S = 0.1, 60.0
 _SAME_S = 1e-6
-"""Times closer than this are the same: floating point."""
+"""Times closer than this are equal: floating point."""
 
 
 class Clock(Protocol):
-    """Time that a test may turn by hand."""
+    """A clock that tests can advance."""
 
     def now(self) -> float:
-        """Seconds from whenever."""
+        """Seconds since any fixed moment."""
         ...
 
     async def until(self, when: float) -> None:
@@ -34,7 +34,7 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The real one."""
+    """The real clock."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -46,15 +46,15 @@ class LoopClock:
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample of each device that a watcher asked about."""
+    """One sample of each device that a watcher asked for."""
 
     statuses: tuple[DeviceStatus, ...]
     skipped_count: int
-    """Turns that passed since the round before while the watcher was busy."""
+    """Rounds that were due since the previous round while the watcher was busy."""
 
 
 class StatusFeed:
-    """One event loop."""
+    """Serves all watchers. One event loop."""
 
     def __init__(
         self,
@@ -62,27 +62,22 @@ class StatusFeed:
         status: Callable[[str], Awaitable[DeviceStatus]],
         clock: Clock | None = None,
     ) -> None:
-        """`ids`: all devices there are; `status`: measures one of them."""
+        """`ids`: all present devices; `status`: measures one of them."""
         self._ids = ids
         self._status = status
         self._clock = clock or LoopClock()
         self._asked: dict[object, float] = {}
-        """By watcher: its interval."""
+        """Interval of each watcher."""
         self._tick_s = LONGEST_S
         self._anchor = 0.0
-        """Where the ticks are counted from."""
+        """Time that the ticks are counted from."""
         self._newest: dict[str, tuple[float, asyncio.Task[DeviceStatus]]] = {}
-        """By device: when its newest sample was begun, and the sample."""
-
-    @property
-    def watchers(self) -> int:
-        """How many watch."""
-        return len(self._asked)
+        """By device: start time of its newest sample, and the sample."""
 
     async def watch(self, ids: Sequence[str], interval_s: float) -> AsyncGenerator[Round]:
-        """Rounds of these devices (none: of all there are), the first at once, until the watcher closes it.
+        """Yield rounds of these devices (empty: all devices), the first at once, until the watcher closes the generator.
 
-        A watcher that comes back late gets the newest round, and is told how many it missed.
+        A slow watcher gets the newest round and the number of rounds that it missed.
         """
         me = object()
         begin = self._clock.now()
@@ -93,7 +88,7 @@ class StatusFeed:
                 statuses = await self._round(ids or self._ids())
                 yield Round(statuses=statuses, skipped_count=skipped)
                 now = self._clock.now()
-                # Turns whose time has passed entirely are missed; the one that runs now is still to be had.
+                # Rounds whose time is over are missed; the present one can still be delivered.
                 passed = math.floor((now - begin) / interval_s + _SAME_S)
                 skipped = max(0, passed - turn - 1)
                 turn += skipped + 1
@@ -104,7 +99,7 @@ class StatusFeed:
     def _join(self, watcher: object, interval_s: float, now: float) -> None:
         if not self._asked:
             self._anchor = now
-            # A sample of this very moment, which the last watcher left behind, is as good as a new one.
+            # A sample of this moment that the previous watchers left is as good as a new one.
             self._newest = {name: kept for name, kept in self._newest.items() if kept[0] >= now - _SAME_S}
         self._asked[watcher] = interval_s
         self._tick_s = min(self._asked.values())
@@ -114,7 +109,7 @@ class StatusFeed:
         self._tick_s = min(self._asked.values(), default=LONGEST_S)
 
     def _on_tick(self, due: float, now: float) -> float:
-        """The tick nearest to `due`, so that watchers of one interval share their samples."""
+        """The tick nearest to `due`, so that watchers with one interval share their samples."""
         if due <= now:
             return due
         tick = self._anchor + round((due - self._anchor) / self._tick_s) * self._tick_s
@@ -122,11 +117,11 @@ class StatusFeed:
 
     async def _round(self, ids: Sequence[str]) -> tuple[DeviceStatus, ...]:
         samples = [self._sample(device_id) for device_id in ids]
-        # Another watcher may share a sample: leaving must not cancel it.
+        # Another watcher may share a sample: a watcher that leaves must not cancel it.
         return tuple([await asyncio.shield(sample) for sample in samples])
 
     def _sample(self, device_id: str) -> asyncio.Task[DeviceStatus]:
-        """The sample of this tick, taken if nobody has yet."""
+        """The sample of this tick, taken unless another watcher has taken it."""
         now = self._clock.now()
         tick = self._anchor + math.floor((now - self._anchor) / self._tick_s + _SAME_S) * self._tick_s
         begun, sample = self._newest.get(device_id, (-math.inf, None))

@@ -1,7 +1,8 @@
-"""How a device was over a day, in bounded memory: 2 s a step for an hour, 1 min for a day; about 2 MB a device.
+"""Figures of a device over a day, in bounded memory: 2 s a step for an hour, 1 min for a day; about 2 MB a device.
 
-A step holds the mean of what fluctuates (use, power, clocks), the highest of what is to be watched (memory, temperatures,
-fan) and the lowest power limit. Every figure counts its own measurements: one that a driver did not tell weighs nothing.
+A step holds the mean of figures that fluctuate (use, power, clocks), the maximum of those to watch (memory, temperatures,
+fan) and the lowest power limit. Every figure counts its own measurements: a figure that the driver did not report has no
+weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,12 +13,12 @@ from domains.device.sample import DeviceSample, ThrottleReason
 from domains.rings import Rings
 
 STEP_S = 2
-"""The finest step: how often every device is sampled."""
+"""The finest step: every device is sampled this often."""
 _RINGS = ((STEP_S, 1830), (60, 1450))
-"""An hour and a day, each and a little more."""
+"""Steps for an hour and for a day, with a margin."""
 
 Folds = Callable[[float, int, float, int], float]
-"""Value and count of what is there, value and count of what comes."""
+"""Combines value and count of the present steps with value and count of the new one."""
 
 
 def _mean(value: float, count: int, other: float, others: int) -> float:
@@ -49,21 +50,21 @@ _FOLDS = tuple(FIGURES.values())
 
 
 class DeviceStep(msgspec.Struct, kw_only=True):
-    """How a device was in one step."""
+    """Figures of a device in one step."""
 
     time_s: float
-    """Unix time at which the step began."""
+    """Unix time of the step's start."""
     sample_count: int = 0
-    """Measurements in it. 0: none, and nothing else is told."""
+    """Number of measurements. 0: there are none, and all figures are absent."""
     values: list[float | None] = msgspec.field(default_factory=lambda: [None] * len(FIGURES))
     """In the order of FIGURES. None: not measured."""
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(FIGURES))
-    """How many measurements stand behind each value."""
+    """Number of measurements behind each value."""
     throttle_reasons: frozenset[ThrottleReason] = frozenset()
-    """All that held at some time."""
+    """All throttle reasons that applied at any time in the step."""
 
     def fold(self, other: "DeviceStep") -> None:
-        """Take in another."""
+        """The union of two steps."""
         self.sample_count += other.sample_count
         self.throttle_reasons |= other.throttle_reasons
         for place, fold in enumerate(_FOLDS):
@@ -75,7 +76,7 @@ class DeviceStep(msgspec.Struct, kw_only=True):
             self.counts[place] = count + other.counts[place]
 
     def figures(self) -> dict[str, float]:
-        """What was measured, by name."""
+        """Measured figures by name."""
         named = zip(FIGURES, self.values, strict=True)
         return {name: value for name, value in named if value is not None}
 
@@ -84,16 +85,16 @@ class DeviceHistoryView(msgspec.Struct, frozen=True, kw_only=True):
     """Part of a history."""
 
     steps: tuple[DeviceStep, ...] = ()
-    """Oldest first, one a step without gaps, at most 1000."""
+    """Oldest first, without gaps, at most 1000."""
     step_s: float = STEP_S
     begin_s: float | None = None
-    """Unix time of the first measurement of all. None: there was none yet."""
+    """Unix time of the first measurement since the server started. None: there is none."""
     total_memory_bytes: int | None = None
-    """As last measured."""
+    """The newest measurement."""
 
 
 class DeviceHistory:
-    """One device's."""
+    """History of one device."""
 
     def __init__(self) -> None:
         self._rings = Rings(_RINGS, _empty)
@@ -102,7 +103,7 @@ class DeviceHistory:
         self._total_memory_bytes: int | None = None
 
     def add(self, sample: DeviceSample) -> None:
-        """A sample was taken. One without figures (its driver did not answer, or tells nothing) is no measurement."""
+        """Add a sample. A sample without figures (the driver did not answer, or reports none) is no measurement."""
         if not sample.telemetry:
             return
         self._begin_s = sample.time_s if self._begin_s is None else self._begin_s
@@ -120,7 +121,7 @@ class DeviceHistory:
         )
 
     def query(self, start_s: float | None, end_s: float, step_s: float | None = None) -> DeviceHistoryView:
-        """From start to end, in steps of about this length. No start: an hour before the end."""
+        """Steps from start to end, of about this length. `start_s` None: an hour before the end."""
         span = self._rings.query(end_s - 3600 if start_s is None else start_s, end_s, step_s)
         return DeviceHistoryView(
             steps=span.steps,

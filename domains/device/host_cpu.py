@@ -1,4 +1,4 @@
-"""What the host's processor is, asked of the operating system."""
+"""Name, vendor, architecture and clocks of the host's processor, from the operating system."""
 
 import platform
 from pathlib import Path
@@ -16,7 +16,7 @@ def cpu_name() -> str:
 
 
 def cpu_vendor() -> str:
-    """`AMD`, `Intel`; as the processor itself says where it is another. Empty: it cannot be told."""
+    """`AMD`, `Intel`; another vendor's own id. Empty: the system does not report it."""
     said = cpu_field("vendor_id") or _registry("VendorIdentifier") or cpu_field("CPU implementer")
     return _VENDORS.get(said, said)
 
@@ -27,19 +27,19 @@ def cpu_architecture() -> str:
 
 
 def cpu_max_clock_mhz() -> int | None:
-    """Absent in many virtual machines."""
+    """None: the system does not report it, as in many virtual machines."""
     clock = _clock()
     return round(clock.max) if clock and clock.max else None
 
 
 def cpu_clock_mhz() -> int | None:
-    """Now, the mean of all cores; None where the system does not tell."""
+    """Present clock, mean of all cores; None: the system does not report it."""
     clock = _clock()
     return round(clock.current) if clock and clock.current else None
 
 
 def _clock() -> Any:
-    """psutil's answer, a tuple it has no public name for: `current`, `min`, `max`."""
+    """Result of psutil, a tuple without a public name: `current`, `min`, `max`."""
     try:
         return psutil.cpu_freq()
     except (OSError, RuntimeError, NotImplementedError):
@@ -47,7 +47,7 @@ def _clock() -> Any:
 
 
 def cpu_field(name: str) -> str:
-    """A field of /proc/cpuinfo; empty where there is none."""
+    """A field of /proc/cpuinfo; empty: there is none."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -56,7 +56,7 @@ def cpu_field(name: str) -> str:
 
 
 def _registry(name: str) -> str:
-    """Windows keeps it there; empty elsewhere."""
+    """A value of the processor's key in the Windows registry; empty on other systems."""
     try:
         import winreg
     except ImportError:

@@ -1,4 +1,4 @@
-"""Which devices there are, as the configuration wants them and as a backend lists them, without a worker or torch."""
+"""Lists devices without a worker or torch: the host's processor, and GPUs as NVML lists them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from domains.device.cgroup import host_memory
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
 from domains.device.nvml import NvmlTelemetry
-from domains.device.patient_inventory import PatientInventory
+from domains.device.threaded_inventory import ThreadedInventory
 from domains.device.visible import visible
 
 
-class CudaInventory(PatientInventory):
-    """What NVML lists, less what CUDA_VISIBLE_DEVICES hides. Names count all GPUs by PCI bus, as NVML does."""
+class CudaInventory(ThreadedInventory):
+    """GPUs that NVML lists and CUDA_VISIBLE_DEVICES does not hide. Names count all GPUs by PCI bus, as NVML does."""
 
     backend = Backend.CUDA
 
     def __init__(
         self, driver: NvmlTelemetry, names: Sequence[str] | None = None, visible_devices: str | None = None
     ) -> None:
-        """`names`: only these, `cuda:0`; None: all. `visible_devices`: CUDA_VISIBLE_DEVICES; None: it is not set."""
+        """`names`: only these, `cuda:0`; None: all. `visible_devices`: CUDA_VISIBLE_DEVICES; None: not set."""
         super().__init__("NVML", names)
         self._driver = driver
         self._visible_devices = visible_devices
@@ -33,7 +33,7 @@ class CudaInventory(PatientInventory):
 
 
 def _unprobed(adapter: Adapter) -> Device:
-    """A GPU that no worker has tried yet."""
+    """A GPU that no worker has probed yet."""
     return Device(
         id=adapter.device_id,
         aliases=(f"cuda:{adapter.index}", str(adapter.index)),
@@ -56,7 +56,7 @@ def _unprobed(adapter: Adapter) -> Device:
 
 
 def host_processor() -> Device:
-    """The CPU as the operating system tells it: listed also where no worker computes on it."""
+    """The CPU as the operating system reports it; also listed without a worker."""
     return Device(
         id="cpu",
         aliases=("cpu:0",),

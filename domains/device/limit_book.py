@@ -1,4 +1,4 @@
-"""The power limits that held before ours, in the state folder: what a killed server left behind, the next one puts back."""
+"""Power limits from before this server changed them, in the state folder, so that a server restores them after a crash."""
 
 import sqlite3
 import threading
@@ -9,10 +9,10 @@ from domains.storage import open_database, transaction
 
 
 class LimitBook:
-    """By device id, in milliwatts, as NVML counts. For any thread."""
+    """By device id, in milliwatts, NVML's unit. Thread-safe."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder`: None keeps them in memory alone."""
+        """`folder` None: keep the limits in memory only."""
         self._folder = folder
         self._before_mw: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -21,11 +21,11 @@ class LimitBook:
                 self._before_mw = dict(database.execute("SELECT device_id, milliwatts FROM power_limits"))
 
     def before(self, device_id: str) -> int | None:
-        """What held before our first change; None: we have changed nothing."""
+        """The limit before the first change; None: no change was made."""
         return self._before_mw.get(device_id)
 
     def note(self, device_id: str, milliwatts: int) -> bool:
-        """The limit is about to be changed; answers whether for the first time. Raises STORAGE_FULL."""
+        """Record the limit before a change; returns whether it is the first change. Raises STORAGE_FULL."""
         with self._lock:
             first = device_id not in self._before_mw
             if first:
@@ -34,7 +34,7 @@ class LimitBook:
             return first
 
     def forget(self, device_id: str) -> None:
-        """It holds again. Raises STORAGE_FULL."""
+        """Remove the record: the limit was restored. Raises STORAGE_FULL."""
         with self._lock:
             self._write("DELETE FROM power_limits WHERE device_id = ?", device_id)
             self._before_mw.pop(device_id, None)
@@ -46,5 +46,5 @@ class LimitBook:
 
     @staticmethod
     def _open(folder: Path) -> AbstractContextManager[sqlite3.Connection]:
-        # Limits change rarely, and on the thread of the driver: each change has a connection of its own.
+        # Limits change rarely, and on the driver's thread: each change opens its own connection.
         return closing(open_database(folder))

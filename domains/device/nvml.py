@@ -1,4 +1,4 @@
-"""Telemetry of NVIDIA GPUs, asked of NVML in the front process: it goes on while a worker is wedged."""
+"""Telemetry of NVIDIA GPUs from NVML, in the server's process: it works while a worker hangs."""
 
 import time
 from types import ModuleType
@@ -15,7 +15,7 @@ from domains.device.sample import DeviceSample, ThrottleReason
 from domains.device.telemetry import ALWAYS, DeviceGone, PowerRange, check_power, no_power_limit
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 
-# Bits of nvmlDeviceGetCurrentClocksEventReasons, as nvml.h numbers them. Later bits are OTHER.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons, numbered as in nvml.h. Later bits map to OTHER.
 _REASONS = (
     (0x001, ThrottleReason.IDLE),
     (0x002, ThrottleReason.CLOCK_LIMIT),
@@ -33,21 +33,21 @@ _TEMPERATURE = "max_temperature_celsius"
 
 
 class NvmlTelemetry:
-    """Each figure is asked by itself: one that this GPU or user may not have leaves the others as they are."""
+    """Asks NVML for each figure separately: a figure that this GPU or user lacks does not affect the others."""
 
     def __init__(self, driver: ModuleType = pynvml, book: LimitBook | None = None) -> None:
-        """`book`: remembers the limits that held before ours; None: as long as this object lives."""
+        """`book` stores the limits from before the first change; None: in memory only."""
         self._nvml = Nvml(driver)
         self._known: dict[int, Adapter] = {}
-        """By number, as they were listed last."""
+        """By index, from the newest listing."""
         self._seen: set[str] = set()
-        """UUIDs of all GPUs that ever were listed."""
+        """UUIDs of all GPUs that were ever listed."""
         self._stale = False
-        """A GPU was lost: only a driver that is opened anew sees it come back."""
+        """A GPU was lost; NVML must be opened again to see it come back."""
         self._book = book or LimitBook()
 
     def inventory(self) -> tuple[Adapter, ...]:
-        """The GPUs that the driver lists; none without a driver. Raises DRIVER_ERROR for a driver that fails."""
+        """The GPUs that the driver lists; empty without a driver. Raises DRIVER_ERROR if the driver fails."""
         if self._stale:
             self._stale = False
             self.close()
@@ -59,11 +59,11 @@ class NvmlTelemetry:
         return listed.adapters
 
     def close(self) -> None:
-        """Let go of the driver. The next call opens it again: needed to see a GPU that came back."""
+        """Close NVML. The next call opens it again, which is needed to see a GPU that came back."""
         self._nvml.close()
 
     def sample(self, device: Device) -> DeviceSample:
-        """How it is now. Raises only DeviceGone."""
+        """Measure now. Raises only DeviceGone."""
         now = time.time()
         try:
             return self._sample(device, self._handle(device), now)
@@ -73,7 +73,7 @@ class NvmlTelemetry:
         except DeviceGone:
             raise
         except DeviceOpsError:
-            # A driver that cannot be opened: everything is absent, and `inventory` tells why.
+            # The driver cannot be opened: all figures are absent, and `inventory` reports why.
             pass
         return DeviceSample(time_s=now)
 
@@ -106,13 +106,13 @@ class NvmlTelemetry:
         if field is None:
             return None
         values = self._nvml.ask(device.id, "DeviceGetFieldValues", handle, [field])
-        # A GPU without that sensor answers a status of its own, or zero degrees.
+        # A GPU without that sensor returns a status of its own, or zero degrees.
         if not values or values[0].nvmlReturn != 0:
             return None
         return float(values[0].value.uiVal) or None
 
     def controls(self, device: Device) -> tuple[str, ...]:
-        """The power limit is listed only if the driver lets this user set it."""
+        """Settings that can be changed; the power limit only if the driver lets this user set it."""
         try:
             handle = self._handle(device)
             hot = self.sample(device).temperature_celsius is not None
@@ -122,7 +122,7 @@ class NvmlTelemetry:
         return ALWAYS + (_POWER,) * power + (_TEMPERATURE,) * hot
 
     def _may_set(self, handle: Any) -> bool:
-        """Tried by setting the limit to what it is."""
+        """Whether the driver accepts the present limit as a new one."""
         try:
             limit = self._nvml.names.nvmlDeviceGetPowerManagementLimit(handle)
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(handle, limit)
@@ -131,7 +131,7 @@ class NvmlTelemetry:
         return True
 
     def power_range(self, device: Device) -> PowerRange | None:
-        """None: the driver has no range, or one of a single value. Raises DeviceGone."""
+        """None: the driver has no range, or a range of one value. Raises DeviceGone."""
         try:
             handle = self._handle(device)
             limits = self._nvml.ask(device.id, "DeviceGetPowerManagementLimitConstraints", handle)
@@ -146,7 +146,7 @@ class NvmlTelemetry:
         return PowerRange(least_watts=least / 1000, most_watts=most / 1000, default_watts=_scaled(default, 1000))
 
     def set_power_limit(self, device: Device, watts: float | None) -> None:
-        """Ask the driver; see `Telemetry.set_power_limit`."""
+        """Set the limit in the driver; see `Telemetry.set_power_limit`."""
         allowed = self.power_range(device)
         wanted = watts if watts is not None else allowed and allowed.default_watts
         if allowed is None or wanted is None:
@@ -156,7 +156,7 @@ class NvmlTelemetry:
         try:
             handle = self._handle(device)
             before = self._nvml.ask(device.id, "DeviceGetPowerManagementLimit", handle)
-            # Noted before it is changed: whoever kills us between the two loses nothing.
+            # Recorded before the change: if the server is killed in between, nothing is lost.
             first = before is not None and self._book.note(device.id, before)
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(handle, round(wanted * 1000))
         except self._nvml.error as error:
@@ -165,7 +165,7 @@ class NvmlTelemetry:
             raise self._refusal(device, wanted, error) from error
 
     def restore(self, device: Device) -> None:
-        """See `Telemetry.restore`."""
+        """Restore the recorded limit; see `Telemetry.restore`."""
         if (before := self._book.before(device.id)) is None:
             return
         try:
@@ -194,7 +194,7 @@ class NvmlTelemetry:
 
 
 def throttle_reasons(bits: int) -> tuple[ThrottleReason, ...]:
-    """NVML's bits as reasons, each once, in the order of the contract."""
+    """Reasons for NVML's bits, each once, in the contract's order."""
     found = {reason for bit, reason in _REASONS if bits & bit}
     if bits & ~_NAMED:
         found.add(ThrottleReason.OTHER)

@@ -1,6 +1,6 @@
-"""NVML, call by call: each answers, or has no answer for this GPU, this driver or this user.
+"""NVML calls: each returns a value, or None if this GPU, driver or user has none.
 
-A call that this GPU or driver does not know is not made again: it would say the same until the driver is started anew.
+A call that this GPU or driver does not support is not repeated until the driver is opened again: it would fail again.
 """
 
 import threading
@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 class Nvml:
-    """The library, opened when first needed and kept open. Thread-safe."""
+    """The NVML library, opened at the first call. Thread-safe."""
 
     def __init__(self, driver: ModuleType = pynvml) -> None:
         """`driver`: a module with pynvml's functions and constants."""
@@ -37,7 +37,7 @@ class Nvml:
         return frozenset(code for code in found if code is not None)
 
     def open(self) -> bool:
-        """Whether there is a driver to ask. Raises DRIVER_ERROR for one that is there and fails."""
+        """Open the library; returns whether there is a driver. Raises DRIVER_ERROR if the driver fails."""
         with self._lock:
             if self._open:
                 return True
@@ -54,9 +54,9 @@ class Nvml:
             return True
 
     def close(self) -> None:
-        """Let go of the driver; the next call opens it anew and sees what appeared and vanished meanwhile."""
+        """Close the library; the next call opens it again and sees devices that appeared or vanished."""
         with self._lock:
-            # Others: a call that is on its way must not put what it found before among what is found afterwards.
+            # New objects: a call in flight must not store its old result among new ones.
             self._handles, self._unknown = {}, set()
             if self._open:
                 self._open = False
@@ -66,7 +66,7 @@ class Nvml:
                     _log.info("the NVIDIA driver did not close cleanly", error=str(error))
 
     def handle(self, uuid: str, pci_bus_id: str) -> Any:
-        """The GPU by its UUID, else by its place on the bus. Raises NVML's own error."""
+        """The GPU's handle by UUID, else by PCI bus id. Raises NVML's own error."""
         key, handles = uuid or pci_bus_id, self._handles
         if key not in handles:
             handles[key] = self._find(uuid, pci_bus_id)
@@ -79,16 +79,16 @@ class Nvml:
         problem: Exception = self.error(getattr(self.names, "NVML_ERROR_INVALID_ARGUMENT", 2))
         for find, name in tries:
             try:
-                # Older bindings hand the name to C as it is.
+                # Older bindings pass the name to C unchanged.
                 return find(name.encode())
             except self.error as error:
                 problem = error
         raise problem
 
     def ask(self, key: str, name: str, *arguments: Any) -> Any:
-        """The answer of `nvml<name>`, None if there is none. Raises NVML's error only if the GPU is gone.
+        """The result of `nvml<name>`, None if there is none. Raises NVML's error only if the GPU is gone.
 
-        `key` names the GPU, so that what it does not know is not asked again.
+        `key` names the GPU, so that an unsupported call is not repeated for it.
         """
         call = getattr(self.names, f"nvml{name}", None)
         if call is None or (key, f"{name}{arguments[1:]}") in self._unknown:
@@ -96,7 +96,7 @@ class Nvml:
         try:
             return call(*arguments)
         except self.error as error:
-            # NOT_FOUND is about the figure here, not about the GPU.
+            # Here NOT_FOUND means the figure, not the GPU.
             if code(error) in self._lost:
                 raise
             if code(error) in self._never:
@@ -104,19 +104,19 @@ class Nvml:
             return None
 
     def is_gone(self, error: Exception) -> bool:
-        """Whether it says that the GPU is not there (any more)."""
+        """Whether the error says that the GPU is gone."""
         return code(error) in self._gone
 
     def constant(self, name: str) -> int | None:
-        """`NVML_<name>`; None where the binding is too old to have it."""
+        """The value of `NVML_<name>`; None: this version of the binding has none."""
         return getattr(self.names, f"NVML_{name}", None)
 
 
 def code(error: Exception) -> int:
-    """NVML's number for it."""
+    """NVML's number of an error."""
     return int(getattr(error, "value", -1))
 
 
 def text(answer: Any) -> str:
-    """A string of the driver; empty: none. Older bindings answer bytes."""
+    """A string from the driver; empty: none. Older bindings return bytes."""
     return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer or "")

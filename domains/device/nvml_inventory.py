@@ -1,4 +1,4 @@
-"""Which GPUs NVML lists, and what it knows of each."""
+"""Lists the GPUs that NVML knows, with their properties."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,18 +27,18 @@ _ARCHITECTURES = (
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver lists."""
+    """One listing of the driver."""
 
     adapters: tuple[Adapter, ...] = ()
     gone: bool = False
-    """Whether one that has a number is not there any more: the driver has to be opened anew to see it come back."""
+    """Whether a GPU with an index is gone: NVML must be opened again to see it come back."""
 
 
 def adapters(nvml: Nvml, known: Mapping[int, Adapter]) -> Listed:
-    """All of them; none without a driver. One that vanishes while it is asked is left out.
+    """All GPUs; empty without a driver. A GPU that vanishes during the listing is left out.
 
-    `known`: by number, as they were listed before. One that does not answer now is taken to be what it was: only the
-    driver's word that it is gone makes it so.
+    `known`: the previous listing, by index. A GPU that does not answer now keeps its previous entry: only the driver's error
+    that it is gone removes it.
     """
     if not nvml.open():
         return Listed()
@@ -75,24 +75,17 @@ def _described(nvml: Nvml, index: int, handle: Any, uuid: str) -> Adapter:
         name=text(ask("Name")),
         index=index,
         pci_bus_id="" if pci is None else pci_address(text(pci.busId)),
-        # NVML packs both ids: the device's in the upper half, the vendor's in the lower.
+        # NVML packs both ids: the device's in the upper half, the vendor's in the lower half.
         pci_vendor_id=None if pci is None else int(pci.pciDeviceId) & 0xFFFF,
         pci_device_id=None if pci is None else int(pci.pciDeviceId) >> 16,
         architecture=_architecture(nvml, ask("Architecture")),
         driver_version=text(nvml.ask("", "SystemGetDriverVersion")),
-        cuda_version=_version(nvml.ask("", "SystemGetCudaDriverVersion")),
         firmware_version=text(ask("VbiosVersion")),
         total_memory_bytes=None if memory is None else int(memory.total),
         max_clock_mhz=ask("MaxClockInfo", nvml.constant("CLOCK_SM")),
-        max_memory_clock_mhz=ask("MaxClockInfo", nvml.constant("CLOCK_MEM")),
     )
 
 
 def _architecture(nvml: Nvml, number: int | None) -> str:
     named = {nvml.constant(f"DEVICE_ARCH_{name.upper()}"): name for name in _ARCHITECTURES}
     return "" if number is None else named.get(number, "")
-
-
-def _version(number: int | None) -> str:
-    """CUDA's 13010 is 13.1."""
-    return "" if not number else f"{number // 1000}.{number % 1000 // 10}"

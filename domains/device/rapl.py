@@ -1,15 +1,15 @@
-"""Power of processor packages, from the energy counters that Linux shows under /sys/class/powercap (RAPL)."""
+"""Power of processor packages, from Linux's energy counters in /sys/class/powercap (RAPL)."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 
 class Rapl:
-    """Power since the reading before. Most systems let administrators alone read the counters."""
+    """Mean power since the previous reading. Most systems let only administrators read the counters."""
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # `intel-rapl:0` is a package (AMD's too), `intel-rapl:0:1` a part of it that it counts already.
+        # `intel-rapl:0` is a package (also AMD's), `intel-rapl:0:1` a part that the package includes.
         self._packages = [path for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
         self._before = self._read()
 
@@ -21,7 +21,7 @@ class Rapl:
         return (self._clock(), joules) if joules else None
 
     def watts(self) -> float | None:
-        """None: no counter can be read, or none has moved on since."""
+        """Mean power since the previous call, of all packages. None: no counter can be read, or none has changed."""
         before, now = self._before, self._read()
         if before is None or now is None:
             self._before = now
@@ -35,7 +35,7 @@ class Rapl:
 
     @staticmethod
     def _grown(package: Path, old: int, new: int) -> int:
-        """The counter starts again at its end."""
+        """Growth of the counter, which restarts at its maximum."""
         if new >= old:
             return new - old
         try:

@@ -1,4 +1,4 @@
-"""What is known of one device, and the state that follows from it."""
+"""The record of one device, and the state that follows from it."""
 
 import time
 
@@ -11,33 +11,33 @@ from domains.failure import Failure
 
 
 class DeviceFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What BenchmarkDevice measured; absent: not yet."""
+    """Figures from BenchmarkDevice; absent: not measured yet."""
 
     memory_bandwidth_bytes_per_s: float | None = None
     relative_speed: float | None = None
-    """Of a denoising step against this host's CPU."""
+    """Speed of a denoising step relative to this host's CPU."""
 
 
 class DeviceReach(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be measured and chosen on a device."""
+    """What can be measured and changed on a device."""
 
     telemetry: tuple[str, ...] = ()
-    """Names of the figures of a DeviceSample that can be measured."""
+    """Names of the DeviceSample fields that can be measured."""
     controls: tuple[str, ...] = ()
-    """Names of the DeviceSettings that can be changed."""
+    """Names of the DeviceSettings fields that can be changed."""
     capacity: int = 1
-    """How many jobs may run on it at once."""
+    """Maximum number of concurrent jobs."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Errors of device, driver and worker; requests that were at fault themselves are not counted."""
+    """Errors of device, driver and worker. Errors of requests do not count."""
 
     error_count: int = 0
-    """Since the server started."""
+    """Errors since the server started."""
     consecutive: int = 0
-    """Since the last job or check that went well."""
+    """Errors since the last job or check that succeeded."""
     recent_s: tuple[float, ...] = ()
-    """Unix times of the errors of the last `ERROR_WINDOW_S`, whatever went well between them."""
+    """Unix times of the errors of the last `ERROR_WINDOW_S`, whatever succeeded between them."""
     last_failure: Failure | None = None
     last_failure_time_s: float = 0.0
     quarantined: bool = False
@@ -48,8 +48,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         return self.consecutive >= DEGRADE_AFTER or len(self.recent_s) >= DEGRADE_WITHIN
 
     def after(self, failure: Failure, now_s: float) -> "Health":
-        """With one error more."""
-        consecutive, recent = self.consecutive + 1, (*self.lately(now_s).recent_s, now_s)
+        """The health after one more error."""
+        consecutive, recent = self.consecutive + 1, (*self.without_old_errors(now_s).recent_s, now_s)
         too_many = consecutive >= QUARANTINE_AFTER or len(recent) >= QUARANTINE_WITHIN
         return Health(
             error_count=self.error_count + 1,
@@ -60,18 +60,18 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             quarantined=self.quarantined or too_many,
         )
 
-    def lately(self, now_s: float) -> "Health":
-        """Without the errors that the window has left behind."""
+    def without_old_errors(self, now_s: float) -> "Health":
+        """The health without errors that are older than the window."""
         recent = tuple(at_s for at_s in self.recent_s if at_s > now_s - ERROR_WINDOW_S)
         return self if recent == self.recent_s else msgspec.structs.replace(self, recent_s=recent)
 
-    def forgiven(self) -> "Health":
-        """Nothing counts against it any more; that there were errors stays known."""
+    def cleared(self) -> "Health":
+        """The health without errors in a row or in the window, and without quarantine. `error_count` stays."""
         return msgspec.structs.replace(self, consecutive=0, recent_s=(), quarantined=False)
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the state follows from."""
+    """Everything that the state depends on."""
 
     settings: DeviceSettings = DeviceSettings()
     health: Health = Health()
@@ -79,14 +79,14 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     worker_ready: bool = False
     worker_was_ready: bool = False
     refusal: Failure | None = None
-    """Why no worker process can serve it on this machine as it is installed."""
+    """Why this installation cannot run a worker for the device."""
     resetting: bool = False
     too_hot: bool = False
     running: int = 0
-    """Jobs that run on it."""
+    """Number of running jobs."""
 
     def state(self) -> tuple[DeviceState, str]:
-        """The state, the worst that applies, with its reason for people."""
+        """The worst state that applies, with the reason for people."""
         last = self.health.last_failure.message if self.health.last_failure else ""
         table = (
             (not self.present, DeviceState.LOST, "the device is not there any more"),
@@ -113,12 +113,12 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEGRADE_AFTER = 2
-"""Errors in a row after which a device takes work after the others."""
+"""Errors in a row after which other devices get jobs first."""
 QUARANTINE_AFTER = 4
-"""Errors in a row after which it takes none: more than the attempts of one job, which may itself be the cause."""
+"""Errors in a row after which the device gets no jobs: more than the attempts of one job, which may be the cause."""
 ERROR_WINDOW_S = 600.0
 DEGRADE_WITHIN = 4
-"""Errors in the window after which it is degraded although jobs went well between them."""
+"""Errors in the window after which the device is degraded, even if jobs succeeded between them."""
 QUARANTINE_WITHIN = 8
 
 TAKES_WORK = frozenset({DeviceState.AVAILABLE, DeviceState.BUSY, DeviceState.DEGRADED})
@@ -128,7 +128,7 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     """A device at one moment."""
 
     name: str
-    """What its worker is started with: `cuda:0`, `cpu`, `sim-0`."""
+    """The worker's device name: `cuda:0`, `cpu`, `sim-0`."""
     device: Device
     condition: Condition
     state: DeviceState
@@ -136,32 +136,32 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     state_time_s: float
     discover_time_s: float
     update_time_s: float
-    """When anything but the state last changed."""
+    """Time of the newest change of anything but the state."""
     etag: str
     """Changes with driver, capabilities and settings, not with the state."""
     figures: DeviceFigures = DeviceFigures()
     reach: DeviceReach = DeviceReach()
     benchmark: BenchmarkReport | None = None
-    """The newest."""
+    """The newest benchmark."""
 
     @property
     def running(self) -> int:
-        """Jobs that run on it."""
+        """Number of running jobs."""
         return self.condition.running
 
     @property
     def settings(self) -> DeviceSettings:
-        """What was chosen for it."""
+        """Settings that callers chose."""
         return self.condition.settings
 
     @property
     def health(self) -> Health:
-        """Its errors."""
+        """Errors of the device."""
         return self.condition.health
 
 
 def first_view(name: str, device: Device, condition: Condition, reach: DeviceReach, instance: str = "") -> DeviceView:
-    """A device that was not seen before. `instance`: hex digits of this server, so that no etag of another one matches."""
+    """The first view of a device. `instance`: hex digits of this server, so that etags of other servers do not match."""
     now = time.time()
     state, reason = condition.state()
     return DeviceView(
@@ -187,7 +187,7 @@ def next_view(
     reach: DeviceReach | None = None,
     benchmark: BenchmarkReport | None = None,
 ) -> DeviceView:
-    """The device after a change; the same value if nothing changed."""
+    """The view after a change; the same object if nothing changed."""
     now = time.time()
     device, condition = device or view.device, condition or view.condition
     figures, reach = figures or view.figures, reach or view.reach
@@ -213,5 +213,5 @@ def next_view(
 
 
 def _lasting(device: Device) -> Device:
-    """What of a device does not change when its worker is started again."""
+    """Properties of a device that a restart of its worker does not change."""
     return msgspec.structs.replace(device, worker_pid=0, probe_time_s=0.0)

@@ -1,4 +1,4 @@
-"""What a look for hardware found."""
+"""Result of a look for hardware."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from domains.failure import Failure
 
 
 class BackendFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend that could not be asked; its devices stay as they were."""
+    """A backend that could not be asked; its devices are unchanged."""
 
     backend: Backend
     failure: Failure
@@ -15,7 +15,7 @@ class BackendFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
-    """What is other than before; ids."""
+    """Changes that the look found; ids of devices."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""How a device is at one moment, as its driver tells. What cannot be measured is absent."""
+"""Figures of a device at one moment, from its driver. What cannot be measured is absent."""
 
 from enum import StrEnum
 
@@ -17,14 +17,14 @@ class ThrottleReason(StrEnum):
 
 
 class DeviceSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample. The field names are those of the contract's DeviceStatus, so `telemetry` can list them."""
+    """One sample. Fields are named as in the contract's DeviceStatus, so that `telemetry` can list them."""
 
     time_s: float
     """Unix time."""
     utilization_ratio: float | None = None
     memory_activity_ratio: float | None = None
     used_memory_bytes: int | None = None
-    """By all processes."""
+    """Memory used by all processes."""
     total_memory_bytes: int | None = None
     temperature_celsius: float | None = None
     memory_temperature_celsius: float | None = None
@@ -37,6 +37,6 @@ class DeviceSample(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def telemetry(self) -> tuple[str, ...]:
-        """Names of what was measured."""
+        """Names of the measured figures."""
         names = (name for name in self.__struct_fields__ if name not in ("time_s", "throttle_reasons"))
         return tuple(name for name in names if getattr(self, name) is not None)

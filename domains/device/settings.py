@@ -1,4 +1,4 @@
-"""What a caller may choose about a device. Settings last until the server stops."""
+"""Settings of a device that callers choose. They last until the server stops."""
 
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
@@ -8,11 +8,11 @@ import msgspec
 from domains.errors import ErrorReason, InvalidRequest, NotSupported, Violation
 
 MAX_TEMPERATURE_CELSIUS = (40.0, 110.0)
-"""The range that the contract names."""
+"""Range in the contract."""
 
 
 class DeviceGoal(StrEnum):
-    """What to favour where the server has a choice."""
+    """What to optimize for where the server has a choice."""
 
     BALANCED = "balanced"
     LATENCY = "latency"
@@ -22,19 +22,19 @@ class DeviceGoal(StrEnum):
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of one device. The names are those of the contract, so a mask can name them."""
+    """All settings of one device. Fields are named as in the contract, for update masks."""
 
     enabled: bool = True
-    """Whether it takes work at all."""
+    """Whether the device takes jobs at all."""
     draining: bool = False
-    """Whether it only finishes what runs."""
+    """Whether the device only finishes its running jobs."""
     goal: DeviceGoal = DeviceGoal.BALANCED
     power_limit_watts: float | None = None
     """None: the driver's default."""
     max_concurrent_jobs: int | None = None
-    """None: as many as it takes."""
+    """None: the device's capacity."""
     max_temperature_celsius: float | None = None
-    """Above this it is DEGRADED, until it is 5 degrees cooler. None: the driver's own limit alone."""
+    """Above this the device is DEGRADED, until it is 5 degrees cooler. None: only the driver's own limit applies."""
 
 
 def changed(
@@ -45,11 +45,11 @@ def changed(
     power_range: tuple[float, float] | None,
     capacity: int,
 ) -> DeviceSettings:
-    """`settings` with those of `new` that the mask names; one that is named and None there goes back to its default.
+    """`settings` with the fields of `new` that the mask names; a named field that is None in `new` returns to its default.
 
     `controls`: names that can be changed on this device. `power_range`: lowest and highest limit in watts that the driver
-    takes; None: it does not tell. `capacity`: how many jobs may run at once. All violations are told at once
-    (INVALID_FIELD), then NOT_SUPPORTED_ON_DEVICE names what cannot be changed here.
+    accepts; None: not known. `capacity`: maximum of concurrent jobs. Raises INVALID_FIELD with all violations, then
+    NOT_SUPPORTED_ON_DEVICE with the names that cannot be changed here.
     """
     if violations := [*_bad_mask(mask), *_bad_values(new, mask, power_range, capacity)]:
         raise InvalidRequest(violations)
@@ -83,7 +83,7 @@ def _bad_values(
         if name not in mask or value is None or limits is None:
             continue
         low, high = limits
-        # Asked this way round, so that NaN is outside.
+        # Written this way so that NaN is outside.
         if not low <= value <= high:
             allowed = f"{low:g}..{high:g}"
             message = f"{value:g} is outside {allowed}"

@@ -1,4 +1,4 @@
-"""How a device is and what it has to do, at one moment."""
+"""Status and workload of a device at one moment."""
 
 import msgspec
 
@@ -9,37 +9,37 @@ from domains.measurement import LatencySummary
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device has to do, and how fast it does it."""
+    """Jobs of a device, and how fast it finishes them."""
 
     running_job_ids: tuple[str, ...] = ()
-    """In the order in which they began."""
+    """In order of start."""
     queued_count: int = 0
-    """Jobs that wait and could run here."""
+    """Queued jobs that could run here."""
     estimated_idle_s: float | None = None
-    """Until nothing is left to do. Absent: not enough was measured."""
+    """Estimated time until all jobs are done. Absent: not enough measurements."""
     jobs_per_s: float = 0.0
-    """Jobs that ended in the last minute, a second."""
+    """Jobs per second over the last minute."""
     error_ratio: float | None = None
-    """Share of these that failed. Absent: none ended."""
+    """Share of these jobs that failed. Absent: none ended."""
     run_time: LatencySummary | None = None
-    """Of these. Absent: none ended."""
+    """Run times of these jobs. Absent: none ended."""
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One device at one moment."""
+    """Status of one device."""
 
     device_id: str
     state: DeviceState
     sample: DeviceSample
     error_count: int = 0
-    """Of device, driver and worker, since the server started."""
+    """Errors of device, driver and worker since the server started."""
     consecutive_error_count: int = 0
-    """Since the last job that went well."""
+    """Errors since the last job that succeeded."""
     last_failure: Failure | None = None
     last_failure_time_s: float = 0.0
-    """Unix time; of no meaning without a failure."""
+    """Unix time; meaningless without a failure."""
     worker_uptime_s: float | None = None
-    """Since its worker was ready. Absent: none runs."""
+    """Time since the worker was ready. Absent: no worker is ready."""
     worker_restart_count: int = 0
-    """Since the server started."""
+    """Restarts since the server started."""
     workload: Workload = Workload()

@@ -1,4 +1,4 @@
-"""Which GPUs are ours: CUDA_VISIBLE_DEVICES as CUDA reads it, for NVML, which does not."""
+"""Applies CUDA_VISIBLE_DEVICES to NVML's list, as CUDA does: NVML ignores the variable."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ from domains.device.adapter import Adapter
 
 
 def names_parts(setting: str | None) -> bool:
-    """Whether it names parts of a GPU (MIG): CUDA alone knows which those are."""
+    """Whether the setting names parts of a GPU (MIG), which only CUDA can resolve."""
     return setting is not None and "MIG-" in setting.upper()
 
 
 def visible(adapters: Sequence[Adapter], setting: str | None) -> tuple[Adapter, ...]:
-    """Those that the setting leaves to us; None: all.
+    """The adapters that the setting makes visible; None: all.
 
-    Numbers are NVML's, by PCI bus, as workers count too; a UUID may be cut short. CUDA stops at the first word that
-    names no GPU, and so does this.
+    Numbers are NVML's, by PCI bus, as workers count; a UUID may be shortened. As in CUDA, the first word that names no GPU
+    ends the list.
     """
     if setting is None or names_parts(setting):
         return tuple(adapters)

@@ -1,4 +1,4 @@
-"""Counts the jobs of each device, and tells from the last minute how busy it is."""
+"""Counts the jobs of each device, and derives from the last minute how busy it is."""
 
 import time
 from collections import defaultdict, deque
@@ -11,9 +11,9 @@ from domains.measurement import LatencySummary
 
 WINDOW_S = 60.0
 _ENOUGH = 3
-"""Jobs that must have ended before their run times say anything about the next."""
+"""Run times needed before an estimate is made."""
 _REMEMBERED = 32
-"""Run times that an estimate is made from; unlike the window they do not grow old, because a device may rest for long."""
+"""Newest run times that an estimate uses; they do not expire, because a device may be idle for long."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,21 +25,21 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkloadMeter:
-    """Whoever runs jobs tells it when one begins and ends; nothing is polled. One event loop."""
+    """Counts jobs as the dispatcher starts and ends them. One event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._running: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        """By device: when each job began."""
+        """Start times of the running jobs by device."""
         self._ended: defaultdict[str, deque[Ended]] = defaultdict(deque)
         self._run_times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     def started(self, device_id: str, job_id: str) -> None:
-        """A job begins to run on a device. Told twice, the first time counts."""
+        """Record that a job starts on a device. A repeated call changes nothing."""
         self._running[device_id].setdefault(job_id, self._clock())
 
     def ended(self, device_id: str, job_id: str, *, failed: bool) -> None:
-        """A job came to its end there. One that was not known to run has no run time and does not count."""
+        """Record that a job ended on a device. A job that was not recorded as started does not count."""
         began = self._running[device_id].pop(job_id, None)
         if began is None:
             return
@@ -50,15 +50,15 @@ class WorkloadMeter:
         self._recent(device_id)
 
     def left(self, device_id: str, job_id: str) -> None:
-        """A job runs there no longer and has not ended: preempted, interrupted, moved to another device."""
+        """Record that a job left a device without an end: preempted, interrupted or moved to another device."""
         self._running[device_id].pop(job_id, None)
 
     def running(self, device_id: str) -> tuple[str, ...]:
-        """Ids of the jobs that run there."""
+        """Ids of the jobs that run on a device."""
         return tuple(self._running[device_id])
 
     def workload(self, device_id: str, queued: int = 0, width: int = 1) -> Workload:
-        """As it is now. `queued`: jobs that wait and could run there; `width`: how many it works on at once."""
+        """The workload now. `queued`: queued jobs that could run there; `width`: number of concurrent jobs."""
         recent = self._recent(device_id)
         return Workload(
             running_job_ids=self.running(device_id),
@@ -76,7 +76,7 @@ class WorkloadMeter:
         return ended
 
     def _idle_in(self, device_id: str, queued: int, width: int) -> float | None:
-        # Jobs that share a device take longer each, which their run times have in them already: hence the division.
+        # Jobs that share a device take longer each, and their run times include that: hence the division.
         running, known = self._running[device_id], self._run_times[device_id]
         if not running and not queued:
             return 0.0
@@ -84,14 +84,14 @@ class WorkloadMeter:
             return None
         now = self._clock()
         rests = [_rest(known, now - began) for began in running.values()]
-        told = [rest for rest in rests if rest is not None]
-        if len(told) < len(rests):
+        estimates = [rest for rest in rests if rest is not None]
+        if len(estimates) < len(rests):
             return None
         waiting = queued * sum(known) / len(known)
-        return max((sum(told) + waiting) / max(1, width), *told, 0.0)
+        return max((sum(estimates) + waiting) / max(1, width), *estimates, 0.0)
 
 
 def _rest(known: Sequence[float], elapsed_s: float) -> float | None:
-    """How much longer those took that took longer than this. None: it takes longer than any before, so nobody can say."""
+    """Mean remaining time of a job after `elapsed_s`, from longer run times. None: no run time was longer."""
     longer = [took - elapsed_s for took in known if took >= elapsed_s]
     return sum(longer) / len(longer) if longer else None

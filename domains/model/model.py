@@ -37,11 +37,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     """`sd1` …; empty if no known family matched."""
     folder: str
-    """Absolute path of the diffusers folder, with no symlink in it."""
+    """Absolute path of the diffusers folder on the server's machine, without symlinks."""
     components: tuple[Component, ...]
     size_bytes: int
     sha256: str
-    """Over all weight files (see `fingerprint`)."""
+    """Over all weight files (see `fingerprint`): names the content on any machine."""
     state: ModelState
     problem: str = ""
     """Why it is not available; empty if it is."""

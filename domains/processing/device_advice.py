@@ -1,4 +1,4 @@
-"""Advice about a device, from what is known of it here."""
+"""Collects figures for the advice about a device."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from domains.processing.kinds import GenerateWork
 from domains.progress import Stage
 
 _REMEMBERED = 32
-"""Runs of each model on each device."""
+"""Runs per model and device."""
 
 
 class DeviceAdvisor:
-    """Collects the figures for `domains.device.advice`; runs since the server started, from the receipts of their jobs."""
+    """Collects figures for `domains.device.advice`. Runs come from the receipts of jobs since the server started."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class DeviceAdvisor:
         jobs: Jobs,
         usable_bytes: Callable[[str], int | None],
     ) -> None:
-        """`usable_bytes`: what a device's budget lets the server use; None: it has no limit that is known."""
+        """`usable_bytes`: memory that a device's budget lets the server use; None: no known limit."""
         self._devices = devices
         self._catalogue = catalogue
         self._tasks = tasks
@@ -39,7 +39,7 @@ class DeviceAdvisor:
         jobs.listeners.append(self._note)
 
     def advise(self, name: str, goal: DeviceGoal, task: str, model_id: str) -> DeviceAdvice:
-        """Settings that would serve a goal. DEVICE_NOT_FOUND, MODEL_NOT_FOUND, INVALID_FIELD."""
+        """Recommend settings for a goal. Raises DEVICE_NOT_FOUND, MODEL_NOT_FOUND, INVALID_FIELD."""
         view = self._devices.get(name)
         report: BenchmarkReport | None = view.benchmark
         model = self._catalogue.get(model_id) if model_id else None
@@ -54,7 +54,7 @@ class DeviceAdvisor:
         return advise(view.device, figures, goal, task, model.size_bytes if model else None, view.settings)
 
     def _note(self, job: Job) -> None:
-        """A job that went well is a measurement."""
+        """Record the run of a job that succeeded."""
         if job.state is JobState.SUCCEEDED and isinstance(job.work, GenerateWork) and job.receipt is not None:
             view = self._devices.find(job.device_id)
             timings = [one for one in job.receipt.work.timings if one.stage is not Stage.LOADING]

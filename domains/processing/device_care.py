@@ -1,10 +1,11 @@
-"""Looks after the devices: checks through the real queue and worker, quarantine, and the way back from it."""
+"""Checks devices through the real queue and worker, quarantines them, and ends a quarantine after a passed check."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import structlog
 
+from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.health import HealthDepth, HealthReport, Verdict
 from domains.device.record import DeviceView
@@ -15,8 +16,8 @@ from domains.errors import (
     InternalError,
     Unavailable,
 )
-from domains.processing.board import Board as Dispatcher
 from domains.processing.device_check import DeviceCheck
+from domains.processing.lanes import Lanes
 
 DEFAULT_TIMEOUT_S = {HealthDepth.QUICK: 30.0, HealthDepth.FULL: 120.0}
 _LONGEST_PAUSE_S = 300.0
@@ -25,29 +26,33 @@ _log = structlog.get_logger()
 
 
 class DeviceCare:
-    """Checks devices, on request and by itself."""
+    """Checks devices, on request and while they are quarantined."""
 
     def __init__(
         self,
         devices: Devices,
-        dispatcher: Dispatcher,
+        lanes: Lanes,
         sample: Callable[[DeviceView], Awaitable[DeviceSample]],
-        end_worker: Callable[[str, str], None],
+        restart: Callable[[str, str], None],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+        *,
         recheck_s: float,
         stall_timeout_s: float,
     ) -> None:
-        """`end_worker`: a device's process, ready or not, and why; another is started at once."""
+        """`restart` ends a device's worker process, ready or not, for a reason, and starts the next at once."""
         self._devices = devices
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._sample = sample
-        self.end_worker = end_worker
+        self._restart = restart
+        self._spawn = spawn
         self._recheck_s = recheck_s
         self._stall_timeout_s = stall_timeout_s
+        devices.listeners.append(self._device_changed)
 
     async def check(self, device_id: str, depth: HealthDepth, timeout_s: float) -> HealthReport:
-        """Try whether a device computes right. A passed check ends a quarantine, a failed one begins it.
+        """Check whether a device computes correctly. A passed check ends a quarantine, a failed one begins it.
 
-        Raises DEVICE_LOST, DEVICE_RECOVERING while a reset is on its way, QUEUE_TIMEOUT where a healthy job kept the device.
+        Raises DEVICE_LOST, DEVICE_RECOVERING during a reset, QUEUE_TIMEOUT if a healthy job kept the device busy.
         """
         view = self._devices.there(device_id)
         if view.condition.resetting:
@@ -56,8 +61,8 @@ class DeviceCare:
         return await self.try_out(view, depth, timeout_s)
 
     async def try_out(self, view: DeviceView, depth: HealthDepth, timeout_s: float) -> HealthReport:
-        """The check itself, whatever the device's state."""
-        check = DeviceCheck(self._dispatcher, self._sample, view, depth, timeout_s, self._stall_timeout_s)
+        """Run the check in any state of the device."""
+        check = DeviceCheck(self._lanes, self._sample, view, depth, timeout_s, self._stall_timeout_s)
         report = await check.run()
         device_id = view.device.id
         if report.verdict is Verdict.UNHEALTHY and view.condition.refusal is None:
@@ -66,18 +71,18 @@ class DeviceCare:
             message = f"the check {bad.name!r} of {device_id} failed: {bad.message}"
             self._devices.quarantine(device_id, InternalError(message, reason, device_id=device_id, check=bad.name))
             if bad.failure_reason is ErrorReason.DRIVER_ERROR:
-                # Its process is not to be trusted any more, whatever the next check says.
-                self._end(device_id, message)
+                # A driver error can corrupt the process, even if a later check passes.
+                self.end_worker(device_id, message)
         elif check.complete:
             self._devices.passed(device_id)
         return report
 
     async def used_bytes(self, view: DeviceView) -> int | None:
-        """Memory in use on the device by all processes, measured from outside; None: it cannot be."""
+        """Memory in use on the device by all processes, measured outside the worker; None: not measurable."""
         return (await self._sample(view)).used_memory_bytes
 
     async def bring_back(self, device_id: str) -> None:
-        """Check a quarantined device now and then, until it passes."""
+        """Check a quarantined device at growing intervals until it passes."""
         pause_s = self._recheck_s
         while True:
             await asyncio.sleep(pause_s)
@@ -93,8 +98,13 @@ class DeviceCare:
                 # Without this loop the device would stay quarantined for ever.
                 _log.exception("a bug ended the check of a quarantined device", device=device_id)
 
-    def _end(self, device_id: str, why: str) -> None:
-        if (lane := self._dispatcher.lanes.of(device_id)) is not None:
+    def end_worker(self, device_id: str, why: str) -> None:
+        """End a device's worker process, ready or not; the next starts at once."""
+        if (lane := self._lanes.of(device_id)) is not None:
             lane.end_worker(why)
         else:
-            self.end_worker(device_id, why)
+            self._restart(device_id, why)
+
+    def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
+        if view.state is DeviceState.QUARANTINED and (before is None or before.state is not view.state):
+            self._spawn(self.bring_back(view.device.id))

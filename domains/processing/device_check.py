@@ -10,12 +10,12 @@ from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import DeadlineExceeded, DeviceOpsError, ErrorReason, Unavailable
 from domains.processing.ask import reports_of
-from domains.processing.board import Board as Dispatcher
 from domains.processing.lane import Lane
+from domains.processing.lanes import Lanes
 from domains.processing.worker import Checked, CheckOrder, order_id
 
 _LONGEST_SILENCE_S = 20.0
-"""A check that has begun and is silent for less is at work: the longest computes for ten seconds without a word."""
+"""A started check that is silent for less is at work: the longest check computes for ten seconds without a report."""
 
 
 class DeviceCheck:
@@ -23,24 +23,24 @@ class DeviceCheck:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        lanes: Lanes,
         sample: Callable[[DeviceView], Awaitable[DeviceSample]],
         view: DeviceView,
         depth: HealthDepth,
         timeout_s: float,
         stall_timeout_s: float,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._sample = sample
         self._stall_timeout_s = stall_timeout_s
         self.complete = False
-        """Whether the device was tried, and all of the trying was done."""
+        """Whether all checks of the device ran."""
         self._view = view
         self._depth = depth
         self._timeout_s = timeout_s
         self._checks: list[HealthCheck] = []
         self._answered = False
-        """Whether the worker has told of a check."""
+        """Whether the worker has reported a check."""
         self._begin_s = time.monotonic()
         self._queue_s = 0.0
 
@@ -82,8 +82,8 @@ class DeviceCheck:
 
     async def _through_the_queue(self) -> None:
         device_id = self._view.device.id
-        lane = await self._dispatcher.lanes.ready(device_id)
-        async with self._dispatcher.lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
+        lane = await self._lanes.ready(device_id)
+        async with self._lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
             self._queue_s = time.monotonic() - self._begin_s
             order = CheckOrder(job_id=order_id("check"), depth=self._depth)
             async with aclosing(reports_of(worker, order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
@@ -97,11 +97,11 @@ class DeviceCheck:
             self.complete = self._answered
 
     def _no_answer(self) -> HealthCheck:
-        """The time is over: the device hangs, or a healthy job kept it, or its worker has still to start."""
+        """Judge a timeout: the device hangs, a healthy job kept it busy, or its worker is not ready yet."""
         device_id, limit = self._view.device.id, f"{self._timeout_s:g} s"
-        lane = self._dispatcher.lanes.of(device_id)
+        lane = self._lanes.of(device_id)
         if lane is None or lane.worker is None:
-            # One that cannot start, or hangs while it does, is told of by whoever starts it.
+            # The keeper reports a worker that cannot start, or hangs while it starts.
             message = f"the worker process of {device_id} was not ready within {limit}; retry shortly"
             raise Unavailable(message, ErrorReason.STARTING, device_id=device_id)
         if lane.worker.quiet_s >= self._silence_s(lane):
@@ -112,7 +112,7 @@ class DeviceCheck:
         raise DeadlineExceeded(message, ErrorReason.QUEUE_TIMEOUT, timeout_s=self._timeout_s)
 
     def _silence_s(self, lane: Lane) -> float:
-        """How long a worker is silent that hangs. Its one thread may be in a long step or load of somebody else."""
+        """Silence after which a worker counts as hung. Its one thread may be in another order's long step or load."""
         if lane.occupied:
             return self._stall_timeout_s
         return max(self._timeout_s / 2, _LONGEST_SILENCE_S if self._answered else 0.0)
@@ -127,7 +127,7 @@ def _failed(name: str, message: str, reason: ErrorReason) -> HealthCheck:
 
 
 def _advice(checks: list[HealthCheck]) -> tuple[str, ...]:
-    """What to do about what was found."""
+    """Advice for people about what was found."""
     bad = {check.name for check in checks if check.verdict is Verdict.UNHEALTHY}
     slow = {check.name for check in checks if check.verdict is Verdict.DEGRADED}
     told: list[str] = []

@@ -1,31 +1,31 @@
-"""What somebody chooses about a device, and what follows from it at once."""
+"""Applies settings that callers choose for a device, at once."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 import structlog
 
-from domains.device.device import DeviceState
+from domains.device.device import Device, DeviceState
 from domains.device.devices import Devices
-from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView, next_view
 from domains.device.settings import DeviceSettings, changed
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import Aborted, DeviceOpsError, ErrorReason
-from domains.processing.board import Board as Dispatcher
+from domains.processing.lanes import Lanes
 
 _log = structlog.get_logger()
 
 
 class DeviceChange(msgspec.Struct, frozen=True, kw_only=True):
-    """The device after a change, and the jobs that it concerns."""
+    """The device after a change, and the jobs that the change affects."""
 
     view: DeviceView
     finishing: tuple[str, ...] = ()
-    """Run there and are let end, after draining or disabling."""
+    """Running jobs that may finish after draining or disabling."""
     stranded: tuple[str, ...] = ()
-    """Wait, and have no device now."""
+    """Queued jobs that no device can run now."""
 
 
 class DeviceControl:
@@ -34,22 +34,32 @@ class DeviceControl:
     def __init__(
         self,
         devices: Devices,
-        dispatcher: Dispatcher,
-        telemetry: PatientTelemetry,
-        enable: Callable[[str], Awaitable[None]],
+        lanes: Lanes,
+        telemetry: ThreadedTelemetry,
+        start: Callable[[str, Device], None],
+        pump: Callable[[], None],
+        stranded_without: Callable[[str], tuple[str, ...]],
+        spawn: Callable[[Coroutine[None, None, None]], None],
     ) -> None:
-        """`enable`: starts the worker of a device that has none."""
+        """`start` starts the worker of a device, by its name. `pump` starts queued jobs that can start now.
+
+        `stranded_without`: ids of the queued jobs that only this device could run.
+        """
         self._devices = devices
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._telemetry = telemetry
-        self._enable = enable
+        self._start = start
+        self._pump = pump
+        self._stranded_without = stranded_without
+        self._spawn = spawn
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """By device: the driver is asked in between, and meanwhile nobody else may change it."""
+        """By device. A change awaits the driver; other changes of the device wait meanwhile."""
         self._limited: set[str] = set()
         """Devices whose power limit was changed here."""
+        devices.listeners.append(self._device_changed)
 
-    async def apply_again(self, device_id: str) -> None:
-        """It was lost and is there again: its driver has forgotten what was chosen."""
+    async def _apply_again(self, device_id: str) -> None:
+        """Set the power limit again on a device that was lost: its driver has forgotten it."""
         async with self._changing[device_id]:
             view = self._devices.get(device_id)
             watts = view.settings.power_limit_watts
@@ -63,14 +73,14 @@ class DeviceControl:
                 self._devices.set_settings(device_id, settings, "its driver refused its power limit when it came back")
 
     async def restore_limits(self) -> None:
-        """The server stops, and with it what was chosen: each driver gets back what it had before."""
+        """Restore the power limits from before the server's changes, when the server stops."""
         for device_id in sorted(self._limited):
             view = self._devices.find(device_id)
             if view is not None and view.state is not DeviceState.LOST:
                 await self._restore(view)
 
-    async def restore_left_over(self, device_id: str) -> None:
-        """It is seen for the first time: what a server that was killed has left behind holds no longer."""
+    async def _restore_left_over(self, device_id: str) -> None:
+        """Restore the power limit that a killed server left behind, when a device is first seen."""
         async with self._changing[device_id]:
             if device_id not in self._limited:
                 await self._restore(self._devices.get(device_id))
@@ -84,10 +94,10 @@ class DeviceControl:
     async def update(
         self, name: str, new: DeviceSettings, mask: Sequence[str], *, etag: str, validate_only: bool, cause: str
     ) -> DeviceChange:
-        """Change the settings that the mask names.
+        """Change the settings in the mask.
 
-        Raises INVALID_FIELD, ETAG_MISMATCH, NOT_SUPPORTED_ON_DEVICE, DEVICE_LOST; DRIVER_ERROR where the driver refused,
-        with the old settings still in force.
+        Raises INVALID_FIELD, ETAG_MISMATCH, NOT_SUPPORTED_ON_DEVICE, DEVICE_LOST; DRIVER_ERROR if the driver refused, in
+        which case the former settings hold.
         """
         device_id = self._devices.get(name).device.id
         async with self._changing[device_id]:
@@ -100,7 +110,7 @@ class DeviceControl:
         if etag and etag != view.etag:
             message = f"device {device_id} has changed since its etag was read; read it again"
             raise Aborted(message, ErrorReason.ETAG_MISMATCH, device_id=device_id, etag=view.etag)
-        # Only where it matters: a device whose driver hangs can still be switched off.
+        # The driver is asked only for a power limit: a device whose driver hangs can still be disabled.
         asked = "power_limit_watts" in mask and not validate_only
         power = await self._telemetry.power_range(view.device) if asked else None
         span = (power.least_watts, power.most_watts) if power else None
@@ -110,21 +120,27 @@ class DeviceControl:
             condition = msgspec.structs.replace(view.condition, settings=settings)
             return self._impact(next_view(view, condition=condition))
         if settings.power_limit_watts != view.settings.power_limit_watts:
-            # Before anything else changes: the driver may refuse.
+            # Before anything else changes, because the driver may refuse.
             await self._telemetry.set_power_limit(view.device, settings.power_limit_watts)
             self._limited.add(device_id)
         if settings.enabled and not view.settings.enabled:
-            await self._enable(device_id)
+            self._start(view.name, view.device)
         changed_view = self._devices.set_settings(device_id, settings, cause)
-        self._dispatcher.pump()
+        self._pump()
         return self._impact(changed_view)
 
     def _impact(self, view: DeviceView) -> DeviceChange:
         if view.settings.enabled and not view.settings.draining:
             return DeviceChange(view=view)
-        lane = self._dispatcher.lanes.of(view.device.id)
+        lane = self._lanes.of(view.device.id)
         return DeviceChange(
             view=view,
             finishing=tuple(lane.running) if lane else (),
-            stranded=self._dispatcher.stranded_without(view.device.id),
+            stranded=self._stranded_without(view.device.id),
         )
+
+    def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
+        if before is None:
+            self._spawn(self._restore_left_over(view.device.id))
+        elif before.state is DeviceState.LOST and view.state is not DeviceState.LOST:
+            self._spawn(self._apply_again(view.device.id))

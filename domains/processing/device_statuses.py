@@ -1,4 +1,4 @@
-"""How each device is now: what its driver tells, and what this server knows of it. Answers while its worker hangs."""
+"""Measures each device through its driver, and adds what the server knows. Works while a worker hangs."""
 
 import asyncio
 import time
@@ -9,45 +9,46 @@ import structlog
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.device.history import STEP_S, DeviceHistory, DeviceHistoryView
-from domains.device.patient import PatientTelemetry
 from domains.device.record import DeviceView
 from domains.device.sample import DeviceSample
-from domains.device.status import DeviceStatus
+from domains.device.status import DeviceStatus, Workload
 from domains.device.telemetry import DeviceGone
-from domains.processing.board import Board as Dispatcher
+from domains.device.threaded_telemetry import ThreadedTelemetry
 
 _COOLER_CELSIUS = 5.0
-"""So much below its ceiling a device must be before it counts as cool again."""
+"""A hot device must be this much below its ceiling to count as cool again."""
 
 _log = structlog.get_logger()
 
 Uptime = Callable[[str], tuple[float | None, int]]
-"""By device: seconds since its worker was ready (None: none runs), and how often it was started again."""
+"""By device: seconds since its worker was ready (None: no worker is ready), and its number of restarts."""
 
 
 class DeviceStatuses:
-    """Measures devices for whoever asks."""
+    """Measures devices, keeps their history and judges their heat."""
 
-    def __init__(self, devices: Devices, telemetry: PatientTelemetry, dispatcher: Dispatcher, uptime: Uptime) -> None:
+    def __init__(
+        self, devices: Devices, telemetry: ThreadedTelemetry, workload: Callable[[str], Workload], uptime: Uptime
+    ) -> None:
         self._devices = devices
         self._telemetry = telemetry
-        self._dispatcher = dispatcher
+        self._workload = workload
         self._uptime = uptime
         self._histories: dict[str, DeviceHistory] = {}
         self._unmeasured: set[str] = set()
-        """Hot devices that were told of because nobody can say whether they still are."""
+        """Hot devices without a temperature, already logged."""
 
     def ids(self) -> Sequence[str]:
-        """All devices, lost ones too. STARTING before the first look is finished."""
+        """All devices, lost ones too. Raises STARTING before the first look is over."""
         self._devices.check_known()
         return [view.device.id for view in self._devices.list()]
 
     def resolve(self, name: str) -> str:
-        """The id of a device by id or alias. DEVICE_NOT_FOUND, STARTING."""
+        """The id of a device by id or alias. Raises DEVICE_NOT_FOUND, STARTING."""
         return self._devices.get(name).device.id
 
     async def status(self, device_id: str) -> DeviceStatus:
-        """One device, measured now. A lost one has no measurements."""
+        """Measure one device now. A lost device has no measurements."""
         sample = await self.sample(self._devices.get(device_id))
         view, health = self._devices.get(device_id), self._devices.get(device_id).health
         uptime_s, restarts = self._uptime(device_id)
@@ -61,11 +62,11 @@ class DeviceStatuses:
             last_failure_time_s=health.last_failure_time_s,
             worker_uptime_s=uptime_s,
             worker_restart_count=restarts,
-            workload=self._dispatcher.workload(device_id),
+            workload=self._workload(device_id),
         )
 
     async def sample(self, view: DeviceView) -> DeviceSample:
-        """What the driver tells now; nothing of a device that is not there."""
+        """Measure a device through its driver; a sample without figures if the device is not there."""
         if view.state is DeviceState.LOST:
             return DeviceSample(time_s=time.time())
         try:
@@ -73,29 +74,29 @@ class DeviceStatuses:
         except DeviceGone:
             return DeviceSample(time_s=time.time())
         self._history(view.device.id).add(sample)
-        # As it is by now: its ceiling may have changed while the driver was asked.
+        # Read again: the ceiling may have changed during the driver's call.
         self._judge_heat(self._devices.get(view.device.id), sample)
         return sample
 
     def history(self, name: str, start_s: float | None, end_s: float, step_s: float | None) -> DeviceHistoryView:
-        """What a device went through. DEVICE_NOT_FOUND, STARTING."""
+        """Part of a device's history. Raises DEVICE_NOT_FOUND, STARTING."""
         return self._history(self.resolve(name)).query(start_s, end_s, step_s)
 
     async def keep_sampling(self) -> None:
-        """Look at every device once in each step of its history: its heat is judged too, and what time has mended."""
+        """Sample every device once per step of its history; judge its heat and drop old errors."""
         while True:
             await asyncio.gather(*map(self._look, self._devices.list()))
-            # In the middle of the next step: a look that is late or early still falls into its own.
+            # In the middle of the next step, so that an early or late sample still falls into its own step.
             await asyncio.sleep(STEP_S - (time.time() - STEP_S / 2) % STEP_S)
 
     async def _look(self, view: DeviceView) -> None:
         try:
             self._devices.forget_old_errors(view.device.id)
-            # A sample that a watcher asked for serves as well.
+            # A watcher's sample in this step is enough.
             if self._history(view.device.id).lacks(time.time()):
                 await self.sample(view)
         except Exception:
-            # A fault of ours costs this look, and not all that follow.
+            # A bug of the server ends this sample only; the next one follows.
             _log.exception("a bug ended a look at a device", device=view.device.id)
 
     def _history(self, device_id: str) -> DeviceHistory:
@@ -105,7 +106,7 @@ class DeviceStatuses:
         ceiling, now = view.settings.max_temperature_celsius, sample.temperature_celsius
         hot = view.condition.too_hot
         if ceiling is not None and now is None:
-            # Not measured is not cool: the last verdict holds until there is another.
+            # A missing measurement does not mean cool: the last verdict holds until the next measurement.
             if hot and view.device.id not in self._unmeasured:
                 self._unmeasured.add(view.device.id)
                 _log.warning("hot device cannot be measured; it counts as hot", device=view.device.id)

@@ -1,4 +1,4 @@
-"""Notices devices that appear, vanish and come back, and starts and stops their workers."""
+"""Detects devices that appear, vanish and return, and starts and ends their workers."""
 
 import asyncio
 import time
@@ -13,50 +13,51 @@ from domains.device.refresh import BackendFailure, Refreshed
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
 from domains.processing.ask import ask
-from domains.processing.board import Board as Dispatcher
 from domains.processing.inventory_watch import Found, Inventory, InventoryWatch
+from domains.processing.lanes import Lanes
 from domains.processing.worker import Described, ProbeOrder, order_id
+
+LOOK_S = 5.0
+"""Interval between two looks, and time limit of one."""
 
 _log = structlog.get_logger()
 
 
 class Workers(Protocol):
-    """The worker processes. `server.worker.fleet` is the real one."""
+    """Worker processes. `server.worker.fleet` implements it."""
 
     def start(self, name: str, device: Device | None) -> None:
-        """Start a worker for a new device, or again for one that came back; None: only the worker will know it."""
+        """Start a worker for a new or returned device; `device` None: only the worker can tell it."""
         ...
 
     def suspend(self, device_id: str) -> None:
-        """End a device's worker, and start it no more."""
+        """End a device's worker, and do not start it again."""
         ...
 
 
 class HotPlug:
-    """Looks, and compares with what was known."""
+    """Looks at all inventories, and compares with the known devices."""
 
-    def __init__(
-        self, inventories: Sequence[Inventory], devices: Devices, workers: Workers, dispatcher: Dispatcher
-    ) -> None:
+    def __init__(self, inventories: Sequence[Inventory], devices: Devices, workers: Workers, lanes: Lanes) -> None:
         self._watches = [InventoryWatch(inventory, self._note) for inventory in inventories]
         self._devices = devices
         self._workers = workers
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._probing: asyncio.Task[tuple[str, ...]] | None = None
-        """Tries what each device can do, for all who asked meanwhile."""
+        """Probes all devices, for all callers that asked meanwhile."""
 
     async def keep_looking(self, every_s: float) -> None:
-        """By itself, now and then."""
+        """Look at an interval until cancelled."""
         while True:
             await asyncio.sleep(every_s)
             try:
                 await self.look(timeout_s=every_s)
             except Exception:
-                # A fault of ours costs this look, and not all that follow.
+                # A bug of the server ends this look only; the next one follows.
                 _log.exception("a bug ended a look for devices")
 
     async def look(self, timeout_s: float, *, probe_again: bool = False) -> Refreshed:
-        """A look at all backends that begins after the call; `probe_again` then tries what each device can do."""
+        """Look at all backends, beginning after the call; `probe_again` then probes every device."""
         begin = time.monotonic()
         said = await asyncio.gather(*(self._look_at(watch, timeout_s) for watch in self._watches))
         found = [one for one in said if isinstance(one, Found)]
@@ -100,7 +101,7 @@ class HotPlug:
         ]
         for device_id in gone:
             _log.warning("device lost", device=device_id)
-            # The state first: whatever breaks off now is told with this as its cause.
+            # The state first: it is the cause of the jobs that end with the worker.
             self._devices.lost(device_id, f"{backend} lists it no more")
             self._workers.suspend(device_id)
         return gone
@@ -119,15 +120,15 @@ class HotPlug:
             added.append(device_id)
 
     async def _probe_all(self, timeout_s: float) -> tuple[str, ...]:
-        """Let every worker try out again what its device can do, between two jobs; ids of those that differ."""
+        """Have every worker probe its device again, between two jobs; returns ids of devices that differ."""
         changed: list[str] = []
         for view in self._devices.list():
             device_id = view.device.id
-            lane = self._dispatcher.lanes.of(device_id)
+            lane = self._lanes.of(device_id)
             if lane is None:
                 continue
             try:
-                async with asyncio.timeout(timeout_s), self._dispatcher.lanes.turn(lane, alone=False) as worker:
+                async with asyncio.timeout(timeout_s), self._lanes.turn(lane, alone=False) as worker:
                     found = await ask(worker, ProbeOrder(job_id=order_id("probe")), Described)
             except (TimeoutError, DeviceOpsError) as error:
                 _log.warning("device could not be probed again", device=device_id, problem=str(error))

@@ -1,4 +1,4 @@
-"""Looks at one backend: one look at a time, and each caller is answered by one that began after the call."""
+"""Looks at one backend, one look at a time; each caller gets a look that began after its call."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -10,20 +10,20 @@ from domains.device.device import Backend, Device
 
 
 class Inventory(Protocol):
-    """What one backend lists, without the help of a worker."""
+    """Lists the devices of one backend without a worker."""
 
     @property
     def backend(self) -> Backend:
-        """Whose devices."""
+        """The backend of the listed devices."""
         ...
 
     async def look(self) -> Mapping[str, Device]:
-        """Devices by the names that workers are started with, as far as they are known without one. Raises DRIVER_ERROR."""
+        """Devices by worker name, as far as they are known without a worker. Raises DRIVER_ERROR."""
         ...
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What is other than before in one backend; ids."""
+    """Changes in one backend; ids of devices."""
 
     added: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
@@ -31,19 +31,19 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InventoryWatch:
-    """A driver that hangs holds up the looks at its own backend, and no thread or look of another."""
+    """Runs the looks at one backend. A hanging driver blocks no looks at other backends."""
 
     def __init__(self, inventory: Inventory, note: Callable[[Backend, Mapping[str, Device]], Found]) -> None:
-        """`note`: compares what is there with what was known, and acts on it."""
+        """`note` compares the listed devices with the known ones, and applies the changes."""
         self.backend = inventory.backend
         self._inventory = inventory
         self._note = note
         self._running: asyncio.Task[Found] | None = None
         self._next: asyncio.Task[Found] | None = None
-        """Begins when the running one is over; for all who called meanwhile."""
+        """Begins when the running look is over, for all callers that asked meanwhile."""
 
     async def look(self, timeout_s: float) -> Found:
-        """What is different. Raises `TimeoutError`, and DRIVER_ERROR; a look that is late still tells what it finds."""
+        """Look, and return the changes. Raises `TimeoutError`, DRIVER_ERROR; a late look still applies its changes."""
         async with asyncio.timeout(timeout_s):
             return await asyncio.shield(self._fresh())
 
@@ -53,7 +53,7 @@ class InventoryWatch:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._ask())
             return self._running
-        # That one may be past what has just changed.
+        # The running look may have passed the newest change already.
         self._next = asyncio.create_task(self._ask_after(self._running))
         return self._next
 

@@ -1,19 +1,22 @@
-"""Device workers: one process each, spoken to in frames.
+"""Device workers: one process each, connected to the server through frames.
 
-process.py   the worker process: takes the pipe, then torch, then orders
-orders.py    its loop: orders in, reports out, the step loop between
-device_orders.py what concerns the device as a whole: checks, benchmarks, clean-ups, blobs
-model_loads.py   the models that it has brought onto its device
-refusal.py   what it refuses, or why it cannot serve its device at all
-command.py   what the process is started with
-life.py      one worker from its start to its end, wherever it runs, and the protocol of who starts it
-launcher.py  starts it here: a fork of the nursery, else a new process
-nursery.py   the process that workers are forked from
-nursery_keeper.py the server's end of it
-fork_order.py    what goes between the two
-wire.py      what goes over the pipe
-link.py      the front's end of one worker
-image_frames.py  a picture's bytes on the pipe, for both ends
-keeper.py    starts a worker, and starts it again when it dies
-household.py who hears of it; fleet.py is the real one
+In the server:
+fleet.py           the workers of all devices
+keeper.py          starts one worker, and restarts it when it dies
+listener.py        whom a keeper reports to
+life.py            one run of a worker, on whatever machine, and the protocol that starts it
+launcher.py        starts a worker here: a fork of the nursery, else a new process
+nursery_keeper.py  the server's end of the nursery
+fork_order.py      messages between server and nursery
+command.py         command line of a worker
+link.py            the server's end of one worker
+
+In the worker:
+nursery.py         the process that workers are forked from
+process.py         the worker process: takes the pipe, then imports torch, then serves orders
+frame_orders.py    the channel of `domains.processing.on_device.orders`, over frames
+
+In both:
+wire.py            methods and encoding of calls
+image_frames.py    a picture's bytes in frames
 """

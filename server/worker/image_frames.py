@@ -1,7 +1,7 @@
-"""A picture's bytes on a worker's pipe: raw frames, then the report without them.
+"""A picture's bytes on a worker's pipe: raw frames, then the report without the bytes.
 
-One frame has at most 16 MiB, and a picture of 4096 × 4096 px needs three times that. In pieces it also keeps no other
-call waiting for long, and is not copied through a message.
+A frame has at most 16 MiB, and a picture of 4096 × 4096 px needs three times that. Pieces also do not delay other calls for
+long, and are not copied through a message.
 """
 
 import msgspec
@@ -14,24 +14,24 @@ _PIECE_BYTES = 1024 * 1024
 
 
 def send_image(peer: FramePeer, call_id: int, image: ImageReady) -> None:
-    """Send the picture; waits for the front to take it."""
+    """Send the picture; blocks until the server has taken it."""
     for begin in range(0, len(image.data), _PIECE_BYTES):
         peer.send_raw(call_id, image.data[begin : begin + _PIECE_BYTES])
     peer.send(call_id, wire.encode(msgspec.structs.replace(image, data=b"")))
 
 
 class ImagePieces:
-    """The front's end: what has come of a call's next picture."""
+    """Collects the pieces of a call's next picture, at the server's end."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
-        """A raw frame came."""
+        """Add a raw frame."""
         self._pieces.append(piece)
 
     def whole(self, image: ImageReady) -> ImageReady:
-        """The report that all these pieces were for."""
+        """The report with its bytes from the collected pieces."""
         data = b"".join(self._pieces)
         self._pieces.clear()
         return msgspec.structs.replace(image, data=data)

@@ -1,4 +1,4 @@
-"""Starts a device's worker, and starts it again when it dies."""
+"""Starts a device's worker, and restarts it when it dies."""
 
 import asyncio
 import time
@@ -12,22 +12,22 @@ from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lane import Lane
 from domains.processing.worker import WorkerGone
-from server.worker.household import Household
 from server.worker.life import Launcher, WorkerLife
 from server.worker.link import WorkerLink
+from server.worker.listener import WorkerListener
 
 _SHORT_LIFE_S = 30.0
-"""A worker that died younger than this is started again after a pause that doubles."""
+"""A worker that lived for less is restarted after a pause, which doubles each time."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
-GREET_S = 120.0
-"""How long a worker may take to import torch and try its device; then it hangs."""
+READY_LIMIT_S = 120.0
+"""A worker that needs longer to import torch and probe its device counts as hung."""
 
 _log = structlog.get_logger()
 
 
 class KeeperState(StrEnum):
-    """How the worker is."""
+    """State of the worker."""
 
     STARTING = "starting"
     READY = "ready"
@@ -36,19 +36,20 @@ class KeeperState(StrEnum):
 
 
 class WorkerKeeper:
-    """Keeps one device's worker alive, unless it is suspended."""
+    """Keeps one device's worker running, unless it is suspended."""
 
     def __init__(
         self,
         name: str,
-        household: Household,
+        device_id: str,
+        listener: WorkerListener,
         capacity: Callable[[str], int],
         launcher: Launcher,
-        greet_s: float = GREET_S,
+        ready_limit_s: float = READY_LIMIT_S,
     ) -> None:
-        """`capacity`: how many jobs a device, by id, may work on in turns."""
+        """`device_id`: empty if only the worker can tell it. `capacity`: concurrent jobs of a device, by its id."""
         self.name = name
-        """The device as its backend calls it: `cpu`, `cuda:0`, `sim-0`."""
+        """The backend's name of the device: `cpu`, `cuda:0`, `sim-0`."""
         self.state = KeeperState.STARTING
         self.restarts = 0
         self.pid: int | None = None
@@ -58,49 +59,47 @@ class WorkerKeeper:
         self.last_problem = ""
         self.last_reason = ErrorReason.WORKER_RESTARTING
         self.link: WorkerLink | None = None
-        """To a worker that is ready."""
-        self.talking: WorkerLink | None = None
-        """To a worker that lives, ready or not."""
-        self.device_id = ""
-        """Empty until it is known, at the latest when the worker has described itself."""
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when the worker becomes ready or is lost."""
-        self._household = household
+        """Link to a worker that is ready."""
+        self.live_link: WorkerLink | None = None
+        """Link to a worker that runs, ready or not."""
+        self.device_id = device_id
+        """Empty until the worker has described its device."""
+        self._listener = listener
         self._capacity = capacity
         self._launcher = launcher
-        self._greet_s = greet_s
+        self._ready_limit_s = ready_limit_s
         self._life: WorkerLife | None = None
         self._meant_to_end = ""
-        """Why somebody ended this life of the worker; empty: nobody has."""
+        """Why the server ended this worker process; empty: it did not."""
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._hurry = asyncio.Event()
-        """Set when somebody wants the next life now."""
+        """Set when the next worker process is wanted without a pause."""
 
     @property
     def refused(self) -> bool:
-        """Whether something has to be installed or configured first: the worker is not started again by itself."""
+        """Whether an installation or a setting is missing: the worker is not restarted until `end` or `resume`."""
         return self.last_reason in FINAL
 
     def suspend(self) -> None:
-        """End the worker, and start it no more until `resume`."""
+        """End the worker, and do not start it again before `resume`."""
         self._wanted.clear()
         self.end("its device is not there")
 
     def resume(self) -> None:
-        """Start it again."""
+        """Start the worker again."""
         self._wanted.set()
         self._hurry.set()
 
     def end(self, why: str) -> None:
-        """Kill this life of the worker, even one that hangs in a driver; the next begins at once."""
+        """Kill the worker process, even one that hangs in a driver; the next starts at once."""
         self._meant_to_end = self._meant_to_end or why
         self._hurry.set()
         if self._life is not None:
             self._life.kill()
 
     async def keep(self) -> None:
-        """Run until cancelled; ends the worker then."""
+        """Keep the worker running until cancelled; then end it."""
         pause_s = 0.0
         try:
             while True:
@@ -118,12 +117,12 @@ class WorkerKeeper:
             self._set(KeeperState.STOPPED)
 
     async def _live(self) -> None:
-        """One life of the worker, from its start to its death."""
+        """Run one worker process from its start to its end."""
         self.last_reason = ErrorReason.WORKER_RESTARTING
         try:
-            life = await self._launcher.launch(self.name, self.end, self._struck)
+            life = await self._launcher.launch(self.name, self.end, self._fault_struck)
         except OSError as error:
-            # No memory or no descriptors now: there may be some after the pause.
+            # The system has no memory or no descriptors now; after the pause it may.
             message = f"the worker process of {self.name} could not be started: {error}"
             self._unready(InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name))
             return
@@ -132,60 +131,60 @@ class WorkerKeeper:
         unready: DeviceOpsError | None = None
         try:
             if self._meant_to_end:
-                # Somebody wanted its end before there was a process to end.
+                # `end` was called before there was a process to kill.
                 life.kill()
-            await self._greet(life)
+            await self._wait_until_ready(life)
             await self._serve(life)
         except DeviceOpsError as error:
             unready = error
         except Exception:
-            # A fault of ours costs this life of the worker, and not all that follow.
+            # A bug of the server ends this worker process only; the next one starts.
             _log.exception("a bug ended a worker", device=self.name)
             self.last_problem = "a fault of the server; its log has the details"
         finally:
             await life.close()
             self._life = None
-            self.pid = self.start_time_s = self.ready_s = self.talking = None
+            self.pid = self.start_time_s = self.ready_s = self.live_link = None
         if unready is not None:
             self._unready(unready)
         _log.warning("worker ended", device=self.name, pid=pid, problem=self.last_problem)
 
-    def _struck(self, fault_index: int) -> None:
-        self._household.struck(self.name, fault_index)
+    def _fault_struck(self, fault_index: int) -> None:
+        self._listener.fault_struck(self.name, fault_index)
 
     def _unready(self, problem: DeviceOpsError) -> None:
-        """This life ended before the worker was ready."""
+        """The worker process ended before it was ready."""
         self.last_problem, self.last_reason = problem.message, problem.reason
         if self._meant_to_end:
             self.last_problem, self.last_reason = self._meant_to_end, ErrorReason.WORKER_RESTARTING
         else:
-            self._household.unready(self.name, problem)
+            self._listener.unready(self.name, problem)
 
     async def _pause(self, pause_s: float | None) -> None:
-        """None: until somebody wants the next life."""
+        """Wait for so long, or until the next worker process is wanted. None: only the latter."""
         if pause_s != 0.0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._hurry.wait()
         self._hurry.clear()
 
-    async def _greet(self, life: WorkerLife) -> None:
+    async def _wait_until_ready(self, life: WorkerLife) -> None:
         """Wait until the worker has described its device. Raises the worker's own refusal, or DRIVER_ERROR."""
-        self.talking = life.link
+        self.live_link = life.link
         try:
-            async with asyncio.timeout(self._greet_s):
-                await self._household.prepare(self.name, life.link)
+            async with asyncio.timeout(self._ready_limit_s):
+                await self._listener.prepare(self.name, life.link)
                 await life.link.greet()
             return
         except TimeoutError:
-            why = f"hangs: it was not ready within {self._greet_s:g} s"
+            why = f"hangs: it was not ready within {self._ready_limit_s:g} s"
         except WorkerGone as gone:
             why = f"ended before it was ready: {gone}, {await life.exit_detail()}"
         message = f"the worker process of {self.name} {why}"
         raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name)
 
     async def _serve(self, life: WorkerLife) -> None:
-        """Give the dispatcher a lane for as long as the link holds."""
+        """Provide a lane for as long as the link holds."""
         link = life.link
         self.device_id = link.device.id
         lane = Lane(lambda: self._capacity(link.device.id), link)
@@ -195,7 +194,7 @@ class WorkerKeeper:
         _log.info("worker ready", device=link.device.id, name=link.device.display_name, pid=self.pid)
         problem: DeviceOpsError | None = None
         try:
-            await self._household.arrived(self.name, lane)
+            await self._listener.arrived(self.name, lane)
             end = await life.ended()
             self.last_problem = self._meant_to_end or f"{end}, {await life.exit_detail()}"
             if not self._meant_to_end:
@@ -203,8 +202,8 @@ class WorkerKeeper:
                 problem = InternalError(message, ErrorReason.DRIVER_ERROR, device_id=link.device.id)
         finally:
             self.link = None
-            self._household.left(lane, problem)
+            self._listener.left(lane, problem)
 
     def _set(self, state: KeeperState) -> None:
         self.state = state
-        self.on_change()
+        self._listener.state_changed()

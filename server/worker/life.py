@@ -1,4 +1,4 @@
-"""One life of a worker, wherever it runs, and who starts one."""
+"""One run of a worker, on whatever machine, and the protocol that starts it."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from server.stdio.child import ChildProcess
 from server.worker.link import WorkerLink
 
 _EXIT_S = 5.0
-"""How long a process whose pipe has ended may take to exit, before its exit status is given up."""
+"""How long a process may take to exit after its pipe has ended; later its exit status is not reported."""
 
 
 class WorkerLife(Protocol):
@@ -27,11 +27,11 @@ class WorkerLife(Protocol):
         ...
 
     async def ended(self) -> str:
-        """Wait until the link is over; why."""
+        """Wait until the link has ended; returns why."""
         ...
 
     async def exit_detail(self) -> str:
-        """How the worker exited, within seconds, after its link is over: `exit status -9`."""
+        """How the worker exited, within seconds after the link has ended: `exit status -9`."""
         ...
 
     def kill(self) -> None:
@@ -39,7 +39,7 @@ class WorkerLife(Protocol):
         ...
 
     async def close(self) -> None:
-        """End the worker if it runs, wait until it is gone, and free what it took here."""
+        """End the worker if it runs, wait until it is gone, and free its resources here."""
         ...
 
 
@@ -55,7 +55,7 @@ class Launcher(Protocol):
 
 
 class ProcessLife:
-    """A worker that is a child process, spoken to in frames. Implements `WorkerLife`."""
+    """A worker that is a child process, connected through frames. Implements `WorkerLife`."""
 
     def __init__(self, process: ChildProcess, end: Callable[[str], None], struck: Callable[[int], None]) -> None:
         """`end`, `struck`: as in `Launcher`."""
@@ -69,11 +69,11 @@ class ProcessLife:
         return self._process.pid
 
     async def ended(self) -> str:
-        """Wait until the pipe is over; why."""
+        """Wait until the pipe has ended; returns why."""
         return (await asyncio.shield(self._channel.closed)).detail
 
     async def exit_detail(self) -> str:
-        """The exit status; None where the process does not exit in time."""
+        """The exit status; None if the process does not exit in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_EXIT_S):
                 await self._process.wait()

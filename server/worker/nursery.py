@@ -18,7 +18,7 @@ from server.worker.command import WorkerStart
 from server.worker.fork_order import PACKET_BYTES, READY, Forked, ForkOrder, decode_order, encode
 from server.worker.process import BEHIND_THE_FRONT, serve
 
-_LIBRARIES = ("server.worker.orders", "server.worker.refusal")
+_LIBRARIES = ("domains.processing.on_device.orders", "server.worker.frame_orders")
 """With all that they import: torch, diffusers, transformers."""
 
 

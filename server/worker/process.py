@@ -5,6 +5,7 @@ The pipe comes first: from then on nothing that prints can disturb it, and pings
 
 import os
 import sys
+from pathlib import Path
 
 from server import log
 from server.lifetime import end_with_parent
@@ -35,13 +36,15 @@ def serve(name: str, uuid: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid
     # torch takes seconds where no nursery has imported it: only now.
     from domains.errors import DeviceOpsError
-    from server.worker.orders import OrderLoop
-    from server.worker.refusal import refuse
+    from domains.processing.on_device.orders import OrderLoop
+    from domains.processing.on_device.refusal import refuse
+    from server.worker.frame_orders import FrameOrders
 
+    channel = FrameOrders(peer)
     try:
-        loop = OrderLoop(peer, name, pinned=bool(uuid))
+        loop = OrderLoop(channel, name, lambda model: Path(model.folder), pinned=bool(uuid))
     except DeviceOpsError as error:
-        refuse(peer, error)
+        refuse(channel, error)
     else:
         loop.run()
 

@@ -11,10 +11,10 @@ import torch
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.health import HealthDepth, Verdict
-from domains.device.on_device.attempt import Attempt
 from domains.device.on_device.benchmark import run
-from domains.device.on_device.health_check import allocate, attempted, run_checks
+from domains.device.on_device.health_check import allocate, run_check, run_checks
 from domains.device.on_device.memory_patterns import memory_patterns
+from domains.device.on_device.trial import Trial
 from domains.errors import ErrorReason
 from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.on_device.allocator import Runtime, compact, empty_caches, measure
@@ -55,7 +55,7 @@ def test_a_full_check_passes_and_leaves_nothing_behind() -> None:
 
 
 def test_a_wrong_word_in_device_memory_is_found() -> None:
-    found = memory_patterns(Attempt(device=CUDA, corrupt=lambda words: words | 4), limit_bytes=1024 * MIB)
+    found = memory_patterns(Trial(device=CUDA, corrupt=lambda words: words | 4), limit_bytes=1024 * MIB)
     assert found.verdict is Verdict.UNHEALTHY
     assert "found 0x0000000000000004, expected 0x0000000000000000" in found.message
 
@@ -63,7 +63,7 @@ def test_a_wrong_word_in_device_memory_is_found() -> None:
 def test_an_allocation_beyond_the_memory_is_told_and_leaks_nothing() -> None:
     before = torch.cuda.memory_allocated(CUDA)
     free, total = torch.cuda.mem_get_info(CUDA)
-    check = attempted("allocate", lambda attempt: allocate(attempt, 2 * total), Attempt(device=CUDA))
+    check = run_check("allocate", lambda trial: allocate(trial, 2 * total), Trial(device=CUDA))
     assert (check.verdict, check.failure_reason) == (Verdict.UNHEALTHY, ErrorReason.DEVICE_OUT_OF_MEMORY)
     assert f"needed {2 * total} bytes" in check.message
     assert torch.cuda.memory_allocated(CUDA) == before

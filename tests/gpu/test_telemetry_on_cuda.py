@@ -11,7 +11,7 @@ from domains.device.device import Device
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver
 from domains.device.on_device.probe import probe
-from domains.device.patient import PatientTelemetry
+from domains.device.threaded_telemetry import ThreadedTelemetry
 
 pytestmark = pytest.mark.gpu
 
@@ -52,7 +52,7 @@ def test_load_raises_the_figures(device: Device) -> None:
 
 def test_a_sample_costs_less_than_a_hundredth_of_a_core_at_1_hz(device: Device) -> None:
     async def samples() -> float:
-        telemetry = PatientTelemetry(NvmlTelemetry())
+        telemetry = ThreadedTelemetry(NvmlTelemetry())
         await telemetry.sample(device)
         begin = time.process_time()
         for _ in range(20):

@@ -1,15 +1,18 @@
 """The front lists DirectML's adapters by itself, with the keys that the caller's own list has."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
 from deviceops.device.v1 import device_pb2
 from domains.device.device import DeviceState
-from server import device_parts
+from domains.device.devices import Devices
+from server import hardware
+from server.background import Background
 from server.device_messages import to_device
 from server.device_parts import DeviceParts
+from server.hardware import Hardware
 from server.settings import Settings
 from tests.domains.device.fake_dxcore import FakeDxCore, gpu, luid
 from tests.domains.processing.scripted_worker import Floor
@@ -17,10 +20,17 @@ from tests.domains.processing.scripted_worker import Floor
 Make = Callable[[str], DeviceParts]
 
 
+class NoTasks(Background):
+    """Starts no task, so that no worker process starts."""
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        work.close()
+
+
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> FakeDxCore:
     library = FakeDxCore(gpu(INSTANCE_LUID=luid(1, 0xFEDC)))
-    monkeypatch.setattr(device_parts, "open_dxcore", library.dxcore)
+    monkeypatch.setattr(hardware, "open_dxcore", library.dxcore)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return library
 
@@ -31,10 +41,11 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
     def parts(wanted: str) -> DeviceParts:
         floor = Floor(tmp_path)
-        made.append(one := DeviceParts(Settings(devices=[wanted], state=tmp_path), floor.log))
-        one.wire(floor.board, floor.loaded)
-        # No process is started: what the front knows by itself is asked here.
-        one.fleet.spawn = lambda work: work.close()
+        settings = Settings(devices=[wanted], state=tmp_path)
+        found = Hardware(settings)
+        devices = Devices(floor.log, expected=list(found.names))
+        one = DeviceParts(settings, found, devices, floor.loaded, floor.board, NoTasks())
+        made.append(one)
         for work in one.begin():
             work.close()
         return one

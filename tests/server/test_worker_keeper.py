@@ -28,17 +28,19 @@ REFUSES = (
     sys.executable,
     "-c",
     "from server.stdio.peer import FramePeer; from server.stdio.pipe import protect_stdout\n"
-    "from server.worker.refusal import refuse; from domains.errors import ErrorReason, NotSupported\n"
-    "refuse(FramePeer(*protect_stdout()), NotSupported('install it', ErrorReason.FEATURE_NOT_INSTALLED))",
+    "from server.worker.frame_orders import FrameOrders\n"
+    "from domains.processing.on_device.refusal import refuse; from domains.errors import ErrorReason, NotSupported\n"
+    "refuse(FrameOrders(FramePeer(*protect_stdout())), NotSupported('install it', ErrorReason.FEATURE_NOT_INSTALLED))",
 )
 NOT_THERE = ("/nowhere/python",)
 
 
-class Household:
-    """Notes what it hears."""
+class Listener:
+    """Collects the problems that a keeper reports."""
 
     def __init__(self) -> None:
         self.problems: asyncio.Queue[DeviceOpsError] = asyncio.Queue()
+        self.changed = asyncio.Event()
 
     async def prepare(self, name: str, link: WorkerLink) -> None:
         pass
@@ -46,7 +48,7 @@ class Household:
     async def arrived(self, name: str, lane: Lane) -> None:
         raise AssertionError("none of these becomes ready")
 
-    def struck(self, device_id: str, fault_index: int) -> None:
+    def fault_struck(self, device_id: str, fault_index: int) -> None:
         raise AssertionError("none of these is simulated")
 
     def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
@@ -54,6 +56,9 @@ class Household:
 
     def unready(self, name: str, problem: DeviceOpsError) -> None:
         self.problems.put_nowait(problem)
+
+    def state_changed(self) -> None:
+        self.changed.set()
 
 
 class Commands:
@@ -72,10 +77,10 @@ class Commands:
 
 @asynccontextmanager
 async def kept(
-    household: Household, *commands: Sequence[str], greet_s: float = 60.0, start: Callable[[], None] = lambda: None
+    listener: Listener, *commands: Sequence[str], ready_limit_s: float = 60.0, start: Callable[[], None] = lambda: None
 ) -> AsyncGenerator[WorkerKeeper]:
     """A keeper whose worker is started with one command after the other, the last one again and again."""
-    keeper = WorkerKeeper("cpu", household, lambda device_id: 1, Commands(commands, start), greet_s)
+    keeper = WorkerKeeper("cpu", "", listener, lambda device_id: 1, Commands(commands, start), ready_limit_s)
     keeping = asyncio.create_task(keeper.keep())
     try:
         yield keeper
@@ -85,9 +90,9 @@ async def kept(
 
 
 async def test_a_process_that_cannot_be_started_is_told_and_tried_again() -> None:
-    household = Household()
-    async with kept(household, NOT_THERE, DIES) as keeper:
-        first, second = await household.problems.get(), await household.problems.get()
+    listener = Listener()
+    async with kept(listener, NOT_THERE, DIES) as keeper:
+        first, second = await listener.problems.get(), await listener.problems.get()
         assert "could not be started" in first.message
         assert "exit status 3" in second.message
         assert {first.reason, second.reason} == {ErrorReason.DRIVER_ERROR}
@@ -95,34 +100,34 @@ async def test_a_process_that_cannot_be_started_is_told_and_tried_again() -> Non
 
 
 async def test_a_worker_that_hangs_before_it_is_ready_is_ended_and_told() -> None:
-    household = Household()
-    async with kept(household, HANGS, greet_s=0.1):
-        problem = await household.problems.get()
+    listener = Listener()
+    async with kept(listener, HANGS, ready_limit_s=0.1):
+        problem = await listener.problems.get()
     assert "not ready within 0.1 s" in problem.message
     assert not [child for child in psutil.Process().children() if "sleep(1000)" in " ".join(child.cmdline())]
 
 
 async def test_what_is_not_installed_is_told_typed_and_not_tried_again_by_itself() -> None:
-    household, starts = Household(), 0
+    listener, starts = Listener(), 0
 
     def count() -> None:
         nonlocal starts
         starts += 1
 
-    async with kept(household, REFUSES, start=count) as keeper:
-        problem = await household.problems.get()
+    async with kept(listener, REFUSES, start=count) as keeper:
+        problem = await listener.problems.get()
         assert (problem.reason, problem.message) == (ErrorReason.FEATURE_NOT_INSTALLED, "install it")
         assert keeper.refused
-        assert household.problems.empty()
+        assert listener.problems.empty()
         keeper.end("it was installed")
-        await household.problems.get()
+        await listener.problems.get()
     assert starts == 2
 
 
 async def test_directml_where_it_is_not_installed_says_what_to_install() -> None:
-    household = Household()
-    async with kept(household, WorkerStart(name="directml:0").command()) as keeper:
-        problem = await household.problems.get()
+    listener = Listener()
+    async with kept(listener, WorkerStart(name="directml:0").command()) as keeper:
+        problem = await listener.problems.get()
         assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
         assert "deviceops[directml]" in problem.message
         view = SystemView(Settings(), 0.0, Durability.PROCESS)
@@ -140,12 +145,12 @@ def test_a_worker_is_started_for_one_gpu_or_with_another_python() -> None:
 
 
 async def test_a_device_that_vanishes_while_its_process_is_being_started_has_none() -> None:
-    household = Household()
-    stopped = asyncio.Event()
+    listener = Listener()
     keepers: list[WorkerKeeper] = []
-    async with kept(household, HANGS, start=lambda: keepers[0].suspend()) as keeper:
+    async with kept(listener, HANGS, start=lambda: keepers[0].suspend()) as keeper:
         keepers.append(keeper)
-        keeper.on_change = lambda: stopped.set() if keeper.state is KeeperState.STOPPED else None
-        await stopped.wait()
+        while keeper.state is not KeeperState.STOPPED:
+            await listener.changed.wait()
+            listener.changed.clear()
         assert keeper.pid is None
-    assert household.problems.empty()
+    assert listener.problems.empty()

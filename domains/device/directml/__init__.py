@@ -1,7 +1,8 @@
-"""DirectML's adapters as the system lists them, without a worker or torch.
+"""DirectML's adapters as the operating system lists them, without a worker or torch.
 
-com.py            objects of COM, by ctypes
-dxcore.py         the system's list; dxcore_adapter.py reads one of its entries
-adapter.py        what is known of an adapter, and the device that it is
-inventory.py      the front's look at them
+com.py             calls COM objects through ctypes
+dxcore.py          the operating system's list of adapters
+dxcore_adapter.py  reads the properties of one listed adapter
+adapter.py         the value of an adapter, and the device that follows from it
+inventory.py       lists the adapters for the server
 """

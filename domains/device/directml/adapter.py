@@ -1,4 +1,4 @@
-"""An adapter that DirectML may compute on, as the system lists it, and the device that it is."""
+"""An adapter of DirectML as the operating system lists it, and the device that follows from it."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _VENDORS = {0x10DE: "NVIDIA", 0x1002: "AMD", 0x1022: "AMD", 0x8086: "Intel", 0x5
 
 
 class DirectMLAdapter(msgspec.Struct, frozen=True, kw_only=True):
-    """One adapter. What the system does not tell is empty or absent."""
+    """One adapter. Fields that the system does not report are empty or absent."""
 
     name: str
     luid: int | None = None
@@ -22,18 +22,18 @@ class DirectMLAdapter(msgspec.Struct, frozen=True, kw_only=True):
     pci_vendor_id: int | None = None
     pci_device_id: int | None = None
     dedicated_memory_bytes: int | None = None
-    """Its own."""
+    """Memory of the adapter."""
     shared_memory_bytes: int | None = None
-    """Of the host, and it may use it."""
+    """Host memory that the adapter may use."""
     integrated: bool | None = None
     graphics: bool = False
-    """Whether it draws too: one that only computes need not be a GPU."""
+    """Whether the adapter can draw: an adapter that only computes need not be a GPU."""
 
 
 def adapter_at(index: int, names: Sequence[str], adapters: Sequence[DirectMLAdapter]) -> DirectMLAdapter:
-    """What the system knows of the adapter that has this place among DirectML's names; its name alone if that is not sure.
+    """The system's entry for the adapter at this position of DirectML's names; only its name if the entry is not certain.
 
-    One with a name of its own is known by it. Equal names are told apart by their order, if both list the same.
+    A unique name identifies an adapter. Equal names are matched by position if both lists are equal.
     """
     name = names[index]
     if [one.name for one in adapters] == list(names):
@@ -43,7 +43,7 @@ def adapter_at(index: int, names: Sequence[str], adapters: Sequence[DirectMLAdap
 
 
 def directml_device(index: int, adapter: DirectMLAdapter) -> Device:
-    """As it is known without a worker. `index`: its place in DirectML's order."""
+    """The device before a worker has probed it. `index`: position in DirectML's order."""
     return Device(
         id=f"directml-{index}",
         aliases=(f"directml:{index}",),
@@ -69,7 +69,7 @@ def _kind(adapter: DirectMLAdapter) -> DeviceKind:
 
 
 def _memory(adapter: DirectMLAdapter) -> int | None:
-    """Its own; an integrated one lives on the host's, of which its own is a small part set aside."""
+    """Dedicated memory; an integrated adapter also uses the host's shared memory."""
     own, shared = adapter.dedicated_memory_bytes, adapter.shared_memory_bytes
     if adapter.integrated is None or own is None:
         return None

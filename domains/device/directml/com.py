@@ -1,4 +1,4 @@
-"""Objects of COM, as far as asking a driver needs them: methods by their place in the table, and references to give back."""
+"""Calls COM objects through ctypes: methods by their position in the table, and release of references."""
 
 import ctypes
 import sys
@@ -12,14 +12,14 @@ if sys.platform == "win32":
     FUNCTION = ctypes.WINFUNCTYPE
 else:
     FUNCTION = ctypes.CFUNCTYPE
-"""How a method is called here."""
+"""Calling convention of COM methods."""
 
 HRESULT = ctypes.c_int32
-"""Below zero: it failed. ctypes' own is there on Windows alone, and would raise an OSError."""
+"""Negative: failure. ctypes.HRESULT exists on Windows only, and would raise an OSError."""
 
 
 class Guid(ctypes.Structure):
-    """Which interface, or which attribute."""
+    """Id of an interface or an attribute."""
 
     _fields_ = (
         ("data1", ctypes.c_uint32),
@@ -34,7 +34,7 @@ OUT_POINTER = ctypes.POINTER(ctypes.c_void_p)
 
 
 def guid(text: str) -> Guid:
-    """From its usual form."""
+    """A Guid from its text form."""
     return Guid.from_buffer_copy(uuid.UUID(text).bytes_le)
 
 
@@ -44,7 +44,7 @@ class Method(NamedTuple):
     name: str
     """For errors: `IDXCoreAdapterList::Sort`."""
     slot: int
-    """Its place in the table, after the three that every interface begins with."""
+    """Position in the method table, which begins with IUnknown's three methods."""
     result: type[Any]
     arguments: tuple[type[Any], ...] = ()
     """Without the object itself."""
@@ -54,7 +54,7 @@ _RELEASE = Method("IUnknown::Release", 2, ctypes.c_uint32)
 
 
 class ComObject:
-    """A reference to one object; given back at the end of its `with`."""
+    """A reference to one object; `with` releases it."""
 
     def __init__(self, address: int) -> None:
         self._address = address
@@ -66,7 +66,7 @@ class ComObject:
         self.call(_RELEASE)
 
     def call(self, method: Method, *arguments: Any) -> Any:
-        """What the method answers. Raises DRIVER_ERROR for an HRESULT that tells of a failure."""
+        """Call a method and return its result. Raises DRIVER_ERROR for an HRESULT that means failure."""
         table = ctypes.cast(self._address, ctypes.POINTER(ctypes.POINTER(ctypes.c_void_p)))[0]
         function = FUNCTION(method.result, ctypes.c_void_p, *method.arguments)(table[method.slot])
         answer = function(self._address, *arguments)
@@ -75,21 +75,21 @@ class ComObject:
         return answer
 
     def obtain(self, method: Method, *arguments: Any, interface: Guid) -> "ComObject":
-        """The object that a method hands out, where its last two arguments are the interface and the place for it."""
+        """The object that a method returns through its last two arguments, interface and address."""
         place = ctypes.c_void_p()
         self.call(method, *arguments, ctypes.byref(interface), ctypes.byref(place))
         return held(method.name, place)
 
 
 def held(call: str, place: ctypes.c_void_p) -> ComObject:
-    """The object that a call has put there."""
+    """The object that a call stored at an address."""
     if place.value is None:
         raise InternalError(f"{call} succeeded and handed out nothing", ErrorReason.DRIVER_ERROR, call=call)
     return ComObject(place.value)
 
 
 def check(call: str, code: int) -> None:
-    """Raise DRIVER_ERROR if it failed."""
+    """Raise DRIVER_ERROR for a code that means failure."""
     if code < 0:
         number = f"0x{code & 0xFFFFFFFF:08X}"
         message = f"{call} failed with {number}; update the graphics driver, or restart the machine"

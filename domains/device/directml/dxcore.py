@@ -1,7 +1,7 @@
-"""DXCore: the system's list of adapters that compute, asked of itself, without torch or DirectML.
+"""DXCore: the operating system's list of adapters that compute, without torch or DirectML.
 
-Windows 10 2004 and later have it, and WSL. torch-directml 0.2.5 asks it the same: the adapters that compute with
-Direct3D 12, the fastest first, without software; of these it leaves out those on which no Direct3D device can be made.
+Windows 10 2004 and later have it, and WSL. torch-directml 0.2.5 uses the same list: hardware adapters that compute with
+Direct3D 12, the fastest first; it leaves out adapters on which no Direct3D device can be created.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from domains.device.directml.dxcore_adapter import described
 
 _WSL_LIBRARY = "/usr/lib/wsl/lib/libdxcore.so"
 _SYSTEM_FOLDER_ONLY = 0x800
-"""LOAD_LIBRARY_SEARCH_SYSTEM32: nobody else's library of that name."""
+"""LOAD_LIBRARY_SEARCH_SYSTEM32: load the library from the system folder only."""
 
 _FACTORY = guid("78ee5945-c36e-4b13-a669-005dd11c0f06")
 _LIST = guid("526c7776-40e9-459b-b711-f32ad76dfc28")
@@ -33,22 +33,22 @@ _SORT = Method("IDXCoreAdapterList::Sort", 7, HRESULT, (ctypes.c_uint32, ctypes.
 
 
 class DxCore:
-    """The library."""
+    """The DXCore library."""
 
     def __init__(self, create: Callable[[Any, Any], int], *, guest: bool) -> None:
-        """`create`: DXCoreCreateAdapterFactory. `guest`: this is WSL, whose LUIDs are its own: Windows knows others."""
+        """`create`: DXCoreCreateAdapterFactory. `guest`: this is WSL, whose LUIDs differ from those of Windows."""
         self._create = create
         self._guest = guest
 
     def adapters(self) -> tuple[DirectMLAdapter, ...]:
-        """Those that are there now and are hardware, in DirectML's order. Blocks. Raises DRIVER_ERROR."""
+        """The present hardware adapters, in DirectML's order. Blocks. Raises DRIVER_ERROR."""
         with self._factory() as factory, _list(factory) as listed:
             listed.call(_SORT, 1, ctypes.byref(ctypes.c_uint32(_HIGH_PERFORMANCE)))
             found = [self._adapter(listed, index) for index in range(listed.call(_GET_COUNT))]
         return tuple(adapter for adapter in found if adapter is not None)
 
     def _factory(self) -> ComObject:
-        # A new one for each look: it is cheap, and outlives no change of a driver.
+        # A new factory for each call: it is cheap, and an old one does not see a changed driver.
         place = ctypes.c_void_p()
         check(_CREATE, self._create(ctypes.byref(_FACTORY), ctypes.byref(place)))
         return held(_CREATE, place)
@@ -63,7 +63,7 @@ def _list(factory: ComObject) -> ComObject:
 
 
 def open_dxcore() -> DxCore | None:
-    """None: this system has none."""
+    """The library; None: this system has none."""
     try:
         create = _library().DXCoreCreateAdapterFactory
     except (OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What one adapter of DXCore tells of itself: property by property, each of which it may not have."""
+"""Reads the properties of one DXCore adapter. An adapter may lack any of them."""
 
 import ctypes
 from enum import IntEnum
@@ -16,7 +16,7 @@ _GET_SIZE = Method("IDXCoreAdapter::GetPropertySize", 7, HRESULT, (ctypes.c_uint
 
 
 class Property(IntEnum):
-    """DXCoreAdapterProperty, as far as it is read here."""
+    """The values of DXCoreAdapterProperty that are read here."""
 
     INSTANCE_LUID = 0
     DRIVER_VERSION = 1
@@ -30,13 +30,13 @@ class Property(IntEnum):
 
 
 def described(adapter: ComObject, *, guest: bool) -> DirectMLAdapter | None:
-    """None: it is software. `guest`: its LUID is a guest's own. Raises DRIVER_ERROR."""
+    """The adapter; None: it is software. `guest`: its LUID is valid in the guest only. Raises DRIVER_ERROR."""
     if not _flag(adapter, Property.IS_HARDWARE):
         return None
     vendor, device = _pci_ids(adapter)
     return DirectMLAdapter(
         name=_text(adapter, Property.DRIVER_DESCRIPTION),
-        # In memory its low part comes first, then the high one with its sign: together a number of 64 bits.
+        # In memory the low part comes first, then the signed high part: together a 64-bit number.
         luid=None if guest else _number(adapter, Property.INSTANCE_LUID, ctypes.c_int64),
         driver_version=_version(_number(adapter, Property.DRIVER_VERSION, ctypes.c_uint64)),
         pci_vendor_id=vendor,
@@ -49,7 +49,7 @@ def described(adapter: ComObject, *, guest: bool) -> DirectMLAdapter | None:
 
 
 def _read(adapter: ComObject, what: Property, value: Any) -> Any:
-    """`value`, filled with the property; None: this adapter has no such property."""
+    """`value`, filled with the property; None: the adapter lacks it."""
     if not adapter.call(_HAS_PROPERTY, what):
         return None
     get = _GET._replace(name=f"{_GET.name}({what.name})")
@@ -73,20 +73,20 @@ def _text(adapter: ComObject, what: Property) -> str:
     size = ctypes.c_size_t()
     adapter.call(_GET_SIZE._replace(name=f"{_GET_SIZE.name}({what.name})"), what, ctypes.byref(size))
     found = _read(adapter, what, ctypes.create_string_buffer(size.value))
-    # Stripped as the worker strips what torch-directml tells.
+    # Stripped as the worker strips the names from torch-directml.
     return found.value.decode(errors="replace").strip("\0 ")
 
 
 def _pci_ids(adapter: ComObject) -> tuple[int | None, int | None]:
-    """Vendor and device. A part of a chip that is not on a PCI bus has wider ids of another kind: none, then."""
+    """Vendor and device id. None: the adapter is not on a PCI bus, and its ids are wider ones of another kind."""
     found = _read(adapter, Property.HARDWARE_ID_PARTS, (ctypes.c_uint32 * 5)())
     if found is None:
         found = _read(adapter, Property.HARDWARE_ID, (ctypes.c_uint32 * 4)())
-    # In both forms the first two are these.
+    # Both forms begin with these two.
     vendor, device = (0, 0) if found is None else found[:2]
     return (vendor, device) if 0 < vendor <= 0xFFFF and device <= 0xFFFF else (None, None)
 
 
 def _version(packed: int | None) -> str:
-    """Four words, the most significant first."""
+    """Version from four words, the most significant first."""
     return "" if not packed else ".".join(str(packed >> shift & 0xFFFF) for shift in (48, 32, 16, 0))

@@ -1,15 +1,15 @@
-"""Which adapters DirectML may compute on, as the system lists them, without a worker or torch."""
+"""Lists the adapters that DirectML may compute on, without a worker or torch."""
 
 from collections.abc import Mapping, Sequence
 
 from domains.device.device import Backend, Device
 from domains.device.directml.adapter import directml_device
 from domains.device.directml.dxcore import DxCore
-from domains.device.patient_inventory import PatientInventory
+from domains.device.threaded_inventory import ThreadedInventory
 
 
-class DirectMLInventory(PatientInventory):
-    """What DXCore lists, in the order that DirectML counts in; the worker tells whether it does."""
+class DirectMLInventory(ThreadedInventory):
+    """DXCore's list, in DirectML's order; the worker reports whether an adapter computes."""
 
     backend = Backend.DIRECTML
 

@@ -1,6 +1,6 @@
-"""Which GPU a CUDA ordinal is, asked of the driver: torch tells it only in its newer versions.
+"""UUID and PCI bus id of a CUDA ordinal, from the driver: only newer versions of torch report them.
 
-The driver's ordinals are torch's: both keep to CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER, NVML to neither.
+The driver's ordinals are torch's: both follow CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER; NVML follows neither.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import uuid
 
 
 def identity(ordinal: int) -> tuple[str, str]:
-    """UUID without prefix, and PCI bus id (`0000:65:00.0`). Each empty where the driver does not tell."""
+    """UUID without prefix, and PCI bus id (`0000:65:00.0`). Empty: the driver does not report it."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

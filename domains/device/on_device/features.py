@@ -1,4 +1,4 @@
-"""What a device can do besides arithmetic, found by trying each once. All together well under a second."""
+"""Features of a device besides arithmetic, each found by one trial. All together take well under a second."""
 
 import importlib.util
 import shutil
@@ -27,7 +27,7 @@ def features(device: torch.device) -> tuple[str, ...]:
 
 
 def _pinned_memory(device: torch.device) -> bool:
-    """Whether the host can give pages that this device copies from by itself."""
+    """Whether the device copies from page-locked host memory."""
     if device.type != "cuda":
         return False
     try:
@@ -37,7 +37,7 @@ def _pinned_memory(device: torch.device) -> bool:
 
 
 def _flash_attention(device: torch.device) -> bool:
-    """Whether torch's own flash kernel runs here and computes the same as plain attention."""
+    """Whether torch's flash kernel runs here and gives the same result as plain attention."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(1)
     query, key, value = (torch.rand(1, 2, 16, 64, generator=generator).to(device, dtype) for _ in range(3))
@@ -52,7 +52,7 @@ def _flash_attention(device: torch.device) -> bool:
 
 
 def _compile(device: torch.device) -> bool:
-    """Whether what torch.compile builds with is there and builds: compiling a function itself takes many seconds."""
+    """Whether the compiler that torch.compile needs is installed and works: compiling a function would take many seconds."""
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and importlib.util.find_spec("triton") is None):
         return False
     names = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++", "clang++", "c++")
@@ -61,7 +61,7 @@ def _compile(device: torch.device) -> bool:
 
 
 def _builds(compiler: str) -> bool:
-    """A Python extension of no content. What most often is missing are Python's header files."""
+    """Whether an empty Python extension compiles. Python's header files are missing most often."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "empty.c"
         source.write_text("#include <Python.h>\nint empty(void) { return 0; }\n")
@@ -74,7 +74,7 @@ def _builds(compiler: str) -> bool:
 
 
 def allocation_alignment(device: torch.device) -> int | None:
-    """Memory comes in multiples of this: what one byte takes of a GPU's allocator, how a CPU's pieces lie."""
+    """Granularity of allocations: what one byte takes of a GPU's allocator; the common divisor of a CPU's addresses."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         byte = torch.empty(1, dtype=torch.uint8, device=device)

@@ -1,11 +1,11 @@
-"""How much memory of a device is free, and waiting for it."""
+"""Free memory of a device, synchronization, and the allocator's cache."""
 
 import psutil
 import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """What can be taken from the driver and from the allocator's cache; of a device that does not tell, the host's."""
+    """Memory free in the driver and in the allocator's cache; without such a report, the host's available memory."""
     if device.type != "cuda":
         return psutil.virtual_memory().available
     free, _ = torch.cuda.mem_get_info(device)
@@ -13,15 +13,15 @@ def free_bytes(device: torch.device) -> int:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when all that was given to the device is computed, and raise what went wrong there.
+    """Wait for all queued work of the device, and raise its errors.
 
-    Devices other than CUDA's have no such call; reading a result waits there.
+    Other backends than CUDA have no such call; there, reading a result waits.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def give_back(device: torch.device) -> None:
-    """Return what the allocator keeps to the driver."""
+    """Return the allocator's cache to the driver."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

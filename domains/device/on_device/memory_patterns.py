@@ -1,4 +1,4 @@
-"""Patterns through the free memory: bits that stick, and two addresses that are one."""
+"""Writes and reads patterns through the free memory, to find stuck bits and aliased addresses."""
 
 import time
 
@@ -6,44 +6,44 @@ import torch
 from torch import Tensor
 
 from domains.device.health import Verdict
-from domains.device.on_device.attempt import Attempt, Found, rate, seconds, size
 from domains.device.on_device.free_memory import give_back, wait_for
+from domains.device.on_device.trial import CheckResult, Trial, rate, seconds, size
 from domains.errors import ErrorReason, ResourceExhausted
 
 _WORD_BYTES = 8
 _PIECE_BYTES = 256 * 2**20
 _SHARE = 0.9
-"""Of the free memory; the rest is for the comparison, and for others on the device."""
+"""Share of the free memory; the rest is for the comparison and for other processes."""
 _HOST_LIMIT_BYTES = 256 * 2**20
-"""A device in host memory is tried only this far: the operating system owns the rest."""
+"""Limit for a device in host memory, which the operating system manages."""
 _PATTERNS = {"0x00": 0x00, "0xFF": 0xFF, "0x55": 0x55, "0xAA": 0xAA}
 ADDRESS = "address"
-"""Each word holds its own number, so that a word which answers for two is found."""
+"""Each word holds its own number, which finds two addresses for one word."""
 
 
-def memory_patterns(attempt: Attempt, limit_bytes: int | None = None) -> Found:
-    """Write each pattern everywhere, then read it everywhere. `limit_bytes`: try no more.
+def memory_patterns(trial: Trial, limit_bytes: int | None = None) -> CheckResult:
+    """Write each pattern to all memory, then read it back. `limit_bytes`: test at most so much.
 
-    Raises DEVICE_OUT_OF_MEMORY if there is not even one piece.
+    Raises DEVICE_OUT_OF_MEMORY if not even one piece can be allocated.
     """
-    give_back(attempt.device)
-    free = attempt.free_bytes()
+    give_back(trial.device)
+    free = trial.free_bytes()
     begin = time.perf_counter()
     pieces: list[Tensor] = []
     try:
-        pieces = _take(attempt, _wanted(attempt.device, free, limit_bytes))
+        pieces = _take(trial, _wanted(trial.device, free, limit_bytes))
         tried = sum(piece.numel() for piece in pieces) * _WORD_BYTES
-        wrong = next(filter(None, (_try(attempt, pieces, name) for name in (*_PATTERNS, ADDRESS))), "")
+        wrong = next(filter(None, (_try(trial, pieces, name) for name in (*_PATTERNS, ADDRESS))), "")
     finally:
         pieces.clear()
-        give_back(attempt.device)
+        give_back(trial.device)
     took = time.perf_counter() - begin
     moved = tried * 2 * (len(_PATTERNS) + 1)
     measurements = (size("tested_bytes", tried), size("free_bytes", free), seconds("patterns", took))
     if wrong:
-        return Found(verdict=Verdict.UNHEALTHY, message=wrong, measurements=measurements)
+        return CheckResult(verdict=Verdict.UNHEALTHY, message=wrong, measurements=measurements)
     message = f"{tried} of {free} free bytes held each of {len(_PATTERNS) + 1} patterns, as expected"
-    return Found(
+    return CheckResult(
         verdict=Verdict.HEALTHY, message=message, measurements=(*measurements, rate("pattern_traffic", moved, took))
     )
 
@@ -57,36 +57,36 @@ def _wanted(device: torch.device, free: int, limit_bytes: int | None) -> int:
     return max(min(limits), _WORD_BYTES)
 
 
-def _take(attempt: Attempt, wanted_bytes: int) -> list[Tensor]:
-    """Pieces of memory, all held at once. Others may take some meanwhile; then there are fewer."""
+def _take(trial: Trial, wanted_bytes: int) -> list[Tensor]:
+    """Allocate pieces and hold them all. If other processes take memory meanwhile, there are fewer pieces."""
     pieces: list[Tensor] = []
     for offset in range(0, wanted_bytes, _PIECE_BYTES):
-        attempt.look_up()
+        trial.raise_if_stopped()
         words = min(_PIECE_BYTES, wanted_bytes - offset) // _WORD_BYTES
         try:
-            pieces.append(torch.empty(words, dtype=torch.int64, device=attempt.device))
+            pieces.append(torch.empty(words, dtype=torch.int64, device=trial.device))
         except torch.cuda.OutOfMemoryError as error:
             if not pieces:
-                message = f"needed {words * _WORD_BYTES} bytes; {attempt.free_bytes()} are available"
+                message = f"needed {words * _WORD_BYTES} bytes; {trial.free_bytes()} are available"
                 raise ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY) from error
-            # Room for the comparison.
+            # Leaves room for the comparison.
             pieces.pop()
             break
     return pieces
 
 
-def _try(attempt: Attempt, pieces: list[Tensor], name: str) -> str:
-    """What is wrong; empty if nothing is. All is written before anything is read."""
+def _try(trial: Trial, pieces: list[Tensor], name: str) -> str:
+    """What is wrong (empty: nothing). All pieces are written before any is read."""
     first = 0
     for piece in pieces:
-        attempt.look_up()
+        trial.raise_if_stopped()
         _write(piece, name, first)
         first += piece.numel()
-    wait_for(attempt.device)
+    wait_for(trial.device)
     first = 0
     for piece in pieces:
-        attempt.look_up()
-        if wrong := _read(attempt.corrupt(piece), name, first):
+        trial.raise_if_stopped()
+        if wrong := _read(trial.corrupt(piece), name, first):
             return wrong
         first += piece.numel()
     return ""
@@ -117,5 +117,5 @@ def _address(piece: Tensor, first: int) -> Tensor:
 
 
 def _word(name: str) -> int:
-    """Eight times the byte, as a signed number."""
+    """The byte eight times, as a signed number."""
     return int.from_bytes(bytes([_PATTERNS[name]]) * _WORD_BYTES, "little", signed=True)

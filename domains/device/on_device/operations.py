@@ -1,4 +1,4 @@
-"""The three operations that diffusion models spend their time in, with inputs from a fixed seed."""
+"""The three operations that dominate diffusion models, with inputs from a fixed seed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Operation:
     shapes: tuple[tuple[int, ...], ...]
     compute: Callable[..., Tensor]
     flop: int
-    """Additions and multiplications."""
+    """Number of additions and multiplications."""
     workload: str
-    """Its shapes, for people."""
+    """Shapes, for people."""
 
     def inputs(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Normally distributed, in host memory, always the same."""
+        """Normally distributed tensors in host memory, always the same."""
         generator = torch.Generator().manual_seed(_SEED)
         return tuple(torch.randn(shape, generator=generator).to(dtype) for shape in self.shapes)
 
@@ -42,7 +42,7 @@ def matmul(side: int) -> Operation:
 
 
 def conv2d(batch: int, channels: int, side: int) -> Operation:
-    """3x3 convolution that keeps size and channels."""
+    """3x3 convolution that keeps width, height and channels."""
     shapes = ((batch, channels, side, side), (channels, channels, 3, 3))
     flop = 2 * 9 * batch * channels**2 * side**2
     return Operation("conv2d", shapes, _conv2d, flop, f"{batch}x{channels}x{side}x{side} 3x3")
@@ -61,7 +61,7 @@ def _conv2d(pixels: Tensor, weight: Tensor) -> Tensor:
 
 
 def can(device: torch.device, operation: Operation, precision: str) -> bool:
-    """Whether the device has this operation in this precision, found by trying. float32 must be there: it raises."""
+    """Whether the device supports this operation in this precision, by trial. Raises if float32 fails."""
     dtype = PRECISIONS[precision]
     try:
         operation.compute(*(one.to(device) for one in operation.inputs(dtype)))

@@ -1,4 +1,4 @@
-"""Finds out what a device is and can do, by asking it."""
+"""Finds out what a device is and can do."""
 
 import os
 import time
@@ -23,9 +23,9 @@ _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def probe(name: str, number: int | None = None) -> Device:
-    """The device by its torch name (`cpu`, `cuda:0`). Raises DRIVER_ERROR if torch cannot use it.
+    """The device with this torch name (`cpu`, `cuda:0`). Raises DRIVER_ERROR if torch cannot use it.
 
-    `number`: what everybody else calls it, where this process counts otherwise.
+    `number`: the server's number of the device, if this process counts differently.
     """
     device = torch.device(name)
     try:
@@ -44,13 +44,13 @@ def probe(name: str, number: int | None = None) -> Device:
 
 
 def rocm_device(device: torch.device, tried: tuple[PrecisionSupport, ...], index: int) -> Device:
-    """An AMD GPU, which PyTorch calls `cuda`; asked of PyTorch alone, since NVIDIA's libraries know nothing of it.
+    """An AMD GPU, which PyTorch calls `cuda`. All properties come from PyTorch: NVIDIA's libraries do not know the GPU.
 
-    Tested with a stand-in for PyTorch: it was not run on such hardware yet.
+    Tested with a stand-in for PyTorch; not run on such hardware yet.
     """
     facts = torch.cuda.get_device_properties(device)
     uuid = _rocm_uuid(str(getattr(facts, "uuid", "")))
-    # `gfx90a:sramecc+:xnack-`: the features behind the target are not part of its name.
+    # `gfx90a:sramecc+:xnack-`: the part behind the colon lists features and is not part of the name.
     target = str(getattr(facts, "gcnArchName", "")).partition(":")[0]
     return Device(
         id=f"gpu-{uuid[:8]}" if uuid else f"gpu-{index}",
@@ -77,9 +77,9 @@ def rocm_device(device: torch.device, tried: tuple[PrecisionSupport, ...], index
     )
 
 
-def _rocm_uuid(told: str) -> str:
-    """The GPU's unique id in hex digits. HIP writes these digits as text into the 16 bytes of the UUID."""
-    bare = bare_uuid(told)
+def _rocm_uuid(reported: str) -> str:
+    """The GPU's unique id in hex digits. HIP stores these digits as text in the 16 bytes of the UUID."""
+    bare = bare_uuid(reported)
     try:
         text = bytes.fromhex(bare.replace("-", "")).decode("ascii")
         int(text, 16)
@@ -89,7 +89,7 @@ def _rocm_uuid(told: str) -> str:
 
 
 def libraries() -> tuple[str, ...]:
-    """Versions of what computes in this process."""
+    """Versions of the libraries that compute in this process."""
     return (
         f"torch {torch.__version__}",
         f"diffusers {diffusers.__version__}",
@@ -102,7 +102,7 @@ def _word(dtype: torch.dtype) -> str:
 
 
 def _try(device: torch.device, dtype: torch.dtype) -> PrecisionSupport:
-    """Whether a small matrix product in this precision comes out right."""
+    """Whether a small matrix product in this precision is correct."""
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.rand(16, 16, generator=generator) for _ in range(2))
     try:
@@ -111,7 +111,7 @@ def _try(device: torch.device, dtype: torch.dtype) -> PrecisionSupport:
         if dtype is torch.float32:
             raise
         return PrecisionSupport(precision=_word(dtype), supported=False, detail=str(error).splitlines()[0])
-    # bfloat16 keeps 8 bits of mantissa; the sums here are about 4.
+    # bfloat16 has 8 bits of mantissa; the sums here are about 4.
     right_result = torch.allclose(product, left @ right, atol=0.15)
     detail = "" if right_result else "a small matrix product came out wrong"
     return PrecisionSupport(precision=_word(dtype), supported=right_result, detail=detail)
@@ -131,7 +131,7 @@ def _cpu(tried: tuple[PrecisionSupport, ...]) -> Device:
 
 
 def _directml(device: torch.device, tried: tuple[PrecisionSupport, ...]) -> Device:
-    """DirectML tells an adapter's name and nothing else; the system knows more."""
+    """DirectML reports only an adapter's name; the operating system reports more."""
     index = device.index or 0
     return msgspec.structs.replace(
         directml_device(index, adapter_at(index, directml_adapters(), _listed_adapters())),
@@ -186,7 +186,7 @@ def _cuda(device: torch.device, tried: tuple[PrecisionSupport, ...], index: int)
 
 
 def _identity(facts: object, index: int) -> tuple[str, str]:
-    """UUID without prefix and PCI bus id: as torch tells, else (torch 2.4) as the driver does."""
+    """UUID without prefix, and PCI bus id, from torch; torch 2.4 has neither, so from the driver."""
     uuid = bare_uuid(str(getattr(facts, "uuid", "")))
     place = _place(facts)
     if uuid and place:
@@ -196,20 +196,20 @@ def _identity(facts: object, index: int) -> tuple[str, str]:
 
 
 def _place(facts: object) -> str:
-    """PCI bus id. Empty: torch does not tell."""
+    """PCI bus id. Empty: torch does not report it."""
     domain, bus, slot = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
     return "" if bus is None else f"{domain or 0:04x}:{bus:02x}:{slot or 0:02x}.0"
 
 
 def _vendor_uuid(adapter: Adapter, uuid: str) -> str:
-    """As NVIDIA writes it. One other than its adapter's is that of a part (MIG)."""
+    """The UUID in NVIDIA's form. A UUID that is not the adapter's belongs to a part of it (MIG)."""
     if not uuid or bare_uuid(adapter.uuid) == uuid:
         return adapter.uuid
     return f"MIG-{uuid}" if adapter.uuid else f"GPU-{uuid}"
 
 
 def _adapter(uuid: str, place: str) -> Adapter:
-    """What NVML knows of this GPU; nothing where it cannot be asked. A part of a GPU (MIG) is found by its place."""
+    """NVML's entry for this GPU; an empty one if NVML fails. A part of a GPU (MIG) is found by its PCI bus id."""
     telemetry = NvmlTelemetry()
     try:
         listed = telemetry.inventory()

@@ -1,4 +1,4 @@
-"""The same computation again and again: does it stay as fast, and does it stay the same?"""
+"""Repeats one computation: checks that speed and results stay the same."""
 
 import statistics
 import time
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from domains.device.health import Verdict
-from domains.device.on_device.attempt import Attempt, Found, seconds
 from domains.device.on_device.free_memory import wait_for
 from domains.device.on_device.operations import Operation, matmul
+from domains.device.on_device.trial import CheckResult, Trial, seconds
 from domains.measurement import Measurement
 
 SUSTAINED_S = 10.0
 SLOWER_THAN = 1.3
-"""Time of an iteration in the last third against that in the first: above this something throttles."""
+"""Time of an iteration in the last third relative to the first third; above this the device is throttled."""
 _FEWEST = 6
-"""Iterations from which thirds say something."""
+"""Minimum number of iterations for a comparison of thirds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyLoad:
-    """What was seen."""
+    """Result of a steady load."""
 
     workload: str
     times_s: tuple[float, ...]
-    """Of each iteration, the warm-up left out."""
+    """Time of each iteration, without the warm-up."""
     differing: tuple[int, ...]
-    """Numbers of the iterations whose result is not that of the first."""
+    """Indexes of the iterations whose result differs from the first."""
 
     @property
     def thirds_s(self) -> tuple[float, float]:
@@ -39,33 +39,33 @@ class SteadyLoad:
 
     @property
     def drift(self) -> float:
-        """How many times slower the last third is than the first."""
+        """Time of an iteration in the last third divided by that in the first."""
         first, last = self.thirds_s
         return last / first
 
 
-def steady_load(attempt: Attempt, duration_s: float) -> SteadyLoad:
-    """Compute for this long. Raises Stopped between two iterations; at least one is done."""
-    operation, repeats = _load(attempt.device)
-    inputs = [one.to(attempt.device) for one in operation.inputs(torch.float32)]
+def steady_load(trial: Trial, duration_s: float) -> SteadyLoad:
+    """Compute for this long, at least one iteration. Raises CheckStopped between two iterations."""
+    operation, repeats = _load(trial.device)
+    inputs = [one.to(trial.device) for one in operation.inputs(torch.float32)]
     expected = _iteration(operation, inputs, repeats)
-    wait_for(attempt.device)
+    wait_for(trial.device)
     times: list[float] = []
     differing: list[int] = []
     end = time.perf_counter() + duration_s
     while not times or time.perf_counter() < end:
-        attempt.look_up()
-        result, took = _timed(attempt.device, lambda: _iteration(operation, inputs, repeats))
-        if not torch.equal(attempt.corrupt(result), expected):
+        trial.raise_if_stopped()
+        result, took = _timed(trial.device, lambda: _iteration(operation, inputs, repeats))
+        if not torch.equal(trial.corrupt(result), expected):
             differing.append(len(times))
         times.append(took)
     workload = f"{repeats} x matmul {operation.workload} float32"
     return SteadyLoad(workload=workload, times_s=tuple(times), differing=tuple(differing))
 
 
-def sustained_compute(attempt: Attempt, duration_s: float = SUSTAINED_S) -> Found:
-    """Whether speed and results last."""
-    load = steady_load(attempt, duration_s)
+def sustained_compute(trial: Trial, duration_s: float = SUSTAINED_S) -> CheckResult:
+    """Check that speed and results stay the same."""
+    load = steady_load(trial, duration_s)
     first, last = load.thirds_s
     measurements = (
         seconds("sustained_compute", sum(load.times_s)),
@@ -74,7 +74,7 @@ def sustained_compute(attempt: Attempt, duration_s: float = SUSTAINED_S) -> Foun
         Measurement(name="iterations", value=float(len(load.times_s)), unit="1"),
     )
     verdict, message = _judge(load)
-    return Found(verdict=verdict, message=message, measurements=measurements)
+    return CheckResult(verdict=verdict, message=message, measurements=measurements)
 
 
 def _judge(load: SteadyLoad) -> tuple[Verdict, str]:

@@ -1,4 +1,4 @@
-"""A device in torch's words, if this Python has what drives it."""
+"""Torch's name of a device, if this Python environment can drive it."""
 
 import importlib
 from typing import Any
@@ -10,9 +10,9 @@ from domains.errors import ErrorReason, InternalError, NotFound, NotSupported
 
 
 def torch_name(name: str, *, pinned: bool = False) -> str:
-    """What torch calls a device of ours. `pinned`: the process sees no other GPU, so that it is the first.
+    """Torch's name of a device. `pinned`: the process sees no other GPU, so that this one is the first.
 
-    Raises FEATURE_NOT_INSTALLED where this environment lacks what it needs, DEVICE_NOT_FOUND if it has no such adapter.
+    Raises FEATURE_NOT_INSTALLED if this environment lacks the runtime, DEVICE_NOT_FOUND if there is no such adapter.
     """
     backend = name.partition(":")[0]
     if backend == "directml":
@@ -36,13 +36,13 @@ def _built_without(runtime: str, name: str) -> NotSupported:
 
 
 def cannot_use(name: str, error: Exception) -> InternalError:
-    """The error of a device that torch knows, and cannot use."""
+    """The error for a device that torch lists but cannot use."""
     first = (str(error).splitlines() or [type(error).__name__])[0]
     return InternalError(f"torch {torch.__version__} cannot use {name}: {first}", ErrorReason.DRIVER_ERROR, device=name)
 
 
 def directml() -> Any:
-    """torch's DirectML extension. Raises FEATURE_NOT_INSTALLED."""
+    """Torch's DirectML extension. Raises FEATURE_NOT_INSTALLED."""
     try:
         return importlib.import_module("torch_directml")
     except (ImportError, OSError) as error:
@@ -54,13 +54,13 @@ def directml() -> Any:
 
 
 def directml_adapters() -> tuple[str, ...]:
-    """Names of the adapters that DirectML lists, in its order; empty for one that does not tell."""
+    """Names of DirectML's adapters in its order; empty for an adapter that does not report its name."""
     extension = directml()
     return tuple(_adapter_name(extension, index) for index in range(extension.device_count()))
 
 
 def _adapter_name(extension: Any, index: int) -> str:
-    # To tell it, the extension makes a Direct3D device there: one adapter whose driver fails must not cost the others.
+    # The extension creates a Direct3D device to read the name: a failing driver must not affect other adapters.
     try:
         return str(extension.device_name(index)).strip("\0 ")
     except RuntimeError:

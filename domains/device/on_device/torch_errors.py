@@ -1,4 +1,4 @@
-"""Torch's errors in our words. The only place that reads their texts."""
+"""Translates torch's errors. Only this module reads their texts."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceE
 _log = structlog.get_logger()
 
 _HOST_TEXTS = ("DefaultCPUAllocator", "can't allocate memory", "Cannot allocate memory")
-# DirectML has no exception type of its own for this; these are its texts.
+# DirectML has no exception type for this; these are its texts.
 _DEVICE_TEXTS = ("CUDA out of memory", "Could not allocate tensor", "not enough GPU video memory")
 _TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 _WANTED = re.compile(r"Could not allocate tensor with (\d+) bytes")
@@ -21,9 +21,9 @@ _DRIVER_TEXTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS", "
 
 
 def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsError:
-    """The error to tell a caller. `doing` says what was going on: `decoding picture 2`.
+    """The error for the caller. `doing` says what failed: `decoding picture 2`.
 
-    One of ours passes unchanged. An unexpected one is logged with its traceback and told without its text.
+    A DeviceOpsError passes unchanged. An unexpected error is logged with its traceback, and its text is not passed on.
     """
     if isinstance(error, DeviceOpsError):
         return error
@@ -42,7 +42,7 @@ def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsEr
 
 
 def lacking(error: Exception) -> bool:
-    """Whether torch says that the device, or this build, has no such operation. False: it tried, and failed."""
+    """Whether torch reports that the device or this build lacks the operation. False: the operation failed."""
     if _says(error, str(error), (*_DEVICE_TEXTS, *_HOST_TEXTS, *_DRIVER_TEXTS)):
         return False
     return isinstance(error, NotImplementedError) or _says(error, str(error), _LACKING_TEXTS)
@@ -53,11 +53,11 @@ def _says(error: Exception, text: str, texts: tuple[str, ...]) -> bool:
 
 
 def needed_bytes(text: str) -> int | None:
-    """What an allocation wanted, as far as torch's text tells: CUDA's is rounded to hundredths of its unit."""
-    if (told := _TRIED.search(text)) is not None:
-        return round(float(told[1]) * _UNITS[told[2]])
-    told = _WANTED.search(text)
-    return int(told[1]) if told else None
+    """Size of the failed allocation from torch's text; CUDA's text rounds it to hundredths of its unit."""
+    if (reported := _TRIED.search(text)) is not None:
+        return round(float(reported[1]) * _UNITS[reported[2]])
+    reported = _WANTED.search(text)
+    return int(reported[1]) if reported else None
 
 
 def _device_full(device: torch.device, doing: str, needed: int | None) -> ResourceExhausted:

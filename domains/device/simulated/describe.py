@@ -1,4 +1,4 @@
-"""What a simulated device says that it is."""
+"""The `Device` of a simulated device."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from domains.device.simulated.script import SimDevice
 
 
 def describe(sim_device: SimDevice, probed_cpu: Device) -> Device:
-    """The script's device, with what was found by trying on the CPU that does its work."""
+    """The scripted device, with the properties that were probed on the CPU that computes for it."""
     return msgspec.structs.replace(
         unprobed(sim_device),
         architecture=probed_cpu.architecture,
@@ -22,7 +22,7 @@ def describe(sim_device: SimDevice, probed_cpu: Device) -> Device:
 
 
 def unprobed(sim_device: SimDevice) -> Device:
-    """The script's device before a worker has tried what it can do."""
+    """The scripted device before a worker has probed it."""
     return Device(
         id=sim_device.id,
         aliases=(f"sim:{sim_device.index}",),

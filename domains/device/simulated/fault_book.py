@@ -1,8 +1,8 @@
-"""How often each fault may still strike.
+"""Counts how often each fault has struck.
 
-The front keeps the count, since a fault may kill the worker: before each of its lives a worker is told the device and the
-faults still armed (`SimSetup`), and it tells of a fault (`FaultStruck`, on the call of the order that is struck) before
-the fault takes effect. While it lives it counts down by itself.
+The server keeps the count, because a fault may kill the worker. A new worker gets the device and its armed faults
+(`SimSetup`). It reports a fault (`FaultStruck`, in the call of the affected order) before the fault takes effect, and counts
+down by itself while it runs.
 """
 
 import msgspec
@@ -12,41 +12,41 @@ from domains.device.simulated.script import SimDevice
 
 
 class ArmedFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that may strike."""
+    """A fault that can strike."""
 
     index: int
-    """Its place among the device's faults in the script."""
+    """Position in the device's list of faults in the script."""
     fault: Fault
     strikes_left: int | None
-    """Absent: every time."""
+    """Absent: unlimited."""
 
 
 class SimSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker of a simulated device is told before anything else, and again when the script changes."""
+    """The first message to the worker of a simulated device, repeated when the script changes."""
 
     device: SimDevice
     armed: tuple[ArmedFault, ...]
 
 
 class FaultBook:
-    """Strikes by device and place in its list. A fault that is changed in the script, or moved, counts from zero again."""
+    """Counts strikes by device and position in its list. A fault that is changed or moved in the script starts from zero."""
 
     def __init__(self) -> None:
         self._strikes: dict[tuple[str, int], tuple[Fault, int]] = {}
 
     def setup(self, device: SimDevice) -> SimSetup:
-        """What to tell the device's worker now."""
+        """The message for the device's worker now."""
         armed = (self._armed(device.id, index, fault) for index, fault in enumerate(device.faults))
         return SimSetup(device=device, armed=tuple(fault for fault in armed if fault is not None))
 
     def struck(self, device: SimDevice, index: int) -> None:
-        """A worker told that a fault takes effect. An index that the script no longer has counts nowhere."""
+        """Count a fault that a worker reports. An index that the script no longer has is ignored."""
         if 0 <= index < len(device.faults):
             fault = device.faults[index]
             self._strikes[device.id, index] = fault, self.strikes(device, index) + 1
 
     def strikes(self, device: SimDevice, index: int) -> int:
-        """How often a fault has struck."""
+        """Number of strikes of a fault."""
         fault, count = self._strikes.get((device.id, index), (None, 0))
         return count if fault == device.faults[index] else 0
 

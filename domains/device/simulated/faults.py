@@ -1,7 +1,7 @@
-"""The faults that a simulated device can be scripted to have.
+"""Faults that a script can give to a simulated device.
 
-`at_step` counts the denoising steps of a job from 1; 0 strikes while a model is loaded. `times` is how often a fault
-strikes while the server runs, however often the worker is started again; 0: every time.
+`at_step` counts the denoising steps of a job from 1; 0 strikes while a model is loaded. `times` limits the strikes of a
+fault while the server runs, across restarts of the worker; 0: unlimited.
 """
 
 from typing import Annotated
@@ -15,18 +15,18 @@ _Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**50)]
 
 
 class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    """In a script, `kind` says which."""
+    """In a script, `kind` names the fault."""
 
 
 class OutOfMemory(_Fault, frozen=True, kw_only=True, tag="out_of_memory"):
-    """The device refuses memory: the job or the load ends with DEVICE_OUT_OF_MEMORY, and gives back what it held."""
+    """An allocation fails: the job or the load ends with DEVICE_OUT_OF_MEMORY and frees its memory."""
 
     at_step: _Step = 1
     times: _Times = 1
 
 
 class HungStep(_Fault, frozen=True, kw_only=True, tag="hung_step"):
-    """A call into the driver does not come back until the worker is killed. Pings are answered meanwhile."""
+    """A driver call does not return until the worker is killed. Pings are answered meanwhile."""
 
     at_step: _Step = 1
     times: _Times = 1
@@ -54,7 +54,7 @@ class NotFinite(_Fault, frozen=True, kw_only=True, tag="not_finite"):
 
 
 class WrongResult(_Fault, frozen=True, kw_only=True, tag="wrong_result"):
-    """Something comes out wrong and nobody is told: a step of a job, or a result that a health check compares.
+    """A result is silently wrong: a step of a job, or a result that a health check compares.
 
     Each of these is one strike.
     """
@@ -63,13 +63,13 @@ class WrongResult(_Fault, frozen=True, kw_only=True, tag="wrong_result"):
 
 
 class SlowLoad(_Fault, frozen=True, kw_only=True, tag="slow_load"):
-    """Models come in slowly."""
+    """Models load slowly."""
 
     bytes_per_second: _Bytes
 
 
 class Leak(_Fault, frozen=True, kw_only=True, tag="leak"):
-    """Each job leaves memory behind that nobody owns, until the worker is started again."""
+    """Each job leaks memory until the worker is restarted."""
 
     bytes_per_job: _Bytes
 

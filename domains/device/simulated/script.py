@@ -1,4 +1,4 @@
-"""What simulated devices are and do. `script_file` reads it from a file."""
+"""Simulated devices and their properties. `script_file` reads them from a file."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from domains.errors import InvalidRequest, Violation
 
 MAX_DEVICES = 64
 MAX_FAULTS = 64
-"""Of one device."""
+"""Maximum per device."""
 
 _Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
 _Celsius = Annotated[float, msgspec.Meta(ge=-50, le=200)]
@@ -21,16 +21,16 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
 class Temperature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How warm it gets."""
+    """Temperature of a device."""
 
     idle_celsius: _Celsius = 35.0
     loaded_celsius: _Celsius = 70.0
     heating_s: _Seconds = 30.0
-    """From a change of the load until 95 % of the way is made. 0: at once."""
+    """Time from a change of load until 95 % of the change in temperature. 0: at once."""
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What it draws, and the limits that it takes."""
+    """Power draw, and the accepted limits."""
 
     idle_watts: _Watts = 20.0
     loaded_watts: _Watts = 200.0
@@ -46,20 +46,20 @@ class SimDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: _Name = "Simulated device"
     """For people."""
     present: bool = True
-    """False: it is pulled out."""
+    """False: the device is unplugged."""
     memory_bytes: _Bytes = 8 * 2**30
-    """All of it, what the runtime takes included."""
+    """Total memory, including that of the runtime."""
     runtime_bytes: _Bytes = 256 * 2**20
-    """What a driver's context would take of it as soon as a worker lives."""
+    """Memory that a driver's context would take when a worker starts."""
     speed: _Speed = 1.0
-    """Against the host's CPU: at 0.5 each unit of work takes twice as long."""
+    """Relative to the host's CPU: at 0.5 each unit of work takes twice as long."""
     temperature: Temperature = Temperature()
     power: Power = Power()
     faults: Annotated[tuple[Fault, ...], msgspec.Meta(max_length=MAX_FAULTS)] = ()
 
     @property
     def index(self) -> int:
-        """The number in its id."""
+        """The number in the id."""
         return int(self.id.removeprefix("sim-"))
 
 
@@ -69,17 +69,17 @@ class SimScript(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[SimDevice, ...]
 
     def device(self, device_id: str) -> SimDevice | None:
-        """By id, whether present or not; None: the script has no such device."""
+        """The device with this id, present or not; None: the script has no such device."""
         return next((device for device in self.devices if device.id == device_id), None)
 
     @property
     def present(self) -> tuple[SimDevice, ...]:
-        """Those that are plugged in."""
+        """Devices that are plugged in."""
         return tuple(device for device in self.devices if device.present)
 
 
 def default_script(count: int = 1) -> SimScript:
-    """Healthy devices `sim-0`, `sim-1` …, for `--device sim:COUNT`. INVALID_FIELD outside 1..64."""
+    """Devices without faults, `sim-0`, `sim-1` …, for `--device sim:COUNT`. INVALID_FIELD outside 1..64."""
     if not 1 <= count <= MAX_DEVICES:
         message = f"{count} simulated devices were asked for; choose 1..{MAX_DEVICES}"
         raise InvalidRequest([Violation(field="device", message=message, allowed=f"1..{MAX_DEVICES}")])

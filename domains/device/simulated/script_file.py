@@ -1,4 +1,4 @@
-"""The TOML file that says what simulated devices are and do. See README.md and every_fault.toml."""
+"""Reads simulated devices from a TOML file. See README.md and every_fault.toml."""
 
 import math
 import re
@@ -16,7 +16,7 @@ MAX_FILE_BYTES = 256 * 1024
 
 
 def read_script(path: Path) -> SimScript:
-    """The script in a file. INVALID_FIELD with everything that is wrong in it; also if it cannot be read."""
+    """The script in a file. INVALID_FIELD with all violations, also if the file cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -26,7 +26,7 @@ def read_script(path: Path) -> SimScript:
 
 
 def parse_script(data: bytes, name: str) -> SimScript:
-    """The script in TOML text; `name` is the file's, for messages. INVALID_FIELD with everything that is wrong."""
+    """The script in TOML text; `name` of the file is for messages. INVALID_FIELD with all violations."""
     if len(data) > MAX_FILE_BYTES:
         raise _refused(name, [_violation(name, "", "is too long", f"0..{MAX_FILE_BYTES} bytes")])
     try:
@@ -41,7 +41,7 @@ def parse_script(data: bytes, name: str) -> SimScript:
 
 
 class _Reader:
-    """Collects what is wrong, so that one look at the message mends the whole file."""
+    """Collects all violations, so that one message lists everything to correct."""
 
     def __init__(self, name: str) -> None:
         self.violations: list[Violation] = []
@@ -51,7 +51,7 @@ class _Reader:
         for key in table.keys() - {"device"}:
             self.refuse(key, "is unknown; the only tables are [[device]]")
         given: Any = table.get("device")
-        # An editor that empties a file before it writes must not pull out every device.
+        # An editor may empty a file before it writes: that must not unplug every device.
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_DEVICES:
             self.refuse("device", f"must be 1..{MAX_DEVICES} tables [[device]]; `present = false` pulls one out")
             return ()
@@ -83,7 +83,7 @@ class _Reader:
         return tuple(fault for fault in found if fault is not None)
 
     def _check(self, device: SimDevice, key: str) -> None:
-        """What no single field can say."""
+        """Check conditions between several fields."""
         heat, power = device.temperature, device.power
         if device.runtime_bytes > device.memory_bytes:
             self.refuse(f"{key}.runtime_bytes", "is more than memory_bytes", f"0..{device.memory_bytes}")
@@ -115,7 +115,7 @@ def _finite(text: str) -> float:
 
 
 def _plain(what: str) -> str:
-    """msgspec's words after a field's name."""
+    """Words of msgspec's message after a field's name."""
     return re.sub(r"^Expected ", "must be ", re.sub(r"^Object ", "", what)).replace("`", "")
 
 

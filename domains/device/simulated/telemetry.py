@@ -1,4 +1,4 @@
-"""Telemetry of simulated devices: what a driver would tell of the scripted ones under their real load."""
+"""Telemetry of simulated devices: scripted figures under the real load."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ POWER_SETTLES_S = 0.5
 
 
 class SimulatedTelemetry:
-    """See `domains.device.telemetry.Telemetry`. Each method may be called from any thread."""
+    """Implements `domains.device.telemetry.Telemetry`. Thread-safe."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class SimulatedTelemetry:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`find`: the script's device by its id, as it is now."""
+        """`find`: the device in the current script by id."""
         self._find = find
         self._clock = clock
         self._wall = wall
@@ -30,33 +30,33 @@ class SimulatedTelemetry:
         self._cards: dict[str, _Card] = {}
 
     def load(self, device_id: str, running: int) -> None:
-        """So many jobs run on a device from now on."""
+        """Set the number of running jobs."""
         with self._lock:
             sim_device = self._find(device_id)
             heating_s = sim_device.temperature.heating_s if sim_device else 0.0
             self._card(device_id).load(running > 0, self._clock(), heating_s)
 
     def holds(self, device_id: str, live_bytes: int) -> None:
-        """What a device's worker says that is in use, without the runtime; 0 when the worker is gone."""
+        """Set the memory that the device's worker uses, without the runtime; 0 when the worker has ended."""
         with self._lock:
             self._card(device_id).live_bytes = live_bytes
 
     def sample(self, device: Device) -> DeviceSample:
-        """How it is now. Raises DeviceGone while it is pulled out."""
+        """Measure now. Raises DeviceGone while the device is unplugged."""
         sim_device = self._there(device)
         with self._lock:
             return self._card(device.id).sample(sim_device, self._clock(), self._wall())
 
     def controls(self, device: Device) -> tuple[str, ...]:
-        """All."""
+        """All settings."""
         return (*ALWAYS, "power_limit_watts", "max_temperature_celsius")
 
     def power_range(self, device: Device) -> PowerRange | None:
-        """As scripted."""
+        """The scripted range."""
         return _range(self._there(device).power)
 
     def set_power_limit(self, device: Device, watts: float | None) -> None:
-        """INVALID_FIELD outside the scripted range; DEVICE_LOST while it is pulled out."""
+        """Raises INVALID_FIELD outside the scripted range, DEVICE_LOST while the device is unplugged."""
         sim_device = self._there(device)
         if watts is not None:
             check_power(device, watts, _range(sim_device.power))
@@ -64,7 +64,7 @@ class SimulatedTelemetry:
             self._card(device.id).limit_watts = watts
 
     def restore(self, device: Device) -> None:
-        """No limit of ours."""
+        """Remove the limit."""
         with self._lock:
             self._card(device.id).limit_watts = None
 
@@ -81,13 +81,13 @@ class SimulatedTelemetry:
 
 
 class _Card:
-    """What one device remembers."""
+    """State of one device."""
 
     def __init__(self, now_s: float) -> None:
         self.busy = False
         self.live_bytes = 0
         self.limit_watts: float | None = None
-        """As it was set; None: the most."""
+        """None: the maximum."""
         self._heat = Lag(now_s)
         self._draw = Lag(now_s)
 

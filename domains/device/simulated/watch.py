@@ -1,10 +1,10 @@
-"""Watches the script's file, and tells what is different in it.
+"""Reads the script's file when it changes, and reports the difference.
 
     watch = ScriptWatch(script, path)
     watch.listeners.append(lambda difference: …)
     await watch.keep_looking()
 
-A broken edit changes nothing: the former script holds, and `problem` says what is wrong.
+An invalid edit changes nothing: the former script holds, and `problem` has the violations.
 """
 
 import asyncio
@@ -28,25 +28,25 @@ _Stamp = tuple[int, int, int]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look found. Ids of devices, in the script's order."""
+    """Result of one look. Ids of devices, in the script's order."""
 
     appeared: tuple[str, ...] = ()
-    """Present, and never before."""
+    """Present for the first time."""
     vanished: tuple[str, ...] = ()
-    """Present no more: pulled out, or gone from the file."""
+    """No longer present: unplugged, or removed from the file."""
     returned: tuple[str, ...] = ()
     """Present again."""
     changed: tuple[str, ...] = ()
-    """Present before and now, and otherwise different."""
+    """Present before and now, with other properties."""
     problem: InvalidRequest | None = None
-    """The file cannot be used; nothing has changed."""
+    """The file is invalid; nothing has changed."""
 
     def __bool__(self) -> bool:
         return bool(self.appeared or self.vanished or self.returned or self.changed or self.problem)
 
 
 class ScriptWatch:
-    """The script as it is now. Also the inventory of the simulated backend."""
+    """The current script; also the inventory of the simulated backend."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class ScriptWatch:
         path: Path | None = None,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`path` None: the script stays as it is. `pause`: waits so many seconds."""
+        """`path` None: the script never changes. `pause` waits for so many seconds."""
         self.script = script
         self.problem: InvalidRequest | None = None
-        """What is wrong with the file as it is now; None: nothing."""
+        """Violations in the present file; None: it is valid."""
         self.listeners: list[Callable[[Difference], None]] = []
         """Called with each difference, and once with each problem."""
         self._path = path
@@ -72,26 +72,26 @@ class ScriptWatch:
         return Backend.SIMULATED
 
     def look_now(self) -> Mapping[str, Device]:
-        """The devices that are present, by the names that workers are started with."""
+        """The present devices, by worker name."""
         return {device.id: unprobed(device) for device in self.script.present}
 
     async def look(self) -> Mapping[str, Device]:
-        """The same, after a look at the file."""
+        """The present devices, by worker name, after a look at the file."""
         await self.look_again()
         return self.look_now()
 
     async def keep_looking(self, every_s: float = LOOK_EVERY_S) -> None:
-        """Until cancelled."""
+        """Look until cancelled."""
         while True:
             await self._pause(every_s)
             try:
                 await self.look_again()
             except Exception:
-                # A fault of ours costs this look, and not all that follow.
+                # A bug of the server ends this look only; the next one starts.
                 _log.exception("a bug ended a look at the simulated devices' script")
 
     async def look_again(self) -> Difference:
-        """What is different since the last look."""
+        """The difference since the last look."""
         if self._path is None:
             return Difference()
         async with self._one_at_a_time:
@@ -102,11 +102,11 @@ class ScriptWatch:
         return difference
 
     def _read(self, path: Path) -> SimScript | InvalidRequest | None:
-        """The file's script or what is wrong with it; None: it is as it was."""
+        """The file's script, or its violations; None: the file is unchanged."""
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
             return None
-        # Taken before reading: what is written meanwhile is seen in the next look.
+        # Read before the file: a change made meanwhile is seen in the next look.
         self._stamp = stamp
         try:
             return read_script(path)
@@ -138,7 +138,7 @@ def _difference(before: SimScript, now: SimScript, seen: set[str]) -> Difference
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """Changes when the file is written or replaced; None: it cannot be read."""
+    """A stamp that changes when the file is written or replaced; None: the file cannot be read."""
     try:
         status = path.stat()
     except OSError:

@@ -87,9 +87,6 @@ class FakeNvml(ModuleType):
     def nvmlSystemGetDriverVersion(self) -> str:
         return "580.159.03"
 
-    def nvmlSystemGetCudaDriverVersion(self) -> int:
-        return 13010
-
     def nvmlDeviceGetCount(self) -> int:
         return len(self.gpus)
 

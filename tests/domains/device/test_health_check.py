@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from domains.device.health import HealthCheck, HealthDepth, Verdict
-from domains.device.on_device.attempt import Attempt
 from domains.device.on_device.canary import verify
-from domains.device.on_device.health_check import allocate, attempted, copy, run_checks
+from domains.device.on_device.health_check import allocate, copy, run_check, run_checks
 from domains.device.on_device.memory_patterns import memory_patterns
 from domains.device.on_device.steady_load import SteadyLoad, steady_load, sustained_compute
+from domains.device.on_device.trial import Trial
 from domains.errors import ErrorReason
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_a_number_that_is_none_is_unhealthy_and_ends_the_checks() -> None:
 
 
 def test_a_small_error_everywhere_is_found_too() -> None:
-    found = verify(Attempt(device=CPU, corrupt=lambda result: result * 1.1))
+    found = verify(Trial(device=CPU, corrupt=lambda result: result * 1.1))
     assert found.verdict is Verdict.UNHEALTHY
 
 
@@ -85,19 +85,19 @@ def test_results_that_change_between_two_runs_are_found() -> None:
         calls.append(len(calls))
         return result if len(calls) % 2 else torch.nextafter(result, torch.ones_like(result))
 
-    found = verify(Attempt(device=CPU, corrupt=lambda one: last_bit(one) if one.dtype is torch.float32 else one))
+    found = verify(Trial(device=CPU, corrupt=lambda one: last_bit(one) if one.dtype is torch.float32 else one))
     assert found.verdict is Verdict.UNHEALTHY
     assert "second run" in found.message
 
 
 def test_a_bit_that_changes_on_the_way_is_found_with_its_place() -> None:
-    found = copy(Attempt(device=CPU, corrupt=flipped))
+    found = copy(Trial(device=CPU, corrupt=flipped))
     assert found.verdict is Verdict.UNHEALTHY
     assert found.message.startswith(f"1 of {32 * MIB} bytes changed on the way, the first at {16 * MIB}")
 
 
 def test_too_little_memory_is_told_with_need_and_available() -> None:
-    check = attempted("allocate", partial(allocate, need_bytes=1 << 50), Attempt(device=CPU))
+    check = run_check("allocate", partial(allocate, need_bytes=1 << 50), Trial(device=CPU))
     assert check.verdict is Verdict.UNHEALTHY
     assert check.failure_reason is ErrorReason.HOST_OUT_OF_MEMORY
     assert f"needed {1 << 50} bytes" in check.message
@@ -106,8 +106,8 @@ def test_too_little_memory_is_told_with_need_and_available() -> None:
 
 def test_patterns_find_a_stuck_bit_and_say_where() -> None:
     small = partial(memory_patterns, limit_bytes=MIB)
-    assert small(Attempt(device=CPU)).verdict is Verdict.HEALTHY
-    found = small(Attempt(device=CPU, corrupt=lambda words: words | 4))
+    assert small(Trial(device=CPU)).verdict is Verdict.HEALTHY
+    found = small(Trial(device=CPU, corrupt=lambda words: words | 4))
     assert found.verdict is Verdict.UNHEALTHY
     assert "pattern 0x00" in found.message
     assert "found 0x0000000000000004, expected 0x0000000000000000" in found.message
@@ -118,7 +118,7 @@ def test_the_address_pattern_finds_a_word_that_answers_for_two() -> None:
         half = words.numel() // 2
         return torch.cat((words[:half], words[:half]))
 
-    found = memory_patterns(Attempt(device=CPU, corrupt=aliased), limit_bytes=MIB)
+    found = memory_patterns(Trial(device=CPU, corrupt=aliased), limit_bytes=MIB)
     assert found.verdict is Verdict.UNHEALTHY
     assert f"pattern address: {MIB // 16} words differ, the first at byte {MIB // 2}" in found.message
 
@@ -130,8 +130,8 @@ def test_sustained_computing_finds_a_result_that_changes() -> None:
         calls.append(len(calls))
         return flipped(result) if len(calls) == 3 else result
 
-    assert sustained_compute(Attempt(device=CPU), 0.05).verdict in (Verdict.HEALTHY, Verdict.DEGRADED)
-    found = sustained_compute(Attempt(device=CPU, corrupt=third_is_wrong), 0.2)
+    assert sustained_compute(Trial(device=CPU), 0.05).verdict in (Verdict.HEALTHY, Verdict.DEGRADED)
+    found = sustained_compute(Trial(device=CPU, corrupt=third_is_wrong), 0.2)
     assert found.verdict is Verdict.UNHEALTHY
     assert "the first in iteration 2" in found.message
 
@@ -162,10 +162,10 @@ def test_a_stop_ends_a_steady_load() -> None:
         done.append(result)
         return result
 
-    check = attempted(
+    check = run_check(
         "sustained_compute",
-        lambda attempt: (steady_load(attempt, 60.0), verify(attempt))[1],
-        Attempt(device=CPU, stop=lambda: len(done) >= 2, corrupt=note),
+        lambda trial: (steady_load(trial, 60.0), verify(trial))[1],
+        Trial(device=CPU, stop=lambda: len(done) >= 2, corrupt=note),
     )
     assert check.verdict is Verdict.SKIPPED
     assert len(done) == 2

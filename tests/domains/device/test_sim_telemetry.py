@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.device.device import Backend, Device, DeviceKind
-from domains.device.patient import PatientTelemetry
 from domains.device.sample import ThrottleReason
 from domains.device.simulated.script import SimDevice, Temperature
 from domains.device.simulated.telemetry import SimulatedTelemetry
 from domains.device.telemetry import DeviceGone, Telemetry
+from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import ErrorReason, InvalidRequest
 
 DEVICE = Device(
@@ -160,9 +160,9 @@ def test_an_edited_script_is_seen_at_once(bench: Bench) -> None:
 
 async def test_it_is_a_telemetry_for_the_event_loop(bench: Bench) -> None:
     telemetry: Telemetry = bench.telemetry
-    patient = PatientTelemetry(telemetry)
+    threaded = ThreadedTelemetry(telemetry)
     try:
-        samples = await asyncio.gather(*(patient.sample(DEVICE) for _ in range(3)))
+        samples = await asyncio.gather(*(threaded.sample(DEVICE) for _ in range(3)))
         assert {sample.temperature_celsius for sample in samples} == {35}
     finally:
-        patient.close()
+        threaded.close()

@@ -1,7 +1,7 @@
 """Health checks: what hangs is ended, what is merely busy is left alone, and only a check that was done forgives."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import cast
 
@@ -33,15 +33,21 @@ class Cared:
     def __init__(self, floor: Floor) -> None:
         self.floor = floor
         self.restarted: list[str] = []
+        self.spawned: list[str] = []
         self.care = DeviceCare(
             floor.devices,
-            floor.board,
+            floor.board.lanes,
             self.sample,
             lambda device_id, why: self.restarted.append(device_id),
+            self.spawn,
             recheck_s=0.01,
             stall_timeout_s=STALL_S,
         )
         self.on_sample: Callable[[], None] = lambda: None
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        self.spawned.append(work.__qualname__)
+        work.close()
 
     async def sample(self, view: DeviceView) -> DeviceSample:
         self.on_sample()
@@ -144,6 +150,13 @@ async def test_a_quarantine_is_not_lifted_by_what_was_not_tried(cared: Cared) ->
     report = await cared.care.check("sim-0", QUICK, SHORT_S)
     assert [check.verdict for check in report.checks] == [Verdict.HEALTHY, Verdict.SKIPPED]
     assert cared.state is DeviceState.QUARANTINED
+
+
+async def test_a_device_that_becomes_quarantined_is_checked_again_by_itself(cared: Cared) -> None:
+    cared.floor.arrive()
+    for _ in range(2):
+        cared.floor.devices.quarantine("sim-0", FAULT)
+    assert cared.spawned == [DeviceCare.bring_back.__qualname__]
 
 
 async def test_a_bug_does_not_keep_a_device_quarantined_for_ever(cared: Cared) -> None:

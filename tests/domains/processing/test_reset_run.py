@@ -1,6 +1,7 @@
 """Resets: of a worker that never was ready, of one that hangs, and one that somebody calls off."""
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,15 @@ class Resets:
         self.floor = floor = Floor(folder, FrontRunners(scan=nothing, transfer=nothing, reset=self.run))
         self.restarts: list[str] = []
         self.restarted = asyncio.Event()
-        self.care = DeviceCare(floor.devices, floor.board, nothing_measured, self.restart, 1.0, STALL_S)
+        self.care = DeviceCare(
+            floor.devices,
+            floor.board.lanes,
+            nothing_measured,
+            self.restart,
+            Coroutine.close,
+            recheck_s=1.0,
+            stall_timeout_s=STALL_S,
+        )
         self.runner = ResetRunner(floor.devices, floor.board.lanes, floor.loaded, self.care)
 
     async def run(self, work: ResetWork, task: FrontTask) -> Done | Halted:

@@ -1,6 +1,14 @@
 """Measures a device.
 
 report = run(torch.device("cuda:0"), (Suite.MEMORY, Suite.COMPUTE), 60.0, stop, progress, about=probe("cuda:0"))
+
+figure.py     one figure, and the timing of its runs
+compute.py    matrix product, convolution, attention
+memory.py     bandwidth and allocation time of the device's memory
+transfer.py   copies between host and device
+inference.py  one denoising step
+denoiser.py   the network of that step
+stability.py  drift of speed, results and temperature under steady load
 """
 
 import statistics
@@ -12,7 +20,7 @@ import torch
 from domains.device.benchmark import BenchmarkReport, BenchmarkResult, Suite
 from domains.device.device import Device
 from domains.device.on_device.benchmark import compute, inference, memory, stability, transfer
-from domains.device.on_device.benchmark.figure import Figure, Watch
+from domains.device.on_device.benchmark.figure import Figure, TimeBudget
 from domains.device.on_device.free_memory import give_back
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason
@@ -21,7 +29,7 @@ from domains.measurement import Measurement
 __all__ = ["Progress", "run"]
 
 Progress = Callable[[int, int, str], None]
-"""Figures done, all figures, and the name of the one that comes next; empty at the end."""
+"""Called with the number of figures done, of all figures, and the name of the next one; empty at the end."""
 
 DEFAULT_SUITES = tuple(suite for suite in Suite if suite is not Suite.STABILITY)
 _SUITES: Mapping[Suite, Callable[[torch.device], list[Figure]]] = {
@@ -44,10 +52,10 @@ def run(
     *,
     about: Device,
 ) -> BenchmarkReport:
-    """Measure; empty `suites`: all but STABILITY. The time is shared between the figures, what is not reached is a warning.
+    """Run the suites; empty: all but STABILITY. The figures share the time; a figure that is not reached is a warning.
 
-    `about`: the device as probed. `stop` is looked at between samples. Raises DRIVER_ERROR where the device fails; memory
-    that does not suffice for one figure is a warning.
+    `about`: the probed device. `stop` is read between samples. Raises DRIVER_ERROR if the device fails; a figure that lacks
+    memory is a warning.
     """
     start_time_s, begin = time.time(), time.perf_counter()
     warnings: list[str] = []
@@ -98,25 +106,25 @@ def _measure(
         now = time.perf_counter()
         # A figure that needs less than its share leaves more for the others.
         share = max(until_s - now, 0.0) / (len(figures) - done)
-        watch = Watch(device=device, until_s=now + share, stop=stop)
-        samples = _samples(device, figure, watch, warnings)
+        budget = TimeBudget(device=device, until_s=now + share, stop=stop)
+        samples = _samples(device, figure, budget, warnings)
         if samples:
             results.append(_result(figure, samples))
     progress(len(figures), len(figures), "")
     return results
 
 
-def _samples(device: torch.device, figure: Figure, watch: Watch, warnings: list[str]) -> Sequence[float]:
+def _samples(device: torch.device, figure: Figure, budget: TimeBudget, warnings: list[str]) -> Sequence[float]:
     name = f"{figure.suite}: {figure.name}"
-    if watch.over:
+    if budget.over:
         warnings.append(f"{name} was not reached")
         return ()
     try:
-        samples = figure.take(watch)
+        samples = figure.take(budget)
     except Exception as error:
-        told = translate(error, device, f"measuring {figure.name}")
-        if told.reason not in (ErrorReason.DEVICE_OUT_OF_MEMORY, ErrorReason.HOST_OUT_OF_MEMORY):
-            raise told from error
+        translated = translate(error, device, f"measuring {figure.name}")
+        if translated.reason not in (ErrorReason.DEVICE_OUT_OF_MEMORY, ErrorReason.HOST_OUT_OF_MEMORY):
+            raise translated from error
         warnings.append(f"{name} found too little memory for {figure.workload}")
         return ()
     finally:
@@ -139,7 +147,7 @@ def _unsteady(figure: Figure, samples: Sequence[float]) -> Sequence[str]:
 
 
 def _result(figure: Figure, samples: Sequence[float]) -> BenchmarkResult:
-    # From each of 1000 equal stretches the first.
+    # The first of each of 1000 equal stretches.
     kept = samples
     if len(samples) > _MOST_SAMPLES:
         kept = [samples[place * len(samples) // _MOST_SAMPLES] for place in range(_MOST_SAMPLES)]

@@ -1,4 +1,4 @@
-"""Matrix product, convolution and attention, in each precision that the device has."""
+"""Matrix product, convolution and attention, in each precision that the device supports."""
 
 from functools import partial
 
@@ -11,14 +11,14 @@ from domains.device.on_device.operations import PRECISIONS, Operation, attention
 
 _LARGE = (matmul(4096), conv2d(8, 320, 64), attention(2, 16, 4096, 64))
 _LARGE_NEED_BYTES = 4 * 2**30
-"""Attention that keeps all its weights, 32 x 4096 x 4096 float32 and their softmax, where no fused kernel serves."""
+"""Memory of attention without a fused kernel: all weights, 32 x 4096 x 4096 float32, and their softmax."""
 _SMALL = (matmul(512), conv2d(1, 64, 48), attention(1, 8, 384, 64))
 _TINY = (matmul(64), conv2d(1, 8, 16), attention(1, 2, 64, 32))
-"""To find out which precisions there are."""
+"""Small operations that find out the supported precisions."""
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """FLOP a second, an addition and a multiplication counted as two."""
+    """FLOP per second; a multiply-add counts as two."""
     large = device.type == "cuda" and free_bytes(device) > 2 * _LARGE_NEED_BYTES
     return [
         Figure(
@@ -35,13 +35,13 @@ def figures(device: torch.device) -> list[Figure]:
 
 
 def _tf32(device: torch.device, operation: Operation, precision: str) -> str:
-    """CUDA's kernels may keep 10 bits of a float32 product where torch lets them, which is by default in convolutions."""
+    """Text for the workload if CUDA may compute float32 in TF32, which keeps 10 bits of a product."""
     if device.type != "cuda" or precision != "float32":
         return ""
     settings = torch.backends.cudnn if operation.name == "conv2d" else torch.backends.cuda.matmul
     try:
         return ", TF32 allowed" if settings.allow_tf32 else ""
-    except RuntimeError:  # newer torch refuses this question once its newer setting was used
+    except RuntimeError:  # Newer versions of torch refuse this query once their newer setting was used.
         return ", TF32 perhaps allowed"
 
 

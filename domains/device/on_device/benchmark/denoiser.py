@@ -1,4 +1,4 @@
-"""A small denoising network of our own, in the shape of those that diffusion models use: random weights, no training."""
+"""A small denoising network with the structure of diffusion models: random weights, no training."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
@@ -11,7 +11,7 @@ _SEED = 21
 
 
 class Residual(nn.Module):
-    """Two convolutions that see the time step, added to what came in."""
+    """Two convolutions with the time step's features, added to the input."""
 
     def __init__(self, channels_in: int, channels_out: int, time_width: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Each place looks at all places."""
+    """Self-attention over all places."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Down once, attention, and up again."""
+    """A small U-Net: one downsampling, attention, one upsampling."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
         self.last = nn.Conv2d(width, 4, 3, padding=1)
 
     def forward(self, latents: Tensor, time: Tensor) -> Tensor:
-        """(n, 4, h, w) latents and (n, width) time features → the noise in them, in the same shape."""
+        """(n, 4, h, w) latents and (n, width) time features → the predicted noise, in the latents' shape."""
         step = F.silu(self.time(time))
         wide = self.down(self.first(latents), step)
         inner = self.middle2(self.attention(self.middle1(self.shrink(wide), step)), step)
@@ -71,7 +71,7 @@ class Denoiser(nn.Module):
 
 
 def denoiser(device: torch.device, dtype: torch.dtype, side: int = SIDE) -> tuple[Denoiser, Tensor, Tensor]:
-    """The network with its latents and time features, always the same numbers; the process's own generator is left alone."""
+    """The network, its latents and its time features, from a fixed seed; the process's default generator is not used."""
     generator = torch.Generator().manual_seed(_SEED)
     with torch.device("meta"):
         network = Denoiser()

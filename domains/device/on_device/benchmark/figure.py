@@ -1,4 +1,4 @@
-"""One figure to measure, and how long each run of something took."""
+"""One figure to measure, and the timing of its runs."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,16 +17,16 @@ _MOST = 1000
 _LONGEST_S = {"cuda": 1.0}
 _LONGEST_ON_HOST_S = 0.2
 _BATCH = 8
-"""Runs between two looks at the clock, on a device that works on its own."""
+"""Runs between two reads of the clock, on a device that works asynchronously."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """How long a figure may take, and whether somebody wants it to end."""
+class TimeBudget:
+    """Time limit and stop signal of a figure."""
 
     device: torch.device
     until_s: float
-    """Of time.perf_counter."""
+    """On the clock of time.perf_counter."""
     stop: Callable[[], bool]
 
     @property
@@ -37,39 +37,39 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Something to measure."""
+    """One figure to measure."""
 
     suite: Suite
     name: str
     unit: str
     workload: str
-    take: Callable[[Watch], Sequence[float]] = lambda watch: ()
-    """Samples in the unit; empty: it was stopped or the time was over before the first."""
+    take: Callable[[TimeBudget], Sequence[float]] = lambda budget: ()
+    """Takes samples in the unit; empty: stopped or out of time before the first."""
     missing: str = ""
-    """Why it cannot be measured here. Empty: it can."""
+    """Why the figure cannot be measured here. Empty: it can."""
 
 
-def runs(prepare: Callable[[], Work], amount: float | None = None) -> Callable[[Watch], Sequence[float]]:
-    """Samples of a work: seconds a run, or `amount` (bytes, operations) divided by them. `prepare` makes the inputs."""
+def runs(prepare: Callable[[], Work], amount: float | None = None) -> Callable[[TimeBudget], Sequence[float]]:
+    """Measure a work: seconds per run, or `amount` (bytes, operations) per second. `prepare` creates the inputs."""
 
-    def take(watch: Watch) -> Sequence[float]:
-        times = _times(prepare(), watch)
+    def take(budget: TimeBudget) -> Sequence[float]:
+        times = _times(prepare(), budget)
         return times if amount is None else [amount / took for took in times]
 
     return take
 
 
-def _times(work: Work, watch: Watch) -> list[float]:
+def _times(work: Work, budget: TimeBudget) -> list[float]:
     for _ in range(_WARM_UPS):
-        if watch.over:
+        if budget.over:
             return []
         work()
-        wait_for(watch.device)
+        wait_for(budget.device)
     times: list[float] = []
-    end = time.perf_counter() + _LONGEST_S.get(watch.device.type, _LONGEST_ON_HOST_S)
-    batch = _by_events if watch.device.type == "cuda" else _by_clock
-    while len(times) < _MOST and not watch.over and (len(times) < _FEWEST or time.perf_counter() < end):
-        times += batch(work, watch.device)
+    end = time.perf_counter() + _LONGEST_S.get(budget.device.type, _LONGEST_ON_HOST_S)
+    batch = _by_events if budget.device.type == "cuda" else _by_clock
+    while len(times) < _MOST and not budget.over and (len(times) < _FEWEST or time.perf_counter() < end):
+        times += batch(work, budget.device)
     return times[:_MOST]
 
 
@@ -80,7 +80,7 @@ def _by_clock(work: Work, device: torch.device) -> list[float]:
 
 
 def _by_events(work: Work, device: torch.device) -> list[float]:
-    """Timed by the device itself, so the host's own time between two runs does not count."""
+    """Seconds per run by the device's own events, without the host's time between two runs."""
     with torch.cuda.device(device):
         events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(_BATCH)]
         for begin, end in events:

@@ -13,13 +13,13 @@ from domains.device.on_device.operations import PRECISIONS
 from domains.device.on_device.torch_errors import lacking
 
 _SLOWER_THAN = 4
-"""A precision that a CPU has not in hardware: nobody runs it, and one step would take most of the benchmark's time."""
+"""A precision without hardware support on a CPU: not used in practice, and one step would take most of the benchmark."""
 _TRIAL_SIDE = 16
 _TRIALS = 3
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """Seconds a step. The same workload on every device, so that devices can be compared."""
+    """Seconds per step. The same workload on every device, for comparison."""
     tried = {precision: _trial_s(device, precision) for precision in PRECISIONS}
     longest = (tried["float32"] or 0.0) * _SLOWER_THAN
     return [
@@ -37,7 +37,7 @@ def figures(device: torch.device) -> list[Figure]:
 
 
 def _trial_s(device: torch.device, precision: str) -> float | None:
-    """Seconds of a step on few pixels; None: the device has not this precision."""
+    """Seconds of a step on few pixels; None: the device lacks this precision."""
     try:
         step = _step(device, PRECISIONS[precision], side=_TRIAL_SIDE)
         step()

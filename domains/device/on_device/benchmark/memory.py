@@ -1,4 +1,4 @@
-"""Bandwidth of the device's memory, and the time of an allocation."""
+"""Bandwidth of the device's memory, and the time of one allocation."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from domains.device.benchmark import Suite
-from domains.device.on_device.benchmark.figure import Figure, Watch, Work, runs
+from domains.device.on_device.benchmark.figure import Figure, TimeBudget, Work, runs
 from domains.device.on_device.free_memory import free_bytes, give_back, wait_for
 
 _SHARE = 8
@@ -16,7 +16,7 @@ _ALLOCATIONS = 20
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """Copy inside the device, bytes read and written both counted; and one allocation of the driver."""
+    """Copy within the device, counting bytes read and written; and one allocation from the driver."""
     most = 2**30 if device.type == "cuda" else 256 * 2**20
     length = min(most, free_bytes(device) // _SHARE)
     allocated = min(_ALLOCATED_BYTES, free_bytes(device) // _SHARE)
@@ -44,11 +44,11 @@ def _copy(device: torch.device, length: int) -> Work:
     return lambda: target.copy_(source)
 
 
-def _allocations(device: torch.device, length: int, watch: Watch) -> Sequence[float]:
-    """By the host's clock: an allocation is the host's work."""
+def _allocations(device: torch.device, length: int, budget: TimeBudget) -> Sequence[float]:
+    """Seconds per allocation on the host's clock: an allocation is the host's work."""
     times: list[float] = []
     for _ in range(_ALLOCATIONS + 1):
-        if watch.over:
+        if budget.over:
             break
         give_back(device)
         begin = time.perf_counter()
@@ -56,5 +56,5 @@ def _allocations(device: torch.device, length: int, watch: Watch) -> Sequence[fl
         wait_for(device)
         times.append(time.perf_counter() - begin)
         del piece
-    # The first sets up libraries.
+    # The first allocation initializes libraries.
     return times[1:]

@@ -1,4 +1,4 @@
-"""Steady load: how speed and temperature drift, and whether the same input keeps giving the same result."""
+"""Drift of speed and temperature under steady load, and reproducibility of the result."""
 
 import statistics
 import time
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import torch
 
 from domains.device.benchmark import Suite
-from domains.device.on_device.attempt import Attempt, Stopped
-from domains.device.on_device.benchmark.figure import Figure, Watch
+from domains.device.on_device.benchmark.figure import Figure, TimeBudget
 from domains.device.on_device.steady_load import SteadyLoad, steady_load
+from domains.device.on_device.trial import CheckStopped, Trial
 
 _LOAD_S = {"cuda": 10.0}
 _LOAD_ON_HOST_S = 1.0
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """All from one load."""
+    """All figures from one load."""
     load = _Load(device=device)
     return [
         load.figure("iteration", "s", "steady matmul float32"),
@@ -32,18 +32,18 @@ def _no_temperature(device: torch.device) -> str:
 
 
 def temperature(device: torch.device) -> float | None:
-    """In degrees Celsius; None where it cannot be told."""
+    """Degrees Celsius; None: not available."""
     if device.type != "cuda":
         return None
     try:
         return float(torch.cuda.temperature(device))
-    except Exception:  # NVML's own errors are no RuntimeErrors, and its package may be missing
+    except Exception:  # NVML's errors are no RuntimeErrors, and its package may be missing
         return None
 
 
 @dataclass
 class _Load:
-    """Runs once, for the figure that asks first."""
+    """Runs the load once, for the first figure that needs it."""
 
     device: torch.device
     seen: SteadyLoad | None = None
@@ -55,12 +55,12 @@ class _Load:
             name=name,
             unit=unit,
             workload=workload,
-            take=lambda watch: self._samples(name, watch),
+            take=lambda budget: self._samples(name, budget),
             missing=missing,
         )
 
-    def _samples(self, name: str, watch: Watch) -> Sequence[float]:
-        seen = self._run(watch)
+    def _samples(self, name: str, budget: TimeBudget) -> Sequence[float]:
+        seen = self._run(budget)
         if seen is None:
             return ()
         if name == "temperature_rise":
@@ -69,14 +69,14 @@ class _Load:
             return (float(len(seen.differing)),)
         return seen.times_s if name == "iteration" else _drift(seen)
 
-    def _run(self, watch: Watch) -> SteadyLoad | None:
+    def _run(self, budget: TimeBudget) -> SteadyLoad | None:
         if self.seen is None:
             longest = _LOAD_S.get(self.device.type, _LOAD_ON_HOST_S)
-            duration = min(longest, watch.until_s - time.perf_counter())
+            duration = min(longest, budget.until_s - time.perf_counter())
             before = temperature(self.device)
             try:
-                self.seen = steady_load(Attempt(device=self.device, stop=watch.stop), duration)
-            except Stopped:
+                self.seen = steady_load(Trial(device=self.device, stop=budget.stop), duration)
+            except CheckStopped:
                 return None
             self.temperatures = [before, temperature(self.device)]
         return self.seen

@@ -1,4 +1,4 @@
-"""Copies between host and device, pageable and pinned, both ways."""
+"""Copies between host and device, pageable and pinned, in both directions."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ _SHARE = 8
 
 
 def figures(device: torch.device) -> list[Figure]:
-    """Each pair of way and kind; what there is not says why."""
+    """Each direction and kind of host memory; a figure that is not available says why."""
     length = min(_BYTES, free_bytes(device) // _SHARE)
     return [_figure(device, length, pinned, to_host) for to_host in (False, True) for pinned in (False, True)]
 
@@ -36,7 +36,7 @@ def _missing(device: torch.device, pinned: bool) -> str:
 
 
 def _copy(device: torch.device, length: int, pinned: bool, to_host: bool) -> Work:
-    # Filled, so that the operating system has given its pages before the first copy.
+    # Filled, so that the system maps its pages before the first copy.
     host = torch.ones(length, dtype=torch.uint8, pin_memory=pinned)
     there = torch.ones(length, dtype=torch.uint8, device=device)
     target, source = (host, there) if to_host else (there, host)

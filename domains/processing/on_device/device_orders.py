@@ -1,8 +1,7 @@
-"""Orders about the device itself: check, measure, empty, probe, and the blobs that it holds."""
+"""Orders about the device itself: checks, benchmarks, measuring, emptying, probing, and blobs."""
 
 from collections.abc import Callable, Iterator
 
-from domains.device.device import Device
 from domains.device.on_device import benchmark, health_check
 from domains.errors import DeviceOpsError
 from domains.inference.on_device import StepLoop
@@ -10,6 +9,7 @@ from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.on_device import allocator
 from domains.memory.on_device.device_blobs import DeviceBlobs
+from domains.processing.on_device.served_device import ServedDevice
 from domains.processing.worker import (
     AllocateBlobOrder,
     Benchmarked,
@@ -33,44 +33,35 @@ from domains.processing.worker import (
 )
 from domains.progress import Progressed, Stage, StageStarted, Unit
 
-Stop = Callable[[], bool]
-Tell = Callable[[Report], None]
+Stops = Callable[[], bool]
+Hint = Callable[[Report], None]
 
 
 class DeviceOrders:
-    """One thread: the one that ticks the step loop, between two ticks."""
+    """Runs on the thread that ticks the step loop, between two ticks."""
 
-    def __init__(
-        self,
-        steps: StepLoop,
-        about: Callable[[], Device],
-        probe_again: Callable[[], Device],
-        runtime: allocator.Runtime,
-    ) -> None:
-        """`about`: the device as it was probed last; `probe_again` tries it anew. `runtime`: see `allocator.start`."""
+    def __init__(self, steps: StepLoop, served: ServedDevice) -> None:
         self._steps = steps
-        self._about = about
-        self._probe_again = probe_again
-        self._runtime = runtime
+        self._served = served
         self._device = steps.device
         self._blobs = DeviceBlobs(steps.device)
 
-    def carry_out(self, order: Order, stop: Stop, tell: Tell) -> Iterator[Report]:
-        """The reports of an order; `stop` is looked at between pieces of work, `tell` takes what may be dropped."""
+    def carry_out(self, order: Order, stops: Stops, hint: Hint) -> Iterator[Report]:
+        """Yield an order's reports. `stops` is read between pieces of work; `hint` sends reports that may be dropped."""
         match order:
             case CheckOrder():
                 hardware = self._steps.hardware
-                for check in health_check.run_checks(self._device, order.depth, stop, hardware.corrupt, hardware.room):
+                for check in health_check.run_checks(self._device, order.depth, stops, hardware.corrupt, hardware.room):
                     yield Checked(check=check)
             case BenchmarkOrder():
-                yield from self._benchmark(order, stop, tell)
+                yield from self._benchmark(order, stops, hint)
             case EmptyOrder():
                 yield Emptied(freed_bytes=self._empty(order))
             case MeasureOrder():
-                measure = allocator.measure(self._device, self._owners(), self._runtime, self._steps.peak_bytes)
+                measure = allocator.measure(self._device, self._owners(), self._served.runtime, self._steps.peak_bytes)
                 yield Measured(measure=self._steps.hardware.measured(measure))
             case ProbeOrder():
-                yield Described(device=self._probe_again())
+                yield Described(device=self._served.probe_again())
             case AllocateBlobOrder():
                 self._allocate(order)
             case WriteBlobOrder():
@@ -83,7 +74,7 @@ class DeviceOrders:
                 self._blobs.free(order.blob_id)
                 self._steps.hardware.free(f"blob {order.blob_id}")
             case _:
-                raise AssertionError(f"{type(order).__name__} is no order about the device")
+                raise AssertionError(f"{type(order).__name__} is not an order about the device")
 
     def _allocate(self, order: AllocateBlobOrder) -> None:
         owner = f"blob {order.blob_id}"
@@ -95,13 +86,15 @@ class DeviceOrders:
             self._steps.hardware.free(owner)
             raise
 
-    def _benchmark(self, order: BenchmarkOrder, stop: Stop, tell: Tell) -> Iterator[Report]:
+    def _benchmark(self, order: BenchmarkOrder, stops: Stops, hint: Hint) -> Iterator[Report]:
         yield StageStarted(stage=Stage.MEASURING)
 
         def progress(completed: int, total: int, name: str) -> None:
-            tell(Progressed(stage=Stage.MEASURING, completed=completed, total=total, unit=Unit.STEPS))
+            hint(Progressed(stage=Stage.MEASURING, completed=completed, total=total, unit=Unit.STEPS))
 
-        report = benchmark.run(self._device, order.suites, order.max_duration_s, stop, progress, about=self._about())
+        report = benchmark.run(
+            self._device, order.suites, order.max_duration_s, stops, progress, about=self._served.value
+        )
         yield Benchmarked(report=report)
 
     def _empty(self, order: EmptyOrder) -> int | None:
@@ -112,11 +105,11 @@ class DeviceOrders:
             allocator.compact(self._device)
         allocator.empty_caches(self._device)
         after = allocator.measure(self._device, ()).held_bytes
-        # Where the allocator cannot tell, the tensors that are gone still can.
+        # Without figures from the allocator, the size of the freed tensors is known.
         return before - after if before is not None and after is not None else model_bytes
 
     def _owners(self) -> list[MemoryOwner]:
-        """Whose tensors lie on the device."""
+        """Owners of the tensors on the device."""
         models = [
             MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=model_id, live_bytes=size)
             for model_id, size in self._steps.model_bytes().items()

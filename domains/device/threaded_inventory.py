@@ -1,4 +1,4 @@
-"""What a driver lists, asked on a thread of its own: one question is on its way, however long it hangs."""
+"""Lists a driver's devices on a thread of its own; at most one request is in flight, however long the driver hangs."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -8,15 +8,15 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import ClassVar
 
 from domains.device.device import Backend, Device
-from domains.device.patient import DriverThread
+from domains.device.driver_thread import DriverThread
 from domains.errors import ErrorReason, InternalError
 
 FIRST_LOOK_S = 10.0
-"""How long a server that starts waits for a driver: one that has to wake many GPUs takes seconds."""
+"""How long a starting server waits for a driver: a driver that wakes many GPUs takes seconds."""
 
 
-class PatientInventory(ABC):
-    """Devices by torch name, as far as one driver knows them."""
+class ThreadedInventory(ABC):
+    """Devices of one driver, by torch name."""
 
     backend: ClassVar[Backend]
 
@@ -27,7 +27,7 @@ class PatientInventory(ABC):
         self._asked: Future[Mapping[str, Device]] | None = None
 
     def look_now(self, limit_s: float = FIRST_LOOK_S) -> Mapping[str, Device]:
-        """What is there. Blocks; DRIVER_ERROR after so many seconds."""
+        """The present devices. Blocks; DRIVER_ERROR after `limit_s`."""
         try:
             return self._ask().result(limit_s)
         except FutureTimeout:
@@ -35,11 +35,11 @@ class PatientInventory(ABC):
             raise InternalError(message, ErrorReason.DRIVER_ERROR) from None
 
     async def look(self) -> Mapping[str, Device]:
-        """The same, off the event loop, whenever the driver answers."""
+        """The present devices, without blocking the event loop and without a deadline."""
         return await asyncio.shield(asyncio.wrap_future(self._ask()))
 
     def close(self) -> None:
-        """End the thread; one whose driver hangs ends with the process."""
+        """End the thread; a thread whose driver hangs ends with the process."""
         self._thread.stop()
 
     def _ask(self) -> "Future[Mapping[str, Device]]":
@@ -53,4 +53,4 @@ class PatientInventory(ABC):
 
     @abstractmethod
     def _list(self) -> Mapping[str, Device]:
-        """Ask the driver; on its thread. Raises DRIVER_ERROR."""
+        """Ask the driver, on its thread. Raises DRIVER_ERROR."""

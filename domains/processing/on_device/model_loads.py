@@ -1,7 +1,8 @@
-"""The models of a worker: brought onto the device when an order needs them; since when they are there, and who waited."""
+"""Loads the models of a worker when an order needs them, with the time of loading and the job that waited."""
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -13,68 +14,71 @@ from domains.processing.worker import ModelLoaded, Report
 from domains.progress import Progressed, Stage, StageStarted, StageTiming, Unit
 
 _REPORT_S = 0.1
-"""Loading tells of its bytes at most this often."""
+"""Minimum time between two reports of loading progress."""
 
 
 class ModelLoads:
-    """Used from the worker's one thread."""
+    """Used from the thread of the order loop."""
 
-    def __init__(self, steps: StepLoop, device_id: Callable[[], str]) -> None:
+    def __init__(self, steps: StepLoop, device_id: Callable[[], str], folder_of: Callable[[Model], Path]) -> None:
+        """`folder_of`: where a model's files are on this machine. An order names a model by its id and its hash too."""
         self._steps = steps
         self._device_id = device_id
+        self._folder_of = folder_of
         self._loaded_at: dict[str, float] = {}
-        """By model."""
+        """Unix times by model."""
         self._load_s: dict[str, float] = {}
-        """By job: how long loading its model took."""
+        """Time of loading by the job that loaded its model."""
 
     def bring(
         self,
         model: Model,
-        tell: Callable[[Report], None],
+        send: Callable[[Report], None],
         hint: Callable[[Report], None],
         cancelled: Callable[[], bool],
         *,
         job_id: str = "",
     ) -> tuple[OnDeviceModel, float]:
-        """The model on the device, loading it if it is not there, and how long that took.
+        """Load the model unless it is on the device; returns it and the time of loading in seconds.
 
-        `hint` takes what the next one makes worthless. `job_id`: whose receipt is to tell of it (`on_receipt`). Raises as
-        `StepLoop.load`.
+        `hint` sends reports that may be dropped. `job_id`: the job whose receipt includes the loading (`on_receipt`).
+        Raises as `StepLoop.load`.
         """
         begin = time.monotonic()
         was_there = model.id in self._loaded_at
         if not was_there:
-            tell(StageStarted(stage=Stage.LOADING))
-        told_s = 0.0
+            send(StageStarted(stage=Stage.LOADING))
+        reported_s = 0.0
 
         def progress(done: int, total: int) -> None:
-            nonlocal told_s
+            nonlocal reported_s
             now = time.monotonic()
-            if now - told_s >= _REPORT_S or done == total:
-                told_s = now
+            if now - reported_s >= _REPORT_S or done == total:
+                reported_s = now
                 hint(Progressed(stage=Stage.LOADING, completed=done, total=total, unit=Unit.BYTES))
 
-        loaded = self._steps.load(model, progress=progress, cancelled=cancelled)
+        here = msgspec.structs.replace(model, folder=str(self._folder_of(model)))
+        loaded = self._steps.load(here, progress=progress, cancelled=cancelled)
         self._loaded_at.setdefault(model.id, time.time())
-        tell(ModelLoaded(loaded=self._value_of(loaded)))
+        send(ModelLoaded(loaded=self._value_of(loaded)))
         load_s = time.monotonic() - begin
         if job_id and not was_there:
             self._load_s[job_id] = load_s
         return loaded, load_s
 
     def unload(self, model_id: str) -> int | None:
-        """The bytes given back. Raises as `StepLoop.unload`."""
+        """Unload a model; returns the bytes freed. Raises as `StepLoop.unload`."""
         freed = self._steps.unload(model_id)
         self._loaded_at.pop(model_id, None)
         return freed
 
     def forget_gone(self) -> None:
-        """Others have emptied the device: what is not there any more was not loaded."""
+        """Forget models that another order has unloaded."""
         there = self._steps.model_bytes()
         self._loaded_at = {model_id: at for model_id, at in self._loaded_at.items() if model_id in there}
 
     def on_receipt(self, job_id: str, last: Finished | Failed | Stopped) -> Finished | Failed | Stopped:
-        """The job that loaded its model paid for it: its receipt says so."""
+        """The last report of a job, with the loading in its receipt if the job loaded its model."""
         load_s = self._load_s.pop(job_id, None)
         if load_s is None:
             return last

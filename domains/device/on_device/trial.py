@@ -1,4 +1,4 @@
-"""One try of one thing on a device: what each check is given, and what it says."""
+"""Input and result of one check of a device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,44 +11,44 @@ from domains.device.on_device.free_memory import free_bytes
 from domains.measurement import Measurement
 
 
-class Stopped(Exception):
-    """The check was asked to end, and did so between two pieces."""
+class CheckStopped(Exception):
+    """The check was stopped between two pieces of work."""
 
 
 def unchanged(result: Tensor) -> Tensor:
-    """What comes back from a device that is not made to fail."""
+    """The result as the device returned it."""
     return result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """Where to try, and who may interfere."""
+class Trial:
+    """Input of a check: the device, the stop signal, and the simulated device's interventions."""
 
     device: torch.device
     stop: Callable[[], bool] = lambda: False
     corrupt: Callable[[Tensor], Tensor] = unchanged
-    """Applied to each tensor that comes back before it is compared: the simulated device makes wrong results with it.
+    """Applied to each tensor that returns from the device before it is compared: the simulated device injects wrong results.
 
     Copies are uint8, memory patterns int64, computed results floats.
     """
 
     room: Callable[[], int | None] = lambda: None
-    """Bytes that can still be taken, where somebody knows better than the driver: a simulated device's script."""
+    """Free memory that a simulated device's script allows; None: no limit but the driver's."""
 
     def free_bytes(self) -> int:
-        """What can still be taken on the device."""
-        told = self.room()
-        return free_bytes(self.device) if told is None else min(told, free_bytes(self.device))
+        """Memory that can be allocated on the device."""
+        limit = self.room()
+        return free_bytes(self.device) if limit is None else min(limit, free_bytes(self.device))
 
-    def look_up(self) -> None:
-        """Between two pieces of work. Raises Stopped."""
+    def raise_if_stopped(self) -> None:
+        """Raise CheckStopped if the check is to stop. Called between two pieces of work."""
         if self.stop():
-            raise Stopped
+            raise CheckStopped
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a check found."""
+class CheckResult:
+    """Result of a check."""
 
     verdict: Verdict
     message: str
@@ -56,7 +56,7 @@ class Found:
 
 
 def seconds(name: str, value: float) -> Measurement:
-    """A time."""
+    """A time in seconds."""
     return Measurement(name=name, value=value, unit="s")
 
 
@@ -66,5 +66,5 @@ def size(name: str, value: int) -> Measurement:
 
 
 def rate(name: str, size_bytes: int, duration_s: float) -> Measurement:
-    """Bytes a second."""
+    """A rate in bytes per second."""
     return Measurement(name=name, value=size_bytes / duration_s, unit="By/s")

@@ -2,8 +2,8 @@
 
 from domains.errors import ErrorReason
 from domains.inference.outcome import Failed
+from domains.processing.on_device.refusal import renamed
 from domains.progress import Receipt
-from server.worker.refusal import renamed
 
 
 def test_an_error_names_the_device_as_the_server_does() -> None:

@@ -1,0 +1,204 @@
+"""The loop of a worker: takes orders, drives the step loop, sends reports."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from structlog.contextvars import bound_contextvars
+
+from domains.device.on_device.torch_errors import translate
+from domains.device.simulated.fault_book import SimSetup
+from domains.errors import ErrorReason
+from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
+from domains.inference.outcome import Failed, Finished, Stopped
+from domains.model.model import Model
+from domains.processing.on_device.channel import Begin, Closed, Command, Describe, OrderChannel, SetUp, Show, StopCall
+from domains.processing.on_device.device_orders import DeviceOrders
+from domains.processing.on_device.inbox import SERVER_LEFT, Inbox
+from domains.processing.on_device.model_loads import ModelLoads
+from domains.processing.on_device.refusal import failed, renamed
+from domains.processing.on_device.served_device import ServedDevice
+from domains.processing.worker import (
+    Described,
+    EmptyOrder,
+    FaultStruck,
+    GenerateOrder,
+    LoadOrder,
+    ModelUnloaded,
+    Order,
+    Report,
+    UnloadOrder,
+)
+from domains.progress import PreviewReady, Progressed, Receipt, Stage, StageTiming
+from domains.stop import Stop
+
+_END_LIMIT_S = 5.0
+"""How long the server may take to end a process whose driver has failed."""
+
+
+class OrderLoop:
+    """Carries out the orders of one channel, all on the calling thread."""
+
+    def __init__(
+        self, channel: OrderChannel, name: str, folder_of: Callable[[Model], Path], *, pinned: bool = False
+    ) -> None:
+        """`name`: `cpu`, `cuda:0`, `sim-0`. A simulated device waits for its script first.
+
+        `folder_of`: where a model's files are on this machine. `pinned`: this process sees no other GPU. Raises as
+        `ServedDevice`.
+        """
+        self._channel = channel
+        self._inbox = Inbox(channel)
+        setup = self._first_setup() if name.startswith("sim-") else None
+        self._served = ServedDevice(name, setup, self._fault_struck, pinned=pinned)
+        self._steps = StepLoop(
+            self._served.torch_name, self._report, hardware=self._served.simulated, stop_of=self._stop_of_job
+        )
+        self._loads = ModelLoads(self._steps, lambda: self._served.value.id, folder_of)
+        self._device_orders = DeviceOrders(self._steps, self._served)
+        self._present_call = 0
+        """The call of the order that is being taken."""
+        self._call_of: dict[str, int] = {}
+        """By job that the step loop runs."""
+        self._job_of: dict[int, str] = {}
+        self._poisoned = False
+        """The driver has failed, so later results of this process may be wrong: it ends."""
+
+    def run(self) -> None:
+        """Carry out orders until the server leaves."""
+        busy = False
+        while not self._poisoned:
+            command = self._inbox.take(0 if busy else None)
+            while command is not None:
+                if isinstance(command, Closed):
+                    self._steps.close()
+                    return
+                if not self._poisoned:
+                    self._take(command)
+                command = self._inbox.take(0)
+            busy = not self._poisoned and self._steps.tick()
+        self._wait_for_end()
+
+    def _wait_for_end(self) -> None:
+        """Let the server read the failure and end this process; end it here if the server does not."""
+        until_s = time.monotonic() + _END_LIMIT_S
+        while (left_s := until_s - time.monotonic()) > 0 and not isinstance(self._channel.next(left_s), Closed):
+            pass
+        # A failed driver context may hang in its teardown.
+        os._exit(1)
+
+    def _first_setup(self) -> SimSetup:
+        """Wait for a simulated device's script, which comes before all orders."""
+        match self._channel.next(None):
+            case SetUp() as command:
+                self._channel.close(command.call)
+                return command.setup
+            case Closed():
+                raise SystemExit(0)
+            case other:
+                raise AssertionError(f"{other} came before the script of a simulated device")
+
+    def _fault_struck(self, fault_index: int, job_id: str) -> None:
+        """Report a scripted fault before it takes effect, because it may kill this process."""
+        self._channel.send(self._call_of.get(job_id, self._present_call), FaultStruck(fault_index=fault_index))
+
+    def _take(self, command: Command) -> None:
+        match command:
+            case Describe():
+                self._channel.send(command.call, Described(device=self._served.value))
+                self._channel.close(command.call)
+            case SetUp():
+                self._served.set_up(command.setup)
+                self._channel.close(command.call)
+            case Begin():
+                self._present_call = command.call
+                with bound_contextvars(job_id=command.order.job_id):
+                    self._carry_out(command.call, command.order)
+            case Show() if command.call in self._job_of:
+                self._steps.show(self._job_of[command.call], command.previews)
+            case StopCall() if command.call in self._job_of:
+                self._steps.stop(self._job_of[command.call], command.stop)
+            case _:
+                # The call has ended meanwhile.
+                pass
+
+    def _carry_out(self, call: int, order: Order) -> None:
+        begin = time.monotonic()
+        try:
+            match order:
+                case GenerateOrder():
+                    loaded, _ = self._load(call, order)
+                    self._call_of[order.job_id] = call
+                    self._job_of[call] = order.job_id
+                    self._steps.submit(order.job_id, loaded, order.resolved, order.previews)
+                case LoadOrder():
+                    _, load_s = self._load(call, order)
+                    timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
+                    self._end(call, Finished(receipt=Receipt(timings=(timing,))))
+                case UnloadOrder():
+                    freed = self._loads.unload(order.model_id)
+                    self._channel.send(call, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
+                    self._end(call, Finished(receipt=Receipt()))
+                case _:
+                    self._about_device(call, order, begin)
+        except LoadCancelled:
+            timing = StageTiming(stage=Stage.LOADING, wall_s=time.monotonic() - begin)
+            receipt = Receipt(timings=(timing,))
+            stop = self._inbox.stop_of(call) or SERVER_LEFT
+            self._end(call, Stopped(stop=stop, stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
+        except Exception as error:
+            # Only this order fails; other orders and the loaded models are unchanged.
+            doing = f"carrying out the order {type(order).__name__}"
+            self._end(call, failed(translate(error, self._steps.device, doing)))
+
+    def _about_device(self, call: int, order: Order, begin: float) -> None:
+        """Carry out an order about the device itself, between two steps of the jobs."""
+        for report in self._device_orders.carry_out(order, self._stops(call), self._hints(call)):
+            self._channel.send(call, report)
+        if isinstance(order, EmptyOrder) and order.models:
+            self._loads.forget_gone()
+        took_s = time.monotonic() - begin
+        if (stop := self._inbox.stop_of(call)) is not None:
+            self._end(call, Stopped(stop=stop, stage=Stage.MEASURING, latency_s=took_s, receipt=Receipt()))
+        else:
+            timing = StageTiming(stage=Stage.MEASURING, wall_s=took_s)
+            self._end(call, Finished(receipt=Receipt(timings=(timing,))))
+
+    def _load(self, call: int, order: GenerateOrder | LoadOrder) -> tuple[OnDeviceModel, float]:
+        """The order's model on the device, and the time of loading in seconds."""
+        payer = order.job_id if isinstance(order, GenerateOrder) else ""
+
+        def send(report: Report) -> None:
+            self._channel.send(call, report)
+
+        return self._loads.bring(order.model, send, self._hints(call), self._stops(call), job_id=payer)
+
+    def _stops(self, call: int) -> Callable[[], bool]:
+        return lambda: self._inbox.stop_of(call) is not None
+
+    def _hints(self, call: int) -> Callable[[Report], None]:
+        return lambda report: self._channel.try_send(call, report)
+
+    def _stop_of_job(self, job_id: str) -> Stop | None:
+        return self._inbox.stop_of(self._call_of[job_id])
+
+    def _report(self, job_id: str, report: Report) -> None:
+        """Pass on a report of the step loop."""
+        call = self._call_of[job_id]
+        match report:
+            case Finished() | Failed() | Stopped():
+                del self._call_of[job_id], self._job_of[call]
+                self._end(call, self._loads.on_receipt(job_id, report))
+            case Progressed() | PreviewReady():
+                # A newer one replaces it, so it never waits for a slow server.
+                self._channel.try_send(call, report)
+            case _:
+                self._channel.send(call, report)
+
+    def _end(self, call: int, last: Finished | Failed | Stopped) -> None:
+        if isinstance(last, Failed):
+            self._poisoned = self._poisoned or last.reason == ErrorReason.DRIVER_ERROR
+            last = last if self._served.simulated else renamed(last, self._served.torch_name, self._served.name)
+        self._channel.send(call, last)
+        self._channel.close(call)

@@ -1,0 +1,30 @@
+"""Errors of a worker as reports: an order that failed, and a device that this process cannot serve."""
+
+import msgspec
+
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.outcome import Failed
+from domains.processing.on_device.channel import Closed, Describe, OrderChannel
+from domains.progress import Receipt
+
+
+def failed(error: DeviceOpsError) -> Failed:
+    """An error as the last report of an order."""
+    return Failed(reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt())
+
+
+def renamed(failure: Failed, here: str, everywhere: str) -> Failed:
+    """Replace torch's device name in an error: `cuda:0` in a process that sees one GPU may be the server's `cuda:3`."""
+    if here == everywhere:
+        return failure
+    facts = {name: everywhere if value == here else value for name, value in failure.facts.items()}
+    return msgspec.structs.replace(failure, message=failure.message.replace(here, everywhere), facts=facts)
+
+
+def refuse(channel: OrderChannel, error: DeviceOpsError) -> None:
+    """Answer the request for the device's description with the error."""
+    while not isinstance(command := channel.next(None), Closed):
+        if isinstance(command, Describe):
+            channel.send(command.call, failed(error))
+            channel.close(command.call)
+            return

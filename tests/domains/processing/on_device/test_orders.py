@@ -1,0 +1,107 @@
+"""The order loop without a transport: an order's fault does not affect others, and a stop finds its order."""
+
+from collections import deque
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+
+from domains.errors import ErrorReason
+from domains.inference.outcome import Failed, Finished, Stopped
+from domains.model.catalogue import embedded_models
+from domains.model.fingerprint import Fingerprints
+from domains.model.model import Model
+from domains.processing.on_device.channel import Begin, Closed, Command, Describe, StopCall
+from domains.processing.on_device.orders import OrderLoop
+from domains.processing.worker import (
+    Described,
+    LoadOrder,
+    Measured,
+    MeasureOrder,
+    ModelLoaded,
+    Report,
+    UnloadOrder,
+)
+from domains.stop import Stop, StopKind
+
+STOP = Stop(kind=StopKind.CANCEL, cause="not wanted")
+
+
+class Mailbox:
+    """A channel in memory, as an actor has one: all commands are in it already, and the server leaves after them."""
+
+    def __init__(self, *commands: Command) -> None:
+        self.commands = deque(commands)
+        self.reports: list[tuple[int, Report]] = []
+        self.closed: list[int] = []
+
+    def next(self, timeout_s: float | None) -> Command | None:
+        if self.commands:
+            return self.commands.popleft()
+        return Closed() if timeout_s is None else None
+
+    def send(self, call: int, report: Report) -> None:
+        self.reports.append((call, report))
+
+    def try_send(self, call: int, report: Report) -> None:
+        pass
+
+    def close(self, call: int) -> None:
+        self.closed.append(call)
+
+    def of(self, call: int) -> list[Report]:
+        return [report for each, report in self.reports if each == call]
+
+
+def folder_of(model: Model) -> Path:
+    return Path(model.folder)
+
+
+def test_a_bug_in_an_order_is_its_answer_and_the_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Mailbox(
+        Begin(call=1, order=UnloadOrder(job_id="job-1", model_id="m")),
+        Begin(call=2, order=MeasureOrder(job_id="measure-1")),
+    )
+    loop = OrderLoop(box, "cpu", folder_of)
+
+    def broken(model_id: str) -> int:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(loop._steps, "unload", broken)  # pyright: ignore[reportPrivateUsage]  # a fault is put in
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        loop.run()
+    (failed,) = box.of(1)
+    assert isinstance(failed, Failed)
+    assert (failed.reason, "secret" in failed.message) == (ErrorReason.INVARIANT_BROKEN, False)
+    measured, finished = box.of(2)
+    assert isinstance(measured, Measured)
+    assert isinstance(finished, Finished)
+    assert box.closed == [1, 2]
+    assert [line["job_id"] for line in lines] == ["job-1"]
+    assert isinstance(lines[0]["exc_info"], ZeroDivisionError)
+
+
+def test_a_stop_behind_other_commands_reaches_its_order_and_they_keep_their_turn() -> None:
+    box = Mailbox(
+        Begin(call=1, order=MeasureOrder(job_id="measure-1")),
+        Describe(call=2),
+        StopCall(call=1, stop=STOP),
+        Begin(call=3, order=MeasureOrder(job_id="measure-2")),
+    )
+    OrderLoop(box, "cpu", folder_of).run()
+    *_, stopped = box.of(1)
+    assert isinstance(stopped, Stopped)
+    assert stopped.stop == STOP
+    assert [type(report) for report in box.of(2)] == [Described]
+    assert [type(report) for report in box.of(3)] == [Measured, Finished]
+    assert box.closed == [1, 2, 3]
+
+
+def test_a_model_is_read_where_its_files_are_on_the_workers_machine(tmp_path: Path) -> None:
+    (model,) = embedded_models(Fingerprints(()))
+    elsewhere = msgspec.structs.replace(model, folder=str(tmp_path / "only on the server"))
+    places = {model.sha256: Path(model.folder)}
+    box = Mailbox(Begin(call=1, order=LoadOrder(job_id="job-1", model=elsewhere)))
+    OrderLoop(box, "cpu", lambda ordered: places[ordered.sha256]).run()
+    assert [type(report) for report in box.of(1)][-2:] == [ModelLoaded, Finished]
