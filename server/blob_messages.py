@@ -1,4 +1,4 @@
-"""Blobs: messages of the contract to values of the domain, and back."""
+"""Converts blobs between messages and values of the domain."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -73,7 +73,7 @@ def to_blob(blob: Blob) -> blob_pb2.Blob:
 
 
 def from_spec(message: blob_pb2.BlobSpec, device_id: DeviceId, path: str = "blob_spec") -> BlobSpec:
-    """What a new blob is to be; the store checks the rest."""
+    """A request for a new blob. The store checks the values."""
     return BlobSpec(
         size_bytes=message.size_bytes,
         tier=from_tier(message.tier, f"{path}.tier"),
@@ -90,7 +90,7 @@ def from_spec(message: blob_pb2.BlobSpec, device_id: DeviceId, path: str = "blob
 
 
 def from_registration(message: memory_service_pb2.RegisterBlobRequest) -> Registration:
-    """What to map; the store checks the rest."""
+    """A registration. The store checks the values."""
     match message.WhichOneof("backing"):
         case "file":
             backing = MappedFile(path=message.file.path, offset_bytes=message.file.offset_bytes)
@@ -115,7 +115,7 @@ def from_registration(message: memory_service_pb2.RegisterBlobRequest) -> Regist
 
 
 def from_filter(message: blob_pb2.BlobFilter, device_id: DeviceId) -> BlobFilter:
-    """Which blobs."""
+    """A filter of blobs."""
     return BlobFilter(
         tiers=tuple(_value(_TIERS, number, "filter.tiers") for number in message.tiers),
         states=tuple(_value(_STATES, number, "filter.states") for number in message.states),
@@ -130,7 +130,7 @@ def from_filter(message: blob_pb2.BlobFilter, device_id: DeviceId) -> BlobFilter
 
 
 def from_transfer(message: blob_pb2.BlobTransfer, device_id: DeviceId, path: str = "blob_transfer") -> TransferRequest:
-    """What to copy where; `check_transfer` checks the rest."""
+    """A request for a transfer. `check_transfer` checks the values."""
     match message.WhichOneof("destination"):
         case "new_blob":
             tier = from_tier(message.new_blob.tier, f"{path}.new_blob.tier")
@@ -152,7 +152,7 @@ def from_transfer(message: blob_pb2.BlobTransfer, device_id: DeviceId, path: str
 
 
 def to_transfer(asked: TransferRequest) -> blob_pb2.BlobTransfer:
-    """A transfer as it was asked."""
+    """A requested transfer."""
     message = blob_pb2.BlobTransfer(
         blob_id=asked.blob_id,
         offset_bytes=asked.offset_bytes,
@@ -169,7 +169,7 @@ def to_transfer(asked: TransferRequest) -> blob_pb2.BlobTransfer:
 
 
 def to_transfer_report(report: TransferReport) -> blob_pb2.BlobTransferReport:
-    """What a transfer has done."""
+    """The result of a transfer."""
     return blob_pb2.BlobTransferReport(
         blob=to_blob(report.blob),
         transferred_bytes=report.transferred_bytes,

@@ -1,4 +1,4 @@
-"""The chunks of ReadBlob: which bytes they are, and each serialised with one copy of its data."""
+"""The chunks of ReadBlob: their ranges, and their serialisation with one copy of the data."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ MIN_CHUNK_BYTES = 4 * 1024
 
 
 def read_ahead(reader: BlobReader, offset: int, end: int, chunk: int, total: int | None) -> asyncio.Task[bytes]:
-    """Read and serialise the chunk at `offset` beside the loop, while the one before it is sent."""
+    """Read and serialise the chunk at `offset` on a thread while the chunk before it is sent."""
 
     async def read() -> bytes:
         return await reader.read(offset, min(chunk, end - offset), lambda data: _response(offset, total, data))
@@ -21,11 +21,11 @@ def read_ahead(reader: BlobReader, offset: int, end: int, chunk: int, total: int
 
 
 _DATA_TAG = memory_service_pb2.ReadBlobResponse.DATA_FIELD_NUMBER << 3 | 2
-"""What stands before the field `data` on the wire: its number and the wire type of bytes."""
+"""The tag of the field `data` on the wire: its number and the wire type of bytes."""
 
 
 def _response(offset: int, total: int | None, data: bytes) -> bytes:
-    """A ReadBlobResponse, serialised by hand so that the chunk is copied once: fields may come in any order."""
+    """A serialised ReadBlobResponse whose chunk was copied once. Protobuf allows fields in any order."""
     head = memory_service_pb2.ReadBlobResponse(offset_bytes=offset, total_bytes=total).SerializeToString()
     return b"".join((head, bytes((_DATA_TAG,)), _varint(len(data)), data))
 
@@ -41,7 +41,7 @@ def _varint(number: int) -> bytes:
 
 
 def extent_of(request: memory_service_pb2.ReadBlobRequest, blob: Blob) -> tuple[int, int, int]:
-    """First and end offset, and the chunk's size; refuses what lies outside, all at once."""
+    """First and end offset, and the size of a chunk. INVALID_FIELD with all violations."""
     wrong: list[Violation] = []
     begin, length, chunk = request.offset_bytes, request.length_bytes, request.chunk_bytes or CHUNK_BYTES
     if not 0 <= begin <= blob.size_bytes:

@@ -1,4 +1,4 @@
-"""MemoryService: the blob plane."""
+"""MemoryService: blobs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,10 +22,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class BlobMethods:
-    """Blobs to make, write, read, list and delete."""
+    """The methods for blobs."""
 
     def __init__(self, blobs: BlobStore, devices: Devices | None = None) -> None:
-        """`devices`: None where no device can be named."""
+        """`devices`: None on a server without devices."""
         self._blobs = blobs
         self._devices_of_blobs = devices
 
@@ -33,7 +33,7 @@ class BlobMethods:
     async def RegisterBlob(
         self, request: memory_service_pb2.RegisterBlobRequest, context: Context
     ) -> memory_service_pb2.RegisterBlobResponse:
-        """Map what the caller owns."""
+        """Make a blob of a file or shared memory of the caller."""
         asked = asked_of(request)
         blob = self._blobs.requests.again(asked) or await self._blobs.requests.register(
             from_registration(request), asked
@@ -44,7 +44,7 @@ class BlobMethods:
     async def CreateBlob(
         self, request: memory_service_pb2.CreateBlobRequest, context: Context
     ) -> memory_service_pb2.CreateBlobResponse:
-        """A new blob, with its memory."""
+        """Make a blob and allocate its memory."""
         asked = asked_of(request)
         blob = self._blobs.requests.again(asked)
         if blob is None:
@@ -54,7 +54,7 @@ class BlobMethods:
     async def UploadBlob(
         self, requests: AsyncIterator[memory_service_pb2.UploadBlobRequest], context: Context
     ) -> memory_service_pb2.UploadBlobResponse:
-        """A blob in one stream; what arrived stays where the stream breaks."""
+        """Write a blob in one stream. The bytes that arrived stay if the stream breaks."""
         name, complete = await self._begin(await anext(aiter(requests), None))
         if not complete:
             with self._blobs.writing(name) as writer:
@@ -62,7 +62,7 @@ class BlobMethods:
         return memory_service_pb2.UploadBlobResponse(blob=to_blob(self._blobs.get(name)))
 
     async def _begin(self, first: memory_service_pb2.UploadBlobRequest | None) -> tuple[str, bool]:
-        """The blob that the first message means, and whether it has all its bytes by an earlier upload."""
+        """The blob of the first message, and whether an earlier upload has completed it."""
         match first and first.WhichOneof("part"):
             case "blob_spec" if first:
                 asked = asked_of(first)
@@ -79,13 +79,13 @@ class BlobMethods:
     async def WriteBlobChunk(
         self, request: memory_service_pb2.WriteBlobChunkRequest, context: Context
     ) -> memory_service_pb2.WriteBlobChunkResponse:
-        """One chunk."""
+        """Write one chunk."""
         chunk = request.chunk
         blob = await self._blobs.write_chunk(request.blob_id, chunk.offset_bytes, chunk.data, _crc32c(chunk))
         return memory_service_pb2.WriteBlobChunkResponse(blob=to_blob(blob))
 
     async def ReadBlob(self, request: memory_service_pb2.ReadBlobRequest, context: Context) -> AsyncIterator[bytes]:
-        """A blob's bytes in chunks, each read while the one before it is sent (yields serialised responses)."""
+        """Stream the bytes in chunks, each read while the one before it is sent (yields serialised responses)."""
         async with self._blobs.reading(request.blob_id) as reader:
             begin, end, chunk = extent_of(request, reader.blob)
             ahead = read_ahead(reader, begin, end, chunk, reader.blob.size_bytes)
@@ -96,25 +96,25 @@ class BlobMethods:
                     yield message
                 yield await ahead
             finally:
-                # Its thread may still read from what is closed next.
+                # The thread may still read from the content that is closed next.
                 await asyncio.wait([ahead])
 
     async def GetBlob(
         self, request: memory_service_pb2.GetBlobRequest, context: Context
     ) -> memory_service_pb2.GetBlobResponse:
-        """What is known of a blob."""
+        """One blob."""
         return memory_service_pb2.GetBlobResponse(blob=to_blob(self._blobs.look(request.blob_id)))
 
     async def ListBlobs(
         self, request: memory_service_pb2.ListBlobsRequest, context: Context
     ) -> memory_service_pb2.ListBlobsResponse:
-        """Blobs, the newest first."""
+        """The blobs that pass the filter, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         wanted = from_filter(request.filter, self._device_id)
         page = self._blobs.page(wanted, place, size)
 
         def read(count: int) -> tuple[Sequence[Blob], int | None]:
-            # Read again only where the bytes cut it.
+            # The page is read again only if the message size cuts it.
             part = page if count == size else self._blobs.page(wanted, place, count)
             return part.blobs, part.next_place
 
@@ -126,14 +126,14 @@ class BlobMethods:
     async def DeleteBlob(
         self, request: memory_service_pb2.DeleteBlobRequest, context: Context
     ) -> memory_service_pb2.DeleteBlobResponse:
-        """At once, or with the last who needs it."""
+        """Delete a blob now, or when it is no longer in use."""
         deleted = self._blobs.delete(request.blob_id, only_if_unused=request.only_if_unused)
         return memory_service_pb2.DeleteBlobResponse(
             deferred=deleted.deferred, holder_ids=deleted.holder_ids[: limits.NAMED_IDS]
         )
 
     def _device_id(self, name: str) -> str:
-        """The id of a device by id or alias; empty stays empty."""
+        """The id of a device by id or alias. An empty name stays empty."""
         if name and self._devices_of_blobs is None:
             message = f"there is no device {name!r}: this server has none"
             raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=name)
@@ -141,7 +141,7 @@ class BlobMethods:
 
 
 async def _write_all(writer: BlobWriter, requests: AsyncIterator[memory_service_pb2.UploadBlobRequest]) -> None:
-    """Chunks to the end of the stream, which must be the end of the blob."""
+    """Write the chunks of the stream, which must end with the blob."""
     async for request in requests:
         if request.WhichOneof("part") != "chunk":
             message = "after the first message only chunks may follow"

@@ -1,4 +1,4 @@
-"""Messages of memory pools, budgets, clean-ups and histories: to and from the domain's values."""
+"""Converts memory pools, budgets, clean-ups and histories between messages and values of the domain."""
 
 import time
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from server import convert
 
 
 def to_pool(view: PoolView, *, include_owners: bool) -> memory_pool_pb2.MemoryPool:
-    """A pool; what was not measured stays absent."""
+    """A pool. Figures that were not measured stay absent."""
     measure = view.measure
     span = view.time_to_critical_s
     return memory_pool_pb2.MemoryPool(
@@ -58,7 +58,7 @@ def _largest_first(owners: tuple[MemoryOwner, ...]) -> list[memory_pool_pb2.Memo
 
 
 def to_owner(owner: MemoryOwner) -> memory_pool_pb2.MemoryOwner:
-    """Who holds how much."""
+    """An owner of memory."""
     return memory_pool_pb2.MemoryOwner(
         kind=memory_pool_pb2.MemoryOwnerKind.Value(f"MEMORY_OWNER_KIND_{owner.kind.name}"),
         id=owner.id,
@@ -69,7 +69,7 @@ def to_owner(owner: MemoryOwner) -> memory_pool_pb2.MemoryOwner:
 
 
 def to_pressure(pressure: Pressure | None) -> memory_pool_pb2.MemoryPressure.ValueType:
-    """A level; not said where the use cannot be measured."""
+    """A pressure level; UNSPECIFIED if the use cannot be measured."""
     return memory_pool_pb2.MemoryPressure.Value(f"MEMORY_PRESSURE_{pressure.name if pressure else 'UNSPECIFIED'}")
 
 
@@ -105,7 +105,7 @@ def to_budget(budget: MemoryBudget) -> memory_budget_pb2.MemoryBudget:
 
 
 def from_budget(message: memory_budget_pb2.MemoryBudget, configured: MemoryBudget) -> MemoryBudget:
-    """A whole budget; absent fields take their defaults, the headroom the server's setting."""
+    """A budget. Absent fields take their defaults, the headroom the server's setting."""
     usual = MemoryBudget()
     return MemoryBudget(
         limit_bytes=message.limit_bytes if message.HasField("limit_bytes") else None,
@@ -121,7 +121,7 @@ def from_budget(message: memory_budget_pb2.MemoryBudget, configured: MemoryBudge
 
 
 def to_impact(impact: BudgetImpact) -> memory_budget_pb2.MemoryBudgetImpact:
-    """What a budget asks of others."""
+    """The impact of a budget."""
     return memory_budget_pb2.MemoryBudgetImpact(
         excess_bytes=impact.excess_bytes,
         evicted_loaded_model_ids=impact.evicted_ids[: limits.NAMED_IDS],
@@ -132,7 +132,7 @@ def to_impact(impact: BudgetImpact) -> memory_budget_pb2.MemoryBudgetImpact:
 
 
 def from_reclaim(request: memory_service_pb2.ReclaimMemoryRequest) -> ReclaimAsk:
-    """What to free; refuses what cannot be meant, all at once."""
+    """A request for a clean-up. INVALID_FIELD with all violations."""
     target = request.WhichOneof("target")
     span = convert.from_duration(request.max_duration) if request.HasField("max_duration") else 30.0
     return ReclaimAsk(
@@ -145,7 +145,7 @@ def from_reclaim(request: memory_service_pb2.ReclaimMemoryRequest) -> ReclaimAsk
 
 
 def to_report(report: ReclaimReport) -> memory_pool_pb2.MemoryReclaimReport:
-    """What a clean-up did."""
+    """The report of a clean-up."""
     return memory_pool_pb2.MemoryReclaimReport(
         before=to_pool(report.before, include_owners=False),
         after=to_pool(report.after, include_owners=False) if report.after else None,
@@ -170,7 +170,7 @@ def _to_step(step: ReclaimStep) -> memory_pool_pb2.MemoryReclaimStep:
 def to_history(
     pool_id: str, history: HistoryView, suspects: list[LeakSuspect], recommendations: list[Recommendation]
 ) -> memory_history_pb2.MemoryHistory:
-    """What a pool went through."""
+    """The history of a pool."""
     return memory_history_pb2.MemoryHistory(
         memory_pool_id=pool_id,
         samples=[_to_sample(sample) for sample in history.samples],

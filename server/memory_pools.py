@@ -19,7 +19,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PoolMethods:
-    """What is used by whom, what may be used, and how to free some."""
+    """The methods for pools, budgets, clean-ups and histories."""
 
     def __init__(self, pools: Pools, budgets: Budgets, reclaiming: Reclaiming) -> None:
         self._pools = pools
@@ -29,9 +29,9 @@ class PoolMethods:
     async def ListMemoryPools(
         self, request: messages.ListMemoryPoolsRequest, context: Context
     ) -> messages.ListMemoryPoolsResponse:
-        """All pools of the asked kinds, measured now."""
+        """The pools of the requested kinds, measured now."""
         if request.node_ids and OWN_NODE not in request.node_ids:
-            # Every pool that there is belongs to this machine.
+            # All pools belong to this machine.
             return messages.ListMemoryPoolsResponse()
         views = await self._pools.list(from_kinds(request.kinds))
         pools = [to_pool(view, include_owners=request.include_owners) for view in views]
@@ -47,13 +47,13 @@ class PoolMethods:
     def WatchMemoryPools(
         self, request: messages.WatchMemoryPoolsRequest, context: Context
     ) -> AsyncIterator[messages.WatchMemoryPoolsResponse]:
-        """Samples again and again, and each change of pressure, until the caller leaves."""
+        """Stream samples, and each change of pressure, until the caller leaves."""
         return watch_pools(self._pools, request)
 
     async def SetMemoryBudget(
         self, request: messages.SetMemoryBudgetRequest, context: Context
     ) -> messages.SetMemoryBudgetResponse:
-        """Another budget, or with `validate_only` what it would ask of others."""
+        """Set a budget, or with `validate_only` tell its impact."""
         configured = self._pools.get(request.memory_pool_id).configured
         budget = from_budget(request.memory_budget, configured) if request.HasField("memory_budget") else None
         change = await self._budgets.set(
@@ -66,7 +66,7 @@ class PoolMethods:
     async def ReclaimMemory(
         self, request: messages.ReclaimMemoryRequest, context: Context
     ) -> messages.ReclaimMemoryResponse:
-        """Free memory, or with `validate_only` tell how."""
+        """Free memory, or with `validate_only` plan it."""
         ask = from_reclaim(request)
         report = await self._reclaiming.reclaim(request.memory_pool_id, ask, validate_only=request.validate_only)
         return messages.ReclaimMemoryResponse(report=to_report(report))
@@ -74,7 +74,7 @@ class PoolMethods:
     async def QueryMemoryHistory(
         self, request: messages.QueryMemoryHistoryRequest, context: Context
     ) -> messages.QueryMemoryHistoryResponse:
-        """How the use went, who seems to leak, and what would help."""
+        """The history of a pool, with leak suspects and recommendations."""
         state = self._pools.get(request.memory_pool_id)
         start_s, end_s, step_s = time_span(request, finest_s=1)
         view = await self._pools.view(request.memory_pool_id)

@@ -1,4 +1,4 @@
-"""Watching memory pools: newest samples only, and every change of pressure at once."""
+"""Streams samples of memory pools, and every change of pressure at once."""
 
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ MAX_CHANGES = 100
 async def watch_pools(
     pools: Pools, request: messages.WatchMemoryPoolsRequest
 ) -> AsyncIterator[messages.WatchMemoryPoolsResponse]:
-    """Rounds at the asked interval. While the reader is slow none is measured: it finds the newest when it comes back."""
+    """Rounds at the requested interval. A slow reader skips rounds, which are not measured, and gets the newest next."""
     interval_s = _interval(request)
     chosen = [pools.get(name).source.pool_id for name in request.memory_pool_ids]
     watch = _Watch(pools, chosen, request)
@@ -28,7 +28,7 @@ async def watch_pools(
         due += interval_s
         if response is not None:
             yield response
-        # Rounds that passed while the reader took the last message.
+        # The rounds that passed while the reader took the last message.
         missed = max(0, int((time.monotonic() - due) / interval_s))
         watch.skipped += missed
         due += missed * interval_s
@@ -50,7 +50,7 @@ class _Watch:
         self.skipped = 0
 
     async def round(self) -> messages.WatchMemoryPoolsResponse | None:
-        """A sample of each pool that moved, and the changes. None: nothing to tell."""
+        """A sample of each pool whose use moved, and the new changes. None: there are neither."""
         views = await self._measured()
         moved = [view for view in views if self._moved(view)]
         self._sent.update((view.id, view) for view in moved)
@@ -58,7 +58,7 @@ class _Watch:
         return self._response(moved, changes) if moved or changes else None
 
     def changes_only(self) -> messages.WatchMemoryPoolsResponse | None:
-        """What changed between two rounds. None: it was in another pool."""
+        """The changes between two rounds. None: they are of other pools."""
         changes = self._new_changes()
         return self._response([], changes) if changes else None
 
@@ -95,7 +95,7 @@ class _Watch:
 
 
 def _interval(request: messages.WatchMemoryPoolsRequest) -> float:
-    """Refuses what cannot be meant, all at once."""
+    """The interval. INVALID_FIELD with all violations of the request."""
     interval_s = convert.from_duration(request.interval) if request.HasField("interval") else DEFAULT_INTERVAL_S
     wrong: list[Violation] = []
     if not 0.1 <= interval_s <= 60:

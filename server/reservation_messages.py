@@ -1,4 +1,4 @@
-"""Messages of reservations: to and from the domain's values."""
+"""Converts reservations between messages and values of the domain."""
 
 from deviceops.common.v1 import job_event_pb2, label_pb2
 from deviceops.memory.v1 import memory_service_pb2, reservation_pb2
@@ -36,7 +36,7 @@ def to_reservation(reservation: Reservation) -> reservation_pb2.Reservation:
 
 
 def from_create(request: memory_service_pb2.CreateReservationRequest) -> ReservationAsk:
-    """What to keep free; refuses what cannot be meant, all at once."""
+    """A request for a reservation. INVALID_FIELD with all violations."""
     return ReservationAsk(
         pool_id=request.memory_pool_id,
         size_bytes=request.size_bytes,
@@ -51,7 +51,7 @@ def from_create(request: memory_service_pb2.CreateReservationRequest) -> Reserva
 
 
 def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: tuple[str, ...]) -> ReservationWanted:
-    """Which reservations; the pools' names are resolved already."""
+    """A filter of reservations. `pool_ids`: the resolved names of its pools."""
     every = reservation_pb2.RESERVATION_STATE_UNSPECIFIED in message.states
     names = {reservation_pb2.ReservationState.Value(f"RESERVATION_STATE_{s.name}"): s for s in ReservationState}
     return ReservationWanted(

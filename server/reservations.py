@@ -21,7 +21,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def no_session(session_id: str) -> None:
-    """Refuses every session: none is open."""
+    """Refuse every session: the server has none."""
     message = f"there is no session {session_id!r}; open one with OpenSession, or leave it empty"
     raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id)
 
@@ -37,8 +37,8 @@ class ReservationMethods:
         check_session: Callable[[str], None] = no_session,
         check_open: Callable[[str], None] = lambda device_id: None,
     ) -> None:
-        """`check_session` raises SESSION_NOT_FOUND. `check_open` is given the pool's device (or nothing) and raises
-        DRAINING, DEVICE_DISABLED or DEVICE_LOST where new work is not taken."""
+        """`check_session` raises SESSION_NOT_FOUND. `check_open` takes the pool's device (or an empty id) and raises
+        DRAINING, DEVICE_DISABLED or DEVICE_LOST where no new work is taken."""
         self._queue = queue
         self._reservations = reservations
         self._reservable_pools = pools
@@ -50,7 +50,7 @@ class ReservationMethods:
     async def CreateReservation(
         self, request: messages.CreateReservationRequest, context: Context
     ) -> messages.CreateReservationResponse:
-        """Keep bytes free. The same request again: the reservation as it is by now; RESERVATION_NOT_FOUND if it is gone."""
+        """Keep bytes free. The same request again returns the reservation as it is now, or RESERVATION_NOT_FOUND."""
         granted = await self._requests.once(asked_of(request), lambda: self._create(request))
         return messages.CreateReservationResponse(
             reservation=to_reservation(self._reservations.get(granted.reservation.id)),
@@ -68,7 +68,7 @@ class ReservationMethods:
     async def GetReservation(
         self, request: messages.GetReservationRequest, context: Context
     ) -> messages.GetReservationResponse:
-        """One reservation, also one that has ended lately."""
+        """One reservation, HELD or ended within the last hour."""
         return messages.GetReservationResponse(
             reservation=to_reservation(self._reservations.get(request.reservation_id))
         )
@@ -76,7 +76,7 @@ class ReservationMethods:
     async def ListReservations(
         self, request: messages.ListReservationsRequest, context: Context
     ) -> messages.ListReservationsResponse:
-        """Reservations that fit the filter, the newest first."""
+        """The reservations that pass the filter, newest first."""
         size, before = paging.size_of(request.page_size), paging.place_of(request.page_token)
         wanted = from_filter(request.filter, tuple(map(self._pool_id, request.filter.memory_pool_ids)))
         fitting = [each for each in self._reservations.list(wanted) if before is None or each.sequence < before]
@@ -91,7 +91,7 @@ class ReservationMethods:
     async def RenewReservation(
         self, request: messages.RenewReservationRequest, context: Context
     ) -> messages.RenewReservationResponse:
-        """Put off its end, or change its size."""
+        """Extend the time to live, or change the size."""
         renewed = await self._reservations.renew(
             request.reservation_id,
             convert.from_duration(request.time_to_live) if request.HasField("time_to_live") else DEFAULT_LIVE_S,
@@ -103,7 +103,7 @@ class ReservationMethods:
     async def DeleteReservation(
         self, request: messages.DeleteReservationRequest, context: Context
     ) -> messages.DeleteReservationResponse:
-        """Give it back."""
+        """Delete a reservation and free its bytes."""
         released = self._reservations.delete(request.reservation_id, request.etag)
         return messages.DeleteReservationResponse(released_bytes=released)
 
@@ -111,5 +111,5 @@ class ReservationMethods:
         try:
             return self._reservable_pools.get(name).source.pool_id
         except NotFound:
-            # A filter by a pool that is gone fits nothing, or what ended there.
+            # A filter by an unknown pool fits no reservation.
             return name

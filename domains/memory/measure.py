@@ -1,4 +1,4 @@
-"""Memory as measured: by the allocator, the driver and the operating system."""
+"""A measurement of memory by the allocator, the driver and the operating system."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class OwnerKind(StrEnum):
-    """Who holds memory."""
+    """The kinds of owners of memory."""
 
     LOADED_MODEL = "loaded_model"
     JOB = "job"
@@ -17,19 +17,19 @@ class OwnerKind(StrEnum):
 
 
 class MemoryOwner(msgspec.Struct, frozen=True, kw_only=True):
-    """What one owner holds in one pool."""
+    """The memory of one owner in one pool."""
 
     kind: OwnerKind
     live_bytes: int
     id: str = ""
-    """Of the loaded model, job or blob, or the name of the cache."""
+    """Id of the loaded model, job or blob, or the name of the cache."""
     session_id: str = ""
     reclaimable: bool = False
-    """Idle, not pinned, not in use."""
+    """Whether a clean-up may free it: idle, not pinned and not in use."""
 
 
 class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):
-    """One pool at one moment. What cannot be measured is absent."""
+    """One pool at one moment. Figures that cannot be measured are absent."""
 
     time_s: float
     """Unix time."""
@@ -37,20 +37,20 @@ class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int | None = None
     """In use by all processes."""
     held_bytes: int | None = None
-    """By this server and its workers, the allocator's cache included."""
+    """Held by this server and its workers, the allocator's cache included."""
     live_bytes: int | None = None
-    """Of that, in use. The owners add up to it."""
+    """The part of `held_bytes` that is in use. The owners add up to it."""
     peak_live_bytes: int | None = None
-    """The highest `live_bytes` that the allocator has seen since its worker's start, between two measurements too."""
+    """The highest `live_bytes` of the allocator since the worker started, also between two measurements."""
     cached_bytes: int | None = None
-    """Of `held_bytes`, kept for the next use."""
+    """The part of `held_bytes` that the allocator keeps for the next use."""
     pinned_bytes: int | None = None
-    """Of `held_bytes`, page-locked."""
+    """The part of `held_bytes` that is page-locked."""
     largest_free_block_bytes: int | None = None
-    """The largest piece that the allocator can hand out without asking the driver for more."""
+    """The largest block that the allocator can hand out without more memory from the driver."""
     fragmentation_ratio: float | None = None
-    """Share of the allocator's free memory outside its largest free block; absent: nothing is free there."""
+    """Share of the allocator's free memory outside its largest free block. None: it has no free memory."""
     allocation_count: int | None = None
-    """Since the worker's start."""
+    """Allocations since the worker started."""
     allocation_failure_count: int = 0
     owners: tuple[MemoryOwner, ...] = ()

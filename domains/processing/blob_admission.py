@@ -1,4 +1,4 @@
-"""Who may take memory for a blob: the pool's room, its budget, and reservations."""
+"""Admission of blobs: the pool's room, its budget and reservations decide."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -22,16 +22,16 @@ class PoolBlobAdmission:
         self._check_device = check_device
 
     def check_session(self, session_id: str) -> None:
-        """Always refuses: none is open."""
+        """Refuse every session: the server has none."""
         message = f"there is no session {session_id!r}; leave it empty"
         raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id)
 
     @asynccontextmanager
     async def admit(self, blob: Blob, spec: BlobSpec) -> AsyncGenerator[None]:
-        """Hold a claim on the bytes while they are taken; how long that took goes into the pool's history."""
+        """Claim the bytes while they are allocated. The latency of the allocation goes into the pool's history."""
         if blob.device_id:
             self._check_device(blob.device_id)
-        # As much as the worker takes, which looks for an aligned start in what the allocator gives.
+        # The worker allocates this padding to align the start.
         spare = max(0, spec.alignment_bytes - 1) if blob.tier in DEVICE_TIERS else 0
         claim = await self._admission.admit(pool_of_blob(blob), blob.size_bytes + spare, spec.reservation_id, blob.id)
         begin = time.monotonic()
@@ -45,7 +45,7 @@ class PoolBlobAdmission:
 
 
 def pool_of_blob(blob: Blob) -> str:
-    """The pool whose memory the bytes of a blob take."""
+    """The pool of a blob's bytes."""
     match blob.tier:
         case BlobTier.DISK | BlobTier.MAPPED:
             return DISK

@@ -1,4 +1,4 @@
-"""The memory of devices and of the host as the workers tell it, with owners in the words of the whole server."""
+"""The memory of devices and host as measured by the workers, with the owners' ids as the server knows them."""
 
 import asyncio
 import time
@@ -17,11 +17,11 @@ from domains.processing.device_statuses import DeviceStatuses
 from domains.processing.worker import Measured, MeasureOrder, Worker, order_id
 
 ANSWER_S = 2.0
-"""How long a worker may take; one that is in a long step or hangs is measured from outside."""
+"""The longest wait for a worker. A worker that is in a long step or hangs is measured by the driver instead."""
 
 
 class WorkerMemory:
-    """What each worker said last of its memory."""
+    """The last measurement of each worker."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class WorkerMemory:
         self._last: dict[str, MemoryMeasure] = {}
 
     async def now(self, device_id: str) -> MemoryMeasure | None:
-        """Asked now; None: no worker answers in time."""
+        """Measure now. None: no worker answers in time."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await self._ask(device_id)
@@ -44,11 +44,11 @@ class WorkerMemory:
             return None
 
     def last(self, device_id: str) -> MemoryMeasure | None:
-        """What it said last; None: nothing, or its worker has ended."""
+        """The last measurement. None: there is none, or the worker has ended."""
         return self._last.get(device_id)
 
     def forget(self, device_id: str) -> None:
-        """Its worker has ended."""
+        """Drop the measurement of a worker that has ended."""
         self._last.pop(device_id, None)
         self._on_measured(device_id, None)
 
@@ -57,16 +57,16 @@ class WorkerMemory:
         if worker is None:
             return None
         try:
-            said = (await ask(worker, MeasureOrder(job_id=order_id("measure")), Measured)).measure
+            measure = (await ask(worker, MeasureOrder(job_id=order_id("measure")), Measured)).measure
         except DeviceOpsError:
             return None
-        owners = tuple(self._in_our_words(owner, device_id) for owner in said.owners)
-        self._last[device_id] = msgspec.structs.replace(said, owners=owners)
+        owners = tuple(self._known(owner, device_id) for owner in measure.owners)
+        self._last[device_id] = msgspec.structs.replace(measure, owners=owners)
         self._on_measured(device_id, self._last[device_id])
         return self._last[device_id]
 
-    def _in_our_words(self, owner: MemoryOwner, device_id: str) -> MemoryOwner:
-        """A worker knows models; the server knows which of them are pinned."""
+    def _known(self, owner: MemoryOwner, device_id: str) -> MemoryOwner:
+        """The owner with the loaded model's id and pinning, which the worker does not know."""
         if owner.kind is OwnerKind.CACHE:
             return msgspec.structs.replace(owner, reclaimable=True)
         if owner.kind is not OwnerKind.LOADED_MODEL:
@@ -77,7 +77,7 @@ class WorkerMemory:
 
 
 class DevicePool:
-    """The source of a device's pool: `domains.memory.pools.pool.PoolSource`."""
+    """The `PoolSource` of a device's pool."""
 
     kind = PoolKind.DEVICE
 
@@ -89,7 +89,7 @@ class DevicePool:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Those of the device."""
+        """The aliases of the device."""
         return self._view.device.aliases
 
     @property
@@ -97,14 +97,14 @@ class DevicePool:
         return self._devices.get(self.device_id)
 
     async def measure(self) -> MemoryMeasure:
-        """What the worker tells, its figures of one moment; one that is busy or hangs is measured from outside.
+        """The worker's measurement. The driver measures the device of a worker that is busy or hangs.
 
-        Raises DEVICE_LOST: what a worker that is about to end may still tell is of memory that is gone.
+        DEVICE_LOST for a lost device, whose worker may still answer about memory that is gone.
         """
         self._devices.there(self.device_id)
         measure = await self._memory.now(self.device_id) or MemoryMeasure(time_s=time.time())
         if measure.total_bytes is not None and measure.used_bytes is not None:
-            # Not mixed with a sample of another moment: what is held would not be part of what is used.
+            # A driver sample of another moment could show fewer used bytes than the worker holds.
             return measure
         sample = await self._statuses.sample(self._view)
         total = measure.total_bytes or sample.total_memory_bytes or self._view.device.total_memory_bytes
@@ -113,19 +113,19 @@ class DevicePool:
 
 
 class HostOwners:
-    """Who holds host memory: the CPU worker's models and jobs as told last, and the store's blobs."""
+    """The owners of host memory: models and jobs of the CPU worker as last measured, and blobs."""
 
     def __init__(self, memory: WorkerMemory, blobs: Callable[[], Sequence[MemoryOwner]]) -> None:
         self._memory = memory
         self._blobs = blobs
 
     def owners(self) -> list[MemoryOwner]:
-        """As known now."""
-        said = self._memory.last("cpu")
-        return [*(said.owners if said else ()), *self._blobs()]
+        """The owners as last measured."""
+        measure = self._memory.last("cpu")
+        return [*(measure.owners if measure else ()), *self._blobs()]
 
     async def keep_asking(self, every_s: float) -> None:
-        """A CPU worker answers between two steps only: it is asked beside the calls, not by them."""
+        """Measure the CPU worker periodically: it answers only between two steps, too late for a call."""
         while True:
             await self._memory.now("cpu")
             await asyncio.sleep(every_s)

@@ -1,4 +1,4 @@
-"""Which devices start nothing for now: their memory is nearly full, or is being freed."""
+"""Holding jobs back from devices whose memory is nearly full or is being freed."""
 
 import time
 from collections.abc import Callable
@@ -7,31 +7,31 @@ from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure
 from domains.processing.memory_care import pool_of
 
-PATIENCE_S = 60.0
-"""A device whose job was interrupted to free memory waits no longer than this: what fills the pool may be another's."""
+HOLD_S = 60.0
+"""The longest time that a device starts nothing after an interruption. Another process may fill its pool for longer."""
 
 
 class HoldBack:
-    """Asked by whoever starts jobs."""
+    """Decides which devices start no job now."""
 
     def __init__(self, pools: Pools, on_room: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """`on_room` hears when a device that was held back may start again."""
+        """`on_room`: called when a device that was held back may start jobs again."""
         self._pools = pools
         self._on_room = on_room
         self._clock = clock
         self._emptied: dict[str, float] = {}
-        """Pools for whose sake a job was interrupted, with the time until which that is respected."""
+        """By pool in which a job was interrupted: the time at which the device may start jobs at the latest."""
         pools.on_measured.append(self._look)
 
     def __call__(self, device_id: str, *, occupied: bool) -> bool:
-        """Whether to start no more there. `occupied`: something runs, which may end and leave room."""
+        """Whether the device starts no job now. `occupied`: a job runs there, whose end may free memory."""
         pool_id = pool_of(device_id)
         emptied = self._clock() < self._emptied.get(pool_id, 0.0)
         return emptied or (occupied and self._is_nearly_full(pool_id))
 
     def interrupted(self, pool_id: str) -> None:
-        """A job there gives its memory back; it must not take it again before the clean-up is over and has helped."""
-        self._emptied[pool_id] = self._clock() + PATIENCE_S
+        """Hold jobs back from a pool in which a job is interrupted, until the clean-up has ended and the pressure fell."""
+        self._emptied[pool_id] = self._clock() + HOLD_S
 
     def _look(self, pool_id: str) -> None:
         until = self._emptied.get(pool_id)

@@ -1,4 +1,4 @@
-"""Gives memory back: what the pools' clean-up can really take, through the workers."""
+"""Freeing memory through the workers and the blob store, for the clean-ups of the pools."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,17 +26,17 @@ Interrupt = Callable[[str, ErrorReason, str], Awaitable[None]]
 
 
 def pool_of(device_id: str) -> str:
-    """The pool that a device computes in: its own, or the host's for the CPU."""
+    """The pool of a device: its own, or `host` for the CPU."""
     return HOST if device_id == "cpu" else device_id
 
 
 def device_of(pool_id: str) -> str | None:
-    """The device that computes in a pool; None: none does."""
+    """The device of a pool. None: no device computes in it."""
     return {HOST: "cpu", DISK: None}.get(pool_id, pool_id)
 
 
 class MemoryCare:
-    """The clean-up's hands: `domains.memory.pools.reclaim.Reclaimer`."""
+    """The `Reclaimer` of a server."""
 
     def __init__(
         self,
@@ -62,28 +62,28 @@ class MemoryCare:
         self._interrupt = interrupt
 
     async def empty_caches(self, pool_id: str) -> None:
-        """Give back what allocators and caches keep for later."""
+        """Empty the caches of the allocators."""
         for worker in self._workers(pool_id):
             await ask(worker, EmptyOrder(job_id=order_id("empty")), Emptied)
 
     async def compact(self, pool_id: str) -> None:
-        """Move what remains together, between two jobs."""
+        """Compact the memory of the allocators between two jobs."""
         for worker in self._workers(pool_id):
             await ask(worker, EmptyOrder(job_id=order_id("compact"), compact=True), Emptied)
 
     async def unload(self, loaded_model_id: str) -> None:
-        """Take a model off its device; ILLEGAL_STATE while a job uses it."""
+        """Unload a model; ILLEGAL_STATE while a job uses it."""
         await self._unloading.unload([self._loaded.get(loaded_model_id)])
 
     async def interrupt(self, job_id: str) -> None:
-        """Take the job off its device, to go on when there is room."""
+        """Take a job off its device. The job continues when there is room."""
         job = self._jobs.find(job_id)
         if job is not None and job.device_id:
             self._hold_back(pool_of(job.device_id))
         await self._interrupt(job_id, ErrorReason.PREEMPTED, "its memory was needed; it goes on when there is room")
 
     def idle_models(self, pool_id: str) -> Sequence[IdleModel]:
-        """The models loaded there, pinned and used ones marked."""
+        """The models loaded in the pool, pinned and used ones marked."""
         now, jobs = time.time(), self._jobs.unfinished()
         return [
             IdleModel(
@@ -98,7 +98,7 @@ class MemoryCare:
         ]
 
     async def collect(self, pool_id: str, blob_id: str) -> None:
-        """Blobs that nobody needs any more. INVARIANT_BROKEN: the bytes of one could not be freed; it is tried again."""
+        """Remove the spent blobs of a pool. INVARIANT_BROKEN: bytes could not be freed; the server tries again."""
         before = self._blobs.unfreed
         self._blobs.collect(where=lambda blob: pool_of_blob(blob) == pool_id)
         await self._blobs.freed()
@@ -109,7 +109,7 @@ class MemoryCare:
             raise InternalError(message, blob_ids=",".join(failed))
 
     def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
-        """The expired together; and each that is gone and could not be freed."""
+        """All expired blobs as one owner, and each removed blob whose bytes could not be freed."""
         expired = sum(blob.size_bytes for blob in self._blobs.spent() if self._lies_in(blob, pool_id))
         unfreed = [each.blob for each in self._blobs.unfreed.values() if self._lies_in(each.blob, pool_id)]
         return [
@@ -122,7 +122,7 @@ class MemoryCare:
         return blob.tier is not BlobTier.MAPPED and pool_of_blob(blob) == pool_id
 
     def running_jobs(self, pool_id: str) -> Sequence[RunningJob]:
-        """The jobs that hold memory there, with what was measured last."""
+        """The running jobs of the pool, with their memory as last measured."""
         measure = self._pools.get(pool_id).measure
         held = {owner.id: owner.live_bytes for owner in measure.owners} if measure else {}
         return [
@@ -135,7 +135,7 @@ class MemoryCare:
         return [job for job in self._jobs.unfinished() if job.state is JobState.RUNNING]
 
     def _workers(self, pool_id: str) -> list[Worker]:
-        """Those that hold memory there. DEVICE_LOST, DEVICE_RECOVERING: the pool is a device's, and it has none."""
+        """The workers that hold memory in the pool. DEVICE_LOST or DEVICE_RECOVERING: the pool's device has no worker."""
         views = [view for view in self._devices.list() if pool_of(view.device.id) == pool_id]
         found = [worker for view in views if (worker := self._worker_of(view.device.id)) is not None]
         if pool_id != HOST:

@@ -1,4 +1,4 @@
-"""Blobs on devices, through the workers that hold them. The store's `DeviceBlobMemory`."""
+"""Blobs on devices, through the workers: the `DeviceBlobMemory` of a server."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ from domains.processing.worker import (
 
 
 class WorkerBlobs:
-    """Knows which device holds which blob. A worker's end takes its blobs with it: `forget`."""
+    """The devices of the blobs. `forget` drops the blobs of a worker that has ended."""
 
     def __init__(self, devices: Devices, worker_of: Callable[[str], Worker | None]) -> None:
         self._devices = devices
@@ -30,7 +30,7 @@ class WorkerBlobs:
         """Device by blob."""
 
     async def allocate(self, blob_id: str, device_id: str, tier: BlobTier, size: int, alignment: int) -> None:
-        """Take the memory; `device_id` may be an alias."""
+        """Allocate the memory. `device_id` may be an alias."""
         device_id = self._devices.get(device_id).device.id
         order = AllocateBlobOrder(
             job_id=order_id("blob"),
@@ -43,28 +43,28 @@ class WorkerBlobs:
         self._places[blob_id] = device_id
 
     async def write(self, blob_id: str, offset: int, data: bytes) -> None:
-        """A piece inside the blob."""
+        """Write a piece inside the blob."""
         order = WriteBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, data=data)
         await _done(self._holder(blob_id), order)
 
     async def read(self, blob_id: str, offset: int, size: int) -> bytes:
-        """A piece inside the blob."""
+        """Read a piece inside the blob."""
         order = ReadBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, size_bytes=size)
         return (await ask(self._holder(blob_id), order, BlobBytes)).data
 
     async def sha256(self, blob_id: str, begin: int, end: int) -> str:
-        """Reckoned by the worker, of the bytes as they lie there, between two pieces of its other work."""
+        """The SHA-256, computed by the worker between its other work."""
         order = HashBlobOrder(job_id=order_id("blob"), blob_id=blob_id, begin_bytes=begin, end_bytes=end)
         return (await ask(self._holder(blob_id), order, BlobHash)).sha256
 
     async def free(self, blob_id: str) -> None:
-        """Give the memory back. Of an unknown blob: nothing."""
+        """Free the memory. Does nothing for an unknown blob."""
         if blob_id in self._places:
             await _done(self._holder(blob_id), FreeBlobOrder(job_id=order_id("blob"), blob_id=blob_id))
             del self._places[blob_id]
 
     def forget(self, device_id: str) -> None:
-        """The device's worker has ended."""
+        """Drop the blobs of a device whose worker has ended."""
         self._places = {blob: place for blob, place in self._places.items() if place != device_id}
 
     def _holder(self, blob_id: str) -> Worker:

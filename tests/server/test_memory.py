@@ -1128,7 +1128,7 @@ def list_or_refusal(machine: Machine, blob_id: str) -> str:
 
 
 def test_nothing_was_lost_on_the_way(machine: Machine) -> None:
-    """The last: after all of this the books are even, and the workers are those of the beginning or were reset."""
+    """The last: after all of this no claim is left, and the workers are those of the beginning or were reset."""
     pool = machine.pool()
     assert sum(owned(pool).values()) == pool.live_bytes
     assert pool.reserved_bytes == 0

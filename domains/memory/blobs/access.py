@@ -1,4 +1,4 @@
-"""Opening blobs: to read, to write, and what is then found wrong with them."""
+"""Opening blobs to read and to write. Notes blobs that turn out LOST or CORRUPT."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -23,14 +23,14 @@ Result = TypeVar("Result")
 
 
 class BlobReader:
-    """A blob that is open for reading; reads come one after the other."""
+    """A blob that is open for reading. One read at a time."""
 
     def __init__(self, blob: Blob, content: Content) -> None:
         self.blob = blob
         self._content = content
 
     async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        """A piece inside the blob, read off the event loop and handed to `then` where it was read."""
+        """Read a piece inside the blob off the event loop and call `then` with it on the reading thread."""
         return await self._content.read(offset, size, then)
 
 
@@ -56,7 +56,7 @@ class BlobAccess:
         self._listeners = listeners
 
     def get(self, name: str) -> Blob:
-        """By id, as it was last seen; BLOB_NOT_FOUND otherwise."""
+        """The blob with its readers and last use; BLOB_NOT_FOUND otherwise."""
         blob = self._rows.get(name)
         if blob is None:
             message = f"there is no blob {name!r}; it may have been deleted with its job or have expired"
@@ -65,9 +65,9 @@ class BlobAccess:
 
     @asynccontextmanager
     async def reading(self, name: str, owner_id: str = "") -> AsyncGenerator[BlobReader]:
-        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read."""
+        """Open a blob to read; a delete waits until the reader closes. Opening and each read raise why it is unreadable."""
         blob = self.get(name)
-        # A delete waits for those who hold the blob, so they can still read it.
+        # A delete waits for the owners that hold the blob, so they can still read it.
         if blob.state is not BlobState.DELETING or owner_id not in self._rows.holders.owners(name):
             check_readable(blob)
         self._open.enter(name)
@@ -90,7 +90,7 @@ class BlobAccess:
 
     @contextmanager
     def writing(self, name: str) -> Generator[BlobWriter]:
-        """Be the one writer of a blob that is WRITING; ILLEGAL_STATE otherwise."""
+        """Open a WRITING blob as its only writer; ILLEGAL_STATE otherwise."""
         blob = self.get(name)
         if blob.state is BlobState.LOST and blob.tier in DEVICE_TIERS:
             raise device_lost(blob)
@@ -105,7 +105,7 @@ class BlobAccess:
             self._collection.settle(name)
 
     async def write_chunk(self, name: str, offset: int, data: bytes, crc32c: int | None = None) -> Blob:
-        """One chunk. The last one again, whose answer was lost, finds the blob READY and gets the same answer."""
+        """Write one chunk. A repeated last chunk finds the blob READY and returns it."""
         blob = self.get(name)
         if blob.state is BlobState.READY and await self._has(blob, offset, data):
             return blob
@@ -114,7 +114,7 @@ class BlobAccess:
         return self.get(name)
 
     async def _has(self, blob: Blob, offset: int, data: bytes) -> bool:
-        """Whether these bytes are what a client wrote there."""
+        """Whether a client wrote these bytes at this offset."""
         written = blob.origin in (BlobOrigin.UPLOAD, BlobOrigin.TRANSFER) and blob.tier is not BlobTier.MAPPED
         if not written or not data or not 0 <= offset <= blob.size_bytes - len(data):
             return False
@@ -122,7 +122,7 @@ class BlobAccess:
             return await reader.read(offset, len(data), lambda found: found == data)
 
     async def sha256_of(self, name: str, begin: int, end: int, between: Callable[[], None]) -> str:
-        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written."""
+        """The SHA-256 of a range as the bytes are now, also of a WRITING blob. `between` is called between two pieces."""
         blob = self.get(name)
         digest = hashlib.sha256()
         content = await self._tiers[blob.tier].open(blob)
@@ -135,19 +135,19 @@ class BlobAccess:
         return digest.hexdigest()
 
     def live(self, blob: Blob) -> Blob:
-        """With its readers and its last use."""
+        """The blob with its readers and last use."""
         count = self._open.readers(blob.id) + self._rows.holders.count(blob.id)
         return msgspec.structs.replace(blob, reader_count=count, access_time_s=self._open.access_s(blob.id))
 
     def mark(self, name: str, state: BlobState) -> None:
-        """What was READY is not any more."""
+        """Set the state of a READY blob to LOST or CORRUPT."""
         blob = self._rows.get(name)
         if blob is not None and blob.state is BlobState.READY:
             self._listeners.tell_spoilt(self._rows.put(msgspec.structs.replace(blob, state=state)))
 
 
 def check_readable(blob: Blob) -> None:
-    """Raises what makes it unreadable, by its state."""
+    """Raise the error of a state in which a blob cannot be read."""
     match blob.state:
         case BlobState.READY:
             return

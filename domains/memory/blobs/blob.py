@@ -1,4 +1,4 @@
-"""A blob: bytes too large for a message, or needed more than once, and where they lie."""
+"""A blob: bytes that are too large for a message, or needed more than once."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class BlobTier(StrEnum):
-    """Where the bytes lie. Only DISK outlives a restart of the server."""
+    """The memory that has the bytes. Only DISK outlives a restart of the server."""
 
     DISK = "disk"
     HOST = "host"
@@ -16,22 +16,22 @@ class BlobTier(StrEnum):
 
 
 DEVICE_TIERS = (BlobTier.DEVICE, BlobTier.PINNED_HOST)
-"""Tiers whose bytes a worker holds, and loses when it dies."""
+"""Tiers whose bytes a worker process holds. They are lost when it ends."""
 
 
 class BlobState(StrEnum):
-    """What can be done with a blob now."""
+    """Whether a blob can be written, read or neither."""
 
     WRITING = "writing"
     READY = "ready"
     DELETING = "deleting"
-    """No new readers; the bytes go with the last one who reads or needs them."""
+    """Takes no new readers. The bytes are freed when the last reader and the last owner are gone."""
     CORRUPT = "corrupt"
     LOST = "lost"
 
 
 class BlobOrigin(StrEnum):
-    """How a blob came to be."""
+    """How a blob was made."""
 
     JOB = "job"
     UPLOAD = "upload"
@@ -55,66 +55,66 @@ class SharedMemorySegment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one blob is. READY, it keeps its bytes; only the owner of a mapped one changes them, with its generation."""
+    """One blob. The bytes of a READY blob do not change, except those of a mapped one, with its generation."""
 
     id: str
-    """Of what a job made: `b-` and the first 32 hex digits of the hash, so that the same bytes are the same blob."""
+    """For a job's blob: `b-` and the first 32 hex digits of the hash, so that equal bytes are one blob."""
     sha256: str
-    """64 hex digits over the whole content. Empty: still being written, or registered without one and not verified."""
+    """64 hex digits. Empty: the blob is WRITING, or was registered without a hash and not verified."""
     size_bytes: int
-    """Of the whole content, also while it is being written."""
+    """Size of the whole content, also while the blob is WRITING."""
     media_type: str
-    """Empty: not said."""
+    """Empty: unknown."""
     create_time_s: float
-    """Unix time at which it was made; for content that was made again, the first time."""
+    """Unix time; for content that was made several times, the first."""
     tier: BlobTier = BlobTier.DISK
     state: BlobState = BlobState.READY
     origin: BlobOrigin = BlobOrigin.JOB
     missing_bytes: int = 0
-    """How many bytes at its end are still to be written; 0 once it is complete."""
+    """Bytes at the end that are not written yet."""
     expected_sha256: str = ""
-    """What an upload said that its content would have. Empty: it did not say."""
+    """The hash that the upload announced. Empty: none."""
     keep_for_s: float | None = None
-    """How long it is kept after the last byte was written. None: until deleted."""
+    """Seconds that the blob is kept after its last write. None: until deleted."""
     expire_time_s: float | None = None
-    """Unix time from which it may be collected if nothing needs it. None: never by itself."""
+    """Unix time from which the blob may be removed if nothing needs it. None: never."""
     access_time_s: float | None = None
     """Unix time of the last read or write since the server started."""
     reader_count: int = 0
-    """Open reads, and the jobs and loaded models that use it."""
+    """Open readers, and jobs and loaded models that use the blob."""
     generation: int = 1
-    """Edition of the content as the owner of a mapped blob counts it; 1 for every other."""
+    """Version of the content of a mapped blob, counted by its owner; 1 for every other blob."""
     labels: tuple[tuple[str, str], ...] = ()
     origin_job_id: str = ""
-    """The job that first made it. Empty: none."""
+    """The job that made the blob first. Empty: none."""
     session_id: str = ""
-    """The session that it counts against. Empty: none."""
+    """The session whose quota the blob counts against. Empty: none."""
     device_id: str = ""
-    """Of DEVICE and PINNED_HOST."""
+    """For DEVICE and PINNED_HOST only."""
     backing: MappedFile | SharedMemorySegment | None = None
-    """Of MAPPED."""
+    """For MAPPED only."""
     place: int = 0
-    """Its place in lists, rising: microseconds of the creation, made unique. 0: not listed yet."""
+    """Sort key of lists: microseconds of the creation, made unique. 0: not assigned yet."""
 
     @property
     def written_bytes(self) -> int:
-        """How many bytes from the start are written; a broken upload goes on from here."""
+        """Bytes from the start that are written; an interrupted upload continues here."""
         return self.size_bytes - self.missing_bytes
 
 
 class BlobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new blob is to be, checked."""
+    """A request for a new blob."""
 
     size_bytes: int
     tier: BlobTier = BlobTier.DISK
     media_type: str = ""
     sha256: str = ""
-    """What the content shall have. Empty: only computed."""
+    """The announced hash of the content. Empty: the hash is computed and not compared."""
     device_id: str = ""
     alignment_bytes: int = 0
-    """Of the start address. 0: what suits the memory."""
+    """Alignment of the start address. 0: the default of the memory."""
     fill_byte: int | None = None
-    """Fills the whole blob at once."""
+    """Fill the whole blob with this byte."""
     keep_for_s: float | None = None
     """None: the server's setting."""
     session_id: str = ""

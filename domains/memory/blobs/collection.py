@@ -1,8 +1,8 @@
-"""When a blob goes: deleted, expired, or left by the last who needed it; never while somebody reads or needs it.
+"""Removes blobs that were deleted or have expired, or that no job needs any more. A blob in use stays until it is free.
 
-The row goes first, in one transaction, then the bytes. A crash in between leaves bytes that no row names, which the next
-start sweeps; never a row without its bytes. Bytes that could not be freed are tried again (`freeing`). What a job made is
-needed until the job is deleted.
+The row is removed first, in one transaction, then the bytes. A crash in between leaves bytes without a row, which the next
+start sweeps; a row always has its bytes. Bytes that could not be freed are tried again (`freeing`). A job needs the blobs
+that it made until the job is deleted.
 """
 
 import time
@@ -22,16 +22,16 @@ from domains.memory.blobs.tiers import ReadableBytes
 
 
 class DeletedBlob(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a delete."""
+    """The result of a delete."""
 
     deferred: bool
-    """The bytes are still there, for those who read or need them."""
+    """The bytes stay until the last reader and the last owner are gone."""
     holder_ids: tuple[str, ...] = ()
-    """Jobs and loaded models that it waits for."""
+    """Jobs and loaded models that use the blob."""
 
 
 class Collection:
-    """Takes blobs away."""
+    """The removal of blobs."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Collection:
         self.freeing = Freeing(tiers, lambda name: rows.get(name) is not None)
 
     def is_needed(self, name: str, besides: Set[str] = frozenset()) -> bool:
-        """Whether anybody reads, writes, made or uses it, `besides` some owners."""
+        """Whether the blob is open, or owned by a job or loaded model other than `besides`."""
         return self._open.is_open(name) or bool(self._rows.needers(name) - besides)
 
     def delete(self, blob: Blob, *, only_if_unused: bool) -> DeletedBlob:
-        """At once, or with the last who needs it."""
+        """Delete a blob now, or when it is no longer in use; BLOB_IN_USE instead with `only_if_unused`."""
         if not self.is_needed(blob.id):
             self.remove([blob])
             return DeletedBlob(deferred=False)
@@ -67,20 +67,20 @@ class Collection:
         return DeletedBlob(deferred=True, holder_ids=holders)
 
     def remove(self, blobs: list[Blob]) -> None:
-        """Rows, then bytes."""
+        """Remove the rows, then free the bytes."""
         if not blobs:
             return
         self._rows.remove(blob.id for blob in blobs)
         self._free(blobs)
 
     def settle(self, name: str) -> None:
-        """Somebody has left the blob: it goes now if it only waited for that."""
+        """Remove a blob that waited only for the reader, writer or owner that has left it."""
         blob = self._rows.get(name)
         if blob is not None and self._goes_unneeded(blob) and not self.is_needed(name):
             self.remove([blob])
 
     def release(self, owner_id: str) -> int:
-        """The owner needs nothing any more. Answers the bytes of the blobs that went with it."""
+        """End all uses by an owner. Returns the bytes of the blobs that were removed with it."""
         touched = self._rows.makers.blobs(owner_id) | self._rows.holders.blobs(owner_id)
         gone = [blob for name in touched if (blob := self._rows.get(name)) and self._goes_with(blob, owner_id)]
         self._rows.release(owner_id, [blob.id for blob in gone])
@@ -88,7 +88,7 @@ class Collection:
         return sum(blob.size_bytes for blob in gone)
 
     def left_by(self, owner_ids: Set[str]) -> list[Blob]:
-        """What would go if all of these owners were released."""
+        """The blobs that releasing all of these owners would remove."""
         links = (self._rows.makers, self._rows.holders)
         touched = {name for owner_id in owner_ids for link in links for name in link.blobs(owner_id)}
         found = [blob for name in touched if (blob := self._rows.get(name))]
@@ -100,11 +100,11 @@ class Collection:
 
     @staticmethod
     def _goes_unneeded(blob: Blob) -> bool:
-        """Of a job's blob that nobody asked to keep longer, the job was the only reason to be."""
+        """Whether the blob is removed when its last owner leaves: a deleted one, or a job's without an expiry."""
         return blob.state is BlobState.DELETING or (blob.origin is BlobOrigin.JOB and blob.expire_time_s is None)
 
     def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
-        """Remove what is spent, of that what is wanted. How many."""
+        """Remove the spent blobs that `where` selects. Returns their number."""
         gone = [blob for blob in self.spent(now_s) if where(blob)]
         self.remove(gone)
         for blob in gone:
@@ -113,7 +113,7 @@ class Collection:
         return len(gone)
 
     def spent(self, now_s: float | None = None) -> list[Blob]:
-        """What has expired, and what nobody needs any more (after a read of a deleted job's picture)."""
+        """Blobs that have expired or have lost their last owner, and that are not in use."""
         now = time.time() if now_s is None else now_s
         return [blob for blob in self._rows.all() if self._is_over(blob, now) and not self.is_needed(blob.id)]
 
@@ -122,7 +122,7 @@ class Collection:
         return expired or self._goes_unneeded(blob)
 
     def sweep(self, files: BlobFiles, is_owner: Callable[[str], bool]) -> int:
-        """At start, before anything is read: put right what a crash left. How many files no row named."""
+        """Repair what a crash left, at start before the first read. Returns the number of files without a row."""
         for owner_id in self._rows.makers.owners() | self._rows.holders.owners():
             if not is_owner(owner_id):
                 self.release(owner_id)
@@ -138,6 +138,6 @@ class Collection:
 
 
 def _is_broken(blob: Blob, files: BlobFiles) -> bool:
-    """An unfinished transfer, whose job runs anew; or an upload without its file, which nobody can go on with."""
+    """Whether the blob is an unfinished transfer, whose job runs again, or an unfinished upload without its file."""
     unfinished = blob.state is BlobState.WRITING
     return unfinished and (blob.origin is BlobOrigin.TRANSFER or files.size(blob.id) != blob.size_bytes)

@@ -1,4 +1,4 @@
-"""How a new blob comes to be: checked, paid for, its memory taken, and filled where that was asked."""
+"""Making a blob: checks, admission, allocation and the optional fill."""
 
 import asyncio
 import hashlib
@@ -21,12 +21,12 @@ _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
 def new_id() -> str:
-    """Random, under the prefix that is the server's own."""
+    """A random id with the prefix `b-`, which is reserved for the server."""
     return f"b-{uuid.uuid4().hex}"
 
 
 def check_spec(spec: BlobSpec, field: str = "blob_spec") -> None:
-    """INVALID_FIELD with all that is wrong."""
+    """INVALID_FIELD with all violations."""
     wrong: list[Violation] = []
     if spec.size_bytes < 0:
         wrong.append(_wrong(f"{field}.size_bytes", f"{spec.size_bytes} is negative", "0.."))
@@ -50,7 +50,7 @@ def check_spec(spec: BlobSpec, field: str = "blob_spec") -> None:
 
 
 def is_sha256(text: str) -> bool:
-    """64 lower-case hex digits."""
+    """Whether the text is 64 lower-case hex digits."""
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
@@ -59,7 +59,7 @@ def _wrong(field: str, message: str, allowed: str = "") -> Violation:
 
 
 class Creation:
-    """Makes blobs of the tiers that the server writes itself."""
+    """Makes blobs in the tiers that the server writes itself."""
 
     def __init__(
         self, rows: BlobRows, tiers: Mapping[BlobTier, TierBytes], quotas: Quotas, admission: BlobAdmission
@@ -78,12 +78,12 @@ class Creation:
         *,
         job_id: str = "",
     ) -> Blob:
-        """A blob with its memory: WRITING, or READY where it was filled or is empty. Raises and leaves nothing."""
+        """Make a blob with its memory: WRITING, or READY if it is filled or empty. An error leaves nothing behind."""
         check_spec(spec)
         blob = msgspec.structs.replace(self._blob(spec, origin, name), origin_job_id=job_id)
         if spec.session_id:
             self._admission.check_session(spec.session_id)
-        self._quotas.claim(name, spec.size_bytes)
+        self._quotas.add(name, spec.size_bytes)
         memory = self._tiers[spec.tier]
         try:
             async with self._admission.admit(blob, spec):
@@ -131,7 +131,7 @@ class Creation:
 
 
 async def _fill(blob: Blob, memory: TierBytes, byte: int) -> str:
-    """Write one byte everywhere; the hash of that."""
+    """Write one byte everywhere. Returns the SHA-256 of the content."""
     digest = hashlib.sha256()
     piece = bytes((byte,)) * min(PIECE_BYTES, blob.size_bytes)
     for offset in range(0, blob.size_bytes, PIECE_BYTES):

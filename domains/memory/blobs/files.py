@@ -1,8 +1,8 @@
-"""The files of blobs on disk.
+"""The tier DISK: the files of blobs.
 
-What a job made is named by its hash: written beside its place and renamed into it, so that a crash leaves no half content
-under a good name. An upload is named by its blob's id and takes all its room at once. A crash may leave files that no row
-names; they are swept at the next start.
+A job's file is named by its hash. It is written under a temporary name and renamed, so that a crash leaves no partial
+content under a final name. The file of an upload is named by its blob's id and takes its disk space at once. Files without
+a row, which a crash may leave, are swept at the next start.
 """
 
 import asyncio
@@ -31,28 +31,28 @@ class BlobFiles:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, name: str) -> Path:
-        """Where the file with this name lies: a sha256, or the id of an upload."""
+        """The path of a file by its name: a SHA-256, or the id of an upload."""
         return self.folder / name[:2] / name
 
     def write(self, data: bytes) -> str:
-        """Store a content and answer its sha256."""
+        """Store a content. Returns its SHA-256."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
         with storage_errors(self.folder):
             if path.is_file() and path.stat().st_size == len(data):
                 return sha256
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            beside = path.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
+            temporary = path.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
             try:
-                beside.write_bytes(data)
-                beside.replace(path)
+                temporary.write_bytes(data)
+                temporary.replace(path)
             except OSError:
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
         return sha256
 
     def reserve(self, name: str, size_bytes: int) -> None:
-        """Make a file with room for so many bytes, taken now. Raises STORAGE_FULL and leaves nothing."""
+        """Make a file and take its disk space now. STORAGE_FULL leaves nothing behind."""
         path = self.path(name)
         with storage_errors(self.folder):
             available = shutil.disk_usage(self.folder).free
@@ -81,18 +81,18 @@ class BlobFiles:
                 os.close(descriptor)
 
     def size(self, name: str) -> int | None:
-        """Of a file; None: it is not there."""
+        """The size of a file. None: there is no such file."""
         try:
             return self.path(name).stat().st_size
         except FileNotFoundError:
             return None
 
     def remove(self, name: str) -> None:
-        """Where it is there."""
+        """Remove a file, if there is one."""
         self.path(name).unlink(missing_ok=True)
 
     def sweep(self, wanted: Iterable[str]) -> int:
-        """Remove every file that is not wanted (names); how many there were."""
+        """Remove every file whose name is not in `wanted`. Returns their number."""
         keep = set(wanted)
         stray = [file for file in self.folder.glob("*/*") if file.name not in keep]
         for file in stray:
@@ -101,7 +101,7 @@ class BlobFiles:
 
 
 def file_name(blob: Blob) -> str:
-    """What the file of a blob on disk is called."""
+    """The name of the file of a DISK blob."""
     return blob.sha256 if blob.origin is BlobOrigin.JOB else blob.id
 
 
@@ -115,7 +115,7 @@ def _no_room(folder: Path, needed: int, available: int) -> ResourceExhausted:
 
 
 class DiskContent:
-    """The file of one blob, open for reading. A file of another size than was stored is BLOB_CORRUPT."""
+    """The file of one blob, open for reading. BLOB_CORRUPT if its size is not the stored one."""
 
     def __init__(self, files: BlobFiles, blob: Blob) -> None:
         self._blob = blob
@@ -132,7 +132,7 @@ class DiskContent:
         return DataLoss(message, ErrorReason.BLOB_CORRUPT, blob_id=self._blob.id, size_bytes=size)
 
     async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        """A piece, handed to `then` on the thread that read it."""
+        """Read a piece and call `then` with it on the reading thread."""
         return await asyncio.to_thread(self._read, offset, size, then)
 
     def _read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
@@ -144,7 +144,7 @@ class DiskContent:
         return then(data)
 
     def close(self) -> None:
-        """Once."""
+        """Close the file. To be called once."""
         os.close(self.descriptor)
 
 
@@ -155,15 +155,15 @@ class DiskBytes:
         self._files = files
 
     async def allocate(self, blob: Blob, alignment: int) -> None:
-        """Take all its room on the disk."""
+        """Take the disk space of the whole blob."""
         await asyncio.to_thread(self._files.reserve, blob.id, blob.size_bytes)
 
     async def write(self, blob: Blob, offset: int, data: bytes) -> None:
-        """A piece."""
+        """Write a piece inside the blob."""
         await asyncio.to_thread(self._files.write_at, blob.id, offset, data)
 
     async def open(self, blob: Blob) -> DiskContent:
-        """To read it; the caller closes."""
+        """Open the blob for reading; the caller closes it."""
         return DiskContent(self._files, blob)
 
     def free(self, blob: Blob) -> None:

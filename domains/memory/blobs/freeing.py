@@ -1,4 +1,4 @@
-"""Gives back the bytes of blobs that are gone. What fails is told, kept and tried again: nothing is lost unseen."""
+"""Frees the bytes of removed blobs. A failure is logged, kept and tried again."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,29 +12,29 @@ _log = structlog.get_logger()
 
 
 class UnfreedBlob(msgspec.Struct, frozen=True, kw_only=True):
-    """A blob that is gone while its bytes still take room."""
+    """A removed blob whose bytes could not be freed."""
 
     blob: Blob
     why: str
 
 
 def note_unfreed(kept: dict[str, UnfreedBlob], blob: Blob, error: Exception) -> None:
-    """Keep it among those that are tried again."""
+    """Log the failure and keep the blob for the next try."""
     _log.warning("the bytes of a blob could not be freed", blob_id=blob.id, tier=str(blob.tier), why=str(error))
     kept[blob.id] = UnfreedBlob(blob=blob, why=str(error))
 
 
 class Freeing:
-    """The bytes that the server frees itself; devices do it in their own time (`DeviceBytes`)."""
+    """The tiers that free at once. `DeviceBytes` keeps the failures of the workers itself."""
 
     def __init__(self, tiers: Mapping[BlobTier, ReadableBytes], is_there: Callable[[str], bool]) -> None:
-        """`is_there`: whether there is a blob by that id (again)."""
+        """`is_there`: whether a blob with this id exists; the same content may have been stored again."""
         self._tiers = tiers
         self._is_there = is_there
         self.unfreed: dict[str, UnfreedBlob] = {}
 
     def free(self, blob: Blob) -> None:
-        """Now; the failure of one must not keep others from being freed."""
+        """Free the bytes. A failure is kept and not raised, so that the caller frees the other blobs."""
         try:
             self._tiers[blob.tier].free(blob)
         except OSError as error:
@@ -43,7 +43,7 @@ class Freeing:
             self.unfreed.pop(blob.id, None)
 
     def retry(self) -> None:
-        """Free again what could not be freed, unless the same content was made anew: then it is wanted."""
+        """Free again what could not be freed, unless the same content was stored again."""
         for blob_id, unfreed in list(self.unfreed.items()):
             if self._is_there(blob_id):
                 del self.unfreed[blob_id]

@@ -10,26 +10,26 @@ from domains.memory.blobs.tiers import TierBytes, read_all, to_end
 
 
 class RunningHash:
-    """SHA-256 of the bytes from the start of a blob, as far as they were hashed."""
+    """The SHA-256 of the first `size_bytes` of a blob."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
         self.size_bytes = 0
 
     def add(self, data: bytes) -> None:
-        """The bytes that follow."""
+        """Hash the next bytes."""
         self.digest.update(data)
         self.size_bytes += len(data)
 
 
 class RunningHashes:
-    """Of all blobs that are being written."""
+    """The hashes of all blobs that are being written."""
 
     def __init__(self) -> None:
         self._hashes: dict[str, RunningHash] = {}
 
     async def upto(self, blob: Blob, memory: TierBytes, size: int) -> RunningHash:
-        """The hash of exactly the first `size` bytes, from memory or from the bytes themselves."""
+        """The hash of the first `size` bytes: the running one, or computed from the written bytes."""
         running = self._hashes.get(blob.id)
         if running is None or running.size_bytes != size:
             running = RunningHash()
@@ -42,5 +42,5 @@ class RunningHashes:
         return running
 
     def forget(self, blob_id: str) -> None:
-        """Written, or gone."""
+        """Drop the hash of a blob that is complete, removed or lost."""
         self._hashes.pop(blob_id, None)

@@ -1,4 +1,4 @@
-"""Blobs in host memory: anonymous pages of this process, gone with it, given back to the system with the blob."""
+"""The tier HOST: anonymous pages of this process. They are returned to the system when the blob is freed."""
 
 import asyncio
 import ctypes
@@ -23,9 +23,9 @@ class HostBytes:
         self._memory: dict[str, memoryview] = {}
 
     async def allocate(self, blob: Blob, alignment: int) -> None:
-        """Take pages for it, all of them now: those that nobody has touched yet would count as free, and be promised again.
+        """Allocate and touch all pages: untouched pages would count as free and be granted twice.
 
-        HOST_OUT_OF_MEMORY where the system, or this container, has too few.
+        HOST_OUT_OF_MEMORY if the system, or this container, has too few.
         """
         host = host_memory()
         available = max(0, host.total_bytes - host.used_bytes)
@@ -39,7 +39,7 @@ class HostBytes:
         self._memory[blob.id] = pages
 
     async def write(self, blob: Blob, offset: int, data: bytes) -> None:
-        """A piece."""
+        """Write a piece inside the blob."""
 
         def write(memory: memoryview) -> None:
             memory[offset : offset + len(data)] = data
@@ -47,11 +47,11 @@ class HostBytes:
         await _on_thread(self._memory[blob.id], write)
 
     async def open(self, blob: Blob) -> "HostContent":
-        """To read it."""
+        """Open the blob for reading."""
         return HostContent(self._memory[blob.id])
 
     def free(self, blob: Blob) -> None:
-        """The pages go when the last read of them has ended."""
+        """Free the pages when the last read of them has ended."""
         self._memory.pop(blob.id, None)
 
 
@@ -62,11 +62,11 @@ class HostContent:
         self._memory = memory
 
     async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        """A piece, copied."""
+        """Read a piece, as a copy."""
         return await _on_thread(self._memory, lambda memory: then(bytes(memory[offset : offset + size])))
 
     def close(self) -> None:
-        """Let go of the pages."""
+        """Release the pages."""
         self._memory = memoryview(b"")
 
 
@@ -79,21 +79,23 @@ def aligned_pages(size: int, alignment: int) -> memoryview:
 
 
 async def _on_thread(memory: memoryview, work: Callable[[memoryview], Result]) -> Result:
-    """Do something with the pages. A thread lets go of a call only some time after it has answered; these it has let go of
-    by then, so that a blob that is deleted next is gone from the memory as well.
+    """Call `work` with the pages on a thread.
+
+    The thread drops its reference to the pages before it returns: a pool thread keeps its last call alive, and with it the
+    pages of a blob that is deleted next.
     """
     lent = [memory]
     return await asyncio.to_thread(lambda: work(lent.pop()))
 
 
 def _touch(memory: memoryview) -> None:
-    """Make the system give every page. Python runs on meanwhile: a call through `CDLL` lets go of its lock."""
+    """Write every page, so that the system allocates it. A call through `CDLL` releases the GIL."""
     if memory:
         _memset(ctypes.c_void_p(address_of(memory)), 0, ctypes.c_size_t(memory.nbytes))
 
 
 def address_of(memory: mmap.mmap | memoryview) -> int:
-    """Where writable memory begins."""
+    """The address of writable memory."""
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 

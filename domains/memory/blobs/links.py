@@ -1,4 +1,4 @@
-"""Who needs which blob: pairs of blob and owner, both ways."""
+"""Pairs of blob and owner, indexed both ways."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,25 +15,25 @@ class BlobLinks:
             self.add(blob_id, owner_id)
 
     def add(self, blob_id: str, owner_id: str) -> None:
-        """Twice is once."""
+        """Add a pair. A pair that is there stays."""
         self._by_blob[blob_id].add(owner_id)
         self._by_owner[owner_id].add(blob_id)
 
     def remove(self, blob_id: str, owner_id: str) -> None:
-        """Where there is such a pair."""
+        """Remove a pair, if there is one."""
         _discard(self._by_blob, blob_id, owner_id)
         _discard(self._by_owner, owner_id, blob_id)
 
     def owners(self, blob_id: str | None = None) -> set[str]:
-        """Of one blob, or all there are."""
+        """The owners of one blob; None: of all blobs."""
         return set(self._by_owner) if blob_id is None else set(self._by_blob.get(blob_id, ()))
 
     def blobs(self, owner_id: str) -> set[str]:
-        """What an owner needs."""
+        """The blobs of an owner."""
         return set(self._by_owner.get(owner_id, ()))
 
     def count(self, blob_id: str) -> int:
-        """How many need it."""
+        """The number of owners of a blob."""
         return len(self._by_blob.get(blob_id, ()))
 
 

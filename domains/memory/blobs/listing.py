@@ -1,4 +1,4 @@
-"""Which blobs a caller wants to see, and in pages."""
+"""Filters and pages of lists of blobs."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
 
 
 class BlobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is set must fit; within a tuple, any one. Empty: every blob."""
+    """A filter. Every field that is set must fit, and any one value of a tuple. Empty: every blob."""
 
     tiers: tuple[BlobTier, ...] = ()
     states: tuple[BlobState, ...] = ()
@@ -19,10 +19,10 @@ class BlobFilter(msgspec.Struct, frozen=True, kw_only=True):
     origin_job_id: str = ""
     device_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    """All of them; an empty value stands for any."""
+    """The blob has all of these. An empty value fits any value."""
 
     def fits(self, blob: Blob) -> bool:
-        """Whether the caller wants it."""
+        """Whether the blob passes the filter."""
         return (
             (not self.tiers or blob.tier in self.tiers)
             and (not self.states or blob.state in self.states)
@@ -46,15 +46,15 @@ class BlobPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a list."""
 
     blobs: tuple[Blob, ...]
-    """The newest first."""
+    """Newest first."""
     next_place: int | None
-    """Where the next page begins. None: this is the last."""
+    """The place at which the next page begins. None: this page is the last."""
     total_bytes: int
-    """Of all that fit the filter."""
+    """The size of all blobs that pass the filter."""
 
 
 def page_of(blobs: list[Blob], wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
-    """`blobs` of any order; the page that begins at `place` (None: the newest)."""
+    """The page that begins at `place`; None: at the newest blob. `blobs` may be in any order."""
     fitting = [blob for blob in blobs if wanted.fits(blob)]
     rest = fitting if place is None else [blob for blob in fitting if blob.place <= place]
     rest.sort(key=lambda blob: blob.place, reverse=True)

@@ -1,19 +1,18 @@
-"""Blobs in files that another process owns: their pages are used where they are, never copied.
+"""Reading files that another process owns, without copying them into the store.
 
-How a foreign file is kept from hurting us:
+Protection against changes by the owner:
 
-* It is opened anew for each use, by the path that was judged at registration, without following a symbolic link, and
-  must then lead inside the roots still. Nothing stays open between uses.
-* Its `FileStamp` is taken at registration. Another device or inode under the path, no file, or one that is too short:
-  the blob is LOST. Another size or time: the owner may have written, so a known hash is reckoned again before use.
-* A write through a mapping does not always move a file's time (on /dev/shm it never does). So a read of the whole blob
-  hashes what it sends as well, and ends with BLOB_CORRUPT instead of the last piece where a known hash differs.
-  A read of a part has the stamp alone to go by.
-* Touching a mapped page behind the end of a file that shrank kills the process (SIGBUS), and no check beforehand can
-  prevent it. Therefore this process never touches a mapping: bytes that leave it are read with `pread`, from the same
-  page cache, which answers a short count instead. The pages in place (`pages`) are for a process that may die of
-  it, as a worker does, which its keeper starts again; `pages` keeps the window small by checking the size after the
-  mapping is made.
+* Each use opens the file again by the path of the registration, without following a symbolic link, and checks that it is
+  inside the roots. No file stays open between uses.
+* The registration notes a `FileStamp`. If the path has another device or inode, no file, or a file that is too short, the
+  blob is LOST. If size or times differ, the owner may have written, so a known hash is checked again before the use.
+* A write through a mapping does not always update the file's times (on /dev/shm it never does). A read of the whole blob
+  therefore hashes what it sends, and raises BLOB_CORRUPT instead of the last piece if a known hash differs. A read of a
+  part relies on the stamp alone.
+* Touching a mapped page beyond the end of a file that shrank kills the process (SIGBUS), and no earlier check prevents it.
+  The server therefore never touches a mapping: it reads with `pread` from the same page cache, which returns a short count
+  instead. `pages` maps the file for a process that may be killed, as a worker may, and checks the size after the mapping
+  is made to keep the window small.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ Result = TypeVar("Result")
 
 
 class FileStamp(NamedTuple):
-    """Which file it is, and when it last changed."""
+    """The identity of a file and the times of its last change."""
 
     device: int
     inode: int
@@ -47,7 +46,7 @@ class FileStamp(NamedTuple):
 
 
 class ContentLost(FailedPrecondition):
-    """What a mapped blob stands on has vanished, was replaced, or has shrunk."""
+    """The file of a mapped blob has vanished, was replaced, or has shrunk."""
 
 
 def lost(blob: Blob, why: str) -> ContentLost:
@@ -57,11 +56,11 @@ def lost(blob: Blob, why: str) -> ContentLost:
 
 
 def open_file(path: Path, roots: BlobRoots) -> int:
-    """A descriptor of a regular file inside the roots. FileNotFoundError where there is none any more."""
+    """A descriptor of a regular file inside the roots. FileNotFoundError if there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | OPEN_FLAGS | FOREIGN_FLAGS)
     except OSError as error:
-        # ELOOP: somebody put a symbolic link where the file was.
+        # ELOOP: a symbolic link has replaced the file.
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise FileNotFoundError(error.errno, "is no file any more", str(path)) from error
         raise
@@ -80,8 +79,10 @@ def _check_regular(descriptor: int) -> None:
 
 
 def _check_inside(descriptor: int, path: Path, roots: BlobRoots) -> None:
-    """A folder on the way may have become a symbolic link after the path was resolved. Linux tells where it led; elsewhere
-    only where it leads by now."""
+    """Check that the opened file is inside the roots: a folder of the path may have become a symbolic link meanwhile.
+
+    Linux tells the path that was opened; other systems only the path as it resolves now.
+    """
     link = Path(f"/proc/self/fd/{descriptor}")
     led = Path(os.readlink(link)) if link.is_symlink() else path.resolve()
     if not roots.holds(led):
@@ -90,13 +91,13 @@ def _check_inside(descriptor: int, path: Path, roots: BlobRoots) -> None:
 
 
 def stamp_of(descriptor: int) -> FileStamp:
-    """Of an open file."""
+    """The stamp of an open file."""
     told = os.fstat(descriptor)
     return FileStamp(told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
 
 
 def hash_of(descriptor: int, begin: int, size: int) -> str | None:
-    """SHA-256 of a stretch of a file; None: it is shorter."""
+    """The SHA-256 of a range of a file. None: the file is too short."""
     digest = hashlib.sha256()
     for offset in range(begin, begin + size, PIECE_BYTES):
         wanted = min(PIECE_BYTES, begin + size - offset)
@@ -108,7 +109,7 @@ def hash_of(descriptor: int, begin: int, size: int) -> str | None:
 
 
 class MappedContent:
-    """A stretch of a foreign file, open for reading. A read of all of it in order is compared with the known hash."""
+    """A range of a file of another process, open for reading. A complete read in order is compared with the known hash."""
 
     def __init__(self, descriptor: int, blob: Blob, offset_bytes: int) -> None:
         self._descriptor = descriptor
@@ -118,7 +119,7 @@ class MappedContent:
         self._hashed_bytes = 0
 
     async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        """A piece, handed to `then` on the thread that read it."""
+        """Read a piece and call `then` with it on the reading thread."""
         return await asyncio.to_thread(self._read, offset, size, then)
 
     def _read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
@@ -133,21 +134,21 @@ class MappedContent:
         return then(data)
 
     def close(self) -> None:
-        """Once."""
+        """Close the file. To be called once."""
         os.close(self._descriptor)
 
 
 def changed(blob: Blob) -> DataLoss:
-    """The error for bytes that are not those of the known hash."""
+    """The error for bytes that do not have the known hash."""
     message = f"the bytes of blob {blob.id} have changed since they were hashed; register them as a new generation"
     return DataLoss(message, ErrorReason.BLOB_CORRUPT, blob_id=blob.id, sha256=blob.sha256)
 
 
 @contextmanager
 def pages(path: Path, offset: int, size: int, roots: BlobRoots) -> Generator[memoryview]:
-    """The stretch as read-only memory, the very pages of the file: never in the server, see above. `size` from 1.
+    """Map a range of a file as read-only memory. Not for the server process, see above. `size` is at least 1.
 
-    Raises FileNotFoundError, or EOFError where the file is too short. Release every view before leaving.
+    Raises FileNotFoundError, or EOFError if the file is too short. The caller releases every view before it leaves.
     """
     descriptor = open_file(path, roots)
     try:

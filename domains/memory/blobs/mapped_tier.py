@@ -1,4 +1,4 @@
-"""The tier MAPPED: what was noted of each file or shared memory at registration, and the checks at each use."""
+"""The tier MAPPED: the stamps and views of registered files and shared memory, checked at each use."""
 
 import asyncio
 import errno
@@ -23,16 +23,16 @@ class SharedView(Protocol):
     size_bytes: int
 
     def read(self, offset: int, size: int) -> bytes:
-        """A piece inside the view."""
+        """Read a piece inside the view."""
         ...
 
     def close(self) -> None:
-        """Once."""
+        """Close the view. To be called once."""
         ...
 
 
 def open_shared_memory(name: str) -> SharedView:
-    """The view of a section. INVALID_FIELD where the system knows no named shared memory."""
+    """The view of named shared memory. INVALID_FIELD on a system that has none."""
     if sys.platform == "win32":
         from domains.memory.blobs.mapped_windows import SharedMemoryView
 
@@ -42,18 +42,18 @@ def open_shared_memory(name: str) -> SharedView:
 
 
 class SharedContent:
-    """A stretch of shared memory, open for reading."""
+    """A range of shared memory, open for reading."""
 
     def __init__(self, view: SharedView, offset_bytes: int) -> None:
         self._view = view
         self._begin = offset_bytes
 
     async def read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        """A piece, copied."""
+        """Read a piece, as a copy."""
         return await asyncio.to_thread(lambda: then(self._view.read(self._begin + offset, size)))
 
     def close(self) -> None:
-        """The view stays, as long as its blob."""
+        """Do nothing: the view stays open as long as its blob exists."""
 
 
 class MappedBytes:
@@ -65,30 +65,30 @@ class MappedBytes:
         self._views: dict[str, SharedView] = {}
 
     def note(self, blob_id: str, seen: FileStamp | SharedView) -> None:
-        """How the file was when its blob was registered or last hashed; or the view of its shared memory."""
+        """Note the stamp of a file at its registration or last hash, or the view of shared memory."""
         if isinstance(seen, FileStamp):
             self._stamps[blob_id] = seen
         else:
             self._views[blob_id] = seen
 
     def stamp(self, blob_id: str) -> FileStamp | None:
-        """As noted."""
+        """The noted stamp of a file. None: the blob is shared memory."""
         return self._stamps.get(blob_id)
 
     def free(self, blob: Blob) -> None:
-        """Forget it; the file is nobody's business here."""
+        """Forget the stamp or close the view. The file stays with its owner."""
         self._stamps.pop(blob.id, None)
         if view := self._views.pop(blob.id, None):
             view.close()
 
     def check(self, blob: Blob) -> None:
-        """Whether it is still there, whole. Raises `ContentLost`."""
+        """Raise `ContentLost` if the file has vanished, was replaced, or has shrunk."""
         if isinstance(blob.backing, MappedFile):
             descriptor, _ = self._open_file(blob, blob.backing)
             os.close(descriptor)
 
     async def open(self, blob: Blob) -> Content:
-        """To read it. A file that was written since it was hashed is hashed again first: BLOB_CORRUPT if it differs."""
+        """Open the blob for reading. A file that was written since its hash is hashed again: BLOB_CORRUPT if it differs."""
         if isinstance(blob.backing, MappedFile):
             return await self._content(blob, blob.backing)
         return SharedContent(self._views[blob.id], blob.backing.offset_bytes if blob.backing else 0)
@@ -109,7 +109,7 @@ class MappedBytes:
         return MappedContent(descriptor, blob, backing.offset_bytes)
 
     def _open_file(self, blob: Blob, backing: MappedFile) -> tuple[int, FileStamp]:
-        """A descriptor and how the file is now."""
+        """A descriptor and the present stamp of the file."""
         try:
             descriptor = open_file(Path(backing.path), self.roots)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""Named shared memory of another process, read where it is. Windows only: elsewhere use a file under /dev/shm.
+"""Named shared memory of another process. Windows only: other systems use a file under /dev/shm.
 
-The pages of a section stay valid while a view of them is mapped, and a section cannot shrink; so a view may be read
-directly, unlike a mapped file. Win32 functions: OpenFileMappingW, MapViewOfFile, VirtualQuery, UnmapViewOfFile.
+The pages of a section stay valid while a view is mapped, and a section cannot shrink, so the server may read a view,
+unlike a mapped file. Win32 functions: OpenFileMappingW, MapViewOfFile, VirtualQuery, UnmapViewOfFile.
 """
 
 import ctypes
@@ -45,13 +45,13 @@ if sys.platform == "win32":
     _kernel.VirtualQuery.restype = ctypes.c_size_t
 
     class SharedMemoryView:
-        """A read-only view of the whole section with a name. Raises ILLEGAL_STATE where there is none."""
+        """A read-only view of a whole named section. ILLEGAL_STATE if there is none."""
 
         def __init__(self, name: str) -> None:
             handle = _kernel.OpenFileMappingW(_FILE_MAP_READ, False, name)
             if not handle:
                 raise _no_memory(name, ctypes.get_last_error())
-            # The view keeps the section alive; the handle is not needed any more.
+            # The view keeps the section alive without the handle.
             self._address = _kernel.MapViewOfFile(handle, _FILE_MAP_READ, 0, 0, 0)
             failure = ctypes.get_last_error()
             _kernel.CloseHandle(handle)
@@ -60,14 +60,14 @@ if sys.platform == "win32":
             told = _MemoryInformation()
             _kernel.VirtualQuery(self._address, ctypes.byref(told), ctypes.sizeof(told))
             self.size_bytes: int = told.region_size
-            """Of the view: the section's size, rounded up to whole pages."""
+            """The size of the section, rounded up to whole pages."""
 
         def read(self, offset: int, size: int) -> bytes:
-            """A piece inside the view."""
+            """Read a piece inside the view."""
             return ctypes.string_at(self._address + offset, size)
 
         def close(self) -> None:
-            """Once, when nothing reads any more."""
+            """Unmap the view. To be called once, when no read runs."""
             _kernel.UnmapViewOfFile(self._address)
 
 

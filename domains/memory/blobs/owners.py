@@ -1,4 +1,4 @@
-"""What blobs hold, as owners of a pool: asked every second, reckoned only after a change."""
+"""Blobs as owners of memory in a pool. Called every second, and computed again only after a change."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,7 +9,7 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 
 
 class BlobOwners:
-    """Of the blobs in some tiers."""
+    """The owners among the blobs of some tiers."""
 
     def __init__(
         self,
@@ -17,7 +17,7 @@ class BlobOwners:
         tiers: frozenset[BlobTier],
         unfreed: Callable[[], Iterable[UnfreedBlob]] = lambda: (),
     ) -> None:
-        """`unfreed`: those that have no row any more, and bytes all the same."""
+        """`unfreed`: removed blobs that still take memory."""
         self._rows = rows
         self._tiers = tiers
         self._unfreed = unfreed
@@ -25,7 +25,7 @@ class BlobOwners:
         self._owners: Sequence[MemoryOwner] = ()
 
     def __call__(self) -> Sequence[MemoryOwner]:
-        """The largest first."""
+        """The owners, largest first."""
         if self._seen_changes != self._rows.changes:
             self._seen_changes = self._rows.changes
             held = (blob for blob in self._rows.all() if blob.tier in self._tiers and _takes_memory(blob))
@@ -35,7 +35,7 @@ class BlobOwners:
 
 
 def _takes_memory(blob: Blob) -> bool:
-    """A LOST one has none: its worker has ended."""
+    """Whether the blob takes memory. A LOST one takes none: its worker has ended."""
     return bool(blob.size_bytes) and blob.state is not BlobState.LOST
 
 

@@ -1,8 +1,9 @@
-"""RegisterBlob: a file or shared memory of another process becomes a blob, in editions (generations) that its owner counts.
+"""RegisterBlob: a file or shared memory of another process becomes a blob, in generations that its owner counts.
 
-What is under a known id: the same content again changes nothing; a higher generation replaces it when nobody reads it;
-other content without a higher generation is refused. Content is the same where the hashes are equal, or, where one of them
-is not known, where the file is and was not written since. Generation 0 counts one up when the content is another.
+A registration under a known id changes nothing if the content is the same. A higher generation replaces the blob when it
+is not in use. Other content without a higher generation is refused. Two contents are the same if their hashes are equal
+or, where a hash is unknown, if the file is the same and was not written since. Generation 0 means the next generation if
+the content differs.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from domains.memory.blobs.uploads import expiry
 
 
 class Registrations:
-    """Maps what others own."""
+    """The registrations of mapped blobs."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Registrations:
         self._is_needed = is_needed
 
     async def register(self, asked: Registration, name: str, request: AnsweredRequest | None) -> Blob:
-        """The blob, READY, under a name. Everything is decided after the content was read, without another wait."""
+        """Make a READY blob under an id. No `await` stands between the checks after the look at the content and the row."""
         check_registration(asked)
         if asked.session_id:
             self._admission.check_session(asked.session_id)
@@ -56,7 +57,7 @@ class Registrations:
         if isinstance(backing, MappedFile):
             backing = msgspec.structs.replace(backing, path=str(self._mapped.roots.inside(backing.path, "file.path")))
             if not asked.verify:
-                # A look at the file's name and size, as the judging of its path was: a thread costs more than both.
+                # Opening the file and reading its size costs less than a thread.
                 return look_at_file(asked, backing, self._mapped.roots)
             return await asyncio.to_thread(look_at_file, asked, backing, self._mapped.roots)
         return await asyncio.to_thread(look_at_memory, asked, backing)
@@ -70,7 +71,7 @@ class Registrations:
                 return self._rows.put(known, request=request)
             self._check_replaceable(known, asked, same=same)
         else:
-            self._quotas.claim(name, 0)
+            self._quotas.add(name, 0)
             self._quotas.settle(name)
         blob = self._blob(asked, seen, name, known)
         if known is not None:

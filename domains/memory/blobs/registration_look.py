@@ -1,4 +1,4 @@
-"""What lies behind a registration: the file or shared memory as it is now, long enough, and hashed where that was asked."""
+"""The file or shared memory behind a registration: opened, its size checked, and hashed if the caller asks for it."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from domains.memory.blobs.roots import BlobRoots
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found behind a registration."""
+    """What a look found."""
 
     backing: MappedFile | SharedMemorySegment
     source: FileStamp | SharedView
@@ -24,7 +24,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_at_file(asked: Registration, backing: MappedFile, roots: BlobRoots) -> Seen:
-    """A file inside the roots. Blocks while it is read."""
+    """Look at a file inside the roots. Blocks while the file is hashed."""
     try:
         descriptor = open_file(Path(backing.path), roots)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -48,7 +48,7 @@ def look_at_file(asked: Registration, backing: MappedFile, roots: BlobRoots) -> 
 
 
 def look_at_memory(asked: Registration, backing: SharedMemorySegment) -> Seen:
-    """Named shared memory. Blocks while it is read."""
+    """Look at named shared memory. Blocks while it is hashed."""
     view = open_shared_memory(backing.name)
     size = asked.size_bytes or 0
     try:
@@ -65,7 +65,7 @@ def look_at_memory(asked: Registration, backing: SharedMemorySegment) -> Seen:
 
 
 def drop(seen: Seen) -> None:
-    """It will not be used."""
+    """Close what was found and will not be used."""
     if not isinstance(seen.source, FileStamp):
         seen.source.close()
 

@@ -1,4 +1,4 @@
-"""What RegisterBlob is asked to map, and what is wrong with that at first sight."""
+"""The value of a registration, and the checks that need no look at the file."""
 
 import re
 
@@ -13,19 +13,19 @@ _ID = re.compile(r"(?!b-)[a-z0-9_.-]{1,63}")
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """What to map."""
+    """A request to map a file or shared memory."""
 
     backing: MappedFile | SharedMemorySegment
     blob_id: str = ""
-    """Empty: the server chooses."""
+    """Empty: the server chooses the id."""
     size_bytes: int | None = None
-    """None: to the end of the file."""
+    """None: up to the end of the file."""
     media_type: str = ""
     sha256: str = ""
     generation: int = 0
-    """0: as its content says."""
+    """0: the present generation, or the next one if the content differs."""
     verify: bool = True
-    """Hash the content now."""
+    """Hash the content at registration."""
     keep_for_s: float | None = None
     """None: until deleted."""
     session_id: str = ""
@@ -33,7 +33,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_registration(asked: Registration) -> None:
-    """INVALID_FIELD with all that is wrong."""
+    """INVALID_FIELD with all violations."""
     wrong: list[Violation] = []
 
     def refuse(field: str, message: str, allowed: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Which files may become mapped blobs. A path is followed to where it really leads before it is judged."""
+"""The folders whose files may become mapped blobs. A path is resolved before it is checked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +15,20 @@ class BlobRoots:
         self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
 
     def inside(self, path: str, field: str) -> Path:
-        """The real path. INVALID_FIELD for what is no absolute path, PATH_OUTSIDE_ROOTS for what leads outside."""
+        """The resolved path. INVALID_FIELD if it is not absolute, PATH_OUTSIDE_ROOTS if it leads outside the roots."""
         if "\0" in path or not Path(path).is_absolute():
             message = "is no absolute path of a file"
             raise InvalidRequest([Violation(field=field, message=message)])
         try:
             real = Path(path).resolve()
         except (OSError, RuntimeError, ValueError):
-            raise self._outside(path) from None  # a ring of symlinks, a name the system cannot hold: it leads nowhere
+            raise self._outside(path) from None  # a loop of symbolic links, or a name that is too long
         if not self.holds(real):
             raise self._outside(path)
         return real
 
     def holds(self, real: Path) -> bool:
-        """Whether a path without symlinks lies in a root."""
+        """Whether a path without symbolic links is inside a root."""
         return any(real.is_relative_to(root) for root in self.folders)
 
     def _outside(self, path: str) -> PermissionDenied:

@@ -1,7 +1,6 @@
-"""The rows of all blobs: in memory to be asked, and for those on disk in the database, which is the durable truth.
+"""The rows of all blobs, in memory. The rows of the tier DISK, which outlives the server, are in the database as well.
 
-Only the tier DISK outlives the server, so only its rows are written down; all others live in memory. A job *makes* a blob
-and owns it until the job is deleted; a job or a loaded model *holds* a blob that it uses.
+A job *makes* a blob and owns it until the job is deleted. A job or a loaded model *holds* a blob that it uses.
 """
 
 import sqlite3
@@ -19,17 +18,17 @@ _decode = msgspec.msgpack.Decoder(Blob).decode
 
 
 class AnsweredRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that made a blob: the same one again gets the same blob."""
+    """A request that made a blob. The same request again gets the same blob."""
 
     request_id: str
-    """With the scope of the id before it: each method has its own."""
+    """The id with the scope of its method as prefix."""
     digest: str
-    """Of all that the request said."""
+    """The digest of the whole request."""
     blob_id: str
 
 
 class BlobRows:
-    """Every blob there is. One thread; what a method has written down is durable when it returns."""
+    """All blobs. One thread. A method that writes to the database returns when the write is durable."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._db = connection
@@ -38,12 +37,12 @@ class BlobRows:
         self._requests: dict[str, AnsweredRequest] = {}
         self._requests_of = BlobLinks()
         self._contents = BlobLinks()
-        """Which blobs have which sha256."""
+        """Blobs by their SHA-256."""
         self._last_place = 0
         self.changes = 0
-        """Rises whenever a row is written or taken away."""
+        """Counts each row that is written or removed."""
         self.client_count = self.client_bytes = 0
-        """Blobs that clients made, and the memory or disk that these take (a mapped or LOST one takes none)."""
+        """The blobs of clients, and the memory or disk that they take. A mapped or LOST one takes none."""
         self._load()
 
     def _load(self) -> None:
@@ -57,27 +56,27 @@ class BlobRows:
             self._answered(AnsweredRequest(request_id=request_id, digest=digest, blob_id=name))
 
     def get(self, name: str) -> Blob | None:
-        """By id."""
+        """A blob by id."""
         return self._blobs.get(name)
 
     def all(self) -> list[Blob]:
-        """Oldest first."""
+        """All blobs, oldest first."""
         return list(self._blobs.values())
 
     def with_content(self, sha256: str) -> list[Blob]:
-        """Those whose bytes have this hash."""
+        """The blobs with this hash."""
         return [self._blobs[name] for name in sorted(self._contents.blobs(sha256))]
 
     def request(self, request_id: str) -> AnsweredRequest | None:
-        """What this id was used for, as long as its blob is there."""
+        """The answered request with this id, as long as its blob exists."""
         return self._requests.get(request_id)
 
     def needers(self, name: str) -> set[str]:
-        """Jobs and loaded models that made or use it."""
+        """The jobs and loaded models that made or use a blob."""
         return self.makers.owners(name) | self.holders.owners(name)
 
     def put(self, blob: Blob, *, maker: str = "", request: AnsweredRequest | None = None) -> Blob:
-        """Write a row, new or changed; with its maker, and the request that it answers."""
+        """Write a new or changed row, with its maker and the request that it answers."""
         blob = blob if blob.place else self._placed(blob)
         if blob.tier is BlobTier.DISK:
             with transaction(self._db, self._folder) as db:
@@ -100,7 +99,7 @@ class BlobRows:
         return blob
 
     def hold(self, blob: Blob, owner_id: str) -> None:
-        """The owner uses the blob."""
+        """Note that the owner uses the blob."""
         if blob.tier is BlobTier.DISK:
             with transaction(self._db, self._folder) as db:
                 row = (blob.id, owner_id)
@@ -108,7 +107,7 @@ class BlobRows:
         self.holders.add(blob.id, owner_id)
 
     def unhold(self, name: str, owner_id: str) -> None:
-        """The owner no longer uses the blob, if it did."""
+        """Note that the owner no longer uses the blob."""
         if owner_id not in self.holders.owners(name):
             return
         with transaction(self._db, self._folder) as db:
@@ -116,7 +115,7 @@ class BlobRows:
         self.holders.remove(name, owner_id)
 
     def release(self, owner_id: str, remove: Iterable[str]) -> None:
-        """The owner needs nothing any more; and blobs that go with it. All or nothing."""
+        """Remove an owner from all blobs, and remove the rows of `remove`, in one transaction."""
         names = list(remove)
         with transaction(self._db, self._folder) as db:
             db.execute("DELETE FROM blob_owners WHERE owner_id = ?", (owner_id,))
@@ -128,7 +127,7 @@ class BlobRows:
         self._forget(names)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Take rows away with all that names them."""
+        """Remove rows, with their owners and requests."""
         gone = list(names)
         if any(self._blobs[name].tier is BlobTier.DISK for name in gone):
             with transaction(self._db, self._folder) as db:

@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 
 class BlobStore:
-    """The blobs of one state folder, for one thread with an event loop."""
+    """The blobs of one state folder. One event loop."""
 
     def __init__(
         self,
@@ -74,18 +74,18 @@ class BlobStore:
         self.requests = BlobRequests(self._rows, self._access, self._creation, registrations, quotas.limits.keep_for_s)
         """The blobs that clients make."""
 
-    # What jobs make.
+    # Blobs that jobs make.
 
     async def keep(self, data: bytes, media_type: str, owner_id: str) -> Blob:
-        """Write a content, off the event loop, and give it an owner."""
+        """Store a content off the event loop and give it an owner."""
         while True:
             sha256 = await asyncio.to_thread(self.files.write, data)
-            # The last owner of the same bytes may have let go of the file since `write` found it there.
+            # The file that `write` found may have been removed with its last owner since.
             if self.files.path(sha256).is_file():
                 return self.adopt(sha256, len(data), media_type, owner_id)
 
     def adopt(self, sha256: str, size_bytes: int, media_type: str, owner_id: str) -> Blob:
-        """Give a stored content its row, and an owner that needs it until it is released."""
+        """Write the row of a stored content, with an owner that needs it until `release`."""
         blob = self._rows.get(blob_id(sha256)) or Blob(
             id=blob_id(sha256),
             sha256=sha256,
@@ -94,21 +94,24 @@ class BlobStore:
             create_time_s=time.time(),
             origin_job_id=owner_id,
         )
-        # Made again while it was being deleted, or after its file was damaged: it is as good as new.
+        # The content was stored again, so a DELETING or CORRUPT blob is READY again.
         return self._rows.put(msgspec.structs.replace(blob, state=BlobState.READY), maker=owner_id)
 
     def release(self, owner_id: str) -> int:
-        """The owner needs nothing any more; what nobody else needs goes, or will with its readers. The bytes that went."""
+        """End all uses by an owner and remove the blobs without another owner. Returns their bytes.
+
+        A blob that is open is removed when its last reader closes.
+        """
         return self._collection.release(owner_id)
 
     def left_by(self, owner_ids: Set[str]) -> list[Blob]:
-        """What `release` of all of these would take away now."""
+        """The blobs that releasing all of these owners would remove now."""
         return self._collection.left_by(owner_ids)
 
-    # What jobs and loaded models use.
+    # Blobs that jobs and loaded models use.
 
     def hold(self, name: str, owner_id: str) -> Blob:
-        """The owner uses the blob, until `let_go` or `release`. Raises what makes it unreadable."""
+        """Keep the blob for an owner until `let_go` or `release`. Raises why the blob is unreadable."""
         blob = self.look(name)
         check_readable(blob)
         self._rows.hold(blob, owner_id)
@@ -119,26 +122,26 @@ class BlobStore:
         return owner_id in self._rows.holders.owners(name)
 
     def holders(self) -> set[str]:
-        """Everybody who uses a blob."""
+        """All owners that use a blob."""
         return self._rows.holders.owners()
 
     def let_go(self, name: str, owner_id: str) -> None:
-        """The owner uses the blob no longer."""
+        """End the use of a blob by an owner."""
         self._rows.unhold(name, owner_id)
         self._collection.settle(name)
 
     async def create_for_transfer(self, spec: BlobSpec, job_id: str = "") -> Blob:
-        """The destination of a transfer; its job is what it is answered to."""
+        """Make the destination of a transfer."""
         return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id(), job_id=job_id)
 
-    # What everybody can do.
+    # All blobs.
 
     def get(self, name: str) -> Blob:
-        """By id, as it was last seen; BLOB_NOT_FOUND otherwise."""
+        """A blob by id, as last seen; BLOB_NOT_FOUND otherwise."""
         return self._access.get(name)
 
     def look(self, name: str) -> Blob:
-        """`get`, after a look whether a mapped blob's file is still there: it is LOST otherwise."""
+        """`get`, after a check whether the file of a mapped blob still exists; the blob is LOST otherwise."""
         blob = self.get(name)
         if blob.tier is BlobTier.MAPPED and blob.state is BlobState.READY:
             try:
@@ -148,42 +151,42 @@ class BlobStore:
         return self.get(name)
 
     def all(self) -> list[Blob]:
-        """Every blob, as it was last seen, the oldest first."""
+        """All blobs as last seen, oldest first."""
         return [self._access.live(blob) for blob in self._rows.all()]
 
     def owners_in(self, *tiers: BlobTier) -> BlobOwners:
-        """Who holds memory or disk in these tiers, to be asked again and again."""
+        """The owners of memory or disk in these tiers, as a function that a pool calls at each measurement."""
         return BlobOwners(self._rows, frozenset(tiers), lambda: self._collection.freeing.unfreed.values())
 
     def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
-        """The newest first, from a place on."""
+        """A page of the blobs that pass the filter, newest first, from a place on."""
         page = page_of(self._rows.all(), wanted, place, size)
         return msgspec.structs.replace(page, blobs=tuple(self.look(blob.id) for blob in page.blobs))
 
     def open(self, name: str) -> tuple[Blob, int]:
-        """A blob on disk and a descriptor, which the caller closes. A file of another size is BLOB_CORRUPT."""
+        """A DISK blob and a descriptor, which the caller closes. BLOB_CORRUPT if the file has another size."""
         blob = self.get(name)
         return blob, DiskContent(self.files, blob).descriptor
 
     def reading(self, name: str, owner_id: str = "") -> AbstractAsyncContextManager[BlobReader]:
-        """Open a blob to read; a delete waits until it is left. Raises what makes it unreadable, now and at each read.
+        """Open a blob to read; a delete waits until the reader closes. Opening and each read raise why it is unreadable.
 
-        An owner that holds the blob may begin to read it although it is being deleted: that waits for the owner.
+        An owner that holds a DELETING blob may open it: the delete waits for the owner.
         """
         return self._access.reading(name, owner_id)
 
     def writing(self, name: str) -> AbstractContextManager[BlobWriter]:
-        """Be the one writer of a blob that is WRITING; ILLEGAL_STATE otherwise."""
+        """Open a WRITING blob as its only writer; ILLEGAL_STATE otherwise."""
         return self._access.writing(name)
 
     async def write_chunk(self, name: str, offset: int, data: bytes, crc32c: int | None = None) -> Blob:
-        """One chunk. The last one again, whose answer was lost, finds the blob READY and gets the same answer."""
+        """Write one chunk. A repeated last chunk finds the blob READY and returns it."""
         return await self._access.write_chunk(name, offset, data, crc32c)
 
     async def sha256_of(self, name: str, begin: int, end: int, between: Callable[[], None] = lambda: None) -> str:
-        """Of a stretch, reckoned from the bytes as they lie there now; also of a blob that is still being written.
+        """The SHA-256 of a range as the bytes are now, also of a WRITING blob.
 
-        `between` two pieces it may raise, to end it.
+        `between` is called between two pieces and may raise to end the computation.
         """
         blob = self.get(name)
         if blob.tier in DEVICE_TIERS and (begin, end) == (0, blob.size_bytes) and blob.size_bytes:
@@ -191,27 +194,27 @@ class BlobStore:
         return await self._access.sha256_of(name, begin, end, between)
 
     def is_needed(self, name: str, *, besides: Set[str] = frozenset()) -> bool:
-        """Whether anybody reads, made or uses it, `besides` some owners: a delete waits for them."""
+        """Whether the blob is open, or owned by a job or loaded model other than `besides`, so that a delete waits."""
         return self._collection.is_needed(name, besides)
 
     def delete(self, name: str, *, only_if_unused: bool = False) -> DeletedBlob:
-        """At once, or when nobody reads or needs it any more; BLOB_IN_USE instead with `only_if_unused`."""
+        """Delete a blob now, or when it is no longer in use; BLOB_IN_USE instead with `only_if_unused`."""
         return self._collection.delete(self._stored(name), only_if_unused=only_if_unused)
 
     def discard(self, name: str) -> None:
-        """`delete` of what may be gone already."""
+        """`delete` for a blob that may have been removed already."""
         with suppress(NotFound):
             self.delete(name)
 
-    # What the server does now and then.
+    # Upkeep.
 
     def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
-        """Remove what has expired and is not needed; free again what could not be freed. How many blobs went."""
+        """Remove the spent blobs that `where` selects, and free again what could not be freed. Returns the removed count."""
         self.retry()
         return self._collection.collect(now_s, where)
 
     def spent(self, now_s: float | None = None) -> list[Blob]:
-        """What `collect` would remove."""
+        """The blobs that `collect` would remove."""
         return self._collection.spent(now_s)
 
     def retry(self) -> None:
@@ -220,11 +223,11 @@ class BlobStore:
         self._collection.freeing.retry()
 
     def sweep(self, is_owner: Callable[[str], bool]) -> int:
-        """At start: let go for owners that are no more, and put right what a crash left. How many files no row named."""
+        """Release owners that no longer exist and repair what a crash left, at start. Returns the removed files' number."""
         return self._collection.sweep(self.files, is_owner)
 
     def device_lost(self, device_id: str) -> None:
-        """A worker has died: what it held is LOST."""
+        """Mark the blobs of a device as LOST: its worker has ended."""
         self._devices.lost(device_id)
         for blob in self._rows.all():
             if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
@@ -234,11 +237,11 @@ class BlobStore:
 
     @property
     def unfreed(self) -> dict[str, UnfreedBlob]:
-        """Blobs that are gone while their bytes could not be freed yet; they are tried again now and then."""
+        """Removed blobs whose bytes could not be freed yet; `collect` tries again."""
         return {**self._devices.unfreed, **self._collection.freeing.unfreed}
 
     async def freed(self) -> None:
-        """Wait until the workers have given back what was deleted."""
+        """Wait until the workers have freed the deleted blobs."""
         await self._devices.freed()
 
     def _stored(self, name: str) -> Blob:

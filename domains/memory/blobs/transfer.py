@@ -1,8 +1,8 @@
-"""A blob's bytes into another tier, or into a blob that is being written: piece by piece, verified, and all or nothing.
+"""Copying a blob's bytes into another tier, or into a WRITING blob: in pieces, verified, all or nothing.
 
-Cancelled or failed between two pieces, it leaves the source as it was and takes back what it wrote. The copy becomes READY
-only after it was read back and is equal. The source of a move is deleted by its job, once that has written down what
-was done: killed in between, it finds the source and copies it again.
+A transfer that is cancelled or fails leaves the source as it was and discards what it wrote. The copy becomes READY only
+after it was read back and compared. The job of a move deletes the source after its end is stored: a server that is killed
+in between still has the source and copies it again.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from domains.memory.blobs.transfer_request import ExistingBlob, NewBlob, Transfe
 from domains.memory.blobs.uploads import BlobWriter
 
 Progress = Callable[[int, int], None]
-"""Bytes done, bytes in all."""
+"""Called with the copied bytes and the bytes in all."""
 
 _SHORTEST_S = 1e-6
 
 
 class _Stopped(Exception):
-    """Somebody wants it to end."""
+    """The transfer is to stop."""
 
 
 async def transfer(
@@ -35,8 +35,10 @@ async def transfer(
     should_stop: Callable[[], bool],
     job_id: str = "",
 ) -> TransferReport | None:
-    """Do it, for a job that may hold the source. None: it was stopped, and nothing is left of it; cancelling the task does
-    the same."""
+    """Run a transfer for a job that may hold the source. None: it was stopped, and nothing is left of it.
+
+    Cancelling the task stops it as well.
+    """
     length = check_transfer(store, asked, job_id)
 
     def go_on() -> None:
@@ -51,7 +53,7 @@ async def transfer(
 
 
 class _Transfer:
-    """One run."""
+    """One run of a transfer."""
 
     def __init__(self, store: BlobStore, asked: TransferRequest, reader: BlobReader, length: int, job_id: str) -> None:
         self._store = store
@@ -62,7 +64,7 @@ class _Transfer:
         self._digest = hashlib.sha256()
 
     async def run(self, progress: Progress, go_on: Callable[[], None]) -> TransferReport:
-        """Copy, verify, and only then make the copy READY. `go_on` raises where it is to stop."""
+        """Copy, verify, and then make the copy READY. `go_on` raises if the transfer is to stop."""
         if not self._length:
             return self._report(await self._nothing(), 0.0, None)
         async with self._destination() as writer:
@@ -85,7 +87,7 @@ class _Transfer:
         )
 
     async def _copy(self, writer: BlobWriter, begin: int, progress: Progress, go_on: Callable[[], None]) -> float:
-        """Seconds that it took."""
+        """Copy all pieces. Returns the seconds."""
         begin_s = time.monotonic()
         for done in range(0, self._length, PIECE_BYTES):
             go_on()
@@ -100,7 +102,7 @@ class _Transfer:
         return data
 
     async def _verify(self, name: str, begin: int, go_on: Callable[[], None]) -> float:
-        """Read the copy back: equal to what was read, and where all was read, to the source's own hash. Seconds."""
+        """Compare the copy with the bytes that were read, and a whole blob with its stored hash. Returns the seconds."""
         begin_s = time.monotonic()
         source, read = self._reader.blob, self._digest.hexdigest()
         if self._length == source.size_bytes and source.sha256 not in ("", read):
@@ -115,7 +117,7 @@ class _Transfer:
         return time.monotonic() - begin_s
 
     async def _nothing(self) -> Blob:
-        """No bytes: an empty new blob, or the other as it is."""
+        """The result of a transfer without bytes: an empty new blob, or the existing one as it is."""
         match self._asked.destination:
             case NewBlob():
                 return await self._store.create_for_transfer(self._spec(), self._job_id)
@@ -152,7 +154,7 @@ def _begin(asked: TransferRequest) -> int:
 
 @asynccontextmanager
 async def _into_new(store: BlobStore, spec: BlobSpec, job_id: str) -> AsyncGenerator[BlobWriter]:
-    """A new blob that is gone again if anything fails."""
+    """Write into a new blob, which is removed if the transfer fails."""
     blob = await store.create_for_transfer(spec, job_id)
     try:
         with store.writing(blob.id) as writer:
@@ -164,7 +166,7 @@ async def _into_new(store: BlobStore, spec: BlobSpec, job_id: str) -> AsyncGener
 
 @asynccontextmanager
 async def _into_existing(store: BlobStore, name: str) -> AsyncGenerator[BlobWriter]:
-    """A blob that has as many bytes as before if anything fails."""
+    """Write into a WRITING blob, which is rewound if the transfer fails."""
     with store.writing(name) as writer:
         before = writer.blob.written_bytes
         try:

@@ -1,4 +1,4 @@
-"""What a transfer is asked to do and what it did, and what can be told to be wrong before it starts."""
+"""The values of a transfer, and the checks before it starts."""
 
 import msgspec
 
@@ -8,57 +8,57 @@ from domains.memory.blobs.store import BlobStore
 
 
 class NewBlob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Make a new blob of the bytes."""
+    """Copy into a new blob."""
 
     tier: BlobTier = BlobTier.DISK
     device_id: str = ""
 
 
 class ExistingBlob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Write the bytes into a blob that is WRITING, at most at its `written_bytes`."""
+    """Copy into a WRITING blob, at an offset of at most its `written_bytes`."""
 
     blob_id: str
     offset_bytes: int = 0
 
 
 class TransferRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to copy where."""
+    """A request to copy or move bytes."""
 
     blob_id: str
     destination: NewBlob | ExistingBlob
     offset_bytes: int = 0
     length_bytes: int = 0
-    """0: to the end."""
+    """0: up to the end."""
     move: bool = False
-    """Delete the source afterwards."""
+    """Delete the source after the copy."""
     verify: bool = True
     session_id: str = ""
-    """That the new blob counts against."""
+    """The session whose quota the new blob counts against."""
     reservation_id: str = ""
-    """That pays for the new blob."""
+    """The reservation that pays for the new blob."""
     keep_for_s: float | None = None
-    """Of the new blob. None: the server's setting."""
+    """Seconds that the new blob is kept. None: the server's setting."""
 
 
 class TransferReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transfer has done."""
+    """The result of a transfer."""
 
     blob: Blob
-    """That now has the bytes."""
+    """The blob that has the bytes now."""
     transferred_bytes: int
     copy_s: float
-    """Between the first and the last byte, without the verification."""
+    """Seconds from the first to the last byte, without the verification."""
     bytes_per_second: float | None
     """None: too short to measure."""
     verify_s: float | None
-    """None: it was not verified."""
+    """None: not verified."""
     verified: bool
     source_deleted: bool
-    """It was a move: its job deletes the source as soon as this is written down; the bytes go with the last reader."""
+    """The transfer was a move: its job deletes the source after this report is stored."""
 
 
 def check_transfer(store: BlobStore, asked: TransferRequest, job_id: str = "") -> int:
-    """How many bytes it is about. Raises what can be told before it starts: INVALID_FIELD, BLOB_NOT_FOUND, ILLEGAL_STATE.
+    """The number of bytes to copy. Raises INVALID_FIELD, BLOB_NOT_FOUND or ILLEGAL_STATE.
 
     `job_id`: the job that may hold the source, so that a delete waits for it.
     """
@@ -76,8 +76,8 @@ def check_transfer(store: BlobStore, asked: TransferRequest, job_id: str = "") -
             wrong += _wrong_place(store, name, offset, length)
     if wrong:
         raise InvalidRequest(wrong)
-    waits_for_us = source.state is BlobState.DELETING and store.is_held(source.id, job_id)
-    if source.state is not BlobState.READY and not waits_for_us:
+    held_by_job = source.state is BlobState.DELETING and store.is_held(source.id, job_id)
+    if source.state is not BlobState.READY and not held_by_job:
         message = f"blob {source.id} is {source.state}; only one that is ready can be copied"
         raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, blob_id=source.id, state=source.state)
     return length

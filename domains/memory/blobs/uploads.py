@@ -1,7 +1,7 @@
-"""How bytes come into a blob: in order, without gaps, by one writer at a time, hashed on the way.
+"""Writing the bytes of a blob: in order, without gaps, by one writer at a time, hashed on arrival.
 
-`written_bytes` is the durable truth: it rises after a piece is in its place, so that an upload which was cut, or whose
-server died, goes on from there. The hash is carried along in memory; a new process reckons it again from what is there.
+`written_bytes` rises after a piece is stored, and is durable. An upload that was interrupted, by a crash of the server too,
+continues there.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ MAX_CHUNK_BYTES = PIECE_BYTES
 
 
 class BlobWriter:
-    """The one writer of a blob. Not to be used by two tasks at once."""
+    """The only writer of a blob. Used by one task at a time."""
 
     def __init__(
         self, name: str, rows: BlobRows, memory: TierBytes, collection: Collection, hashes: RunningHashes
@@ -37,7 +37,7 @@ class BlobWriter:
 
     @property
     def blob(self) -> Blob:
-        """As it is now; ILLEGAL_STATE if it was deleted meanwhile, or lost."""
+        """The blob as it is now; ILLEGAL_STATE if it was deleted or lost meanwhile."""
         blob = self._rows.get(self._name)
         if blob is None or blob.state not in (BlobState.WRITING, BlobState.READY):
             state = blob.state if blob else "deleted"
@@ -46,13 +46,13 @@ class BlobWriter:
         return blob
 
     async def write(self, offset: int, data: bytes, crc32c: int | None = None) -> Blob:
-        """One chunk; with the last byte the blob is hashed and READY. What was written before is not written again."""
+        """Write one chunk; bytes that are written already are skipped. The last byte makes the blob READY."""
         blob = await self._take(offset, data, crc32c, seal=True)
-        # Complete and not READY: a transfer into it has ended with its last byte, or a crash has ended that.
+        # A blob can be complete and WRITING after a transfer into it was interrupted at its last byte.
         return await self.finish() if blob.state is BlobState.WRITING and not blob.missing_bytes else blob
 
     async def put(self, offset: int, data: bytes) -> Blob:
-        """`write` that leaves the blob WRITING, also with its last byte, until `finish`."""
+        """Write one chunk and leave the blob WRITING until `finish`."""
         return await self._take(offset, data, None, seal=False)
 
     async def _take(self, offset: int, data: bytes, crc32c: int | None, *, seal: bool) -> Blob:
@@ -68,17 +68,17 @@ class BlobWriter:
         blob = self.blob
         missing = blob.missing_bytes - len(fresh)
         longer = msgspec.structs.replace(blob, missing_bytes=missing, expire_time_s=_expiry(blob))
-        # The last bytes and READY are one row: no crash leaves a complete blob that nobody finishes.
+        # The last bytes and READY are one write, so no crash leaves a complete blob that stays WRITING.
         return self._rows.put(longer) if missing or not seal else self._sealed(longer, running)
 
     def rewind(self, written_bytes: int) -> None:
-        """Take back what was written behind a place, as if it had never come. What is complete or gone stays so."""
+        """Discard the bytes after `written_bytes` of a WRITING blob."""
         blob = self._rows.get(self._name)
         if blob is not None and blob.state is BlobState.WRITING:
             self._rows.put(msgspec.structs.replace(blob, missing_bytes=blob.size_bytes - written_bytes))
 
     async def finish(self) -> Blob:
-        """All bytes are there: READY, or BLOB_CORRUPT and gone."""
+        """Make a complete blob READY, or remove it with BLOB_CORRUPT if its hash is not the announced one."""
         blob = self.blob
         running = await self._hashes.upto(blob, self._memory, blob.size_bytes)
         return self._sealed(self.blob, running)
@@ -95,7 +95,7 @@ class BlobWriter:
 
 
 def wrong_content(blob: Blob, found: str) -> DataLoss:
-    """The error for an upload whose bytes are not those that it announced."""
+    """The error for an upload whose hash is not the announced one."""
     message = f"blob {blob.id} came with the sha256 {found}, not {blob.expected_sha256}; it is gone, send it again"
     return DataLoss(
         message, ErrorReason.BLOB_CORRUPT, blob_id=blob.id, sha256=found, expected_sha256=blob.expected_sha256
@@ -103,7 +103,7 @@ def wrong_content(blob: Blob, found: str) -> DataLoss:
 
 
 def expiry(keep_for_s: float | None) -> float | None:
-    """When something is over that is kept so long from now."""
+    """The Unix time in `keep_for_s` seconds. None: never."""
     return None if keep_for_s is None else time.time() + keep_for_s
 
 

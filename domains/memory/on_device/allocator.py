@@ -1,8 +1,8 @@
-"""What the allocator holds, and making it give back.
+"""Measuring torch's allocator and emptying its caches.
 
-runtime = start(device)                                    # first of all, before anything else uses the device
+runtime = start(device)                                    # before anything else uses the device
 measure(device, owners, runtime)                           → MemoryMeasure
-empty_caches(device), compact(device)                      → bytes that they gave back, measured
+empty_caches(device), compact(device)                      → freed bytes, measured
 """
 
 import gc
@@ -21,18 +21,19 @@ _OURS_TO_SAY = (OwnerKind.RUNTIME, OwnerKind.UNATTRIBUTED)
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runtime takes before anybody has anything on the device."""
+    """The memory of the runtime before a model or blob is on the device."""
 
     context_bytes: int | None = None
-    """Beside the allocator: the context and the loaded kernels. None: it was up already, or the driver does not tell."""
+    """Outside the allocator: the context and the loaded kernels. None: the context existed already, or the driver does not
+    tell."""
     workspace_bytes: int = 0
-    """From the allocator: what libraries keep for their kernels until the process ends."""
+    """From the allocator: workspaces that libraries keep for their kernels until the process ends."""
 
 
 def start(name: str) -> Runtime:
-    """Bring the runtime and its libraries up, and tell what that took.
+    """Initialize the runtime and its libraries. Returns the memory that this took.
 
-    `name`: as torch calls it. Exact if no other process takes or gives back memory at the same time.
+    `name`: the torch name of the device. The figure is exact if no other process allocates or frees at the same time.
     """
     device = torch.device(name)
     if device.type != "cuda" or torch.cuda.is_initialized():
@@ -45,9 +46,9 @@ def start(name: str) -> Runtime:
 
 
 def _warm_up(device: torch.device) -> int:
-    """Let each library compute once on the stream that the worker uses. What is then still allocated is not ours.
+    """Let each library compute once on the worker's stream. Returns the bytes that stay allocated.
 
-    cuBLAS takes a workspace (32 MiB on Hopper) from torch's allocator with its first product, and keeps it.
+    cuBLAS allocates a workspace (32 MiB on Hopper) from torch's allocator at its first product and keeps it.
     """
     with torch.inference_mode():
         for dtype in (torch.float32, torch.float16):
@@ -64,11 +65,11 @@ def _warm_up(device: torch.device) -> int:
 def measure(
     device: torch.device, owners: Sequence[MemoryOwner], runtime: Runtime | None = None, peak_bytes: int = 0
 ) -> MemoryMeasure:
-    """How the device's memory is used, and by whom: one owner a byte.
+    """The use of the device's memory by owner. Each byte has one owner.
 
-    `runtime`: what `start` told; its context is taken where the driver does not count by process. Where neither can be
-    told, held and live bytes lack the context. `peak_bytes`: the allocator's high-water mark before its newest reset.
-    Of a device without an allocator of its own (a CPU) only the owners' sum is known.
+    `runtime`: the result of `start`; its context counts if the driver does not count by process. If neither is known, held
+    and live bytes lack the context. `peak_bytes`: the allocator's high-water mark before its last reset. For a device
+    without an allocator of its own (a CPU) only the sum of the owners is known.
     """
     runtime = runtime or Runtime()
     if device.type != "cuda":
@@ -99,10 +100,10 @@ def measure(
 def attributed(
     owners: Sequence[MemoryOwner], allocated: int, context: int | None, workspace: int = 0
 ) -> tuple[MemoryOwner, ...]:
-    """The owners so that they add up to `allocated` and `context`: what is shared counts for the first of them.
+    """The owners, adding up to `allocated` and `context`. Shared bytes count for the first owner.
 
-    RUNTIME has the context and, of what is allocated, the workspace. The rest is UNATTRIBUTED. Owners that claim more
-    than there is are cut, the last ones first.
+    RUNTIME has the context and the workspace. The rest of `allocated` is UNATTRIBUTED. Owners that add up to more than
+    `allocated` are cut, last ones first.
     """
     shares: list[MemoryOwner] = []
     left = allocated
@@ -121,7 +122,7 @@ def attributed(
 
 
 def empty_caches(device: torch.device) -> int | None:
-    """Give back what is kept for the next use. Returns the bytes that this freed; None: it cannot be measured."""
+    """Empty the caches. Returns the freed bytes. None: they cannot be measured."""
     if device.type == "cuda":
         before = torch.cuda.memory_reserved(device)
         torch.cuda.synchronize(device)
@@ -135,18 +136,17 @@ def empty_caches(device: torch.device) -> int | None:
 
 
 def compact(device: torch.device) -> int | None:
-    """Free what nobody can reach any more, then the caches, so that the pieces left over do not lie between what is in use.
+    """Collect unreachable tensors, then empty the caches, which reduces fragmentation. Runs between two jobs.
 
-    Nothing that is in use moves: where it stands in many places, its owner must leave and come back. Between two jobs.
-    Returns as `empty_caches`.
+    Memory in use does not move: only unloading and loading its owner moves it. Returns as `empty_caches`.
     """
-    # Unreachable tensors go into the cache, and out with it.
+    # The memory of collected tensors goes into the cache.
     gc.collect()
     return empty_caches(device)
 
 
 def _free_blocks(device: torch.device) -> list[int]:
-    """Sizes of the pieces that the allocator can hand out. Those of a graph's own pool serve that graph alone."""
+    """Sizes of the blocks that the allocator can hand out. Blocks of a CUDA graph's private pool are left out."""
     segments = cast(Sequence[Mapping[str, Any]], torch.cuda.memory_snapshot())
     index = torch.device(device).index if str(device) != device.type else torch.cuda.current_device()
     return [

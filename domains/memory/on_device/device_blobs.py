@@ -1,6 +1,6 @@
-"""Blobs in a worker: bytes in tensors on its device, or in host memory that is page-locked for it.
+"""Blobs in a worker: bytes in tensors on its device, or in page-locked host memory.
 
-For one thread at a time. A blob's tensor may be used by others as long as the blob is there (`view`).
+One thread at a time. Other code may use a blob's tensor (`view`) as long as the blob exists.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ class _Held:
     def __init__(self, whole: torch.Tensor, size: int, alignment: int, tier: BlobTier) -> None:
         self.tier = tier
         self.taken_bytes = whole.numel()
-        """With what the alignment cost."""
+        """Allocated bytes, with the padding of the alignment."""
         begin = -whole.data_ptr() % alignment if size else 0
         self.bytes = whole[begin : begin + size]
         self.digest = hashlib.sha256()
         self.hashed_bytes = 0
-        """How far `digest` has come."""
+        """Bytes that `digest` covers."""
 
 
 class DeviceBlobs:
@@ -48,9 +48,9 @@ class DeviceBlobs:
         self._held: dict[str, _Held] = {}
 
     def allocate(self, blob_id: str, tier: BlobTier, size: int, alignment: int = 0) -> None:
-        """Take `size` bytes now, that start at a multiple of `alignment` (a power of two; 0: what the allocator gives).
+        """Allocate `size` bytes at a multiple of `alignment` (a power of two; 0: the allocator's default).
 
-        Raises NOT_SUPPORTED_ON_DEVICE, or out of memory with need and room.
+        Raises NOT_SUPPORTED_ON_DEVICE, or an out-of-memory reason with the needed and available bytes.
         """
         if blob_id in self._held:
             raise AssertionError(f"blob {blob_id} has memory already")
@@ -85,7 +85,7 @@ class DeviceBlobs:
         )
 
     def view(self, blob_id: str) -> torch.Tensor:
-        """The bytes where they lie: uint8[size], not a copy."""
+        """The bytes as a tensor uint8[size], not a copy."""
         held = self._held.get(blob_id)
         if held is None:
             message = f"there is no blob {blob_id!r} on {self.device}"
@@ -93,7 +93,7 @@ class DeviceBlobs:
         return held.bytes
 
     def write(self, blob_id: str, offset: int, data: bytes) -> None:
-        """A piece inside the blob; it is there when this returns."""
+        """Write a piece inside the blob, and wait until it is written."""
         part = self._part(blob_id, offset, len(data))
         if data:
             self._held[blob_id].hashed_bytes = 0
@@ -101,7 +101,7 @@ class DeviceBlobs:
             self._wait()
 
     def read(self, blob_id: str, offset: int, size: int) -> bytes:
-        """A piece inside the blob, copied to the host."""
+        """Read a piece inside the blob, copied to the host."""
         part = self._part(blob_id, offset, size)
         try:
             return part.cpu().numpy().tobytes()
@@ -109,7 +109,7 @@ class DeviceBlobs:
             raise self._told(error) from error
 
     def sha256(self, blob_id: str, begin: int, end: int) -> str:
-        """Of the content up to `end`, read back in pieces. Goes on from `begin` where the last call has ended there."""
+        """The SHA-256 of the content up to `end`. Continues at `begin` if the last call ended there."""
         self._part(blob_id, begin, end - begin)
         held = self._held[blob_id]
         if begin == 0 or held.hashed_bytes != begin:
@@ -120,11 +120,11 @@ class DeviceBlobs:
         return held.digest.hexdigest()
 
     def free(self, blob_id: str) -> None:
-        """Give the memory back to the allocator. Of an unknown blob: nothing."""
+        """Free the memory. Does nothing for an unknown blob."""
         self._held.pop(blob_id, None)
 
     def owners(self, tier: BlobTier = BlobTier.DEVICE) -> tuple[MemoryOwner, ...]:
-        """Who holds that; the session is known to the server only."""
+        """The blobs of a tier as owners, without sessions, which only the server knows."""
         return tuple(
             MemoryOwner(kind=OwnerKind.BLOB, id=blob_id, live_bytes=held.taken_bytes)
             for blob_id, held in self._held.items()

@@ -1,4 +1,4 @@
-"""What the driver and the C library tell of memory, asked below torch."""
+"""Memory figures of the driver and the C library, without torch."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ from domains.device.on_device.cuda_driver import identity
 
 
 def device_used_bytes(device: torch.device) -> int | None:
-    """In use by all processes, without bringing up a context in this one. None: the driver does not tell."""
+    """Bytes used by all processes, without creating a context in this one. None: the driver does not tell."""
     try:
         _bring_up()
         return int(pynvml.nvmlDeviceGetMemoryInfo(_handle(device)).used)
@@ -22,9 +22,9 @@ def device_used_bytes(device: torch.device) -> int | None:
 
 
 def process_bytes(device: torch.device) -> int | None:
-    """In use by this process, its context included.
+    """Bytes used by this process, its context included.
 
-    None: the driver does not tell (Windows, some virtual machines), or counts under a number that a container hides.
+    None: the driver does not tell (Windows, some virtual machines), or lists the process under a PID outside the container.
     """
     try:
         _bring_up()
@@ -36,7 +36,7 @@ def process_bytes(device: torch.device) -> int | None:
 
 
 def trim_heap() -> bool:
-    """Make the C library give its free memory back to the operating system. False: this one has no such call."""
+    """Make the C library return its free memory to the operating system. False: it has no such call."""
     if sys.platform == "win32":
         return False
     import ctypes
@@ -49,12 +49,12 @@ def trim_heap() -> bool:
 
 @functools.cache
 def _bring_up() -> None:
-    """Once in a process, since it takes milliseconds; the driver cleans up after the process. A failure is not kept."""
+    """Initialize NVML once in a process, because it takes milliseconds. A failure is tried again."""
     pynvml.nvmlInit()
 
 
 def _handle(device: torch.device) -> Any:
-    """NVML numbers devices in its own way, so the device is found by its UUID."""
+    """The NVML handle of a device, found by its UUID: NVML numbers devices differently from CUDA."""
     number = device.index or 0
     uuid = _uuid(number)
     return pynvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else pynvml.nvmlDeviceGetHandleByIndex(number)
@@ -62,6 +62,6 @@ def _handle(device: torch.device) -> Any:
 
 @functools.cache
 def _uuid(number: int) -> str:
-    """As NVML writes it; empty where the driver does not tell."""
+    """The UUID in NVML's form. Empty: the driver does not tell."""
     uuid, _ = identity(number)
     return f"GPU-{uuid}" if uuid else ""

@@ -1,4 +1,4 @@
-"""What would help a pool, from what was measured there."""
+"""Recommendations for a pool, from its measurements."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,25 +11,25 @@ from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pressure import Pressure
 
 MUCH = 0.1
-"""A share of the pool from which something is worth a word."""
+"""Share of the pool from which a recommendation is given."""
 IN_PIECES = 0.5
-"""Fragmentation from which compacting is worth its time."""
+"""Fragmentation ratio from which compacting is recommended."""
 SOON_S = 600.0
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that would help."""
+    """An action that would help."""
 
     action: str
-    """What to do, with the call that does it."""
+    """The action, with the call that performs it."""
     reason: str
-    """The measurement that speaks for it."""
+    """The measurement on which the action is based."""
     expected_freed_bytes: int | None = None
-    """None: that cannot be told beforehand."""
+    """None: unknown beforehand."""
 
 
 def advice(view: PoolView, history: HistoryView, suspects: Sequence[LeakSuspect]) -> list[Recommendation]:
-    """The most helpful first. Empty: nothing needs to change."""
+    """The recommendations, largest gain first. Empty: nothing needs to change."""
     found = [*_leaking(suspects), *_scarce(view), *_in_pieces(view), *_failing(view, history)]
     return sorted(found, key=lambda each: -(each.expected_freed_bytes or 0))
 
@@ -53,7 +53,7 @@ def _against(owner: MemoryOwner) -> str:
         case OwnerKind.JOB:
             return f"Look at job {owner.id}; CancelJob ends it."
         case OwnerKind.BLOB:
-            return f"Delete {owner.id} with DeleteBlob if nobody needs it."
+            return f"Delete {owner.id} with DeleteBlob if it is not needed."
         case OwnerKind.CACHE:
             return "Empty the caches with ReclaimMemory, level CACHES."
         case _:
@@ -65,7 +65,7 @@ def _name(owner: MemoryOwner) -> str:
 
 
 def _scarce(view: PoolView) -> Iterator[Recommendation]:
-    """Only while room is short, or will be soon: memory that lies idle in plenty harms nobody."""
+    """Recommendations while memory is scarce or will be within `SOON_S`."""
     soon = view.time_to_critical_s is not None and view.time_to_critical_s <= SOON_S
     if not soon and (view.pressure is None or view.pressure < Pressure.WARNING):
         return

@@ -1,4 +1,4 @@
-"""The disk under the state folder."""
+"""The source of the pool `disk`: the file system of the state folder."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from domains.memory.pools.pool import DISK, PoolKind
 
 
 class DiskPool:
-    """The source of the pool `disk`. The blobs are told to it; every other file of the state folder is the runtime's."""
+    """The pool `disk`. Blobs are owners; all other files of the state folder count as runtime."""
 
     pool_id = DISK
     kind = PoolKind.DISK
@@ -21,13 +21,13 @@ class DiskPool:
     aliases: tuple[str, ...] = ()
 
     def __init__(self, state_folder: Path, blob_owners: Owners, blob_folder: Path | None = None) -> None:
-        """`blob_folder`: what `blob_owners` tells about; it is not walked. None: `blobs` in the state folder."""
+        """`blob_folder`: the folder of the blobs in `blob_owners`, not walked. None: `blobs` in the state folder."""
         self._folder = state_folder
         self._blob_owners = blob_owners
         self._blob_folder = blob_folder or state_folder / "blobs"
 
     async def measure(self) -> MemoryMeasure:
-        """Now, off the event loop: a disk may be slow."""
+        """Measure off the event loop, because a disk may be slow."""
         owners = self._blob_owners()
         usage, others = await asyncio.to_thread(self._look)
         held = sum(owner.live_bytes for owner in owners) + others
@@ -41,9 +41,9 @@ class DiskPool:
         )
 
     def _look(self) -> tuple[tuple[int, int], int]:
-        """Total and used bytes of the file system, and the size of our files that are no blobs."""
+        """Total and used bytes of the file system, and the size of the files of the state folder that are no blobs."""
         usage = psutil.disk_usage(str(self._folder))
-        # What is kept for the administrator is not free for us.
+        # Blocks that are reserved for the administrator count as used.
         return (usage.total, usage.total - usage.free), _size(self._folder, self._blob_folder)
 
 
@@ -55,6 +55,6 @@ def _size(folder: Path, except_folder: Path) -> int:
             try:
                 size += (Path(parent) / name).lstat().st_size
             except FileNotFoundError:
-                # It was removed between being listed and being looked at.
+                # The file was removed after the listing.
                 continue
     return size

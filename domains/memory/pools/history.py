@@ -1,6 +1,6 @@
-"""What a pool went through: samples over a day, in bounded memory.
+"""The history of a pool: samples of a day, in bounded memory.
 
-Every measurement goes into three rings of equal steps (1 s, 10 s, 1 min); a step keeps the worst of what fell into it.
+Every measurement goes into three rings of equal steps (1 s, 10 s, 1 min). A step keeps the worst of its measurements.
 """
 
 from collections import deque
@@ -15,11 +15,11 @@ from domains.memory.pools.pressure import Pressure
 from domains.rings import Rings
 
 _RINGS = ((1, 3660), (10, 2200), (60, 1450))
-"""Step in s and number of steps: an hour, six hours, a day, each and a little more."""
+"""Step in s and number of steps: a little more than an hour, six hours and a day."""
 
 
 class PoolSample(msgspec.Struct, kw_only=True):
-    """The use of a pool over one step: the worst of what was measured. Absent: nothing was."""
+    """The use of a pool over one step: the worst of the measurements. None: not measured."""
 
     time_s: float
     """Unix time at which the step began."""
@@ -29,12 +29,12 @@ class PoolSample(msgspec.Struct, kw_only=True):
     reserved_bytes: int = 0
     pressure: Pressure | None = None
     allocations: int | None = None
-    """That the allocator counted in this step."""
+    """Allocations that the allocator counted in this step."""
     failures: int = 0
-    """Allocations that failed in this step."""
+    """Failed allocations in this step."""
 
     def fold(self, other: "PoolSample") -> None:
-        """Take the worst of both."""
+        """Merge another sample: the worst of both."""
         self.used_bytes = _worst(self.used_bytes, other.used_bytes)
         self.held_bytes = _worst(self.held_bytes, other.held_bytes)
         self.live_bytes = _worst(self.live_bytes, other.live_bytes)
@@ -60,18 +60,18 @@ class HistoryView(msgspec.Struct, frozen=True, kw_only=True):
     """Part of a history."""
 
     samples: tuple[PoolSample, ...]
-    """Oldest first, one a step without gaps, at most 1000."""
+    """Oldest first, one for each step without gaps, at most 1000."""
     step_s: float
     allocation_count: int | None
     """None: the allocator does not count."""
     allocation_failure_count: int
     mean_allocation_bytes: int | None
     allocation_latency: LatencySummary | None
-    """Of the allocations that were timed here. None: there were none."""
+    """Latency of the allocations that the server timed. None: there were none."""
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """An allocation that was made and timed here."""
+    """An allocation that the server made and timed."""
 
     time_s: float
     took_s: float
@@ -79,7 +79,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolHistory:
-    """One pool's. Nothing is kept for longer than a day."""
+    """The history of one pool. It keeps a day."""
 
     def __init__(self, leak_window_s: float = WINDOW_S) -> None:
         self._rings = Rings(_RINGS, _empty)
@@ -95,7 +95,7 @@ class PoolHistory:
         pressure: Pressure | None,
         work: Mapping[OwnerKey, float] | None = None,
     ) -> None:
-        """A measurement came in. `work`: how much each owner has to do now; missing: as much as ever."""
+        """Add a measurement. `work`: the present work of each owner; missing: no more than before."""
         sample = PoolSample(
             time_s=measure.time_s,
             used_bytes=measure.used_bytes,
@@ -111,13 +111,13 @@ class PoolHistory:
         self.leaks.add(measure.time_s, measure.owners, work)
 
     def allocated(self, allocation: Allocation) -> None:
-        """An allocation was made and timed here (a blob)."""
+        """Add an allocation of a blob."""
         self._allocations.append(allocation)
 
     def query(self, start_s: float | None, end_s: float, step_s: float | None = None) -> HistoryView:
-        """From start to end, in steps of about this length: longer where there would be more than 1000.
+        """The part from start to end, in steps of about this length: longer if there would be more than 1000.
 
-        No start: an hour before the end. Before the first sample: at the first.
+        No start: an hour before the end. A start before the first sample: the first sample.
         """
         start_s = end_s - 3600 if start_s is None else start_s
         span = self._rings.query(start_s, end_s, step_s)
@@ -136,10 +136,10 @@ class PoolHistory:
     def _new_allocations(self, count: int | None) -> int | None:
         if count is None:
             return None
-        # The first count says what happened before anybody looked.
+        # The first count covers the time before the first measurement.
         return 0 if self._counted is None else _rise(self._counted, count)
 
 
 def _rise(before: int, now: int) -> int:
-    """A count that fell began again, with its worker."""
+    """The rise of a counter. A counter that fell was reset by a restart of its worker."""
     return now - before if now >= before else now

@@ -1,4 +1,4 @@
-"""The host's memory: what this process and its workers hold of it, and what all together use."""
+"""The source of the pool `host`: memory held by this process and its workers, and used by all processes."""
 
 import asyncio
 import os
@@ -19,12 +19,12 @@ def _none() -> Sequence[int]:
     return ()
 
 
-def _nobody() -> Sequence[MemoryOwner]:
+def _no_owners() -> Sequence[MemoryOwner]:
     return ()
 
 
 class HostPool:
-    """The source of the pool `host`. In a container the limit of its control group is the total."""
+    """The pool `host`. In a container the total is the limit of the control group."""
 
     pool_id = HOST
     kind = PoolKind.HOST
@@ -33,20 +33,20 @@ class HostPool:
     def __init__(
         self,
         worker_pids: Callable[[], Sequence[int]] = _none,
-        owners: Owners = _nobody,
+        owners: Owners = _no_owners,
         pinned_bytes: Callable[[], int | None] = lambda: None,
         aliases: tuple[str, ...] = ("cpu",),
     ) -> None:
-        """`owners`: models, jobs, blobs and caches in host memory. `pinned_bytes`: page-locked ones, where known."""
+        """`owners`: models, jobs, blobs and caches in host memory. `pinned_bytes`: page-locked bytes; None: unknown."""
         self._worker_pids = worker_pids
         self._owners = owners
         self._pinned_bytes = pinned_bytes
         self.aliases = aliases
 
     async def measure(self) -> MemoryMeasure:
-        """Now. Pages that several of the processes share count for each of them."""
+        """Measure now. Pages that several of the processes share count for each of them."""
         pids = {os.getpid(), *self._worker_pids()}
-        # Off the event loop: asking the system about each process takes a part of a millisecond.
+        # Off the event loop: the query of each process takes a fraction of a millisecond.
         machine, held = await asyncio.to_thread(lambda: (host_memory(), sum(map(_resident, pids))))
         return MemoryMeasure(
             time_s=time.time(),
@@ -60,7 +60,7 @@ class HostPool:
 
 
 def _resident(pid: int) -> int:
-    """Resident set of a process; 0 if it has ended."""
+    """The resident set of a process; 0 if it has ended."""
     try:
         return psutil.Process(pid).memory_info().rss
     except psutil.Error:
@@ -68,17 +68,14 @@ def _resident(pid: int) -> int:
 
 
 def attributed(owners: Sequence[MemoryOwner], live_bytes: int) -> tuple[MemoryOwner, ...]:
-    """The owners, and the runtime for the rest, so that they add up to the live bytes; the largest first.
+    """The owners, and the runtime for the rest, so that they add up to the live bytes. Largest first.
 
-    Where the owners claim more than is resident (pages that were never touched, or are swapped out), each is told the
-    same share of its claim.
+    If the owners add up to more than is resident (untouched or swapped pages), each is scaled by the same factor.
     """
-    claimed = sum(owner.live_bytes for owner in owners)
-    if claimed > live_bytes:
-        owners = [
-            msgspec.structs.replace(owner, live_bytes=owner.live_bytes * live_bytes // claimed) for owner in owners
-        ]
-        claimed = sum(owner.live_bytes for owner in owners)
-    runtime = MemoryOwner(kind=OwnerKind.RUNTIME, live_bytes=live_bytes - claimed)
-    everybody = [*owners, runtime] if runtime.live_bytes else owners
-    return tuple(sorted(everybody, key=lambda owner: -owner.live_bytes))
+    told = sum(owner.live_bytes for owner in owners)
+    if told > live_bytes:
+        owners = [msgspec.structs.replace(owner, live_bytes=owner.live_bytes * live_bytes // told) for owner in owners]
+        told = sum(owner.live_bytes for owner in owners)
+    runtime = MemoryOwner(kind=OwnerKind.RUNTIME, live_bytes=live_bytes - told)
+    whole = [*owners, runtime] if runtime.live_bytes else owners
+    return tuple(sorted(whole, key=lambda owner: -owner.live_bytes))

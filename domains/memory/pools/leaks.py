@@ -1,9 +1,8 @@
-"""Owners whose memory keeps growing although their work does not.
+"""Leak suspects: owners whose memory grows although their work does not.
 
-Time is cut into windows. An owner grows in a window if the least that it held there is more than the least in the window
-before; so memory that rises and falls again within a window is no growth. A run of such windows counts only where it has
-come above the most that the owner ever held before the run: a sawtooth of any length climbs only where it has been. Work
-that grows ends the run, since it explains the memory.
+Time is divided into windows. An owner grows in a window if its minimum there exceeds its minimum in the window before, so
+a rise and fall within a window is no growth. A run of growing windows counts only if it exceeds the owner's maximum before
+the run, so a sawtooth of any period does not count. More work ends the run, because it explains the memory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,49 +14,49 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 WINDOW_S = 60.0
 LEAST_WINDOWS = 4
 LEAST_GROWTH_BYTES = 1024 * 1024
-"""A window that adds less is steady: measurements of a process tremble."""
+"""Growth of a window below this is noise of the measurement."""
 MAX_OWNERS = 4096
-"""So many are followed at most, the largest first."""
+"""The most owners that are followed, largest first."""
 
 OwnerKey = tuple[OwnerKind, str]
 
 
 class LeakSuspect(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner that seems to leak."""
+    """An owner that may leak."""
 
     owner: MemoryOwner
-    """With what it holds now."""
+    """The owner with its present memory."""
     growth_bytes_per_s: float
     growing_s: float
-    """For how long, without falling back."""
+    """Duration of the growth without a fall."""
     windows: int
-    """How many in a row."""
+    """Number of growing windows in a row."""
 
 
 class _Track:
-    """One owner."""
+    """The measurements of one owner."""
 
     def __init__(self, owner: MemoryOwner, time_s: float) -> None:
         self.owner = owner
         self.floor = self.top = owner.live_bytes
-        """The least and the most in the present window."""
+        """Minimum and maximum of the present window."""
         self.last_floor: int | None = None
         self.peak = owner.live_bytes
-        """The most ever."""
+        """Maximum of all windows."""
         self.work = self.last_work = 0.0
         self._begin(time_s)
 
     def _begin(self, time_s: float) -> None:
-        """The run of growing windows begins anew."""
+        """Start a new run of growing windows."""
         self.run = 0
         self.begin_s = self.end_s = time_s
         self.begin_bytes = self.floor
         self.peak_before = self.peak
         self.above = 0
-        """How far the last window of the run came above the peak before it."""
+        """Bytes by which the last window of the run exceeds the peak before the run."""
 
     def see(self, owner: MemoryOwner, work: float) -> None:
-        """What it holds at a moment."""
+        """Add a measurement of the owner."""
         self.owner = owner
         self.floor = min(self.floor, owner.live_bytes)
         self.top = max(self.top, owner.live_bytes)
@@ -65,7 +64,7 @@ class _Track:
         self.work = max(self.work, work)
 
     def close(self, time_s: float, least_growth: int) -> None:
-        """The window ends."""
+        """End the window."""
         grown = self.last_floor is not None and self.floor - self.last_floor >= least_growth
         if grown and self.work <= self.last_work:
             self.run += 1
@@ -79,7 +78,7 @@ class _Track:
 
 
 class LeakWatch:
-    """The owners of one pool."""
+    """The followed owners of one pool."""
 
     def __init__(self, window_s: float = WINDOW_S, least_growth_bytes: int = LEAST_GROWTH_BYTES) -> None:
         self._window_s = window_s
@@ -89,7 +88,7 @@ class LeakWatch:
         self._time_s = 0.0
 
     def add(self, time_s: float, owners: Sequence[MemoryOwner], work: Mapping[OwnerKey, float] | None = None) -> None:
-        """Who held what at a moment. `work`: how much each had to do then; missing: no more than before."""
+        """Add a measurement of all owners. `work`: the present work of each; missing: no more than before."""
         if self._window_end_s is None:
             self._window_end_s = time_s + self._window_s
         self._time_s = time_s
@@ -106,7 +105,7 @@ class LeakWatch:
         self._tracks = tracks
 
     def suspects(self) -> list[LeakSuspect]:
-        """Those that seem to leak now, the fastest first."""
+        """The owners that may leak, fastest growth first."""
         found = [_suspect(track, self._time_s) for track in self._tracks.values() if self._leaks(track)]
         return sorted(found, key=lambda suspect: -suspect.growth_bytes_per_s)
 

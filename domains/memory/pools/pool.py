@@ -1,4 +1,4 @@
-"""A memory pool: memory of one kind in one place, as measured and as the books have it."""
+"""The values of a memory pool: a view of it, the room in it, and the error when it is full."""
 
 from enum import StrEnum
 from typing import Protocol
@@ -15,7 +15,7 @@ DISK = "disk"
 
 
 class PoolKind(StrEnum):
-    """What a pool is made of."""
+    """The kind of memory of a pool."""
 
     DEVICE = "device"
     HOST = "host"
@@ -23,7 +23,7 @@ class PoolKind(StrEnum):
 
 
 class PoolSource(Protocol):
-    """Where a pool's figures come from."""
+    """The source of a pool's measurements."""
 
     @property
     def pool_id(self) -> str:
@@ -40,23 +40,23 @@ class PoolSource(Protocol):
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Other names that requests may use."""
+        """Other names of the pool in requests."""
         ...
 
     async def measure(self) -> MemoryMeasure:
-        """The pool now. What cannot be measured is absent."""
+        """Measure the pool now. Figures that cannot be measured are absent."""
         ...
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """What new work could have if nothing were promised. Negative: more is in use than may be."""
+    """The memory for new work if nothing were claimed. Negative: more is in use than the budget allows."""
 
     pool_bytes: int | None
-    """That the pool has, less headroom. Memory that caches keep counts as free: they give it back. None: unmeasured."""
+    """Free in the pool, less the headroom. Cached memory counts as free, because caches give it back. None: unmeasured."""
     budget_bytes: int | None
-    """That the limit allows. None: no limit."""
+    """Free under the limit. None: no limit."""
     ceiling_bytes: int | None = None
-    """The most that it could ever have, were the pool empty. None: that is not known."""
+    """The most that an empty pool could give. None: unknown."""
 
     @property
     def free_bytes(self) -> int | None:
@@ -65,7 +65,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def room_of(measure: MemoryMeasure, budget: MemoryBudget) -> Room:
-    """What is left of a pool and of its budget."""
+    """The room that a measurement leaves under a budget."""
     held, cached = measure.held_bytes or 0, measure.cached_bytes or 0
     used = measure.used_bytes if measure.used_bytes is not None else held
     pool = None if measure.total_bytes is None else measure.total_bytes - budget.headroom_bytes - used + cached
@@ -74,24 +74,24 @@ def room_of(measure: MemoryMeasure, budget: MemoryBudget) -> Room:
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool as it is now."""
+    """A pool at one moment."""
 
     id: str
     kind: PoolKind
     device_id: str
     measure: MemoryMeasure
     reserved_bytes: int
-    """Promised and not in use yet. From the books."""
+    """Claimed and not in the measured use."""
     available_bytes: int | None
-    """What new work can have, from 0. None: it cannot be measured."""
+    """The memory for new work, at least 0. None: it cannot be measured."""
     peak_live_bytes: int | None
-    """The highest since the server started."""
+    """The highest live bytes since the server started."""
     pressure: Pressure | None
     """None: the use cannot be measured."""
     time_to_critical_s: float | None
     budget: MemoryBudget
     etag: str
-    """Changes with the budget only."""
+    """Changes with the budget."""
 
 
 _FULL = {
@@ -100,14 +100,16 @@ _FULL = {
     PoolKind.DISK: ErrorReason.STORAGE_FULL,
 }
 RETRY_AFTER_S = 5.0
-"""When to ask again, where nothing is known to end sooner."""
+"""The retry delay if no end of a reservation is known."""
 
 
 def no_room(
     source: PoolSource, room: Room, outstanding_bytes: int, need_bytes: int, retry_after_s: float | None = None
 ) -> ResourceExhausted:
-    """The refusal: BUDGET_EXCEEDED when only the budget lacks room, else by the kind of the pool. What could never fit is
-    told without a time to try again."""
+    """The refusal: BUDGET_EXCEEDED if only the budget lacks room, else the out-of-memory reason of the pool's kind.
+
+    A need that exceeds the ceiling gets no retry delay.
+    """
     pool_lacks = room.pool_bytes is None or room.pool_bytes - outstanding_bytes < need_bytes
     over_budget = room.budget_bytes is not None and room.budget_bytes - outstanding_bytes < need_bytes
     reason = ErrorReason.BUDGET_EXCEEDED if over_budget and not pool_lacks else _FULL[source.kind]

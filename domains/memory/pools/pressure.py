@@ -1,4 +1,4 @@
-"""How scarce a pool's memory is, and when it will be scarcer."""
+"""The pressure level of a pool, and the forecast of CRITICAL."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.budget import MemoryBudget
 
 HYSTERESIS = 0.05
-"""A level is left only when the use is this far below its threshold, so that it does not flutter."""
+"""The level falls only when the use is this far below its threshold."""
 HORIZON_S = 24 * 3600.0
-"""A rise that would need longer than this is none."""
+"""The longest forecast; a slower rise gives none."""
 MIN_TREND_SAMPLES = 3
 
 
 class Pressure(IntEnum):
-    """From plenty to nearly nothing; the numbers are those of the contract."""
+    """The pressure levels, with the numbers of the contract."""
 
     LOW = 1
     WARNING = 2
@@ -26,18 +26,18 @@ class Pressure(IntEnum):
 
 
 class PressureChange(msgspec.Struct, frozen=True, kw_only=True):
-    """The pressure in a pool went from one level to another."""
+    """A change of the pressure level of a pool."""
 
     pool_id: str
     previous: Pressure | None
-    """None: it could not be measured before."""
+    """None: not measured before."""
     current: Pressure
     time_s: float
     """Unix time."""
 
 
 def use_ratio(measure: MemoryMeasure, budget: MemoryBudget) -> float | None:
-    """Use as share of what may be used: of the pool by all, or of the limit by us, whichever is worse.
+    """The higher of two shares: the pool used by all processes, and the limit used by this server.
 
     None: neither can be measured.
     """
@@ -56,7 +56,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def pressure_after(previous: Pressure | None, ratio: float, budget: MemoryBudget) -> Pressure:
-    """The level at this use, when it was `previous` before."""
+    """The level at this use ratio, after the level `previous`."""
     rising = _highest(ratio, budget, 0.0)
     if previous is None or rising >= previous:
         return rising
@@ -69,16 +69,16 @@ def _highest(ratio: float, budget: MemoryBudget, slack: float) -> Pressure:
         (Pressure.CRITICAL, budget.critical_ratio),
         (Pressure.WARNING, budget.warning_ratio),
     ):
-        # A threshold below the slack is left when nothing is in use.
+        # A threshold below the slack is left at a use of 0.
         if ratio >= threshold or (slack and ratio > max(0.0, threshold - slack)):
             return level
     return Pressure.LOW
 
 
 def time_to_critical(samples: Sequence[tuple[float, float]], budget: MemoryBudget) -> float | None:
-    """Seconds until CRITICAL if the use goes on rising as over these samples (time in s, use ratio), the oldest first.
+    """Seconds until CRITICAL by the trend of these samples (time in s, use ratio), oldest first.
 
-    The trend is their least-squares line. None: it does not rise, is there already, or there are too few samples.
+    The trend is their least-squares line. None: it does not rise, CRITICAL is reached, or there are too few samples.
     """
     if len(samples) < MIN_TREND_SAMPLES or samples[-1][1] >= budget.critical_ratio:
         return None

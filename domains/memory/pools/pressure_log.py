@@ -1,4 +1,4 @@
-"""The last changes of pressure, and the wake-up of those who wait for one."""
+"""The last changes of pressure, and a wait for the next one."""
 
 import asyncio
 from collections import deque
@@ -9,16 +9,16 @@ KEPT = 1000
 
 
 class PressureLog:
-    """Changes in order; a reader is only a position. One event loop."""
+    """The changes in order. A reader keeps the sequence of the last change that it has read. One event loop."""
 
     def __init__(self) -> None:
         self._changes: deque[tuple[int, PressureChange]] = deque(maxlen=KEPT)
         self._waiting: set[asyncio.Future[None]] = set()
         self.last = 0
-        """The sequence of the newest change, from 1."""
+        """The sequence of the newest change. The first change has 1."""
 
     def add(self, change: PressureChange) -> None:
-        """It has just happened."""
+        """Add a change and wake the waiting readers."""
         self.last += 1
         self._changes.append((self.last, change))
         waiting, self._waiting = self._waiting, set()
@@ -27,7 +27,7 @@ class PressureLog:
                 waiter.set_result(None)
 
     def after(self, sequence: int) -> list[PressureChange]:
-        """What a reader at `sequence` has not seen, in order."""
+        """The changes after `sequence`, in order."""
         return [change for number, change in self._changes if number > sequence]
 
     async def more(self, sequence: int, timeout_s: float) -> bool:

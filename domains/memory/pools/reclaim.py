@@ -1,4 +1,4 @@
-"""What a clean-up would do: the steps towards a target, from the mildest to the hardest. Nothing here has an effect."""
+"""Planning a clean-up: the steps towards a target, mildest first. Nothing here frees memory."""
 
 from collections.abc import Collection, Sequence
 from enum import IntEnum
@@ -13,7 +13,7 @@ from domains.memory.pools.pool import PoolView
 
 
 class ReclaimLevel(IntEnum):
-    """How far a clean-up may go. Each level includes those before; the numbers are those of the contract."""
+    """The levels of a clean-up, with the numbers of the contract. Each level includes the ones before."""
 
     CACHES = 1
     IDLE = 2
@@ -22,13 +22,13 @@ class ReclaimLevel(IntEnum):
 
 
 class IdleModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model that nothing uses at the moment, or that may be told so."""
+    """A loaded model, with the facts that decide whether it is idle."""
 
     id: str
     bytes: int
-    """What it holds in the pool."""
+    """Bytes that the model holds in the pool."""
     idle_s: float
-    """Since when nothing used it."""
+    """Seconds since the last use."""
     pinned: bool = False
     in_use: bool = False
 
@@ -47,50 +47,50 @@ class RunningJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reclaimer(Protocol):
-    """Who can really give memory back."""
+    """The operations that free memory, and the candidates for them."""
 
     async def empty_caches(self, pool_id: str) -> None:
-        """Give back what allocators and caches keep for later."""
+        """Empty the caches of the allocators."""
         ...
 
     async def unload(self, loaded_model_id: str) -> None: ...
 
     async def collect(self, pool_id: str, blob_id: str) -> None:
-        """Take away what `spent_blobs` named. Raises what could not be freed."""
+        """Remove the blobs of a `spent_blobs` owner. Raises an error for bytes that could not be freed."""
         ...
 
     async def compact(self, pool_id: str) -> None:
-        """Move what remains together, between two jobs."""
+        """Compact the memory of the allocators between two jobs."""
         ...
 
     async def interrupt(self, job_id: str) -> None:
-        """Take the job off its device, to go on when there is room."""
+        """Take a job off its device. The job continues when there is room."""
         ...
 
     def idle_models(self, pool_id: str) -> Sequence[IdleModel]:
-        """The models loaded there, pinned and used ones marked."""
+        """The models loaded in the pool, pinned and used ones marked."""
         ...
 
     def spent_blobs(self, pool_id: str) -> Sequence[MemoryOwner]:
-        """What blobs hold there that nobody needs any more: the expired together, without an id; and by id each of those
-        that are gone but could not be freed."""
+        """The memory of blobs that are not needed: all expired blobs as one owner without an id, and each removed blob
+        whose bytes could not be freed by its id."""
         ...
 
     def running_jobs(self, pool_id: str) -> Sequence[RunningJob]:
-        """The jobs that hold memory there."""
+        """The jobs that hold memory in the pool."""
         ...
 
 
 class ReclaimAsk(msgspec.Struct, frozen=True, kw_only=True):
-    """What to free."""
+    """A request for a clean-up."""
 
     free_bytes: int | None = None
-    """Stop after so many bytes."""
+    """Stop when so many bytes are freed."""
     used_ratio: float | None = None
-    """Stop when the use by all is down to this share of the pool. Neither: do all that the level allows."""
+    """Stop when the use by all processes is at most this share of the pool. Neither target: do all that the level allows."""
     max_level: ReclaimLevel = ReclaimLevel.IDLE
     keep_ids: tuple[str, ...] = ()
-    """Loaded models and jobs that are not to be touched."""
+    """Loaded models and jobs that stay."""
     max_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -108,33 +108,33 @@ class ReclaimAsk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReclaimStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that a clean-up does, did or tried."""
+    """One step of a clean-up: planned, done or failed."""
 
     level: ReclaimLevel
     action: str
     """`empty_cache`, `collect`, `unload`, `compact`, `interrupt`."""
     owner: MemoryOwner
-    """Whose memory it is."""
+    """The owner of the memory."""
     freed_bytes: int | None = None
-    """In a plan what the books promise, else measured. None: that cannot be told."""
+    """Expected in a plan, measured in a report. None: unknown."""
     duration_s: float = 0.0
     failure: DeviceOpsError | None = None
-    """Why it did not work, at the second try too."""
+    """The error of the second try."""
 
 
 class ReclaimReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a clean-up did, or would do."""
+    """The result of a clean-up or of its plan."""
 
     before: PoolView
     after: PoolView | None
-    """None: it was only planned."""
+    """None: the clean-up was only planned."""
     steps: tuple[ReclaimStep, ...]
     target_met: bool
     duration_s: float
 
 
 def missing_bytes(ask: ReclaimAsk, measure: MemoryMeasure) -> int | None:
-    """How far the target is away at the beginning. None: there is none, or the use cannot be measured."""
+    """Bytes to free to reach the target. None: there is no target, or the use cannot be measured."""
     if ask.free_bytes is not None:
         return ask.free_bytes
     if ask.used_ratio is None or measure.used_bytes is None or measure.total_bytes is None:
@@ -143,7 +143,7 @@ def missing_bytes(ask: ReclaimAsk, measure: MemoryMeasure) -> int | None:
 
 
 def idle_first(models: Sequence[IdleModel], budget: MemoryBudget, keep: Collection[str] = ()) -> list[IdleModel]:
-    """The models that may be unloaded, the longest unused first. Pinned and used ones are not among them."""
+    """The models that may be unloaded, longest unused first. Pinned and used ones are left out."""
     idle = [
         model
         for model in models
@@ -162,10 +162,9 @@ def plan(
     *,
     computes: bool = True,
 ) -> list[ReclaimStep]:
-    """All steps that may be needed, in order, until the books promise the target. `computes`: false for a disk, which has
-    blobs and nothing else.
+    """The steps in order, until their expected gain reaches the target. `computes`: False for a disk, which has only blobs.
 
-    A step whose gain cannot be told beforehand promises nothing, so the next ones stay in the plan.
+    A step with an unknown gain counts as 0, so the steps after it stay in the plan.
     """
     steps: list[ReclaimStep] = []
     missing = missing_bytes(ask, measure)
@@ -189,7 +188,7 @@ def _worker_steps(
 ) -> list[ReclaimStep]:
     cached = MemoryOwner(kind=OwnerKind.CACHE, id="allocator", live_bytes=measure.cached_bytes or 0)
     steps: list[ReclaimStep] = []
-    # A cache that is measured and empty has nothing to give.
+    # A cache that is measured as empty needs no step.
     if measure.cached_bytes != 0:
         steps.append(
             ReclaimStep(level=ReclaimLevel.CACHES, action="empty_cache", owner=cached, freed_bytes=measure.cached_bytes)

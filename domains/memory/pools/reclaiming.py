@@ -1,4 +1,4 @@
-"""Clean-ups that really happen: each step is measured before and after, and a failed one is tried once more."""
+"""Running clean-ups: each step is measured before and after, and tried once more if it fails."""
 
 import asyncio
 import time
@@ -24,26 +24,26 @@ from domains.memory.pools.reclaim import (
 from domains.memory.pools.state import PoolState, Upkeep
 
 AGAIN_AFTER_S = 30.0
-"""A pool whose pressure stays high is not cleaned more often than this."""
+"""The shortest time between two automatic clean-ups of a pool at the same pressure level."""
 _GONE = (ErrorReason.DEVICE_LOST, ErrorReason.DEVICE_RECOVERING, ErrorReason.WORKER_RESTARTING)
-"""Reasons for which nothing in the pool can be freed by steps."""
+"""Reasons for which no step can free anything in the pool."""
 
 
 class Reclaiming:
-    """Frees memory of pools, asked or by itself. One event loop; one clean-up a pool at a time."""
+    """The clean-ups of all pools, requested and automatic. One event loop. One clean-up of a pool at a time."""
 
     def __init__(self, pools: Pools, reclaimer: Reclaimer) -> None:
         self._pools = pools
         self._reclaimer = reclaimer
         self._tasks: dict[str, asyncio.Task[ReclaimReport]] = {}
         self._last: dict[str, tuple[Pressure, float]] = {}
-        """The level and time of the last automatic clean-up of each pool."""
+        """By pool: level and time of the last automatic clean-up."""
         self.on_reclaimed: list[Callable[[ReclaimReport], None]] = []
         """Listeners: the report of each automatic clean-up that took a step."""
         pools.on_measured.append(self._relieve)
 
     async def reclaim(self, name: str, ask: ReclaimAsk, *, validate_only: bool = False) -> ReclaimReport:
-        """Free memory until the target is met or nothing more may be taken; with `validate_only`, only tell."""
+        """Free memory until the target is met or no step is left; with `validate_only`, only plan."""
         state = self._pools.get(name)
         if validate_only:
             return await self._planned(state, ask)
@@ -55,7 +55,7 @@ class Reclaiming:
                 return await self._run(state, ask)
 
     async def evict(self, pool_id: str, need_bytes: int) -> Sequence[str]:
-        """Unload idle models for so many more free bytes; none if they would not do. The ids of the unloaded."""
+        """Unload idle models to free so many bytes, or none if they do not suffice. Returns the unloaded ids."""
         state = self._pools.get(pool_id)
         async with state.changing:
             victims = self.victims(pool_id, need_bytes)
@@ -64,7 +64,7 @@ class Reclaiming:
             return [loaded_id for loaded_id, _ in victims if await self._unload(pool_id, loaded_id)]
 
     def victims(self, pool_id: str, need_bytes: int, idle_after_s: float | None = None) -> list[tuple[str, int]]:
-        """Ids and bytes of the idle models that would have to go for so many bytes, the longest unused first."""
+        """Ids and bytes of the idle models to unload for so many bytes, longest unused first."""
         budget = self._pools.get(pool_id).budget
         if idle_after_s is not None:
             budget = msgspec.structs.replace(budget, idle_after_s=idle_after_s)
@@ -77,7 +77,7 @@ class Reclaiming:
         return victims
 
     async def unload(self, pool_id: str, loaded_model_ids: Sequence[str]) -> None:
-        """Unload these, then give the allocator's cache back. The caller holds the pool's lock."""
+        """Unload these models, then empty the allocator's cache. The caller holds the pool's lock."""
         for loaded_model_id in loaded_model_ids:
             await self._reclaimer.unload(loaded_model_id)
         await self._reclaimer.empty_caches(pool_id)
@@ -86,7 +86,7 @@ class Reclaiming:
         try:
             await self.unload(pool_id, [loaded_model_id])
         except DeviceOpsError:
-            # It stays; who asked finds too little room and says so.
+            # The model stays, and the caller finds too little room.
             return False
         return True
 
@@ -112,7 +112,7 @@ class Reclaiming:
     async def _run(self, state: PoolState, ask: ReclaimAsk) -> ReclaimReport:
         begin, pool_id = time.monotonic(), state.source.pool_id
         before = await self._pools.view(pool_id)
-        # Every step that the level allows: what the books promise and what is measured may differ.
+        # The plan has every step that the level allows, because measured gains may differ from expected ones.
         everything = msgspec.structs.replace(ask, free_bytes=None, used_ratio=None)
         measure, done = before.measure, list[ReclaimStep]()
         for step in self._plan(state, everything, measure):
@@ -139,7 +139,7 @@ class Reclaiming:
     async def _take(
         self, pool_id: str, step: ReclaimStep, measure: MemoryMeasure, left_s: float
     ) -> tuple[ReclaimStep, MemoryMeasure]:
-        """One step, tried twice at most. Raises only if the whole pool is gone."""
+        """Run one step, at most twice. Raises only if the device or worker of the pool is gone."""
         begin = time.monotonic()
         failure = await self._try(pool_id, step, left_s)
         if failure is not None and failure.reason is not ErrorReason.RUN_TIMEOUT:
@@ -161,7 +161,7 @@ class Reclaiming:
                 raise
             return error
         except Exception:
-            message = f"{step.action} failed in a way that nobody expected"
+            message = f"{step.action} failed with an unexpected error"
             return InternalError(message, ErrorReason.INVARIANT_BROKEN, action=step.action)
         return None
 
@@ -172,7 +172,7 @@ class Reclaiming:
             case "empty_cache":
                 return self._reclaimer.empty_caches(pool_id)
             case "unload":
-                # The allocator keeps what a model leaves behind until its cache is emptied.
+                # The allocator caches the memory of an unloaded model.
                 return self.unload(pool_id, [step.owner.id])
             case "compact":
                 return self._reclaimer.compact(pool_id)
@@ -184,7 +184,7 @@ class Reclaiming:
         await self._reclaimer.empty_caches(pool_id)
 
     def _relieve(self, pool_id: str) -> None:
-        """The server's own clean-up: caches from WARNING, idle models from CRITICAL."""
+        """Start an automatic clean-up: caches from WARNING on, idle models from CRITICAL on."""
         state = self._pools.get(pool_id)
         level = state.pressure
         if level is None or level < Pressure.WARNING:
@@ -210,7 +210,7 @@ class Reclaiming:
     def _relieved(self, pool_id: str, task: asyncio.Task[ReclaimReport]) -> None:
         del self._tasks[pool_id]
         if task.cancelled() or isinstance(task.exception(), DeviceOpsError):
-            # The pool went away meanwhile, and its memory with it.
+            # The device or worker of the pool was lost meanwhile, and its memory is free.
             return
         report = task.result()
         for tell in self.on_reclaimed if report.steps else ():
@@ -226,7 +226,7 @@ def _use(measure: MemoryMeasure) -> int | None:
 
 
 def _freed(before: MemoryMeasure, after: MemoryMeasure) -> int | None:
-    """What the pool has more. Others may have taken more than was freed: then it is nothing."""
+    """The decrease of the use, at least 0: other processes may have allocated meanwhile."""
     one, other = _use(before), _use(after)
     return None if one is None or other is None else max(0, one - other)
 
@@ -240,7 +240,7 @@ def _met(ask: ReclaimAsk, begin: MemoryMeasure, now: MemoryMeasure) -> bool:
 
 
 def _excess(state: PoolState, ratio: float) -> int:
-    """Bytes above this share of what may be used, of the pool or of the limit."""
+    """Bytes above this share of the pool or of the limit, whichever is more."""
     measure, budget = state.measure, state.budget
     if measure is None:
         return 0

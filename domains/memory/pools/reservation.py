@@ -1,4 +1,4 @@
-"""A reservation: bytes of a pool that are kept free for work that comes later."""
+"""The values of a reservation: bytes of a pool that are kept free for later work."""
 
 from enum import IntEnum, StrEnum
 
@@ -15,7 +15,7 @@ MAX_BYTES = 2**63 - 1
 
 
 class Priority(IntEnum):
-    """How urgent; the numbers are those of the contract."""
+    """The priorities, with the numbers of the contract."""
 
     LOW = 1
     NORMAL = 2
@@ -24,7 +24,7 @@ class Priority(IntEnum):
 
 
 class ReservationState(StrEnum):
-    """What has become of a reservation."""
+    """The state of a reservation. All but HELD are final."""
 
     HELD = "held"
     COMMITTED = "committed"
@@ -43,23 +43,23 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority
     state: ReservationState
     session_id: str
-    """The session that it counts against. Empty: none."""
+    """The session whose quota the reservation counts against. Empty: none."""
     create_time_s: float
     """Unix time."""
     expire_time_s: float
     etag: str
     """Changes with every renewal and every change of state."""
     sequence: int
-    """Rises with each new reservation, so that a list has an order."""
+    """Rises with each new reservation; the sort key of lists."""
     consumer_id: str = ""
-    """The job, loaded model or blob that used it up. Empty unless COMMITTED."""
+    """The job, loaded model or blob that used the reservation up. Empty unless COMMITTED."""
     end_time_s: float | None = None
     """None while HELD."""
     labels: tuple[tuple[str, str], ...] = ()
 
 
 class ReservationAsk(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller wants to have kept free. Impossible values are refused, all at once, in the contract's names."""
+    """A request for a reservation. The constructor raises InvalidRequest with all violations, in the contract's names."""
 
     pool_id: str
     """Id or alias of the pool."""
@@ -70,7 +70,7 @@ class ReservationAsk(msgspec.Struct, frozen=True, kw_only=True):
     allow_eviction: bool = False
     """Whether idle models may be unloaded to make room."""
     wait_s: float = 0.0
-    """How long to wait for room."""
+    """The longest wait for room."""
     session_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -96,14 +96,14 @@ def wrong_size(size_bytes: int) -> list[Violation]:
 
 
 def wrong_live(live_s: float) -> list[Violation]:
-    """What is wrong with a time to live."""
+    """The violations of a time to live."""
     if 1 <= live_s <= MAX_LIVE_S:
         return []
     return [Violation(field="time_to_live", message=f"{live_s} s is not within 1 s..1 h", allowed="1 s..1 h")]
 
 
 class ReservationWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A filter. Everything that is set must fit; within a collection, any one."""
+    """A filter. Every field that is set must fit, and any one value of a tuple."""
 
     states: tuple[ReservationState, ...] = ()
     """Empty: HELD only."""
@@ -112,7 +112,7 @@ class ReservationWanted(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
 
     def fits(self, reservation: Reservation) -> bool:
-        """Whether the reservation is wanted."""
+        """Whether the reservation passes the filter."""
         return (
             reservation.state in (self.states or (ReservationState.HELD,))
             and (not self.pool_ids or reservation.pool_id in self.pool_ids)

@@ -1,4 +1,4 @@
-"""What is known of one pool: its source, its budget, its newest measurement and where that leads."""
+"""The state of one pool: source, budget, newest measurement, pressure and history."""
 
 import asyncio
 import time
@@ -17,12 +17,12 @@ from domains.memory.pools.pool import PoolSource, PoolView, Room, room_of
 from domains.memory.pools.pressure import Pressure, PressureChange, pressure_after, time_to_critical, use_ratio
 
 TREND_S = 300.0
-"""The last minutes that tell whether the use rises."""
+"""The time span of the trend."""
 _TREND_STEP_S = 1.0
 
 
 class Upkeep(StrEnum):
-    """What the server is doing to a pool by itself or for its owner, as the cause of what happens there meanwhile."""
+    """What the server does to a pool at present; the cause of the events there meanwhile."""
 
     NONE = "none"
     RELIEF = "relief"
@@ -32,25 +32,25 @@ class Upkeep(StrEnum):
 
 
 class PoolState:
-    """One pool."""
+    """The state of one pool."""
 
     def __init__(self, source: PoolSource, gauge: Gauge, configured: MemoryBudget, leak_window_s: float) -> None:
         self.source = source
         self.gauge = gauge
         self.configured = configured
-        """The budget that holds until somebody sets another."""
+        """The budget until a caller sets another."""
         self.budget = configured
         self._budget_changes = 0
         self.history = PoolHistory(leak_window_s)
         self.measure: MemoryMeasure | None = None
-        """The newest."""
+        """The newest measurement."""
         self._held: MemoryMeasure | None = None
-        """The newest that saw what is held here."""
+        """The newest measurement with `held_bytes`."""
         self.pressure: Pressure | None = None
         self._peak_live_bytes: int | None = None
         self._trend: deque[tuple[float, float]] = deque()
         self.changing = asyncio.Lock()
-        """Held while a budget changes or memory is reclaimed: one at a time."""
+        """Held while a budget changes or memory is reclaimed."""
         self.upkeep = Upkeep.NONE
 
     @property
@@ -60,7 +60,7 @@ class PoolState:
 
     @contextmanager
     def upkept(self, upkeep: Upkeep) -> Generator[None]:
-        """What happens here meanwhile, happens because of this. For the holder of `changing`."""
+        """Set the upkeep meanwhile. The caller holds `changing`."""
         self.upkeep = upkeep
         try:
             yield
@@ -68,7 +68,7 @@ class PoolState:
             self.upkeep = Upkeep.NONE
 
     def note(self, measure: MemoryMeasure) -> PressureChange | None:
-        """A measurement came in; what it does to the pressure."""
+        """Note a measurement. Returns the change of pressure, if there is one."""
         self.measure = measure
         if measure.held_bytes is not None:
             self._held = measure
@@ -78,13 +78,13 @@ class PoolState:
 
     @property
     def room(self) -> Room:
-        """What new work could have if nothing were promised, as last measured."""
+        """The memory for new work if nothing were claimed, as last measured."""
         return self.room_under(self.budget)
 
     def room_under(self, budget: MemoryBudget) -> Room:
-        """The same under another budget.
+        """`room` under another budget.
 
-        While a busy worker does not tell what is held, it counts as last seen, the cache too: a limit holds all the time.
+        While a busy worker does not tell its held bytes, the last ones count, so that a limit holds all the time.
         """
         return room_of(self._with_held(self.measure or MemoryMeasure(time_s=0)), budget)
 
@@ -94,10 +94,10 @@ class PoolState:
         return msgspec.structs.replace(measure, held_bytes=self._held.held_bytes)
 
     def set_budget(self, budget: MemoryBudget) -> PressureChange | None:
-        """Another budget holds from now on; what it does to the pressure."""
+        """Set the budget. Returns the change of pressure, if there is one."""
         self.budget = budget
         self._budget_changes += 1
-        # The trend was measured against the old one.
+        # The trend is relative to the old budget.
         self._trend.clear()
         return self._grade(self.measure) if self.measure else None
 
@@ -108,7 +108,7 @@ class PoolState:
             return None
         self._follow(measure.time_s, ratio)
         self.pressure = pressure_after(previous, ratio, self.budget)
-        # A pool that is first seen with plenty of room is no news.
+        # The first measurement of a pool is a change only above LOW.
         if previous is self.pressure or (previous is None and self.pressure is Pressure.LOW):
             return None
         return PressureChange(
@@ -122,7 +122,7 @@ class PoolState:
             self._trend.popleft()
 
     def view(self, measure: MemoryMeasure | None, outstanding_bytes: int) -> PoolView:
-        """The pool as this measurement has it. None: it could not be measured."""
+        """The view of a measurement. None: the pool could not be measured."""
         free = self.room.free_bytes if measure else None
         graded = measure is not None and use_ratio(measure, self.budget) is not None
         return PoolView(

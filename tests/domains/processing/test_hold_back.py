@@ -1,7 +1,7 @@
 """A job that was interrupted to free memory goes on when that has helped, or when it has waited long enough."""
 
 from domains.memory.pools.budget import MemoryBudget
-from domains.processing.hold_back import PATIENCE_S, HoldBack
+from domains.processing.hold_back import HOLD_S, HoldBack
 from tests.domains.memory.scripted_pool import Bench
 
 
@@ -52,7 +52,7 @@ async def test_memory_that_others_fill_keeps_a_device_idle_for_a_while_only() ->
     held.pools.set_budget("sim-0", MemoryBudget(automatic_reclaim=False))
     await held.use(99)
     held.hold_back.interrupted("sim-0")
-    held.clock.turn(PATIENCE_S - 1)
+    held.clock.turn(HOLD_S - 1)
     await held.use(99)
     assert not held.starts()
     held.clock.turn(1)
