@@ -144,7 +144,7 @@ class Shared:
     async def _register(self, told: Told, way: str, *, verify: bool = False) -> Blob:
         name, backing = f"{way}-{told.name}", MappedFile(path=told.path)
         asked = Registration(blob_id=name, backing=backing, generation=told.generation, verify=verify)
-        self._known[name] = await self._store.register(asked)
+        self._known[name] = await self._store.requests.register(asked)
         return self._known[name]
 
     async def _read(self, blob: Blob) -> int:

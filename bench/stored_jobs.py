@@ -20,12 +20,14 @@ from domains.inference.generation import Generation
 from domains.inference.resolve import resolve
 from domains.model.catalogue import Catalogue
 from domains.model.roots import Roots
-from domains.processing.job import GenerateWork, Job, JobOptions, LoadWork
+from domains.processing.instant import Instant
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_event import GenerationResult, Started, Succeeded
 from domains.processing.job_queue import JobQueue
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.live_job import empty_receipt
+from domains.processing.kinds import GenerateWork, LoadWork
+from domains.processing.live_job import receipt_of
 from domains.storage import open_database
 from tests.server.harness import RunningServer
 
@@ -85,7 +87,7 @@ def fill(state: Path) -> None:
             job, _ = jobs.submit(work, options)
             jobs.record(job.id, Started(device_id="cpu", attempt=1))
             made = GenerationResult(images=(), resolved=work.resolved)
-            jobs.record(job.id, Succeeded(result=made, receipt=empty_receipt(job)))
+            jobs.record(job.id, Succeeded(result=made, receipt=receipt_of(job, Instant.now())))
 
 
 def a_picture(catalogue: Catalogue) -> GenerateWork:

@@ -1,14 +1,17 @@
-"""Tells the log of changes what happens to jobs, loaded models and pools; devices tell it themselves."""
+"""Writes the changes of jobs, loaded models, memory and blobs to the event log; devices write their own."""
 
 from domains.device.devices import Devices, device_lost
 from domains.events import EventDomain, EventLog, Severity
 from domains.failure import Failure
 from domains.memory.blobs.blob import Blob, BlobState
+from domains.memory.blobs.store import BlobStore
 from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaim import ReclaimReport
+from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Reservation, ReservationState
+from domains.memory.pools.reservations import Reservations
 from domains.memory.pools.state import Upkeep
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.job import Job
@@ -21,27 +24,41 @@ _AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
 
 
 class Announcer:
-    """Listens, and tells."""
+    """Listens to the other parts of the server and writes events."""
 
-    def __init__(self, events: EventLog, devices: Devices, jobs: Jobs, loaded: LoadedModels, pools: Pools) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        devices: Devices,
+        jobs: Jobs,
+        loaded: LoadedModels,
+        pools: Pools,
+        reservations: Reservations,
+        reclaiming: Reclaiming,
+        blobs: BlobStore,
+    ) -> None:
         self._events = events
         self._devices = devices
         self._pools = pools
         self._told: dict[str, JobState] = {}
-        """By unfinished job: the state that was told last."""
+        """By unfinished job: the state of its last event."""
         self._left: dict[str, tuple[str, int]] = {}
-        """By interrupted job: the device that it left, and the fault that made it leave."""
-        jobs.listeners.append(self._job)
-        loaded.listeners.append(self._model)
-        pools.on_pressure = self._pressure
-        pools.on_budget = self._budget
+        """By interrupted job: the device that it left, and the event of the fault that interrupted it."""
         self._risen: dict[str, int] = {}
         """By pool: the event of the last rise of its pressure."""
         self._budgets: dict[str, int] = {}
         """By pool: the event of the last change of its budget."""
+        jobs.listeners.append(self._job)
+        loaded.listeners.append(self._model)
+        pools.on_pressure.append(self._pressure)
+        pools.on_budget.append(self._budget)
+        reservations.on_ended.append(self._reservation_ended)
+        reclaiming.on_reclaimed.append(self._reclaimed)
+        blobs.listeners.on_expired.append(self._blob_expired)
+        blobs.listeners.on_spoilt.append(self._blob_spoilt)
 
     def started(self) -> None:
-        """The server is there."""
+        """The server has started."""
         self._events.tell(EventDomain.PROCESSING, "system.started")
 
     def draining(self) -> None:
@@ -56,12 +73,12 @@ class Announcer:
         if job.state.ended:
             del self._told[job.id]
             self._left.pop(job.id, None)
-        # What a fault of its device did to a job names the fault.
+        # The cause of an end by a fault of the device is the event of the fault.
         cause = self._devices.events.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
         if job.state is JobState.INTERRUPTED:
             self._left[job.id] = job.device_id, cause
         elif before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
-            # It goes on because its device works again; elsewhere: because that one does not.
+            # On the same device the cause is its return; on another device, the fault of the first one.
             left, fault = self._left.pop(job.id, ("", 0))
             moved = left not in ("", job.device_id) and fault
             cause = fault if moved else self._devices.events.present_state(job.device_id)
@@ -81,15 +98,13 @@ class Announcer:
         cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of(one.device_id))
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
 
-    def reclaimed(self, report: ReclaimReport) -> None:
-        """The server has cleaned a pool by itself."""
+    def _reclaimed(self, report: ReclaimReport) -> None:
         steps = ", ".join(f"{step.action} {step.owner.id}".strip() for step in report.steps)
         after = report.after or report.before
         cause = self._risen.get(after.id, 0)
         self._events.tell(EventDomain.MEMORY, "memory.reclaimed", after.id, steps, cause=cause, snapshot=after)
 
-    def reservation_ended(self, reservation: Reservation) -> None:
-        """One has ended unused."""
+    def _reservation_ended(self, reservation: Reservation) -> None:
         lost = reservation.state is ReservationState.LOST
         cause = self._devices.events.fault(reservation.pool_id) if lost else self._upkeep(reservation.pool_id)
         self._events.tell(
@@ -102,12 +117,10 @@ class Announcer:
             failure=Failure.of(device_lost(reservation.pool_id)) if lost else None,
         )
 
-    def blob_expired(self, blob: Blob) -> None:
-        """One has gone because its time had come."""
+    def _blob_expired(self, blob: Blob) -> None:
         self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{blob.size_bytes} bytes in {blob.tier}")
 
-    def blob_spoilt(self, blob: Blob) -> None:
-        """One is LOST or CORRUPT."""
+    def _blob_spoilt(self, blob: Blob) -> None:
         self._events.tell(
             EventDomain.MEMORY,
             f"blob.{blob.state}",
@@ -118,7 +131,7 @@ class Announcer:
         )
 
     def _upkeep(self, pool_id: str) -> int:
-        """The event for whose sake the server is changing a pool now. 0: it is not."""
+        """The event that caused the present upkeep of a pool. 0: there is none."""
         if pool_id not in self._pools.ids():
             return 0
         match self._pools.get(pool_id).upkeep:
@@ -140,7 +153,7 @@ class Announcer:
 
     def _view(self, pool_id: str) -> PoolView:
         pool = self._pools.get(pool_id)
-        return pool.view(pool.measure, self._pools.books.promised_bytes(pool_id))
+        return pool.view(pool.measure, self._pools.claims.outstanding_bytes(pool_id))
 
     def _pressure(self, change: PressureChange) -> None:
         rising = change.current > (change.previous or Pressure.LOW)

@@ -24,23 +24,28 @@ from deviceops.postprocessing.v1 import postprocessing_service_pb2
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from domains import storage
 from domains.device.devices import Devices
+from domains.draining import Draining
 from domains.events import EventLog
 from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
+from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.board import Board
+from domains.processing.device_figures import MeasuredFigures
 from domains.processing.dispatch import Dispatcher
 from domains.processing.expiry import Expiry
-from domains.processing.job import ResetWork, ScanWork, TransferWork
-from domains.processing.job_admission import JobAdmission, weights_of
+from domains.processing.front import FrontRunners
+from domains.processing.front.reset import ResetRunner
+from domains.processing.front.scan import ScanRunner
+from domains.processing.front.transfer import TransferRunner
+from domains.processing.job_admission import JobAdmission
 from domains.processing.job_queue import JobQueue
-from domains.processing.job_run import RunTools
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.reset_run import ResetRuns
-from domains.processing.scan_run import ScanRuns
+from domains.processing.model_use import needed_bytes
+from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.submit import Submissions
-from domains.processing.transfer_run import TransferRuns
 from domains.processing.unload import Unloading
 from server import log, reflection
 from server.announce import Announcer
@@ -84,33 +89,59 @@ class Server:
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
-        self.memory = MemoryParts(
-            settings, database, self.jobs, self.loaded, lambda job: weights_of(job, self.catalogue)[1]
-        )
-        self.blobs = self.memory.blobs
+        self.draining = Draining()
         queue = JobQueue(settings.queue_capacity)
         hardware = Hardware(settings)
         devices = Devices(self.events, expected=list(hardware.names))
-        tools = RunTools(self.catalogue, self.loaded, self.blobs, devices, stall_timeout_s=settings.stall_timeout_s)
-        self.dispatcher = Dispatcher(self.jobs, queue, tools, devices)
-        self.devices = DeviceParts(settings, hardware, devices, self.loaded, self.dispatcher, Background())
+        board = Board(queue, devices)
+        self.devices = DeviceParts(settings, hardware, devices, self.loaded, board, Background())
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
-        self.memory.wire(self.devices, self.dispatcher, unloading)
+        self.memory = MemoryParts(
+            settings,
+            database,
+            self.jobs,
+            self.loaded,
+            lambda job: needed_bytes(job, self.catalogue),
+            self.devices,
+            unloading,
+            board,
+            self.draining,
+        )
+        self.blobs = self.memory.blobs
         admission = JobAdmission(
             self.memory.admission, self.memory.reclaiming, self.catalogue, self.loaded, self.jobs.inherited
         )
-        self.dispatcher.claims.claimed = admission.claimed
-        self.dispatcher.held_back = self.memory.hold_back
-        self.transfers = TransferRuns(self.jobs, self.blobs)
-        tools.front_work = {
-            ScanWork: ScanRuns(self.jobs, self.catalogue).run,
-            TransferWork: self.transfers.run,
-            ResetWork: ResetRuns(self.jobs, self.devices.devices, self.dispatcher, self.loaded, self.devices.care).run,
-        }
+        MeasuredFigures(self.jobs, self.devices.devices)
+        self.transfers = TransferRunner(self.jobs, self.blobs)
+        reset = ResetRunner(self.devices.devices, board.lanes, self.loaded, self.devices.care)
+        runners = FrontRunners(scan=ScanRunner(self.catalogue).run, transfer=self.transfers.run, reset=reset.run)
+        self.wishes = PreviewWishes()
+        tools = AttemptTools(
+            jobs=self.jobs,
+            devices=self.devices.devices,
+            catalogue=self.catalogue,
+            loaded=self.loaded,
+            blobs=self.blobs,
+            memory=admission,
+            runners=runners,
+            wishes=self.wishes,
+            draining=self.draining,
+            stall_limit_s=settings.stall_timeout_s,
+            stop_limit_s=settings.stop_timeout_s,
+        )
+        self.dispatcher = Dispatcher(queue, board.lanes, board.room, board.meter, self.memory.hold_back, tools)
         self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
-        self.submissions.pool_of_reservation = lambda name: self.memory.ledger.find_held(name).pool_id
-        self.announcer = Announcer(self.events, self.devices.devices, self.jobs, self.loaded, self.memory.pools)
-        self.memory.tell(self.announcer)
+        self.submissions.pool_of_reservation = lambda name: self.memory.reservations.find_held(name).pool_id
+        self.announcer = Announcer(
+            self.events,
+            self.devices.devices,
+            self.jobs,
+            self.loaded,
+            self.memory.pools,
+            self.memory.reservations,
+            self.memory.reclaiming,
+            self.blobs,
+        )
         self.health = Health()
         self.view = SystemView(settings, begin_s, storage.durability(database))
         self.servicers = self._servicers(unloading)
@@ -134,7 +165,7 @@ class Server:
             JobView(keep_jobs_s=settings.keep_jobs_s, prompts_in_lists=settings.prompts_in_lists),
             self.events,
             self.view.instance_id,
-            Watching(self.dispatcher.wishes, _default_previews(settings)),
+            Watching(self.wishes, _default_previews(settings)),
         )
         inference = InferenceServicer(self.submissions, self.catalogue, self.loaded, parts.devices)
         model = ModelServicer(self.submissions, self.catalogue, self.loaded, unloading)
@@ -206,11 +237,11 @@ class Server:
 
     async def drain(self) -> None:
         """Take no more work, and let what runs come to its end if that is soon."""
-        self.submissions.draining = self.memory.draining = self.view.draining = True
+        self.draining.begin()
+        self.submissions.draining = self.view.draining = True
         self.node.drain()
         self.announcer.draining()
         await self.tell_health()
-        self.dispatcher.stop_taking()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_s):
                 await self.dispatcher.idle()

@@ -35,7 +35,9 @@ class BlobMethods:
     ) -> memory_service_pb2.RegisterBlobResponse:
         """Map what the caller owns."""
         asked = asked_of(request)
-        blob = self._blobs.again(asked) or await self._blobs.register(from_registration(request), asked)
+        blob = self._blobs.requests.again(asked) or await self._blobs.requests.register(
+            from_registration(request), asked
+        )
         return memory_service_pb2.RegisterBlobResponse(blob=to_blob(blob))
 
     @keeps_its_answers
@@ -44,9 +46,9 @@ class BlobMethods:
     ) -> memory_service_pb2.CreateBlobResponse:
         """A new blob, with its memory."""
         asked = asked_of(request)
-        blob = self._blobs.again(asked)
+        blob = self._blobs.requests.again(asked)
         if blob is None:
-            blob = await self._blobs.create(from_spec(request.blob_spec, self._device_id), asked)
+            blob = await self._blobs.requests.create(from_spec(request.blob_spec, self._device_id), asked)
         return memory_service_pb2.CreateBlobResponse(blob=to_blob(blob))
 
     async def UploadBlob(
@@ -64,9 +66,9 @@ class BlobMethods:
         match first and first.WhichOneof("part"):
             case "blob_spec" if first:
                 asked = asked_of(first)
-                blob = self._blobs.again(asked)
+                blob = self._blobs.requests.again(asked)
                 if blob is None:
-                    blob = await self._blobs.begin_upload(from_spec(first.blob_spec, self._device_id), asked)
+                    blob = await self._blobs.requests.begin_upload(from_spec(first.blob_spec, self._device_id), asked)
                 return blob.id, blob.state is BlobState.READY
             case "blob_id" if first:
                 return first.blob_id, False

@@ -12,11 +12,11 @@ from domains.device.telemetry import ALWAYS
 from domains.device.visible import names_parts
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
+from domains.processing.board import Board
 from domains.processing.device_advice import DeviceAdvisor
 from domains.processing.device_care import DeviceCare
 from domains.processing.device_control import DeviceControl
 from domains.processing.device_statuses import DeviceStatuses
-from domains.processing.dispatch import Dispatcher
 from domains.processing.hot_plug import LOOK_S, HotPlug
 from domains.processing.jobs import Jobs
 from server.background import Background
@@ -38,14 +38,14 @@ class DeviceParts:
         hardware: Hardware,
         devices: Devices,
         loaded: LoadedModels,
-        dispatcher: Dispatcher,
+        board: Board,
         background: Background,
     ) -> None:
-        lanes, spawn = dispatcher.lanes, background.spawn
+        lanes, spawn = board.lanes, background.spawn
         self._settings = settings
         self._hardware = hardware
         self._background = background
-        self._pump_soon = dispatcher.pump_soon
+        self._pump_soon = board.room.tell_soon
         self.devices = devices
         self.simulation = hardware.simulation
         self._launcher = ProcessLauncher(self._start)
@@ -57,10 +57,10 @@ class DeviceParts:
             self.simulation,
             self._launcher,
             settings.jobs_per_device,
-            dispatcher.pump,
+            board.room.tell,
             spawn,
         )
-        self.statuses = DeviceStatuses(devices, hardware.telemetry, dispatcher.workload, self.fleet.uptime)
+        self.statuses = DeviceStatuses(devices, hardware.telemetry, board.backlog.workload, self.fleet.uptime)
         self.care = DeviceCare(
             devices,
             lanes,
@@ -75,8 +75,8 @@ class DeviceParts:
             lanes,
             hardware.telemetry,
             self.fleet.start,
-            dispatcher.pump,
-            dispatcher.stranded_without,
+            board.room.tell,
+            board.backlog.stranded_without,
             spawn,
         )
         self.hot_plug = HotPlug(hardware.inventories, devices, self.fleet, lanes)

@@ -3,7 +3,7 @@
 from deviceops.device.v1 import device_work_pb2
 from domains.device.benchmark import Suite
 from domains.errors import InvalidRequest, Violation
-from domains.processing.job import BenchmarkWork, ResetWork
+from domains.processing.kinds import BenchmarkWork, ResetWork
 from server import convert
 from server.device_messages import SUITES
 

@@ -8,7 +8,7 @@ import importlib.metadata
 
 from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
-from domains.inference.check import preview_violations, wrong_with
+from domains.inference.check import Checked, checked, preview_violations
 from domains.inference.fields import FIELDS
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
@@ -23,11 +23,11 @@ TASK = "text_to_image"
 _SERVED = {path: field.allowed for path, field in FIELDS.items()}
 
 
-def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Generation:
+def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Checked:
     """What was asked. Raises all that is wrong with it, fields that this server does not serve among it."""
-    asked = _asked(message)
-    check_served(message, path, _SERVED, wrong_with(asked), unserved_encode(message.output, f"{path}.output"))
-    return asked
+    given = checked(_asked(message))
+    check_served(message, path, _SERVED, given.wrong.error(), unserved_encode(message.output, f"{path}.output"))
+    return given
 
 
 def _asked(message: generation_pb2.Generation) -> Generation:

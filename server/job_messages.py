@@ -12,12 +12,11 @@ from deviceops.inference.v1 import generated_image_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from domains.journal import Entry
 from domains.processing import job_event as events
-from domains.processing.job import (
+from domains.processing.job import Job, JobRecord, ListedJob
+from domains.processing.job_state import JobState
+from domains.processing.kinds import (
     BenchmarkWork,
     GenerateWork,
-    Job,
-    JobRecord,
-    ListedJob,
     LoadWork,
     ResetWork,
     ScanWork,
@@ -25,7 +24,6 @@ from domains.processing.job import (
     UnreadableWork,
     domain_of,
 )
-from domains.processing.job_state import JobState
 from domains.processing.summary import summary
 from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
 from server import convert

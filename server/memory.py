@@ -1,4 +1,4 @@
-"""MemoryService: what is used by whom, what may be used, what is promised, and the blobs."""
+"""MemoryService: pools, budgets, reservations and blobs."""
 
 from typing import Any
 
@@ -22,18 +22,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
-    """Memory."""
+    """All methods of MemoryService."""
 
     def __init__(self, parts: MemoryParts, devices: Devices, submissions: Submissions) -> None:
         PoolMethods.__init__(self, parts.pools, parts.budgets, parts.reclaiming)
-        ReservationMethods.__init__(self, parts.ledger, parts.pools, check_open=parts.check_open)
+        ReservationMethods.__init__(
+            self, parts.reservation_queue, parts.reservations, parts.pools, check_open=parts.check_open
+        )
         BlobMethods.__init__(self, parts.blobs, devices)
         self._submissions = submissions
 
     def TransferBlob(  # yields the bytes of its responses, see `register`
         self, request: memory_service_pb2.TransferBlobRequest, context: Context
     ) -> Followed[bytes]:
-        """Copy or move a blob's bytes and follow the job."""
+        """Copy or move the bytes of a blob and follow the job."""
 
         def submit(asked: Asked) -> Job:
             options = convert.from_options(request.options)

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 
 from deviceops.memory.v1 import memory_service_pb2 as messages
-from domains.errors import InvalidRequest, NotFound, Violation
+from domains.errors import InvalidRequest, Violation
 from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import PressureChange
@@ -65,14 +65,7 @@ class _Watch:
     async def _measured(self) -> list[PoolView]:
         if not self._chosen:
             return await self._pools.list()
-        views: list[PoolView] = []
-        for pool_id in self._chosen:
-            try:
-                views.append(await self._pools.view(pool_id))
-            except NotFound:
-                # It went away with its device; it may come back.
-                continue
-        return views
+        return [await self._pools.view(pool_id) for pool_id in self._chosen]
 
     def _moved(self, view: PoolView) -> bool:
         sent = self._sent.get(view.id)

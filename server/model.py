@@ -11,8 +11,8 @@ from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.job import GenerateWork, Job
-from domains.processing.job_state import JobState
+from domains.processing.job import Job
+from domains.processing.model_use import users_of
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
 from domains.requests import Asked
@@ -142,14 +142,7 @@ class ModelServicer:
 
     def _users(self, loaded: LoadedModel) -> list[str]:
         """Jobs that run on it now."""
-        return [
-            job.id
-            for job in self._submissions.jobs.unfinished()
-            if job.device_id == loaded.device_id
-            and job.state in (JobState.RUNNING, JobState.CANCELLING)
-            and isinstance(job.work, GenerateWork)
-            and job.work.resolved.model_id == loaded.model_id
-        ]
+        return [job.id for job in users_of(loaded, self._submissions.jobs.unfinished())]
 
 
 _SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": ()}

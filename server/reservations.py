@@ -8,9 +8,10 @@ import grpc
 from deviceops.memory.v1 import memory_service_pb2 as messages
 from domains import limits
 from domains.errors import ErrorReason, NotFound
-from domains.memory.pools.ledger import Granted, Ledger
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reservation import DEFAULT_LIVE_S, Reservation
+from domains.memory.pools.reservation_queue import Granted, ReservationQueue
+from domains.memory.pools.reservations import Reservations
 from domains.requests import Remembered, Requests, in_memory
 from server import convert, paging
 from server.once import asked_of, keeps_its_answers
@@ -26,18 +27,20 @@ def no_session(session_id: str) -> None:
 
 
 class ReservationMethods:
-    """Capacity that is promised before work."""
+    """The methods for reservations."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: ReservationQueue,
+        reservations: Reservations,
         pools: Pools,
         check_session: Callable[[str], None] = no_session,
         check_open: Callable[[str], None] = lambda device_id: None,
     ) -> None:
         """`check_session` raises SESSION_NOT_FOUND. `check_open` is given the pool's device (or nothing) and raises
         DRAINING, DEVICE_DISABLED or DEVICE_LOST where new work is not taken."""
-        self._ledger = ledger
+        self._queue = queue
+        self._reservations = reservations
         self._reservable_pools = pools
         self._check_session = check_session
         self._check_open = check_open
@@ -50,7 +53,7 @@ class ReservationMethods:
         """Keep bytes free. The same request again: the reservation as it is by now; RESERVATION_NOT_FOUND if it is gone."""
         granted = await self._requests.once(asked_of(request), lambda: self._create(request))
         return messages.CreateReservationResponse(
-            reservation=to_reservation(self._ledger.known(granted.reservation.id)),
+            reservation=to_reservation(self._reservations.get(granted.reservation.id)),
             evicted_loaded_model_ids=granted.evicted_ids[: limits.NAMED_IDS],
         )
 
@@ -60,13 +63,15 @@ class ReservationMethods:
         if ask.session_id:
             self._check_session(ask.session_id)
         self._check_open(source.device_id)
-        return await self._ledger.create(ask)
+        return await self._queue.create(ask)
 
     async def GetReservation(
         self, request: messages.GetReservationRequest, context: Context
     ) -> messages.GetReservationResponse:
         """One reservation, also one that has ended lately."""
-        return messages.GetReservationResponse(reservation=to_reservation(self._ledger.get(request.reservation_id)))
+        return messages.GetReservationResponse(
+            reservation=to_reservation(self._reservations.get(request.reservation_id))
+        )
 
     async def ListReservations(
         self, request: messages.ListReservationsRequest, context: Context
@@ -74,7 +79,7 @@ class ReservationMethods:
         """Reservations that fit the filter, the newest first."""
         size, before = paging.size_of(request.page_size), paging.place_of(request.page_token)
         wanted = from_filter(request.filter, tuple(map(self._pool_id, request.filter.memory_pool_ids)))
-        fitting = [each for each in self._ledger.list(wanted) if before is None or each.sequence < before]
+        fitting = [each for each in self._reservations.list(wanted) if before is None or each.sequence < before]
 
         def read(count: int) -> tuple[Sequence[Reservation], int | None]:
             page = fitting[:count]
@@ -87,7 +92,7 @@ class ReservationMethods:
         self, request: messages.RenewReservationRequest, context: Context
     ) -> messages.RenewReservationResponse:
         """Put off its end, or change its size."""
-        renewed = await self._ledger.renew(
+        renewed = await self._reservations.renew(
             request.reservation_id,
             convert.from_duration(request.time_to_live) if request.HasField("time_to_live") else DEFAULT_LIVE_S,
             request.size_bytes if request.HasField("size_bytes") else None,
@@ -99,7 +104,7 @@ class ReservationMethods:
         self, request: messages.DeleteReservationRequest, context: Context
     ) -> messages.DeleteReservationResponse:
         """Give it back."""
-        released = self._ledger.delete(request.reservation_id, request.etag)
+        released = self._reservations.delete(request.reservation_id, request.etag)
         return messages.DeleteReservationResponse(released_bytes=released)
 
     def _pool_id(self, name: str) -> str:

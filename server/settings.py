@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """A device that tells nothing of its work for this long hangs: its worker is ended and its jobs run again."""
+    stop_timeout_s: Annotated[float, Field(gt=0)] = 30
+    """A worker that has not stopped a job this long after the request is ended; its other jobs run again."""
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10
     """The longest silence of a stream that follows something; then it sends a heartbeat, a message without content."""
     recheck_s: Annotated[float, Field(gt=0)] = 10

@@ -1,7 +1,8 @@
-"""Refuses an impossible generation: every violation at once, each with its field and what would be right."""
+"""What is impossible in a generation: every violation at once, each with its field and what would be right."""
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
@@ -10,24 +11,38 @@ from domains.inference.generation import EncodeOptions, Generation, ManifestDeta
 from domains.inference.samplers import SAMPLERS
 
 
-def check(asked: Generation) -> None:
-    """Raise InvalidRequest with all violations. Needs no model: what depends on one is checked by `resolve`.
+class Wrong(NamedTuple):
+    """All that is wrong with a generation whatever the model: what depends on one is checked by `resolve`."""
 
-    The reason is INVALID_FIELD if a field is wrong by itself, else UNSUPPORTED_COMBINATION.
-    """
-    alone = [*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_output(asked)]
-    together = list(_together(asked))
-    if alone or together:
-        raise InvalidRequest([*alone, *together], None if alone else ErrorReason.UNSUPPORTED_COMBINATION)
+    alone: tuple[Violation, ...]
+    """Fields that are wrong by themselves."""
+    together: tuple[Violation, ...]
+    """Fields that exclude each other."""
+
+    def error(self) -> InvalidRequest | None:
+        """INVALID_FIELD if a field is wrong by itself, else UNSUPPORTED_COMBINATION. None: nothing is wrong."""
+        if not self.alone and not self.together:
+            return None
+        reason = None if self.alone else ErrorReason.UNSUPPORTED_COMBINATION
+        return InvalidRequest([*self.alone, *self.together], reason)
 
 
-def wrong_with(asked: Generation) -> InvalidRequest | None:
-    """All that is wrong with it whatever the model; None: nothing."""
-    try:
-        check(asked)
-    except InvalidRequest as error:
-        return error
-    return None
+class Checked(NamedTuple):
+    """A generation, with what is wrong with it: it is looked at once."""
+
+    asked: Generation
+    wrong: Wrong
+
+
+def checked(asked: Generation) -> Checked:
+    """Look at a generation."""
+    return Checked(asked, violations(asked))
+
+
+def violations(asked: Generation) -> Wrong:
+    """Every violation at once."""
+    alone = (*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_output(asked))
+    return Wrong(alone, tuple(_together(asked)))
 
 
 def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:

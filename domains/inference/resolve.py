@@ -6,15 +6,17 @@ from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.check import check, for_sampler
+from domains.inference.check import Checked, checked, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
 from domains.inference.samplers import SAMPLERS, sampler_of, schedule_of
 from domains.model.model import Model, ModelState
 
 
-def resolve(asked: Generation, model: Model) -> ResolvedGeneration:
+def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
     """What will run. Raises what is wrong with the request (all of it at once), or with the model for it."""
-    check(asked)
+    asked, wrong = given if isinstance(given, Checked) else checked(given)
+    if (error := wrong.error()) is not None:
+        raise error
     usable(model)
     sampling = asked.sampling
     sampler = sampling.sampler or sampler_of(model)

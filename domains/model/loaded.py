@@ -38,6 +38,11 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
 
 
+def loaded_id(model_id: str, device_id: str) -> str:
+    """What a model is called once a device holds it."""
+    return f"{model_id}@{device_id}"
+
+
 class LoadedModels:
     """All of them. One thread."""
 

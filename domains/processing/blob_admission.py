@@ -12,8 +12,8 @@ from domains.memory.pools.pool import DISK, HOST
 from domains.memory.pools.pools import Pools
 
 
-class BlobPayments:
-    """`domains.memory.blobs.quotas.BlobAdmission`."""
+class PoolBlobAdmission:
+    """The `BlobAdmission` of a server with pools and reservations."""
 
     def __init__(self, admission: Admission, pools: Pools, check_device: Callable[[str], None]) -> None:
         """`check_device` raises DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST or DEVICE_RECOVERING."""

@@ -9,9 +9,10 @@ from domains.device.devices import Devices
 from domains.device.effects import MeasuredRun
 from domains.device.settings import DeviceGoal
 from domains.model.catalogue import Catalogue
-from domains.processing.job import GenerateWork, Job
+from domains.processing.job import Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import GenerateWork
 from domains.progress import Stage
 
 _REMEMBERED = 32

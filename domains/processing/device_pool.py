@@ -23,12 +23,17 @@ ANSWER_S = 2.0
 class WorkerMemory:
     """What each worker said last of its memory."""
 
-    def __init__(self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None]) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModels,
+        worker_of: Callable[[str], Worker | None],
+        on_measured: Callable[[str, MemoryMeasure | None], None],
+    ) -> None:
+        """`on_measured`: called with a device (id) and its worker's measurement; None: the worker has ended."""
         self._loaded = loaded
         self._worker_of = worker_of
+        self._on_measured = on_measured
         self._last: dict[str, MemoryMeasure] = {}
-        self.listeners: list[Callable[[str, MemoryMeasure | None], None]] = []
-        """Called with a device and what its worker said; None: the worker has ended."""
 
     async def now(self, device_id: str) -> MemoryMeasure | None:
         """Asked now; None: no worker answers in time."""
@@ -45,7 +50,7 @@ class WorkerMemory:
     def forget(self, device_id: str) -> None:
         """Its worker has ended."""
         self._last.pop(device_id, None)
-        self._tell(device_id)
+        self._on_measured(device_id, None)
 
     async def _ask(self, device_id: str) -> MemoryMeasure | None:
         worker = self._worker_of(device_id)
@@ -57,12 +62,8 @@ class WorkerMemory:
             return None
         owners = tuple(self._in_our_words(owner, device_id) for owner in said.owners)
         self._last[device_id] = msgspec.structs.replace(said, owners=owners)
-        self._tell(device_id)
+        self._on_measured(device_id, self._last[device_id])
         return self._last[device_id]
-
-    def _tell(self, device_id: str) -> None:
-        for listener in self.listeners:
-            listener(device_id, self._last.get(device_id))
 
     def _in_our_words(self, owner: MemoryOwner, device_id: str) -> MemoryOwner:
         """A worker knows models; the server knows which of them are pinned."""

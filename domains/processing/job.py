@@ -4,85 +4,12 @@ import hashlib
 
 import msgspec
 
-from domains.device.benchmark import Suite
 from domains.failure import Failure
-from domains.inference.generation import Generation, ResolvedGeneration
-from domains.memory.blobs.transfer_request import TransferRequest
 from domains.processing.job_event import JobReceipt, JobResult, Moved
 from domains.processing.job_state import JobState
+from domains.processing.kinds import Work, domain_of, kind_of
 from domains.progress import Stage
 from domains.reasons import Domain
-
-
-class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
-    """Make pictures."""
-
-    asked: Generation
-    resolved: ResolvedGeneration
-
-
-class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
-    """Bring a model onto a device."""
-
-    model_id: str
-    pin: bool = False
-    """Keep it when memory gets short."""
-
-
-class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
-    """Look for models in the configured roots."""
-
-    roots: tuple[str, ...] = ()
-    """Empty: all configured roots."""
-
-
-class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_device"):
-    """Measure a device."""
-
-    device_id: str
-    suites: tuple[Suite, ...]
-    max_duration_s: float = 60.0
-
-
-class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
-    """Bring a device back to a clean state."""
-
-    device_id: str
-    process: bool = True
-    """End its worker process; else only what it holds."""
-    drain_timeout_s: float = 30.0
-    force: bool = False
-
-
-class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob"):
-    """Copy or move a blob's bytes."""
-
-    request: TransferRequest
-
-
-class UnreadableWork(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"):
-    """Work that another version of the server stored, and that this one cannot read. Its job has failed."""
-
-    kind: str
-    """As the other version called it."""
-    version: int
-    """Of the state folder when the job was stored."""
-    summary: str = ""
-    """As the other version had it."""
-
-
-Work = GenerateWork | LoadWork | ScanWork | BenchmarkWork | ResetWork | TransferWork | UnreadableWork
-"""What a job can be asked to do."""
-
-
-_DOMAIN_OF: dict[str, Domain] = {
-    "generate": Domain.INFERENCE,
-    "load_model": Domain.MODEL,
-    "scan_models": Domain.MODEL,
-    "benchmark_device": Domain.DEVICE,
-    "reset_device": Domain.DEVICE,
-    "transfer_blob": Domain.MEMORY,
-}
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,11 +85,7 @@ class Job(JobRecord, frozen=True, kw_only=True):
     @property
     def kind(self) -> str:
         """`generate`, `load_model`, `scan_models`."""
-        if isinstance(self.work, UnreadableWork):
-            return self.work.kind
-        tag = self.work.__struct_config__.tag
-        assert isinstance(tag, str)
-        return tag
+        return kind_of(self.work)
 
     @property
     def domain(self) -> Domain:
@@ -176,8 +99,3 @@ class ListedJob(JobRecord, frozen=True, kw_only=True):
     kind: str
     summary: str
     """What it is about, in one line."""
-
-
-def domain_of(kind: str) -> Domain:
-    """The part of the server whose work this kind is."""
-    return _DOMAIN_OF.get(kind, Domain.PROCESSING)

@@ -1,24 +1,26 @@
 """Asks for a job's memory before anything of it is allocated, so that budgets and reservations are obeyed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from domains.errors import ResourceExhausted
 from domains.memory.pools.admission import Admission
-from domains.memory.pools.books import Claim
+from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
-from domains.processing.job import GenerateWork, Job, LoadWork
+from domains.model.loaded import LoadedModels, loaded_id
+from domains.processing.job import Job
 from domains.processing.memory_care import pool_of
 
 
 class _Load:
     """A model that jobs are about to load on a device."""
 
-    def __init__(self, loaded_id: str) -> None:
+    def __init__(self, loaded_id: str, size_bytes: int) -> None:
         self.id = loaded_id
+        self.size_bytes = size_bytes
+        """Of its weight files."""
         self.users = 0
         """Jobs that need it; the last one to leave closes the claim."""
         self.lock = asyncio.Lock()
@@ -53,21 +55,33 @@ class JobAdmission:
         What its tensors need is not known before they are there; that is what a reservation is for. Raises the pool's
         out-of-memory reason, BUDGET_EXCEEDED, or what is wrong with the reservation.
         """
-        model_id, need = self._missing(job, device_id)
+        missing = self._missing(job, device_id)
         reservation_id = self._reservation_of(job) if device_id else ""
         async with AsyncExitStack() as held:
-            if need:
-                load = await held.enter_async_context(self._load(f"{model_id}@{device_id}"))
-                async with load.lock:
-                    if load.claim is None:
-                        claim = await self._claim(pool_of(device_id), need, reservation_id, job.id)
-                        # The weights are the model's, and stay claimed for whoever else waits for them.
-                        load.claim = claim.split(need, load.id)
-                        held.enter_context(claim)
-                        reservation_id = ""
+            loads = [await held.enter_async_context(self._load(name, size)) for name, size in missing]
+            if await self._claim_loads(loads, device_id, reservation_id, job, held):
+                reservation_id = ""
             if reservation_id:
                 held.enter_context(await self._claim(pool_of(device_id), 0, reservation_id, job.id))
             yield
+
+    async def _claim_loads(
+        self, loads: Sequence[_Load], device_id: str, reservation_id: str, job: Job, held: AsyncExitStack
+    ) -> bool:
+        """Claim the memory of all loads that have none yet. False: there was nothing to claim."""
+        async with AsyncExitStack() as asking:
+            for load in loads:
+                await asking.enter_async_context(load.lock)
+            unclaimed = [load for load in loads if load.claim is None]
+            if not unclaimed:
+                return False
+            need = sum(load.size_bytes for load in unclaimed)
+            claim = await self._claim(pool_of(device_id), need, reservation_id, job.id)
+            for load in unclaimed:
+                # The weights are the model's, and stay claimed for the other jobs that wait for them.
+                load.claim = claim.split(load.size_bytes, load.id)
+            held.enter_context(claim)
+            return True
 
     def _reservation_of(self, job: Job) -> str:
         """What was reserved for the job and is still to be used up; empty: it takes what is free.
@@ -81,9 +95,9 @@ class JobAdmission:
         return reservation_id
 
     @asynccontextmanager
-    async def _load(self, loaded_id: str) -> AsyncGenerator[_Load]:
+    async def _load(self, loaded_id: str, size_bytes: int) -> AsyncGenerator[_Load]:
         """The load of a model, which jobs that come together share: the weights are needed once."""
-        load = self._loads.setdefault(loaded_id, _Load(loaded_id))
+        load = self._loads.setdefault(loaded_id, _Load(loaded_id, size_bytes))
         load.users += 1
         try:
             yield load
@@ -103,20 +117,12 @@ class JobAdmission:
                 raise
             return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
 
-    def _missing(self, job: Job, device_id: str) -> tuple[str, int]:
-        """The model, and the bytes of its weight files; 0 if it is on the device already."""
-        model_id, size = weights_of(job, self._catalogue)
-        there = any(one.model_id == model_id and one.device_id == device_id for one in self._loaded.list())
-        return model_id, 0 if there else size
-
-
-def weights_of(job: Job, catalogue: Catalogue) -> tuple[str, int]:
-    """The model that a job needs, and the bytes of its weight files; empty and 0: it needs none."""
-    match job.work:
-        case GenerateWork():
-            model_id = job.work.resolved.model_id
-        case LoadWork():
-            model_id = job.work.model_id
-        case _:
-            return "", 0
-    return model_id, catalogue.get(model_id).size_bytes
+    def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
+        """The models that the job needs and that the device does not hold, by the ids that they will have there, with the
+        bytes of their weight files. In one order for all jobs, so that no two wait for each other."""
+        there = {one.id for one in self._loaded.list()}
+        needed = {
+            loaded_id(asset.model_id, device_id): self._catalogue.get(asset.model_id).size_bytes
+            for asset in job.work.assets
+        }
+        return sorted((name, size) for name, size in needed.items() if name not in there)

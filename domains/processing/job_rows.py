@@ -11,9 +11,10 @@ import msgspec
 
 from domains.journal import Entry
 from domains.migrations import MIGRATIONS
-from domains.processing.job import Job, JobOptions, JobRecord, ListedJob, Work
+from domains.processing.job import Job, JobOptions, JobRecord, ListedJob
 from domains.processing.job_event import JobEvent, JobResult
 from domains.processing.job_state import JobState
+from domains.processing.kinds import Work
 from domains.processing.summary import summary
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -55,3 +55,9 @@ def check_move(job_id: str, present: JobState, wanted: JobState) -> None:
             job_id=job_id,
             state=present,
         )
+
+
+AT_REST = frozenset({JobState.QUEUED, JobState.PAUSED, JobState.INTERRUPTED})
+"""No worker has anything of a job in these states, and the job has not ended."""
+ON_A_LANE = frozenset({JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING})
+"""A job in these states runs, and holds what it needs."""

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
-from domains.processing.job import Job, JobOptions, ListedJob, Work
+from domains.processing.attempts.ending import end_of
+from domains.processing.attempts.left import Halted
+from domains.processing.instant import Instant
+from domains.processing.job import Job, JobOptions, ListedJob
 from domains.processing.job_event import (
-    Cancelled,
     Cancelling,
     Interrupted,
     JobEvent,
@@ -20,10 +22,12 @@ from domains.processing.job_event import (
 from domains.processing.job_filter import JobFilter
 from domains.processing.job_recorder import JobRecorder
 from domains.processing.job_rows import UnreadableRow, as_listed
-from domains.processing.job_state import JobState, check_move
+from domains.processing.job_state import AT_REST, JobState, check_move
 from domains.processing.job_store import JobStore
-from domains.processing.live_job import LiveJob, empty_receipt
+from domains.processing.kinds import Work
+from domains.processing.live_job import LiveJob
 from domains.requests import NEW, Asked, Known, Requests
+from domains.stop import Stop, StopKind, stronger
 
 _ENDED_KEPT = 256
 """Ended jobs whose journals stay in memory; older ones are read from disk when asked for."""
@@ -43,7 +47,7 @@ class Jobs:
         self._queued: set[str] = set()
         """Ids of the live jobs that are QUEUED."""
         self.listeners: list[Callable[[Job], None]] = []
-        """Called after every change of a job's state; whoever runs jobs listens here."""
+        """Called after every change of a job's state; what runs jobs listens here."""
         self.requests: Requests[Job] = Requests(self._recall)
         """Those that made a job."""
 
@@ -53,7 +57,7 @@ class Jobs:
             live = self._take_up(job_id)
             job = live.job
             if job.state is JobState.CANCELLING:
-                self.record(job_id, _cancelled(job, live.cancel_cause))
+                self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
             elif job.state in (JobState.RUNNING, JobState.PAUSING):
                 message = "the server went away and was started again"
                 self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
@@ -139,6 +143,9 @@ class Jobs:
         if live is None:
             raise FailedPrecondition(f"job {job_id} has ended", ErrorReason.ILLEGAL_STATE, job_id=job_id)
         self._recorder.record(live, event)
+        if isinstance(event, Interrupted):
+            # What the attempt was asked is done.
+            live.stop = None
         if live.job.state.ended:
             self._end(live)
         if live.job.state is not JobState.RUNNING or isinstance(event, Started):
@@ -186,11 +193,23 @@ class Jobs:
         state = live.job.state
         if state in (JobState.CANCELLING, JobState.CANCELLED):
             return live.job
-        if state in (JobState.QUEUED, JobState.PAUSED, JobState.INTERRUPTED):
-            return self.record(job_id, _cancelled(live.job, cause))
+        stop = Stop(kind=StopKind.CANCEL, cause=cause, asked_s=time.monotonic())
+        if state in AT_REST:
+            return self._end_at_rest(live, stop)
         check_move(job_id, state, JobState.CANCELLING)
-        live.cancel_time_s = time.monotonic()
+        live.stop = stronger(live.stop, stop)
         return self.record(job_id, Cancelling(cause=cause))
+
+    def waited_too_long(self, job_id: str, limit_s: float) -> Job:
+        """End a job that no device has taken in time."""
+        message = f"waited longer than its queue_timeout of {limit_s:g} s; give it more time, or a higher priority"
+        facts = {"queue_timeout_s": f"{limit_s:g}"}
+        stop = Stop(kind=StopKind.TIME_UP, cause=message, reason=ErrorReason.QUEUE_TIMEOUT, facts=facts)
+        return self._end_at_rest(self.live(job_id), stop)
+
+    def _end_at_rest(self, live: LiveJob, stop: Stop) -> Job:
+        """End a job of which no worker has anything; what it had made before stays its result."""
+        return self.record(live.job.id, end_of(live.job, stop, Halted(), Instant.now()))
 
     def delete(self, job_id: str) -> None:
         """Forget an ended job and its journal."""
@@ -220,8 +239,3 @@ class Jobs:
     def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return [live.job for live in self._live.values()]
-
-
-def _cancelled(job: Job, cause: str) -> Cancelled:
-    """The proof for a job of which nothing runs; what it had made before stays its result."""
-    return Cancelled(stage=job.stage, latency_s=0.0, cause=cause, receipt=empty_receipt(job), result=job.result)

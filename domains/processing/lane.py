@@ -1,16 +1,31 @@
-"""A lane: a place where jobs run. One for each device worker, and some for work of the front process itself."""
+"""A lane: a place where jobs run. One for each device worker, and one for each kind of work of the front process."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
-from domains.processing.job import BenchmarkWork, Job
-from domains.processing.placement import FRONT_WORK, Placement
+from domains.processing.job import Job
+from domains.processing.placement import Placement
 from domains.processing.worker import Worker
+from domains.stop import Stop
+
+
+class Running(Protocol):
+    """An attempt at a job, as its lane knows it. `attempts.attempt.Attempt` is the real one."""
+
+    @property
+    def job(self) -> Job:
+        """As it was when the attempt began."""
+        ...
+
+    def stop(self, stop: Stop) -> None:
+        """Ask it to stop at its next safe point."""
+        ...
 
 
 class Turn:
-    """Somebody waits for room on a lane, ahead of all jobs."""
+    """A wait for room on a lane, ahead of all jobs."""
 
     def __init__(self, *, alone: bool) -> None:
         self.alone = alone
@@ -21,27 +36,26 @@ class Turn:
 class Lane:
     """What runs in one place, and what may."""
 
-    def __init__(
-        self, capacity: Callable[[], int], worker: Worker | None = None, only: tuple[type, ...] = FRONT_WORK
-    ) -> None:
-        """`only`: the work that a lane of the front takes; a device's takes all but the front's."""
+    def __init__(self, capacity: Callable[[], int], worker: Worker | None = None, front: type | None = None) -> None:
+        """`front`: the work of the front process that it takes; None: it takes what devices carry out."""
         self.worker = worker
         """None: the front process itself."""
-        self.running: dict[str, Job] = {}
+        self.running: dict[str, Running] = {}
+        """By job."""
         self.shared: set[str] = set()
         """Of these, the ones that had others beside them."""
         self.meant_to_end = False
-        """Somebody ended its worker on purpose: its end says nothing of the jobs."""
+        """Its worker is ended on purpose: its end says nothing of the jobs."""
         self.closed = False
         """Its worker is gone; it takes nothing more."""
         self.left = asyncio.Event()
-        """Set when its worker is gone, and everybody was told."""
+        """Set when its worker is gone, and all who hold something of it were told."""
         self.turns: deque[Turn] = deque()
         self.granted: set[Turn] = set()
         self.changed = asyncio.Event()
         """Set when a job or a turn has ended; renewed each time."""
         self._capacity = capacity
-        self._only = only
+        self._front = front
 
     @property
     def device_id(self) -> str:
@@ -61,19 +75,19 @@ class Lane:
     @property
     def room(self) -> bool:
         """Whether one more may run."""
-        alone = any(turn.alone for turn in self.granted) or any(map(needs_all, self.running.values()))
+        alone = any(turn.alone for turn in self.granted) or any(needs_all(one.job) for one in self.running.values())
         return not self.closed and not alone and self.occupied < self.capacity
 
     def fits(self, placement: Placement) -> bool:
         """Whether this lane may ever run jobs of a placement."""
         if self.worker is None or placement.front is not None:
-            return self.worker is None and placement.front in self._only
+            return self.worker is None and placement.front is self._front
         device = self.worker.device
         return not placement.device_ids or not placement.device_ids.isdisjoint((device.id, *device.aliases))
 
-    def begin(self, job: Job) -> None:
-        """A job runs here from now on."""
-        self.running[job.id] = job
+    def begin(self, attempt: Running) -> None:
+        """An attempt runs here from now on."""
+        self.running[attempt.job.id] = attempt
         if len(self.running) > 1:
             self.shared.update(self.running)
 
@@ -90,7 +104,7 @@ class Lane:
             self.worker.end(why)
 
     def note_change(self) -> None:
-        """Wake those who wait for the lane to become free."""
+        """Wake all that wait for the lane to become free."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -99,8 +113,13 @@ class Lane:
         while self.occupied:
             await self.changed.wait()
 
+    async def without(self, attempt: Running) -> None:
+        """Wait until an attempt does not run here any more. The job's next one may begin at once."""
+        while self.running.get(attempt.job.id) is attempt:
+            await self.changed.wait()
+
     def grant_turns(self) -> None:
-        """Let those who wait ahead of the jobs begin, in their order."""
+        """Let the turns that wait ahead of the jobs begin, in their order."""
         while self.turns and self.room and not (self.turns[0].alone and self.occupied):
             turn = self.turns.popleft()
             if not turn.granted.done():
@@ -110,4 +129,4 @@ class Lane:
 
 def needs_all(job: Job) -> bool:
     """Whether the job has its device to itself."""
-    return isinstance(job.work, BenchmarkWork) or job.suspect
+    return job.work.alone or job.suspect

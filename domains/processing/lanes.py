@@ -6,36 +6,29 @@ from contextlib import asynccontextmanager
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, Unavailable
-from domains.processing.job import ResetWork, ScanWork, TransferWork
+from domains.processing.kinds import FRONT_KINDS
 from domains.processing.lane import Lane, Turn
 from domains.processing.placement import Placement
+from domains.processing.room_signal import RoomSignal
 from domains.processing.worker import Worker
-
-_TRANSFERS = 4
-"""Blobs that are copied at the same time."""
-_RESETS = 16
-"""Devices that are reset at the same time."""
+from domains.stop import Stop
 
 
 class Lanes:
     """One for each device whose worker is ready, and some for work of the front process."""
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: Devices, room: RoomSignal) -> None:
+        """`room`: told when a turn waits for a lane, or has left one."""
         self._devices = devices
-        self._lanes: list[Lane] = [
-            Lane(lambda: 1, only=(ScanWork,)),
-            Lane(lambda: _TRANSFERS, only=(TransferWork,)),
-            Lane(lambda: _RESETS, only=(ResetWork,)),
-        ]
-        self.on_room: Callable[[], None] = lambda: None
-        """Called when somebody waits for a lane, or leaves one."""
+        self._room = room
+        self._lanes: list[Lane] = [Lane(_constant(kind.at_once), front=kind) for kind in FRONT_KINDS]
 
     def add(self, lane: Lane) -> None:
         """A worker is ready."""
         self._lanes.append(lane)
 
     def remove(self, lane: Lane) -> None:
-        """A worker is gone. Its jobs hear of it from their own orders; those who wait for a turn hear it here."""
+        """A worker is gone. Its jobs hear of it from their own orders; turns that wait hear it here."""
         lane.closed = True
         lane.left.set()
         if lane in self._lanes:
@@ -54,6 +47,14 @@ class Lanes:
         """Where a job runs; None: it does not."""
         return next((lane for lane in self._lanes if job_id in lane.running), None)
 
+    async def stop(self, job_id: str, stop: Stop) -> None:
+        """Ask a job that runs on a device to stop, and wait until it has left it. Of any other: nothing."""
+        lane = self.with_job(job_id)
+        if lane is not None and lane.worker is not None:
+            attempt = lane.running[job_id]
+            attempt.stop(stop)
+            await lane.without(attempt)
+
     def front_job_ids(self) -> frozenset[str]:
         """Of the jobs that the front carries out by itself."""
         return frozenset(job_id for lane in self._lanes if lane.worker is None for job_id in lane.running)
@@ -70,7 +71,7 @@ class Lanes:
         assert lane.worker is not None
         turn = Turn(alone=alone)
         lane.turns.append(turn)
-        self.on_room()
+        self._room.tell()
         try:
             await turn.granted
             if lane.closed:
@@ -84,7 +85,7 @@ class Lanes:
             lane.note_change()
             if turn in lane.turns:
                 lane.turns.remove(turn)
-            self.on_room()
+            self._room.tell()
 
     def best_first(self) -> list[Lane]:
         """In the order in which they are given work: devices that had errors come last."""
@@ -113,3 +114,7 @@ class Lanes:
     def _is_degraded(self, lane: Lane) -> bool:
         view = self._devices.find(lane.device_id)
         return view is not None and view.state is DeviceState.DEGRADED
+
+
+def _constant(value: int) -> Callable[[], int]:
+    return lambda: value

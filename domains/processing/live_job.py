@@ -1,11 +1,10 @@
 """A job in memory: its value, its journal, and how an event changes it."""
 
-import time
-
 import msgspec
 
 from domains.journal import Entry, Journal
-from domains.processing.job import GenerateWork, Job
+from domains.processing.instant import Instant
+from domains.processing.job import Job
 from domains.processing.job_event import (
     END_STATE,
     Cancelling,
@@ -19,20 +18,24 @@ from domains.processing.job_event import (
     Started,
 )
 from domains.processing.job_state import JobState
+from domains.processing.kinds import GenerateWork
 from domains.progress import PreviewReady, Receipt, StageStarted
+from domains.stop import Stop
+
+_NO_WORK = Receipt()
 
 
 class LiveJob:
     """A job in memory, with its journal."""
 
-    __slots__ = ("cancel_time_s", "ceiling", "job", "journal")
+    __slots__ = ("ceiling", "job", "journal", "stop")
 
     def __init__(self, job: Job, journal: Journal[JobEvent], ceiling: int) -> None:
         self.job = job
         self.journal = journal
         self.ceiling = ceiling
-        self.cancel_time_s: float | None = None
-        """When its cancellation was asked for, on `time.monotonic`."""
+        self.stop: Stop | None = None
+        """The strongest request to stop of the present attempt. None: there is none."""
 
     @property
     def cancel_cause(self) -> str:
@@ -81,14 +84,13 @@ def stored(job: Job) -> Job:
     return job if job.progress is None else msgspec.structs.replace(job, progress=None)
 
 
-def empty_receipt(job: Job) -> JobReceipt:
-    """The receipt of a job that ended without a word from a worker."""
-    now = time.time()
-    start = job.start_time_s or now
+def receipt_of(job: Job, now: Instant, work: Receipt = _NO_WORK) -> JobReceipt:
+    """The receipt of a job that ends now. `work`: the worker's own receipt; empty where no worker tells of it."""
+    start = job.start_time_s or now.unix_s
     return JobReceipt(
-        work=Receipt(),
+        work=work,
         queue_s=max(0.0, start - job.create_time_s),
-        run_s=max(0.0, now - start),
+        run_s=max(0.0, now.unix_s - start),
         attempts=job.attempt,
         device_id=job.device_id,
     )

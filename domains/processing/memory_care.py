@@ -1,7 +1,7 @@
 """Gives memory back: what the pools' clean-up can really take, through the workers."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, InternalError, Unavailable
@@ -11,15 +11,18 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.pool import DISK, HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
 from domains.processing.blob_admission import pool_of_blob
-from domains.processing.dispatch import Dispatcher
-from domains.processing.job import GenerateWork, Job
+from domains.processing.job import Job
 from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
+from domains.processing.model_use import users_of
 from domains.processing.unload import Unloading
 from domains.processing.worker import Emptied, EmptyOrder, Worker, order_id
+
+Interrupt = Callable[[str, ErrorReason, str], Awaitable[None]]
+"""Takes a running job (id) off its device, with the reason and the message for its journal; the job waits again."""
 
 
 def pool_of(device_id: str) -> str:
@@ -40,22 +43,23 @@ class MemoryCare:
         jobs: Jobs,
         devices: Devices,
         loaded: LoadedModels,
-        dispatcher: Dispatcher,
         unloading: Unloading,
         worker_of: Callable[[str], Worker | None],
         pools: Pools,
         blobs: BlobStore,
+        hold_back: Callable[[str], None],
+        interrupt: Interrupt,
     ) -> None:
+        """`hold_back`: starts no job in a pool (id) until memory is free there, called before a job is interrupted."""
         self._jobs = jobs
         self._devices = devices
         self._loaded = loaded
-        self._dispatcher = dispatcher
         self._unloading = unloading
         self._worker_of = worker_of
         self._pools = pools
         self._blobs = blobs
-        self.on_interrupt: Callable[[str], None] = lambda pool_id: None
-        """Hears of a pool before a job is interrupted for its sake."""
+        self._hold_back = hold_back
+        self._interrupt = interrupt
 
     async def empty_caches(self, pool_id: str) -> None:
         """Give back what allocators and caches keep for later."""
@@ -75,21 +79,19 @@ class MemoryCare:
         """Take the job off its device, to go on when there is room."""
         job = self._jobs.find(job_id)
         if job is not None and job.device_id:
-            self.on_interrupt(pool_of(job.device_id))
-        await self._dispatcher.interrupt(
-            job_id, ErrorReason.PREEMPTED, "its memory was needed; it goes on when there is room"
-        )
+            self._hold_back(pool_of(job.device_id))
+        await self._interrupt(job_id, ErrorReason.PREEMPTED, "its memory was needed; it goes on when there is room")
 
     def idle_models(self, pool_id: str) -> Sequence[IdleModel]:
         """The models loaded there, pinned and used ones marked."""
-        now, running = time.time(), self._running()
+        now, jobs = time.time(), self._jobs.unfinished()
         return [
             IdleModel(
                 id=one.id,
                 bytes=sum(part.bytes for part in one.components),
                 idle_s=max(0.0, now - one.last_use_time_s),
                 pinned=one.pinned,
-                in_use=any(_uses(job, one) for job in running),
+                in_use=bool(users_of(one, jobs)),
             )
             for one in self._loaded.list()
             if pool_of(one.device_id) == pool_id
@@ -142,11 +144,3 @@ class MemoryCare:
                 message = f"the worker of {pool_id} is being started, which frees its memory anyway"
                 raise Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=pool_id)
         return found
-
-
-def _uses(job: Job, one: LoadedModel) -> bool:
-    return (
-        job.device_id == one.device_id
-        and isinstance(job.work, GenerateWork)
-        and job.work.resolved.model_id == one.model_id
-    )

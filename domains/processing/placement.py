@@ -2,10 +2,8 @@
 
 import msgspec
 
-from domains.processing.job import BenchmarkWork, Job, ResetWork, ScanWork, TransferWork
-
-FRONT_WORK = (ScanWork, ResetWork, TransferWork)
-"""What the front process carries out by itself."""
+from domains.processing.job import Job
+from domains.processing.kinds import FrontWork
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +19,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 def placement_of(job: Job) -> Placement:
     """The placement of a job; it never changes."""
-    if isinstance(job.work, FRONT_WORK):
+    if isinstance(job.work, FrontWork):
         return Placement(front=type(job.work))
-    named = (job.work.device_id,) if isinstance(job.work, BenchmarkWork) else job.options.device_ids
+    named = job.work.device_ids or job.options.device_ids
     return Placement(front=None, device_ids=frozenset(named), allow_cpu=job.options.allow_cpu)

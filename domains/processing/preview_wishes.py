@@ -10,15 +10,15 @@ class PreviewWishes:
 
     def __init__(self) -> None:
         self._wishes: dict[str, list[Previews]] = {}
-        self.on_change: Callable[[str], None] = lambda job_id: None
-        """Hears the id of each job whose wishes have changed."""
+        self.listeners: list[Callable[[str], None]] = []
+        """Called with the id of each job whose wishes have changed."""
 
     def join(self, job_id: str, wish: Previews) -> Callable[[], None]:
         """Add a watcher's wish; returns what takes it back, to be called once."""
         if not wish.every_steps:
             return lambda: None
         self._wishes.setdefault(job_id, []).append(wish)
-        self.on_change(job_id)
+        self._tell(job_id)
         return lambda: self._leave(job_id, wish)
 
     def of(self, job_id: str, own: Previews) -> Previews:
@@ -30,7 +30,11 @@ class PreviewWishes:
         wishes.remove(wish)
         if not wishes:
             del self._wishes[job_id]
-        self.on_change(job_id)
+        self._tell(job_id)
+
+    def _tell(self, job_id: str) -> None:
+        for listener in self.listeners:
+            listener(job_id)
 
 
 def finest(*wishes: Previews) -> Previews:

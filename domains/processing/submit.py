@@ -1,12 +1,13 @@
 """The way into the queue: everything that can stop a job from starting is found here, before it is stored."""
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import msgspec
 
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Unavailable, Violation
-from domains.inference.check import wrong_with
+from domains.inference.check import Checked
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
@@ -15,19 +16,10 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
 from domains.processing.attachments import Attachments
-from domains.processing.job import (
-    BenchmarkWork,
-    GenerateWork,
-    Job,
-    JobOptions,
-    LoadWork,
-    ResetWork,
-    ScanWork,
-    TransferWork,
-    Work,
-)
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_queue import JobQueue
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
 from domains.processing.memory_care import device_of
 from domains.requests import NEW, Asked
 
@@ -61,7 +53,7 @@ class Submissions:
 
     def generate(
         self,
-        generation: Generation,
+        given: Checked,
         options: JobOptions,
         asked: Asked = NEW,
         *,
@@ -70,26 +62,31 @@ class Submissions:
         validate_only: bool = False,
     ) -> Job:
         """Make pictures."""
-        wrong = wrong_with(generation)
-        model = loaded = None
+        generation = given.asked
         try:
             loaded = self._loaded.get(generation.loaded_model_id) if generation.loaded_model_id else None
             model = self._model_of(generation, loaded)
-        except NotFound:
+        except NotFound as missing:
             # What is wrong with the request itself is told first, and all of it at once.
-            if not wrong:
-                raise
-        if wrong is not None:
-            raise wrong
-        assert model is not None
+            raise given.wrong.error() or missing from None
+        resolved = resolve(given, model)
         if loaded is not None:
             options = self._where_loaded(generation, loaded, options)
-        resolved = resolve(generation, model)
-        if must_be_loaded and not any(one.model_id == model.id for one in self._loaded.list()):
-            message = f"model {model.id} is loaded on no device, and require_loaded_model is set; call LoadModel first"
-            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model.id)
         work = GenerateWork(asked=generation, resolved=resolved)
+        if must_be_loaded:
+            self._check_loaded(work)
         return self._submit(work, options, asked, detached, validate_only)
+
+    def _check_loaded(self, work: GenerateWork) -> None:
+        """Refuse it with MODEL_NOT_LOADED where no device holds all that it needs."""
+        needed = {asset.model_id for asset in work.assets}
+        on_devices: defaultdict[str, set[str]] = defaultdict(set)
+        for one in self._loaded.list():
+            on_devices[one.device_id].add(one.model_id)
+        if not any(needed <= there for there in on_devices.values()):
+            names = ", ".join(sorted(needed))
+            message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"
+            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=names)
 
     def _model_of(self, generation: Generation, loaded: LoadedModel | None) -> Model:
         if loaded is not None:
@@ -105,8 +102,8 @@ class Submissions:
         }
         if any(wrong.values()):
             text = f"{loaded.id} is model {loaded.model_id} on device {loaded.device_id}; the request names another"
-            violations = [Violation(field=f"generation.{name}", message=text) for name, is_so in wrong.items() if is_so]
-            raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, loaded_model_id=loaded.id)
+            told = [Violation(field=f"generation.{name}", message=text) for name, is_so in wrong.items() if is_so]
+            raise InvalidRequest(told, ErrorReason.UNSUPPORTED_COMBINATION, loaded_model_id=loaded.id)
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
     def load(

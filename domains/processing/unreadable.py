@@ -1,6 +1,5 @@
 """What is told of a stored job that this server cannot read: it has failed, and why."""
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -8,11 +7,13 @@ import msgspec
 from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.journal import Entry
-from domains.processing.job import Job, UnreadableWork
+from domains.processing.instant import Instant
+from domains.processing.job import Job
 from domains.processing.job_event import END_STATE, Failed, JobEvent
 from domains.processing.job_rows import StoredJob, UnreadableRow, fields_of
 from domains.processing.job_state import JobState
-from domains.processing.live_job import after, empty_receipt
+from domains.processing.kinds import UnreadableWork
+from domains.processing.live_job import after, receipt_of
 
 
 def given_up(row: UnreadableRow, readable: Sequence[Entry[JobEvent]]) -> StoredJob:
@@ -20,10 +21,11 @@ def given_up(row: UnreadableRow, readable: Sequence[Entry[JobEvent]]) -> StoredJ
     work = UnreadableWork(kind=row.kind, version=row.version, summary=row.summary)
     record = msgspec.structs.replace(row.record, progress=None, state=JobState.FAILED)
     job = Job(**fields_of(record), work=work)
-    receipt = job.receipt or empty_receipt(job)
+    now = Instant.now()
+    receipt = job.receipt or receipt_of(job, now)
     kept = [entry for entry in readable if type(entry.value) not in END_STATE]
     # A job that had ended before keeps its time, and so its expiry.
-    time_s = job.end_time_s or time.time()
+    time_s = job.end_time_s or now.unix_s
     end = Entry[JobEvent](row.ceiling + 1, time_s, Failed(failure=_failure(row), receipt=receipt))
     ended = after(job, end.value, end, JobState.FAILED)
     return StoredJob(job=ended, events=[*kept, end], ceiling=end.sequence)

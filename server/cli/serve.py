@@ -41,6 +41,9 @@ def serve(
     stall_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds of silence after which a device hangs. [default: 300]")
     ] = None,
+    stop_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds until a job that does not stop loses its worker. [default: 30]")
+    ] = None,
     recheck_s: Annotated[
         float | None, typer.Option(help="Seconds until a quarantined device is checked again. [default: 10]")
     ] = None,

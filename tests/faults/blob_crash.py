@@ -21,14 +21,15 @@ from pathlib import Path
 from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
-from domains.processing.job import JobOptions, TransferWork
-from domains.processing.job_event import Started
+from domains.processing.front.transfer import TransferRunner
+from domains.processing.job import JobOptions
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.transfer_run import TransferRuns
+from domains.processing.kinds import TransferWork
 from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.memory.blobs import content, files, sha, some_bytes, uploaded
+from tests.domains.processing.front_attempt import attempt
 
 DATA = some_bytes(300)
 _EVENTS = ("open", "os.remove", "os.rename", "os.mkdir", "os.truncate", "os.link")
@@ -55,12 +56,11 @@ class Process:
     def __init__(self, database: sqlite3.Connection, folder: Path) -> None:
         self.jobs = Jobs(JobStore(database, folder), keep_s=_FAR_S)
         self.store = BlobStore(database, folder / "blobs")
-        self.transfers = TransferRuns(self.jobs, self.store)
+        self.transfers = TransferRunner(self.jobs, self.store)
 
     async def finish_transfers(self) -> None:
         for job in self.jobs.unfinished():
-            self.jobs.record(job.id, Started(device_id="", attempt=job.attempt + 1))
-            await self.transfers.run(job)
+            await attempt(self.jobs, job, transfer=self.transfers.run)
 
 
 REQUEST = Asked(scope="upload", request_id="request", digest="300")
@@ -72,7 +72,7 @@ async def set_nothing(process: Process, told: Told) -> None:
 
 async def upload(process: Process, told: Told) -> None:
     store = process.store
-    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
+    blob = await store.requests.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
     told.add(blob.id)
     for end in (100, 200, 300):
         await store.write_chunk(blob.id, end - 100, DATA[end - 100 : end])
@@ -86,7 +86,7 @@ async def check_upload(process: Process, told: list[str]) -> None:
     if told:
         assert [blob.id for blob in known] == told[:1]
         assert known[0].written_bytes >= int(told[-1] if len(told) > 1 else 0)
-    blob = await store.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
+    blob = await store.requests.create(BlobSpec(size_bytes=300, sha256=sha(DATA)), REQUEST)
     assert not known or blob.id == known[0].id
     for offset in range(blob.written_bytes, 300, 50):
         blob = await store.write_chunk(blob.id, offset, DATA[offset : offset + 50])
@@ -99,7 +99,7 @@ async def set_many(process: Process, told: Told) -> None:
     store.hold((await uploaded(store, b"held by 1")).id, "job-1")
     store.hold((await uploaded(store, b"held by 2")).id, "job-2")
     await uploaded(store, b"unused")
-    half = await store.create(BlobSpec(size_bytes=10))
+    half = await store.requests.create(BlobSpec(size_bytes=10))
     await store.write_chunk(half.id, 0, b"half")
     for job in ("job-1", "job-2"):
         await store.keep(b"made by both", "image/png", job)

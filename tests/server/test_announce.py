@@ -1,25 +1,34 @@
 """What the log tells of jobs and reservations when a device is lost, and what it names as the cause."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 from domains.errors import ErrorReason
-from domains.memory.pools.reservation import Priority, Reservation, ReservationState
-from domains.processing.job import JobOptions, LoadWork
+from domains.memory.blobs.store import BlobStore
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reservation import ReservationAsk
+from domains.memory.pools.reservations import Reservations
+from domains.processing.job import JobOptions
 from domains.processing.job_event import Interrupted, Started
+from domains.processing.kinds import LoadWork
 from server.announce import Announcer
+from tests.domains.memory.scripted_pool import ScriptedPool, ScriptedReclaimer
 from tests.domains.processing.scripted_worker import Floor
 
 
 class Told:
     def __init__(self, folder: Path) -> None:
         self.floor = floor = Floor(folder)
-        pools = cast(Any, SimpleNamespace(ids=lambda: ()))
-        self.announcer = Announcer(floor.log, floor.devices, floor.jobs, floor.loaded, pools)
-        floor.dispatcher.stop_taking()
+        source, self.pools = ScriptedPool(), Pools()
+        self.pools.add(source)
+        self.reservations = Reservations(self.pools)
+        reclaiming = Reclaiming(self.pools, ScriptedReclaimer(source))
+        blobs = BlobStore(floor.database, folder / "blobs")
+        parts = (floor.devices, floor.jobs, floor.loaded, self.pools, self.reservations, reclaiming, blobs)
+        self.announcer = Announcer(floor.log, *parts)
+        floor.draining.begin()
         for name in ("sim-0", "sim-1"):
             floor.arrive(name)
 
@@ -58,23 +67,10 @@ async def test_a_job_that_goes_on_where_it_was_names_the_return(told: Told) -> N
 
 
 async def test_a_reservation_that_ends_with_its_device_is_told_with_the_loss(told: Told) -> None:
+    reservation = told.reservations.hold(ReservationAsk(pool_id="sim-0", size_bytes=1))
     lost = told.floor.devices.lost("sim-0", "pulled out")
-    reservation = Reservation(
-        id="r-1",
-        pool_id="sim-0",
-        size_bytes=1,
-        purpose="",
-        priority=Priority.NORMAL,
-        state=ReservationState.LOST,
-        session_id="",
-        create_time_s=0.0,
-        expire_time_s=1.0,
-        etag="1",
-        sequence=1,
-        labels=(),
-    )
-    told.announcer.reservation_ended(reservation)
+    told.reservations.lose("sim-0")
     event = told.floor.events()[-1]
-    assert (event.kind, event.resource_id, event.cause_sequence) == ("reservation.lost", "r-1", lost)
+    assert (event.kind, event.resource_id, event.cause_sequence) == ("reservation.lost", reservation.id, lost)
     assert event.failure is not None
     assert event.failure.reason is ErrorReason.DEVICE_LOST

@@ -44,7 +44,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
         settings = Settings(devices=[wanted], state=tmp_path)
         found = Hardware(settings)
         devices = Devices(floor.log, expected=list(found.names))
-        one = DeviceParts(settings, found, devices, floor.loaded, floor.dispatcher, NoTasks())
+        one = DeviceParts(settings, found, devices, floor.loaded, floor.board, NoTasks())
         made.append(one)
         for work in one.begin():
             work.close()

@@ -22,10 +22,11 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.disk_pool import DiskPool
 from domains.memory.pools.host_pool import HostPool
-from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
 from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reservation_queue import ReservationQueue
+from domains.memory.pools.reservations import Reservations
 from server.errors import ErrorInterceptor
 from server.memory_pools import PoolMethods
 from server.register import register
@@ -91,9 +92,10 @@ class Served:
         self.pools.add(HostPool(owners=self.models.owners))
         self.pools.add(DiskPool(state, lambda: ()))
         reclaiming = Reclaiming(self.pools, self.models)
-        self.ledger = Ledger(self.pools, reclaiming.evict)
-        budgets = Budgets(self.pools, self.ledger, reclaiming)
-        reservations = ReservationMethods(self.ledger, self.pools)
+        self.reservations = Reservations(self.pools)
+        budgets = Budgets(self.pools, self.reservations, reclaiming, lambda pool_id, ceiling: ())
+        queue = ReservationQueue(self.pools, self.reservations, reclaiming.evict)
+        reservations = ReservationMethods(queue, self.reservations, self.pools)
 
         class Both(PoolMethods):
             CreateReservation = staticmethod(reservations.CreateReservation)

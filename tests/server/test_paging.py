@@ -17,9 +17,10 @@ from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from deviceops.processing.v1 import processing_service_pb2
 from domains import limits
 from domains.events import EventLog
-from domains.processing.job import JobOptions, ScanWork
+from domains.processing.job import JobOptions
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import ScanWork
 from domains.storage import open_database
 from server import paging
 from server.job_messages import JobView

@@ -11,11 +11,13 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, NotFound
 from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobOrigin, BlobState, BlobTier
 from domains.memory.blobs.collection import Collection
 from domains.memory.blobs.device_memory import device_lost
+from domains.memory.blobs.hashes import RunningHashes
+from domains.memory.blobs.listeners import BlobListeners
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import PIECE_BYTES, Content, ReadableBytes, TierBytes, to_end
-from domains.memory.blobs.uploads import BlobWriter, RunningHashes
+from domains.memory.blobs.uploads import BlobWriter
 
 Result = TypeVar("Result")
 
@@ -42,15 +44,16 @@ class BlobAccess:
         collection: Collection,
         tiers: Mapping[BlobTier, ReadableBytes],
         writable: Mapping[BlobTier, TierBytes],
+        hashes: RunningHashes,
+        listeners: BlobListeners,
     ) -> None:
         self._rows = rows
         self._open = open_blobs
         self._collection = collection
         self._tiers = tiers
         self._writable = writable
-        self.hashes = RunningHashes()
-        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
-        """Hears of each blob that is LOST or CORRUPT from now on."""
+        self._hashes = hashes
+        self._listeners = listeners
 
     def get(self, name: str) -> Blob:
         """By id, as it was last seen; BLOB_NOT_FOUND otherwise."""
@@ -96,7 +99,7 @@ class BlobAccess:
         if not self._open.take_writer(name):
             raise _illegal(blob, "is being written by another upload; wait for its end")
         try:
-            yield BlobWriter(name, self._rows, self._writable[blob.tier], self._collection, self.hashes)
+            yield BlobWriter(name, self._rows, self._writable[blob.tier], self._collection, self._hashes)
         finally:
             self._open.give_writer(name)
             self._collection.settle(name)
@@ -140,7 +143,7 @@ class BlobAccess:
         """What was READY is not any more."""
         blob = self._rows.get(name)
         if blob is not None and blob.state is BlobState.READY:
-            self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=state)))
+            self._listeners.tell_spoilt(self._rows.put(msgspec.structs.replace(blob, state=state)))
 
 
 def check_readable(blob: Blob) -> None:

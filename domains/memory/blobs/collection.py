@@ -14,6 +14,8 @@ from domains.errors import ErrorReason, FailedPrecondition
 from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
 from domains.memory.blobs.files import BlobFiles, file_name
 from domains.memory.blobs.freeing import Freeing
+from domains.memory.blobs.hashes import RunningHashes
+from domains.memory.blobs.listeners import BlobListeners
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes
@@ -36,14 +38,13 @@ class Collection:
         rows: BlobRows,
         open_blobs: OpenBlobs,
         tiers: Mapping[BlobTier, ReadableBytes],
-        on_gone: Callable[[str], None],
-        on_expired: Callable[[Blob], None],
+        hashes: RunningHashes,
+        listeners: BlobListeners,
     ) -> None:
-        """`on_gone` hears the id of each blob that is taken away, `on_expired` of each whose time has come."""
-        self._on_gone = on_gone
-        self._on_expired = on_expired
         self._rows = rows
         self._open = open_blobs
+        self._hashes = hashes
+        self._listeners = listeners
         self.freeing = Freeing(tiers, lambda name: rows.get(name) is not None)
 
     def is_needed(self, name: str, besides: Set[str] = frozenset()) -> bool:
@@ -108,7 +109,7 @@ class Collection:
         self.remove(gone)
         for blob in gone:
             if not self._goes_unneeded(blob):
-                self._on_expired(blob)
+                self._listeners.tell_expired(blob)
         return len(gone)
 
     def spent(self, now_s: float | None = None) -> list[Blob]:
@@ -133,7 +134,7 @@ class Collection:
         for blob in blobs:
             self.freeing.free(blob)
             self._open.forget(blob.id)
-            self._on_gone(blob.id)
+            self._hashes.forget(blob.id)
 
 
 def _is_broken(blob: Blob, files: BlobFiles) -> bool:

@@ -67,7 +67,7 @@ class Creation:
         self._rows = rows
         self._tiers = tiers
         self._quotas = quotas
-        self.admission = admission
+        self._admission = admission
 
     async def make(
         self,
@@ -82,11 +82,11 @@ class Creation:
         check_spec(spec)
         blob = msgspec.structs.replace(self._blob(spec, origin, name), origin_job_id=job_id)
         if spec.session_id:
-            self.admission.check_session(spec.session_id)
+            self._admission.check_session(spec.session_id)
         self._quotas.claim(name, spec.size_bytes)
         memory = self._tiers[spec.tier]
         try:
-            async with self.admission.admit(blob, spec):
+            async with self._admission.admit(blob, spec):
                 return await self._take(blob, spec, memory, request)
         finally:
             self._quotas.settle(name)

@@ -41,40 +41,40 @@ class DeviceBlobMemory(Protocol):
 class DeviceBytes:
     """The tiers DEVICE and PINNED_HOST."""
 
-    def __init__(self) -> None:
-        self.memory: DeviceBlobMemory | None = None
-        """Where the workers can be asked; None: no device holds blobs."""
+    def __init__(self, memory: DeviceBlobMemory | None) -> None:
+        """`memory`: the workers; None: no device of this server holds blobs."""
+        self._memory = memory
         self.unfreed: dict[str, UnfreedBlob] = {}
         """Blobs whose memory could not be given back yet; tried again by `retry`."""
         self._freeing: dict[str, asyncio.Task[None]] = {}
 
     async def allocate(self, blob: Blob, alignment: int) -> None:
         """On its device."""
-        if self.memory is None:
+        if self._memory is None:
             message = f"no device of this server holds blobs in the tier {blob.tier}; use HOST or DISK"
             raise NotSupported(message, device_id=blob.device_id, tier=blob.tier)
-        await self.memory.allocate(blob.id, blob.device_id, blob.tier, blob.size_bytes, alignment)
+        await self._memory.allocate(blob.id, blob.device_id, blob.tier, blob.size_bytes, alignment)
 
     async def write(self, blob: Blob, offset: int, data: bytes) -> None:
         """A piece."""
-        await self._memory(blob).write(blob.id, offset, data)
+        await self._memory_of(blob).write(blob.id, offset, data)
 
     async def sha256(self, blob: Blob, between: Callable[[], None]) -> str:
         """Reckoned where it lies, in pieces that let the worker do other work; `between` them it may raise."""
         sha256 = ""
         for begin in range(0, blob.size_bytes, HASH_PIECE_BYTES):
             between()
-            sha256 = await self._memory(blob).sha256(blob.id, begin, min(begin + HASH_PIECE_BYTES, blob.size_bytes))
+            sha256 = await self._memory_of(blob).sha256(blob.id, begin, min(begin + HASH_PIECE_BYTES, blob.size_bytes))
         return sha256
 
     async def open(self, blob: Blob) -> "DeviceContent":
         """To read it."""
-        return DeviceContent(self._memory(blob), blob)
+        return DeviceContent(self._memory_of(blob), blob)
 
     def free(self, blob: Blob) -> None:
         """Soon, beside the calls: the worker must be asked. What fails is kept in `unfreed`."""
-        if self.memory is not None and blob.id not in self._freeing:
-            task = asyncio.get_running_loop().create_task(self._ask_to_free(self.memory, blob))
+        if self._memory is not None and blob.id not in self._freeing:
+            task = asyncio.get_running_loop().create_task(self._ask_to_free(self._memory, blob))
             self._freeing[blob.id] = task
             task.add_done_callback(lambda _: self._freeing.pop(blob.id, None))
 
@@ -99,10 +99,10 @@ class DeviceBytes:
         """The device's worker is gone, and all memory with it."""
         self.unfreed = {name: each for name, each in self.unfreed.items() if each.blob.device_id != device_id}
 
-    def _memory(self, blob: Blob) -> DeviceBlobMemory:
-        if self.memory is None:
+    def _memory_of(self, blob: Blob) -> DeviceBlobMemory:
+        if self._memory is None:
             raise device_lost(blob)
-        return self.memory
+        return self._memory
 
 
 class DeviceContent:

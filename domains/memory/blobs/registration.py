@@ -36,14 +36,14 @@ class Registrations:
         self._rows = rows
         self._mapped = mapped
         self._quotas = quotas
-        self.admission = admission
+        self._admission = admission
         self._is_needed = is_needed
 
     async def register(self, asked: Registration, name: str, request: AnsweredRequest | None) -> Blob:
         """The blob, READY, under a name. Everything is decided after the content was read, without another wait."""
         check_registration(asked)
         if asked.session_id:
-            self.admission.check_session(asked.session_id)
+            self._admission.check_session(asked.session_id)
         seen = await self._look(asked)
         try:
             return self._put(asked, seen, name, request)

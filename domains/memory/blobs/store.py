@@ -1,12 +1,4 @@
-"""All blobs of one server: the door to the files beside this one.
-
-rows           what there is; on disk, durable            creation       new blobs; `quotas` and who else may refuse
-files          the tier DISK                              uploads        bytes into a blob, chunk by chunk
-host_memory    the tier HOST                              registration   RegisterBlob; `mapped` says how files are read
-device_memory  the tiers DEVICE and PINNED_HOST           collection     when a blob goes
-mapped_tier    the tier MAPPED                            readers        who has it open
-owners         what a pool is told of them             freeing        bytes that are given back
-"""
+"""All blobs of one server."""
 
 import asyncio
 import sqlite3
@@ -26,7 +18,9 @@ from domains.memory.blobs.creation import Creation, new_id
 from domains.memory.blobs.device_memory import DeviceBlobMemory, DeviceBytes
 from domains.memory.blobs.files import BlobFiles, DiskBytes, DiskContent
 from domains.memory.blobs.freeing import UnfreedBlob
+from domains.memory.blobs.hashes import RunningHashes
 from domains.memory.blobs.host_memory import HostBytes
+from domains.memory.blobs.listeners import BlobListeners
 from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
@@ -34,13 +28,11 @@ from domains.memory.blobs.owners import BlobOwners
 from domains.memory.blobs.quotas import BlobAdmission, BlobLimits, NoSessions, Quotas
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration import Registrations
-from domains.memory.blobs.registration_request import Registration
-from domains.memory.blobs.requests import answered_by, blob_requests
+from domains.memory.blobs.requests import BlobRequests
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes, TierBytes
-from domains.memory.blobs.uploads import BlobWriter, expiry
-from domains.requests import NEW, Asked
+from domains.memory.blobs.uploads import BlobWriter
 
 Result = TypeVar("Result")
 
@@ -58,34 +50,29 @@ class BlobStore:
         admission: BlobAdmission | None = None,
         device_memory: DeviceBlobMemory | None = None,
     ) -> None:
+        """`admission`: sessions, budgets and reservations, which may refuse a blob. `device_memory`: the workers."""
         self.files = BlobFiles(folder)
+        self.listeners = BlobListeners()
         self._rows = BlobRows(connection, folder)
-        self._devices = DeviceBytes()
-        self._devices.memory = device_memory
+        self._hashes = RunningHashes()
+        self._open = OpenBlobs()
+        self._devices = DeviceBytes(device_memory)
         self._mapped = MappedBytes(roots or BlobRoots())
-        self._writable: dict[BlobTier, TierBytes] = {
+        writable: dict[BlobTier, TierBytes] = {
             BlobTier.DISK: DiskBytes(self.files),
             BlobTier.HOST: HostBytes(),
             **dict.fromkeys(DEVICE_TIERS, self._devices),
         }
-        self._tiers: dict[BlobTier, ReadableBytes] = {**self._writable, BlobTier.MAPPED: self._mapped}
-        quotas, asked = Quotas(self._rows, limits or BlobLimits()), admission or NoSessions()
-        opened = OpenBlobs()
-        self._collection = Collection(self._rows, opened, self._tiers, self._forget, lambda blob: self.on_expired(blob))
-        self._access = BlobAccess(self._rows, opened, self._collection, self._tiers, self._writable)
-        self._access.on_spoilt = lambda blob: self.on_spoilt(blob)
-        self._creation = Creation(self._rows, self._writable, quotas, asked)
-        self._registrations = Registrations(self._rows, self._mapped, quotas, asked, self._collection.is_needed)
-        self._limits = quotas.limits
-        self._requests = blob_requests(self._rows)
-        self.on_expired: Callable[[Blob], None] = lambda blob: None
-        """Hears of each blob that is gone because its time had come."""
-        self.on_spoilt: Callable[[Blob], None] = lambda blob: None
-        """Hears of each blob that is LOST or CORRUPT from now on."""
-
-    def _forget(self, name: str) -> None:
-        """A blob is gone."""
-        self._access.hashes.forget(name)
+        tiers: dict[BlobTier, ReadableBytes] = {**writable, BlobTier.MAPPED: self._mapped}
+        self._collection = Collection(self._rows, self._open, tiers, self._hashes, self.listeners)
+        self._access = BlobAccess(
+            self._rows, self._open, self._collection, tiers, writable, self._hashes, self.listeners
+        )
+        quotas, admission = Quotas(self._rows, limits or BlobLimits()), admission or NoSessions()
+        self._creation = Creation(self._rows, writable, quotas, admission)
+        registrations = Registrations(self._rows, self._mapped, quotas, admission, self._collection.is_needed)
+        self.requests = BlobRequests(self._rows, self._access, self._creation, registrations, quotas.limits.keep_for_s)
+        """The blobs that clients make."""
 
     # What jobs make.
 
@@ -140,53 +127,9 @@ class BlobStore:
         self._rows.unhold(name, owner_id)
         self._collection.settle(name)
 
-    # What clients make.
-
-    def again(self, asked: Asked) -> Blob | None:
-        """The blob that the same request made, as it is by now; None: it is new. REQUEST_ID_REUSED: another had its id."""
-        known = self._requests.known(asked)
-        return known and self.get(known.id)
-
-    async def create(self, spec: BlobSpec, asked: Asked = NEW) -> Blob:
-        """A new blob: WRITING, or READY where it was filled or is empty. The same one again for the same request."""
-        return self.get((await self._requests.once(asked, lambda: self._create(spec, asked))).id)
-
-    async def begin_upload(self, spec: BlobSpec, asked: Asked = NEW) -> Blob:
-        """`create`, or the READY blob that has the announced bytes in that tier already."""
-
-        async def work() -> Blob:
-            present = self._present(spec)
-            if present is None:
-                return await self._create(spec, asked)
-            return self._rows.put(present, request=answered_by(asked, present.id))
-
-        return self.get((await self._requests.once(asked, work)).id)
-
-    async def _create(self, spec: BlobSpec, asked: Asked) -> Blob:
-        name = new_id()
-        return await self._creation.make(spec, BlobOrigin.UPLOAD, name, answered_by(asked, name))
-
-    def _present(self, spec: BlobSpec) -> Blob | None:
-        """A blob with the announced bytes, kept as long as was asked."""
-        if not spec.sha256 or spec.fill_byte is not None:
-            return None
-        there = (spec.tier, spec.device_id, spec.size_bytes, BlobState.READY)
-        for blob in self._rows.with_content(spec.sha256):
-            if (blob.tier, blob.device_id, blob.size_bytes, blob.state) == there:
-                return _kept_longer(blob, self._limits.keep_for_s if spec.keep_for_s is None else spec.keep_for_s)
-        return None
-
     async def create_for_transfer(self, spec: BlobSpec, job_id: str = "") -> Blob:
         """The destination of a transfer; its job is what it is answered to."""
         return await self._creation.make(spec, BlobOrigin.TRANSFER, new_id(), job_id=job_id)
-
-    async def register(self, wanted: Registration, asked: Asked = NEW) -> Blob:
-        """Make a blob of what another process owns."""
-        name = wanted.blob_id or new_id()
-        blob = await self._requests.once(
-            asked, lambda: self._registrations.register(wanted, name, answered_by(asked, name))
-        )
-        return self.get(blob.id)
 
     # What everybody can do.
 
@@ -280,22 +223,14 @@ class BlobStore:
         """At start: let go for owners that are no more, and put right what a crash left. How many files no row named."""
         return self._collection.sweep(self.files, is_owner)
 
-    def pay_with(self, admission: BlobAdmission) -> None:
-        """From now on sessions, budgets and reservations may refuse a blob."""
-        self._creation.admission = self._registrations.admission = admission
-
-    def use_devices(self, memory: DeviceBlobMemory) -> None:
-        """From now on the workers hold blobs."""
-        self._devices.memory = memory
-
     def device_lost(self, device_id: str) -> None:
         """A worker has died: what it held is LOST."""
         self._devices.lost(device_id)
         for blob in self._rows.all():
             if blob.tier in DEVICE_TIERS and blob.device_id == device_id:
-                self._access.hashes.forget(blob.id)
+                self._hashes.forget(blob.id)
                 if blob.state not in (BlobState.DELETING, BlobState.LOST):
-                    self.on_spoilt(self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST)))
+                    self.listeners.tell_spoilt(self._rows.put(msgspec.structs.replace(blob, state=BlobState.LOST)))
 
     @property
     def unfreed(self) -> dict[str, UnfreedBlob]:
@@ -311,11 +246,3 @@ class BlobStore:
         stored = self._rows.get(name)
         assert stored is not None, "get has found it"
         return stored
-
-
-def _kept_longer(blob: Blob, keep_for_s: float) -> Blob:
-    """Kept at least so long from now, also if it is a job's and the job goes earlier."""
-    if blob.expire_time_s is None and blob.origin is not BlobOrigin.JOB:
-        return blob
-    until = max(blob.expire_time_s or 0.0, expiry(keep_for_s) or 0.0)
-    return msgspec.structs.replace(blob, expire_time_s=until)

@@ -1,1 +1,6 @@
-"""Memory as the allocator of a worker's device tells it."""
+"""Memory inside a worker process.
+
+allocator      measure the allocator, empty its caches
+device_blobs   blobs in tensors
+driver         figures of the driver and the C library
+"""

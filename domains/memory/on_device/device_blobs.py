@@ -4,7 +4,6 @@ For one thread at a time. A blob's tensor may be used by others as long as the b
 """
 
 import hashlib
-from collections.abc import Mapping
 
 import psutil
 import torch
@@ -124,10 +123,6 @@ class DeviceBlobs:
         """Give the memory back to the allocator. Of an unknown blob: nothing."""
         self._held.pop(blob_id, None)
 
-    def live_bytes(self, tier: BlobTier = BlobTier.DEVICE) -> int:
-        """What all blobs of a tier take, with their alignment."""
-        return sum(held.taken_bytes for held in self._held.values() if held.tier is tier)
-
     def owners(self, tier: BlobTier = BlobTier.DEVICE) -> tuple[MemoryOwner, ...]:
         """Who holds that; the session is known to the server only."""
         return tuple(
@@ -135,10 +130,6 @@ class DeviceBlobs:
             for blob_id, held in self._held.items()
             if held.tier is tier
         )
-
-    def sizes(self) -> Mapping[str, int]:
-        """Of each blob, without its alignment."""
-        return {blob_id: held.bytes.numel() for blob_id, held in self._held.items()}
 
     def _part(self, blob_id: str, offset: int, size: int) -> torch.Tensor:
         view = self.view(blob_id)

@@ -1,4 +1,4 @@
-"""Setting a budget while memory is in use: what it asks of others, told beforehand, then done."""
+"""Setting a budget while memory is in use: the impact is told first, then carried out."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,53 +6,60 @@ import msgspec
 
 from domains.errors import Aborted, ErrorReason, ResourceExhausted
 from domains.memory.pools.budget import MemoryBudget
-from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pool import PoolView
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Reservation
+from domains.memory.pools.reservations import Reservations
 from domains.memory.pools.state import PoolState, Upkeep
 
 
 class BudgetImpact(msgspec.Struct, frozen=True, kw_only=True):
-    """What a budget asks of those who use the pool now."""
+    """The effect of a budget on the present users of a pool."""
 
     excess_bytes: int = 0
-    """By how much use and promises are above the new limit; emptied caches do not count. 0: it fits."""
+    """Bytes by which use and claims exceed the new limit, cached memory excluded. 0: the budget fits."""
     evicted_ids: tuple[str, ...] = ()
-    """Loaded models that are unloaded for it, in this order."""
+    """Loaded models that are unloaded for the budget, in this order."""
     preempted_ids: tuple[str, ...] = ()
-    """Reservations that end for it, the lowest priority first."""
+    """Reservations that end for the budget, lowest priority first."""
     stranded_ids: tuple[str, ...] = ()
     """Waiting jobs that can no longer run in this pool."""
     reclaimable_bytes: int = 0
-    """What the evictions and ended reservations give back."""
+    """Bytes that the evictions and the ended reservations give back."""
 
 
 class BudgetChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A budget that was set, or looked at."""
+    """A budget that was set or validated."""
 
     view: PoolView
-    """After the change; as it is, if nothing was changed."""
+    """The pool after the change; for a validation, the pool as it is."""
     impact: BudgetImpact
 
 
 class Budgets:
     """The budgets of all pools. One event loop."""
 
-    def __init__(self, pools: Pools, ledger: Ledger, reclaiming: Reclaiming) -> None:
+    def __init__(
+        self,
+        pools: Pools,
+        reservations: Reservations,
+        reclaiming: Reclaiming,
+        stranded: Callable[[str, int], Sequence[str]],
+    ) -> None:
+        """`stranded`: ids of the waiting jobs that cannot run in a pool (id) with this ceiling (bytes)."""
         self._pools = pools
-        self._ledger = ledger
+        self._reservations = reservations
         self._reclaiming = reclaiming
-        self.stranded: Callable[[str, int], Sequence[str]] | None = None
-        """Ids of the waiting jobs that cannot run in a pool (id) whose ceiling (bytes) is this."""
+        self._stranded = stranded
 
     async def set(
         self, name: str, budget: MemoryBudget | None, *, etag: str = "", validate_only: bool = False
     ) -> BudgetChange:
-        """Let a budget hold (None: the configured one), after making it fit; with `validate_only`, only tell.
+        """Free what a budget requires and set it (None: the configured one); with `validate_only`, only tell the impact.
 
-        ETAG_MISMATCH: somebody was faster. BUDGET_EXCEEDED: what must stay is more; then nothing has changed.
+        ETAG_MISMATCH: another caller changed the budget. BUDGET_EXCEEDED: more must stay than the limit allows; then
+        nothing has changed.
         """
         state = self._pools.get(name)
         if validate_only:
@@ -75,7 +82,7 @@ class Budgets:
         if impact.reclaimable_bytes < impact.excess_bytes:
             raise self._refusal(pool_id, budget, impact)
         before = state.budget
-        # First, so that nobody takes what is being freed for it.
+        # Set first, so that no other caller takes the bytes that are being freed.
         self._pools.set_budget(pool_id, budget)
         try:
             await self._give_way(state, impact)
@@ -90,9 +97,9 @@ class Budgets:
         limit = state.budget.limit_bytes
         if impact.evicted_ids or (limit is not None and held is not None and held > limit):
             await self._reclaiming.unload(pool_id, impact.evicted_ids)
-        # Last, since it cannot fail: a model that could not be unloaded costs nobody's reservation.
+        # Reservations end last: if a model cannot be unloaded, every reservation stays.
         for reservation_id in impact.preempted_ids:
-            self._ledger.preempt(reservation_id)
+            self._reservations.preempt(reservation_id)
 
     def _impact(self, state: PoolState, budget: MemoryBudget, view: PoolView) -> BudgetImpact:
         room = state.room_under(budget)
@@ -105,13 +112,13 @@ class Budgets:
             excess_bytes=over_limit,
             evicted_ids=tuple(loaded_id for loaded_id, _ in victims),
             preempted_ids=tuple(reservation.id for reservation in preempted),
-            stranded_ids=tuple(self.stranded(view.id, ceiling)) if self.stranded and ceiling is not None else (),
+            stranded_ids=() if ceiling is None else tuple(self._stranded(view.id, ceiling)),
             reclaimable_bytes=evicted_bytes + sum(reservation.size_bytes for reservation in preempted),
         )
 
     def _preempted(self, view: PoolView, lacking: int) -> list[Reservation]:
         preempted: list[Reservation] = []
-        for reservation in self._ledger.held(view.id):
+        for reservation in self._reservations.held(view.id):
             if lacking <= 0:
                 break
             preempted.append(reservation)
@@ -140,7 +147,7 @@ class Budgets:
 
 
 def _less_room(state: PoolState, budget: MemoryBudget, view: PoolView) -> int:
-    """Promised bytes that a larger headroom takes the ground from. It takes none from those who use memory already."""
+    """Claimed bytes for which a larger headroom leaves no room. Memory in use does not count."""
     rooms = [state.room_under(each).pool_bytes for each in (state.budget, budget)]
     before, after = (0 if room is None else max(0, view.reserved_bytes - room) for room in rooms)
     return max(0, after - before)

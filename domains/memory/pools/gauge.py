@@ -1,40 +1,40 @@
-"""Measures one pool: never twice at once, and never with a measurement that began before it was asked for."""
+"""Measures one pool: never twice at once, and never with a measurement that began before the request for it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 from domains.errors import DeviceOpsError, ErrorReason, Unavailable
 from domains.memory.measure import MemoryMeasure
-from domains.memory.pools.books import Books, Promise
+from domains.memory.pools.claims import Claim, Claims
 from domains.memory.pools.pool import PoolSource
 
 TIMEOUT_S = 5.0
-"""A source that is silent for longer cannot be measured now. It has time to find that out by itself."""
+"""The longest time that a measurement may take. Sources have shorter limits of their own."""
 
 
 class Gauge:
-    """One source, and the measurement that is under way."""
+    """One source and its running measurement."""
 
-    def __init__(self, source: PoolSource, books: Books, measured: Callable[[MemoryMeasure], None]) -> None:
+    def __init__(self, source: PoolSource, claims: Claims, measured: Callable[[MemoryMeasure], None]) -> None:
         self.source = source
-        self._books = books
+        self._claims = claims
         self._measured = measured
         self._saw_held = False
         self._running: asyncio.Task[MemoryMeasure] | None = None
 
     async def now(self) -> MemoryMeasure:
-        """A measurement that began after this call. Raises the source's error; WORKER_RESTARTING if it is silent."""
+        """A measurement that began after this call. Raises the source's error, or WORKER_RESTARTING after a time-out."""
         before = self._running
         if before is not None and not before.done():
             await asyncio.wait([before])
         if self._running is before:
-            self._running = asyncio.create_task(self._measure(self._books.settling(self.source.pool_id)))
-            self._running.add_done_callback(_look)
+            self._running = asyncio.create_task(self._measure(self._claims.closed(self.source.pool_id)))
+            self._running.add_done_callback(_retrieve)
         assert self._running is not None
-        # A caller that leaves must not end the measurement of the others.
+        # A cancelled caller must not cancel the measurement of the other callers.
         return await asyncio.shield(self._running)
 
-    async def _measure(self, settled: Sequence[Promise]) -> MemoryMeasure:
+    async def _measure(self, closed: Sequence[Claim]) -> MemoryMeasure:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 measure = await self.source.measure()
@@ -42,14 +42,15 @@ class Gauge:
             message = f"memory pool {self.source.pool_id} did not answer within {TIMEOUT_S} s"
             raise Unavailable(message, ErrorReason.WORKER_RESTARTING, memory_pool_id=self.source.pool_id) from None
         self._saw_held = self._saw_held or measure.held_bytes is not None
-        # One from outside (its worker is busy) has not seen what was allocated. Where nobody ever can, nobody is waited for.
+        # A measurement without held bytes (the worker is busy) does not include what was allocated, so claims stay open.
+        # A pool that never measures held bytes ends them all the same.
         if measure.held_bytes is not None or not self._saw_held:
-            self._books.measured(self.source.pool_id, measure.owners, settled)
+            self._claims.measured(self.source.pool_id, measure.owners, closed)
         self._measured(measure)
         return measure
 
 
-def _look(task: asyncio.Task[MemoryMeasure]) -> None:
-    """Somebody has looked at the error, so that asyncio does not complain if every caller has left."""
+def _retrieve(task: asyncio.Task[MemoryMeasure]) -> None:
+    """Retrieve the error, so that asyncio does not log it when every caller has left."""
     if not task.cancelled() and isinstance(task.exception(), DeviceOpsError):
         return

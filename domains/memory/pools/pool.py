@@ -104,14 +104,14 @@ RETRY_AFTER_S = 5.0
 
 
 def no_room(
-    source: PoolSource, room: Room, promised_bytes: int, need_bytes: int, retry_after_s: float | None = None
+    source: PoolSource, room: Room, outstanding_bytes: int, need_bytes: int, retry_after_s: float | None = None
 ) -> ResourceExhausted:
     """The refusal: BUDGET_EXCEEDED when only the budget lacks room, else by the kind of the pool. What could never fit is
     told without a time to try again."""
-    pool_lacks = room.pool_bytes is None or room.pool_bytes - promised_bytes < need_bytes
-    over_budget = room.budget_bytes is not None and room.budget_bytes - promised_bytes < need_bytes
+    pool_lacks = room.pool_bytes is None or room.pool_bytes - outstanding_bytes < need_bytes
+    over_budget = room.budget_bytes is not None and room.budget_bytes - outstanding_bytes < need_bytes
     reason = ErrorReason.BUDGET_EXCEEDED if over_budget and not pool_lacks else _FULL[source.kind]
-    free = max(0, (room.free_bytes or 0) - promised_bytes)
+    free = max(0, (room.free_bytes or 0) - outstanding_bytes)
     what = "the budget of memory pool" if reason is ErrorReason.BUDGET_EXCEEDED else "memory pool"
     remedy = "raise it with SetMemoryBudget, or ask for less" if what != "memory pool" else "free some or ask for less"
     never = room.ceiling_bytes is not None and need_bytes > room.ceiling_bytes

@@ -1,20 +1,24 @@
-"""The memory pools of this server: measured when asked, sampled all the time, each with its budget and its books."""
+"""The memory pools of this server: measured on request, sampled every second, each with a budget and its claims."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from domains.errors import DeviceOpsError, ErrorReason, NotFound, Unavailable
 from domains.memory.measure import MemoryMeasure
-from domains.memory.pools.books import Books
 from domains.memory.pools.budget import MemoryBudget
+from domains.memory.pools.claims import Claims
 from domains.memory.pools.gauge import Gauge
 from domains.memory.pools.leaks import WINDOW_S, OwnerKey
-from domains.memory.pools.pool import HOST, PoolKind, PoolSource, PoolView, Room
+from domains.memory.pools.pool import PoolKind, PoolSource, PoolView, Room
 from domains.memory.pools.pressure import PressureChange
 from domains.memory.pools.pressure_log import PressureLog
 from domains.memory.pools.state import PoolState
 
 _ORDER = (PoolKind.DEVICE, PoolKind.HOST, PoolKind.DISK)
+
+
+def _no_work(pool_id: str) -> Mapping[OwnerKey, float]:
+    return {}
 
 
 class Pools:
@@ -24,51 +28,43 @@ class Pools:
         self,
         configured: Callable[[PoolSource], MemoryBudget] = lambda _: MemoryBudget(),
         *,
+        is_starting: Callable[[str], bool] = lambda name: False,
+        work_of: Callable[[str], Mapping[OwnerKey, float]] = _no_work,
         leak_window_s: float = WINDOW_S,
     ) -> None:
-        """`configured`: the budget that holds until somebody sets another."""
+        """`configured`: the budget of a pool until a caller sets another.
+
+        `is_starting`: whether a name is that of a device whose worker starts, so that its pool will appear.
+        `work_of`: the present work of each owner in a pool (id); memory that grows with its owner's work is no leak.
+        """
         self._configured = configured
+        self._is_starting = is_starting
+        self._work_of = work_of
         self._leak_window_s = leak_window_s
         self._states: dict[str, PoolState] = {}
-        self.books = Books()
+        self.claims = Claims()
         self.changes = PressureLog()
-        """Each change of pressure, for those who watch."""
-        self.on_pressure: Callable[[PressureChange], None] | None = None
-        """Told of each change of pressure, once."""
-        self.on_budget: Callable[[str], None] | None = None
-        """Told the id of a pool in which another budget holds, before what follows from it."""
-        self.work_of: Callable[[str], Mapping[OwnerKey, float]] | None = None
-        """How much each owner in a pool has to do now; memory that grows with its owner's work is no leak."""
-        self.is_starting: Callable[[str], bool] | None = None
-        """Whether a name is that of a device whose worker is still starting; its pool will come."""
+        """The changes of pressure, for watchers."""
+        self.on_pressure: list[Callable[[PressureChange], None]] = []
+        """Listeners: each change of pressure, once."""
+        self.on_budget: list[Callable[[str], None]] = []
+        """Listeners: id of a pool whose budget changed, before the effects of the change."""
         self.on_measured: list[Callable[[str], None]] = []
-        """Told the pool's id after each measurement and each change of its budget."""
-        self.on_removed: list[Callable[[str], None]] = []
+        """Listeners: id of a pool after each measurement and each change of its budget."""
 
     def add(self, source: PoolSource) -> None:
-        """A pool appears, or comes back: with its configured budget if it is new."""
-        known = self._states.get(source.pool_id)
-        gauge = Gauge(source, self.books, lambda measure: self._note(source.pool_id, measure))
-        if known is not None:
-            known.source, known.gauge = source, gauge
-        else:
-            self._states[source.pool_id] = PoolState(source, gauge, self._configured(source), self._leak_window_s)
-
-    def remove(self, pool_id: str) -> None:
-        """A pool vanishes; who has a reservation there hears of it through `on_removed`."""
-        if self._states.pop(pool_id, None) is not None:
-            for tell in self.on_removed:
-                tell(pool_id)
-            self.books.forget(pool_id)
+        """Add a pool with its configured budget. It stays until the server ends, also when its device is lost."""
+        gauge = Gauge(source, self.claims, lambda measure: self._note(source.pool_id, measure))
+        self._states[source.pool_id] = PoolState(source, gauge, self._configured(source), self._leak_window_s)
 
     def get(self, name: str) -> PoolState:
-        """By id or alias; `cpu` means `host`. MEMORY_POOL_NOT_FOUND names those there are."""
-        if state := self._states.get(HOST if name == "cpu" else name):
+        """The pool by id or alias. MEMORY_POOL_NOT_FOUND names the pools there are."""
+        if state := self._states.get(name):
             return state
         for state in self._states.values():
             if name in state.source.aliases:
                 return state
-        if self.is_starting and self.is_starting(name):
+        if self._is_starting(name):
             message = f"the worker of device {name!r} is still starting; try again in a few seconds"
             raise Unavailable(message, ErrorReason.STARTING, memory_pool_id=name)
         known = ", ".join(self.ids()) or "none yet"
@@ -76,16 +72,16 @@ class Pools:
         raise NotFound(message, ErrorReason.MEMORY_POOL_NOT_FOUND, memory_pool_id=name, known=known)
 
     def ids(self) -> list[str]:
-        """Of all pools: devices first, then `host` and `disk`."""
+        """Ids of all pools: devices first, then `host` and `disk`."""
         states = self._states.values()
         return [s.source.pool_id for s in sorted(states, key=lambda s: (_ORDER.index(s.source.kind), s.source.pool_id))]
 
     async def measure(self, name: str) -> MemoryMeasure:
-        """The pool, by a measurement that begins now. Raises what the source raises, so that nothing is promised blindly."""
+        """A measurement that begins now. Raises the source's error, so that no memory is granted without a measurement."""
         return await self.get(name).gauge.now()
 
     async def view(self, name: str) -> PoolView:
-        """The pool, measured now. What its source cannot tell is absent."""
+        """The pool, measured now. Figures that its source cannot measure are absent."""
         state = self.get(name)
         try:
             measure = await state.gauge.now()
@@ -93,31 +89,30 @@ class Pools:
             if isinstance(error, Unavailable) and error.reason is ErrorReason.STARTING:
                 raise
             measure = None
-        return state.view(measure, self.books.promised_bytes(state.source.pool_id))
+        return state.view(measure, self.claims.outstanding_bytes(state.source.pool_id))
 
     async def list(self, kinds: Sequence[PoolKind] = ()) -> list[PoolView]:
-        """All pools of these kinds, measured now, side by side. No kinds: all."""
+        """The pools of these kinds, measured now and concurrently. No kinds: all pools."""
         wanted = [pool_id for pool_id in self.ids() if not kinds or self._states[pool_id].source.kind in kinds]
         return list(await asyncio.gather(*(self.view(pool_id) for pool_id in wanted)))
 
     def room(self, pool_id: str) -> Room:
-        """What new work could have there if nothing were promised, as last measured."""
+        """What new work could have if nothing were claimed, as last measured."""
         return self.get(pool_id).room
 
-    def set_budget(self, pool_id: str, budget: MemoryBudget | None) -> None:
-        """Let another budget hold; None: the configured one. Who must give way for it is `Budgets`' business."""
+    def set_budget(self, pool_id: str, budget: MemoryBudget) -> None:
+        """Set the budget of a pool. `Budgets` frees memory for it."""
         state = self.get(pool_id)
-        budget = budget or state.configured
         if budget == state.budget:
             return
         change = state.set_budget(budget)
-        if self.on_budget:
-            self.on_budget(pool_id)
+        for tell in self.on_budget:
+            tell(pool_id)
         self._graded(change)
         self._tell(pool_id)
 
     async def keep_sampled(self, every_s: float = 1.0) -> None:
-        """Measure every pool again and again; ends when cancelled. A pool that does not answer delays no other."""
+        """Measure every pool periodically until cancelled. A pool that does not answer delays no other."""
         under_way: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
@@ -133,24 +128,22 @@ class Pools:
         try:
             await self.measure(pool_id)
         except DeviceOpsError:
-            # Not measured: the history has a gap there, and the next view says so.
+            # The history has a gap here, and the next view has no figures.
             return
 
     def _note(self, pool_id: str, measure: MemoryMeasure) -> None:
-        state = self._states.get(pool_id)
-        if state is None:
-            return
+        state = self._states[pool_id]
         state.measure = measure
         self._graded(state.note(measure))
-        work = self.work_of(pool_id) if self.work_of else None
-        state.history.add(measure, self.books.promised_bytes(pool_id), state.pressure, work)
+        outstanding = self.claims.outstanding_bytes(pool_id)
+        state.history.add(measure, outstanding, state.pressure, self._work_of(pool_id))
         self._tell(pool_id)
 
     def _graded(self, change: PressureChange | None) -> None:
         if change is not None:
             self.changes.add(change)
-            if self.on_pressure:
-                self.on_pressure(change)
+            for tell in self.on_pressure:
+                tell(change)
 
     def _tell(self, pool_id: str) -> None:
         for tell in self.on_measured:

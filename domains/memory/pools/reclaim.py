@@ -31,14 +31,11 @@ class IdleModel(msgspec.Struct, frozen=True, kw_only=True):
     """Since when nothing used it."""
     pinned: bool = False
     in_use: bool = False
-    session_id: str = ""
 
     @property
     def owner(self) -> MemoryOwner:
-        """As an owner of the pool."""
-        return MemoryOwner(
-            kind=OwnerKind.LOADED_MODEL, id=self.id, live_bytes=self.bytes, session_id=self.session_id, reclaimable=True
-        )
+        """The model as an owner of the pool."""
+        return MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=self.id, live_bytes=self.bytes, reclaimable=True)
 
 
 class RunningJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +44,6 @@ class RunningJob(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     bytes: int
     priority: int
-    session_id: str = ""
 
 
 class Reclaimer(Protocol):
@@ -213,4 +209,4 @@ def _worker_steps(
 
 
 def _job(job: RunningJob) -> MemoryOwner:
-    return MemoryOwner(kind=OwnerKind.JOB, id=job.id, live_bytes=job.bytes, session_id=job.session_id)
+    return MemoryOwner(kind=OwnerKind.JOB, id=job.id, live_bytes=job.bytes)

@@ -38,8 +38,8 @@ class Reclaiming:
         self._tasks: dict[str, asyncio.Task[ReclaimReport]] = {}
         self._last: dict[str, tuple[Pressure, float]] = {}
         """The level and time of the last automatic clean-up of each pool."""
-        self.on_reclaimed: Callable[[ReclaimReport], None] | None = None
-        """Told of each automatic clean-up that took a step."""
+        self.on_reclaimed: list[Callable[[ReclaimReport], None]] = []
+        """Listeners: the report of each automatic clean-up that took a step."""
         pools.on_measured.append(self._relieve)
 
     async def reclaim(self, name: str, ask: ReclaimAsk, *, validate_only: bool = False) -> ReclaimReport:
@@ -213,8 +213,8 @@ class Reclaiming:
             # The pool went away meanwhile, and its memory with it.
             return
         report = task.result()
-        if report.steps and self.on_reclaimed:
-            self.on_reclaimed(report)
+        for tell in self.on_reclaimed if report.steps else ():
+            tell(report)
 
 
 def _has_no_target(ask: ReclaimAsk) -> bool:

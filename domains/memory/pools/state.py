@@ -121,7 +121,7 @@ class PoolState:
         while self._trend[0][0] < time_s - TREND_S:
             self._trend.popleft()
 
-    def view(self, measure: MemoryMeasure | None, promised_bytes: int) -> PoolView:
+    def view(self, measure: MemoryMeasure | None, outstanding_bytes: int) -> PoolView:
         """The pool as this measurement has it. None: it could not be measured."""
         free = self.room.free_bytes if measure else None
         graded = measure is not None and use_ratio(measure, self.budget) is not None
@@ -130,8 +130,8 @@ class PoolState:
             kind=self.source.kind,
             device_id=self.source.device_id,
             measure=measure or MemoryMeasure(time_s=time.time()),
-            reserved_bytes=promised_bytes,
-            available_bytes=None if free is None else max(0, free - promised_bytes),
+            reserved_bytes=outstanding_bytes,
+            available_bytes=None if free is None else max(0, free - outstanding_bytes),
             peak_live_bytes=self._peak_live_bytes,
             pressure=self.pressure if graded else None,
             time_to_critical_s=time_to_critical(tuple(self._trend), self.budget) if graded else None,

@@ -8,7 +8,7 @@ import msgspec
 
 from domains.inference.on_device import OnDeviceModel, StepLoop
 from domains.inference.outcome import Failed, Finished, Stopped
-from domains.model.loaded import LoadedComponent, LoadedModel
+from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
 from domains.processing.worker import ModelLoaded, Report
 from domains.progress import Progressed, Stage, StageStarted, StageTiming, Unit
@@ -89,7 +89,7 @@ class ModelLoads:
     def _value_of(self, loaded: OnDeviceModel) -> LoadedModel:
         sizes = sorted(loaded.bytes_per_component.items(), key=lambda item: -item[1])
         return LoadedModel(
-            id=f"{loaded.model.id}@{self._device_id()}",
+            id=loaded_id(loaded.model.id, self._device_id()),
             model_id=loaded.model.id,
             device_id=self._device_id(),
             components=tuple(

@@ -8,14 +8,14 @@ from domains.errors import ErrorReason, InvalidRequest
 from domains.imaging import MEDIA_TYPES
 from domains.imaging.jpeg import PARAMETERS_LIMIT_BYTES
 from domains.inference import limits
-from domains.inference.check import check
+from domains.inference.check import violations
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail
 
 
 def refusal(prompt: str = "owl", **options: Any) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as refused:
-        check(Generation(prompt=prompt, output=EncodeOptions(**options)))
-    return refused.value
+    error = violations(Generation(prompt=prompt, output=EncodeOptions(**options))).error()
+    assert error is not None
+    return error
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_prompts_that_no_jpeg_can_hold_as_parameters_are_refused_before_anything
     assert len(prompt) < limits.PROMPT_BYTES
     refused = refusal(prompt, a1111_parameters=True, media_type="image/jpeg")
     assert [violation.field for violation in refused.violations] == ["generation.output.a1111_parameters"]
-    check(Generation(prompt=prompt, output=EncodeOptions(a1111_parameters=True)))
+    assert violations(Generation(prompt=prompt, output=EncodeOptions(a1111_parameters=True))).error() is None
 
 
 def test_the_room_for_settings_behind_the_prompts_is_large() -> None:

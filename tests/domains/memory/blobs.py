@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobTier
 from domains.memory.blobs.device_memory import DeviceBlobMemory
-from domains.memory.blobs.quotas import BlobLimits
+from domains.memory.blobs.quotas import BlobAdmission, BlobLimits
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
@@ -18,7 +18,11 @@ MIB = 1024 * 1024
 
 @contextmanager
 def opened(
-    folder: Path, *, limits: BlobLimits | None = None, device_memory: DeviceBlobMemory | None = None
+    folder: Path,
+    *,
+    limits: BlobLimits | None = None,
+    admission: BlobAdmission | None = None,
+    device_memory: DeviceBlobMemory | None = None,
 ) -> Generator[BlobStore]:
     """A store on a state folder; files inside `folder / "shared"` may be mapped."""
     shared = folder / "shared"
@@ -26,7 +30,14 @@ def opened(
     connection = open_database(folder)
     try:
         roots = BlobRoots([shared])
-        yield BlobStore(connection, folder / "blobs", roots=roots, limits=limits, device_memory=device_memory)
+        yield BlobStore(
+            connection,
+            folder / "blobs",
+            roots=roots,
+            limits=limits,
+            admission=admission,
+            device_memory=device_memory,
+        )
     finally:
         connection.close()
 
@@ -43,7 +54,7 @@ def sha(data: bytes) -> str:
 
 async def uploaded(store: BlobStore, data: bytes, tier: BlobTier = BlobTier.DISK, device_id: str = "") -> Blob:
     """A READY blob with these bytes."""
-    blob = await store.create(BlobSpec(size_bytes=len(data), tier=tier, device_id=device_id))
+    blob = await store.requests.create(BlobSpec(size_bytes=len(data), tier=tier, device_id=device_id))
     for offset in range(0, len(data), MIB):
         blob = await store.write_chunk(blob.id, offset, data[offset : offset + MIB])
     return blob

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from domains.errors import DeviceOpsError
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.budget import MemoryBudget
-from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
+from domains.memory.pools.reservation_queue import ReservationQueue
+from domains.memory.pools.reservations import Reservations
 
 
 class ScriptedPool:
@@ -144,12 +145,18 @@ class TurnedClock:
         self.now = end
 
 
+async def nothing_evicted(pool_id: str, need_bytes: int) -> Sequence[str]:
+    """An eviction in a pool without models."""
+    return ()
+
+
 class Bench:
-    """A pool, its books and its ledger."""
+    """A pool and its reservations."""
 
     def __init__(self, total: int | None = 1000, **budget: int) -> None:
         self.source = ScriptedPool(total)
         self.pools = Pools(lambda _: MemoryBudget(**budget))  # pyright: ignore[reportArgumentType]  # sizes only
         self.pools.add(self.source)
         self.clock = TurnedClock()
-        self.ledger = Ledger(self.pools, clock=self.clock, call_later=self.clock.call_later)
+        self.reservations = Reservations(self.pools, clock=self.clock, call_later=self.clock.call_later)
+        self.queue = ReservationQueue(self.pools, self.reservations, nothing_evicted, call_later=self.clock.call_later)

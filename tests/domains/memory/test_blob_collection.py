@@ -80,7 +80,7 @@ async def test_a_user_is_waited_for_and_an_upload_outlives_its_users(blobs: Blob
 
 async def test_expired_blobs_are_collected_unfinished_ones_too(blobs: BlobStore) -> None:
     ready = await uploaded(blobs, b"ready")
-    half = await blobs.create(BlobSpec(size_bytes=9, keep_for_s=60))
+    half = await blobs.requests.create(BlobSpec(size_bytes=9, keep_for_s=60))
     forever_used = await uploaded(blobs, b"used")
     blobs.hold(forever_used.id, "job")
     assert blobs.collect() == 0
@@ -91,13 +91,13 @@ async def test_expired_blobs_are_collected_unfinished_ones_too(blobs: BlobStore)
 
 
 async def test_a_chunk_puts_the_end_off(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=2, keep_for_s=60))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=2, keep_for_s=60))
     later = await blobs.write_chunk(blob.id, 0, b"a")
     assert (later.expire_time_s or 0) > (blob.expire_time_s or 0)
 
 
 async def test_a_blob_that_is_deleted_while_it_is_written_goes_with_its_writer(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=4))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=4))
     with blobs.writing(blob.id) as writer:
         await writer.write(0, b"ab")
         assert blobs.delete(blob.id).deferred
@@ -109,7 +109,7 @@ async def test_a_blob_that_is_deleted_while_it_is_written_goes_with_its_writer(b
 
 async def test_a_file_without_a_row_and_a_row_without_a_file_are_put_right_at_the_start(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        half = await store.create(BlobSpec(size_bytes=4))
+        half = await store.requests.create(BlobSpec(size_bytes=4))
         store.files.remove(half.id)
         store.files.reserve("b-stray", 10)
     with opened(tmp_path) as store:
@@ -172,8 +172,10 @@ async def test_lists_are_newest_first_in_pages_with_the_sum_of_all(blobs: BlobSt
 
 
 async def test_a_filter_takes_what_fits_all_of_it(blobs: BlobStore) -> None:
-    picture = await blobs.create(BlobSpec(size_bytes=0, media_type="image/png", labels=(("a", "1"), ("b", "2"))))
-    host = await blobs.create(BlobSpec(size_bytes=1, tier=BlobTier.HOST, media_type="imagery"))
+    picture = await blobs.requests.create(
+        BlobSpec(size_bytes=0, media_type="image/png", labels=(("a", "1"), ("b", "2")))
+    )
+    host = await blobs.requests.create(BlobSpec(size_bytes=1, tier=BlobTier.HOST, media_type="imagery"))
 
     def ids(wanted: BlobFilter) -> list[str]:
         return [blob.id for blob in blobs.page(wanted, None, 9).blobs]
@@ -215,7 +217,7 @@ class Blobs(RuleBasedStateMachine):
 
     @rule(data=st.binary(max_size=20), tier=st.sampled_from([BlobTier.DISK, BlobTier.HOST]))
     def create(self, data: bytes, tier: BlobTier) -> None:
-        blob = self.runner.run(self.store.create(BlobSpec(size_bytes=len(data), tier=tier, keep_for_s=1e6)))
+        blob = self.runner.run(self.store.requests.create(BlobSpec(size_bytes=len(data), tier=tier, keep_for_s=1e6)))
         self.models[blob.id] = Model(blob, data)
 
     @precondition(lambda self: self.models)

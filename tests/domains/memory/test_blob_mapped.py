@@ -62,7 +62,7 @@ async def refused(work: object) -> DeviceOpsError:
 async def test_a_file_is_mapped_hashed_and_read(blobs: BlobStore, shared: Path) -> None:
     data = some_bytes(MIB + 5)
     path = written(shared / "weights", b"skip" + data + b"rest")
-    blob = await blobs.register(of(path, 4, blob_id="weights", size_bytes=len(data)))
+    blob = await blobs.requests.register(of(path, 4, blob_id="weights", size_bytes=len(data)))
     assert (blob.id, blob.tier, blob.state, blob.generation) == ("weights", BlobTier.MAPPED, BlobState.READY, 1)
     assert blob.sha256 == sha(data)
     assert await content(blobs, "weights") == data
@@ -72,17 +72,17 @@ async def test_a_file_is_mapped_hashed_and_read(blobs: BlobStore, shared: Path) 
 
 async def test_without_a_size_it_goes_to_the_end_of_the_file(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"0123456789")
-    assert (await blobs.register(of(path, 3))).size_bytes == 7
-    assert (await blobs.register(of(path, 10))).size_bytes == 0
-    assert (await refused(blobs.register(of(path, 11)))).reason is ErrorReason.ILLEGAL_STATE
-    assert (await refused(blobs.register(of(path, 3, size_bytes=8)))).reason is ErrorReason.ILLEGAL_STATE
+    assert (await blobs.requests.register(of(path, 3))).size_bytes == 7
+    assert (await blobs.requests.register(of(path, 10))).size_bytes == 0
+    assert (await refused(blobs.requests.register(of(path, 11)))).reason is ErrorReason.ILLEGAL_STATE
+    assert (await refused(blobs.requests.register(of(path, 3, size_bytes=8)))).reason is ErrorReason.ILLEGAL_STATE
 
 
 async def test_a_given_hash_is_checked_or_believed(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"bytes")
-    error = await refused(blobs.register(of(path, sha256=sha(b"other"))))
+    error = await refused(blobs.requests.register(of(path, sha256=sha(b"other"))))
     assert error.reason is ErrorReason.BLOB_CORRUPT
-    believed = await blobs.register(of(path, blob_id="believed", sha256=sha(b"other"), verify=False))
+    believed = await blobs.requests.register(of(path, blob_id="believed", sha256=sha(b"other"), verify=False))
     assert (await refused(content(blobs, believed.id))).reason is ErrorReason.BLOB_CORRUPT
     assert blobs.get(believed.id).state is BlobState.CORRUPT
 
@@ -94,14 +94,14 @@ async def test_a_path_outside_the_roots_is_refused_however_it_is_written(
     (shared / "link").symlink_to(secret)
     (shared / "folder").symlink_to(tmp_path)
     for path in (secret, shared / "link", shared / "folder" / "secret", shared / ".." / "secret"):
-        error = await refused(blobs.register(of(path)))
+        error = await refused(blobs.requests.register(of(path)))
         assert isinstance(error, PermissionDenied)
         assert error.reason is ErrorReason.PATH_OUTSIDE_ROOTS
 
 
 @pytest.mark.parametrize("path", ["", "relative", "/with\0nul", "~"])
 async def test_what_is_no_absolute_path_is_invalid(blobs: BlobStore, path: str) -> None:
-    error = await refused(blobs.register(Registration(backing=MappedFile(path=path))))
+    error = await refused(blobs.requests.register(Registration(backing=MappedFile(path=path))))
     assert isinstance(error, InvalidRequest)
 
 
@@ -117,16 +117,16 @@ async def test_no_path_leads_out_or_fails_without_a_type(tmp_path_factory: pytes
 
 async def test_what_is_no_regular_file_is_refused_and_blocks_nobody(blobs: BlobStore, shared: Path) -> None:
     os.mkfifo(shared / "pipe")
-    assert isinstance(await refused(blobs.register(of(shared / "pipe"))), InvalidRequest)
-    assert isinstance(await refused(blobs.register(of(shared))), InvalidRequest)
+    assert isinstance(await refused(blobs.requests.register(of(shared / "pipe"))), InvalidRequest)
+    assert isinstance(await refused(blobs.requests.register(of(shared))), InvalidRequest)
     for nowhere in (shared / "nothing", shared / "nothing" / "below"):
-        error = await refused(blobs.register(of(nowhere)))
+        error = await refused(blobs.requests.register(of(nowhere)))
         assert (type(error), error.reason) == (NotFound, ErrorReason.PATH_NOT_FOUND)
 
 
 async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:
     asked = Registration(backing=SharedMemorySegment(name="Local\\x"), size_bytes=1)
-    error = await refused(blobs.register(asked))
+    error = await refused(blobs.requests.register(asked))
     assert isinstance(error, InvalidRequest)
     assert "/dev/shm" in str(error)
 
@@ -134,7 +134,7 @@ async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:
 @pytest.mark.parametrize("harm", ["shrunk", "gone", "replaced", "a link"])
 async def test_a_file_that_is_no_longer_there_whole_is_lost(blobs: BlobStore, shared: Path, harm: str) -> None:
     path = written(shared / "file", b"bytes")
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     if harm == "shrunk":
         os.truncate(path, 4)
     else:
@@ -153,14 +153,14 @@ async def test_a_file_that_is_no_longer_there_whole_is_lost(blobs: BlobStore, sh
 
 async def test_a_look_notices_a_lost_file_without_a_read(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"bytes")
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     path.unlink()
     assert blobs.look("blob").state is BlobState.LOST
 
 
 async def test_a_file_that_shrinks_during_a_read_ends_the_read_and_kills_nobody(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", bytes(3 * MIB))
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
 
     async def read_while_it_shrinks() -> None:
         async with blobs.reading("blob") as reader:
@@ -176,7 +176,7 @@ async def test_a_file_that_shrinks_during_a_read_ends_the_read_and_kills_nobody(
 
 async def test_bytes_that_were_written_after_hashing_are_corrupt(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"bytes")
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     path.write_bytes(b"other")
     touch(path)
     with pytest.raises(DataLoss) as told:
@@ -188,14 +188,14 @@ async def test_bytes_that_were_written_after_hashing_are_corrupt(blobs: BlobStor
 
 async def test_a_newer_file_with_the_same_bytes_is_as_good(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"bytes")
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     touch(path)
     assert await content(blobs, "blob") == b"bytes"
 
 
 async def test_a_write_that_moves_no_time_is_found_by_a_read_of_the_whole(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", bytes(MIB + 1))
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     told = path.stat()
     with path.open("r+b") as file:
         file.write(b"x")
@@ -207,43 +207,43 @@ async def test_the_same_registration_changes_nothing_and_other_content_is_a_gene
     blobs: BlobStore, shared: Path
 ) -> None:
     path = written(shared / "file", b"one")
-    first = await blobs.register(of(path, blob_id="blob"))
-    assert await blobs.register(of(path, blob_id="blob")) == first
+    first = await blobs.requests.register(of(path, blob_id="blob"))
+    assert await blobs.requests.register(of(path, blob_id="blob")) == first
     path.write_bytes(b"two")
     touch(path)
-    second = await blobs.register(of(path, blob_id="blob"))
+    second = await blobs.requests.register(of(path, blob_id="blob"))
     assert (second.generation, second.sha256) == (2, sha(b"two"))
-    assert (await blobs.register(of(path, blob_id="blob", generation=7))).generation == 7
+    assert (await blobs.requests.register(of(path, blob_id="blob", generation=7))).generation == 7
     assert await content(blobs, "blob") == b"two"
 
 
 async def test_other_content_without_a_higher_generation_is_refused(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"one")
-    await blobs.register(of(path, blob_id="blob", generation=3))
+    await blobs.requests.register(of(path, blob_id="blob", generation=3))
     path.write_bytes(b"two")
     touch(path)
     for generation in (1, 3):
-        error = await refused(blobs.register(of(path, blob_id="blob", generation=generation)))
+        error = await refused(blobs.requests.register(of(path, blob_id="blob", generation=generation)))
         assert isinstance(error, AlreadyExists)
     assert blobs.get("blob").generation == 3
 
 
 async def test_a_generation_that_is_read_is_not_replaced(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"one")
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     async with blobs.reading("blob"):
-        error = await refused(blobs.register(of(path, blob_id="blob", generation=2)))
+        error = await refused(blobs.requests.register(of(path, blob_id="blob", generation=2)))
         assert error.reason is ErrorReason.BLOB_IN_USE
-    assert (await blobs.register(of(path, blob_id="blob", generation=2))).generation == 2
+    assert (await blobs.requests.register(of(path, blob_id="blob", generation=2))).generation == 2
 
 
 async def test_a_lost_blob_is_registered_again(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"one")
-    await blobs.register(of(path, blob_id="blob"))
+    await blobs.requests.register(of(path, blob_id="blob"))
     path.unlink()
     assert blobs.look("blob").state is BlobState.LOST
     written(path, b"one again")
-    again = await blobs.register(of(path, blob_id="blob"))
+    again = await blobs.requests.register(of(path, blob_id="blob"))
     assert (again.state, again.generation) == (BlobState.READY, 2)
 
 
@@ -252,12 +252,12 @@ async def test_an_id_of_another_kind_of_blob_is_taken_and_the_servers_own_prefix
 ) -> None:
     path = written(shared / "file", b"one")
     for name in ("b-mine", "UPPER", "a" * 64, "slash/"):
-        assert isinstance(await refused(blobs.register(of(path, blob_id=name))), InvalidRequest)
+        assert isinstance(await refused(blobs.requests.register(of(path, blob_id=name))), InvalidRequest)
 
 
 async def test_registrations_end_with_the_server(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        await store.register(of(written(tmp_path / "shared" / "file", b"one"), blob_id="blob"))
+        await store.requests.register(of(written(tmp_path / "shared" / "file", b"one"), blob_id="blob"))
     with opened(tmp_path) as store, pytest.raises(NotFound):
         store.get("blob")
 
@@ -312,7 +312,7 @@ async def test_the_pages_of_another_process_are_used_without_a_second_copy(tmp_p
     (tmp_path / "shared").symlink_to("/dev/shm")
     with owned_by_another_process(path, size), opened(tmp_path) as store:
         before = resident_bytes()
-        await store.register(of(path, blob_id="weights"))
+        await store.requests.register(of(path, blob_id="weights"))
         async with store.reading("weights") as reader:
             for offset in range(0, size, MIB):
                 assert await reader.read(offset, MIB, lambda data: data[:8]) == offset.to_bytes(8, "little")

@@ -48,7 +48,7 @@ async def test_bytes_go_from_every_tier_to_every_tier(tmp_path: Path, source: Bl
 
 async def test_a_part_goes_where_a_blob_is_being_written(blobs: BlobStore) -> None:
     source = await uploaded(blobs, DATA)
-    target = await blobs.create(BlobSpec(size_bytes=4 + 2 * MIB, tier=BlobTier.HOST))
+    target = await blobs.requests.create(BlobSpec(size_bytes=4 + 2 * MIB, tier=BlobTier.HOST))
     await blobs.write_chunk(target.id, 0, b"head")
     asked = TransferRequest(
         blob_id=source.id,
@@ -75,7 +75,7 @@ async def test_a_stop_leaves_the_source_and_nothing_new(blobs: BlobStore, after:
 
 async def test_a_stop_takes_back_what_went_into_another_blob(blobs: BlobStore) -> None:
     source = await uploaded(blobs, DATA)
-    target = await blobs.create(BlobSpec(size_bytes=len(DATA)))
+    target = await blobs.requests.create(BlobSpec(size_bytes=len(DATA)))
     await blobs.write_chunk(target.id, 0, DATA[:5])
     destination = ExistingBlob(blob_id=target.id, offset_bytes=5)
     asked = TransferRequest(blob_id=source.id, destination=destination, offset_bytes=5)
@@ -130,8 +130,8 @@ async def test_a_copy_that_reads_back_otherwise_is_taken_back(tmp_path: Path) ->
 
         def harm(done: int, total: int) -> None:
             if done == total:
-                (name,) = worker.blobs.sizes()
-                worker.blobs.view(name)[0] ^= 1
+                (copy,) = worker.blobs.owners()
+                worker.blobs.view(copy.id)[0] ^= 1
 
         asked = TransferRequest(
             blob_id=source.id, destination=NewBlob(tier=BlobTier.DEVICE, device_id="cpu"), move=True
@@ -140,7 +140,7 @@ async def test_a_copy_that_reads_back_otherwise_is_taken_back(tmp_path: Path) ->
             await transfer(store, asked, progress=harm, should_stop=lambda: False)
         assert told.value.reason is ErrorReason.BLOB_CORRUPT
         await store.freed()
-        assert worker.blobs.live_bytes() == 0
+        assert worker.blobs.owners() == ()
         assert [blob.state for blob in store.all()] == [BlobState.READY]
         assert await content(store, source.id) == DATA
 
@@ -156,7 +156,7 @@ async def test_a_damaged_source_is_found_before_a_move_deletes_it(blobs: BlobSto
 
 async def test_no_bytes_are_an_empty_blob(blobs: BlobStore) -> None:
     source = await uploaded(blobs, b"")
-    source = source if source.size_bytes else await blobs.create(BlobSpec(size_bytes=0))
+    source = source if source.size_bytes else await blobs.requests.create(BlobSpec(size_bytes=0))
     report = await run(blobs, TransferRequest(blob_id=source.id, destination=NewBlob(tier=BlobTier.HOST)))
     assert report is not None
     assert (report.blob.state, report.transferred_bytes) == (BlobState.READY, 0)
@@ -164,7 +164,7 @@ async def test_no_bytes_are_an_empty_blob(blobs: BlobStore) -> None:
 
 async def test_what_cannot_be_is_refused_before_it_starts(blobs: BlobStore) -> None:
     source = await uploaded(blobs, b"0123456789")
-    half = await blobs.create(BlobSpec(size_bytes=4))
+    half = await blobs.requests.create(BlobSpec(size_bytes=4))
 
     async def wrong(asked: TransferRequest) -> set[str]:
         with pytest.raises(InvalidRequest) as told:

@@ -35,7 +35,7 @@ async def test_what_was_written_is_read(blobs: BlobStore, tier: BlobTier) -> Non
 
 
 async def test_it_cannot_be_read_before_its_last_byte(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=10))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=10))
     half = await blobs.write_chunk(blob.id, 0, b"01234")
     assert (half.state, half.written_bytes, half.sha256) == (BlobState.WRITING, 5, "")
     with pytest.raises(FailedPrecondition) as told:
@@ -45,7 +45,7 @@ async def test_it_cannot_be_read_before_its_last_byte(blobs: BlobStore) -> None:
 
 
 async def test_a_gap_is_refused_with_the_place_to_go_on(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=10))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=10))
     await blobs.write_chunk(blob.id, 0, b"012")
     with pytest.raises(InvalidRequest) as told:
         await blobs.write_chunk(blob.id, 4, b"4")
@@ -56,7 +56,7 @@ async def test_a_gap_is_refused_with_the_place_to_go_on(blobs: BlobStore) -> Non
 
 
 async def test_a_repeated_chunk_changes_nothing_and_an_overlapping_one_adds_its_end(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=6))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=6))
     await blobs.write_chunk(blob.id, 0, b"abc")
     assert (await blobs.write_chunk(blob.id, 0, b"abc")).written_bytes == 3
     assert (await blobs.write_chunk(blob.id, 1, b"XYd")).written_bytes == 4
@@ -74,7 +74,7 @@ async def test_the_last_chunk_may_be_repeated_but_a_complete_blob_never_changes(
 
 
 async def test_a_wrong_checksum_writes_nothing(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=3))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=3))
     with pytest.raises(DataLoss) as told:
         await blobs.write_chunk(blob.id, 0, b"abc", crc32c=google_crc32c.value(b"abd"))
     assert told.value.reason is ErrorReason.BLOB_CORRUPT
@@ -84,7 +84,7 @@ async def test_a_wrong_checksum_writes_nothing(blobs: BlobStore) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 async def test_other_bytes_than_announced_are_corrupt_and_gone(blobs: BlobStore, tier: BlobTier) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=3, sha256=sha(b"abc"), tier=tier))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=3, sha256=sha(b"abc"), tier=tier))
     with pytest.raises(DataLoss) as told:
         await blobs.write_chunk(blob.id, 0, b"abd")
     assert told.value.reason is ErrorReason.BLOB_CORRUPT
@@ -96,22 +96,22 @@ async def test_other_bytes_than_announced_are_corrupt_and_gone(blobs: BlobStore,
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1])
 async def test_a_filled_blob_is_ready_at_once(blobs: BlobStore, tier: BlobTier, size: int) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=size, tier=tier, fill_byte=0xA5))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=size, tier=tier, fill_byte=0xA5))
     assert (blob.state, blob.sha256) == (BlobState.READY, sha(b"\xa5" * size))
     assert await content(blobs, blob.id) == b"\xa5" * size
 
 
 async def test_an_empty_blob_is_ready_at_once(blobs: BlobStore) -> None:
-    assert (await blobs.create(BlobSpec(size_bytes=0))).state is BlobState.READY
+    assert (await blobs.requests.create(BlobSpec(size_bytes=0))).state is BlobState.READY
     with pytest.raises(DataLoss):
-        await blobs.create(BlobSpec(size_bytes=0, sha256=sha(b"not empty")))
+        await blobs.requests.create(BlobSpec(size_bytes=0, sha256=sha(b"not empty")))
     assert len(blobs.all()) == 1
 
 
 async def test_an_upload_goes_on_in_a_new_process(tmp_path: Path) -> None:
     data = some_bytes(3000)
     with opened(tmp_path) as store:
-        blob = await store.create(BlobSpec(size_bytes=3000, sha256=sha(data)))
+        blob = await store.requests.create(BlobSpec(size_bytes=3000, sha256=sha(data)))
         await store.write_chunk(blob.id, 0, data[:1000])
     with opened(tmp_path) as store:
         assert store.sweep(lambda owner: True) == 0
@@ -136,39 +136,39 @@ async def test_the_same_request_makes_one_blob_also_after_a_restart(tmp_path: Pa
     spec = BlobSpec(size_bytes=5)
     five, six = Asked(request_id="request", digest="5"), Asked(request_id="request", digest="6")
     with opened(tmp_path) as store:
-        first = await store.create(spec, five)
-        assert (await store.create(spec, five)).id == first.id
-        assert (await store.create(spec)).id != first.id
+        first = await store.requests.create(spec, five)
+        assert (await store.requests.create(spec, five)).id == first.id
+        assert (await store.requests.create(spec)).id != first.id
     with opened(tmp_path) as store:
-        again = store.again(five)
+        again = store.requests.again(five)
         assert again is not None
         assert again.id == first.id
         with pytest.raises(AlreadyExists) as told:
-            store.again(six)
+            store.requests.again(six)
         assert told.value.reason is ErrorReason.REQUEST_ID_REUSED
         store.delete(first.id)
-        assert (await store.create(BlobSpec(size_bytes=6), six)).size_bytes == 6
+        assert (await store.requests.create(BlobSpec(size_bytes=6), six)).size_bytes == 6
 
 
 async def test_bytes_that_are_there_are_not_sent_again(blobs: BlobStore) -> None:
     first = await uploaded(blobs, b"weights")
     spec = BlobSpec(size_bytes=7, sha256=sha(b"weights"))
-    assert (await blobs.begin_upload(spec)).id == first.id
-    other_tier = await blobs.begin_upload(BlobSpec(size_bytes=7, sha256=sha(b"weights"), tier=BlobTier.HOST))
+    assert (await blobs.requests.begin_upload(spec)).id == first.id
+    other_tier = await blobs.requests.begin_upload(BlobSpec(size_bytes=7, sha256=sha(b"weights"), tier=BlobTier.HOST))
     assert other_tier.id != first.id
 
 
 async def test_a_jobs_bytes_that_an_upload_counts_on_outlive_the_job(blobs: BlobStore) -> None:
     made = await blobs.keep(b"picture", "image/png", "job-1")
     spec = BlobSpec(size_bytes=7, sha256=sha(b"picture"), keep_for_s=60)
-    assert (await blobs.begin_upload(spec)).id == made.id
+    assert (await blobs.requests.begin_upload(spec)).id == made.id
     blobs.release("job-1")
     assert await content(blobs, made.id) == b"picture"
     assert blobs.collect(blobs.get(made.id).create_time_s + 3600) == 1
 
 
 async def test_one_writer_at_a_time(blobs: BlobStore) -> None:
-    blob = await blobs.create(BlobSpec(size_bytes=4))
+    blob = await blobs.requests.create(BlobSpec(size_bytes=4))
     with blobs.writing(blob.id) as writer:
         await writer.write(0, b"ab")
         with pytest.raises(FailedPrecondition) as told:
@@ -180,23 +180,23 @@ async def test_one_writer_at_a_time(blobs: BlobStore) -> None:
 async def test_quotas_bound_what_clients_make_and_not_what_jobs_make(tmp_path: Path) -> None:
     with opened(tmp_path, limits=BlobLimits(max_count=2, max_bytes=100)) as store:
         with pytest.raises(ResourceExhausted) as told:
-            await store.create(BlobSpec(size_bytes=101))
+            await store.requests.create(BlobSpec(size_bytes=101))
         assert told.value.reason is ErrorReason.QUOTA_EXCEEDED
-        await store.create(BlobSpec(size_bytes=60))
+        await store.requests.create(BlobSpec(size_bytes=60))
         with pytest.raises(ResourceExhausted):
-            await store.create(BlobSpec(size_bytes=60))
-        last = await store.create(BlobSpec(size_bytes=1))
+            await store.requests.create(BlobSpec(size_bytes=60))
+        last = await store.requests.create(BlobSpec(size_bytes=1))
         with pytest.raises(ResourceExhausted):
-            await store.create(BlobSpec(size_bytes=1))
+            await store.requests.create(BlobSpec(size_bytes=1))
         await store.keep(b"picture" * 100, "image/png", "job-1")
         store.delete(last.id)
-        await store.create(BlobSpec(size_bytes=1))
+        await store.requests.create(BlobSpec(size_bytes=1))
 
 
 async def test_what_no_disk_and_no_memory_can_hold_is_refused_and_leaves_nothing(blobs: BlobStore) -> None:
     for tier, reason in ((BlobTier.DISK, ErrorReason.STORAGE_FULL), (BlobTier.HOST, ErrorReason.HOST_OUT_OF_MEMORY)):
         with pytest.raises(ResourceExhausted) as told:
-            await blobs.create(BlobSpec(size_bytes=1 << 60, tier=tier))
+            await blobs.requests.create(BlobSpec(size_bytes=1 << 60, tier=tier))
         assert told.value.reason is reason
         assert told.value.facts["needed_bytes"] == str(1 << 60)
         assert int(told.value.facts["available_bytes"]) > 0
@@ -209,7 +209,7 @@ async def test_everything_that_is_wrong_with_a_spec_is_told_at_once(blobs: BlobS
         size_bytes=-1, tier=BlobTier.DEVICE, alignment_bytes=3, fill_byte=256, keep_for_s=-1.0, sha256="ABC"
     )
     with pytest.raises(InvalidRequest) as told:
-        await blobs.create(spec)
+        await blobs.requests.create(spec)
     fields = {violation.field.removeprefix("blob_spec.") for violation in told.value.violations}
     assert fields == {"size_bytes", "device_id", "alignment_bytes", "fill_byte", "keep_for", "sha256"}
 
@@ -218,16 +218,16 @@ async def test_without_a_device_that_holds_blobs_its_tiers_are_not_supported(blo
     from domains.errors import NotSupported
 
     with pytest.raises(NotSupported) as told:
-        await blobs.create(BlobSpec(size_bytes=1, tier=BlobTier.DEVICE, device_id="cuda:0"))
+        await blobs.requests.create(BlobSpec(size_bytes=1, tier=BlobTier.DEVICE, device_id="cuda:0"))
     assert told.value.reason is ErrorReason.NOT_SUPPORTED_ON_DEVICE
 
 
 async def test_sessions_and_reservations_that_are_not_there_are_refused(blobs: BlobStore) -> None:
     with pytest.raises(NotFound) as told:
-        await blobs.create(BlobSpec(size_bytes=1, session_id="s"))
+        await blobs.requests.create(BlobSpec(size_bytes=1, session_id="s"))
     assert told.value.reason is ErrorReason.SESSION_NOT_FOUND
     with pytest.raises(NotFound) as told:
-        await blobs.create(BlobSpec(size_bytes=1, reservation_id="r"))
+        await blobs.requests.create(BlobSpec(size_bytes=1, reservation_id="r"))
     assert told.value.reason is ErrorReason.RESERVATION_NOT_FOUND
 
 
@@ -240,7 +240,7 @@ def test_host_memory_begins_where_it_was_asked_to(alignment: int) -> None:
 
 async def test_a_blob_whose_last_bytes_came_by_a_transfer_that_died_is_finished_by_any_chunk(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        blob = await store.create(BlobSpec(size_bytes=4))
+        blob = await store.requests.create(BlobSpec(size_bytes=4))
         with store.writing(blob.id) as writer:
             await writer.put(0, b"abcd")
     with opened(tmp_path) as store:
@@ -252,9 +252,9 @@ async def test_a_blob_whose_last_bytes_came_by_a_transfer_that_died_is_finished_
 async def test_a_request_id_that_no_other_call_would_take_is_refused(blobs: BlobStore, request_id: str) -> None:
     shared = Registration(backing=MappedFile(path="/dev/shm/x"))
     for call in (
-        lambda: blobs.create(BlobSpec(size_bytes=1), Asked(request_id=request_id)),
-        lambda: blobs.begin_upload(BlobSpec(size_bytes=1), Asked(request_id=request_id)),
-        lambda: blobs.register(shared, Asked(request_id=request_id)),
+        lambda: blobs.requests.create(BlobSpec(size_bytes=1), Asked(request_id=request_id)),
+        lambda: blobs.requests.begin_upload(BlobSpec(size_bytes=1), Asked(request_id=request_id)),
+        lambda: blobs.requests.register(shared, Asked(request_id=request_id)),
     ):
         with pytest.raises(InvalidRequest) as told:
             await call()

@@ -8,12 +8,12 @@ from domains.errors import DeviceOpsError, ErrorReason, Unavailable
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
-from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Priority, ReservationAsk, ReservationState, ReservationWanted
+from domains.memory.pools.reservation_queue import ReservationQueue
 from tests.domains.memory.scripted_pool import Bench, ScriptedPool, ScriptedReclaimer
 
 
@@ -24,14 +24,17 @@ class BudgetBench(Bench):
         super().__init__(total, idle_after_s=300)
         self.reclaimer = ScriptedReclaimer(self.source)
         self.reclaiming = Reclaiming(self.pools, self.reclaimer)
-        self.ledger = Ledger(self.pools, self.reclaiming.evict, clock=self.clock, call_later=self.clock.call_later)
-        self.budgets = Budgets(self.pools, self.ledger, self.reclaiming)
+        evict, call_later = self.reclaiming.evict, self.clock.call_later
+        self.queue = ReservationQueue(self.pools, self.reservations, evict, call_later=call_later)
+        self.budgets = Budgets(
+            self.pools, self.reservations, self.reclaiming, lambda pool_id, ceiling: [f"{pool_id} {ceiling}"]
+        )
 
 
 async def test_pools_are_found_by_id_and_alias_and_listed_devices_first() -> None:
     pools = Pools()
     host = ScriptedPool(pool_id="host", kind=PoolKind.HOST)
-    host.aliases = ()
+    host.aliases = ("cpu",)
     pools.add(host)
     pools.add(ScriptedPool())
     assert [view.id for view in await pools.list()] == ["sim-0", "host"]
@@ -45,18 +48,17 @@ async def test_pools_are_found_by_id_and_alias_and_listed_devices_first() -> Non
 
 
 async def test_a_pool_whose_worker_starts_is_not_unknown() -> None:
-    pools = Pools()
-    pools.is_starting = "gpu-1".__eq__
+    pools = Pools(is_starting="gpu-1".__eq__)
     with pytest.raises(DeviceOpsError) as caught:
         await pools.view("gpu-1")
     assert caught.value.reason is ErrorReason.STARTING
 
 
-async def test_a_view_adds_books_to_what_is_measured() -> None:
+async def test_a_view_adds_claims_to_what_is_measured() -> None:
     bench = Bench(1000, headroom_bytes=100, limit_bytes=700)
     bench.source.others, bench.source.cached = 250, 50
     bench.source.models["m"] = 200
-    await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=150))
+    await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=150))
     view = await bench.pools.view("sim-0")
     assert view.measure.used_bytes == 500
     assert view.reserved_bytes == 150
@@ -85,14 +87,14 @@ async def test_what_cannot_be_measured_is_absent_not_zero() -> None:
     view = await bench.pools.view("sim-0")
     assert (view.measure.used_bytes, view.available_bytes, view.pressure) == (None, None, None)
     with pytest.raises(DeviceOpsError) as caught:
-        await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=1))
+        await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=1))
     assert caught.value.reason is ErrorReason.WORKER_RESTARTING
 
 
 async def test_filling_step_by_step_tells_each_change_once() -> None:
     bench = Bench()
     told: list[PressureChange] = []
-    bench.pools.on_pressure = told.append
+    bench.pools.on_pressure.append(told.append)
     for used in [*range(0, 1001, 10), *range(1000, -1, -10)]:
         bench.source.others = used
         await bench.pools.measure("sim-0")
@@ -186,14 +188,13 @@ async def crowded() -> BudgetBench:
     bench.reclaimer.load("fresh", 100, 10)
     bench.reclaimer.load("busy", 100, 0, in_use=True)
     for size, priority in ((50, Priority.LOW), (60, Priority.HIGH)):
-        await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=size, priority=priority))
+        await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=size, priority=priority))
     return bench
 
 
 async def test_validate_only_tells_and_does_nothing() -> None:
     bench = await crowded()
     before = await bench.pools.view("sim-0")
-    bench.budgets.stranded = lambda pool_id, ceiling: [f"{pool_id} {ceiling}"]
     change = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=370), validate_only=True)
     assert change.impact.excess_bytes == 240
     assert change.impact.evicted_ids == ("old", "young")
@@ -210,7 +211,7 @@ async def test_what_a_budget_asks_is_done_and_no_more() -> None:
     assert bench.reclaimer.calls == ["unload old", "unload young", "empty_caches"]
     assert change.view.measure.held_bytes == 300
     assert change.view.reserved_bytes == 60
-    ended = bench.ledger.list(ReservationWanted(states=(ReservationState.PREEMPTED,)))
+    ended = bench.reservations.list(ReservationWanted(states=(ReservationState.PREEMPTED,)))
     assert [(each.id,) for each in ended] == [change.impact.preempted_ids]
     assert ended[0].priority is Priority.LOW
 
@@ -250,7 +251,7 @@ async def test_eviction_makes_room_only_where_it_is_allowed_and_enough() -> None
     bench = await crowded()
     for size, evict in ((500, False), (600, True)):
         with pytest.raises(DeviceOpsError):
-            await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=size, allow_eviction=evict))
+            await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=size, allow_eviction=evict))
     assert bench.reclaimer.calls == []
-    granted = await bench.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=450, allow_eviction=True))
+    granted = await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=450, allow_eviction=True))
     assert granted.evicted_ids == ("old",)

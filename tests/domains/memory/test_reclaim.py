@@ -102,13 +102,13 @@ async def test_a_disk_has_blobs_and_nothing_else_to_give_back() -> None:
     # Full, and nothing to collect: the clean-up that comes by itself finds nothing to do.
     bench.reclaimer.spent, bench.reclaimer.calls = [], []
     told: list[ReclaimReport] = []
-    bench.reclaiming.on_reclaimed = told.append
+    bench.reclaiming.on_reclaimed.append(told.append)
     await bench.pools.measure("disk")
     await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
     assert (told, bench.reclaimer.calls) == ([], [])
 
 
-async def test_a_plan_promises_what_the_books_say_and_does_nothing() -> None:
+async def test_a_plan_tells_what_it_expects_to_free_and_does_nothing() -> None:
     bench = ReclaimBench()
     ask = ReclaimAsk(free_bytes=120, max_level=ReclaimLevel.EMERGENCY)
     report = await bench.reclaiming.reclaim("sim-0", ask, validate_only=True)
@@ -165,7 +165,7 @@ async def test_it_ends_when_its_time_is_over() -> None:
 async def test_caches_go_by_themselves_from_warning_and_idle_models_from_critical() -> None:
     bench = ReclaimBench()
     told: asyncio.Queue[ReclaimReport] = asyncio.Queue()
-    bench.reclaiming.on_reclaimed = told.put_nowait
+    bench.reclaiming.on_reclaimed.append(told.put_nowait)
     bench.source.others = 240
     await bench.pools.measure("sim-0")
     report = await asyncio.wait_for(told.get(), 5)

@@ -1,8 +1,10 @@
 """A dispatcher over a device whose worker is played by the test: no process, no pipe, nothing computed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -10,6 +12,7 @@ from domains import storage
 from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.device.record import DeviceReach
+from domains.draining import Draining
 from domains.events import EventLog
 from domains.inference.generation import Generation, Previews
 from domains.inference.outcome import Failed, Finished, Stopped
@@ -18,20 +21,25 @@ from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
+from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.board import Board
 from domains.processing.dispatch import Dispatcher
-from domains.processing.job import GenerateWork, Job, JobOptions
+from domains.processing.front import FrontRunners
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_event import JobEvent
 from domains.processing.job_queue import JobQueue
-from domains.processing.job_run import RunTools
 from domains.processing.job_state import JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import GenerateWork
 from domains.processing.lane import Lane
+from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.worker import Order, Report, WorkerGone
 from domains.progress import Receipt, Stage
 from domains.stop import Stop, StopKind
 from tests.domains.device.test_devices import a_device
 
+STOP_LIMIT_S = 0.5
 STOPPED = Stopped(
     stop=Stop(kind=StopKind.CANCEL), stage=Stage.DENOISING, latency_s=0.0, receipt=Receipt(steps_executed=3)
 )
@@ -53,6 +61,9 @@ class PlayedWorker:
         """Previews that were wanted of running jobs, in order."""
         self.asked = asyncio.Event()
         """Set when an order comes; renewed each time."""
+        self.on_end: Callable[[], None] = lambda: None
+        self.obeys = True
+        """Whether it stops an order that is to stop."""
         self.lingers = False
         """Whether an order ends not with its last report but with the answer behind it."""
         self.lingering = asyncio.Event()
@@ -75,7 +86,7 @@ class PlayedWorker:
             del self.answers[order.job_id]
 
     def stop(self, job_id: str, stop: Stop) -> None:
-        if job_id in self.answers:
+        if job_id in self.answers and self.obeys:
             self.stopped.append(job_id)
             self.answers[job_id].put_nowait(msgspec.structs.replace(STOPPED, stop=stop))
 
@@ -83,8 +94,35 @@ class PlayedWorker:
         self.shown.append((job_id, previews))
 
     def end(self, why: str) -> None:
+        self.on_end()
         for answers in self.answers.values():
             answers.put_nowait(WorkerGone(why))
+
+
+class Memory:
+    """Has room for everything, unless the test says otherwise. Implements `MemoryForJobs`."""
+
+    def __init__(self) -> None:
+        self.claim: Callable[[Job, str], AbstractAsyncContextManager[None]] = lambda job, device_id: nullcontext()
+
+    def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
+        return self.claim(job, device_id)
+
+
+async def nothing(work: object, task: object) -> NoReturn:
+    raise AssertionError("no test here has work for the front")
+
+
+NO_RUNNERS = FrontRunners(scan=nothing, reset=nothing, transfer=nothing)
+
+
+def _takes_all(device_id: str, *, occupied: bool) -> bool:
+    return False
+
+
+def a_dispatcher(board: Board, tools: AttemptTools) -> Dispatcher:
+    """Over lanes with room in memory."""
+    return Dispatcher(board.queue, board.lanes, board.room, board.meter, _takes_all, tools)
 
 
 class DispatchBench:
@@ -97,22 +135,41 @@ class DispatchBench:
         self.jobs = Jobs(JobStore(self.database, folder), keep_s=3600)
         self.catalogue = Catalogue(self.database, Roots([]), "emoji-sd")
         self.blobs = BlobStore(self.database, folder)
-        self.tools = RunTools(self.catalogue, LoadedModels(), self.blobs, self.devices, stall_timeout_s=60)
-        self.dispatcher = Dispatcher(self.jobs, JobQueue(100), self.tools, self.devices)
+        self.memory = Memory()
+        self.draining = Draining()
+        self.wishes = PreviewWishes()
+        self.board = Board(JobQueue(100), self.devices)
+        self.dispatcher = a_dispatcher(self.board, self._tools())
         self.start_worker()
+
+    def _tools(self) -> AttemptTools:
+        return AttemptTools(
+            jobs=self.jobs,
+            devices=self.devices,
+            catalogue=self.catalogue,
+            loaded=LoadedModels(),
+            blobs=self.blobs,
+            memory=self.memory,
+            runners=NO_RUNNERS,
+            wishes=self.wishes,
+            draining=self.draining,
+            stall_limit_s=60,
+            stop_limit_s=STOP_LIMIT_S,
+        )
 
     def start_worker(self) -> None:
         """A (new) worker is ready."""
         self.worker = PlayedWorker(a_device())
         self.lane = Lane(lambda: 2, self.worker)
-        self.dispatcher.lanes.add(self.lane)
+        self.board.lanes.add(self.lane)
         self.devices.described("cuda:0", self.worker.device, DeviceReach(capacity=2), ready=True)
         self.dispatcher.pump()
 
     def die(self) -> None:
         """The worker process dies by itself."""
+        self.worker.on_end = lambda: None
         self.devices.worker_gone(self.worker.device.id, None)
-        self.dispatcher.lanes.remove(self.lane)
+        self.board.lanes.remove(self.lane)
         self.worker.end("it died")
 
     def submit(self, pictures: int = 1, **options: object) -> str:

@@ -10,17 +10,21 @@ from domains import storage
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.devices import Devices
 from domains.device.record import DeviceReach
+from domains.draining import Draining
 from domains.events import EventLog, SystemEvent
 from domains.inference.generation import Previews
 from domains.model.loaded import LoadedModels
-from domains.processing.dispatch import Dispatcher
+from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.board import Board
+from domains.processing.front import FrontRunners
 from domains.processing.job_queue import JobQueue
-from domains.processing.job_run import RunTools
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
 from domains.processing.lane import Lane
+from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.worker import Order, Report, WorkerGone
 from domains.stop import Stop
+from tests.domains.processing.dispatch_bench import NO_RUNNERS, Memory, a_dispatcher
 
 STALL_S = 300.0
 
@@ -90,21 +94,35 @@ class ScriptedWorker:
 class Floor:
     """Devices, jobs and a dispatcher, as a server has them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runners: FrontRunners = NO_RUNNERS) -> None:
         self.database: sqlite3.Connection = storage.open_database(folder)
         self.log = EventLog(self.database, folder)
         self.devices = Devices(self.log)
         self.jobs = Jobs(JobStore(self.database, folder), keep_s=3600)
         self.loaded = LoadedModels()
         nothing = cast(Any, None)
-        self.tools = RunTools(nothing, self.loaded, nothing, self.devices, stall_timeout_s=STALL_S)
-        self.dispatcher = Dispatcher(self.jobs, JobQueue(100), self.tools, self.devices)
+        self.draining = Draining()
+        self.board = Board(JobQueue(100), self.devices)
+        tools = AttemptTools(
+            jobs=self.jobs,
+            devices=self.devices,
+            catalogue=nothing,
+            loaded=self.loaded,
+            blobs=nothing,
+            memory=Memory(),
+            runners=runners,
+            wishes=PreviewWishes(),
+            draining=self.draining,
+            stall_limit_s=STALL_S,
+            stop_limit_s=STALL_S,
+        )
+        self.dispatcher = a_dispatcher(self.board, tools)
         self.workers: dict[str, ScriptedWorker] = {}
 
     def arrive(self, device_id: str = "sim-0", capacity: int = 2) -> ScriptedWorker:
         """A worker is ready."""
         worker = ScriptedWorker(a_device(device_id))
-        self.dispatcher.lanes.add(Lane(lambda: capacity, worker))
+        self.board.lanes.add(Lane(lambda: capacity, worker))
         self.devices.described(device_id, worker.device, DeviceReach(capacity=capacity), ready=True)
         self.workers[device_id] = worker
         return worker

@@ -13,9 +13,9 @@ from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.host_pool import HostPool
-from domains.memory.pools.ledger import Ledger
 from domains.memory.pools.pools import Pools
-from domains.processing.blob_admission import BlobPayments
+from domains.memory.pools.reservations import Reservations
+from domains.processing.blob_admission import PoolBlobAdmission
 from tests.domains.memory.blobs import MIB, opened
 
 
@@ -33,17 +33,17 @@ class SlowToForget(ThreadPoolExecutor):
 
 async def test_two_unwritten_blobs_do_not_get_the_same_host_memory(tmp_path: Path) -> None:
     asyncio.get_running_loop().set_default_executor(SlowToForget())
-    with opened(tmp_path) as store:
-        pools = Pools()
+    pools = Pools()
+    admission = PoolBlobAdmission(Admission(pools, Reservations(pools)), pools, lambda device_id: None)
+    with opened(tmp_path, admission=admission) as store:
         pools.add(HostPool(owners=store.owners_in(BlobTier.HOST)))
-        store.pay_with(BlobPayments(Admission(pools, Ledger(pools)), pools, lambda device_id: None))
         room = 64 * MIB
         held = (await pools.measure("host")).held_bytes or 0
         pools.set_budget("host", MemoryBudget(limit_bytes=held + room))
-        first = await store.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
+        first = await store.requests.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
         assert first.state is BlobState.WRITING
         with pytest.raises(DeviceOpsError) as caught:
-            await store.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
+            await store.requests.create(BlobSpec(size_bytes=room * 9 // 10, tier=BlobTier.HOST))
         assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
         store.delete(first.id)
-        await store.create(BlobSpec(size_bytes=room * 8 // 10, tier=BlobTier.HOST))
+        await store.requests.create(BlobSpec(size_bytes=room * 8 // 10, tier=BlobTier.HOST))

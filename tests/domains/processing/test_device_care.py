@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,8 +16,10 @@ from domains.errors import DeadlineExceeded, ErrorReason, InternalError, NotSupp
 from domains.inference.outcome import Failed
 from domains.processing.ask import ask
 from domains.processing.device_care import DeviceCare
-from domains.processing.job import JobOptions, LoadWork
+from domains.processing.job import Job, JobOptions
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import LoadWork
+from domains.processing.lane import Running
 from domains.processing.worker import Checked, Emptied, EmptyOrder
 from domains.progress import Receipt
 from tests.domains.processing.scripted_worker import STALL_S, Floor, a_device
@@ -33,7 +36,7 @@ class Cared:
         self.spawned: list[str] = []
         self.care = DeviceCare(
             floor.devices,
-            floor.dispatcher.lanes,
+            floor.board.lanes,
             self.sample,
             lambda device_id, why: self.restarted.append(device_id),
             self.spawn,
@@ -60,16 +63,23 @@ async def cared(tmp_path: Path) -> Cared:
     return Cared(Floor(tmp_path))
 
 
+class Loading:
+    """An attempt that never ends."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+
 def checked(verdict: Verdict = Verdict.HEALTHY) -> Checked:
     return Checked(check=HealthCheck(name="compute", verdict=verdict, message=""))
 
 
 async def test_a_check_beside_a_long_silent_load_ends_no_worker(cared: Cared) -> None:
     worker = cared.floor.arrive()
-    lane = cared.floor.dispatcher.lanes.of("sim-0")
+    lane = cared.floor.board.lanes.of("sim-0")
     assert lane is not None
     job = Jobs.draft(LoadWork(model_id="m"), JobOptions())
-    lane.running[job.id] = job
+    lane.begin(cast(Running, Loading(job)))
     worker.quiet_s = STALL_S / 2
     with pytest.raises(DeadlineExceeded) as refused:
         await cared.care.check("sim-0", QUICK, SHORT_S)

@@ -40,11 +40,11 @@ class Controlled:
         self.spawned: list[asyncio.Future[None]] = []
         self.control = DeviceControl(
             floor.devices,
-            floor.dispatcher.lanes,
+            floor.board.lanes,
             cast(Any, self.driver),
             lambda name, device: None,
-            floor.dispatcher.pump,
-            floor.dispatcher.stranded_without,
+            floor.board.room.tell,
+            floor.board.backlog.stranded_without,
             lambda work: self.spawned.append(asyncio.ensure_future(work)),
         )
 

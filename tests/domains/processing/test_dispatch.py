@@ -16,7 +16,7 @@ from domains.processing.job_state import JobState
 from domains.processing.jobs import Jobs
 from domains.processing.worker import Report
 from domains.progress import Receipt, Stage, StageStarted
-from tests.domains.processing.dispatch_bench import STOPPED, DispatchBench
+from tests.domains.processing.dispatch_bench import STOP_LIMIT_S, STOPPED, DispatchBench
 
 FINISHED = Finished(receipt=Receipt())
 
@@ -34,7 +34,7 @@ class SlowClaim:
     def __init__(self, bench: DispatchBench) -> None:
         self.asked, self.granted = asyncio.Event(), asyncio.Event()
         self.open = 0
-        bench.dispatcher.claims.claimed = self._claimed
+        bench.memory.claim = self._claimed
 
     @asynccontextmanager
     async def _claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
@@ -76,7 +76,7 @@ async def test_an_interruption_ends_the_wait_for_memory_and_the_job_waits_again(
     await claim.asked.wait()
     # As a clean-up does that holds what the claim waits for: it waits for the job to leave its device.
     async with asyncio.timeout(5):
-        await bench.dispatcher.interrupt(job_id, ErrorReason.PREEMPTED, "its memory was needed")
+        await bench.board.interrupt(job_id, ErrorReason.PREEMPTED, "its memory was needed")
     interruptions = [event for event in bench.events(job_id) if isinstance(event, Interrupted)]
     assert [event.reason for event in interruptions] == [ErrorReason.PREEMPTED]
     claim.granted.set()
@@ -90,7 +90,7 @@ async def test_a_refused_claim_is_the_jobs_failure(bench: DispatchBench) -> None
         raise TimeoutError("not ours")
         yield
 
-    bench.dispatcher.claims.claimed = refused
+    bench.memory.claim = refused
     job_id = bench.submit()
     await bench.until(job_id, JobState.FAILED)
 
@@ -136,7 +136,7 @@ async def test_a_cancel_while_an_interrupted_job_leaves_its_device_ends_it(bench
     claim.granted.set()
     job_id = bench.submit()
     await bench.at_work(job_id)
-    interrupting = asyncio.create_task(bench.dispatcher.interrupt(job_id, ErrorReason.PREEMPTED, "needed elsewhere"))
+    interrupting = asyncio.create_task(bench.board.interrupt(job_id, ErrorReason.PREEMPTED, "needed elsewhere"))
     await bench.worker.lingering.wait()
     bench.jobs.cancel(job_id, "not at all")
     leave(bench)
@@ -268,7 +268,7 @@ async def test_restarts_of_the_server_count_against_nobody(tmp_path: Path) -> No
     job_id = bench.submit()
     for _ in range(4):
         await bench.at_work(job_id)
-        bench.dispatcher.stop_taking()
+        bench.draining.begin()
         bench.die()
         await bench.until(job_id, JobState.INTERRUPTED)
         await bench.dispatcher.idle()
@@ -308,3 +308,18 @@ async def test_a_picture_that_is_being_stored_as_its_worker_dies_is_there_once(
     bench.worker.answers[job_id].put_nowait(PICTURE)
     await bench.finish(job_id)
     assert [type(event) for event in bench.events(job_id)].count(OutputReady) == 1
+
+
+async def test_a_worker_that_does_not_stop_a_cancelled_job_is_ended(bench: DispatchBench) -> None:
+    bench.worker.obeys = False
+    job_id, neighbour = bench.submit(), bench.submit()
+    await bench.at_work(job_id, neighbour)
+    bench.worker.on_end = bench.die
+    bench.jobs.cancel(job_id, "changed my mind")
+    await bench.until(job_id, JobState.CANCELLED)
+    await bench.until(neighbour, JobState.INTERRUPTED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Cancelled)
+    assert end.latency_s >= STOP_LIMIT_S
+    # Its neighbour is not suspected for it.
+    assert not bench.job(neighbour).suspect

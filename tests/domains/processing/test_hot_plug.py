@@ -46,7 +46,7 @@ async def floor(tmp_path: Path) -> Floor:
 async def test_what_appears_during_a_look_is_found_by_whoever_looks_then(floor: Floor) -> None:
     sims = ScriptedInventory(Backend.SIMULATED)
     sims.may_answer.clear()
-    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.dispatcher.lanes)
+    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.board.lanes)
     first = asyncio.create_task(plug.look(60.0))
     await sims.asked.wait()
     sims.there = {"sim-0": a_device()}
@@ -62,7 +62,7 @@ async def test_a_backend_that_hangs_is_told_and_holds_up_no_other(floor: Floor) 
     cards, sims = ScriptedInventory(Backend.CUDA), ScriptedInventory(Backend.SIMULATED)
     cards.may_answer.clear()
     sims.there = {"sim-0": a_device()}
-    plug = HotPlug([cards, sims], floor.devices, NoWorkers(), floor.dispatcher.lanes)
+    plug = HotPlug([cards, sims], floor.devices, NoWorkers(), floor.board.lanes)
     for added in (("sim-0",), ("sim-0",)):
         found = await plug.look(0.3)
         assert found.added == added
@@ -87,7 +87,7 @@ async def test_a_bug_in_one_look_ends_no_others(floor: Floor) -> None:
         return {}
 
     sims.look = look  # pyright: ignore[reportAttributeAccessIssue]  # a bug of ours
-    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.dispatcher.lanes)
+    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.board.lanes)
     looking = asyncio.create_task(plug.keep_looking(0.01))
     await again.wait()
     looking.cancel()

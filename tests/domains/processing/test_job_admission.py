@@ -10,9 +10,10 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk, ReservationState, ReservationWanted
 from domains.model.loaded import LoadedModels
-from domains.processing.job import Job, JobOptions, LoadWork
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_admission import JobAdmission
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import LoadWork
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
 WEIGHTS = 40
@@ -41,7 +42,7 @@ class Desk(Bench):
         self.inherited: set[str] = set()
         """Ids of jobs that an earlier process stored."""
         self.door = JobAdmission(
-            Admission(self.pools, self.ledger),
+            Admission(self.pools, self.reservations),
             Reclaiming(self.pools, self.reclaimer),
             Shelf(),  # pyright: ignore[reportArgumentType]  # all that is asked of a catalogue
             LoadedModels(),
@@ -50,17 +51,17 @@ class Desk(Bench):
 
     async def job(self, reserved: int, **fields: int) -> Job:
         """A job for which so many bytes are kept."""
-        kept = (await self.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=reserved))).reservation
+        kept = (await self.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=reserved))).reservation
         job = Jobs.draft(LoadWork(model_id="m"), JobOptions(reservation_id=kept.id))
         return msgspec.structs.replace(job, **fields)
 
     @property
     def promised(self) -> int:
-        return self.pools.books.promised_bytes("sim-0")
+        return self.pools.claims.outstanding_bytes("sim-0")
 
     @property
     def states(self) -> list[ReservationState]:
-        return [each.state for each in self.ledger.list(ALL)]
+        return [each.state for each in self.reservations.list(ALL)]
 
 
 async def test_what_was_reserved_is_the_jobs_until_its_attempt_ends() -> None:
@@ -73,7 +74,7 @@ async def test_what_was_reserved_is_the_jobs_until_its_attempt_ends() -> None:
         await desk.pools.measure("sim-0")
         assert desk.promised == 30
         with pytest.raises(DeviceOpsError) as caught:
-            await desk.ledger.create(ReservationAsk(pool_id="sim-0", size_bytes=11))
+            await desk.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=11))
         assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
     desk.source.jobs.clear()
     await desk.pools.measure("sim-0")

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.model.scan import ScanReport
 from domains.processing import job_filter, job_store
-from domains.processing.job import BenchmarkWork, Job, JobOptions, ScanWork
+from domains.processing.instant import Instant
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_event import ScanResult, Started, Succeeded
 from domains.processing.job_filter import JobFilter
 from domains.processing.job_rows import as_listed
 from domains.processing.job_state import JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.live_job import empty_receipt
+from domains.processing.kinds import BenchmarkWork, ScanWork
+from domains.processing.live_job import receipt_of
 from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.memory.scratch import scratch_folder
@@ -136,6 +138,6 @@ def test_an_end_that_found_no_room_is_found_by_its_state(jobs: Jobs, monkeypatch
     jobs.submit(ScanWork(), JobOptions())
     jobs.record(job.id, Started(device_id="cpu", attempt=1))
     monkeypatch.setattr(JobStore, "record", no_room)
-    jobs.record(job.id, Succeeded(result=ScanResult(report=ScanReport()), receipt=empty_receipt(job)))
+    jobs.record(job.id, Succeeded(result=ScanResult(report=ScanReport()), receipt=receipt_of(job, Instant.now())))
     assert pages(jobs, JobFilter(states=(JobState.FAILED,)), 10) == [job.id]
     assert pages(jobs, JobFilter(states=(JobState.RUNNING,)), 10) == []

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from domains.errors import ErrorReason, ResourceExhausted
-from domains.processing.job import Job, JobOptions, LoadWork
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_queue import JobQueue, rank
 from domains.processing.job_state import JobState
+from domains.processing.kinds import LoadWork
 from domains.processing.placement import Placement, placement_of
 
 

@@ -16,7 +16,8 @@ from domains.journal import Entry
 from domains.memory.blobs.store import BlobStore
 from domains.model.scan import ScanReport
 from domains.processing.expiry import Expiry
-from domains.processing.job import Job, JobOptions, LoadWork, ScanWork
+from domains.processing.instant import Instant
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_event import (
     END_STATE,
     NEWEST_ONLY,
@@ -35,13 +36,14 @@ from domains.processing.job_rows import StoredJob
 from domains.processing.job_state import NEXT, JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.live_job import empty_receipt
+from domains.processing.kinds import LoadWork, ScanWork
+from domains.processing.live_job import receipt_of
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
 from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.memory.scratch import scratch_folder
 
-RECEIPT = empty_receipt(Jobs.draft(ScanWork(), JobOptions()))
+RECEIPT = receipt_of(Jobs.draft(ScanWork(), JobOptions()), Instant.now())
 MOVED = Moved(at=Progressed(stage=Stage.DENOISING, completed=1, total=2, unit=Unit.STEPS), elapsed_s=0.5)
 PREVIEW = PreviewReady(image_index=0, step=1, media_type="image/jpeg", width_px=1, height_px=1, data=b"x")
 EVENTS: list[JobEvent] = [

@@ -30,7 +30,7 @@ def test_the_smallest_interval_and_the_longest_edge_of_those_that_want_any() -> 
 def test_a_wish_counts_until_it_is_taken_back() -> None:
     wishes = PreviewWishes()
     heard: list[str] = []
-    wishes.on_change = heard.append
+    wishes.listeners.append(heard.append)
     leave_first, leave_second = wishes.join("a", FINE), wishes.join("a", FINE)
     assert (wishes.of("a", NONE), wishes.of("b", NONE)) == (FINE, NONE)
     leave_first()
@@ -42,7 +42,7 @@ def test_a_wish_counts_until_it_is_taken_back() -> None:
 
 
 async def test_the_order_of_a_job_says_what_is_wanted_and_the_worker_hears_of_changes(bench: DispatchBench) -> None:
-    wishes = bench.dispatcher.wishes
+    wishes = bench.wishes
     job_id = bench.submit()
     leave = wishes.join(job_id, COARSE)
     await bench.at_work(job_id)

@@ -11,12 +11,16 @@ from domains.device.health import HealthCheck, Verdict
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import ErrorReason, NotSupported
-from domains.processing import reset_run
+from domains.processing.attempts.left import Done, Halted
 from domains.processing.device_care import DeviceCare
-from domains.processing.job import Job, JobOptions, ResetWork
+from domains.processing.front import FrontRunners, reset
+from domains.processing.front.reset import ResetRunner
+from domains.processing.front.task import FrontTask
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_state import JobState
-from domains.processing.reset_run import ResetRuns
+from domains.processing.kinds import ResetWork
 from domains.processing.worker import Checked, EmptyOrder
+from tests.domains.processing.dispatch_bench import nothing
 from tests.domains.processing.scripted_worker import STALL_S, Floor, a_device
 
 
@@ -26,20 +30,22 @@ async def nothing_measured(view: DeviceView) -> DeviceSample:
 
 class Resets:
     def __init__(self, folder: Path) -> None:
-        self.floor = floor = Floor(folder)
+        self.floor = floor = Floor(folder, FrontRunners(scan=nothing, transfer=nothing, reset=self.run))
         self.restarts: list[str] = []
         self.restarted = asyncio.Event()
         self.care = DeviceCare(
             floor.devices,
-            floor.dispatcher.lanes,
+            floor.board.lanes,
             nothing_measured,
             self.restart,
             Coroutine.close,
             recheck_s=1.0,
             stall_timeout_s=STALL_S,
         )
-        runs = ResetRuns(floor.jobs, floor.devices, floor.dispatcher, floor.loaded, self.care)
-        floor.tools.front_work = {ResetWork: runs.run}
+        self.runner = ResetRunner(floor.devices, floor.board.lanes, floor.loaded, self.care)
+
+    async def run(self, work: ResetWork, task: FrontTask) -> Done | Halted:
+        return await self.runner.run(work, task)
 
     def restart(self, device_id: str, why: str) -> None:
         self.restarts.append(device_id)
@@ -90,7 +96,7 @@ async def test_a_reset_tells_at_once_that_something_is_not_installed(resets: Res
 async def test_emptying_a_worker_that_hangs_ends_it_and_says_so(
     resets: Resets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reset_run, "_EMPTY_S", 0.01)
+    monkeypatch.setattr(reset, "_EMPTY_S", 0.01)
     worker = resets.floor.arrive()
     worker.quiet_s = 1.0
     failure = (await resets.ended(resets.submit(process=False))).failure

@@ -9,7 +9,7 @@ from domains.inference.generation import Generation
 from domains.inference.resolve import resolve
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.transfer_request import ExistingBlob, NewBlob, TransferRequest
-from domains.processing.job import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
+from domains.processing.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
 from domains.processing.summary import MAX_CHARACTERS, shortened, summary
 from tests.domains.inference.on_device.requests import embedded_model
 

@@ -7,18 +7,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from domains.errors import DeviceOpsError, ErrorReason
+from domains.errors import ErrorReason
 from domains.memory.blobs.blob import BlobState, BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
-from domains.processing.job import Job, JobOptions, TransferWork
-from domains.processing.job_event import JobEvent, Started, Succeeded, TransferResult
+from domains.processing.front.transfer import TransferRunner
+from domains.processing.job import Job, JobOptions
+from domains.processing.job_event import JobEvent, Succeeded, TransferResult
 from domains.processing.job_state import JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
-from domains.processing.transfer_run import TransferRuns
+from domains.processing.kinds import TransferWork
 from domains.storage import open_database
 from tests.domains.memory.blobs import content, files, opened, uploaded
+from tests.domains.processing.front_attempt import attempt
 
 DATA = b"0123456789"
 
@@ -32,15 +34,14 @@ class Server:
 
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
         self.jobs, self.blobs = jobs, blobs
-        self.transfers = TransferRuns(jobs, blobs)
+        self.transfers = TransferRunner(jobs, blobs)
 
     def submit(self, source: str, *, move: bool = False) -> Job:
         request = TransferRequest(blob_id=source, destination=NewBlob(), move=move)
         return self.jobs.submit(TransferWork(request=request), JobOptions())[0]
 
     async def run(self, job: Job) -> TransferResult:
-        self.jobs.record(job.id, Started(device_id="", attempt=job.attempt + 1))
-        await self.transfers.run(job)
+        await attempt(self.jobs, job, transfer=self.transfers.run)
         ended = self.jobs.get(job.id)
         assert ended.state is JobState.SUCCEEDED
         assert isinstance(ended.result, TransferResult)
@@ -133,10 +134,10 @@ async def test_a_later_attempt_pays_with_no_reservation(tmp_path: Path) -> None:
         source = await uploaded(server.blobs, DATA)
         # Where there are no reservations, each that is named is refused.
         request = TransferRequest(blob_id=source.id, destination=NewBlob(tier=BlobTier.HOST), reservation_id="r-1")
-        first = server.jobs.submit(TransferWork(request=request), JobOptions())[0]
-        server.jobs.record(first.id, Started(device_id="", attempt=1))
-        with pytest.raises(DeviceOpsError) as caught:
-            await server.transfers.run(first)
-        assert caught.value.reason is ErrorReason.RESERVATION_NOT_FOUND
-        await server.transfers.run(msgspec.structs.replace(first, attempt=1))
-        assert server.jobs.get(first.id).state is JobState.SUCCEEDED
+        first, second = (server.jobs.submit(TransferWork(request=request), JobOptions())[0] for _ in range(2))
+        await attempt(server.jobs, first, transfer=server.transfers.run)
+        failure = server.jobs.get(first.id).failure
+        assert failure is not None
+        assert failure.reason is ErrorReason.RESERVATION_NOT_FOUND
+        await attempt(server.jobs, msgspec.structs.replace(second, attempt=1), transfer=server.transfers.run)
+        assert server.jobs.get(second.id).state is JobState.SUCCEEDED

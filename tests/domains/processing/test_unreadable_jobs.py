@@ -10,12 +10,13 @@ import pytest
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.migrations import MIGRATIONS
-from domains.processing.job import Job, JobOptions, ScanWork, UnreadableWork
+from domains.processing.job import Job, JobOptions
 from domains.processing.job_event import Failed, Started
 from domains.processing.job_filter import JobFilter
 from domains.processing.job_state import JobState
 from domains.processing.job_store import JobStore
 from domains.processing.jobs import Jobs
+from domains.processing.kinds import ScanWork, UnreadableWork
 from domains.requests import Asked
 from domains.storage import open_database
 

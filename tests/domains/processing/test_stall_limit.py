@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from domains.processing.patience import patience
+from domains.processing.attempts.stall_limit import stall_limit
 from domains.processing.worker import WorkerStalled
 from tests.domains.processing.scripted_worker import ScriptedWorker, a_device
 
@@ -15,7 +15,7 @@ async def test_a_worker_that_tells_nobody_anything_is_ended() -> None:
     worker = ScriptedWorker(a_device())
     worker.quiet_s = LIMIT_S
     with pytest.raises(WorkerStalled):
-        async with patience(worker, LIMIT_S):
+        async with stall_limit(worker, LIMIT_S):
             await asyncio.Event().wait()
     assert len(worker.ended) == 1
 
@@ -38,7 +38,7 @@ async def test_an_order_behind_a_long_one_waits_as_long_as_that_one_is_told_of()
             pass
 
     worker = Talking(a_device())
-    async with patience(worker, LIMIT_S):
+    async with stall_limit(worker, LIMIT_S):
         await heard.wait()
     assert worker.ended == []
 
@@ -46,6 +46,6 @@ async def test_an_order_behind_a_long_one_waits_as_long_as_that_one_is_told_of()
 async def test_an_answer_that_took_too_long_for_its_caller_is_no_stall() -> None:
     worker = ScriptedWorker(a_device())
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(LIMIT_S / 2), patience(worker, LIMIT_S):
+        async with asyncio.timeout(LIMIT_S / 2), stall_limit(worker, LIMIT_S):
             await asyncio.Event().wait()
     assert worker.ended == []

@@ -1,4 +1,4 @@
-"""A transfer of a blob: work of the front process, which reads and writes every tier.
+"""A transfer of a blob: the front process reads and writes every tier.
 
 The job holds the source from the moment that it is queued, so that no delete and no expiry takes it away before; and it
 deletes the source of a move only after its own end is written down.
@@ -14,16 +14,17 @@ from domains.memory.blobs.blob import BlobOrigin
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer import transfer
 from domains.memory.blobs.transfer_request import TransferRequest
-from domains.processing.front_job import FrontJob
-from domains.processing.job import Job, TransferWork
+from domains.processing.attempts.left import Done, Halted
+from domains.processing.front.task import FrontTask
+from domains.processing.job import Job
 from domains.processing.job_event import TransferResult
-from domains.processing.job_state import JobState
+from domains.processing.job_state import AT_REST, JobState
 from domains.processing.jobs import Jobs
-from domains.processing.pace import Pace
+from domains.processing.kinds import TransferWork
 from domains.progress import Progressed, Stage, StageStarted, Unit
 
 
-class TransferRuns:
+class TransferRunner:
     """Carries out transfers."""
 
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
@@ -38,34 +39,30 @@ class TransferRuns:
             if job is not None and job.state.ended:
                 self._changed(job)
 
-    async def run(self, job: Job) -> None:
-        """To its end, or to its cancellation, which leaves the source as it was and nothing new."""
-        request = self._request_of(job)
-        front, pace = FrontJob(self._jobs, job), Pace()
-        self._jobs.record(job.id, StageStarted(stage=Stage.COPYING))
+    async def run(self, work: TransferWork, task: FrontTask) -> Done | Halted:
+        """To its end, or to a request to stop, which leaves the source as it was and nothing new."""
+        request, job_id = self._request_of(work, task.job), task.job.id
+        task.tell(StageStarted(stage=Stage.COPYING))
 
         def tell(done: int, total: int) -> None:
-            moved = Progressed(stage=Stage.COPYING, completed=done, total=total, unit=Unit.BYTES)
-            self._jobs.record(job.id, pace.at(moved))
+            task.tell(Progressed(stage=Stage.COPYING, completed=done, total=total, unit=Unit.BYTES))
 
         begin = time.monotonic()
-        report = await transfer(self._blobs, request, progress=tell, should_stop=lambda: front.cancelled, job_id=job.id)
+        report = await transfer(self._blobs, request, progress=tell, should_stop=task.is_stopping, job_id=job_id)
         if report is None:
-            front.stopped(Stage.COPYING)
-        else:
-            front.succeeded(TransferResult(report=report), Stage.COPYING, time.monotonic() - begin)
+            return Halted()
+        return Done.in_one_stage(TransferResult(report=report), Stage.COPYING, time.monotonic() - begin)
 
-    def _request_of(self, job: Job) -> TransferRequest:
+    def _request_of(self, work: TransferWork, job: Job) -> TransferRequest:
         """What is to be done, after what an earlier attempt has left is cleared away."""
-        assert isinstance(job.work, TransferWork)
         if not job.attempt and not self._jobs.inherited(job):
-            return job.work.request
+            return work.request
         for blob in self._blobs.all():
             # Its copy was complete, and the server died before it could write that down.
             if blob.origin is BlobOrigin.TRANSFER and blob.origin_job_id == job.id:
                 self._blobs.discard(blob.id)
         # The reservation ended with the server that had promised it.
-        return msgspec.structs.replace(job.work.request, reservation_id="")
+        return msgspec.structs.replace(work.request, reservation_id="")
 
     def _changed(self, job: Job) -> None:
         if not isinstance(job.work, TransferWork):
@@ -75,7 +72,7 @@ class TransferRuns:
             if job.state is JobState.SUCCEEDED and job.work.request.move:
                 self._blobs.discard(source)
             self._blobs.let_go(source, job.id)
-        elif job.state in (JobState.QUEUED, JobState.INTERRUPTED):
+        elif job.state in AT_REST:
             # A source that is gone by now fails the job when its turn comes.
             with suppress(DeviceOpsError):
                 self._blobs.hold(source, job.id)

@@ -1,40 +1,27 @@
 """What becomes of a job whose worker process died: it runs again, unless it is probably the cause.
 
-A process takes all its jobs along, and nobody can tell which of them was at fault. So each of them runs alone from then
-on, and only a death that came while it was alone counts against it. The counts lie in the job, on disk.
+A process takes all its jobs along, and which of them was at fault cannot be told. So each of them runs alone from then on,
+and only a death that came while it was alone counts against it. The counts lie in the job, on disk.
 """
-
-import msgspec
 
 from domains.errors import ErrorReason
 from domains.failure import Failure
+from domains.processing.attempts.left import WorkerDeath
+from domains.processing.instant import Instant
 from domains.processing.job import Job
 from domains.processing.job_event import Failed, Interrupted
-from domains.processing.live_job import empty_receipt
+from domains.processing.live_job import receipt_of
 
 MAX_CRASHES = 3
 """A job that takes its worker down this often, alone, ends FAILED."""
 
 
-class WorkerDeath(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker process died under a job."""
-
-    device_id: str
-    message: str
-    meant: bool
-    """Somebody ended it on purpose: a reset, a shutdown, a driver that another job has broken."""
-    lost: bool
-    """Its device went away."""
-    alone: bool
-    """Nothing ran beside the job in this attempt."""
-
-
-def after_death(job: Job, death: WorkerDeath) -> Interrupted | Failed:
+def after_death(job: Job, death: WorkerDeath, now: Instant) -> Interrupted | Failed:
     """The event to record."""
     crashed = not (death.meant or death.lost)
     crashes = job.crashes + (crashed and death.alone)
     if crashed and crashes >= MAX_CRASHES:
-        return Failed(failure=_failure(crashes, death), receipt=empty_receipt(job), result=job.result)
+        return Failed(failure=_failure(crashes, death), receipt=receipt_of(job, now), result=job.result)
     reason = ErrorReason.DEVICE_LOST if death.lost else ErrorReason.WORKER_RESTARTING
     return Interrupted(reason=reason, message=death.message, crashed=crashed, alone=crashed and death.alone)
 

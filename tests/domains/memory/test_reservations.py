@@ -1,4 +1,4 @@
-"""The ledger never promises more than there is, whoever asks when; waits end in order, reservations by themselves."""
+"""No more is reserved than there is, in any order of requests; waits end in order, reservations by themselves."""
 
 import asyncio
 from collections import Counter
@@ -14,9 +14,9 @@ from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
-from domains.memory.pools.ledger import Granted, Ledger
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Priority, Reservation, ReservationAsk, ReservationState, ReservationWanted
+from domains.memory.pools.reservation_queue import Granted, ReservationQueue
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
 REFUSALS = (
@@ -39,15 +39,15 @@ async def settle() -> None:
 
 
 async def held(bench: Bench, size: int, priority: Priority = Priority.NORMAL, **fields: Any) -> Reservation:
-    return (await bench.ledger.create(ask(size, priority, **fields))).reservation
+    return (await bench.queue.create(ask(size, priority, **fields))).reservation
 
 
 def waiting(bench: Bench, size: int, priority: Priority = Priority.NORMAL, wait_s: float = 60) -> asyncio.Task[Granted]:
-    return asyncio.create_task(bench.ledger.create(ask(size, priority, wait_s=wait_s)))
+    return asyncio.create_task(bench.queue.create(ask(size, priority, wait_s=wait_s)))
 
 
 def states(bench: Bench) -> dict[int, ReservationState]:
-    return {each.size_bytes: each.state for each in bench.ledger.list(EVERY)}
+    return {each.size_bytes: each.state for each in bench.reservations.list(EVERY)}
 
 
 Actions = st.lists(
@@ -81,14 +81,15 @@ class Racing(Bench):
 
     def __init__(self) -> None:
         super().__init__(headroom_bytes=50, limit_bytes=900)
-        self.admission = Admission(self.pools, self.ledger)
-        self.budgets = Budgets(self.pools, self.ledger, Reclaiming(self.pools, ScriptedReclaimer(self.source)))
+        self.admission = Admission(self.pools, self.reservations)
+        reclaiming = Reclaiming(self.pools, ScriptedReclaimer(self.source))
+        self.budgets = Budgets(self.pools, self.reservations, reclaiming, lambda pool_id, ceiling: ())
         self.coming: Counter[str] = Counter()
         """What consumers that were let in have still to allocate."""
 
     async def run(self, need: int, reservation_id: str, consumer: str) -> None:
         """A consumer that allocates in two pieces all that it may, with everybody else let in between."""
-        kept = reservation_id and self.ledger.find_held(reservation_id).size_bytes
+        kept = reservation_id and self.reservations.find_held(reservation_id).size_bytes
         with await self.admission.admit("sim-0", need, reservation_id, consumer, keep_all=True):
             self.coming[consumer] = max(need, kept or 0)
             for piece in (self.coming[consumer] // 2, self.coming[consumer] - self.coming[consumer] // 2):
@@ -143,7 +144,7 @@ async def step(
         case "wait":
             waits.append(waiting(bench, size, priority))
         case "delete" if mine:
-            bench.ledger.delete(mine.pop().id)
+            bench.reservations.delete(mine.pop().id)
         case "run" if mine:
             reservation = mine.pop()
             await bench.run(size // 2, reservation.id, f"job-{name}{reservation.sequence}-1")
@@ -152,7 +153,7 @@ async def step(
         case "budget":
             await bench.limit(500 + size)
         case "renew" if mine:
-            mine[-1] = await bench.ledger.renew(mine[-1].id, size_bytes=size)
+            mine[-1] = await bench.reservations.renew(mine[-1].id, size_bytes=size)
         case "settle":
             for job in [job for job in bench.source.jobs if job.startswith(f"job-{name}")]:
                 del bench.source.jobs[job]
@@ -163,7 +164,7 @@ async def step(
 
 
 def not_oversold(bench: Racing) -> None:
-    kept = sum(each.size_bytes for each in bench.ledger.list(ReservationWanted()))
+    kept = sum(each.size_bytes for each in bench.reservations.list(ReservationWanted()))
     taken = kept + bench.source.live + bench.coming.total()
     assert taken <= 1000 - 50
     state = bench.pools.get("sim-0")
@@ -199,10 +200,10 @@ async def test_waiters_are_served_by_priority_then_in_their_order() -> None:
         waiting(bench, 70, Priority.HIGH),
     ]
     await settle()
-    bench.ledger.delete(everything.id)
+    bench.reservations.delete(everything.id)
     await settle()
     assert [wait.done() for wait in order] == [False, False, True]
-    bench.ledger.delete((await order[2]).reservation.id)
+    bench.reservations.delete((await order[2]).reservation.id)
     await settle()
     assert [wait.done() for wait in order] == [True, False, True]
     order[1].cancel()
@@ -262,7 +263,7 @@ async def test_memory_that_others_give_back_wakes_who_waits() -> None:
 async def test_what_can_never_fit_is_not_waited_for() -> None:
     bench = Bench(100)
     with pytest.raises(DeviceOpsError):
-        await bench.ledger.create(ask(101, wait_s=600))
+        await bench.queue.create(ask(101, wait_s=600))
     await held(bench, 100)
     wait = waiting(bench, 90)
     await settle()
@@ -276,11 +277,11 @@ async def test_a_caller_that_leaves_while_it_is_granted_keeps_nothing() -> None:
     first = await held(bench, 100)
     wait = waiting(bench, 100)
     await settle()
-    bench.ledger.delete(first.id)
+    bench.reservations.delete(first.id)
     wait.cancel()
     await asyncio.gather(wait, return_exceptions=True)
-    assert bench.pools.books.promised_bytes("sim-0") == 0
-    assert bench.ledger.list(EVERY) == []
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 0
+    assert bench.reservations.list(EVERY) == []
 
 
 async def test_critical_ends_low_ones_but_only_if_that_is_enough() -> None:
@@ -311,7 +312,7 @@ async def test_what_critical_frees_goes_to_nobody_else() -> None:
     await held(bench, 70, Priority.CRITICAL)
     await settle()
     assert not wait.done()
-    assert bench.pools.books.promised_bytes("sim-0") == 70
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 70
     wait.cancel()
     await asyncio.gather(wait, return_exceptions=True)
 
@@ -321,14 +322,12 @@ async def test_a_lost_device_ends_reservations_and_waits() -> None:
     await held(bench, 80)
     wait = waiting(bench, 50)
     await settle()
-    bench.pools.remove("sim-0")
+    bench.reservations.lose("sim-0")
     with pytest.raises(DeviceOpsError) as caught:
         await wait
     assert caught.value.reason is ErrorReason.DEVICE_LOST
     assert states(bench) == {80: ReservationState.LOST}
-    with pytest.raises(DeviceOpsError) as caught:
-        await held(bench, 1)
-    assert caught.value.reason is ErrorReason.MEMORY_POOL_NOT_FOUND
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 0
 
 
 async def test_renewing_puts_off_the_end_and_changes_size_all_or_nothing() -> None:
@@ -336,28 +335,28 @@ async def test_renewing_puts_off_the_end_and_changes_size_all_or_nothing() -> No
     first = await held(bench, 40, live_s=10)
     await held(bench, 30, live_s=600)
     bench.clock.turn(9)
-    longer = await bench.ledger.renew(first.id, 10, 60)
+    longer = await bench.reservations.renew(first.id, 10, 60)
     assert (longer.expire_time_s, longer.size_bytes) == (19, 60)
     assert longer.etag != first.etag
     with pytest.raises(DeviceOpsError) as caught:
-        await bench.ledger.renew(first.id, 100, 71)
+        await bench.reservations.renew(first.id, 100, 71)
     assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
-    assert longer in bench.ledger.list(ReservationWanted())
+    assert longer in bench.reservations.list(ReservationWanted())
     with pytest.raises(DeviceOpsError) as caught:
-        await bench.ledger.renew(first.id, etag=first.etag)
+        await bench.reservations.renew(first.id, etag=first.etag)
     assert caught.value.reason is ErrorReason.ETAG_MISMATCH
     bench.clock.turn(10)
     with pytest.raises(DeviceOpsError) as caught:
-        await bench.ledger.renew(first.id)
+        await bench.reservations.renew(first.id)
     assert caught.value.reason is ErrorReason.RESERVATION_EXPIRED
 
 
 async def test_a_second_release_finds_nothing() -> None:
     bench = Bench(100)
     first = await held(bench, 40)
-    assert bench.ledger.delete(first.id) == 40
+    assert bench.reservations.delete(first.id) == 40
     with pytest.raises(DeviceOpsError) as caught:
-        bench.ledger.delete(first.id)
+        bench.reservations.delete(first.id)
     assert caught.value.reason is ErrorReason.RESERVATION_NOT_FOUND
 
 
@@ -365,20 +364,20 @@ async def test_an_ended_one_is_listed_for_an_hour_and_releases_nothing() -> None
     bench = Bench(100)
     first, second = await held(bench, 40, live_s=1), await held(bench, 50, live_s=1)
     bench.clock.turn(1)
-    assert bench.ledger.delete(first.id) == 0
+    assert bench.reservations.delete(first.id) == 0
     bench.clock.turn(3599)
-    assert [each.id for each in bench.ledger.list(EVERY)] == [second.id]
+    assert [each.id for each in bench.reservations.list(EVERY)] == [second.id]
     bench.clock.turn(1)
-    assert bench.ledger.list(EVERY) == []
+    assert bench.reservations.list(EVERY) == []
 
 
 async def test_a_used_up_one_is_its_consumers() -> None:
     bench = Bench(100)
     first = await held(bench, 40)
-    bench.ledger.commit(first.id, "job-1")
-    (used,) = bench.ledger.list(EVERY)
+    bench.reservations.commit(first.id, "job-1")
+    (used,) = bench.reservations.list(EVERY)
     assert (used.state, used.consumer_id) == (ReservationState.COMMITTED, "job-1")
-    for call in (lambda: bench.ledger.delete(first.id), lambda: bench.ledger.commit(first.id, "job-2")):
+    for call in (lambda: bench.reservations.delete(first.id), lambda: bench.reservations.commit(first.id, "job-2")):
         with pytest.raises(DeviceOpsError) as caught:
             call()
         assert caught.value.reason is ErrorReason.ILLEGAL_STATE
@@ -386,14 +385,14 @@ async def test_a_used_up_one_is_its_consumers() -> None:
 
 async def test_between_claim_and_measurement_the_bytes_are_nobody_elses() -> None:
     bench = Bench(100)
-    claim = bench.ledger.commit((await held(bench, 60)).id, "job-1")
+    claim = bench.reservations.commit((await held(bench, 60)).id, "job-1")
     bench.source.jobs["job-1"] = 25
     view = await bench.pools.view("sim-0")
     assert (view.reserved_bytes, view.available_bytes) == (35, 40)
     bench.source.jobs["job-1"] = 60
     claim.close()
-    # Until it is measured, the books go on promising what was claimed.
-    assert bench.pools.books.promised_bytes("sim-0") == 35
+    # Until it is measured, the claim counts.
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 35
     view = await bench.pools.view("sim-0")
     assert (view.reserved_bytes, view.available_bytes) == (0, 40)
 
@@ -403,7 +402,7 @@ async def test_a_limit_holds_while_a_busy_worker_does_not_tell_what_it_holds() -
     bench.source.models["m"] = 40
     await bench.pools.measure("sim-0")
     bench.source.silent = True
-    with bench.ledger.commit((await held(bench, 50)).id, "job-1"):
+    with bench.reservations.commit((await held(bench, 50)).id, "job-1"):
         bench.source.jobs["job-1"] = 50
     await bench.pools.measure("sim-0")
     with pytest.raises(DeviceOpsError) as caught:
@@ -415,23 +414,23 @@ async def test_a_limit_holds_while_a_busy_worker_does_not_tell_what_it_holds() -
 async def test_where_nobody_can_tell_what_is_held_claims_end_all_the_same() -> None:
     bench = Bench(1000, limit_bytes=100)
     bench.source.silent = True
-    bench.ledger.commit((await held(bench, 100)).id, "job-1").close()
+    bench.reservations.commit((await held(bench, 100)).id, "job-1").close()
     assert (await held(bench, 100)).size_bytes == 100
 
 
 async def test_admission_obeys_budget_and_reservations() -> None:
     bench = Bench(1000, limit_bytes=100)
-    admission = Admission(bench.pools, bench.ledger)
+    admission = Admission(bench.pools, bench.reservations)
     first = await held(bench, 60)
     with pytest.raises(DeviceOpsError) as caught:
         await admission.admit("sim:0", 41)
     assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
     with pytest.raises(DeviceOpsError):
         await admission.admit("sim-0", 101, first.id)
-    (still,) = bench.ledger.list(ReservationWanted())
+    (still,) = bench.reservations.list(ReservationWanted())
     assert still == first
     with await admission.admit("sim-0", 90, first.id, "job-1"):
-        assert bench.pools.books.promised_bytes("sim-0") == 90
+        assert bench.pools.claims.outstanding_bytes("sim-0") == 90
     with pytest.raises(DeviceOpsError) as caught:
         await admission.admit("sim-0", 1, first.id)
     assert caught.value.reason is ErrorReason.ILLEGAL_STATE
@@ -439,7 +438,7 @@ async def test_admission_obeys_budget_and_reservations() -> None:
 
 async def test_what_a_blob_does_not_need_of_its_reservation_is_free_at_once() -> None:
     bench = Bench(100)
-    admission = Admission(bench.pools, bench.ledger)
+    admission = Admission(bench.pools, bench.reservations)
     first = await held(bench, 100)
     await admission.admit("sim-0", 30, first.id)
     assert (await held(bench, 70)).state is ReservationState.HELD
@@ -447,19 +446,19 @@ async def test_what_a_blob_does_not_need_of_its_reservation_is_free_at_once() ->
 
 async def test_a_claim_that_keeps_all_is_shared_out_to_the_byte() -> None:
     bench = Bench(100)
-    admission = Admission(bench.pools, bench.ledger)
+    admission = Admission(bench.pools, bench.reservations)
     first = await held(bench, 90)
     rest = await admission.admit("sim-0", 30, first.id, "job-1", keep_all=True)
     weights = rest.split(30, "m")
-    assert bench.pools.books.promised_bytes("sim-0") == 90
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 90
     bench.source.models["m"] = 30
     bench.source.jobs["job-1"] = 20
     weights.close()
     await bench.pools.measure("sim-0")
-    assert bench.pools.books.promised_bytes("sim-0") == 40
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 40
     rest.close()
     await bench.pools.measure("sim-0")
-    assert bench.pools.books.promised_bytes("sim-0") == 0
+    assert bench.pools.claims.outstanding_bytes("sim-0") == 0
 
 
 async def test_a_pool_that_cannot_be_measured_promises_nothing_and_forbids_nothing() -> None:
@@ -467,20 +466,16 @@ async def test_a_pool_that_cannot_be_measured_promises_nothing_and_forbids_nothi
     with pytest.raises(DeviceOpsError) as caught:
         await held(bench, 1)
     assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
-    await Admission(bench.pools, bench.ledger).admit("sim-0", 2**60)
+    await Admission(bench.pools, bench.reservations).admit("sim-0", 2**60)
 
 
 async def test_a_model_that_turns_idle_makes_room_for_who_waits() -> None:
     bench = Bench(100)
     reclaimer = ScriptedReclaimer(bench.source)
-    ledger = Ledger(
-        bench.pools,
-        Reclaiming(bench.pools, reclaimer).evict,
-        clock=bench.clock,
-        call_later=bench.clock.call_later,
-    )
+    evict = Reclaiming(bench.pools, reclaimer).evict
+    queue = ReservationQueue(bench.pools, bench.reservations, evict, call_later=bench.clock.call_later)
     reclaimer.load("m", 80, in_use=True)
-    wait = asyncio.create_task(ledger.create(ask(60, allow_eviction=True, wait_s=60)))
+    wait = asyncio.create_task(queue.create(ask(60, allow_eviction=True, wait_s=60)))
     await settle()
     await bench.pools.measure("sim-0")
     await settle()

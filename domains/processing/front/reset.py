@@ -10,13 +10,14 @@ from domains.device.record import DeviceView
 from domains.errors import ErrorReason, FailedPrecondition, InternalError, NotSupported
 from domains.model.loaded import LoadedModels
 from domains.processing.ask import ask
+from domains.processing.attempts.left import Done, Halted
+from domains.processing.attempts.stall_limit import stall_limit
 from domains.processing.device_care import DeviceCare
-from domains.processing.dispatch import Dispatcher
-from domains.processing.front_job import FrontJob
-from domains.processing.job import Job, ResetWork
+from domains.processing.front.task import FrontTask
 from domains.processing.job_event import ResetReport, ResetResult
-from domains.processing.jobs import Jobs
-from domains.processing.patience import patience
+from domains.processing.kinds import ResetWork
+from domains.processing.lane import Lane
+from domains.processing.lanes import Lanes
 from domains.processing.worker import Emptied, EmptyOrder, WorkerStalled, order_id
 from domains.progress import Stage, StageStarted
 
@@ -27,52 +28,46 @@ _EMPTY_S = 60.0
 """A worker that is silent for so long, while it is to give back its memory, hangs."""
 
 
-class ResetRuns:
+class ResetRunner:
     """Carries out resets."""
 
-    def __init__(
-        self, jobs: Jobs, devices: Devices, dispatcher: Dispatcher, loaded: LoadedModels, care: DeviceCare
-    ) -> None:
-        self._jobs = jobs
+    def __init__(self, devices: Devices, lanes: Lanes, loaded: LoadedModels, care: DeviceCare) -> None:
         self._devices = devices
-        self._dispatcher = dispatcher
+        self._lanes = lanes
         self._loaded = loaded
         self._care = care
 
-    async def run(self, job: Job) -> None:
+    async def run(self, work: ResetWork, task: FrontTask) -> Done | Halted:
         """Drain, throw away, wait until the device is ready again and has passed a check."""
-        assert isinstance(job.work, ResetWork)
-        begin = time.monotonic()
-        front, device_id = FrontJob(self._jobs, job), self._devices.get(job.work.device_id).device.id
+        begin, device_id = time.monotonic(), self._devices.get(work.device_id).device.id
         self._devices.resetting(device_id, True)
         try:
-            report = await front.unless_cancelled(self._carry_out(job.id, device_id, job.work, begin))
+            report = await task.unless_stopped(self._carry_out(task, device_id, work, begin))
         finally:
             self._devices.resetting(device_id, False)
         if report is None:
-            front.stopped(self._jobs.get(job.id).stage)
-        else:
-            result = ResetResult(report=report, view=self._devices.get(device_id))
-            front.succeeded(result, Stage.RESETTING, time.monotonic() - begin)
+            return Halted()
+        result = ResetResult(report=report, view=self._devices.get(device_id))
+        return Done.in_one_stage(result, Stage.RESETTING, time.monotonic() - begin)
 
-    async def _carry_out(self, job_id: str, device_id: str, work: ResetWork, begin: float) -> ResetReport:
-        self._jobs.record(job_id, StageStarted(stage=Stage.DRAINING))
+    async def _carry_out(self, task: FrontTask, device_id: str, work: ResetWork, begin: float) -> ResetReport:
+        task.tell(StageStarted(stage=Stage.DRAINING))
         await self._drain(device_id, work.drain_timeout_s)
-        self._jobs.record(job_id, StageStarted(stage=Stage.RESETTING))
+        task.tell(StageStarted(stage=Stage.RESETTING))
         report = await self._reset(device_id, work, begin)
         await self._verify(device_id)
         return report
 
     async def _drain(self, device_id: str, timeout_s: float) -> None:
         """Let running jobs end; no new ones start meanwhile."""
-        lane = self._dispatcher.lanes.of(device_id)
+        lane = self._lanes.of(device_id)
         if lane is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await lane.idle()
 
     async def _reset(self, device_id: str, work: ResetWork, begin: float) -> ResetReport:
-        lane = self._dispatcher.lanes.of(device_id)
+        lane = self._lanes.of(device_id)
         running = tuple(lane.running) if lane else ()
         if running and not work.force:
             message = (
@@ -83,7 +78,7 @@ class ResetRuns:
         models = tuple(one.id for one in self._loaded.list() if one.device_id == device_id)
         # A running job can only be interrupted with its process.
         process = work.process or bool(running) or lane is None
-        freed = await (self._recycle(device_id, running) if process else self._empty(device_id))
+        freed = await (self._recycle(device_id, lane) if process else self._empty(device_id))
         return ResetReport(
             process=process,
             device_id=device_id,
@@ -93,13 +88,14 @@ class ResetRuns:
             duration_s=time.monotonic() - begin,
         )
 
-    async def _recycle(self, device_id: str, running: tuple[str, ...]) -> int | None:
+    async def _recycle(self, device_id: str, lane: Lane | None) -> int | None:
         """A new process. Its memory is measured from outside, so a wedged one is measured too."""
         view = self._devices.get(device_id)
+        if lane is not None:
+            # Should it end by itself meanwhile, that does not count against its jobs.
+            lane.meant_to_end = True
         before = await self._care.used_bytes(view)
-        for job_id in running:
-            self._dispatcher.excuse(job_id)
-        lane = self._dispatcher.lanes.of(device_id)
+        lane = self._lanes.of(device_id)
         if lane is None and not (view.settings.enabled or view.condition.worker_was_ready):
             # Nobody has enabled it yet: it has no process, and holds nothing.
             return 0
@@ -124,10 +120,10 @@ class ResetRuns:
         return None if before is None or after is None else before - after
 
     async def _empty(self, device_id: str) -> int | None:
-        lane = await self._dispatcher.lanes.ready(device_id)
-        async with self._dispatcher.lanes.turn(lane, alone=True) as worker:
+        lane = await self._lanes.ready(device_id)
+        async with self._lanes.turn(lane, alone=True) as worker:
             try:
-                async with patience(worker, _EMPTY_S):
+                async with stall_limit(worker, _EMPTY_S):
                     done = await ask(worker, EmptyOrder(job_id=order_id("empty"), models=True), Emptied)
             except WorkerStalled as stalled:
                 message = f"{device_id} did not give back its memory; its worker process was ended: {stalled}"

@@ -1,4 +1,4 @@
-"""Patience with a worker: one that tells nobody anything for too long hangs, and is ended."""
+"""The limit on a worker's silence: one that tells nothing of any order for too long hangs, and is ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,10 +8,10 @@ from domains.processing.worker import Worker, WorkerStalled
 
 
 @asynccontextmanager
-async def patience(worker: Worker, limit_s: float) -> AsyncGenerator[None]:
-    """Wait for a word of the worker. Raises `WorkerStalled`, and ends it, once it has told nothing of any order for so long.
+async def stall_limit(worker: Worker, limit_s: float) -> AsyncGenerator[None]:
+    """Wait for a report of the worker. Once it has told nothing of any order for so long: ends it, raises `WorkerStalled`.
 
-    An order that hears nothing may stand behind the long one of somebody else: as long as that one is told of, all is well.
+    An order that hears nothing may stand behind a long one of another job: as long as that one is told of, all is well.
     """
     loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
     try:

@@ -11,7 +11,7 @@ _AFTER_STEPS = 1
 denoising is not yet a finished job."""
 
 
-class Pace:
+class ProgressRate:
     """Of one attempt."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,7 +22,7 @@ class Pace:
         self._ratio = 0.0
 
     def at(self, progress: Progressed) -> Moved:
-        """The progress with its pace. `completed_ratio` never falls."""
+        """The progress with its rate. `completed_ratio` never falls."""
         now = self._clock()
         if progress.stage is not self._stage:
             self._stage = progress.stage

@@ -1,4 +1,4 @@
-"""Those who wait for room in a pool: the more urgent first, among equals the first come."""
+"""The requests that wait for room in one pool: by priority, then by arrival."""
 
 import asyncio
 from bisect import insort
@@ -7,18 +7,18 @@ from domains.memory.pools.reservation import Reservation, ReservationAsk
 
 
 class Waiter:
-    """One call that waits."""
+    """One request that waits."""
 
     def __init__(self, ask: ReservationAsk, sequence: int) -> None:
         self.ask = ask
         self.sequence = sequence
         self.evicted_ids: list[str] = []
-        """Of the loaded models that were unloaded for it while it waited."""
+        """Ids of the loaded models that were unloaded for the request while it waited."""
         self.granted: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where it stands in the line."""
+        """The sort key in the line."""
         return -self.ask.priority, self.sequence
 
 
@@ -33,28 +33,28 @@ class WaitingLine:
         return bool(self._waiters)
 
     def join(self, ask: ReservationAsk) -> Waiter:
-        """Stand behind all that are as urgent."""
+        """Add a request behind all of the same or a higher priority."""
         self._last += 1
         waiter = Waiter(ask, self._last)
         insort(self._waiters, waiter, key=lambda each: each.place)
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Wait no longer."""
+        """Remove a request that waits no longer."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
     @property
     def first(self) -> Waiter:
-        """Whose turn it is."""
+        """The request that is served next."""
         return self._waiters[0]
 
     def before(self, ask: ReservationAsk) -> int:
-        """How many of those who wait a newcomer must not overtake."""
+        """How many waiting requests a new one must not overtake."""
         return sum(waiter.ask.priority >= ask.priority for waiter in self._waiters)
 
     def end(self, error: Exception) -> None:
-        """Nobody here will get anything."""
+        """Fail all waiting requests."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.granted.done():

@@ -4,23 +4,20 @@ import asyncio
 
 from domains.inference.outcome import ImageReady
 from domains.memory.blobs.store import BlobStore
-from domains.processing.job import GenerateWork, Job
-from domains.processing.job_event import GeneratedImage, OutputReady
+from domains.processing.job_event import GeneratedImage, GenerationResult, OutputReady
 from domains.processing.jobs import Jobs
 
 
-class JobPictures:
-    """One for each attempt; knows those of earlier attempts too."""
+class Pictures:
+    """Stores them in the order in which they come. Those on disk stand in the job's result, whichever attempt made them."""
 
-    def __init__(self, job: Job, jobs: Jobs, blobs: BlobStore) -> None:
-        self._job = job
+    def __init__(self, job_id: str, total: int, jobs: Jobs, blobs: BlobStore) -> None:
+        """`total`: how many the job is to make."""
+        self._job_id = job_id
+        self._total = total
         self._jobs = jobs
         self._blobs = blobs
-        entries = jobs.live(job.id).journal.after(0)
-        told = [entry.value.image for entry in entries if isinstance(entry.value, OutputReady)]
-        self._kept: dict[int, GeneratedImage] = {image.index: image for image in told}
         self._storing: list[asyncio.Task[None]] = []
-        """In the order in which they came."""
 
     def take(self, image: ImageReady) -> None:
         """Begin to store a picture; never waits."""
@@ -36,22 +33,19 @@ class JobPictures:
         await asyncio.gather(*self._storing, return_exceptions=True)
 
     @property
-    def kept(self) -> tuple[GeneratedImage, ...]:
+    def made(self) -> tuple[GeneratedImage, ...]:
         """Those on disk, by their index."""
-        return tuple(self._kept[index] for index in sorted(self._kept))
+        result = self._jobs.get(self._job_id).result
+        return result.images if isinstance(result, GenerationResult) else ()
 
     async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
-        """Store a picture and tell of it, once, whichever attempt made it, and after the one before it."""
-        if image.index in self._kept:
+        """Store a picture and tell of it, once, after the one before it."""
+        if any(one.index == image.index for one in self.made):
             return
-        blob = await self._blobs.keep(image.data, image.media_type, self._job.id)
+        blob = await self._blobs.keep(image.data, image.media_type, self._job_id)
         if before is not None:
             await asyncio.wait([before])
         kept = GeneratedImage(
             index=image.index, seed=image.seed, width_px=image.width_px, height_px=image.height_px, blob=blob
         )
-        self._kept[image.index] = kept
-        self._jobs.record(self._job.id, OutputReady(image=kept, total=self._total()))
-
-    def _total(self) -> int:
-        return len(self._job.work.resolved.seeds) if isinstance(self._job.work, GenerateWork) else 0
+        self._jobs.record(self._job_id, OutputReady(image=kept, total=self._total))

@@ -1,0 +1,19 @@
+"""Whether the server is shutting down: one value for all that refuse or end something because of it."""
+
+from domains.errors import ErrorReason, Unavailable
+
+
+class Draining:
+    """False until the shutdown begins; never false again."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def begin(self) -> None:
+        """The server takes no new work from now on."""
+        self.begun = True
+
+    def check(self) -> None:
+        """Refuse new work with DRAINING."""
+        if self.begun:
+            raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)

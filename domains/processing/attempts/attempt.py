@@ -1,0 +1,200 @@
+"""One attempt at a job: its memory, its work, the request to stop it, and its end."""
+
+import asyncio
+import time
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from domains.device.device import DeviceState
+from domains.device.devices import Devices
+from domains.draining import Draining
+from domains.errors import DeviceOpsError, ErrorReason, InternalError
+from domains.failure import Failure
+from domains.inference.generation import Previews
+from domains.memory.blobs.store import BlobStore
+from domains.model.catalogue import Catalogue
+from domains.model.loaded import LoadedModels
+from domains.model.model import Model
+from domains.processing.attempts.ending import end_of
+from domains.processing.attempts.following import Following
+from domains.processing.attempts.left import Broken, Halted, Left, WorkerDeath
+from domains.processing.attempts.time_limits import TimeLimits
+from domains.processing.front import FrontRunners, FrontTask
+from domains.processing.instant import Instant
+from domains.processing.job import Job
+from domains.processing.job_event import Started
+from domains.processing.jobs import Jobs
+from domains.processing.kinds import DeviceWork, UnreadableWork
+from domains.processing.kinds.entry import Supplies
+from domains.processing.lane import Lane
+from domains.processing.preview_wishes import PreviewWishes
+from domains.processing.unless_set import unless_set
+from domains.processing.worker import Worker, WorkerGone, WorkerStalled
+from domains.stop import Stop, stronger
+
+_log = structlog.get_logger()
+
+
+class MemoryForJobs(Protocol):
+    """The memory that attempts need. `domains.processing.job_admission.JobAdmission` is the real one."""
+
+    def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
+        """Hold what a job is known to need on a device, once there is room for it. Raises why there never will be."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptTools:
+    """What every attempt needs. Nothing here changes."""
+
+    jobs: Jobs
+    devices: Devices
+    catalogue: Catalogue
+    loaded: LoadedModels
+    blobs: BlobStore
+    memory: MemoryForJobs
+    runners: FrontRunners
+    wishes: PreviewWishes
+    draining: Draining
+    stall_limit_s: float
+    """How long a worker may tell nothing of any order."""
+    stop_limit_s: float
+    """How long a worker may take to obey a request to stop for good; then it is ended."""
+
+
+class Attempt:
+    """Implements `lane.Running`."""
+
+    def __init__(self, job: Job, lane: Lane, tools: AttemptTools) -> None:
+        self.job = job
+        self._lane = lane
+        self._tools = tools
+        self._live = tools.jobs.live(job.id)
+        self._stopping = asyncio.Event()
+        self._obeying: asyncio.TimerHandle | None = None
+        self._following: Following | None = None
+
+    def stop(self, stop: Stop) -> None:
+        """Ask it to stop at its next safe point. The strongest request decides what becomes of the job."""
+        self._live.stop = stronger(self._live.stop, stop)
+        self._stopping.set()
+        if self._lane.worker is not None:
+            self._lane.worker.stop(self.job.id, stop)
+            if stop.final and self._obeying is None:
+                limit_s = self._tools.stop_limit_s
+                self._obeying = asyncio.get_running_loop().call_later(limit_s, self._disobeyed)
+
+    async def run(self) -> None:
+        """To its end. Whatever happens, the journal tells it."""
+        begin_s = time.monotonic()
+        try:
+            self._tools.jobs.record(self.job.id, Started(device_id=self._lane.device_id, attempt=self.job.attempt + 1))
+            _log.info("job started", kind=self.job.kind, attempt=self.job.attempt + 1)
+            left = await self._work()
+        except WorkerGone as gone:
+            left = await self._after(gone)
+        except DeviceOpsError as error:
+            left = Broken(failure=Failure.of(error))
+        except Exception:
+            _log.exception("a bug ended a job")
+            message = "a fault of the server ended this job; its log has the details under the job id"
+            left = Broken(failure=Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
+        finally:
+            if self._obeying is not None:
+                self._obeying.cancel()
+        self._end(left)
+        self._log_end(time.monotonic() - begin_s)
+
+    async def _work(self) -> Left:
+        limits = TimeLimits(self.job.options, self.stop)
+        try:
+            async with AsyncExitStack() as held:
+                memory = self._tools.memory.claimed(self.job, self._lane.device_id)
+                await unless_set(self._stopping, held.enter_async_context(memory))
+                if self._stopping.is_set():
+                    # No worker could be told of it.
+                    return Halted()
+                return await self._carry_out(limits)
+        finally:
+            limits.close()
+
+    async def _carry_out(self, limits: TimeLimits) -> Left:
+        work, worker = self.job.work, self._lane.worker
+        assert not isinstance(work, UnreadableWork), "a job that cannot be read has failed"
+        if isinstance(work, DeviceWork):
+            assert worker is not None, "only the lane of a worker takes work for a device"
+            return await self._follow(work, worker, limits)
+        return await work.begin(self._tools.runners, FrontTask(self.job, self._tools.jobs, self._stopping))
+
+    async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Left:
+        tools = self._tools
+        following = Following(self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits)
+        self._following = following
+        await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s)
+        if following.left is None:
+            raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
+        return following.left
+
+    def _supplies(self) -> Supplies:
+        def previews(own: Previews) -> Previews:
+            return self._tools.wishes.of(self.job.id, own)
+
+        return Supplies(model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)), previews=previews)
+
+    async def _after(self, gone: WorkerGone) -> Left:
+        """The worker ended. If its last report had come before, the work ended as that says."""
+        tools, lane = self._tools, self._lane
+        if isinstance(gone, WorkerStalled):
+            tools.devices.failed(lane.device_id, InternalError(str(gone), ErrorReason.DRIVER_ERROR))
+        # Before the job waits again: it must not be given to the same dead worker.
+        lane.closed = True
+        # And the device's fault first, which is the cause of what becomes of the job.
+        await lane.left.wait()
+        if self._following is not None and self._following.left is not None:
+            return self._following.left
+        view = tools.devices.find(lane.device_id)
+        return WorkerDeath(
+            device_id=lane.device_id,
+            message=str(gone),
+            meant=lane.meant_to_end or tools.draining.begun,
+            lost=view is not None and view.state is DeviceState.LOST,
+            alone=self.job.id not in lane.shared,
+        )
+
+    def _end(self, left: Left) -> None:
+        """Tell the end, now that the job's memory is free: who hears of it may ask for that at once."""
+        jobs, job = self._tools.jobs, self._unended()
+        if job is None:
+            return
+        try:
+            jobs.record(job.id, end_of(job, self._live.stop, left, Instant.now()))
+        except DeviceOpsError as error:
+            # An interruption that cannot be stored; an end is told all the same.
+            if (job := self._unended()) is not None:
+                jobs.record(job.id, end_of(job, None, Broken(failure=Failure.of(error)), Instant.now()))
+
+    def _unended(self) -> Job | None:
+        """As it is now. None: it has ended, and may have been deleted since."""
+        job = self._tools.jobs.find(self.job.id)
+        return None if job is None or job.state.ended else job
+
+    def _disobeyed(self) -> None:
+        limit_s = self._tools.stop_limit_s
+        _log.warning("worker did not obey a request to stop", job_id=self.job.id, device_id=self._lane.device_id)
+        self._lane.end_worker(f"job {self.job.id} was asked to stop and had not after {limit_s:g} s")
+
+    def _log_end(self, took_s: float) -> None:
+        """The log's last line of the attempt: how it ended, how long it took, and why."""
+        job = self._tools.jobs.find(self.job.id)
+        state, failure = ("deleted", None) if job is None else (str(job.state), job.failure)
+        why = {"reason": str(failure.reason), "message": failure.message} if failure else {}
+        _log.info("job left its device", state=state, took_s=round(took_s, 3), **why)
+
+
+def _for_worker(model: Model) -> Model:
+    """What a worker needs of a model: not the list of its known prompts."""
+    return msgspec.structs.replace(model, known_prompts=())

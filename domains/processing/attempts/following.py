@@ -1,0 +1,117 @@
+"""Turns the reports of one attempt into events of its job, and knows what they have told."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from domains.device.benchmark import BenchmarkReport
+from domains.errors import ErrorReason, InternalError
+from domains.failure import Failure
+from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
+from domains.memory.blobs.store import BlobStore
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.attempts.left import Broken, Done, Halted
+from domains.processing.attempts.pictures import Pictures
+from domains.processing.attempts.progress_rate import ProgressRate
+from domains.processing.attempts.stall_limit import stall_limit
+from domains.processing.attempts.time_limits import TimeLimits
+from domains.processing.job_event import JobResult
+from domains.processing.jobs import Jobs
+from domains.processing.kinds import DeviceWork, GenerateWork
+from domains.processing.kinds.entry import Told
+from domains.processing.worker import Benchmarked, ModelLoaded, Order, Report, Worker, WorkerGone
+from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
+
+
+class Following:
+    """Of work that a device worker carries out."""
+
+    left: Done | Broken | Halted | None = None
+    """What was left of the work; None: its last report has not come."""
+
+    def __init__(
+        self, job_id: str, work: DeviceWork, jobs: Jobs, loaded: LoadedModels, blobs: BlobStore, limits: TimeLimits
+    ) -> None:
+        self._job_id = job_id
+        self._work = work
+        self._jobs = jobs
+        self._models = loaded
+        self._limits = limits
+        self._rate = ProgressRate()
+        total = len(work.resolved.seeds) if isinstance(work, GenerateWork) else 0
+        self._pictures = Pictures(job_id, total, jobs, blobs)
+        self._loaded: LoadedModel | None = None
+        self._benchmark: BenchmarkReport | None = None
+        self._libraries: tuple[str, ...] = ()
+        self._device_id = ""
+
+    async def follow(self, worker: Worker, order: Order, stall_limit_s: float) -> None:
+        """To the order's last report, which `left` tells. Raises `WorkerGone`, or an error that is the job's failure."""
+        self._libraries, self._device_id = worker.device.libraries, worker.device.id
+        reports: AsyncIterator[Report] = worker.carry_out(order)
+        try:
+            async with aclosing(reports):  # pyright: ignore[reportArgumentType]  # an async generator by contract of Worker
+                while (report := await _next(reports, worker, stall_limit_s)) is not None:
+                    await self._take(report)
+        except WorkerGone:
+            # The pictures that it sent are kept before the next attempt looks for them.
+            await self._pictures.settled()
+            raise
+
+    async def _take(self, report: Report) -> None:
+        match report:
+            case Progressed():
+                self._jobs.record(self._job_id, self._rate.at(report))
+            case StageStarted() | PreviewReady() | Degraded():
+                if isinstance(report, StageStarted):
+                    self._limit_loading(report.stage)
+                self._jobs.record(self._job_id, report)
+            case ImageReady():
+                self._pictures.take(report)
+            case ModelLoaded():
+                self._limits.loaded()
+                self._loaded = self._models.put(report.loaded, pin=self._work.pins)
+            case Benchmarked():
+                self._benchmark = report.report
+            case Finished() | Failed() | Stopped():
+                await self._pictures.stored()
+                self.left = self._last(report)
+            case _:
+                raise InternalError(f"the worker of {self._device_id} answered a job with {type(report).__name__}")
+
+    def _limit_loading(self, stage: Stage) -> None:
+        """Loading has a time limit of its own."""
+        if stage is Stage.LOADING:
+            self._limits.loading()
+        else:
+            self._limits.loaded()
+
+    def _last(self, report: Finished | Failed | Stopped) -> Done | Broken | Halted:
+        match report:
+            case Finished():
+                return Done(result=self._work.result(self._told()), receipt=report.receipt)
+            case Failed():
+                return Broken(failure=self._failure(report), receipt=report.receipt, result=self._partial())
+            case Stopped():
+                return Halted(proof=report, result=self._partial())
+
+    def _told(self) -> Told:
+        return Told(
+            images=self._pictures.made, loaded=self._loaded, benchmark=self._benchmark, libraries=self._libraries
+        )
+
+    def _partial(self) -> JobResult | None:
+        return self._work.result(self._told()) if self._pictures.made else None
+
+    def _failure(self, report: Failed) -> Failure:
+        reason, facts = ErrorReason(report.reason), dict(report.facts)
+        if reason is not ErrorReason.DRIVER_ERROR:
+            return Failure(reason=reason, message=report.message, facts=facts)
+        # It concerns the whole device: its process is ended as soon as the job has left it.
+        facts["device_id"] = self._device_id
+        return Failure(reason=reason, message=report.message, facts=facts, actions_taken=("worker restarted",))
+
+
+async def _next(reports: AsyncIterator[Report], worker: Worker, stall_limit_s: float) -> Report | None:
+    """The next report; None: there are no more."""
+    async with stall_limit(worker, stall_limit_s):
+        return await anext(reports, None)

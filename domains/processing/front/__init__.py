@@ -1,0 +1,25 @@
+"""The work that the front process carries out by itself, one module a kind.
+
+task.py      one attempt, as its runner sees it
+scan.py      a scan for models
+reset.py     a reset of a device
+transfer.py  a transfer of a blob
+"""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from domains.processing.attempts.left import Done, Halted
+from domains.processing.front.task import FrontTask
+from domains.processing.kinds import ResetWork, ScanWork, TransferWork
+
+__all__ = ["FrontRunners", "FrontTask"]
+
+
+class FrontRunners(msgspec.Struct, frozen=True, kw_only=True):
+    """Who carries out which kind."""
+
+    scan: Callable[[ScanWork, FrontTask], Awaitable[Done | Halted]]
+    reset: Callable[[ResetWork, FrontTask], Awaitable[Done | Halted]]
+    transfer: Callable[[TransferWork, FrontTask], Awaitable[Done | Halted]]

@@ -1,0 +1,32 @@
+"""A scan for models."""
+
+import asyncio
+import time
+
+from domains.model.catalogue import Catalogue
+from domains.processing.attempts.left import Done, Halted
+from domains.processing.front.task import FrontTask
+from domains.processing.job_event import ScanResult
+from domains.processing.kinds import ScanWork
+from domains.progress import Progressed, Stage, StageStarted
+
+
+class ScanRunner:
+    """Carries out scans."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    async def run(self, work: ScanWork, task: FrontTask) -> Done | Halted:
+        """To its end, or to a request to stop."""
+        loop = asyncio.get_running_loop()
+
+        def tell(report: Progressed) -> None:
+            loop.call_soon_threadsafe(task.tell, report)
+
+        task.tell(StageStarted(stage=Stage.SCANNING))
+        begin = time.monotonic()
+        report = await self._catalogue.rescan(tell, task.is_stopping, work.roots)
+        if task.is_stopping():
+            return Halted()
+        return Done.in_one_stage(ScanResult(report=report), Stage.SCANNING, time.monotonic() - begin)

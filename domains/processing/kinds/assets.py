@@ -1,0 +1,24 @@
+"""The models that work needs, each with its role."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class AssetRole(StrEnum):
+    """What a model is for in a job."""
+
+    BASE = "base"
+    VAE = "vae"
+    LORA = "lora"
+    CONTROLNET = "controlnet"
+    IP_ADAPTER = "ip_adapter"
+    REFINER = "refiner"
+    UPSCALER = "upscaler"
+
+
+class Asset(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a job needs on its device."""
+
+    role: AssetRole
+    model_id: str

@@ -1,0 +1,27 @@
+"""A wait that an event breaks off."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+async def unless_set(event: asyncio.Event, work: Awaitable[Result]) -> Result | None:
+    """What the work gives. None: the event was set first, and the work broke off where it waited."""
+    loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
+
+    async def listen() -> None:
+        await event.wait()
+        waiting.reschedule(loop.time())
+
+    listening = asyncio.create_task(listen())
+    try:
+        async with waiting:
+            return await work
+    except TimeoutError:
+        if not waiting.expired():
+            raise
+        return None
+    finally:
+        listening.cancel()

@@ -1,0 +1,32 @@
+"""Carries out an attempt at a job of the front process, without a queue."""
+
+from typing import Any, cast
+
+from domains.draining import Draining
+from domains.processing.attempts.attempt import Attempt, AttemptTools
+from domains.processing.front import FrontRunners
+from domains.processing.job import Job
+from domains.processing.jobs import Jobs
+from domains.processing.lane import Lane
+from domains.processing.preview_wishes import PreviewWishes
+from tests.domains.processing.dispatch_bench import Memory
+
+_NONE = cast(Any, None)
+
+
+async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
+    """To its end. `transfer`: the method that carries out transfers."""
+    tools = AttemptTools(
+        jobs=jobs,
+        devices=_NONE,
+        catalogue=_NONE,
+        loaded=_NONE,
+        blobs=_NONE,
+        memory=Memory(),
+        runners=FrontRunners(scan=_NONE, reset=_NONE, transfer=cast(Any, transfer)),
+        wishes=PreviewWishes(),
+        draining=Draining(),
+        stall_limit_s=60,
+        stop_limit_s=60,
+    )
+    await Attempt(job, Lane(lambda: 1, front=type(job.work)), tools).run()
