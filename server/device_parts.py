@@ -45,7 +45,7 @@ class DeviceParts:
         self._settings = settings
         self._hardware = hardware
         self._background = background
-        self._pump_soon = board.pump_soon
+        self._pump_soon = board.room.tell_soon
         self.devices = devices
         self.simulation = hardware.simulation
         self._launcher = ProcessLauncher(self._start)
@@ -57,10 +57,10 @@ class DeviceParts:
             self.simulation,
             self._launcher,
             settings.jobs_per_device,
-            board.pump,
+            board.room.tell,
             spawn,
         )
-        self.statuses = DeviceStatuses(devices, hardware.telemetry, board.workload, self.fleet.uptime)
+        self.statuses = DeviceStatuses(devices, hardware.telemetry, board.backlog.workload, self.fleet.uptime)
         self.care = DeviceCare(
             devices,
             lanes,
@@ -75,8 +75,8 @@ class DeviceParts:
             lanes,
             hardware.telemetry,
             self.fleet.start,
-            board.pump,
-            board.stranded_without,
+            board.room.tell,
+            board.backlog.stranded_without,
             spawn,
         )
         self.hot_plug = HotPlug(hardware.inventories, devices, self.fleet, lanes)

@@ -10,8 +10,8 @@ from domains.device.device_names import AUTO, worker_name
 from domains.device.directml.dxcore import open_dxcore
 from domains.device.directml.inventory import DirectMLInventory
 from domains.device.inventory import CudaInventory, host_processor
-from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry
+from domains.device.original_limits import OriginalLimits
 from domains.device.telemetry import TelemetryByBackend
 from domains.device.threaded_inventory import ThreadedInventory
 from domains.device.threaded_telemetry import ThreadedTelemetry
@@ -28,7 +28,7 @@ class Hardware:
 
     def __init__(self, settings: Settings) -> None:
         self.simulation = Simulation(settings.devices, settings.sim_script)
-        self._nvml = NvmlTelemetry(book=LimitBook(settings.state))
+        self._nvml = NvmlTelemetry(original_limits=OriginalLimits(settings.state))
         backends = {
             Backend.CPU: CpuTelemetry(),
             Backend.CUDA: self._nvml,

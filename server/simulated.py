@@ -5,14 +5,13 @@ from pathlib import Path
 
 import structlog
 
-from domains.device.simulated.fault_book import FaultBook
+from domains.device.simulated.fault_counts import FaultCounts
 from domains.device.simulated.script import SimDevice, default_script
 from domains.device.simulated.script_file import read_script
 from domains.device.simulated.telemetry import SimulatedTelemetry
 from domains.device.simulated.watch import Difference, ScriptWatch
 from domains.errors import InvalidRequest, Violation
 from domains.memory.measure import MemoryMeasure
-from server.worker import wire
 from server.worker.link import WorkerLink
 
 _log = structlog.get_logger()
@@ -29,7 +28,7 @@ class Simulation:
         self.script = ScriptWatch(read_script(script) if script else default_script(max(1, count)), script)
         """The current script, read again when its file changes; also the inventory of the simulated backend."""
         self.script.listeners.append(_log_problem)
-        self._book = FaultBook()
+        self._fault_counts = FaultCounts()
         self.telemetry = SimulatedTelemetry(self.find)
 
     def find(self, device_id: str) -> SimDevice | None:
@@ -39,7 +38,7 @@ class Simulation:
     async def prepare(self, name: str, link: WorkerLink) -> None:
         """Send a worker its device and faults."""
         if device := self.find(name):
-            await link.say(wire.SETUP, wire.encode(self._book.setup(device)))
+            await link.set_up(self._fault_counts.setup(device))
 
     def measured(self, device_id: str, measure: MemoryMeasure | None) -> None:
         """Take over what a worker measured of its memory; None: the worker has ended."""
@@ -52,7 +51,7 @@ class Simulation:
         device = self.find(device_id)
         # The script may have changed since the worker got it.
         if device is not None and fault_index < len(device.faults):
-            self._book.struck(device, fault_index)
+            self._fault_counts.count_strike(device, fault_index)
             _log.info("scripted fault", device=device_id, fault=device.faults[fault_index].__struct_config__.tag)
 
 

@@ -24,7 +24,7 @@ cgroup.py              the memory limit of a container
 nvml.py                telemetry of NVIDIA GPUs
 nvml_driver.py         calls of NVML
 nvml_inventory.py      GPUs that NVML lists
-limit_book.py          power limits from before the server's changes
+original_limits.py     power limits from before the server's changes
 adapter.py             a graphics adapter as its driver lists it
 inventory.py           devices that can be listed without a worker
 threaded_inventory.py  lists a driver's devices on a thread

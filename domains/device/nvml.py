@@ -8,9 +8,9 @@ import pynvml
 
 from domains.device.adapter import Adapter
 from domains.device.device import Device
-from domains.device.limit_book import LimitBook
 from domains.device.nvml_driver import Nvml, code
 from domains.device.nvml_inventory import adapters
+from domains.device.original_limits import OriginalLimits
 from domains.device.sample import DeviceSample, ThrottleReason
 from domains.device.telemetry import ALWAYS, DeviceGone, PowerRange, check_power, no_power_limit
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
@@ -35,8 +35,8 @@ _TEMPERATURE = "max_temperature_celsius"
 class NvmlTelemetry:
     """Asks NVML for each figure separately: a figure that this GPU or user lacks does not affect the others."""
 
-    def __init__(self, driver: ModuleType = pynvml, book: LimitBook | None = None) -> None:
-        """`book` stores the limits from before the first change; None: in memory only."""
+    def __init__(self, driver: ModuleType = pynvml, original_limits: OriginalLimits | None = None) -> None:
+        """`original_limits` stores the limits from before the first change; None: in memory only."""
         self._nvml = Nvml(driver)
         self._known: dict[int, Adapter] = {}
         """By index, from the newest listing."""
@@ -44,7 +44,7 @@ class NvmlTelemetry:
         """UUIDs of all GPUs that were ever listed."""
         self._stale = False
         """A GPU was lost; NVML must be opened again to see it come back."""
-        self._book = book or LimitBook()
+        self._original_limits = original_limits or OriginalLimits()
 
     def inventory(self) -> tuple[Adapter, ...]:
         """The GPUs that the driver lists; empty without a driver. Raises DRIVER_ERROR if the driver fails."""
@@ -157,22 +157,22 @@ class NvmlTelemetry:
             handle = self._handle(device)
             before = self._nvml.ask(device.id, "DeviceGetPowerManagementLimit", handle)
             # Recorded before the change: if the server is killed in between, nothing is lost.
-            first = before is not None and self._book.note(device.id, before)
+            first = before is not None and self._original_limits.note(device.id, before)
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(handle, round(wanted * 1000))
         except self._nvml.error as error:
             if first:
-                self._book.forget(device.id)
+                self._original_limits.forget(device.id)
             raise self._refusal(device, wanted, error) from error
 
     def restore(self, device: Device) -> None:
         """Restore the recorded limit; see `Telemetry.restore`."""
-        if (before := self._book.before(device.id)) is None:
+        if (before := self._original_limits.before(device.id)) is None:
             return
         try:
             self._nvml.names.nvmlDeviceSetPowerManagementLimit(self._handle(device), before)
         except self._nvml.error as error:
             raise self._refusal(device, before / 1000, error) from error
-        self._book.forget(device.id)
+        self._original_limits.forget(device.id)
 
     def _refusal(self, device: Device, watts: float, error: Exception) -> DeviceOpsError:
         if self._nvml.is_gone(error):

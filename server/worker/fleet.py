@@ -107,7 +107,7 @@ class Fleet:
         """Ask the worker for its current description of the device. The worker probes nothing again."""
         view, link = self._devices.find(device_id), self.worker_of(device_id)
         if view is not None and link is not None:
-            await link.greet()
+            await link.describe()
             self._devices.described(view.name, link.device, view.reach, ready=True)
 
     async def prepare(self, name: str, link: WorkerLink) -> None:

@@ -174,7 +174,7 @@ class WorkerKeeper:
         try:
             async with asyncio.timeout(self._ready_limit_s):
                 await self._listener.prepare(self.name, life.link)
-                await life.link.greet()
+                await life.link.describe()
             return
         except TimeoutError:
             why = f"hangs: it was not ready within {self._ready_limit_s:g} s"

@@ -37,9 +37,9 @@ class ProcessLauncher:
             self.nursery = NurseryKeeper(environment())
         self._start = start
 
-    async def launch(self, name: str, end: Callable[[str], None], struck: Callable[[int], None]) -> ProcessLife:
+    async def launch(self, name: str, end: Callable[[str], None], on_fault: Callable[[int], None]) -> ProcessLife:
         """Start the worker of the device of this name. Raises `OSError`."""
-        return ProcessLife(await self._process(self._start(name)), end, struck)
+        return ProcessLife(await self._process(self._start(name)), end, on_fault)
 
     async def close(self) -> None:
         """End the nursery. Its workers are ended by their keepers."""

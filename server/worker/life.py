@@ -46,10 +46,10 @@ class WorkerLife(Protocol):
 class Launcher(Protocol):
     """Starts workers."""
 
-    async def launch(self, name: str, end: Callable[[str], None], struck: Callable[[int], None]) -> WorkerLife:
+    async def launch(self, name: str, end: Callable[[str], None], on_fault: Callable[[int], None]) -> WorkerLife:
         """Start the worker of the device of this name. Raises `OSError`.
 
-        `end`, `struck`: what its link calls to have the worker ended, and with each scripted fault.
+        `end` ends the worker, for a reason. `on_fault` is called with the index of a scripted fault before it takes effect.
         """
         ...
 
@@ -57,11 +57,11 @@ class Launcher(Protocol):
 class ProcessLife:
     """A worker that is a child process, connected through frames. Implements `WorkerLife`."""
 
-    def __init__(self, process: ChildProcess, end: Callable[[str], None], struck: Callable[[int], None]) -> None:
-        """`end`, `struck`: as in `Launcher`."""
+    def __init__(self, process: ChildProcess, end: Callable[[str], None], on_fault: Callable[[int], None]) -> None:
+        """`end`, `on_fault`: as in `Launcher`."""
         self._process = process
         self._channel = FrameChannel(process)
-        self.link = WorkerLink(self._channel, end, struck)
+        self.link = WorkerLink(self._channel, end, on_fault)
 
     @property
     def pid(self) -> int:

@@ -1,10 +1,11 @@
-"""The front's end of one worker: orders become calls, their messages become reports."""
+"""The server's end of one worker: sends orders as calls, and returns their messages as reports."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
 from domains.device.device import Device
+from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import InternalError
 from domains.inference.generation import Previews
 from domains.inference.outcome import Failed, ImageReady
@@ -19,53 +20,53 @@ from server.worker.image_frames import ImagePieces
 
 
 class WorkerLink:
-    """A worker that has described its device. Implements `domains.processing.worker.Worker`."""
+    """Implements `domains.processing.worker.Worker` over frames."""
 
-    def __init__(self, channel: FrameChannel, end: Callable[[str], None], struck: Callable[[int], None]) -> None:
-        """`end` kills the process; `struck` hears of a simulated device's faults before they take effect."""
+    def __init__(self, channel: FrameChannel, end: Callable[[str], None], on_fault: Callable[[int], None]) -> None:
+        """`end` kills the process, for a reason; `on_fault` gets each scripted fault's index before it takes effect."""
         self._channel = channel
         self._end = end
-        self._struck = struck
+        self._on_fault = on_fault
         self._device: Device | None = None
-        self._last_word_s = time.monotonic()
+        self._last_report_s = time.monotonic()
         self._calls: dict[str, Call | None] = {}
-        """By job; None: the call is being opened."""
+        """By order id; None: the call is being opened."""
         self._stop_when_open: dict[str, Stop] = {}
         self._previews: dict[str, Previews] = {}
-        """By job: wanted, and not yet sent."""
+        """By order id: the newest previews that are not sent yet."""
         self._sending: dict[str, asyncio.Task[None]] = {}
-        """By job: sends the wanted previews."""
+        """By order id: the task that sends previews."""
 
     @property
     def device(self) -> Device:
-        """As the worker found it."""
-        assert self._device is not None, "nobody has a link before its worker has described its device"
+        """The device as the worker found it. Known after `describe`."""
+        assert self._device is not None, "the worker has not described its device yet"
         return self._device
 
     @property
     def quiet_s(self) -> float:
-        """How long it has told nothing of any order; one that had nothing to do: since it was given its first."""
-        return time.monotonic() - self._last_word_s
+        """Seconds since the last report; for an idle worker, since its first order."""
+        return time.monotonic() - self._last_report_s
 
     def end(self, why: str) -> None:
         """Kill the process."""
         self._end(why)
 
-    async def greet(self) -> None:
-        """Wait until the worker has torch and has tried its device. Raises `WorkerGone`, or why it cannot serve."""
+    async def describe(self) -> None:
+        """Wait until the worker has probed its device. Raises `WorkerGone`, or why it cannot serve the device."""
         async with await self._channel.open(wire.DESCRIBE, b"") as call:
             async for payload in call:
                 answer = wire.decode_report(payload.data)
                 if isinstance(answer, Failed):
                     raise error_of(answer)
-                assert isinstance(answer, Described), "a worker answers with its device, or with why there is none"
+                assert isinstance(answer, Described), "a worker answers Describe with Described or Failed"
                 self._device = answer.device
                 return
-            raise WorkerGone(call.status.message if call.status else "it said nothing of its device")
+            raise WorkerGone(call.status.message if call.status else "it did not describe its device")
 
-    async def say(self, method: str, message: bytes) -> None:
-        """A call whose only answer is its end."""
-        async with await self._channel.open(method, message) as call:
+    async def set_up(self, setup: SimSetup) -> None:
+        """Send the script of a simulated device. Raises `WorkerGone`."""
+        async with await self._channel.open(wire.SETUP, wire.encode(setup)) as call:
             async for _ in call:
                 pass
             if call.status is None or call.status.code is not Code.OK:
@@ -75,8 +76,8 @@ class WorkerLink:
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
         key, pieces = order.job_id, ImagePieces()
         if not self._calls:
-            # It owed nobody a word until now.
-            self._last_word_s = time.monotonic()
+            # No order was in flight.
+            self._last_report_s = time.monotonic()
         self._calls[key] = None
         try:
             async with await self._channel.open(wire.CARRY_OUT, wire.encode(order)) as call:
@@ -85,13 +86,13 @@ class WorkerLink:
                 if (stop := self._stop_when_open.get(key)) is not None:
                     call.cancel(wire.encode_stop(stop))
                 async for payload in call:
-                    self._last_word_s = time.monotonic()
+                    self._last_report_s = time.monotonic()
                     if payload.raw:
                         pieces.add(payload.data)
                         continue
                     report = wire.decode_report(payload.data)
                     if isinstance(report, FaultStruck):
-                        self._struck(report.fault_index)
+                        self._on_fault(report.fault_index)
                     else:
                         yield pieces.whole(report) if isinstance(report, ImageReady) else report
                 if call.status is None or call.status.code is Code.UNAVAILABLE:
@@ -106,7 +107,7 @@ class WorkerLink:
                 sending.cancel()
 
     def stop(self, job_id: str, stop: Stop) -> None:
-        """Ask the order of a job to stop at its next safe point."""
+        """Ask a job's order to stop at its next safe point."""
         if job_id in self._calls:
             call = self._calls[job_id]
             self._stop_when_open.setdefault(job_id, stop)
@@ -114,13 +115,13 @@ class WorkerLink:
                 call.cancel(wire.encode_stop(stop))
 
     def show(self, job_id: str, previews: Previews) -> None:
-        """Have the order of a job make these previews from now on."""
+        """Change the previews of a job's order."""
         if job_id in self._calls:
             self._previews[job_id] = previews
             self._send_previews(job_id)
 
     def _send_previews(self, job_id: str) -> None:
-        """Begin to send what is wanted, once its call is open and nothing else is being sent."""
+        """Send the newest previews if the call is open and no others are being sent."""
         call = self._calls[job_id]
         if call is None or job_id not in self._previews or job_id in self._sending:
             return

@@ -1,19 +1,19 @@
-"""What goes over a worker's pipe: domain values as typed msgpack. Decoding checks every type; there is no pickle."""
+"""Methods and encoding of a worker's calls: domain values as typed msgpack. Decoding checks every type; no pickle."""
 
 from typing import Final
 
 import msgspec
 
-from domains.device.simulated.fault_book import SimSetup
+from domains.device.simulated.fault_counts import SimSetup
 from domains.processing.worker import Order, PreviewOrder, Report
 from domains.stop import Stop, StopKind
 
 DESCRIBE: Final = "/deviceops.worker/Describe"
-"""Answers `Described`, once torch is there and has tried the device; `Failed`: why this process cannot serve it."""
+"""Answers `Described` when the device is probed, or `Failed` if this process cannot serve it."""
 SETUP: Final = "/deviceops.worker/Setup"
-"""Takes the `SimSetup` of a simulated device; before `DESCRIBE`, and again when the script changes."""
+"""Takes the `SimSetup` of a simulated device: before `DESCRIBE`, and again when the script changes."""
 CARRY_OUT: Final = "/deviceops.worker/CarryOut"
-"""Takes one `Order`, answers its `Report`s; cancelling it asks the order to stop, with a `Stop` as JSON for its reason.
+"""Takes one `Order`, answers its `Report`s. A cancellation asks the order to stop; its reason is a `Stop` as JSON.
 
 The call of a `GenerateOrder` takes `PreviewOrder`s as further messages.
 """
@@ -27,12 +27,12 @@ decode_setup = msgspec.msgpack.Decoder(SimSetup).decode
 
 
 def encode_stop(stop: Stop) -> str:
-    """As the reason of a cancelled call."""
+    """The reason of a call's cancellation."""
     return msgspec.json.encode(stop).decode()
 
 
 def decode_stop(reason: str) -> Stop:
-    """The request to stop. A call that was left without one is not wanted any more."""
+    """The request to stop in a cancellation's reason. Without one the caller left, and the order is cancelled."""
     try:
         return _decode_stop(reason)
     except msgspec.DecodeError:

@@ -69,10 +69,10 @@ class Commands:
         self._last = commands[-1]
         self._start = start
 
-    async def launch(self, name: str, end: Callable[[str], None], struck: Callable[[int], None]) -> ProcessLife:
+    async def launch(self, name: str, end: Callable[[str], None], on_fault: Callable[[int], None]) -> ProcessLife:
         self._start()
         process = await ChildProcess.start(*next(self._lives, self._last), env=environment())
-        return ProcessLife(process, end, struck)
+        return ProcessLife(process, end, on_fault)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ This package is the server's part; the worker's part is `domains.inference.on_de
 script.py       devices and their properties
 script_file.py  reads a script from TOML
 faults.py       the kinds of fault
-fault_book.py   counts how often each fault has struck
+fault_counts.py counts how often each fault has struck
 watch.py        reads a changed script and reports the difference
 describe.py     the `Device` of a scripted device
 telemetry.py    load, temperature, power and memory of a scripted device

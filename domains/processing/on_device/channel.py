@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from domains.device.simulated.fault_book import SimSetup
+from domains.device.simulated.fault_counts import SimSetup
 from domains.inference.generation import Previews
 from domains.processing.worker import Order, Report
 from domains.stop import Stop

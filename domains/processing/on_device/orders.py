@@ -8,7 +8,7 @@ from pathlib import Path
 from structlog.contextvars import bound_contextvars
 
 from domains.device.on_device.torch_errors import translate
-from domains.device.simulated.fault_book import SimSetup
+from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
 from domains.inference.outcome import Failed, Finished, Stopped

@@ -7,7 +7,7 @@ from domains.device.device_names import ordinal
 from domains.device.on_device.probe import probe
 from domains.device.on_device.torch_device import cannot_use, torch_name
 from domains.device.simulated.describe import describe
-from domains.device.simulated.fault_book import SimSetup
+from domains.device.simulated.fault_counts import SimSetup
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.memory.on_device import allocator
 

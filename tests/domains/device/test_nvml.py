@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.device.device import Backend
-from domains.device.limit_book import LimitBook
 from domains.device.nvml import NvmlTelemetry, throttle_reasons
+from domains.device.original_limits import OriginalLimits
 from domains.device.sample import DeviceSample, ThrottleReason
 from domains.device.telemetry import ALWAYS, DeviceGone, TelemetryByBackend
 from domains.device.threaded_telemetry import ThreadedTelemetry
@@ -170,9 +170,9 @@ def test_the_limit_of_before_outlives_a_server_that_is_killed(tmp_path: Path) ->
     gpu.limit_mw = 650_000
     driver = FakeNvml(gpu)
     for watts in (300, 400):
-        NvmlTelemetry(driver, LimitBook(tmp_path)).set_power_limit(DEVICE, watts)
+        NvmlTelemetry(driver, OriginalLimits(tmp_path)).set_power_limit(DEVICE, watts)
     for after in (650_000, 500_000):
-        NvmlTelemetry(driver, LimitBook(tmp_path)).restore(DEVICE)
+        NvmlTelemetry(driver, OriginalLimits(tmp_path)).restore(DEVICE)
         assert gpu.limit_mw == after
         gpu.limit_mw = 500_000
 
@@ -181,8 +181,8 @@ def test_a_limit_that_was_refused_is_not_put_back_later(tmp_path: Path) -> None:
     gpu = FakeGpu()
     gpu.may_set = False
     with pytest.raises(InternalError):
-        NvmlTelemetry(FakeNvml(gpu), LimitBook(tmp_path)).set_power_limit(DEVICE, 300)
-    assert LimitBook(tmp_path).before(DEVICE.id) is None
+        NvmlTelemetry(FakeNvml(gpu), OriginalLimits(tmp_path)).set_power_limit(DEVICE, 300)
+    assert OriginalLimits(tmp_path).before(DEVICE.id) is None
 
 
 def write_first_version(folder: Path, limits: bytes) -> None:
@@ -195,20 +195,20 @@ def write_first_version(folder: Path, limits: bytes) -> None:
 
 def test_limits_of_a_file_come_into_the_database_once(tmp_path: Path) -> None:
     write_first_version(tmp_path, b'{"gpu": 650000}')
-    book = LimitBook(tmp_path)
-    assert book.before("gpu") == 650_000
-    assert not book.note("gpu", 1)
-    book.forget("gpu")
-    assert LimitBook(tmp_path).before("gpu") is None
+    limits = OriginalLimits(tmp_path)
+    assert limits.before("gpu") == 650_000
+    assert not limits.note("gpu", 1)
+    limits.forget("gpu")
+    assert OriginalLimits(tmp_path).before("gpu") is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'{"gpu": "much"}'])
 def test_a_damaged_file_of_limits_knows_nothing_and_stops_nobody(tmp_path: Path, damage: bytes) -> None:
     write_first_version(tmp_path, damage)
-    book = LimitBook(tmp_path)
-    assert book.before(DEVICE.id) is None
-    assert book.note(DEVICE.id, 1)
-    assert LimitBook(tmp_path).before(DEVICE.id) == 1
+    limits = OriginalLimits(tmp_path)
+    assert limits.before(DEVICE.id) is None
+    assert limits.note(DEVICE.id, 1)
+    assert OriginalLimits(tmp_path).before(DEVICE.id) == 1
 
 
 def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:

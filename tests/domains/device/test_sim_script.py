@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.simulated.describe import describe
-from domains.device.simulated.fault_book import FaultBook, SimSetup
+from domains.device.simulated.fault_counts import FaultCounts, SimSetup
 from domains.device.simulated.faults import Crash, DriverError, Fault, HungStep, Leak, OutOfMemory, SlowLoad
 from domains.device.simulated.script import Power, SimDevice, SimScript, Temperature, default_script
 from domains.device.simulated.script_file import MAX_FILE_BYTES, parse_script, read_script
@@ -191,38 +191,37 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def test_a_fault_that_has_struck_is_not_armed_again() -> None:
-    book = FaultBook()
+    counts = FaultCounts()
     device = SimDevice(id="sim-0", faults=(Crash(at_step=2, times=2), OutOfMemory(times=0), Leak(bytes_per_job=5)))
-    assert [(one.index, one.strikes_left) for one in book.setup(device).armed] == [(0, 2), (1, None), (2, None)]
-    book.struck(device, 0)
-    book.struck(device, 1)
-    assert [(one.index, one.strikes_left) for one in book.setup(device).armed] == [(0, 1), (1, None), (2, None)]
-    book.struck(device, 0)
-    assert [one.index for one in book.setup(device).armed] == [1, 2]
-    assert book.strikes(device, 0) == 2
+    assert [(one.index, one.strikes_left) for one in counts.setup(device).armed] == [(0, 2), (1, None), (2, None)]
+    counts.count_strike(device, 0)
+    counts.count_strike(device, 1)
+    assert [(one.index, one.strikes_left) for one in counts.setup(device).armed] == [(0, 1), (1, None), (2, None)]
+    counts.count_strike(device, 0)
+    assert [one.index for one in counts.setup(device).armed] == [1, 2]
 
 
 def test_a_fault_that_is_changed_in_the_script_counts_from_zero() -> None:
-    book = FaultBook()
+    counts = FaultCounts()
     before = SimDevice(id="sim-0", faults=(Crash(at_step=2, times=1),))
-    book.struck(before, 0)
+    counts.count_strike(before, 0)
     renamed = msgspec.structs.replace(before, name="other")
-    assert book.setup(renamed).armed == ()
+    assert counts.setup(renamed).armed == ()
     later = SimDevice(id="sim-0", faults=(Crash(at_step=3, times=1),))
-    assert [one.strikes_left for one in book.setup(later).armed] == [1]
+    assert [one.strikes_left for one in counts.setup(later).armed] == [1]
 
 
 def test_each_device_has_its_own_count() -> None:
-    book = FaultBook()
+    counts = FaultCounts()
     first, second = (SimDevice(id=f"sim-{index}", faults=(DriverError(times=1),)) for index in range(2))
-    book.struck(first, 0)
-    book.struck(first, 7)  # of a script that has changed meanwhile
-    assert (len(book.setup(first).armed), len(book.setup(second).armed)) == (0, 1)
+    counts.count_strike(first, 0)
+    counts.count_strike(first, 7)  # of a script that has changed meanwhile
+    assert (len(counts.setup(first).armed), len(counts.setup(second).armed)) == (0, 1)
 
 
 def test_a_setup_goes_over_the_pipe() -> None:
     for device in parse_script(sample(), "every_fault.toml").devices:
-        setup = FaultBook().setup(device)
+        setup = FaultCounts().setup(device)
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(setup), type=SimSetup) == setup
 
 

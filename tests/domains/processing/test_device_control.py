@@ -43,8 +43,8 @@ class Controlled:
             floor.board.lanes,
             cast(Any, self.driver),
             lambda name, device: None,
-            floor.board.pump,
-            floor.board.stranded_without,
+            floor.board.room.tell,
+            floor.board.backlog.stranded_without,
             lambda work: self.spawned.append(asyncio.ensure_future(work)),
         )
 

@@ -27,7 +27,9 @@ async def floor(tmp_path: Path) -> Floor:
 
 async def test_a_hot_device_whose_temperature_cannot_be_had_stays_degraded(floor: Floor) -> None:
     meter = Thermometer()
-    statuses = DeviceStatuses(floor.devices, cast(Any, meter), floor.board.workload, lambda device_id: (None, 0))
+    statuses = DeviceStatuses(
+        floor.devices, cast(Any, meter), floor.board.backlog.workload, lambda device_id: (None, 0)
+    )
     floor.arrive()
     floor.devices.set_settings("sim-0", DeviceSettings(max_temperature_celsius=80.0))
     for celsius, state in (

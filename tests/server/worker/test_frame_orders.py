@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any
 
-from domains.device.simulated.fault_book import SimSetup
+from domains.device.simulated.fault_counts import SimSetup
 from domains.device.simulated.script import SimDevice
 from domains.inference.generation import Previews
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, SetUp, Show, StopCall

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from domains.device.simulated.fault_book import ArmedFault
+from domains.device.simulated.fault_counts import ArmedFault
 from domains.device.simulated.faults import Fault
 
 Kind = TypeVar("Kind", bound=Fault)

@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from domains.device.simulated.fault_book import SimSetup
+from domains.device.simulated.fault_counts import SimSetup
 from domains.device.simulated.faults import (
     Crash,
     DriverError,

@@ -12,7 +12,7 @@ import torch
 
 from domains.device.health import HealthDepth, Verdict
 from domains.device.on_device.health_check import run_checks
-from domains.device.simulated.fault_book import FaultBook
+from domains.device.simulated.fault_counts import FaultCounts
 from domains.device.simulated.faults import (
     Crash,
     DriverError,
@@ -42,7 +42,7 @@ RUNTIME = 2**20
 
 @dataclass
 class Sim:
-    """A step loop on a simulated device, and the front's book of faults."""
+    """A step loop on a simulated device, and the front's counts of faults."""
 
     device: SimDevice
     reports: list[tuple[str, Report]] = field(default_factory=list[tuple[str, Report]])
@@ -50,17 +50,17 @@ class Sim:
     on_report: Callable[[str, Report], None] = lambda job_id, report: None
 
     def __post_init__(self) -> None:
-        self.book = FaultBook()
+        self.counts = FaultCounts()
         self.restart()
 
     def restart(self) -> None:
         """The worker's next life."""
-        self.hardware = SimulatedHardware(self.book.setup(self.device), self._struck)
+        self.hardware = SimulatedHardware(self.counts.setup(self.device), self._struck)
         self.loop = StepLoop("cpu", self._take, hardware=self.hardware)
 
     def _struck(self, index: int, job_id: str) -> None:
         self.struck.append((index, job_id))
-        self.book.struck(self.device, index)
+        self.counts.count_strike(self.device, index)
 
     def _take(self, job_id: str, report: Report) -> None:
         self.reports.append((job_id, report))
@@ -368,7 +368,7 @@ def test_an_edited_script_holds_for_what_comes(simulate: Simulate, tiny: Model) 
     sim.device = SimDevice(
         id="sim-0", memory_bytes=ROOM * 2, runtime_bytes=RUNTIME, faults=(DriverError(at_step=1, times=1),)
     )
-    sim.hardware.set_up(sim.book.setup(sim.device))
+    sim.hardware.set_up(sim.counts.setup(sim.device))
     assert (sim.measure().total_bytes, sim.measure().live_bytes) == (ROOM * 2, live)
     assert isinstance(sim.run(tiny, "b"), Failed)
 
@@ -377,7 +377,7 @@ def test_an_edited_script_holds_for_what_comes(simulate: Simulate, tiny: Model) 
 @pytest.mark.parametrize("fault", [Crash(at_step=2, times=1), HungStep(at_step=2, times=1)])
 def test_the_front_is_told_before_the_process_dies_or_hangs(fault: Fault, tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    setup = FaultBook().setup(SimDevice(id="sim-0", faults=(fault,)))
+    setup = FaultCounts().setup(SimDevice(id="sim-0", faults=(fault,)))
     child = os.fork()
     if child == 0:
 

@@ -28,7 +28,7 @@ class SimSetup(msgspec.Struct, frozen=True, kw_only=True):
     armed: tuple[ArmedFault, ...]
 
 
-class FaultBook:
+class FaultCounts:
     """Counts strikes by device and position in its list. A fault that is changed or moved in the script starts from zero."""
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class FaultBook:
         armed = (self._armed(device.id, index, fault) for index, fault in enumerate(device.faults))
         return SimSetup(device=device, armed=tuple(fault for fault in armed if fault is not None))
 
-    def struck(self, device: SimDevice, index: int) -> None:
+    def count_strike(self, device: SimDevice, index: int) -> None:
         """Count a fault that a worker reports. An index that the script no longer has is ignored."""
         if 0 <= index < len(device.faults):
             fault = device.faults[index]
-            self._strikes[device.id, index] = fault, self.strikes(device, index) + 1
+            self._strikes[device.id, index] = fault, self._strike_count(device, index) + 1
 
-    def strikes(self, device: SimDevice, index: int) -> int:
+    def _strike_count(self, device: SimDevice, index: int) -> int:
         """Number of strikes of a fault."""
         fault, count = self._strikes.get((device.id, index), (None, 0))
         return count if fault == device.faults[index] else 0

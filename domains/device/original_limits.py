@@ -8,7 +8,7 @@ from pathlib import Path
 from domains.storage import open_database, transaction
 
 
-class LimitBook:
+class OriginalLimits:
     """By device id, in milliwatts, NVML's unit. Thread-safe."""
 
     def __init__(self, folder: Path | None = None) -> None:
