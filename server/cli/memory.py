@@ -9,8 +9,9 @@ import typer
 from server.cli import memory_care, memory_history
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.groups import lists_only
-from server.cli.printing import bytes_text, measured_bytes, print_json, print_table, table, word
+from server.cli.printing import bytes_text, emit, measured_bytes, print_json, word
 from server.cli.screen import IntervalOption, RoundsOption, WatchOption, show_rounds
+from server.cli.tables import print_table, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,7 @@ def memory(
         return print_json(answer)
     print_table(_HEADS, map(_row, answer.memory_pools), "No pools.")
     if owners:
-        print()
+        emit()
         print_table(_OWNER_HEADS, _owner_rows(answer.memory_pools), "Nobody holds memory.")
     return None
 
