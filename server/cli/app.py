@@ -80,6 +80,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` default to those of the process. Returns the exit code, whatever happens."""
     # gRPC's own log repeats, in its words and in several lines, what we say in one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if completion.ASKED in os.environ:
+        completion.begin()
     return answered(lambda: app(args=None if arguments is None else list(arguments), prog_name="deviceops"))
 
 

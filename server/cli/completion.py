@@ -8,6 +8,16 @@ import typer
 
 from server.cli.printing import emit
 
+ASKED = "_DEVICEOPS_COMPLETE"
+"""The variable with which a shell asks for what could come next."""
+
+
+def begin() -> None:
+    """Make the shells known that may ask."""
+    from typer._completion_classes import completion_init  # pyright: ignore[reportPrivateUsage]
+
+    completion_init()
+
 
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish", "powershell"], typer.Argument(help="The shell.")],
@@ -15,4 +25,4 @@ def completion(
     """Print a shell's completion script: `eval "$(deviceops completion bash)"`, or `… fish | source`."""
     from typer._completion_shared import get_completion_script  # pyright: ignore[reportPrivateUsage]
 
-    emit(get_completion_script(prog_name="deviceops", complete_var="_DEVICEOPS_COMPLETE", shell=shell))
+    emit(get_completion_script(prog_name="deviceops", complete_var=ASKED, shell=shell))

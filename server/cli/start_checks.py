@@ -22,7 +22,9 @@ _STATE_BYTES = 480
 
 def start_faults(settings: Settings) -> list[str]:
     """One line for each setting that cannot work on this machine now. Empty: nothing is in the way."""
-    return [*_host(settings.host), *_state(settings.state), *_socket(settings.socket), *_default_model(settings)]
+    checks = (_host(settings.host), _state(settings.state), _socket(settings.socket), _default_model(settings))
+    # A folder is made only for a server that can start otherwise.
+    return [fault for check in checks for fault in check] or list(_made(settings.state))
 
 
 def _host(host: str) -> Iterator[str]:
@@ -63,6 +65,14 @@ def _state(folder: Path) -> Iterator[str]:
         elif not os.access(place, os.W_OK | os.X_OK):
             yield f"state: {place} cannot be written to by this user; choose another folder with --state"
         return
+
+
+def _made(folder: Path) -> Iterator[str]:
+    """Makes the folder: of file systems that refuse what the rights allow, only the attempt tells."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        yield f"state: {folder} cannot be made: {error.strerror}; choose another folder with --state"
 
 
 def _socket(path: Path | None) -> Iterator[str]:
