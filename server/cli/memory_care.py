@@ -138,6 +138,11 @@ def _tell_reclaim(report: MemoryReclaimReport, dry_run: bool) -> None:
     print_table(
         ("level", "action", "whose", "freed", "took", "failure"), map(_step_row, report.steps), "Nothing to free."
     )
+    if not report.steps and report.before.budget.idle_after.ToNanoseconds():
+        after = seconds_text(duration_s(report.before.budget.idle_after))
+        notice(
+            f"Models count as idle {after} after their last use; `deviceops memory --owners` tells when each may go."
+        )
     if dry_run:
         return
     uses = (measured_bytes(pool, "used_bytes") for pool in (report.before, report.after))
