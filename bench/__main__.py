@@ -1,7 +1,20 @@
-"""`make bench`: the CPU set, one after the other; each prints its JSON. `--save` keeps it in bench/results/."""
+"""`make bench`: measurements, one after the other; each prints its JSON.
 
+python -m bench                     the CPU set
+python -m bench unary cancel        these
+python -m bench --list              what there is
+python -m bench --save …            keep the JSON in bench/results/
+"""
+
+import argparse
+import ast
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measure import Others
 
 CPU_SET = (
     "start",
@@ -20,13 +33,42 @@ CPU_SET = (
     "worker_restart",
     "stored_jobs",
 )
+BY_NAME_ONLY = ("cuda_device", "cuda_picture")
+"""Those that need more than a CPU."""
 
 
-def main() -> int:
-    """How many missed their target."""
+_LOOK_S = 1.0
+"""How long the machine is looked at before anything is measured."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for. Returns how many missed their target; 2 for a name that is not known."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, against a peer in the same run.")
+    known = (*CPU_SET, *BY_NAME_ONLY)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; nothing: the CPU set")
+    parser.add_argument("--list", action="store_true", help="tell what there is, and measure nothing")
+    parser.add_argument("--save", action="store_true", help="keep the JSON in bench/results/")
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.names if name not in known]:
+        parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(known)}")
+    if asked.list:
+        print("\n".join(f"{name:<16}{about(name)}" for name in known))
+        return 0
+    others = Others()
+    time.sleep(_LOOK_S)
+    if busy := others.doubt():
+        print(f"bench: {busy}: do not believe these figures", file=sys.stderr)
+    flags = ["--save"] if asked.save else []
     return sum(
-        subprocess.run([sys.executable, "-m", f"bench.{name}", *sys.argv[1:]]).returncode != 0 for name in CPU_SET
+        subprocess.run([sys.executable, "-m", f"bench.{name}", *flags]).returncode != 0
+        for name in asked.names or CPU_SET
     )
+
+
+def about(name: str) -> str:
+    """The first line of a measurement's own description, without running it."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 A ratio is taken round by round and its median reported; the spread is that of the rounds' ratios.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import psutil
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -86,6 +88,7 @@ def result(
     checks = dict(conditions or {})
     reached = measured.median >= target if better == "higher" else measured.median <= target
     passed = reached and all(checks.values())
+    busy = _OTHERS.doubt()
     outcome = {
         "name": name,
         "ratio": measured,
@@ -96,13 +99,54 @@ def result(
         "conditions": checks,
         "details": details or {},
         "environment": environment(),
+        "doubt": busy,
     }
     text = json.dumps(_rounded(msgspec.to_builtins(outcome)), indent=2, ensure_ascii=False)
     print(text)
+    if busy:
+        print(f"bench: {name}: {busy}: do not believe this figure", file=sys.stderr)
     if "--save" in sys.argv[1:]:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     return 0 if passed else 1
+
+
+_BUSY_SHARE = 0.15
+"""Share of the machine that other programs may take before a figure is in doubt."""
+
+
+class Others:
+    """The processor time of other programs, from its construction on: neither our ancestors nor our descendants."""
+
+    def __init__(self) -> None:
+        self._begin_s, self._before = time.monotonic(), _cpu_seconds()
+
+    def doubt(self) -> str:
+        """Why a figure of this time cannot be believed; empty if the machine was quiet."""
+        known, kin = self._before, _kin()
+        used_s = sum(
+            max(0.0, seconds - known.get(key, 0.0)) for key, seconds in _cpu_seconds().items() if key[0] not in kin
+        )
+        share = used_s / ((time.monotonic() - self._begin_s) * (os.cpu_count() or 1))
+        return f"other programs take {share:.0%} of the machine" if share > _BUSY_SHARE else ""
+
+
+def _cpu_seconds() -> dict[tuple[int, float], float]:
+    """By process (its id and start): the processor time of itself and of the children that it has outlived."""
+    seconds: dict[tuple[int, float], float] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error), process.oneshot():
+            seconds[process.pid, process.create_time()] = sum(process.cpu_times()[:4])
+    return seconds
+
+
+def _kin() -> set[int]:
+    own = psutil.Process()
+    return {one.pid for one in (own, *own.parents(), *own.children(recursive=True))}
+
+
+_OTHERS = Others()
+"""Since this process began."""
 
 
 def environment() -> dict[str, object]:

@@ -1,14 +1,31 @@
 """The commands, and the one place where an error becomes a line on stderr and an exit code."""
 
 import os
-import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 
 from domains.errors import DeviceOpsError
-from server.cli import blobs, demo, device, devices, events, generate, jobs, memory, models, serve, status, watch
+from server.cli import (
+    blobs,
+    completion,
+    demo,
+    device,
+    devices,
+    events,
+    generate,
+    job,
+    jobs,
+    memory,
+    models,
+    serve,
+    status,
+    watch,
+)
 from server.cli.failure import INTERRUPTED, USAGE, CliError
+from server.cli.printing import emit, notice
 
 app = typer.Typer(
     name="deviceops",
@@ -17,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
     serve.serve,
@@ -26,21 +44,51 @@ for command in (
     watch.watch,
     jobs.cancel,
     devices.devices,
-    models.models,
     events.events,
     status.status,
+    completion.completion,
 ):
     app.command()(command)
-for name, group in (("device", device.app), ("memory", memory.app), ("blobs", blobs.app)):
+for name, group in (
+    ("job", job.app),
+    ("models", models.app),
+    ("device", device.app),
+    ("memory", memory.app),
+    ("blobs", blobs.app),
+):
     app.add_typer(group, name=name)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from server.version import SERVER_VERSION
+
+        emit(f"deviceops {SERVER_VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Pictures from text, through a server that owns the devices."""
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; `arguments` default to those of the process. Returns the exit code."""
+    """Run one command; `arguments` default to those of the process. Returns the exit code, whatever happens."""
     # gRPC's own log repeats, in its words and in several lines, what we say in one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if completion.ASKED in os.environ:
+        completion.begin()
+    return answered(lambda: app(args=None if arguments is None else list(arguments), prog_name="deviceops"))
+
+
+def answered(command: Callable[[], object]) -> int:
+    """Run a command and tell, in a line, what it raises. Returns the exit code."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="deviceops")
+        command()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except CliError as error:
@@ -49,9 +97,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _tell(f"{error.message} [{error.reason}]", USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except UnicodeEncodeError as error:
+        return _tell(f"{error.object!r} is not UTF-8; give text in UTF-8", USAGE)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _tell(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        return _tell(_unforeseen(error), 1)
     return 0
 
 
+def _unforeseen(error: Exception) -> str:
+    if os.environ.get("DEVICEOPS_TRACEBACK"):
+        return traceback.format_exc().rstrip()
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(last.filename)}:{last.lineno}"
+    text = f"a fault of deviceops itself: {type(error).__name__}: {error} ({place})"
+    return f"{text}\n  DEVICEOPS_TRACEBACK=1 shows where it comes from; please report it"
+
+
 def _tell(message: str, exit_code: int) -> int:
-    print(f"deviceops: {message}", file=sys.stderr)
+    if message:
+        notice(f"deviceops: {message}")
     return exit_code

@@ -16,6 +16,9 @@ from server.cli.failure import CliError
 if TYPE_CHECKING:
     from deviceops.common.v1.image_pb2 import ImageFile
 
+_PREFIX = 32
+"""Characters of the file's name in that of its unfinished part: at most 128 bytes."""
+
 
 def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) -> None:
     """Read a blob into `target`, which appears complete or not at all.
@@ -37,7 +40,8 @@ def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) 
 
 @contextlib.contextmanager
 def _beside(target: Path) -> Generator[tuple[Path, IO[bytes]]]:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    # The whole name and an ending together can be longer than a name may be.
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:_PREFIX]}.", suffix=".part", dir=target.parent)
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -10,9 +10,10 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from server.cli import ids
 from server.cli.connection import AddressOption, JsonOption, connect
 from server.cli.failure import USAGE, CliError
-from server.cli.printing import print_json
+from server.cli.printing import emit, print_json
 
 if TYPE_CHECKING:
     from deviceops.memory.v1.blob_pb2 import BlobSpec
@@ -40,19 +41,19 @@ def put(
     spec = blob_pb2.BlobSpec(
         tier=blob_pb2.BlobTier.Value(f"BLOB_TIER_{tier.replace('-', '_').upper()}"),
         media_type=media_type_of(file) if media_type is None else media_type,
-        device_id=device,
     )
     if keep is not None:
         spec.keep_for.FromNanoseconds(round(keep * 1e9))
     try:
         with file.open("rb") as stream, connect(address) as connection:
+            spec.device_id = device and ids.device(connection, device)
             spec.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             spec.size_bytes = stream.tell()
             stream.seek(0)
             answer = connection.memory.UploadBlob(_parts(spec, stream))
     except OSError as error:
         raise CliError(f"cannot read {file}: {error.strerror}", USAGE) from error
-    return print_json(answer) if json else print(answer.blob.id)
+    return print_json(answer) if json else emit(answer.blob.id)
 
 
 def media_type_of(file: Path) -> str:

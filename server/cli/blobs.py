@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import blob_upload
-from server.cli.blob_file import save
+from server.cli import blob_upload, ids
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import USAGE, CliError
-from server.cli.files import make_folder
+from server.cli.files import is_taken, make_folder
 from server.cli.groups import lists_only
-from server.cli.printing import bytes_text, local_time, notice, print_json, print_table, word
+from server.cli.pictures import save_blob
+from server.cli.printing import bytes_text, emit, local_time, notice, print_json, word
+from server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from deviceops.memory.v1.blob_pb2 import Blob
@@ -23,7 +24,7 @@ app = typer.Typer(help="List blobs, or put, get, register and remove them.", inv
 app.command("put")(blob_upload.put)
 
 _LARGEST_PAGE = 1000
-BlobArgument = Annotated[str, typer.Argument(help="The blob's id.")]
+BlobArgument = Annotated[str, typer.Argument(help="The blob's id, or its beginning.")]
 
 
 @app.callback()
@@ -58,14 +59,15 @@ def get(
     from deviceops.common.v1 import image_pb2
     from deviceops.memory.v1 import memory_service_pb2
 
-    if out.exists() and (out.is_dir() or not force):
+    if is_taken(out) and (out.is_dir() or not force):
         raise CliError(f"{out} exists; name another file" + ("" if out.is_dir() else ", or use --force"), USAGE)
     with connect(address) as connection:
+        blob = ids.blob(connection, blob)
         answer = connection.memory.GetBlob(memory_service_pb2.GetBlobRequest(blob_id=blob))
         make_folder(out.parent)
         file = image_pb2.ImageFile(blob_id=blob, size_bytes=answer.blob.size_bytes, sha256=answer.blob.sha256)
-        save(connection, file, out, force=force)
-    return print_json(answer) if json else print(out)
+        save_blob(connection, file, out, force=force)
+    return print_json(answer) if json else emit(out)
 
 
 @app.command()
@@ -81,12 +83,13 @@ def rm(
     from deviceops.memory.v1 import memory_service_pb2
 
     with connect(address) as connection:
+        blob = ids.blob(connection, blob)
         request = memory_service_pb2.DeleteBlobRequest(blob_id=blob, only_if_unused=only_if_unused)
         answer = connection.memory.DeleteBlob(request)
     if json:
         return print_json(answer)
-    holders = f" ({', '.join(answer.holder_ids)})" if answer.holder_ids else ""
-    return print(f"{blob} goes with the last who needs it{holders}" if answer.deferred else f"{blob} is deleted")
+    holders = f" with {', '.join(answer.holder_ids)}" if answer.holder_ids else " when its last reader has left"
+    return emit(f"{blob} is deleted together{holders}" if answer.deferred else f"{blob} is deleted")
 
 
 @app.command()
@@ -112,7 +115,7 @@ def register(
     )
     with connect(address) as connection:
         answer = connection.memory.RegisterBlob(request)
-    return print_json(answer) if json else print(answer.blob.id)
+    return print_json(answer) if json else emit(answer.blob.id)
 
 
 def _list(connection: Connection, limit: int) -> ListBlobsResponse:

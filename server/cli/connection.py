@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli.failure import CliError, explain_refusal
+from server.cli.address import DEFAULT_ADDRESS, target
+from server.cli.failure import explained
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
     from deviceops.model.v1.model_service_pb2_grpc import ModelServiceStub
     from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
-"""Where `deviceops serve` listens unless it is told otherwise."""
 
 AddressOption = Annotated[
     str | None,
@@ -47,12 +45,18 @@ CHANNEL_OPTIONS = (
 class Connection:
     """One channel. Use it with `with`: a refused call then leaves the block as a `CliError` in words."""
 
-    def __init__(self, address: str, is_alive: Callable[[], bool] = lambda: True) -> None:
-        """`is_alive`: whether waiting for a lost server is any use; one of our own that ended never returns."""
+    def __init__(self, address: str, is_alive: Callable[[], bool] | None = None) -> None:
+        """`is_alive`: of a server that was started for this command, whether it runs; once ended it never returns.
+
+        Raises `CliError` (usage) for an address that cannot be one.
+        """
         import grpc
 
-        self.address = address.removeprefix("http://").removesuffix("/")
-        self.is_alive = is_alive
+        self.address = target(address)
+        self.is_own = is_alive is not None
+        """Whether the server ends with this command."""
+        self.is_alive = is_alive or (lambda: True)
+        """Whether waiting for a lost server is any use."""
         self.channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
 
     def __enter__(self) -> Connection:
@@ -65,7 +69,7 @@ class Connection:
 
         self.channel.close()
         if isinstance(error, grpc.RpcError):
-            raise CliError(explain_refusal(error, self.address)) from error
+            raise explained(error, self.address) from error
 
     def answers(self, timeout_s: float = 2.0) -> bool:
         """Whether a DeviceOps server is there. A refused connection is known at once; silence after `timeout_s`."""

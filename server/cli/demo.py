@@ -16,7 +16,7 @@ from server.cli.failure import INTERRUPTED, CliError, explain_failure
 from server.cli.files import make_folder, slug
 from server.cli.generation_run import Ending, GenerationRun, check_ended_well, proof, run_all
 from server.cli.generation_session import draw
-from server.cli.printing import notice, seconds_text
+from server.cli.printing import emit, notice, seconds_text
 from server.cli.request import Wish, generate_request
 from server.cli.server_process import any_server
 
@@ -54,7 +54,7 @@ def demo(
     sheet = _sheet(out, files)
     draw(sheet)
     notice(f"Six pictures in {seconds_text(time.monotonic() - started)}, in {out}")
-    print(sheet)
+    emit(sheet)
 
 
 def _follow(connection: Connection) -> tuple[list[Ending], bool]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from server.cli import device_work
+from server.cli import device_work, ids
 from server.cli.connection import AddressOption, JsonOption, connect
 from server.cli.device_change import change, limits
 from server.cli.failure import explain_failure
-from server.cli.printing import duration_s, figure, measured, notice, print_json, print_table, seconds_text, word
+from server.cli.printing import duration_s, emit, measured, notice, print_json, quantity, seconds_text, word
+from server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_advice_pb2 import DeviceAdvice
@@ -36,7 +37,8 @@ def check(
 
     depth = device_health_pb2.DEVICE_HEALTH_DEPTH_FULL if full else device_health_pb2.DEVICE_HEALTH_DEPTH_QUICK
     with connect(address) as connection:
-        request = device_service_pb2.CheckDeviceHealthRequest(device_id=device, depth=depth)
+        name = ids.device(connection, device)
+        request = device_service_pb2.CheckDeviceHealthRequest(device_id=name, depth=depth)
         answer = connection.device.CheckDeviceHealth(request)
     print_json(answer) if json else _tell_health(answer.report)
     if answer.report.verdict == device_health_pb2.DEVICE_HEALTH_VERDICT_UNHEALTHY:
@@ -92,9 +94,11 @@ def advise(
     from deviceops.device.v1 import device_pb2, device_service_pb2
 
     request = device_service_pb2.RecommendDeviceSettingsRequest(
-        device_id=device, goal=device_pb2.DeviceGoal.Value(f"DEVICE_GOAL_{goal.upper()}"), task=task, model_id=model
+        goal=device_pb2.DeviceGoal.Value(f"DEVICE_GOAL_{goal.upper()}"), task=task
     )
     with connect(address) as connection:
+        request.device_id = ids.device(connection, device)
+        request.model_id = model and ids.model(connection, model)
         answer = connection.device.RecommendDeviceSettings(request)
     return print_json(answer) if json else _tell_advice(answer.advice)
 
@@ -104,7 +108,7 @@ def _tell_health(report: DeviceHealthReport) -> None:
 
     verdict = word(device_health_pb2.DeviceHealthVerdict.Name(report.verdict), "DEVICE_HEALTH_VERDICT_")
     waited, took = (seconds_text(duration_s(span)) for span in (report.queue_time, report.duration))
-    print(f"{report.device_id} is {verdict} (waited {waited}, took {took})", end="\n\n")
+    emit(f"{report.device_id} is {verdict} (waited {waited}, took {took})", end="\n\n")
     print_table(("check", "verdict", "took", "found"), map(_check_row, report.checks), "No checks.")
     for recommendation in report.recommendations:
         notice(f"→ {recommendation}")
@@ -130,8 +134,8 @@ def _tell_advice(advice: DeviceAdvice) -> None:
         value = measured(advice.settings, field) if optional else getattr(advice.settings, field)
         return "default" if value is None else str(value)
 
-    print(advice.rationale, end="\n\n")
+    emit(advice.rationale, end="\n\n")
     rows = [("setting", field, text(field), "") for field in advice.changed_fields]
     rows += [("option", one.option, "use" if one.use else "leave out", one.reason) for one in advice.options]
-    rows += [("effect", one.name, figure(one.value, one.unit), "") for one in advice.expected_effects]
+    rows += [("effect", one.name, quantity(one.value, one.unit), "") for one in advice.expected_effects]
     print_table(("kind", "what", "advice", "why"), rows, "All is well as it is.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from server.cli import ids
 from server.cli.connection import connect
 from server.cli.devices import state_text
 from server.cli.failure import USAGE, CliError
-from server.cli.printing import figure, measured, notice, print_json
+from server.cli.printing import emit, figure, measured, notice, print_json
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_pb2 import Device
@@ -24,13 +25,12 @@ def change(address: str | None, device_id: str, settings: Settings, cause: str, 
 
     from deviceops.device.v1 import device_service_pb2
 
-    request = device_service_pb2.UpdateDeviceRequest(
-        device_id=device_id, update_mask=FieldMask(paths=list(settings)), cause=cause
-    )
+    request = device_service_pb2.UpdateDeviceRequest(update_mask=FieldMask(paths=list(settings)), cause=cause)
     for field, value in settings.items():
         if value is not None:
             setattr(request.settings, field, value)
     with connect(address) as connection:
+        request.device_id = ids.device(connection, device_id)
         answer = connection.device.UpdateDevice(request)
     return print_json(answer) if json else _tell(answer)
 
@@ -60,7 +60,7 @@ def _number(flag: str, text: str | None, kind: type[int] | type[float]) -> int |
 
 
 def _tell(answer: UpdateDeviceResponse) -> None:
-    print(f"{answer.device.id} is {state_text(answer.device)}; {_ceilings(answer.device)}")
+    emit(f"{answer.device.id} is {state_text(answer.device)}; {_ceilings(answer.device)}")
     if answer.finishing_job_ids:
         notice(f"Runs to its end there: {', '.join(answer.finishing_job_ids)}")
     if answer.stranded_job_ids:

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from server.cli.printing import (
-    bytes_text,
-    duration_s,
-    figure,
-    local_time,
-    measured,
-    notice,
-    percent,
-    print_table,
-    word,
-)
-from server.cli.sparkline import sparkline
+from server.cli.printing import bytes_text, duration_s, emit, figure, local_time, measured, notice, percent, word
+from server.cli.sparkline import Curve, print_curves
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_history_pb2 import DeviceHistory
@@ -52,20 +42,20 @@ def tell_history(told: DeviceHistory) -> None:
         return notice(f"{told.device_id}: nothing was measured in this time.")
     first, last = told.samples[0].sample_time, told.samples[-1].sample_time
     step = duration_s(told.step)
-    print(f"{told.device_id}, {local_time(first)} to {local_time(last)}, a sample each {step:g} s\n")
+    emit(f"{told.device_id}, {local_time(first)} to {local_time(last)}, a sample each {step:g} s\n")
     rows = [row for name, field, text in _CURVES if (row := _row(told, name, field, text))]
-    print_table(("", "over time", "lowest", "highest", "now"), rows, "")
+    print_curves(rows)
     for line in _throttled(told, step):
-        print(line)
-    return print()
+        emit(line)
+    return emit()
 
 
-def _row(told: DeviceHistory, name: str, field: str, text: Text) -> tuple[str, ...] | None:
+def _row(told: DeviceHistory, name: str, field: str, text: Text) -> Curve | None:
     values = [measured(sample, field) for sample in told.samples]
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return name, sparkline(values), text(min(known)), text(max(known)), text(values[-1])
+    return Curve(name, values, (text(min(known)), text(max(known)), text(values[-1])))
 
 
 def _throttled(told: DeviceHistory, step_s: float) -> list[str]:

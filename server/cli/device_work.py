@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli.bars import Bars
+from server.cli import ids
 from server.cli.connection import AddressOption, JsonOption, connect
 from server.cli.devices import state_text
-from server.cli.failure import CliError
-from server.cli.generation_run import check_ended_well
-from server.cli.printing import bytes_text, duration_s, figure, notice, print_json, print_table, seconds_text, word
+from server.cli.job_call import last_of
+from server.cli.printing import bytes_text, duration_s, emit, notice, quantity, seconds_text, word
+from server.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from deviceops.device.v1.device_service_pb2 import BenchmarkDeviceResponse, ResetDeviceResponse
     from deviceops.device.v1.device_work_pb2 import DeviceBenchmarkReport, DeviceBenchmarkResult, DeviceResetReport
 
 
@@ -31,7 +29,6 @@ class SuiteName(StrEnum):
 
 
 DeviceArgument = Annotated[str, typer.Argument(help="The device's id, or one of its aliases.")]
-Step = TypeVar("Step", "BenchmarkDeviceResponse", "ResetDeviceResponse")
 
 
 def benchmark(
@@ -50,10 +47,12 @@ def benchmark(
     from deviceops.device.v1 import device_service_pb2, device_work_pb2
 
     suites = [device_work_pb2.DeviceBenchmarkSuite.Value(f"DEVICE_BENCHMARK_SUITE_{one.name}") for one in suite or ()]
-    work = device_work_pb2.DeviceBenchmark(device_id=device, suites=suites, max_duration=Duration(seconds=seconds))
+    work = device_work_pb2.DeviceBenchmark(suites=suites, max_duration=Duration(seconds=seconds))
     with connect(address) as connection:
+        work.device_id = ids.device(connection, device)
         request = device_service_pb2.BenchmarkDeviceRequest(device_benchmark=work)
-        last = _follow(connection.device.BenchmarkDevice(request), f"benchmark {device}", json)
+        call = connection.device.BenchmarkDevice(request)
+        last = last_of(connection, call, f"benchmark {work.device_id}", json=json)
     if not json:
         _tell_benchmark(last.device_benchmark_report)
 
@@ -68,7 +67,10 @@ def reset(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring a device back to a clean state; its jobs go on afterwards. With --json: one event a line."""
+    """Bring a device back to a clean state; its jobs go on afterwards. Ctrl-C cancels it, unless it has begun to throw away.
+
+    With --json: one event a line.
+    """
     from google.protobuf.duration_pb2 import Duration
 
     from deviceops.device.v1 import device_service_pb2, device_work_pb2
@@ -76,35 +78,18 @@ def reset(
     levels = device_work_pb2.DEVICE_RESET_LEVEL_CONTENT, device_work_pb2.DEVICE_RESET_LEVEL_PROCESS
     timeout = Duration()
     timeout.FromNanoseconds(round(drain * 1e9))
-    work = device_work_pb2.DeviceReset(
-        device_id=device, level=levels[0] if content else levels[1], drain_timeout=timeout, force=force
-    )
+    work = device_work_pb2.DeviceReset(level=levels[0] if content else levels[1], drain_timeout=timeout, force=force)
     with connect(address) as connection:
+        work.device_id = ids.device(connection, device)
         request = device_service_pb2.ResetDeviceRequest(device_reset=work)
-        last = _follow(connection.device.ResetDevice(request), f"reset {device}", json)
+        last = last_of(connection, connection.device.ResetDevice(request), f"reset {work.device_id}", json=json)
     if not json:
         _tell_reset(last.device_reset_report)
 
 
-def _follow(messages: Iterable[Step], title: str, json: bool) -> Step:
-    """The job's last message, which carries the report. Raises `CliError` unless it ended well."""
-    last: Step | None = None
-    with Bars() as bars:
-        line = bars.line(title)
-        for last in messages:
-            line.show(last.event)
-            if json:
-                print_json(last, one_line=True)
-            check_ended_well(last.event)
-    if last is None or last.event.WhichOneof("kind") != "succeeded":
-        job = f": deviceops watch {last.event.job_id}" if last is not None else ""
-        raise CliError(f"the server ended the call before the job had an end{job}")
-    return last
-
-
 def _tell_benchmark(report: DeviceBenchmarkReport) -> None:
     with_what = report.environment
-    print(f"{report.device_id}, {with_what.device_name}: {', '.join(with_what.libraries)}; {with_what.platform}\n")
+    emit(f"{report.device_id}, {with_what.device_name}: {', '.join(with_what.libraries)}; {with_what.platform}\n")
     heads = ("suite", "figure", "median", "samples", "input")
     print_table(heads, map(_result_row, report.results), "Nothing was measured.")
     for warning in report.warnings:
@@ -115,18 +100,18 @@ def _result_row(result: DeviceBenchmarkResult) -> tuple[str, ...]:
     from deviceops.device.v1 import device_work_pb2
 
     suite = word(device_work_pb2.DeviceBenchmarkSuite.Name(result.suite), "DEVICE_BENCHMARK_SUITE_")
-    median = figure(result.median.value, result.median.unit)
+    median = quantity(result.median.value, result.median.unit)
     return suite, result.median.name, median, str(result.sample_count), result.workload
 
 
 def _tell_reset(report: DeviceResetReport) -> None:
     took = seconds_text(duration_s(report.duration))
     freed = f"; gave back {bytes_text(report.freed_bytes)}" if report.HasField("freed_bytes") else ""
-    print(f"{report.device.id} is {state_text(report.device)}, after {took}{freed}")
-    for what, ids in (
+    emit(f"{report.device.id} is {state_text(report.device)}, after {took}{freed}")
+    for what, named in (
         ("Unloaded", report.ended_loaded_model_ids),
         ("Goes on from a safe point", report.paused_job_ids),
         ("Interrupted, and goes on", report.interrupted_job_ids),
     ):
-        if ids:
-            notice(f"{what}: {', '.join(ids)}")
+        if named:
+            notice(f"{what}: {', '.join(named)}")

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.cli import ids
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.device_history import tell_history
-from server.cli.printing import (
-    figure,
-    measured,
-    measured_bytes,
-    minutes_ago,
-    percent,
-    print_json,
-    print_table,
-    table,
-    word,
-)
+from server.cli.printing import figure, measured, measured_bytes, minutes_ago, percent, print_json, word
 from server.cli.screen import IntervalOption, RoundsOption, WatchOption, rounds_of, show_rounds
+from server.cli.tables import print_reasons, print_table, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,13 +53,14 @@ def devices(
         statuses = {} if not answer.devices else next(iter(rounds_of(_samples(connection, [], 1.0)))).statuses
         by_id = {status.device_id: status for status in statuses}
     empty = "No devices; `deviceops status` tells what the server waits for."
-    return print_table(_HEADS, _rows(answer.devices, by_id), empty)
+    print_table(_HEADS, _rows(answer.devices, by_id), empty)
+    return print_reasons((one.id, one.state_reason) for one in answer.devices)
 
 
 def _histories(connection: Connection, device: str | None, minutes: float, lost: bool, json: bool) -> None:
     from deviceops.device.v1 import device_service_pb2
 
-    names = [device] if device else [one.id for one in _list(connection, lost).devices]
+    names = [ids.device(connection, device)] if device else [one.id for one in _list(connection, lost).devices]
     for name in names:
         answer = connection.device.QueryDeviceHistory(
             device_service_pb2.QueryDeviceHistoryRequest(device_id=name, start_time=minutes_ago(minutes))
@@ -111,11 +104,13 @@ def _rows(known: Iterable[Device], statuses: Mapping[str, DeviceStatus]) -> Iter
 
 
 def _row(device: Device, status: DeviceStatus) -> tuple[str, ...]:
+    from deviceops.device.v1 import device_pb2
+
     running, queued = status.workload.running_count, status.workload.queued_count
     return (
         device.id,
         device.display_name,
-        state_text(device),
+        word(device_pb2.DeviceState.Name(device.state), "DEVICE_STATE_"),
         percent(measured(status, "utilization_ratio")),
         measured_bytes(status, "used_memory_bytes"),
         # A device that is switched off is not probed, but may still be measured.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from server.cli.connection import AddressOption, JsonOption, connect
-from server.cli.printing import notice, print_json, word
+from server.cli.failure import USAGE, CliError, one_line
+from server.cli.printing import duration_s, emit, notice, print_json, seconds_text, word
 
 if TYPE_CHECKING:
     from deviceops.processing.v1.system_event_pb2 import SystemEvent
@@ -30,37 +33,85 @@ def events(
     from deviceops.common.v1 import error_pb2
     from deviceops.processing.v1 import processing_service_pb2
 
+    check_kinds(kind or ())
     chosen = processing_service_pb2.SystemEventFilter(
         kinds=kind or (),
         resource_ids=resource or (),
         min_severity=error_pb2.Severity.Value(f"SEVERITY_{severity.upper()}"),
     )
-    seen = 0
+    seen, missed = 0, False
     with connect(address) as connection:
         request = processing_service_pb2.WatchEventsRequest(after_sequence=after, filter=chosen)
         for message in connection.processing.WatchEvents(request):
             if not message.HasField("event"):
-                _tell_first(message.events_missed)
+                missed = missed or message.events_missed
                 continue
-            print_json(message, one_line=True) if json else print(line(message.event), flush=True)
+            if missed:
+                _tell_missed(message.event, narrowed=bool(kind or resource or severity != "info"))
+                missed = False
+            print_json(message, one_line=True) if json else emit(line(message.event))
             seen += 1
             if seen == limit:
                 return
 
 
-def _tell_first(missed: bool) -> None:
-    if missed:
-        notice("Events after the asked one are no longer kept; list what matters again.")
+KINDS = (
+    *("blob.corrupt", "blob.expired", "blob.lost"),
+    *(
+        "device.appeared",
+        "device.error",
+        "device.lost",
+        "device.quarantined",
+        "device.returned",
+        "device.script_changed",
+    ),
+    *("device.settings_changed", "device.state_changed"),
+    *("job.state_changed", "loaded_model.loaded", "loaded_model.unloaded"),
+    *("memory.budget_changed", "memory.pressure_changed", "memory.reclaimed"),
+    *("node.joined", "node.left", "node.lost", "node.returned"),
+    *("reservation.expired", "reservation.lost", "reservation.preempted"),
+    *("system.draining", "system.started"),
+)
+"""What can stand in the log, as the contract and the server name it."""
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raises `CliError` (usage) for a kind that no event has: a filter by it would wait for ever."""
+    known = {*KINDS, *(name.partition(".")[0] for name in KINDS)}
+    for kind in kinds:
+        if kind not in known:
+            near = difflib.get_close_matches(kind, sorted(known), n=3, cutoff=0.5) or sorted({*known} - {*KINDS})
+            raise CliError(f"--kind {kind}: there is no such kind of event; nearest: {', '.join(near)}", USAGE)
+
+
+def _tell_missed(first: SystemEvent, *, narrowed: bool) -> None:
+    what = "the first of these is from" if narrowed else "this log starts at"
+    notice(f"Earlier events are gone: {what} {_clock(first)}.")
+
+
+def _clock(event: SystemEvent) -> str:
+    import datetime
+
+    return event.event_time.ToDatetime(datetime.UTC).astimezone().strftime("%H:%M:%S")
 
 
 def line(event: SystemEvent) -> str:
     """`14:05:09  42 ← 41  error  device.lost  sim-0  the device was pulled out`."""
-    import datetime
-
     from deviceops.common.v1 import error_pb2
 
-    time = event.event_time.ToDatetime(datetime.UTC).astimezone().strftime("%H:%M:%S")
     cause = f" ← {event.cause_sequence}" if event.cause_sequence else ""
     severity = word(error_pb2.Severity.Name(event.severity), "SEVERITY_")
-    parts = (time, f"{event.sequence}{cause}", severity, event.kind, event.resource_id, event.message)
+    parts = (_clock(event), f"{event.sequence}{cause}", severity, event.kind, event.resource_id, _what(event))
     return "  ".join(part for part in parts if part)
+
+
+def _what(event: SystemEvent) -> str:
+    """The message, with the reason and, of a job that ended, where it ran and how long."""
+    texts = [event.message] if event.message else []
+    if event.HasField("failure") and event.failure.message != event.message:
+        texts.append(one_line(event.failure))
+    elif event.HasField("failure"):
+        texts = [one_line(event.failure)]
+    if event.job.HasField("receipt") and event.job.receipt.device_id:
+        texts.append(f"{seconds_text(duration_s(event.job.receipt.run_time))} on {event.job.receipt.device_id}")
+    return "; ".join(texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +28,26 @@ class CliError(Exception):
         self.exit_code = exit_code
 
 
+def must_be_text(**arguments: str) -> None:
+    """Raises `CliError` (usage) for an argument, by its name, that holds bytes which are no UTF-8."""
+    for name, text in arguments.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            where = error.object[: error.start].encode(errors="replace")
+            raise CliError(
+                f"{name} is not UTF-8: the byte after the first {len(where)} cannot be read", USAGE
+            ) from None
+
+
+def explained(error: grpc.RpcError, address: str) -> CliError:
+    """A refused or broken call as the error that ends the command: status 2 where no server could be reached."""
+    import grpc
+
+    unreached = isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE and not _details_of(error)
+    return CliError(explain_refusal(error, address), USAGE if unreached else 1)
+
+
 def explain_refusal(error: grpc.RpcError, address: str) -> str:
     """A refused or broken call in words: the message, each violation on its own line, the reason, when to try again."""
     import grpc
@@ -46,9 +68,11 @@ def explain_refusal(error: grpc.RpcError, address: str) -> str:
 
 def unreachable(address: str) -> str:
     """No server there, and what to do about it."""
+    path = address.removeprefix("unix:")
+    nothing = " (there is no such socket)" if path != address and not os.path.exists(path) else ""
     return (
-        f"no DeviceOps server answers at {address}: start one with `deviceops serve`, or name another with --address "
-        "or DEVICEOPS_ADDRESS"
+        f"no DeviceOps server answers at {address}{nothing}: start one with `deviceops serve`, or name another with "
+        "--address or DEVICEOPS_ADDRESS"
     )
 
 
@@ -57,11 +81,34 @@ def explain_failure(failure: error_pb2.Failure) -> str:
     from deviceops.common.v1 import error_pb2
 
     reason = error_pb2.ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
-    lines = [f"{failure.message} [{reason}]"]
+    lines = [f"{in_flags(failure.message)} [{reason}]"]
     lines += [f"  {violation.field}: {violation.message}" for violation in failure.violations]
     if failure.retryable:
         lines.append("  the same request may succeed later")
     return "\n".join(lines)
+
+
+def one_line(failure: error_pb2.Failure) -> str:
+    """Why something failed, for a list: `the message [REASON]`."""
+    return " ".join(explain_failure(failure).splitlines()[0].split())
+
+
+def in_flags(text: str) -> str:
+    """The text with fields of the request (`force`) as the flags of the command at work (`--force`)."""
+    flags = {name: flag for name, flag in _flags_at_work().items() if flag.startswith("--")}
+    told = re.sub(r"`(\w+)`", lambda found: f"`{flags.get(found[1], found[1])}`", text)
+    return told.replace("set `--", "use `--")
+
+
+def _flags_at_work() -> dict[str, str]:
+    """The flags of the command that runs, by the names of its parameters."""
+    try:
+        # typer brings a click of its own along; older ones use the installed one.
+        from typer._click.globals import get_current_context  # pyright: ignore[reportPrivateUsage]
+    except ImportError:
+        from click import get_current_context
+    context = get_current_context(silent=True)
+    return {one.name or "": max(one.opts, key=len) for one in context.command.params if one.opts} if context else {}
 
 
 def _details_of(error: grpc.Call) -> status_pb2.Status | None:
@@ -88,7 +135,7 @@ def _explain_details(status: status_pb2.Status) -> str:
             if detail.TypeName() == known.DESCRIPTOR.full_name:
                 detail.Unpack(known)
     reason = f" [{info.reason}]" if info.reason else ""
-    lines = [_headline(status.message, request) + reason]
+    lines = [in_flags(_headline(status.message, request)) + reason]
     lines += [f"  {violation.field}: {violation.description}" for violation in request.field_violations]
     if retry.HasField("retry_delay"):
         lines.append(f"  try again in {retry.retry_delay.ToNanoseconds() / 1e9:g} s")

@@ -1,5 +1,6 @@
 """Names of the files that pictures are written to, settled before anything is computed."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ FORMATS = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp"
 
 _EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"}
 _NAME_LENGTH = 60
+_SHOWN = 120
+"""Characters of a path in a message."""
 
 
 def media_type_of(format_name: str | None, out: Path | None) -> str:
@@ -51,9 +54,11 @@ def slug(prompt: str) -> str:
 
 def _free_names(stem: Path, count: int, extension: str, force: bool) -> list[Path]:
     paths, attempt = _numbered(stem, count, extension), 1
-    while not force and any(path.exists() for path in paths):
+    while not force and any(is_taken(path) for path in paths):
         attempt += 1
         paths = _numbered(stem.with_name(f"{stem.name}-take{attempt}"), count, extension)
+    for path in paths:
+        _must_be_writable(path, force)
     return paths
 
 
@@ -65,11 +70,31 @@ def _numbered(stem: Path, count: int, extension: str) -> list[Path]:
 
 
 def _must_be_writable(path: Path, force: bool) -> None:
-    if path.is_dir():
-        raise CliError(f"{path} is a folder; name a file", USAGE)
-    if path.exists() and not force:
-        raise CliError(f"{path} exists; choose another name, or overwrite it with --force", USAGE)
+    if is_taken(path):
+        if path.is_dir():
+            raise CliError(f"{path} is a folder; name a file", USAGE)
+        if not force:
+            raise CliError(f"{path} exists; choose another name, or overwrite it with --force", USAGE)
     make_folder(path.parent)
+    if not os.access(path.parent, os.W_OK):
+        raise CliError(f"the folder {path.parent} cannot be written to; choose another with --out", USAGE)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something has this name. Raises `CliError` (usage) for a name that no file can have."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise CliError(f"--out {_shown(path)}: {why}; choose another name", USAGE) from error
+    return True
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def make_folder(folder: Path) -> None:
@@ -77,4 +102,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CliError(f"cannot make the folder {folder}: {error.strerror}", USAGE) from error
+        raise CliError(f"cannot make the folder {_shown(folder)}: {error.strerror}", USAGE) from error

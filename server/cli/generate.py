@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from server.cli.connection import AddressOption, JsonOption
-from server.cli.failure import INTERRUPTED, USAGE, CliError
-from server.cli.files import make_folder, media_type_of, targets
-from server.cli.generation_session import Plan, generate_pictures
+from server.cli.failure import INTERRUPTED, USAGE, CliError, must_be_text
+from server.cli.files import media_type_of, targets
+from server.cli.generation_session import Plan, generate_pictures, submit
+from server.cli.previews import preview_folder
 from server.cli.request import Wish
 
 _PREVIEW_EVERY = 5
@@ -49,6 +50,15 @@ def generate(
     preview_every: Annotated[
         int | None, typer.Option(min=1, help=f"Steps between two previews. [default: {_PREVIEW_EVERY} with --previews]")
     ] = None,
+    device: Annotated[str, typer.Option(help="Run on this device. [default: any]")] = "",
+    session: Annotated[str, typer.Option(help="The session that the job belongs to.")] = "",
+    priority: Annotated[
+        Literal["low", "normal", "high", "critical"] | None, typer.Option(help="How urgent it is. [default: normal]")
+    ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Print the job's id and return; `watch ID --out FILE` gets the pictures."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
     inline: Annotated[bool, typer.Option(help="Show the picture in the terminal, where that can.")] = True,
     address: AddressOption = None,
@@ -56,11 +66,15 @@ def generate(
 ) -> None:
     """Make pictures from a prompt, on a running server or on one that is started for it.
 
-    Ctrl-C cancels the job and tells what the server proves about its stop.
+    Ctrl-C cancels the job and tells what the server proves about its stop. A terminal that closes does not: the command
+    goes on, and so does the job if the command is cut off; `deviceops watch ID --out FILE` comes back to it.
     """
+    must_be_text(PROMPT=prompt, **{"--negative": negative})
+    if detach and (previews is not None or preview_every is not None):
+        raise CliError("--detach waits for no previews; `deviceops watch ID --previews DIR` shows them", USAGE)
     media_type = media_type_of(format_name, out)
     files = targets(prompt, out, count, media_type, force)
-    folder = _preview_folder(previews, preview_every, files[0])
+    folder = _preview_folder(previews, preview_every, files[0], force)
     wish = Wish(
         prompt=prompt,
         negative=negative,
@@ -78,17 +92,19 @@ def generate(
         manifest=manifest,
         provenance=provenance,
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,
+        device=device,
+        session=session,
+        priority=priority or "",
     )
     plan = Plan(wish=wish, files=files, force=force, previews=folder, inline=inline and not json, json=json)
+    if detach:
+        return submit(plan, address)
     if generate_pictures(plan, address):
         raise typer.Exit(INTERRUPTED)
+    return None
 
 
-def _preview_folder(previews: Path | None, every: int | None, first: Path) -> Path | None:
+def _preview_folder(previews: Path | None, every: int | None, first: Path, force: bool) -> Path | None:
     if previews is None and every is None:
         return None
-    folder = previews or first.with_name(f"{first.stem}-previews")
-    if folder.exists() and not folder.is_dir():
-        raise CliError(f"--previews {folder} is a file; name a folder", USAGE)
-    make_folder(folder)
-    return folder
+    return preview_folder(previews or first.with_name(f"{first.stem}-previews"), force)

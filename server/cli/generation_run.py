@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from server.cli.connection import Connection
 from server.cli.failure import CliError, explain_failure
-from server.cli.following import Cursor, generate_and_follow
+from server.cli.following import Cursor, generate_and_follow, is_loss
 from server.cli.printing import bytes_text, duration_s, notice, seconds_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from deviceops.processing.v1.processing_service_pb2 import WatchJobResponse
 
     Observer = Callable[[GenerateResponse | WatchJobResponse], None]
+
+
+_STOP_S = 10.0
+"""How long the server may take to note that a job shall stop."""
 
 
 @dataclass
@@ -61,25 +65,53 @@ class GenerationRun:
             self._known.set()
         raise CliError("the server ended the call before the job had an end")
 
+    @property
+    def job_id(self) -> str:
+        """The job's id; empty until the server has told it."""
+        return self._cursor.job_id
+
     def cancel(self) -> None:
         """Ask the server to stop the job; `work` then returns with the proof."""
-        import grpc
-
-        from deviceops.processing.v1 import processing_service_pb2
-
-        # Until the first message nobody knows the job's id; leaving the call cancels it too, only without proof.
-        if not self._known.wait(2.0):
+        # The id comes with the first message.
+        if not self._known.wait(2.0) or not self.job_id:
             return self.leave()
-        request = processing_service_pb2.CancelJobRequest(job_id=self._cursor.job_id, cause="Ctrl-C")
-        # It may have ended by itself in this moment; its own end is told then.
-        with contextlib.suppress(grpc.RpcError):
-            self._connection.processing.CancelJob(request)
+        if not self._stop_job(self.job_id):
+            notice(f"The server cannot be reached: if it comes back, `deviceops cancel {self.job_id}` stops the job.")
+            self.leave()
         return None
 
     def leave(self) -> None:
-        """Give the call up at once; the server cancels the job by itself."""
+        """Give the call up at once. A job that belongs to the call is cancelled by the server; another one by its id."""
+        self._cursor.left.set()
         for call in tuple(self._calls):
             call.cancel()
+        if self._request.detached and not self.job_id:
+            self._stop_unknown()
+
+    def _stop_unknown(self) -> None:
+        """Stop the job that the server may have taken without a word that reached us."""
+        import grpc
+
+        from deviceops.processing.v1 import processing_service_pb2 as pb
+
+        chosen = pb.JobFilter(request_id=self._request.request_id)
+        with contextlib.suppress(grpc.RpcError):
+            answer = self._connection.processing.ListJobs(pb.ListJobsRequest(filter=chosen), timeout=_STOP_S)
+            for one in answer.jobs:
+                self._stop_job(one.id)
+
+    def _stop_job(self, job_id: str) -> bool:
+        """Whether the server answered."""
+        import grpc
+
+        from deviceops.processing.v1 import processing_service_pb2 as pb
+
+        try:
+            self._connection.processing.CancelJob(pb.CancelJobRequest(job_id=job_id, cause="Ctrl-C"), timeout=_STOP_S)
+        except grpc.RpcError as error:
+            # It may have ended by itself in this moment; its own end is told then.
+            return not is_loss(error)
+        return True
 
 
 def _ending(message: GenerateResponse | WatchJobResponse, images: dict[int, GeneratedImage]) -> Ending:
@@ -111,7 +143,13 @@ def run_all(runs: Sequence[GenerationRun]) -> tuple[list[Ending], bool]:
             for run in runs:
                 run.leave()
             raise
-    return [future.result() for future in futures], interrupted
+    try:
+        return [future.result() for future in futures], interrupted
+    except Exception:
+        if interrupted:
+            # What was left cannot tell an end.
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _wait(futures: Sequence[concurrent.futures.Future[Ending]]) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server.cli import ids
 from server.cli.bars import Bars
-from server.cli.blob_file import save
-from server.cli.connection import Connection
-from server.cli.failure import CliError, explain_failure
+from server.cli.connection import Connection, connect
 from server.cli.generation_run import Ending, GenerationRun, check_ended_well, proof, run_all
 from server.cli.hints import hint, known_prompts
+from server.cli.pictures import save_pictures
 from server.cli.previews import PreviewFolder
-from server.cli.printing import duration_s, notice, print_json, seconds_text
-from server.cli.request import Wish, generate_request
+from server.cli.printing import KeptOutput, OutputLost, duration_s, emit, json_text, notice, print_json, seconds_text
+from server.cli.request import Wish, generate_request, submit_request
 from server.cli.server_process import any_server
+from server.cli.terminal import outliving_terminal
 
 if TYPE_CHECKING:
     from deviceops.inference.v1.inference_service_pb2 import GenerateResponse
@@ -43,38 +47,77 @@ class Plan:
 
 def generate_pictures(plan: Plan, address: str | None) -> bool:
     """Make the pictures and write them. Returns whether it was interrupted; raises `CliError` for everything else."""
-    with any_server(address) as connection:
-        known = known_prompts(connection, plan.wish.model)
-        hint(plan.wish.prompt, known)
-        ending, interrupted = _follow(plan, connection)
-        _write(plan, connection, ending)
+    told = KeptOutput()
+    with outliving_terminal(), any_server(address) as connection:
+        wish = _resolved(plan.wish, connection)
+        known = known_prompts(connection, wish.model)
+        hint(wish.prompt, known)
+        ending, interrupted = _follow(plan, wish, connection, told)
+        _write(plan, connection, ending, told)
         if not known:
             # A server that had just started could not say before.
-            hint(plan.wish.prompt, known_prompts(connection, plan.wish.model))
+            hint(wish.prompt, known_prompts(connection, wish.model))
         if ending.event.WhichOneof("kind") == "cancelled" and interrupted:
             notice(proof(ending.event.cancelled))
         else:
             check_ended_well(ending.event)
             _tell_receipt(ending)
+    told.check()
     return interrupted
 
 
-def _follow(plan: Plan, connection: Connection) -> tuple[Ending, bool]:
+def submit(plan: Plan, address: str | None) -> None:
+    """Give the job to a server that runs, and print its id. Raises `CliError`."""
+    with connect(address) as connection:
+        request = submit_request(_resolved(plan.wish, connection), _request_id())
+        answer = connection.processing.SubmitJob(request)
+    print_json(answer) if plan.json else emit(answer.job.id)
+    notice(way_back(answer.job.id, plan.files))
+
+
+def way_back(job_id: str, files: Sequence[Path]) -> str:
+    """How to come back to a job from anywhere."""
+    out = files[0] if len(files) == 1 else _unnumbered(files[0])
+    return f"Job {job_id}. To come back: deviceops watch {job_id} --out {shlex.quote(str(out))}"
+
+
+def _unnumbered(file: Path) -> Path:
+    return file.with_name(f"{file.stem.rpartition('-')[0]}{file.suffix}")
+
+
+def _request_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _resolved(wish: Wish, connection: Connection) -> Wish:
+    """With whole ids in the place of their beginnings."""
+    return replace(
+        wish,
+        device=wish.device and ids.device(connection, wish.device),
+        model=wish.model and ids.model(connection, wish.model),
+    )
+
+
+def _follow(plan: Plan, wish: Wish, connection: Connection, told: KeptOutput) -> tuple[Ending, bool]:
     with Bars() as bars:
-        line = bars.line(_title(plan.wish.prompt))
+        line = bars.line(_title(wish.prompt))
 
         def show(message: GenerateResponse | WatchJobResponse) -> None:
+            # A server of our own ends with this command: there is nothing to come back to.
+            if message.event.WhichOneof("kind") == "queued" and not connection.is_own:
+                notice(way_back(message.event.job_id, plan.files))
             line.show(message.event)
 
         def tell(message: GenerateResponse | WatchJobResponse) -> None:
-            print_json(message, one_line=True)
+            told.emit(json_text(message, one_line=True))
 
         observers = [show]
         if plan.json:
             observers.append(tell)
         if plan.previews:
             observers.append(PreviewFolder(plan.previews))
-        endings, interrupted = run_all([GenerationRun(connection, generate_request(plan.wish), observers)])
+        run = GenerationRun(connection, generate_request(wish, _request_id()), observers)
+        endings, interrupted = run_all([run])
     return endings[0], interrupted
 
 
@@ -83,22 +126,13 @@ def _title(prompt: str) -> str:
     return line if len(line) <= 40 else line[:39] + "…"
 
 
-def _write(plan: Plan, connection: Connection, ending: Ending) -> None:
+def _write(plan: Plan, connection: Connection, ending: Ending, told: KeptOutput) -> None:
     """Write what is ready, also of a job that ended early; then complain about what is not."""
-    failures: list[str] = []
-    for index, image in sorted(ending.images.items()):
-        if not image.HasField("file"):
-            failures.append(f"picture {index + 1} was not made: {explain_failure(image.failure)}")
-            continue
-        save(connection, image.file, plan.files[index], force=plan.force)
-        if not plan.json:
-            print(plan.files[index], flush=True)
-        if plan.inline and index == 0:
-            draw(plan.files[index])
     for warning in ending.result.warnings if ending.result else ():
         notice(f"Note: {warning.message}")
-    if failures:
-        raise CliError("\n".join(failures))
+    save_pictures(connection, ending.images.values(), plan.files, force=plan.force, told=None if plan.json else told)
+    if plan.inline and 0 in ending.images:
+        draw(plan.files[0])
 
 
 def draw(file: Path) -> None:
@@ -115,7 +149,8 @@ def draw(file: Path) -> None:
     with Image.open(file) as picture:
         text = inline_image(np.asarray(picture.convert("RGB")), os.environ, columns=40)
     if text:
-        print(text, end="", flush=True)
+        with contextlib.suppress(OutputLost):
+            emit(text, end="")
 
 
 def _tell_receipt(ending: Ending) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from server.cli import ids
 from server.cli.bars import count_text
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.following import Cursor, follow
 from server.cli.generation_run import proof
-from server.cli.printing import console, duration_s, local_time, notice, print_json, print_table, seconds_text, word
+from server.cli.printing import duration_s, emit, local_time, notice, print_json, seconds_text, word
+from server.cli.tables import GAP, console, natural_width, print_reasons, print_table
+from server.cli.waiting import reasons_of
 
 if TYPE_CHECKING:
     from deviceops.processing.v1.job_pb2 import Job
-    from deviceops.processing.v1.processing_service_pb2 import JobFilter, ListJobsResponse
+    from deviceops.processing.v1.processing_service_pb2 import ListJobsResponse
 
 
 class StateName(StrEnum):
@@ -34,10 +37,9 @@ class StateName(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-_LARGEST_PAGE = 1000
-_GAP = 2
-"""Between two columns of a table."""
 _NARROWEST_SUMMARY = 12
+_WHOLE = 120
+"""Characters of the longest summary."""
 
 
 def jobs(
@@ -46,17 +48,19 @@ def jobs(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, the newest first; below them why some failed, and what others wait for."""
     with connect(address) as connection:
         answer = _list(connection, state or [], limit)
+        reasons = [] if json else reasons_of(connection, answer.jobs)
     if json:
         return print_json(answer)
     heads = ("job", "kind", "state", "progress", "device", "created", "took")
-    return print_table(*_with_summaries(heads, answer.jobs), "No jobs.")
+    print_table(*_with_summaries(heads, answer.jobs), "No jobs.")
+    return print_reasons(reasons)
 
 
 def cancel(
-    job: Annotated[str, typer.Argument(help="The job's id.")],
+    job: Annotated[str, typer.Argument(help="The job's id, or its beginning.")],
     scope: Annotated[
         Literal["now", "after-current", "pending-only"],
         typer.Option(help="At the next safe point, after the picture at work, or only if it has not started."),
@@ -72,6 +76,7 @@ def cancel(
 
     chosen = job_pb2.CancelScope.Value(f"CANCEL_SCOPE_{scope.replace('-', '_').upper()}")
     with connect(address) as connection:
+        job = ids.job(connection, job)
         request = processing_service_pb2.CancelJobRequest(job_id=job, scope=chosen, cause=cause)
         answer = connection.processing.CancelJob(request)
         if json:
@@ -86,9 +91,9 @@ def _tell_end(connection: Connection, job_id: str) -> None:
     for message in follow(connection, Cursor(job_id)):
         match message.event.WhichOneof("kind"):
             case "cancelled":
-                print(proof(message.event.cancelled))
+                emit(proof(message.event.cancelled))
             case "succeeded" | "partially_succeeded" | "failed" as kind:
-                print(f"Job {job_id} {kind.replace('_', ' ')} before it could be stopped.")
+                emit(f"Job {job_id} {kind.replace('_', ' ')} before it could be stopped.")
             case _:
                 pass
 
@@ -99,25 +104,10 @@ def _list(connection: Connection, states: list[StateName], limit: int) -> ListJo
 
     wanted = [job_event_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in states]
     answer = processing_service_pb2.ListJobsResponse()
-    for page in _pages(connection, processing_service_pb2.JobFilter(states=wanted), limit):
+    for page in ids.job_pages(connection, processing_service_pb2.JobFilter(states=wanted), limit):
         answer.jobs.extend(page.jobs)
         answer.next_page_token = page.next_page_token
     return answer
-
-
-def _pages(connection: Connection, chosen: JobFilter, limit: int) -> Iterator[ListJobsResponse]:
-    from deviceops.processing.v1 import processing_service_pb2
-
-    token = ""
-    while limit > 0:
-        request = processing_service_pb2.ListJobsRequest(
-            page_size=min(limit, _LARGEST_PAGE), page_token=token, filter=chosen
-        )
-        page = connection.processing.ListJobs(request)
-        yield page
-        limit, token = limit - len(page.jobs), page.next_page_token
-        if not token:
-            return
 
 
 def _row(job: Job) -> tuple[str, ...]:
@@ -130,12 +120,10 @@ def _row(job: Job) -> tuple[str, ...]:
 
 
 def _with_summaries(heads: tuple[str, ...], jobs: Sequence[Job]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The table with what each job is about in a last column, as far as the terminal has room for it."""
+    """The table with what each job is about in a last column: cut to the room that is left there, whole in blocks."""
     rows = [_row(job) for job in jobs]
-    widths = (max(map(len, column)) for column in zip(heads, *rows, strict=True))
-    room = console().width - sum(width + _GAP for width in widths)
-    if room < _NARROWEST_SUMMARY:
-        return heads, rows
+    room = console().width - natural_width(heads, rows) - GAP
+    room = room if room >= _NARROWEST_SUMMARY else _WHOLE
     return (*heads, "about"), [(*row, _cut(job.summary, room)) for row, job in zip(rows, jobs, strict=True)]
 
 

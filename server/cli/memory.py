@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +10,12 @@ import typer
 from server.cli import memory_care, memory_history
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.groups import lists_only
-from server.cli.printing import bytes_text, measured_bytes, print_json, print_table, table, word
+from server.cli.printing import bytes_text, duration_s, emit, measured_bytes, print_json, seconds_text, word
 from server.cli.screen import IntervalOption, RoundsOption, WatchOption, show_rounds
+from server.cli.tables import print_table, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from rich.console import RenderableType
 
@@ -49,12 +51,13 @@ def memory(
             return _watch(connection, owners, interval, rounds, json)
         request = memory_service_pb2.ListMemoryPoolsRequest(include_owners=owners)
         answer = connection.memory.ListMemoryPools(request)
+        uses = last_uses(connection) if owners and not json else {}
     if json:
         return print_json(answer)
     print_table(_HEADS, map(_row, answer.memory_pools), "No pools.")
     if owners:
-        print()
-        print_table(_OWNER_HEADS, _owner_rows(answer.memory_pools), "Nobody holds memory.")
+        emit()
+        print_table(_OWNER_HEADS, owner_rows(answer.memory_pools, uses, time.time()), "Nobody holds memory.")
     return None
 
 
@@ -71,7 +74,10 @@ def _watch(connection: Connection, owners: bool, interval_s: float, rounds: int,
         from rich.console import Group
 
         pools = table(_HEADS, map(_row, message.memory_pools))
-        return Group(pools, "", table(_OWNER_HEADS, _owner_rows(message.memory_pools))) if owners else pools
+        if not owners:
+            return pools
+        rows = owner_rows(message.memory_pools, last_uses(connection), time.time())
+        return Group(pools, "", table(_OWNER_HEADS, rows))
 
     show_rounds(connection.memory.WatchMemoryPools(request), draw, rounds, json=json)
 
@@ -93,12 +99,30 @@ def _row(pool: MemoryPool) -> tuple[str, ...]:
     )
 
 
-def _owner_rows(pools: Iterable[MemoryPool]) -> Iterable[tuple[str, ...]]:
-    return ((pool.id, *_owner_row(owner)) for pool in pools for owner in pool.owners)
+def last_uses(connection: Connection) -> Mapping[str, float]:
+    """By loaded model: when a job last used it, or when it was loaded; Unix seconds."""
+    from deviceops.model.v1 import model_service_pb2
+
+    answer = connection.model.ListLoadedModels(model_service_pb2.ListLoadedModelsRequest())
+    return {
+        one.id: (one.last_use_time if one.HasField("last_use_time") else one.load_time).ToNanoseconds() / 1e9
+        for one in answer.loaded_models
+    }
 
 
-def _owner_row(owner: MemoryOwner) -> tuple[str, ...]:
+def owner_rows(pools: Iterable[MemoryPool], uses: Mapping[str, float], now_s: float) -> Iterable[tuple[str, ...]]:
+    """Who holds what, and from when on `memory reclaim` may take it. `uses`: as from `last_uses`."""
+    return (
+        (pool.id, *_owner_row(owner, duration_s(pool.budget.idle_after), uses.get(owner.id), now_s))
+        for pool in pools
+        for owner in pool.owners
+    )
+
+
+def _owner_row(owner: MemoryOwner, idle_after_s: float, used_s: float | None, now_s: float) -> tuple[str, ...]:
     from deviceops.memory.v1 import memory_pool_pb2
 
     kind = word(memory_pool_pb2.MemoryOwnerKind.Name(owner.kind), "MEMORY_OWNER_KIND_")
-    return kind, owner.id, bytes_text(owner.live_bytes), "yes" if owner.reclaimable else "no"
+    left_s = 0.0 if used_s is None else used_s + idle_after_s - now_s
+    when = "no" if not owner.reclaimable else f"in {seconds_text(left_s)}" if left_s > 0 else "yes"
+    return kind, owner.id, bytes_text(owner.live_bytes), when

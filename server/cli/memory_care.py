@@ -6,19 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from server.cli import ids
 from server.cli.amounts import byte_count
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import USAGE, CliError, explain_failure
-from server.cli.printing import (
-    bytes_text,
-    duration_s,
-    measured_bytes,
-    notice,
-    print_json,
-    print_table,
-    seconds_text,
-    word,
-)
+from server.cli.printing import bytes_text, duration_s, emit, measured_bytes, notice, print_json, seconds_text, word
+from server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from deviceops.memory.v1.memory_pool_pb2 import MemoryReclaimReport, MemoryReclaimStep
@@ -53,7 +46,7 @@ def budget(
         request = _budget_request(connection, pool, limit, sizes[0], sizes[1])
         request.validate_only = dry_run
         answer = connection.memory.SetMemoryBudget(request)
-    return print_json(answer) if json else _tell_budget(answer, dry_run)
+    return print_json(answer) if json else _tell_budget(answer, request if dry_run else None)
 
 
 def _budget_request(
@@ -62,7 +55,8 @@ def _budget_request(
     """The budget that holds now with these changes; its etag, so that nobody else's change is undone."""
     from deviceops.memory.v1 import memory_service_pb2
 
-    pool = connection.memory.GetMemoryPool(memory_service_pb2.GetMemoryPoolRequest(memory_pool_id=pool_id)).memory_pool
+    wanted = memory_service_pb2.GetMemoryPoolRequest(memory_pool_id=ids.pool(connection, pool_id))
+    pool = connection.memory.GetMemoryPool(wanted).memory_pool
     request = memory_service_pb2.SetMemoryBudgetRequest(memory_pool_id=pool.id, etag=pool.etag)
     if limit == "default":
         return request
@@ -76,28 +70,37 @@ def _budget_request(
     return request
 
 
-def _tell_budget(answer: SetMemoryBudgetResponse, dry_run: bool) -> None:
+def _tell_budget(answer: SetMemoryBudgetResponse, tried: SetMemoryBudgetRequest | None) -> None:
+    """`tried`: what a dry run would set."""
     pool, impact = answer.memory_pool, answer.impact
-    if not dry_run:
-        now = bytes_text(pool.budget.limit_bytes) if pool.budget.HasField("limit_bytes") else "none"
+    if tried is None:
+        limit = bytes_text(pool.budget.limit_bytes) if pool.budget.HasField("limit_bytes") else "none"
         available = measured_bytes(pool, "available_bytes")
-        print(f"{pool.id}: limit {now}, headroom {bytes_text(pool.budget.headroom_bytes)}, available {available}")
-    would = "would " if dry_run else ""
+        emit(f"{pool.id}: limit {limit}, headroom {bytes_text(pool.budget.headroom_bytes)}, available {available}")
+    would = "would " if tried else ""
     if impact.excess_bytes:
         fits = "" if impact.reclaimable_bytes >= impact.excess_bytes else "; that is too little, and it is refused"
-        print(
+        emit(
             f"Use {would or 'was '}{'be ' if would else ''}{bytes_text(impact.excess_bytes)} above it; "
             f"{bytes_text(impact.reclaimable_bytes)} can be given back{fits}"
         )
-    elif dry_run:
-        print(f"{pool.id}: it fits what is in use")
-    for what, ids in (
+    elif tried:
+        emit(f"{pool.id}: would set {_budget_text(tried)}; nothing would be unloaded")
+    for what, named in (
         ("Loaded models unloaded", impact.evicted_loaded_model_ids),
         ("Reservations ended", impact.preempted_reservation_ids),
         ("Waiting jobs that no longer fit", impact.stranded_job_ids),
     ):
-        if ids:
-            notice(f"{what}: {', '.join(ids)}")
+        if named:
+            notice(f"{what}: {', '.join(named)}")
+
+
+def _budget_text(tried: SetMemoryBudgetRequest) -> str:
+    if not tried.HasField("memory_budget"):
+        return "the budget that the server began with"
+    wanted = tried.memory_budget
+    limit = f"the limit to {bytes_text(wanted.limit_bytes)}" if wanted.HasField("limit_bytes") else "no limit"
+    return limit + (f", headroom {bytes_text(wanted.headroom_bytes)}" if wanted.headroom_bytes else "")
 
 
 def reclaim(
@@ -124,6 +127,7 @@ def reclaim(
     if free is not None:
         request.free_bytes = byte_count(free, "--free")
     with connect(address) as connection:
+        request.memory_pool_id = ids.pool(connection, pool)
         answer = connection.memory.ReclaimMemory(request)
     print_json(answer) if json else _tell_reclaim(answer.report, dry_run)
     if free is not None and not answer.report.target_met:
@@ -134,12 +138,17 @@ def _tell_reclaim(report: MemoryReclaimReport, dry_run: bool) -> None:
     print_table(
         ("level", "action", "whose", "freed", "took", "failure"), map(_step_row, report.steps), "Nothing to free."
     )
+    if not report.steps and report.before.budget.idle_after.ToNanoseconds():
+        after = seconds_text(duration_s(report.before.budget.idle_after))
+        notice(
+            f"Models count as idle {after} after their last use; `deviceops memory --owners` tells when each may go."
+        )
     if dry_run:
         return
     uses = (measured_bytes(pool, "used_bytes") for pool in (report.before, report.after))
     held = (measured_bytes(pool, "held_bytes") for pool in (report.before, report.after))
     took = seconds_text(duration_s(report.duration))
-    print(f"{report.before.id}: used {' → '.join(uses)}, held {' → '.join(held)}, in {took}")
+    emit(f"{report.before.id}: used {' → '.join(uses)}, held {' → '.join(held)}, in {took}")
 
 
 def _step_row(step: MemoryReclaimStep) -> tuple[str, ...]:

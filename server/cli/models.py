@@ -1,4 +1,4 @@
-"""`deviceops models`."""
+"""`deviceops models`: what the server could use, and what is loaded where."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli.bars import Bars
+from server.cli import model_load
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
-from server.cli.failure import explain_failure
-from server.cli.generation_run import check_ended_well
-from server.cli.printing import bytes_text, notice, print_json, print_table, word
+from server.cli.failure import explain_failure, one_line
+from server.cli.groups import lists_only
+from server.cli.job_call import last_of
+from server.cli.printing import bytes_text, notice, print_json, word
+from server.cli.tables import print_reasons, print_table
 
 if TYPE_CHECKING:
     from deviceops.model.v1.model_pb2 import Model
@@ -20,12 +22,21 @@ if TYPE_CHECKING:
 _LARGEST_PAGE = 1000
 
 
+app = typer.Typer(help="List the models that the server knows, load them or unload them.", invoke_without_command=True)
+app.command("load")(model_load.load)
+app.command("unload")(model_load.unload)
+
+
+@app.callback()
 def models(
+    context: typer.Context,
     scan: Annotated[bool, typer.Option("--scan", help="Look through the model folders first.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the models that the server knows."""
+    """List the models that the server knows; below them what is wrong with some."""
+    if not lists_only(context):
+        return None
     with connect(address) as connection:
         if scan:
             _tell_scan(_scan(connection))
@@ -33,21 +44,16 @@ def models(
     if json:
         return print_json(answer)
     heads = ("model", "family", "kind", "state", "size", "native size", "loaded")
-    return print_table(heads, map(_row, answer.models), "No models.")
+    print_table(heads, map(_row, answer.models), "No models.")
+    problems = ((one.id, one_line(one.problem)) for one in answer.models if one.HasField("problem"))
+    return print_reasons(problems)
 
 
 def _scan(connection: Connection) -> ModelScanReport:
-    from deviceops.model.v1 import model_service_pb2, model_work_pb2
+    from deviceops.model.v1 import model_service_pb2
 
-    report = model_work_pb2.ModelScanReport()
-    with Bars() as bars:
-        line = bars.line("scan")
-        for message in connection.model.ScanModels(model_service_pb2.ScanModelsRequest()):
-            line.show(message.event)
-            if message.HasField("report"):
-                report = message.report
-            check_ended_well(message.event)
-    return report
+    call = connection.model.ScanModels(model_service_pb2.ScanModelsRequest())
+    return last_of(connection, call, "scan", json=False).report
 
 
 def _tell_scan(report: ModelScanReport) -> None:
@@ -84,7 +90,7 @@ def _row(model: Model) -> tuple[str, ...]:
         model.id,
         model.family or "–",
         word(model_pb2.ModelKind.Name(model.kind), "MODEL_KIND_"),
-        f"{state}: {model.problem.message}" if model.HasField("problem") else state,
+        state,
         bytes_text(model.size_bytes),
         f"{size.width_px} × {size.height_px} px" if model.HasField("native_size") else "–",
         ", ".join(model.loaded_model_ids),

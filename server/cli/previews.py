@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.cli.failure import CliError
+from server.cli.failure import USAGE, CliError
+from server.cli.files import make_folder
+from server.cli.printing import notice
 
 if TYPE_CHECKING:
     from deviceops.inference.v1.inference_service_pb2 import GenerateResponse
@@ -14,22 +17,36 @@ if TYPE_CHECKING:
 _EXTENSIONS = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 
 
+_NAME = re.compile(r"\d+-\d{4,}\.(jpg|png|webp|img)")
+
+
 class PreviewFolder:
     """Writes `1-0005.jpg` for the preview of the first picture after step 5."""
 
     def __init__(self, folder: Path) -> None:
         """The folder exists already."""
         self.folder = folder
-        self.count = 0
+        self._failed = False
 
     def __call__(self, message: GenerateResponse | WatchJobResponse) -> None:
-        """Take one message of a job; those without a preview are let pass. Raises `CliError` if the disk refuses."""
-        if message.event.WhichOneof("kind") != "preview":
+        """Take one message of a job; those without a preview are let pass. A disk that refuses is told once: a preview
+        never costs the picture."""
+        if message.event.WhichOneof("kind") != "preview" or self._failed:
             return
         preview = message.event.preview
         name = f"{preview.image_index + 1}-{preview.step:04d}{_EXTENSIONS.get(preview.media_type, '.img')}"
         try:
             (self.folder / name).write_bytes(preview.data)
         except OSError as error:
-            raise CliError(f"cannot write the preview {self.folder / name}: {error.strerror}") from error
-        self.count += 1
+            self._failed = True
+            notice(f"No more previews: cannot write {self.folder / name}: {error.strerror}")
+
+
+def preview_folder(folder: Path, force: bool) -> Path:
+    """The folder, made if need be. Raises `CliError` (usage) for a file, and without `force` for one that has previews."""
+    if folder.exists() and not folder.is_dir():
+        raise CliError(f"--previews {folder} is a file; name a folder", USAGE)
+    make_folder(folder)
+    if not force and any(_NAME.fullmatch(one.name) for one in folder.iterdir()):
+        raise CliError(f"--previews {folder} has previews already; name another folder, or use --force", USAGE)
+    return folder

@@ -1,57 +1,70 @@
-"""Results on stdout (tables or protobuf JSON), notices on stderr."""
+"""Results on stdout (text or protobuf JSON), notices on stderr: the one place that writes for people."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from server.cli.failure import CliError
+from server.cli.streams import loss
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
-    from rich.console import Console
-    from rich.table import Table
 
-_UNCUT = 4000
-"""Characters; wider than any table that is printed."""
+
+class OutputLost(CliError):
+    """Stdout cannot be written: its reader has left, or its disk is full."""
 
 
 def notice(text: str) -> None:
-    """Something a person may want to know; never part of the result."""
-    print(text, file=sys.stderr, flush=True)
+    """Something a person may want to know; never part of the result, and never a reason to stop."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        # Nobody can read it; the work goes on.
+        return
 
 
-def print_json(message: Message, *, one_line: bool = False) -> None:
+def emit(text: object = "", end: str = "\n") -> None:
+    """A result, or a part of it. Raises `OutputLost`."""
+    try:
+        print(text, end=end, flush=True)
+    except (OSError, ValueError) as error:
+        raise OutputLost(*loss(error)) from error
+
+
+class KeptOutput:
+    """Writes results that accompany work, and keeps the first failure until the work is done."""
+
+    def __init__(self) -> None:
+        self._lost: OutputLost | None = None
+
+    def emit(self, text: object) -> None:
+        """Write, unless an earlier write failed."""
+        if self._lost is None:
+            try:
+                emit(text)
+            except OutputLost as lost:
+                self._lost = lost
+
+    def check(self) -> None:
+        """Raises the `OutputLost` that was kept."""
+        if self._lost is not None:
+            raise self._lost
+
+
+def json_text(message: Message, *, one_line: bool = False) -> str:
     """The canonical protobuf JSON of a message. `one_line` for streams: one message, one line."""
     from google.protobuf import json_format
 
-    print(json_format.MessageToJson(message, indent=None if one_line else 2), flush=True)
+    return json_format.MessageToJson(message, indent=None if one_line else 2)
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
-    """A table as wide as the terminal; into a pipe, nothing is cut off. Without rows, `empty` goes to stderr."""
-    lines = list(rows)
-    return console().print(table(heads, lines)) if lines else notice(empty)
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """The table alone, for a screen that is drawn again and again."""
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(*heads, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    return drawn
-
-
-def console() -> Console:
-    """Stdout."""
-    from rich.console import Console
-
-    # A pipe has no width of its own: `grep` and `awk` see whole cells.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)
+def print_json(message: Message, *, one_line: bool = False) -> None:
+    """Print a message as protobuf JSON. Raises `OutputLost`."""
+    emit(json_text(message, one_line=one_line))
 
 
 def word(enum_name: str, prefix: str) -> str:
@@ -74,6 +87,22 @@ def bytes_text(count: int | None) -> str:
 def figure(value: float | None, unit: str = "") -> str:
     """`71 °C`, `0.5`; None (cannot be measured) is `–`."""
     return "–" if value is None else f"{value:.4g} {unit}".rstrip()
+
+
+def quantity(value: float, unit: str) -> str:
+    """A measurement in UCUM's unit as people write it: `62.8 GFLOP/s`, `1.5 GiB/s`, `3.4 s`, `0.5`."""
+    match unit:
+        case "By":
+            return bytes_text(round(value))
+        case "By/s":
+            return f"{bytes_text(round(value))}/s"
+        case "s":
+            return seconds_text(value) if value >= 0.001 else f"{value * 1e6:.3g} µs"
+        case "{flop}/s":
+            exponent = max(0, min(5, (len(str(int(abs(value)))) - 1) // 3))
+            return f"{value / 1000**exponent:.3g} {('', 'k', 'M', 'G', 'T', 'P')[exponent]}FLOP/s"
+        case _:
+            return figure(value, "" if unit == "1" else unit.replace("Cel", "°C").strip("{}"))
 
 
 def percent(ratio: float | None) -> str:

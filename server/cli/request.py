@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deviceops.common.v1.job_event_pb2 import JobOptions
+    from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
+    from deviceops.processing.v1.processing_service_pb2 import SubmitJobRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +40,53 @@ class Wish:
     """Mark the file as made by AI."""
     preview_every: int = 0
     """Steps between two previews; 0: none."""
+    device: str = ""
+    """A device's id or alias; empty: any."""
+    session: str = ""
+    """A session's id; empty: none."""
+    priority: str = ""
+    """low, normal, high or critical; empty: the server's default."""
 
 
-def generate_request(wish: Wish) -> GenerateRequest:
-    """The request; only what was said is set."""
+def generate_request(wish: Wish, request_id: str = "") -> GenerateRequest:
+    """The request; only what was said is set.
+
+    With a `request_id` the job belongs to the server: no cut connection stops it, and the same request joins it again.
+    """
+    from deviceops.inference.v1 import inference_service_pb2
+
+    return inference_service_pb2.GenerateRequest(
+        generation=_generation(wish), options=_options(wish), detached=bool(request_id), request_id=request_id
+    )
+
+
+def submit_request(wish: Wish, request_id: str) -> SubmitJobRequest:
+    """The same job, submitted without following it."""
+    from deviceops.processing.v1 import job_pb2, processing_service_pb2
+
+    return processing_service_pb2.SubmitJobRequest(
+        spec=job_pb2.JobSpec(generation=_generation(wish)), options=_options(wish), request_id=request_id
+    )
+
+
+def _options(wish: Wish) -> JobOptions | None:
+    from deviceops.common.v1 import job_event_pb2
+
+    if not (wish.device or wish.session or wish.priority):
+        return None
+    name = f"PRIORITY_{wish.priority.upper() or 'UNSPECIFIED'}"
+    return job_event_pb2.JobOptions(
+        session_id=wish.session,
+        priority=job_event_pb2.Priority.Value(name),
+        devices=job_event_pb2.DeviceSelector(device_ids=[wish.device]) if wish.device else None,
+    )
+
+
+def _generation(wish: Wish) -> Generation:
     from deviceops.common.v1 import image_pb2
-    from deviceops.inference.v1 import generation_pb2, inference_service_pb2
+    from deviceops.inference.v1 import generation_pb2
 
-    generation = generation_pb2.Generation(
+    return generation_pb2.Generation(
         prompt=wish.prompt,
         negative_prompt=wish.negative,
         model_id=wish.model,
@@ -60,7 +102,6 @@ def generate_request(wish: Wish) -> GenerateRequest:
         ),
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
-    return inference_service_pb2.GenerateRequest(generation=generation)
 
 
 def _sampling(wish: Wish) -> Sampling:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from server.cli.printing import console, print_json
+from server.cli.printing import print_json
+from server.cli.tables import console, draw
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -22,18 +23,33 @@ RoundsOption = Annotated[int, typer.Option("--rounds", min=0, help="With --watch
 
 
 def show_rounds(
-    messages: Iterable[AnyMessage], draw: Callable[[AnyMessage], RenderableType], rounds: int, *, json: bool
+    messages: Iterable[AnyMessage], picture: Callable[[AnyMessage], RenderableType], rounds: int, *, json: bool
 ) -> None:
-    """Each message as a line of JSON, or drawn: in place in a terminal, elsewhere one below the other."""
-    from rich.live import Live
+    """Each message as a line of JSON, or drawn: in place in a terminal, elsewhere one below the other.
 
+    In a terminal, the screen is as it was before when this ends, and below stands the last of what was drawn.
+    """
     if json or not sys.stdout.isatty():
         for message in _first(messages, rounds):
-            print_json(message, one_line=True) if json else console().print(draw(message))
+            print_json(message, one_line=True) if json else draw(picture(message))
         return
-    with Live(console=console(), auto_refresh=False) as live:
-        for message in _first(messages, rounds):
-            live.update(draw(message), refresh=True)
+    last: list[RenderableType] = []
+    try:
+        _show_live(_first(messages, rounds), picture, last)
+    finally:
+        if last:
+            draw(last[0])
+
+
+def _show_live(
+    messages: Iterable[AnyMessage], picture: Callable[[AnyMessage], RenderableType], last: list[RenderableType]
+) -> None:
+    from rich.live import Live
+
+    with Live(console=console(), auto_refresh=False, screen=True) as live:
+        for message in messages:
+            last[:] = [picture(message)]
+            live.update(last[0], refresh=True)
 
 
 def rounds_of(messages: Iterable[AnyMessage]) -> Iterable[AnyMessage]:

@@ -1,15 +1,22 @@
 """`deviceops serve`: flags become settings, and the server runs until it is told to stop."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from server.cli.failure import USAGE, CliError
+from server.cli.start_checks import start_faults
+
+if TYPE_CHECKING:
+    from server.settings import Settings
 
 
 def serve(
@@ -103,22 +110,34 @@ def serve(
 
 
 def _run(given: dict[str, Any], end_with_stdin: bool) -> int:
-    from pydantic import ValidationError
-
-    from server.settings import ConfigError, Settings
-
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise CliError("\n".join(["these settings cannot be used:", *lines]), USAGE) from error
-    except ConfigError as error:
-        raise CliError(str(error), USAGE) from error
+    settings = _settings(given)
+    if faults := start_faults(settings):
+        raise _unusable(faults)
     from server import app
 
     if end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     return app.run(settings)
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    from pydantic import ValidationError
+
+    from server.settings import ConfigError, Settings
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise _unusable(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()) from error
+    except ConfigError as error:
+        raise CliError(str(error), USAGE) from error
+    except RuntimeError as error:
+        # Path.home(), of a user without HOME and without an entry in passwd.
+        raise _unusable(["state: this user has no home folder; name a folder with --state, or set HOME"]) from error
+
+
+def _unusable(faults: Iterable[str]) -> CliError:
+    return CliError("\n".join(["these settings cannot be used:", *(f"  {fault}" for fault in faults)]), USAGE)
 
 
 def _end_with_stdin() -> None:

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
-from server.cli.connection import DEFAULT_ADDRESS, Connection, connect
-from server.cli.failure import CliError, unreachable
+from server.cli.address import DEFAULT_ADDRESS
+from server.cli.connection import Connection, connect
+from server.cli.failure import USAGE, CliError, unreachable
 from server.cli.printing import notice
 
 SERVING = "deviceops: serving on "
@@ -36,7 +37,7 @@ def any_server(address: str | None) -> Generator[Connection]:
         return
     connection.channel.close()
     if address is not None:
-        raise CliError(unreachable(connection.address))
+        raise CliError(unreachable(connection.address), USAGE)
     with own_server() as own:
         yield own
 

@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.cli.tables import GAP, console, natural_width, print_table
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLUMNS = 60
+_FEWEST = 10
+_HEADS = ("", "over time", "lowest", "highest", "now")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A series with its name."""
+
+    name: str
+    values: Sequence[float | None]
+    """From the oldest to the newest; None: not measured."""
+    figures: tuple[str, str, str]
+    """The lowest, the highest and the newest, for people."""
+
+
+def print_curves(curves: Sequence[Curve]) -> None:
+    """Each curve as wide as the terminal leaves room for, at most 60 columns, with its figures. Raises `OutputLost`."""
+    bare = [(curve.name, "", *curve.figures) for curve in curves]
+    beside = natural_width(_HEADS, bare) - len(_HEADS[1])
+    room = console().width - beside if bare else _COLUMNS
+    if room < _FEWEST:
+        # In a block, below its name.
+        room = console().width - GAP - len(f"{_HEADS[1]} ")
+    columns = max(_FEWEST, min(_COLUMNS, room))
+    rows = [(curve.name, sparkline(curve.values, columns), *curve.figures) for curve in curves]
+    print_table(_HEADS, rows, "")
 
 
 def sparkline(values: Sequence[float | None], columns: int = _COLUMNS) -> str:
     """The values as a row of blocks from the lowest to the highest; the highest of each column, a gap where none is.
 
-    Blank for no value at all; equal values are a flat line.
+    Blank for no value at all; equal values are a flat line. All values are in it, however few `columns` there are: the last
+    column ends with the newest value.
     """
-    width = max(1, -(-len(values) // columns))
-    cells = [[one for one in values[at : at + width] if one is not None] for at in range(0, len(values), width)]
+    width = max(1, -(-len(values) // max(1, columns)))
+    begin = len(values) % width - width if len(values) % width else 0
+    cells = [
+        [one for one in values[max(0, at) : at + width] if one is not None] for at in range(begin, len(values), width)
+    ]
     peaks = [max(cell) if cell else None for cell in cells]
     known = [peak for peak in peaks if peak is not None]
     if not known:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server.cli.connection import AddressOption, JsonOption, connect
-from server.cli.printing import bytes_text, duration_s, print_json, print_table, seconds_text, word
+from server.cli.printing import bytes_text, duration_s, emit, print_json, seconds_text, word
+from server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from deviceops.processing.v1.system_status_pb2 import DomainReadiness, SystemStatus, WorkerStatus
@@ -19,9 +20,9 @@ def status(address: AddressOption = None, json: JsonOption = False) -> None:
         answer = connection.processing.GetSystemStatus(processing_service_pb2.GetSystemStatusRequest())
     if json:
         return print_json(answer)
-    print(_headline(answer.status), end="\n\n")
+    emit(_headline(answer.status), end="\n\n")
     print_table(("part", "readiness", "waits for", "now", "took"), map(_part, answer.status.domains), "No parts.")
-    print()
+    emit()
     heads = ("worker of", "state", "process", "memory", "restarts", "libraries")
     return print_table(heads, map(_worker, answer.status.workers), "No workers.")
 

@@ -1,35 +1,44 @@
-"""`deviceops watch`: follow any job to its end, from wherever and however often."""
+"""`deviceops watch`: follow any job to its end, from wherever and however often, and get what it made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.cli import ids
 from server.cli.bars import Bars
-from server.cli.connection import AddressOption, JsonOption, connect
-from server.cli.failure import INTERRUPTED
-from server.cli.files import make_folder
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
+from server.cli.failure import INTERRUPTED, USAGE, CliError
+from server.cli.files import media_type_of, targets
 from server.cli.following import PATIENCE_S, Cursor, follow
 from server.cli.generation_run import check_ended_well
-from server.cli.previews import PreviewFolder
-from server.cli.printing import notice, print_json
+from server.cli.pictures import save_pictures
+from server.cli.previews import PreviewFolder, preview_folder
+from server.cli.printing import KeptOutput, json_text, notice
+from server.cli.terminal import outliving_terminal
 
 if TYPE_CHECKING:
+    from deviceops.common.v1.job_event_pb2 import JobEvent
     from deviceops.inference.v1.generation_pb2 import PreviewOptions
+    from deviceops.processing.v1.job_pb2 import Job
     from deviceops.processing.v1.processing_service_pb2 import WatchJobResponse
 
 
 def watch(
-    job: Annotated[str, typer.Argument(help="The job's id.")],
+    job: Annotated[str, typer.Argument(help="The job's id, or its beginning.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write its pictures to this file, also of a job that has ended.")
+    ] = None,
     after: Annotated[int, typer.Option(min=0, help="Go on after the event with this sequence.")] = 0,
     previews: Annotated[
         Path | None, typer.Option(help="Folder for previews, also of a job that somebody else submitted.")
     ] = None,
     preview_every: Annotated[int, typer.Option(min=1, max=1000, help="Steps between two previews.")] = 1,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = PATIENCE_S,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -37,28 +46,79 @@ def watch(
 
     If the server goes away it is looked for, and the watch goes on where it was.
     """
-    cursor = Cursor(job, after)
-    keep, wish = _previews(previews, preview_every)
+    cursor, told = Cursor(job, after), KeptOutput()
+    keep, wish = _previews(previews, preview_every, force)
     try:
-        with connect(address) as connection, Bars() as bars:
-            line = bars.line(job)
-            for message in follow(connection, cursor, patience, wish):
-                line.show(message.event)
-                keep(message)
-                if json:
-                    print_json(message, one_line=True)
-                if cursor.ended:
-                    check_ended_well(message.event)
+        with connect(address) as connection:
+            cursor.job_id = ids.job(connection, job)
+            files = [] if out is None else _targets(_job(connection, cursor.job_id), out, force)
+            with outliving_terminal():
+                last = _follow(connection, cursor, patience, wish, (keep, _printer(told, json, keep=out is not None)))
+                if files:
+                    _save(connection, cursor.job_id, files, force, None if json else told)
+            if last:
+                check_ended_well(last)
     except KeyboardInterrupt:
-        notice(f"The job goes on: deviceops watch {job} --after {cursor.after}")
+        to = f" --out {out}" if out else ""
+        notice(f"The job goes on: deviceops watch {cursor.job_id} --after {cursor.after}{to}")
         raise typer.Exit(INTERRUPTED) from None
+    told.check()
 
 
-def _previews(folder: Path | None, every: int) -> tuple[Callable[[WatchJobResponse], None], PreviewOptions | None]:
+Observer = Callable[["WatchJobResponse"], None]
+
+
+def _follow(
+    connection: Connection, cursor: Cursor, patience: float, wish: PreviewOptions | None, observers: Sequence[Observer]
+) -> JobEvent | None:
+    """The job's last event; None if it came before the cursor."""
+    last: JobEvent | None = None
+    with Bars() as bars:
+        line = bars.line(cursor.job_id)
+        for message in follow(connection, cursor, patience, wish):
+            line.show(message.event)
+            for observe in observers:
+                observe(message)
+            last = message.event
+    return last
+
+
+def _printer(told: KeptOutput, json: bool, *, keep: bool) -> Observer:
+    """What prints each message. Without a file to write, an output that is lost ends the command."""
+
+    def tell(message: WatchJobResponse) -> None:
+        told.emit(json_text(message, one_line=True))
+        if not keep:
+            told.check()
+
+    return tell if json else lambda message: None
+
+
+def _job(connection: Connection, job_id: str) -> Job:
+    from deviceops.processing.v1 import processing_service_pb2
+
+    return connection.processing.GetJob(processing_service_pb2.GetJobRequest(job_id=job_id)).job
+
+
+def _targets(job: Job, out: Path, force: bool) -> list[Path]:
+    """A file for each picture. Raises `CliError` (usage) for a job that makes none, and for another format's ending."""
+    if not job.spec.HasField("generation"):
+        raise CliError(f"job {job.id} makes no pictures ({job.summary}); leave --out out", USAGE)
+    generation = job.spec.generation
+    made = generation.output.media_type or "image/png"
+    if out.suffix and media_type_of(None, out) != made:
+        raise CliError(f"job {job.id} makes {made}; --out {out} has another ending", USAGE)
+    return targets(generation.prompt, out, generation.image_count or 1, made, force)
+
+
+def _save(connection: Connection, job_id: str, files: Sequence[Path], force: bool, told: KeptOutput | None) -> None:
+    save_pictures(connection, _job(connection, job_id).generation_result.images, files, force=force, told=told)
+
+
+def _previews(folder: Path | None, every: int, force: bool) -> tuple[Observer, PreviewOptions | None]:
     """What keeps previews, and what to ask of the server; without a folder neither."""
     from deviceops.inference.v1.generation_pb2 import PreviewOptions
 
     if folder is None:
         return lambda message: None, None
-    make_folder(folder)
-    return PreviewFolder(folder), PreviewOptions(every_steps=every)
+    return PreviewFolder(preview_folder(folder, force)), PreviewOptions(every_steps=every)

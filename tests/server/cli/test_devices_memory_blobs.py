@@ -106,7 +106,7 @@ def test_a_device_is_switched_and_limited_with_a_cause(ask: Ask):
 
 def test_a_benchmark_is_followed_to_its_figures(ask: Ask):
     flags = ("device", "benchmark", "cpu", "--suite", "memory", "--seconds", "10")
-    assert "By/s" in ask.text(*flags)
+    assert "GiB/s" in ask.text(*flags)
     last = ask.json(device_service_pb2.BenchmarkDeviceResponse(), *flags)
     assert last.event.WhichOneof("kind") == "succeeded"
     assert last.device_benchmark_report.results
@@ -146,7 +146,7 @@ def test_a_budget_is_tried_set_and_given_up(ask: Ask):
         return pools[0].budget.limit_bytes if pools[0].budget.HasField("limit_bytes") else None
 
     before = limit()
-    assert "it fits" in ask.text("memory", "budget", "host", "--limit", "1TiB", "--dry-run")
+    assert "would set the limit to 1.0 TiB" in ask.text("memory", "budget", "host", "--limit", "1TiB", "--dry-run")
     assert limit() == before
     assert "1.0 TiB" in ask.text("memory", "budget", "host", "--limit", "1TiB")
     assert limit() == 1 << 40

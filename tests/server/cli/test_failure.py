@@ -12,7 +12,7 @@ from deviceops.processing.v1 import processing_service_pb2
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, ResourceExhausted, Violation
 from server.cli.app import run
 from server.cli.connection import Connection
-from server.cli.failure import CliError, explain_failure
+from server.cli.failure import USAGE, CliError, explain_failure
 from server.errors import status_of
 from tests.server.cli.peer import free_port, peer
 
@@ -79,7 +79,7 @@ def test_a_call_that_the_server_does_not_know_says_so():
 def test_no_server_is_one_sentence_with_the_remedy(capsys: pytest.CaptureFixture[str]):
     address = f"127.0.0.1:{free_port()}"
     for command in (["status"], ["jobs"], ["generate", "an owl"], ["watch", "job-1", "--patience", "0"]):
-        assert run([*command, "--address", address]) == 1
+        assert run([*command, "--address", address]) == USAGE
         told = capsys.readouterr()
         *_, last = told.err.splitlines()
         assert address in last

@@ -1,9 +1,6 @@
 """Ctrl-C, cancelling from elsewhere, and a server that goes away, all with real processes."""
 
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ from google.protobuf import json_format
 from deviceops.processing.v1 import processing_service_pb2
 from server.cli.app import run
 from tests.server.cli.peer import free_port
+from tests.server.cli.running import await_line, in_background
 from tests.server.harness import RunningServer, running_server
 
 
@@ -27,8 +25,8 @@ def _jobs(capsys: pytest.CaptureFixture[str], *flags: str) -> processing_service
 
 
 def test_ctrl_c_cancels_the_job_and_shows_the_proof(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    process = _in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
-    _await_line(process, "denoising")
+    process = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    await_line(process, "denoising")
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -40,8 +38,8 @@ def test_ctrl_c_cancels_the_job_and_shows_the_proof(tmp_path: Path, capsys: pyte
 
 
 def test_cancel_waits_for_the_proof_and_a_watcher_hears_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    process = _in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
-    _await_line(process, "denoising")
+    process = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    await_line(process, "denoising")
     (running,) = _jobs(capsys, "--state", "running").jobs
     assert run(["cancel", running.id]) == 0
     assert capsys.readouterr().out.startswith("Cancelled in stage denoising")
@@ -51,11 +49,11 @@ def test_cancel_waits_for_the_proof_and_a_watcher_hears_of_it(tmp_path: Path, ca
 
 
 def test_ctrl_c_on_a_watch_leaves_the_job_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    making = _in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
-    _await_line(making, "denoising")
+    making = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    await_line(making, "denoising")
     (running,) = _jobs(capsys, "--state", "running").jobs
-    watching = _in_background("watch", running.id)
-    _await_line(watching, "denoising")
+    watching = in_background("watch", running.id)
+    await_line(watching, "denoising")
     watching.send_signal(signal.SIGINT)
     _, rest = watching.communicate(timeout=60)
     assert watching.returncode == 130
@@ -70,28 +68,23 @@ def test_a_watch_goes_on_when_the_server_comes_back():
         spec = {"generation": {"prompt": "an owl", "sampling": {"steps": 20}}}
         request = json_format.ParseDict({"spec": spec}, processing_service_pb2.SubmitJobRequest())
         job_id = own.processing.SubmitJob(request).job.id
-        process = _in_background("watch", job_id, "--address", own.address)
-        _await_line(process, "denoising")
+        process = in_background("watch", job_id, "--address", own.address)
+        await_line(process, "denoising")
         own.kill()
-        _await_line(process, "looking for the server")
+        await_line(process, "looking for the server")
         own.start()
         _, rest = process.communicate(timeout=120)
         assert process.returncode == 0
         assert rest.splitlines()[-1].endswith(": done")
 
 
-def _in_background(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "server.cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _await_line(process: subprocess.Popen[str], part: str) -> None:
-    """Read the command's notices until one has `part`; the command is killed if none comes."""
-    assert process.stderr is not None
-    limit = threading.Timer(90, process.kill)
-    limit.start()
-    try:
-        assert any(part in line for line in process.stderr), f"{part!r} never came"
-    finally:
-        limit.cancel()
+def test_ctrl_c_on_a_benchmark_says_what_becomes_of_it(capsys: pytest.CaptureFixture[str]):
+    process = in_background("device", "benchmark", "cpu", "--suite", "stability", "--seconds", "60")
+    await_line(process, "started on cpu")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "benchmark cpu: job job-" in rest
+    job_id = rest.split("deviceops watch ", 1)[1].split()[0]
+    assert run(["watch", job_id]) == 1
+    assert "Cancelled" in capsys.readouterr().err

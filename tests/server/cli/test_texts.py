@@ -4,10 +4,12 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from deviceops.common.v1 import job_event_pb2
+from deviceops.memory.v1 import memory_pool_pb2
 from server.cli.bars import count_text, event_text
 from server.cli.following import Cursor
 from server.cli.generation_run import proof
 from server.cli.hints import hint
+from server.cli.memory import owner_rows
 from server.cli.printing import bytes_text, seconds_text, word
 
 
@@ -83,3 +85,16 @@ def test_a_hint_is_given_only_for_names_that_the_model_does_not_know(capsys: pyt
     assert not capsys.readouterr().err
     hint("a rokcet", known)
     assert "“rocket”" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reclaimable", "used_s", "text"),
+    [(True, 100.0, "yes"), (True, 170.0, "in 30.0 s"), (True, None, "yes"), (False, 100.0, "no")],
+)
+def test_an_owner_says_from_when_on_its_memory_may_be_taken(reclaimable: bool, used_s: float | None, text: str):
+    owner = memory_pool_pb2.MemoryOwner(id="m@cpu", reclaimable=reclaimable)
+    pool = memory_pool_pb2.MemoryPool(id="cpu", owners=[owner])
+    pool.budget.idle_after.FromSeconds(60)
+    uses = {} if used_s is None else {"m@cpu": used_s}
+    (row,) = owner_rows([pool], uses, 200.0)
+    assert row[-1] == text

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from server.cli.address import DEFAULT_ADDRESS
 from server.cli.app import run
-from server.cli.connection import DEFAULT_ADDRESS
 from server.cli.failure import USAGE
 from server.settings import Settings
 

@@ -1,0 +1,109 @@
+"""Ids on the command line: whole, or any beginning that only one of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from server.cli.connection import Connection
+from server.cli.failure import USAGE, CliError
+
+if TYPE_CHECKING:
+    from deviceops.processing.v1.processing_service_pb2 import JobFilter, ListJobsResponse
+
+_LARGEST_PAGE = 1000
+_SHOWN = 5
+
+
+def job(connection: Connection, text: str) -> str:
+    """The id of the job that `text` means. Raises `CliError` (usage) if it begins several ids."""
+    from deviceops.processing.v1 import processing_service_pb2 as pb
+
+    return _meant(
+        text,
+        lambda: connection.processing.GetJob(pb.GetJobRequest(job_id=text)),
+        lambda: (one.id for page in job_pages(connection, pb.JobFilter(), None) for one in page.jobs),
+    )
+
+
+def blob(connection: Connection, text: str) -> str:
+    """As `job`, of a blob."""
+    from deviceops.memory.v1 import memory_service_pb2 as pb
+
+    def every() -> Iterator[str]:
+        token, more = "", True
+        while more:
+            page = connection.memory.ListBlobs(pb.ListBlobsRequest(page_size=_LARGEST_PAGE, page_token=token))
+            yield from (one.id for one in page.blobs)
+            token, more = page.next_page_token, bool(page.next_page_token)
+
+    return _meant(text, lambda: connection.memory.GetBlob(pb.GetBlobRequest(blob_id=text)), every)
+
+
+def device(connection: Connection, text: str) -> str:
+    """As `job`, of a device; its aliases count too."""
+    from deviceops.device.v1 import device_service_pb2 as pb
+
+    def every() -> Iterator[str | tuple[str, str]]:
+        for one in connection.device.ListDevices(pb.ListDevicesRequest()).devices:
+            yield from ((name, one.id) for name in (one.id, *one.aliases))
+
+    return _meant(text, lambda: connection.device.GetDevice(pb.GetDeviceRequest(device_id=text)), every)
+
+
+def pool(connection: Connection, text: str) -> str:
+    """As `job`, of a memory pool."""
+    from deviceops.memory.v1 import memory_service_pb2 as pb
+
+    return _meant(
+        text,
+        lambda: connection.memory.GetMemoryPool(pb.GetMemoryPoolRequest(memory_pool_id=text)),
+        lambda: (one.id for one in connection.memory.ListMemoryPools(pb.ListMemoryPoolsRequest()).memory_pools),
+    )
+
+
+def model(connection: Connection, text: str) -> str:
+    """As `job`, of a model."""
+    from deviceops.model.v1 import model_service_pb2 as pb
+
+    def every() -> Iterator[str]:
+        token, more = "", True
+        while more:
+            page = connection.model.ListModels(pb.ListModelsRequest(page_size=_LARGEST_PAGE, page_token=token))
+            yield from (one.id for one in page.models)
+            token, more = page.next_page_token, bool(page.next_page_token)
+
+    return _meant(text, lambda: connection.model.GetModel(pb.GetModelRequest(model_id=text)), every)
+
+
+def job_pages(connection: Connection, chosen: JobFilter, limit: int | None) -> Iterator[ListJobsResponse]:
+    """Pages of jobs, the newest first, with at most `limit` jobs together; None: all."""
+    from deviceops.processing.v1 import processing_service_pb2 as pb
+
+    token = ""
+    while limit is None or limit > 0:
+        size = _LARGEST_PAGE if limit is None else min(limit, _LARGEST_PAGE)
+        page = connection.processing.ListJobs(pb.ListJobsRequest(page_size=size, page_token=token, filter=chosen))
+        yield page
+        limit, token = None if limit is None else limit - len(page.jobs), page.next_page_token
+        if not token:
+            return
+
+
+def _meant(text: str, get: Callable[[], Any], every: Callable[[], Iterable[str | tuple[str, str]]]) -> str:
+    """`text` if it is an id, or begins none: the call that needs it tells what is wrong. Else the id that it begins."""
+    import grpc
+
+    try:
+        get()
+    except grpc.RpcError as error:
+        if not text or not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
+            return text
+    else:
+        return text
+    named = ((one, one) if isinstance(one, str) else one for one in every())
+    found = sorted({whole for name, whole in named if name.startswith(text)})
+    if len(found) > 1:
+        shown = ", ".join(found[:_SHOWN]) + (" …" if len(found) > _SHOWN else "")
+        raise CliError(f"{text} begins {len(found)} ids: {shown}; write more of it", USAGE)
+    return found[0] if found else text

@@ -1,0 +1,83 @@
+"""`deviceops models load` and `unload`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli import ids
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
+from server.cli.failure import USAGE, CliError
+from server.cli.job_call import last_of
+from server.cli.printing import emit, measured_bytes, notice, print_json
+
+if TYPE_CHECKING:
+    from deviceops.model.v1.model_service_pb2 import LoadModelRequest, UnloadModelRequest, UnloadModelResponse
+
+
+def load(
+    model: Annotated[str, typer.Argument(help="The model's id, or its beginning.")],
+    device: Annotated[str, typer.Option(help="On this device. [default: the server chooses]")] = "",
+    pin: Annotated[bool, typer.Option("--pin", help="Keep it when others need room.")] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a model into a device's memory before a job needs it. Ctrl-C cancels. With --json: one event a line."""
+    with connect(address) as connection:
+        request = _load_request(connection, model, device, pin)
+        call = connection.model.LoadModel(request)
+        loaded = last_of(connection, call, f"load {request.model_load.model_id}", json=json).loaded_model
+    if not json:
+        there = " already" if loaded.reused else ""
+        emit(f"{loaded.id} is loaded{there}; device memory {measured_bytes(loaded, 'device_bytes')}")
+
+
+def _load_request(connection: Connection, model: str, device: str, pin: bool) -> LoadModelRequest:
+    from deviceops.common.v1 import job_event_pb2
+    from deviceops.model.v1 import model_service_pb2, model_work_pb2
+
+    options = job_event_pb2.JobOptions()
+    if device:
+        options.devices.device_ids.append(ids.device(connection, device))
+    work = model_work_pb2.ModelLoad(model_id=ids.model(connection, model), pinned=pin)
+    return model_service_pb2.LoadModelRequest(model_load=work, options=options)
+
+
+def unload(
+    model: Annotated[
+        str | None, typer.Argument(help="A model (all its loads), or one load as `models` lists it; or its beginning.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="All that is loaded on this device.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="All on all devices.")] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take models out of memory once no job uses them."""
+    if sum((model is not None, bool(device), everything)) != 1:
+        raise CliError("name what to unload: a model, --device ID or --all", USAGE)
+    with connect(address) as connection:
+        answer = connection.model.UnloadModel(_unload_request(connection, model, device))
+    return print_json(answer) if json else _tell(answer)
+
+
+def _unload_request(connection: Connection, model: str | None, device: str) -> UnloadModelRequest:
+    from deviceops.model.v1 import model_service_pb2 as pb
+
+    if device:
+        return pb.UnloadModelRequest(device_id=ids.device(connection, device))
+    if model is None:
+        return pb.UnloadModelRequest(all=pb.EveryLoadedModel())
+    loaded = connection.model.ListLoadedModels(pb.ListLoadedModelsRequest()).loaded_models
+    if any(one.id == model for one in loaded):
+        return pb.UnloadModelRequest(loaded_model_id=model)
+    return pb.UnloadModelRequest(model_id=ids.model(connection, model))
+
+
+def _tell(answer: UnloadModelResponse) -> None:
+    if not answer.loaded_model_ids:
+        return notice("Nothing of that was loaded.")
+    device, host = measured_bytes(answer, "freed_device_bytes"), measured_bytes(answer, "freed_host_bytes")
+    return emit(
+        f"unloaded {', '.join(answer.loaded_model_ids)}; gave back {device} of device memory, {host} of the host's"
+    )

@@ -1,0 +1,74 @@
+"""What keeps a server from starting is named, with status 2 and no traceback."""
+
+from __future__ import annotations
+
+import pwd
+import socket
+from pathlib import Path
+
+import pytest
+
+from server.cli.app import run
+from server.cli.failure import USAGE
+from server.cli.start_checks import start_faults
+from server.settings import Settings
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file, as the working folder."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--state", "file"], "state: file is a file, not a folder"),
+        (["--state", "file/below"], "file is a file, not a folder"),
+        (["--state", "x" * 300], "File name too long"),
+        (["--state", "/".join(["x" * 100] * 6)], "state: the path has more than 480 bytes"),
+        (["--state", "/proc/none"], "state: /proc"),
+        (["--socket", "none/s"], "socket: there is no folder"),
+        (["--socket", "file"], "socket: file is there and no socket"),
+        (["--socket", "x" * 150], "socket: "),
+        (["--default-model", "nope"], "default_model: there is no model nope: emoji-sd comes along"),
+        (["--default-model", "nope", "--model-root", "."], "default_model: there is no model nope"),
+        (["--host", "192.0.2.1"], "host: 192.0.2.1 is no address of this machine"),
+    ],
+)
+def test_a_start_that_cannot_succeed_names_the_setting(
+    flags: list[str], said: str, place: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["serve", "--port", "0", *(["--state", "s"] if "--state" not in flags else []), *flags]) == USAGE
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+    assert not (place / "s").exists()
+
+
+def test_a_user_without_a_home_is_told_to_name_the_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def nobody(number: int) -> pwd.struct_passwd:
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert run(["serve"]) == USAGE
+    assert "--state, or set HOME" in capsys.readouterr().err
+
+
+def test_what_can_work_has_no_faults(place: Path):
+    root = place / "models"
+    (root / "Owl V2").mkdir(parents=True)
+    (root / "Owl V2" / "model_index.json").write_text("{}")
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind("old")
+        for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::]"):
+            settings = Settings(
+                host=host, state=place / "a" / "b", socket=place / "old", model_roots=[root], default_model="owl-v2"
+            )
+            assert start_faults(settings) == []
