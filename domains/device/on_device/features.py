@@ -37,7 +37,7 @@ def _pinned_memory(device: torch.device) -> bool:
 
 
 def _flash_attention(device: torch.device) -> bool:
-    """Whether torch's flash kernel runs here and gives the same result as plain attention."""
+    """Whether torch's own flash kernel runs here and computes the same as plain attention."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(1)
     query, key, value = (torch.rand(1, 2, 16, 64, generator=generator).to(device, dtype) for _ in range(3))
@@ -52,7 +52,7 @@ def _flash_attention(device: torch.device) -> bool:
 
 
 def _compile(device: torch.device) -> bool:
-    """Whether the compiler that torch.compile needs is installed and works: compiling a function would take many seconds."""
+    """Whether what torch.compile builds with is there and builds: compiling a function itself takes many seconds."""
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and importlib.util.find_spec("triton") is None):
         return False
     names = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++", "clang++", "c++")
