@@ -28,7 +28,7 @@ def generator_of(seed: int) -> torch.Generator:
 
 def _filled(state: Tensor, low: int, high: int) -> Tensor:
     """The state with MT19937's words from both halves: `init_by_array` (Matsumoto, mt19937ar), which numpy keeps stable."""
-    words = np.random.RandomState([low, high]).get_state(legacy=True)[1]
+    words = np.random.RandomState([low, high]).get_state(legacy=False)["state"]["key"]
     into = state.numpy()[_STATE_AT : _STATE_AT + 8 * _STATE_WORDS].view(np.uint64)
     into[:] = words
     return state
