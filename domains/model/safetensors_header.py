@@ -19,7 +19,8 @@ from domains.model.regular_file import open_regular
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """The format allows 100 MB; headers of real models stay below 1 MiB."""
-MAX_TENSORS = 100_000
+MAX_TENSORS = 32_768
+"""Of one file; the largest ones in use have a few thousand."""
 _MAX_NAME = 512
 _MAX_RANK = 16
 _MAX_EDGE = 2**48

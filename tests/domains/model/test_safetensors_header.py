@@ -112,7 +112,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
 
 def test_too_many_tensors_are_refused(tmp_path: Path) -> None:
     header = {str(number): tensor(0, 0) for number in range(MAX_TENSORS + 1)}
-    with pytest.raises(DataLoss, match="more than 100000 tensors"):
+    with pytest.raises(DataLoss, match="more than 32768 tensors"):
         read_header(written(tmp_path, header))
 
 
@@ -152,7 +152,7 @@ def test_a_hostile_header_takes_neither_time_nor_memory(tmp_path: Path, name: st
     took, (_, peak) = time.thread_time() - begin, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= 64 * 1024 * 1024
-    assert took <= 4.0, "tracemalloc makes it several times as slow as it is"
+    assert took <= 3.0, "tracemalloc makes it several times as slow as it is"
 
 
 def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
