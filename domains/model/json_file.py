@@ -37,13 +37,13 @@ def read_json(path: Path, shown: str = "") -> dict[str, Any]:
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, file=where) from error
 
 
-def read_object(file: BinaryIO, shown: str, **facts: str) -> dict[str, Any]:
+def read_object(opened: BinaryIO, shown: str, **facts: str) -> dict[str, Any]:
     """The JSON object in an open file, as Python reads it: diffusers itself writes `-Infinity`.
 
     Raises MODEL_CORRUPT with `facts`, and OSError.
     """
     facts = {"file": shown, **facts}
-    text = file.read(MAX_BYTES + 1)
+    text = opened.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         message = f"{shown} is larger than {MAX_BYTES} bytes; replace the file"
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
