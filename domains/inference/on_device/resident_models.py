@@ -48,6 +48,11 @@ class ResidentModels:
         self._models[model.id] = loaded, family
         return loaded
 
+    def outdated(self, model: Model) -> bool:
+        """Whether the model is here with other weights than those that its last scan saw."""
+        there = self._models.get(model.id)
+        return there is not None and there[0].model.sha256 != model.sha256
+
     def _watched(
         self, model_id: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
     ) -> Callable[[int, int], None]:
