@@ -71,6 +71,8 @@ class Degraded(msgspec.Struct, frozen=True, kw_only=True, tag="degraded"):
     reason: str
     """The `ErrorReason` that made it necessary."""
     detail: str
+    field: str = ""
+    """Path of the request's field that it concerns; empty: none."""
 
 
 class StageTiming(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,9 +7,11 @@ Every door (Generate, LoadModel, ScanModels) and WatchJob share one numbering, s
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deviceops.common.v1 import image_pb2, job_event_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.inference.v1 import generated_image_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from domains import limits
+from domains.errors import ErrorReason
 from domains.journal import Entry
 from domains.processing import job_event as events
 from domains.processing.job import Job, JobRecord, ListedJob
@@ -30,10 +32,14 @@ from server import convert
 from server.blob_messages import to_transfer, to_transfer_report
 from server.device_messages import to_benchmark_report, to_reset_report
 from server.device_work import to_benchmark, to_reset
+from server.fitted import fitted
 from server.generation_messages import to_generation, to_resolved
 from server.model_messages import to_loaded, to_scan_report
 
 Update = processing_service_pb2.WatchJobResponse
+
+_WARNINGS = 100
+"""Of a result; the contract's limit."""
 
 
 def rendered(job: Job, entry: Entry[events.JobEvent], state: JobState) -> bytes:
@@ -80,14 +86,14 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             event.interrupted.message = value.message
         case events.Succeeded():
             event.succeeded.receipt.CopyFrom(to_receipt(value.receipt))
-            _put_result(update, job, value.result)
+            _put_result(update, job, value.result, value.receipt)
         case events.Failed():
             event.failed.failure.CopyFrom(convert.to_failure(value.failure, entry.time_s, job.domain))
             event.failed.receipt.CopyFrom(to_receipt(value.receipt))
-            _put_result(update, job, value.result)
+            _put_result(update, job, value.result, value.receipt)
         case events.Cancelled():
             event.cancelled.CopyFrom(_cancelled(value))
-            _put_result(update, job, value.result)
+            _put_result(update, job, value.result, value.receipt)
     update.event.CopyFrom(event)
     return update
 
@@ -179,6 +185,17 @@ def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage
     )
 
 
+def _warning(degraded: Degraded) -> error_pb2.Finding:
+    """What a generation gave up (a prompt's end), as a warning of its result."""
+    finding = error_pb2.Finding(
+        severity=error_pb2.SEVERITY_WARNING,
+        field=degraded.field,
+        reason=convert.to_reason(ErrorReason(degraded.reason)),
+        message=degraded.detail,
+    )
+    return fitted(finding, limits.FINDING_BYTES)
+
+
 def _generation_result(job: Job, result: events.GenerationResult) -> generated_image_pb2.GenerationResult:
     return generated_image_pb2.GenerationResult(
         images=[to_image(image) for image in result.images],
@@ -186,10 +203,14 @@ def _generation_result(job: Job, result: events.GenerationResult) -> generated_i
     )
 
 
-def _put_result(update: Update | job_pb2.Job, job: Job, result: events.JobResult | None) -> None:
+def _put_result(
+    update: Update | job_pb2.Job, job: Job, result: events.JobResult | None, receipt: events.JobReceipt | None
+) -> None:
     match result:
         case events.GenerationResult():
             update.generation_result.CopyFrom(_generation_result(job, result))
+            given_up = receipt.work.degradations if receipt else ()
+            update.generation_result.warnings.extend(_warning(one) for one in given_up[:_WARNINGS])
         case events.LoadResult():
             update.loaded_model.CopyFrom(to_loaded(result.loaded))
         case events.ScanResult():
@@ -230,7 +251,7 @@ def to_job(job: Job, view: JobView) -> job_pb2.Job:
     message = _to_message(job, job.kind, view)
     message.spec.CopyFrom(_spec(job))
     message.summary = summary(job.work, prompts=view.prompts_in_lists)
-    _put_result(message, job, job.result)
+    _put_result(message, job, job.result, job.receipt)
     return message
 
 

@@ -106,6 +106,7 @@ def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_
     message = loaded_model_pb2.LoadedModel(
         id=loaded.id,
         model_id=loaded.model_id,
+        model_sha256=loaded.model_sha256,
         device_id=loaded.device_id,
         state=loaded_model_pb2.LoadedModelState.Value(f"LOADED_MODEL_STATE_{loaded.state.name}"),
         components=[_loaded_component(loaded, component, on_host) for component in loaded.components],

@@ -28,7 +28,7 @@ class Catalogue:
         self._roots = roots
         self._default_id = default_id
         # Roots may have changed since a model was stored.
-        self._models = {model.id: model for model in self._store.models() if roots.holds(Path(model.folder))}
+        self._models = {model.id: model for model in self._store.models() if _inside(roots, model)}
         self._fingerprints = Fingerprints(self._store.hashes())
         self._scanning = asyncio.Lock()
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
@@ -90,6 +90,11 @@ class Catalogue:
         scanned = [model for model in models.values() if not model.embedded]
         self._store.replace(scanned, self._fingerprints.known)
         self._models = models
+
+
+def _inside(roots: Roots, model: Model) -> bool:
+    """Whether the model's folder and all its files lie in the roots."""
+    return all(roots.holds(Path(place)) for place in (model.folder, *(file.real for file in model.files)))
 
 
 def embedded_models(fingerprints: Fingerprints) -> list[Model]:

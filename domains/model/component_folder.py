@@ -1,18 +1,25 @@
 """Reads one component's folder: which files it has, and what the headers of its weight files say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.json_file import read_json
 from domains.model.model import Component
-from domains.model.safetensors_header import Header, TensorEntry, read_header
+from domains.model.safetensors_header import TensorEntry, read_header
+from domains.model.weight_choice import choose
 
 _PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _WEIGHTLESS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor", "image_processor")
 
-_PRECISION = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
+_PRECISION = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+    **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
+}
+"""Of stored floating-point tensors, in torch's words. Others (index buffers, bytes that nothing reads) have none."""
 
 
 class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +28,8 @@ class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
     component: Component
     tensors: tuple[TensorEntry, ...]
     """Of all its weight files."""
+    real: Mapping[str, Path]
+    """Where each of the component's `files` really lies: a path without symlinks, inside the roots."""
 
     @property
     def tensor_names(self) -> set[str]:
@@ -31,35 +40,27 @@ class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
 def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> ComponentFiles:
     """The component `name` of the model in `folder`.
 
-    Raises COMPONENT_MISSING, MODEL_CORRUPT, what `inside` raises, and OSError.
+    Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, what `inside` raises, and OSError.
     """
     place = inside(folder / name)
     if not place.is_dir():
         message = f"component {name} is missing: there is no folder {name}"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
-    files = _files(place, inside)
-    weights = [file for file in files if file.endswith(".safetensors")]
-    headers = _without_copies({file: read_header(inside(place / file)) for file in weights})
-    if not headers and name not in _WEIGHTLESS:
-        raise _no_weights(name, files)
-    tensors = tuple(tensor for header in headers.values() for tensor in header.tensors)
-    used = [file for file in files if file in headers or not _is_weights(file)]
+    # A symlink may not lead out, and keeps its name: caches link to files named by hash.
+    real = {entry.name: inside(entry) for entry in sorted(place.iterdir()) if entry.is_file()}
+    weights = choose(name, list(real), lambda index: read_json(real[index], f"{name}/{index}"))
+    if not weights and name not in _WEIGHTLESS:
+        raise _no_weights(name, list(real))
+    tensors = _tensors(name, {file: read_header(real[file]).tensors for file in weights})
+    used = [file for file in real if file in weights or not _is_weights(file)]
     component = Component(
         id=name,
         files=tuple(f"{name}/{file}" for file in used),
-        size_bytes=sum((place / file).stat().st_size for file in used),
+        size_bytes=sum(real[file].stat().st_size for file in used),
         parameter_count=sum(tensor.elements for tensor in tensors),
         precision=_precision(name, tensors),
     )
-    return ComponentFiles(component=component, tensors=tensors)
-
-
-def _files(place: Path, inside: Callable[[Path], Path]) -> list[str]:
-    """Names of its files. A symlink may not lead out, and keeps its name: caches link to files named by hash."""
-    files = sorted(entry for entry in place.iterdir() if entry.is_file())
-    for file in files:
-        inside(file)
-    return [file.name for file in files]
+    return ComponentFiles(component=component, tensors=tensors, real={f"{name}/{file}": real[file] for file in used})
 
 
 def _is_weights(file: str) -> bool:
@@ -67,16 +68,15 @@ def _is_weights(file: str) -> bool:
     return suffix == ".safetensors" or suffix in _PICKLES
 
 
-def _without_copies(headers: dict[str, Header]) -> dict[str, Header]:
-    """Leave out a file whose tensors are all in one with a shorter name: `x.fp16.safetensors` beside `x.safetensors`."""
-    kept: dict[str, Header] = {}
-    seen: set[str] = set()
-    for file in sorted(headers, key=lambda file: (len(file), file)):
-        names = {tensor.name for tensor in headers[file].tensors}
-        if not names <= seen:
-            kept[file] = headers[file]
-        seen |= names
-    return kept
+def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple[TensorEntry, ...]:
+    """Those of all files. Raises MODEL_CORRUPT for a tensor in two of them: nothing says which counts."""
+    where: dict[str, str] = {}
+    for file, tensors in of_file.items():
+        for tensor in tensors:
+            if (other := where.setdefault(tensor.name, file)) != file:
+                message = f"{name} has the tensor {tensor.name[:64]!r} in {other} and in {file}; fetch both again"
+                raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=name, tensor=tensor.name)
+    return tuple(tensor for tensors in of_file.values() for tensor in tensors)
 
 
 def _no_weights(name: str, files: list[str]) -> FailedPrecondition:
@@ -88,11 +88,10 @@ def _no_weights(name: str, files: list[str]) -> FailedPrecondition:
 
 
 def _precision(name: str, tensors: tuple[TensorEntry, ...]) -> str:
-    """Weights are floating point; only index buffers (CLIP's `position_ids`) are not."""
-    weights = [tensor for tensor in tensors if not tensor.name.endswith("position_ids")]
-    for tensor in weights:
-        if tensor.dtype not in _PRECISION:
-            message = f"{name} has tensor {tensor.name!r} of dtype {tensor.dtype}; weights are {', '.join(_PRECISION)}"
-            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=name, tensor=tensor.name)
-    stored = {_PRECISION[tensor.dtype] for tensor in weights}
+    """The stored precision. Which tensors a module wants shows at the load; only weights without any float are refused."""
+    stored = {_PRECISION[tensor.dtype] for tensor in tensors if tensor.dtype in _PRECISION}
+    if tensors and not stored:
+        dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))
+        message = f"{name} has weights of dtype {dtypes} alone; weights are {', '.join(_PRECISION)}"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=name, dtypes=dtypes)
     return "mixed" if len(stored) > 1 else "".join(stored)

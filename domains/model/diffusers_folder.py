@@ -8,20 +8,20 @@ from msgspec.structs import replace
 
 from domains.errors import DataLoss, FailedPrecondition
 from domains.model.component_folder import ComponentFiles, read_component
-from domains.model.families import detect
-from domains.model.fingerprint import Fingerprints
-from domains.model.json_file import MAX_BYTES, read_json
-from domains.model.model import Model, ModelState
+from domains.model.families import FAMILIES, detect
+from domains.model.fingerprint import Fingerprints, hash_of
+from domains.model.json_file import MAX_BYTES, class_name, read_json
+from domains.model.model import FileStamp, Model, ModelState
 from domains.model.naming import display_name
 from domains.model.sampler_names import of_class, schedule_of
+from domains.model.scheduler_config import fault_in
 
 INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
 _MAX_PROMPTS = 4000
 _MAX_EDGE_PX = 65536
-_DISPENSABLE = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts that published folders often name and lack, and that no family of ours needs to draw."""
-_PREDICTIONS = ("epsilon", "v_prediction", "sample")
+_NEEDED = {name for signs in FAMILIES for name in signs.needs}
+"""Components that some family needs."""
 
 Inside = Callable[[Path], Path]
 """Gives the real path, or refuses one that leads out of the roots."""
@@ -66,19 +66,28 @@ def read_folder(
 
 
 def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) -> None:
-    """Into `parts`, so that what was read before a fault is still told."""
-    index = read_json(inside(folder / INDEX))
+    """Read the components into `parts`, so that those read before a fault are known.
+
+    A component that no family needs (a safety checker) may lack files or be damaged: it is left out.
+    """
+    index = read_json(inside(folder / INDEX), f"{folder.name}/{INDEX}")
     for name in sorted(name for name, entry in index.items() if _is_component(name, entry)):
         try:
             parts[name] = read_component(folder, name, inside)
-        except FailedPrecondition:
-            if name not in _DISPENSABLE:
+        except (FailedPrecondition, DataLoss, OSError):
+            if name in _NEEDED:
                 raise
 
 
 def _is_component(name: str, entry: object) -> bool:
-    """Whether the pipeline really has it: `[library, class]` with neither null. An identifier is no path."""
-    return isinstance(entry, list) and len(entry) == 2 and None not in entry and name.isidentifier()
+    """Whether the pipeline has it: `[library, class]` with neither null. An identifier is no path; `_name` is metadata."""
+    return (
+        isinstance(entry, list)
+        and len(entry) == 2
+        and None not in entry
+        and name.isidentifier()
+        and not name.startswith("_")
+    )
 
 
 def _whole(
@@ -93,36 +102,39 @@ def _whole(
     configs = {name: _config(folder, name, inside) for name in ("unet", "vae", "scheduler") if name in parts}
     scheduler = configs.get("scheduler", {})
     family, problem = _family(parts, configs)
-    files = [file for part in parts.values() for file in part.component.files if file.endswith(".safetensors")]
+    real = {file: place for part in parts.values() for file, place in part.real.items()}
+    weights = {file: place for file, place in real.items() if file.endswith(".safetensors")}
+    stamps = fingerprints.stamps(folder, weights, cancelled)
+    others = (FileStamp(path=file, real=str(place)) for file, place in real.items() if file not in weights)
     edge = _native_edge_px(configs)
     return replace(
         blank,
         family=family,
-        sha256=fingerprints.of_model(folder, files, cancelled),
+        sha256=hash_of(stamps),
         state=ModelState.AVAILABLE if family else ModelState.INCOMPATIBLE,
         problem=problem,
         native_width_px=edge,
         native_height_px=edge,
         prediction_type=scheduler.get("prediction_type", "epsilon") if family else "",
-        default_sampler=of_class(str(scheduler.get("_class_name", ""))),
+        default_sampler=of_class(class_name(scheduler)),
         default_sigma_schedule=schedule_of(scheduler) if scheduler else "",
         known_prompts=_known_prompts(folder, inside),
+        files=(*stamps, *others),
     )
 
 
 def _config(folder: Path, name: str, inside: Inside) -> Mapping[str, Any]:
-    return read_json(inside(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")))
+    file = "scheduler_config.json" if name == "scheduler" else "config.json"
+    config = read_json(inside(folder / name / file), f"{name}/{file}")
+    return config | {"_class_name": class_name(config)} if "_class_name" in config else config
 
 
 def _family(parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """The family, or empty and why not."""
     tensor_names = parts["unet"].tensor_names if "unet" in parts else set[str]()
     family, problem = detect(set(parts), configs.get("unet", {}), tensor_names)
-    predicts = configs.get("scheduler", {}).get("prediction_type", "epsilon")
-    if family and predicts not in _PREDICTIONS:
-        known = ", ".join(_PREDICTIONS)
-        return "", f"scheduler_config.json has the prediction_type {str(predicts)[:64]!r}; known: {known}"
-    return family, problem
+    fault = fault_in(configs.get("scheduler", {}))
+    return ("", fault.message) if family and fault else (family, problem)
 
 
 def _native_edge_px(configs: Mapping[str, Mapping[str, Any]]) -> int:
@@ -136,7 +148,7 @@ def _native_edge_px(configs: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _known_prompts(folder: Path, inside: Inside) -> tuple[str, ...]:
-    """One a line. A list that is too large, or that cannot be read, is no reason to refuse a model that draws."""
+    """The lines of known_prompts.txt; none where the file is too large or cannot be read: the model works without it."""
     file = folder / KNOWN_PROMPTS
     try:
         if not file.is_file() or (path := inside(file)).stat().st_size > MAX_BYTES:

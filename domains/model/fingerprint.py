@@ -7,12 +7,14 @@ in hex, a newline. So it does not depend on where the folder lies, and one chang
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
-from domains.model.regular_file import open_regular
+from domains.model.model import FileStamp
+from domains.model.regular_file import open_regular, state_of
 
 _CHUNK = 4 * 1024 * 1024
 _CLOCK_GRAIN_S = 2.0
@@ -20,7 +22,7 @@ _CLOCK_GRAIN_S = 2.0
 
 
 class HashCancelled(Exception):
-    """Somebody asked to stop."""
+    """The hashing was asked to end."""
 
 
 class FileHash(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,42 +47,67 @@ class Fingerprints:
         """Persist them to remember over restarts."""
         return tuple(self._known.values())
 
-    def of_model(self, folder: Path, files: Sequence[str], cancelled: Callable[[], bool] = lambda: False) -> str:
-        """The model's hash; `files` relative to its folder. Raises HashCancelled, OSError."""
-        whole = hashlib.sha256()
-        for name in sorted(files):
-            whole.update(f"{name}\0{self.of_file(folder / name, cancelled)}\n".encode())
-        return whole.hexdigest()
+    def stamps(
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[FileStamp, ...]:
+        """Stamps of weight files, in order of their path in the folder; `files`: that path → the real one.
+
+        Raises HashCancelled, and OSError, also for a file that changes while it is read.
+        """
+        return tuple(self._stamp(folder, name, files[name], cancelled) for name in sorted(files))
 
     def of_file(self, path: Path, cancelled: Callable[[], bool] = lambda: False) -> str:
-        """The file's sha256, from memory if it has not changed. Raises HashCancelled, OSError."""
-        status = path.stat()
-        state = _state(status)
-        known = self._known.get(str(path))
-        if known and known.state == state:
-            return known.sha256
-        began = time.time()
-        sha256 = self._hash(path, cancelled)
-        self._known.pop(str(path), None)
-        if began - status.st_mtime > _CLOCK_GRAIN_S:
-            self._known[str(path)] = FileHash(path=str(path), state=state, sha256=sha256)
-        return sha256
+        """The file's sha256, from memory if it has not changed. Raises as `stamps`."""
+        return self._stamp(path.parent, path.name, path.resolve(), cancelled).sha256
 
     def forget_all_but(self, folders: Collection[str]) -> None:
         """Keep only the hashes of files under these folders (absolute), so that the memory does not grow for ever."""
         wanted = {Path(folder) for folder in folders}
         self._known = {path: one for path, one in self._known.items() if wanted & set(Path(path).parents)}
 
-    def _hash(self, path: Path, cancelled: Callable[[], bool]) -> str:
-        digest = hashlib.sha256()
-        with open_regular(path.resolve()) as file:
-            while chunk := file.read(_CHUNK):
-                if cancelled():
-                    raise HashCancelled
-                digest.update(chunk)
-                self.read_bytes += len(chunk)
-        return digest.hexdigest()
+    def _stamp(self, folder: Path, name: str, real: Path, cancelled: Callable[[], bool]) -> FileStamp:
+        key = str(folder / name)
+        began = time.time()
+        with open_regular(real) as file:
+            state = state_of(file)
+            known = self._known.get(key)
+            if known and known.state == state:
+                return FileStamp(path=name, real=str(real), state=state, sha256=known.sha256)
+            settled = began - os.fstat(file.fileno()).st_mtime > _CLOCK_GRAIN_S
+            sha256 = self._hash(file, cancelled)
+            if state_of(file) != state:
+                raise OSError(0, "it changed while it was read; scan again when it is complete", key)
+        self._known.pop(key, None)
+        if settled:
+            self._known[key] = FileHash(path=key, state=state, sha256=sha256)
+        return FileStamp(path=name, real=str(real), state=state if settled else "", sha256=sha256)
+
+    def _hash(self, file: BinaryIO, cancelled: Callable[[], bool]) -> str:
+        def counted(size: int) -> None:
+            self.read_bytes += size
+
+        return sha256_of(file, cancelled, counted)
 
 
-def _state(status: os.stat_result) -> str:
-    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
+def hash_of(stamps: Iterable[FileStamp]) -> str:
+    """The model's hash: see above."""
+    whole = hashlib.sha256()
+    for stamp in sorted(stamps, key=lambda stamp: stamp.path):
+        whole.update(f"{stamp.path}\0{stamp.sha256}\n".encode())
+    return whole.hexdigest()
+
+
+def sha256_of(
+    file: BinaryIO, cancelled: Callable[[], bool] = lambda: False, read: Callable[[int], None] = lambda size: None
+) -> str:
+    """The sha256 of an open file as long as it is now; `read` takes each piece's size. Raises HashCancelled, OSError."""
+    digest = hashlib.sha256()
+    left = os.fstat(file.fileno()).st_size  # a file that grows as fast as it is read would be read for ever
+    file.seek(0)
+    while chunk := file.read(min(left, _CHUNK)):
+        if cancelled():
+            raise HashCancelled
+        digest.update(chunk)
+        left -= len(chunk)
+        read(len(chunk))
+    return digest.hexdigest()

@@ -35,12 +35,19 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     load_time_s: float
     last_use_time_s: float
     state: LoadedState = LoadedState.READY
+    model_sha256: str = ""
+    """Over its weights as they were loaded (`fingerprint`). Empty: its worker did not tell."""
     pinned: bool = False
 
 
 def loaded_id(model_id: str, device_id: str) -> str:
     """What a model is called once a device holds it."""
     return f"{model_id}@{device_id}"
+
+
+def outdated(loaded: LoadedModel, sha256: str) -> bool:
+    """Whether the model's files have other weights now, with the hash `sha256`. A load replaces it."""
+    return bool(loaded.model_sha256) and loaded.model_sha256 != sha256
 
 
 class LoadedModels:

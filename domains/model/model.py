@@ -1,5 +1,6 @@
 """A model on disk: what it is, what it is made of, and where it lies."""
 
+import os
 from enum import StrEnum
 
 import msgspec
@@ -26,6 +27,20 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     """0 for parts without weights."""
     precision: str
     """Stored precision in torch's words: `float16`, `float32`; empty for parts without weights."""
+
+
+class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a model as its scan saw it. A load opens exactly this file, and knows whether it has changed since."""
+
+    path: str
+    """Relative to the model's folder."""
+    real: str
+    """Where it lies: an absolute path without symlinks, which the scan found inside the roots."""
+    state: str = ""
+    """Size, times and inode of a weight file when it was hashed (`regular_file.state_of`). Empty: not a weight file, or too
+    young to tell a change by its time."""
+    sha256: str = ""
+    """Of a weight file's content; empty for other files."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,3 +73,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Names the model is known to draw, where its folder lists them; empty: not known."""
     embedded: bool = False
     """Comes with the package."""
+    files: tuple[FileStamp, ...] = ()
+    """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
+
+    def stamp(self, path: str) -> FileStamp:
+        """The stamp of the file at `path`, relative to the folder; one without a state where the scan saw no such file."""
+        unseen = FileStamp(path=path, real=os.path.join(self.folder, path))
+        return next((file for file in self.files if file.path == path), unseen)
+
+    def same_as(self, other: "Model") -> bool:
+        """Whether both are the same model with the same content, wherever and whenever its files were written."""
+        return msgspec.structs.replace(self, files=()) == msgspec.structs.replace(other, files=())

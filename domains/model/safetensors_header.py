@@ -5,7 +5,6 @@ with an optional `__metadata__`, then the tensors. Everything a later read will 
 size: nothing is allocated for what a damaged header claims.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -15,11 +14,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason
+from domains.model.header_json import METADATA, entries
 from domains.model.regular_file import open_regular
 
-MAX_HEADER_BYTES = 100 * 1024 * 1024
-"""The format's own limit."""
-MAX_TENSORS = 100_000
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+"""The format allows 100 MB; headers of real models stay below 1 MiB."""
+MAX_TENSORS = 32_768
+"""Of one file; the largest ones in use have a few thousand."""
 _MAX_NAME = 512
 _MAX_RANK = 16
 _MAX_EDGE = 2**48
@@ -58,68 +59,60 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Where the data part begins in the file."""
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Entry(msgspec.Struct, frozen=True):
+    # Further fields are left alone, as the format's own library does.
     dtype: str
     shape: list[int]
     data_offsets: tuple[int, int]
 
 
 def read_header(path: Path) -> Header:
-    """Raises DataLoss (MODEL_CORRUPT) that names the file and what is wrong with it."""
+    """Read the header of the file at a real path. Raises DataLoss (MODEL_CORRUPT): the file, and what is wrong with it."""
     try:
         with open_regular(path) as file:
-            return _read(path, file)
+            return header_of(file, path)
     except OSError as error:
         raise _corrupt(path, f"cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, file: BinaryIO) -> Header:
+def header_of(file: BinaryIO, path: Path) -> Header:
+    """Read the header of a file that was opened at `path`, from its beginning. Raises as `read_header`, and OSError."""
     size = os.fstat(file.fileno()).st_size
+    file.seek(0)
     prefix = file.read(8)
     if len(prefix) < 8:
         raise _corrupt(path, f"has {size} bytes; a safetensors file begins with an 8-byte header length")
     length = int.from_bytes(prefix, "little")
-    if length > MAX_HEADER_BYTES or length > size - 8:
+    if length > size - 8:
         raise _corrupt(path, f"claims a header of {length} bytes in a file of {size}")
-    text = file.read(length)
-    return _checked(path, _parse(path, text), data_bytes=size - 8 - length, data_offset=8 + length)
+    if length > MAX_HEADER_BYTES:
+        raise _corrupt(path, f"claims a header of {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    return _checked(path, file.read(length), data_bytes=size - 8 - length, data_offset=8 + length)
 
 
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    if not text.startswith(b"{"):
-        raise _corrupt(path, "has a header that does not begin with '{'")
-    try:
-        pairs = json.loads(text.decode(), object_pairs_hook=_unrepeated, parse_constant=_no_constant)
-        # Escapes can spell half a character, which no message could carry.
-        "".join(pairs).encode()
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(path, f"has a header that is no plain JSON object: {error}") from error
-    if len(pairs) > MAX_TENSORS:
-        raise _corrupt(path, f"lists {len(pairs)} tensors; at most {MAX_TENSORS} are read")
-    return pairs
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a key come twice and leaves open which one counts: two readers could see two models in one file."""
-    names: set[str] = set()
-    for name, _ in pairs:
-        if name in names:
-            raise ValueError(f"the key {name[:64]!r} comes twice")
-        names.add(name)
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _checked(path: Path, pairs: dict[str, Any], data_bytes: int, data_offset: int) -> Header:
-    metadata = _words(path, pairs.pop("__metadata__", {}))
-    tensors = [_tensor(path, name, _entry(path, name, value)) for name, value in pairs.items()]
+def _checked(path: Path, text: bytes, data_bytes: int, data_offset: int) -> Header:
+    metadata: dict[str, str] = {}
+    tensors: list[TensorEntry] = []
+    for name, value in _pairs(path, text):
+        if name == METADATA:
+            metadata = _words(path, {} if value is None else value)
+        elif len(tensors) == MAX_TENSORS:
+            raise _corrupt(path, f"lists more than {MAX_TENSORS} tensors")
+        else:
+            tensors.append(_tensor(path, name, _entry(path, name, value)))
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     for wrong in _layout_faults(tensors, data_bytes):
         raise _corrupt(path, wrong)
     return Header(tensors=tuple(tensors), metadata=metadata, data_offset=data_offset)
+
+
+def _pairs(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
+    if not text.startswith(b"{"):
+        raise _corrupt(path, "has a header that does not begin with '{'")
+    try:
+        yield from entries(text)
+    except ValueError as error:
+        raise _corrupt(path, f"has a header that is no plain JSON object: {error}") from error
 
 
 def _words(path: Path, metadata: object) -> dict[str, str]:

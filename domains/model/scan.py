@@ -41,7 +41,7 @@ class ScanReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look brought."""
+    """What one look through the roots found."""
 
     models: tuple[Model, ...]
     problems: tuple[ScanProblem, ...]
@@ -73,7 +73,7 @@ def compare(known: Mapping[str, Model], found: Found) -> ScanReport:
     """What is new, what differs, what is gone. `known`: as it was before."""
     now = {model.id: model for model in found.models}
     shared = [model_id for model_id in now if model_id in known]
-    changed = [model_id for model_id in shared if now[model_id] != known[model_id]]
+    changed = [model_id for model_id in shared if not now[model_id].same_as(known[model_id])]
     gone = [name for name in missing(known, found) if known[name].state is not ModelState.MISSING]
     return ScanReport(
         added=tuple(sorted(set(now) - set(known))),

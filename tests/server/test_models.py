@@ -335,3 +335,50 @@ def test_a_model_whose_folder_went_away_is_missing_and_comes_back(server: Runnin
     shutil.move(root.parent / "moved-away", root / "passing")
     scanned(server)
     assert models(server)["passing"].state == model_pb2.MODEL_STATE_AVAILABLE
+
+
+def test_a_prompt_that_is_cut_is_a_warning_of_the_result(server: RunningServer) -> None:
+    asked = picture()
+    asked.prompt = "owl " * 200
+    job_id = asking.submit(server, asked)
+    watched = asking.watch(server, job_id)[-1].generation_result
+    for result in (watched, asking.job_of(server, job_id).generation_result):
+        (warning,) = result.warnings
+        assert (warning.severity, warning.field) == (error_pb2.SEVERITY_WARNING, "generation.prompt")
+        assert "tokens" in warning.message
+    plain = asking.watch(server, asking.submit(server))[-1].generation_result
+    assert not plain.warnings
+
+
+def test_a_loaded_model_whose_files_changed_is_replaced_by_a_load(server: RunningServer, root: Path) -> None:
+    folder = root / "changing"
+    shutil.copytree(root / "good", folder)
+    scanned(server)
+    load(server, "changing")
+    before = models(server)["changing"].sha256
+    data = bytearray((folder / VAE).read_bytes())
+    data[-1] ^= 1
+    rewrite(folder, bytes(data))
+    assert list(scanned(server)[-1].report.changed_model_ids) == ["changing"]
+    assert models(server)["changing"].sha256 != before
+    assert kind(load(server, "changing")[-1]) == "succeeded"
+    asked = picture()
+    asked.model_id = "changing"
+    result = asking.watch(server, asking.submit(server, asked))[-1].generation_result
+    assert [used.sha256 for used in result.resolved.used_models] == [models(server)["changing"].sha256]
+
+
+def test_weights_that_changed_after_the_scan_make_no_picture(server: RunningServer, root: Path) -> None:
+    folder = root / "swapped"
+    shutil.copytree(root / "good", folder)
+    scanned(server)
+    data = bytearray((folder / VAE).read_bytes())
+    data[-1] ^= 1
+    rewrite(folder, bytes(data))
+    asked = picture()
+    asked.model_id = "swapped"
+    failed = asking.watch(server, asking.submit(server, asked))[-1].event.failed.failure
+    assert failed.reason == error_pb2.ERROR_REASON_ILLEGAL_STATE
+    assert "scan again" in failed.message
+    scanned(server)
+    assert kind(asking.watch(server, asking.submit(server, asked))[-1]) == "succeeded"

@@ -35,4 +35,6 @@ def condition(loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneratio
 
 def _cut(field: str, prompt: EncodedPrompt) -> Degraded:
     detail = f"{field} has {prompt.tokens} tokens; the model reads {prompt.tokens_read}, the rest was left out"
-    return Degraded(kind="prompt_truncated", reason=ErrorReason.INVALID_FIELD, detail=detail)
+    return Degraded(
+        kind="prompt_truncated", reason=ErrorReason.INVALID_FIELD, detail=detail, field=f"generation.{field}"
+    )

@@ -1,21 +1,49 @@
-"""Noise that depends on the seed and on nothing else: one CPU generator a picture."""
+"""Noise that depends on the seed and on nothing else: one CPU generator a picture.
+
+Torch's CPU generator (MT19937) reads 32 bits of its seed: 7 and 7 + 2³² would give one picture. A seed below 2³² is given to
+it as it is, so that pictures equal those of other software; a larger one fills the generator's state from all 63 bits.
+"""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_BITS_READ = 32
+"""Of a seed, by torch's own seeding."""
+_STATE_AT, _STATE_WORDS = 24, 624
+"""Where the generator's words lie in the bytes of `get_state`: after the initial seed (8), left (4), seeded (4), next (8).
+Each takes 8 bytes (ATen/core/CPUGeneratorImpl.cpp, CPUGeneratorImplStateLegacy)."""
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """A CPU generator for a seed of 63 bits; equal to torch's own for a seed below 2³²."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = seed % 2**_BITS_READ, seed >> _BITS_READ
+    if high:
+        generator.set_state(_filled(generator.get_state(), low, high))
+    return generator
+
+
+def _filled(state: Tensor, low: int, high: int) -> Tensor:
+    """The state with MT19937's words from both halves: `init_by_array` (Matsumoto, mt19937ar), which numpy keeps stable."""
+    words = np.random.RandomState([low, high]).get_state(legacy=False)["state"]["key"]
+    into = state.numpy()[_STATE_AT : _STATE_AT + 8 * _STATE_WORDS].view(np.uint64)
+    into[:] = words
+    return state
 
 
 class Noise:
     """Standard normal noise for a job's pictures: the same for a seed whatever the device and the neighbours."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._generators = [generator_of(seed) for seed in seeds]
         self._shape = shape
         self._device = device
 
     def draw(self) -> Tensor:
-        """(pictures, *shape), float32, on the device. Each call goes on where the last one ended."""
+        """(pictures, *shape), float32, on the device. Each call continues where the last one ended."""
         drawn = torch.empty((len(self._generators), *self._shape), pin_memory=self._device.type == "cuda")
         for row, generator in zip(drawn, self._generators, strict=True):
             row.normal_(generator=generator)

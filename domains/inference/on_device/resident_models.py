@@ -9,6 +9,7 @@ from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.hardware import Hardware, model_owner
+from domains.inference.on_device.samplers import try_config
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, load
 
@@ -36,7 +37,8 @@ class ResidentModels:
         if model.id in self._models:
             return _same(self._models[model.id][0], model, precision)
         try:
-            loaded = load(model, str(self._device), precision, self._watched(model.id, progress, cancelled), cancelled)
+            watched = self._watched(model.id, progress, cancelled)
+            loaded = load(model, str(self._device), precision, watched, cancelled, try_config)
             family = family_of(loaded)
             # The files' bytes were counted while it came in; on the device they may be wider.
             self._hardware.hold(model_owner(model.id), loaded.size_bytes)
@@ -45,6 +47,11 @@ class ResidentModels:
             raise
         self._models[model.id] = loaded, family
         return loaded
+
+    def outdated(self, model: Model) -> bool:
+        """Whether the model is here with other weights than those that its last scan saw."""
+        there = self._models.get(model.id)
+        return there is not None and there[0].model.sha256 != model.sha256
 
     def _watched(
         self, model_id: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""One job's way from noise to picture: a fresh diffusers scheduler with our sampler's options and the model's own training.
+"""One job's sampler: a fresh diffusers scheduler with our sampler's options and the model's own training.
 
 Diffusers' schedulers keep their tables on the CPU as 0-dim tensors, which a device reads as plain numbers; so a step
 enqueues kernels and waits for nothing.
@@ -7,20 +7,30 @@ enqueues kernels and waits for nothing.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from torch import Tensor
 
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.on_device.unipc import UniPC
 from domains.inference.samplers import SAMPLERS
 from domains.model.sampler_names import FLAG_OF_SCHEDULE
+from domains.model.scheduler_config import FILE, fault_in
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+_TRIED_STEPS = 4
+_TRAINED_STEPS = 1000
+"""Where the config does not say: the default of all schedulers of diffusers."""
+_SPACINGS: tuple[Mapping[str, object], ...] = (
+    {},
+    {"timestep_spacing": "trailing", "steps_offset": 0},
+    {"timestep_spacing": "linspace", "steps_offset": 0},
+)
+"""What replaces the model's own options, in the order in which it is tried; for each number of steps one can be walked."""
 
 Step = Callable[[Any, Tensor, Tensor, Tensor, "Tensor | None", float], tuple[Tensor, Tensor]]
 """(diffusers scheduler, model output, timestep, latents, noise, eta) → (next latents, estimate of clean latents)."""
@@ -95,18 +105,21 @@ _SOLVERS: Mapping[str, _Solver] = {
 
 
 class Sampler:
-    """The walk of one job. Not shared: it remembers where it is and what the last outputs were."""
+    """The sampler of one job. Not shared: it keeps its place and the last outputs."""
 
     def __init__(
         self, sampler: str, config: Mapping[str, object], *, sigma_schedule: str, steps: int, eta: float | None
     ) -> None:
-        """`config`: the model's scheduler_config.json. Raises InvalidRequest for a sampler or schedule we lack."""
+        """`config`: the model's scheduler_config.json.
+
+        Raises InvalidRequest for a sampler, schedule or number of steps that cannot be walked, MODEL_INCOMPATIBLE for a
+        config that no scheduler can be built from.
+        """
         _refuse_unknown(sampler, sigma_schedule)
         self.id = sampler
         self._solver = _SOLVERS[sampler]
         self._eta = (eta or 0.0) if SAMPLERS[sampler].eta else 0.0
-        self._scheduler = _built(self._solver, config, sigma_schedule)
-        self._scheduler.set_timesteps(steps)
+        self._scheduler = _spaced(self._solver, sampler, config, sigma_schedule, steps)
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(0)  # else the first step looks its index up in a device tensor
         self.timesteps: Tensor = self._scheduler.timesteps
@@ -146,17 +159,73 @@ class Sampler:
         return [tensor for tensor in held if isinstance(tensor, Tensor)]
 
 
+def try_config(config: Mapping[str, object]) -> None:
+    """Raise MODEL_INCOMPATIBLE if a sampler cannot walk with a model's scheduler_config.json."""
+    for sampler in SAMPLERS:
+        try:
+            walk = Sampler(sampler, config, sigma_schedule="normal", steps=_TRIED_STEPS, eta=None)
+            latents = torch.zeros(1, 4, 1, 1)
+            for index in range(walk.steps):
+                walk.scaled(latents, index)
+                latents, _ = walk.step(latents, latents, index, latents if walk.needs_noise else None)
+        except DeviceOpsError as error:
+            # A combination with one sampler is refused when it is asked for.
+            if error.reason is not ErrorReason.UNSUPPORTED_COMBINATION:
+                raise
+        except Exception as error:  # diffusers raises any error for an option that it cannot use
+            raise _incompatible(f"{sampler} cannot use it: {error}", sampler=sampler) from error
+
+
+def _spaced(solver: _Solver, sampler: str, config: Mapping[str, object], sigma_schedule: str, steps: int) -> Any:
+    """A scheduler with its timesteps set: by the model's own spacing, or another one where that repeats a noise level,
+    leaves the trained ones or gives another number of steps (diffusers' do, for numbers near that of training)."""
+    if fault := fault_in(config):
+        raise FailedPrecondition(fault.message, ErrorReason.MODEL_INCOMPATIBLE, file=FILE, field=fault.field)
+    trained = cast(int, config.get("num_train_timesteps", _TRAINED_STEPS))
+    if config.get("thresholding") and sampler == "unipc":
+        message = "unipc cannot threshold, which the model's scheduler_config.json asks for; take another sampler"
+        violation = Violation(field="generation.sampling.sampler", message=message)
+        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
+    for spacing in _SPACINGS:
+        scheduler = _built(solver, {**config, **spacing}, sigma_schedule)
+        try:
+            scheduler.set_timesteps(steps)
+        except Exception as error:  # diffusers raises any error for an option that it cannot use
+            if steps <= trained:
+                raise _incompatible(f"{sampler} cannot use it: {error}", sampler=sampler) from error
+            continue
+        if len(scheduler.timesteps) == steps and _walkable(scheduler, sampler, trained):
+            return scheduler
+    message = f"{sampler} walks at most {trained} steps with this model; {steps} would repeat a noise level"
+    violation = Violation(field="generation.sampling.steps", message=message, allowed=f"1..{trained}")
+    raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
+
+
+def _walkable(scheduler: Any, sampler: str, trained: int) -> bool:
+    """Whether each step can be computed: DDIM looks its timesteps up in the trained ones, multistep solvers divide by the
+    difference of two noise levels."""
+    if sampler == "ddim":
+        return 0 <= int(scheduler.timesteps.min()) <= int(scheduler.timesteps.max()) < trained
+    if sampler in ("dpmpp_2m", "unipc"):
+        return bool((torch.diff(scheduler.sigmas) < 0).all())
+    return True
+
+
 def _built(solver: _Solver, config: Mapping[str, object], sigma_schedule: str) -> Any:
-    # Latents are not pixels: clipping them to −1..1, the default of DDIM, is never meant where the config is silent.
+    # DDIM clips to −1..1 by default, which is wrong for latents; it is off unless the config asks for it.
     options = {"clip_sample": False, **config, **solver.options}
     # The request's schedule alone counts; diffusers refuses a scheduler with two of these.
     options |= {flag: schedule == sigma_schedule for schedule, flag in FLAG_OF_SCHEDULE.items()}
-    prediction = options.get("prediction_type", "epsilon")
-    if prediction not in PREDICTION_TYPES:
-        message = f"the model predicts {prediction!r}; this engine can walk on: {', '.join(PREDICTION_TYPES)}"
-        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, prediction_type=prediction)
     known = inspect.signature(solver.scheduler.__init__).parameters
-    return solver.scheduler(**{name: value for name, value in options.items() if name in known})
+    try:
+        return solver.scheduler(**{name: value for name, value in options.items() if name in known})
+    except Exception as error:  # diffusers raises any error for an option that it cannot use, ImportError too
+        raise _incompatible(f"{solver.scheduler.__name__} cannot use it: {error}") from error
+
+
+def _incompatible(what: str, **facts: str) -> FailedPrecondition:
+    message = f"{FILE} describes no sampler: {what[:300]}"
+    return FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, file=FILE, **facts)
 
 
 def _refuse_unknown(sampler: str, sigma_schedule: str) -> None:

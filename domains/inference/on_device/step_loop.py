@@ -64,9 +64,12 @@ class StepLoop:
     ) -> OnDeviceModel:
         """Bring a model onto the device, or answer the one that is there. `progress(bytes done, bytes in all)`.
 
-        Raises LoadCancelled and what `domains.model.on_device.load` raises; ILLEGAL_STATE if the same id is there with
-        other weights or in another precision.
+        Raises LoadCancelled and what `domains.model.on_device.load` raises; a model with other weights than
+        `model` names is replaced. ILLEGAL_STATE while a job uses those, and if it is there in another precision.
         """
+        if self._models.outdated(model):
+            # Its files have changed since: what is here is of no use to a job of the new ones.
+            self.unload(model.id)
         return self._models.load(model, precision, progress, cancelled)
 
     def unload(self, model_id: str) -> int | None:

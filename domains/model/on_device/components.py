@@ -1,19 +1,35 @@
 """How the parts of each family are built from the configs in a model's folder: empty modules, no weights yet."""
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch.nn.modules.module import register_module_module_registration_hook
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason, FailedPrecondition
+from domains.model.json_file import read_object
+from domains.model.model import Model
+from domains.model.weight_file import open_judged
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
+
+_MODULES_PER_TENSOR, _FEW_MODULES = 4, 64
+"""A module of real models has a tensor for at most every second of its parts."""
+
+_CLIP_OPTIONS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
+"""All that shapes the text encoder. Other keys of its config could choose code to run, so they are not passed on."""
+
+
+class _TooManyModules(Exception):
+    """The config describes more modules than the weights can fill."""
 
 
 def _unet(config: Mapping[str, Any]) -> nn.Module:
@@ -25,7 +41,7 @@ def _vae(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _clip_text(config: Mapping[str, Any]) -> nn.Module:
-    return CLIPTextModel(CLIPTextConfig(**config))
+    return CLIPTextModel(CLIPTextConfig(**{name: config[name] for name in _CLIP_OPTIONS if name in config}))
 
 
 BUILDERS: Mapping[str, Mapping[str, Builder]] = {
@@ -34,40 +50,44 @@ BUILDERS: Mapping[str, Mapping[str, Builder]] = {
 """Family → the components with weights that it needs, in loading order. A new family is a new line."""
 
 
-def build(folder: Path, component: str, builder: Builder) -> nn.Module:
-    """An empty module on `meta`, in eval mode, as the component's config.json describes it."""
-    config = read_config(folder, component, "config.json")
+def build(model: Model, component: str, builder: Builder, tensors: int) -> nn.Module:
+    """An empty module on `meta`, in eval mode, as the component's config.json describes it.
+
+    `tensors`: how many its files have, which limits the modules that are built. Raises COMPONENT_MISSING, MODEL_CORRUPT
+    (no JSON), MODEL_INCOMPATIBLE (nothing that can be built).
+    """
+    config = read_config(model, component, "config.json")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _at_most(_MODULES_PER_TENSOR * tensors + _FEW_MODULES):
             module = builder(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        message = f"{component}/config.json describes no module that can be built: {error}"
-        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file="config.json") from error
+    except Exception as error:  # what a library raises for a config that it cannot use is not specified
+        what = "more modules than there are weights for" if isinstance(error, _TooManyModules) else f"{error}"
+        message = f"{component}/config.json describes no module that can be built: {what[:300]}"
+        facts = {"component": component, "file": "config.json"}
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts) from error
     return module.eval().requires_grad_(False)
 
 
-def read_config(folder: Path, component: str, name: str) -> Mapping[str, Any]:
+@contextmanager
+def _at_most(modules: int) -> Generator[None]:
+    """Let this process register so many modules; the next one raises _TooManyModules."""
+    left = modules
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _TooManyModules
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def read_config(model: Model, component: str, name: str) -> dict[str, Any]:
     """A component's JSON file. Raises COMPONENT_MISSING or MODEL_CORRUPT, naming it."""
-    path = folder / component / name
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        message = f"the model has no {component}/{name}; restore the file and scan again"
-        raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component, file=name) from error
-    except ValueError as error:
-        message = f"{component}/{name} is not JSON: {error}; replace the file"
-        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file=name) from error
-    if not isinstance(config, dict):
-        message = f"{component}/{name} holds no JSON object; replace the file"
-        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file=name)
-    return config
-
-
-def tokenizer(folder: Path) -> CLIPTokenizer:
-    """The model's own tokenizer. Raises COMPONENT_MISSING or MODEL_CORRUPT."""
-    read_config(folder, "tokenizer", "tokenizer_config.json")
-    try:
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        message = f"the files in tokenizer/ cannot be read: {error}; replace them"
-        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component="tokenizer") from error
+    path = f"{component}/{name}"
+    with open_judged(model, path) as file:
+        return read_object(file, path, component=component, file=name)

@@ -2,28 +2,35 @@
 
 import gc
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
 
 import torch
 from torch import nn
 
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
+from domains.model.fingerprint import HashCancelled
 from domains.model.model import Model
-from domains.model.on_device.components import BUILDERS, build, read_config, tokenizer
+from domains.model.on_device.components import BUILDERS, build, read_config
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.tokenizer import fit, tokenizer
 from domains.model.on_device.weights import fill
+from domains.model.scheduler_config import fault_in
+from domains.model.weight_file import WeightFile
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Progress = Callable[[int, int], None]
-"""Bytes of weight files placed, and their total."""
+"""Takes the bytes of weight files placed, and their total."""
+
+Judge = Callable[[Mapping[str, Any]], None]
+"""Takes a model's scheduler config. Raises MODEL_INCOMPATIBLE if no sampler can work with it."""
 
 
 class LoadCancelled(Exception):
-    """The load was asked to end and did; nothing of it is left in memory."""
+    """The load was cancelled; nothing of it is left in memory."""
 
 
 def load(
@@ -32,26 +39,30 @@ def load(
     precision: str = "",
     progress: Progress = lambda completed, total: None,
     cancelled: Callable[[], bool] = lambda: False,
+    judge: Judge = lambda config: None,
 ) -> OnDeviceModel:
     """Read a model's weights onto a device. `precision` empty: the fastest that the device computes well.
 
-    `progress` and `cancelled` are called between tensors. Raises LoadCancelled, COMPONENT_MISSING, MODEL_CORRUPT,
-    MODEL_INCOMPATIBLE (no such family), NOT_SUPPORTED_ON_DEVICE (precision), and what `translate` says of torch's errors.
+    `progress` and `cancelled` are called between tensors; `judge` with the scheduler_config.json before any weight is read,
+    and may refuse it. Raises LoadCancelled, COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
+    (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` says of torch's errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
     try:
-        return _load(model, place, _dtype(place, precision), modules, progress, cancelled)
+        return _load(model, place, _dtype(place, precision), modules, progress, cancelled, judge)
     except Exception as error:
         # A poisoned context refuses this too; then its process has to end, which gives everything back.
         with suppress(RuntimeError):
-            # The error's traceback would keep half a model alive for as long as somebody holds the error.
+            # The error's traceback would keep half a model alive for as long as the error is kept.
             for module in modules.values():
                 module.to("meta")
             modules.clear()
             _give_back(place)
         if isinstance(error, LoadCancelled):
             raise
+        if isinstance(error, HashCancelled):
+            raise LoadCancelled(model.id) from None
         raise translate(error, place, f"loading {model.id}") from None
 
 
@@ -62,28 +73,30 @@ def _load(
     modules: dict[str, nn.Module],
     progress: Progress,
     cancelled: Callable[[], bool],
+    judge: Judge,
 ) -> OnDeviceModel:
     started = time.perf_counter()
-    folder = Path(model.folder)
     builders = _builders(model)
-    config = read_config(folder, "scheduler", "scheduler_config.json")
-    words = tokenizer(folder)
-    files = {component: _weight_files(model, component) for component in builders}
-    total = sum(path.stat().st_size for paths in files.values() for path in paths if path.exists())
-    done = 0
-
-    def placed(size: int) -> None:
-        nonlocal done
-        done += size
-        if cancelled():
-            raise LoadCancelled(model.id)
-        progress(min(done, total), total)
-
-    progress(0, total)
-    for component, builder in builders.items():
-        modules[component] = build(folder, component, builder)
-        fill(modules[component], component, files[component], place, _dtype_of(modules[component], dtype), placed)
-    progress(total, total)
+    config = _scheduler_config(model)
+    judge(config)
+    words = tokenizer(model)
+    with ExitStack() as opened:
+        files = {
+            component: [opened.enter_context(WeightFile(model, path, cancelled)) for path in _weights(model, component)]
+            for component in builders
+        }
+        counter = _Counter(
+            model.id, sum(file.size_bytes for some in files.values() for file in some), progress, cancelled
+        )
+        for component, builder in builders.items():
+            tensors = sum(len(file.tensors) for file in files[component])
+            modules[component] = build(model, component, builder, tensors)
+        fit(words, modules["text_encoder"])
+        _check_widths(modules)
+        counter.tell()
+        for component, module in modules.items():
+            fill(module, component, files[component], place, _dtype_of(module, dtype), counter.placed)
+        counter.end()
     return OnDeviceModel(
         model=model,
         device=place,
@@ -96,6 +109,55 @@ def _load(
     )
 
 
+class _Counter:
+    """Counts the bytes placed, and ends a load that was cancelled."""
+
+    def __init__(self, model_id: str, total: int, progress: Progress, cancelled: Callable[[], bool]) -> None:
+        self._model_id, self._total = model_id, total
+        self._progress, self._cancelled = progress, cancelled
+        self._done = 0
+
+    def tell(self) -> None:
+        """Report the bytes placed so far."""
+        self._progress(min(self._done, self._total), self._total)
+
+    def placed(self, size: int) -> None:
+        """Count a tensor. Raises LoadCancelled."""
+        self._done += size
+        if self._cancelled():
+            raise LoadCancelled(self._model_id)
+        self.tell()
+
+    def end(self) -> None:
+        """Report all bytes: headers and tensors that no module wants count too."""
+        self._done = self._total
+        self.tell()
+
+
+def _scheduler_config(model: Model) -> dict[str, Any]:
+    config = read_config(model, "scheduler", "scheduler_config.json")
+    if fault := fault_in(config):
+        facts = {"component": "scheduler", "file": "scheduler_config.json", "field": fault.field}
+        raise FailedPrecondition(fault.message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
+    return config
+
+
+def _check_widths(modules: Mapping[str, nn.Module]) -> None:
+    """Raise MODEL_INCOMPATIBLE where one part makes what the next one cannot take: every job would fail."""
+    configs: dict[str, Any] = {name: module.config for name, module in modules.items()}
+    text, unet, vae = (configs[name] for name in ("text_encoder", "unet", "vae"))
+    pairs = (
+        ("text_encoder", "hidden_size", text.hidden_size, "unet", "cross_attention_dim", unet.cross_attention_dim),
+        ("vae", "latent_channels", vae.latent_channels, "unet", "in_channels", unet.in_channels),
+    )
+    for part, field, has, other, wanting, wants in pairs:
+        if isinstance(wants, int) and has != wants:
+            message = (
+                f"{part}/config.json has {field}={has}, and {other}/config.json {wanting}={wants}: they do not fit"
+            )
+            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=part, field=field)
+
+
 def _builders(model: Model):
     if model.family in BUILDERS:
         return BUILDERS[model.family]
@@ -104,10 +166,10 @@ def _builders(model: Model):
     raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=model.id, family=model.family)
 
 
-def _weight_files(model: Model, component: str) -> list[Path]:
-    """The component's safetensors files, as the scan found them."""
+def _weights(model: Model, component: str) -> list[str]:
+    """The component's safetensors files, as the scan chose them."""
     names = next((part.files for part in model.components if part.id == component), ())
-    return [Path(model.folder) / name for name in sorted(names) if name.endswith(".safetensors")]
+    return [name for name in sorted(names) if name.endswith(".safetensors")]
 
 
 def _dtype(place: torch.device, precision: str) -> torch.dtype:

@@ -1,63 +1,74 @@
 """Fills an empty module from safetensors files, tensor by tensor."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.safetensors_header import TensorEntry
+from domains.model.weight_file import WeightFile
 
 Placed = Callable[[int], None]
-"""Told after each tensor: its bytes in the file. May raise to end the load."""
+"""Called after each tensor with its bytes in the file. May raise to end the load."""
 
 # Names that older exports use for the VAE's attention, and what diffusers calls them now.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
+_TORCH_NAMES = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+    **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"},
+}
+DTYPES: Mapping[str, torch.dtype] = {
+    name: getattr(torch, torch_name) for name, torch_name in _TORCH_NAMES.items() if hasattr(torch, torch_name)
+}
+"""Stored dtype → torch's, as far as the installed torch has it."""
+_DIRECT = (torch.float32, torch.float16, torch.bfloat16)
+"""Floats that every device converts; the others become float32 on the host first."""
 
-def fill(module: nn.Module, component: str, files: list[Path], place: torch.device, dtype: torch.dtype, placed: Placed):
+Source = tuple[WeightFile, TensorEntry]
+
+
+def fill(
+    module: nn.Module,
+    component: str,
+    files: Sequence[WeightFile],
+    place: torch.device,
+    dtype: torch.dtype,
+    placed: Placed,
+) -> None:
     """Give every parameter and buffer of a `meta` module its values from the files, on `place` as `dtype`.
 
-    Tensors that the module does not know are left in the file. Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a
-    broken file, a tensor missing or of another shape); whatever `placed` raises passes.
+    Tensors that the module does not know are left in the file, whatever they are. Raises COMPONENT_MISSING (no file),
+    MODEL_CORRUPT (a broken file, a tensor missing or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be
+    converted), ILLEGAL_STATE (a file changed meanwhile); an error of `placed` passes.
     """
     if not files:
         message = f"the model has no safetensors file for {component}; restore it and scan again"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component)
     wanted = module.state_dict(keep_vars=True)
-    with ExitStack() as opened:
-        sources = _sources(opened, component, files, wanted)
-        for name in wanted:
-            value = _read(component, name, sources, wanted[name].shape)
-            size = value.nbytes
-            _assign(module, name, _moved(value, place, dtype))
-            placed(size)
+    sources = _sources(files, wanted)
+    chosen = {name: _judged(component, name, sources, like) for name, like in wanted.items()}
+    room = _Room(max((entry.end - entry.begin for _, entry in chosen.values()), default=0))
+    for name, source in chosen.items():
+        value = room.read(source)
+        _assign(module, name, _moved(_shaped(component, source[1].name, value, wanted[name].shape), place, dtype))
+        placed(value.nbytes)
+    for file in files:
+        file.check_unchanged()
     _fill_positions(module, place)
 
 
-def _sources(
-    opened: ExitStack, component: str, files: list[Path], wanted: Mapping[str, torch.Tensor]
-) -> Mapping[str, tuple[Any, str]]:
-    """Wanted name → the open file and the name in it."""
-    found: dict[str, tuple[Any, str]] = {}
-    for path in files:
-        try:
-            source = opened.enter_context(safe_open(path, framework="pt", device="cpu"))
-        except FileNotFoundError as error:
-            message = f"{component}/{path.name} is gone; restore it and scan again"
-            raise FailedPrecondition(
-                message, ErrorReason.COMPONENT_MISSING, component=component, file=path.name
-            ) from error
-        except (SafetensorError, OSError) as error:
-            message = f"{component}/{path.name} is not a whole safetensors file: {error}; replace it"
-            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file=path.name) from error
-        for stored in source.keys():  # noqa: SIM118 (safe_open is no mapping: it has keys() but cannot be iterated)
+def _sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Mapping[str, Source]:
+    """Wanted name → the file that has it, and its entry."""
+    found: dict[str, Source] = {}
+    for file in files:
+        for stored, entry in file.tensors.items():
             for name in _names(stored):
                 if name in wanted:
-                    found.setdefault(name, (source, stored))
+                    found.setdefault(name, (file, entry))
     return found
 
 
@@ -72,16 +83,39 @@ def _names(stored: str) -> Iterator[str]:
         yield f"{parent}.{_OLD_ATTENTION[old]}.{last}"
 
 
-def _read(component: str, name: str, sources: Mapping[str, tuple[Any, str]], shape: torch.Size) -> torch.Tensor:
+def _judged(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor) -> Source:
+    """The source of a tensor that the module wants, if its dtype can become the wanted one."""
     if name not in sources:
         message = f"{component} lacks the tensor {name}; replace its files"
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, tensor=name)
-    source, stored = sources[name]
-    try:
-        value: torch.Tensor = source.get_tensor(stored)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        message = f"the tensor {stored} of {component} cannot be read: {error}; replace the file"
-        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, tensor=stored) from error
+    file, entry = sources[name]
+    stored = DTYPES.get(entry.dtype)
+    if stored is None or stored.is_floating_point != like.is_floating_point():
+        able = ", ".join(
+            known for known, dtype in DTYPES.items() if dtype.is_floating_point == like.is_floating_point()
+        )
+        message = f"the tensor {entry.name} of {component} is stored as {entry.dtype}; this worker reads {able}"
+        facts = {"component": component, "file": file.name, "tensor": entry.name, "dtype": entry.dtype}
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
+    return file, entry
+
+
+class _Room:
+    """Host memory that each tensor is read into in turn. Read, not mapped: a file cut off meanwhile is an error then, and
+    not the death of the process."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes = torch.empty(size, dtype=torch.uint8)
+
+    def read(self, source: Source) -> torch.Tensor:
+        """A tensor as it is stored, until the next call."""
+        file, entry = source
+        part = self._bytes[: entry.end - entry.begin]
+        file.read_into(entry, part.numpy().data)
+        return part.view(DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _shaped(component: str, stored: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     if value.shape != shape and value.numel() == shape.numel() and value.squeeze().shape == shape:
         value = value.reshape(shape)  # old VAE files keep attention's linear layers as 1x1 convolutions
     if value.shape != shape:
@@ -94,8 +128,10 @@ def _read(component: str, name: str, sources: Mapping[str, tuple[Any, str]], sha
 
 
 def _moved(value: torch.Tensor, place: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A copy that no longer leans on the mapped file; convolutions channels last, which they compute fastest in."""
+    """A copy on the device; convolutions channels last, which they compute fastest in."""
     target = dtype if value.is_floating_point() else value.dtype
+    if value.is_floating_point() and value.dtype not in _DIRECT:
+        value = value.to(torch.float32)
     layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
     return value.to(device=place, dtype=target, copy=True, memory_format=layout)
 

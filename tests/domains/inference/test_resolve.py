@@ -1,11 +1,14 @@
 """Resolving: what a request leaves open is the model's choice, and a model's choice is checked too."""
 
+import msgspec
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, Sampling
 from domains.inference.resolve import resolve
+from domains.inference.samplers import SAMPLERS
 from domains.model.model import Model, ModelState
+from domains.model.sampler_names import schedule_of as own_schedule
 
 
 def a_model(width_px: int, height_px: int) -> Model:
@@ -36,3 +39,35 @@ def test_a_model_without_a_size_that_can_be_made_asks_for_one(edge_px: int) -> N
     assert [one.field for one in told.value.violations] == ["generation.width_px", "generation.height_px"]
     asked = Generation(prompt="an owl", width_px=64, height_px=72)
     assert resolve(asked, a_model(edge_px, edge_px)).height_px == 72
+
+
+@pytest.mark.parametrize(
+    ("config", "sampler", "schedule"),
+    [
+        ({"use_karras_sigmas": True}, "dpmpp_2m", "karras"),
+        ({"use_exponential_sigmas": True}, "unipc", "exponential"),
+        ({"use_karras_sigmas": True}, "ddim", "normal"),
+        ({"use_beta_sigmas": True}, "dpmpp_2m", "normal"),
+        ({"use_karras_sigmas": False}, "dpmpp_2m", "normal"),
+    ],
+)
+def test_the_models_own_sigma_schedule_counts_where_the_sampler_takes_it(
+    config: dict[str, bool], sampler: str, schedule: str
+) -> None:
+    model = msgspec.structs.replace(
+        a_model(64, 64), default_sampler=sampler, default_sigma_schedule=own_schedule(config)
+    )
+    resolved = resolve(Generation(prompt="an owl"), model)
+    assert (resolved.sampler, resolved.sigma_schedule) == (sampler, schedule)
+    plain = resolve(Generation(prompt="an owl", sampling=Sampling(sigma_schedule="normal")), model)
+    assert plain.sigma_schedule == "normal"
+
+
+@pytest.mark.parametrize("sampler", [name for name, one in SAMPLERS.items() if not one.eta])
+@pytest.mark.parametrize("named", [True, False])
+def test_eta_is_refused_for_a_sampler_that_does_not_list_it(sampler: str, named: bool) -> None:
+    model = msgspec.structs.replace(a_model(64, 64), default_sampler=sampler)
+    with pytest.raises(InvalidRequest) as told:
+        resolve(Generation(prompt="an owl", sampling=Sampling(sampler=sampler if named else "", eta=0.5)), model)
+    assert told.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
+    assert [one.field for one in told.value.violations] == ["generation.sampling.eta"]

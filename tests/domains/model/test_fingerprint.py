@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domains.model.fingerprint import Fingerprints, HashCancelled
+from domains.model.fingerprint import Fingerprints, HashCancelled, hash_of
 from tests.domains.model.folders import age
 
 FILES = ("unet/a.safetensors", "vae/b.safetensors")
@@ -27,22 +28,28 @@ def filled(folder: Path) -> Path:
     return folder
 
 
+def of_model(
+    fingerprints: Fingerprints, folder: Path, files: Sequence[str], cancelled: Callable[[], bool] = lambda: False
+) -> str:
+    return hash_of(fingerprints.stamps(folder, {name: (folder / name).resolve() for name in files}, cancelled))
+
+
 def test_the_formula_is_the_documented_one(folder: Path) -> None:
     whole = hashlib.sha256()
     for name in FILES:
         whole.update(f"{name}\0{hashlib.sha256(name.encode() * 1000).hexdigest()}\n".encode())
-    assert Fingerprints().of_model(folder, FILES) == whole.hexdigest()
+    assert of_model(Fingerprints(), folder, FILES) == whole.hexdigest()
 
 
 def test_the_place_and_the_order_do_not_matter(folder: Path, tmp_path: Path) -> None:
     there = filled(tmp_path / "elsewhere" / "copy")
-    assert Fingerprints().of_model(folder, FILES) == Fingerprints().of_model(there, FILES[::-1])
+    assert of_model(Fingerprints(), folder, FILES) == of_model(Fingerprints(), there, FILES[::-1])
 
 
 def test_the_names_of_the_files_matter(folder: Path) -> None:
-    before = Fingerprints().of_model(folder, FILES)
+    before = of_model(Fingerprints(), folder, FILES)
     (folder / FILES[0]).rename(folder / "unet" / "c.safetensors")
-    assert Fingerprints().of_model(folder, ("unet/c.safetensors", FILES[1])) != before
+    assert of_model(Fingerprints(), folder, ("unet/c.safetensors", FILES[1])) != before
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,19 +70,19 @@ def test_one_changed_bit_changes_it(
 
 def test_unchanged_files_are_not_read_again(folder: Path) -> None:
     fingerprints = Fingerprints()
-    first = fingerprints.of_model(folder, FILES)
+    first = of_model(fingerprints, folder, FILES)
     read = fingerprints.read_bytes
     assert read == sum((folder / name).stat().st_size for name in FILES)
-    assert fingerprints.of_model(folder, FILES) == first
+    assert of_model(fingerprints, folder, FILES) == first
     assert fingerprints.read_bytes == read
 
 
 def test_only_the_changed_file_is_read_again(folder: Path) -> None:
     fingerprints = Fingerprints()
-    first = fingerprints.of_model(folder, FILES)
+    first = of_model(fingerprints, folder, FILES)
     read = fingerprints.read_bytes
     (folder / FILES[0]).write_bytes(b"new")
-    assert fingerprints.of_model(folder, FILES) != first
+    assert of_model(fingerprints, folder, FILES) != first
     assert fingerprints.read_bytes == read + 3
 
 
@@ -90,15 +97,15 @@ def test_a_change_with_the_old_size_and_the_old_time_is_seen(folder: Path) -> No
 
 def test_hashes_are_remembered_over_a_restart(folder: Path) -> None:
     before = Fingerprints()
-    first = before.of_model(folder, FILES)
+    first = of_model(before, folder, FILES)
     after = Fingerprints(before.known)
-    assert (after.of_model(folder, FILES), after.read_bytes) == (first, 0)
+    assert (of_model(after, folder, FILES), after.read_bytes) == (first, 0)
 
 
 def test_a_file_just_written_is_not_taken_for_settled(folder: Path) -> None:
     (folder / FILES[0]).write_bytes(b"just now")
     fingerprints = Fingerprints()
-    fingerprints.of_model(folder, FILES)
+    of_model(fingerprints, folder, FILES)
     assert [one.path for one in fingerprints.known] == [str(folder / FILES[1])]
 
 
@@ -106,7 +113,7 @@ def test_hashes_of_gone_folders_are_forgotten(folder: Path, tmp_path: Path) -> N
     other = filled(tmp_path / "model-2")
     fingerprints = Fingerprints()
     for place in (folder, other):
-        fingerprints.of_model(place, FILES)
+        of_model(fingerprints, place, FILES)
     fingerprints.forget_all_but([str(other)])
     assert {Path(one.path).parent.parent for one in fingerprints.known} == {other}
 
@@ -114,5 +121,26 @@ def test_hashes_of_gone_folders_are_forgotten(folder: Path, tmp_path: Path) -> N
 def test_hashing_can_be_cancelled_and_remembers_no_half(folder: Path) -> None:
     fingerprints = Fingerprints()
     with pytest.raises(HashCancelled):
-        fingerprints.of_model(folder, FILES, lambda: True)
+        of_model(fingerprints, folder, FILES, lambda: True)
     assert fingerprints.known == ()
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_refused(folder: Path) -> None:
+    fingerprints = Fingerprints()
+    path = folder / FILES[0]
+
+    def grow() -> bool:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return False
+
+    with pytest.raises(OSError, match="changed while it was read"):
+        fingerprints.of_file(path, grow)
+    assert fingerprints.known == ()
+
+
+def test_a_young_files_stamp_has_no_state_by_which_a_change_could_be_missed(folder: Path) -> None:
+    (folder / FILES[0]).write_bytes(b"just now")
+    young, settled = Fingerprints().stamps(folder, {name: folder / name for name in FILES})
+    assert young.state == ""
+    assert settled.state != ""

@@ -1,9 +1,10 @@
 """What is loaded where."""
 
+import msgspec
 import pytest
 
 from domains.errors import ErrorReason, NotFound
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel, LoadedModels, outdated
 
 
 def one(model: str, device: str) -> LoadedModel:
@@ -43,3 +44,10 @@ def test_a_miss_names_what_is_loaded() -> None:
         loaded.get("b@cpu" * 1000)
     assert caught.value.reason is ErrorReason.LOADED_MODEL_NOT_FOUND
     assert len(caught.value.message) < 300
+
+
+def test_a_model_is_outdated_once_its_files_have_other_weights() -> None:
+    known = msgspec.structs.replace(one("a", "cpu"), model_sha256="old")
+    assert outdated(known, "new")
+    assert not outdated(known, "old")
+    assert not outdated(one("a", "cpu"), "new"), "its worker did not tell what it loaded"

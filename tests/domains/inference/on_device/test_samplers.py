@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
-from domains.inference.on_device.samplers import Sampler
+from domains.inference.on_device.samplers import Sampler, try_config
 from domains.inference.samplers import SAMPLERS
 
 CONFIG = {
@@ -29,6 +30,84 @@ WAYS = [(name, schedule) for name, one in SAMPLERS.items() for schedule in one.s
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
 def test_every_sampler_walks_as_many_steps_as_asked(name: str, schedule: str, steps: int) -> None:
     assert a_sampler(name, schedule, steps=steps).steps == steps
+
+
+SPACINGS = [(spacing, offset) for spacing in ("leading", "trailing", "linspace") for offset in (0, 1, 10)]
+
+
+@pytest.mark.parametrize(("spacing", "offset"), SPACINGS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_number_of_steps_is_walked_with_every_spacing_and_offset(name: str, spacing: str, offset: int) -> None:
+    for steps in (*range(1, 1000, 83), 990, 997, 998, 999, 1000):
+        assert a_sampler(name, steps=steps, timestep_spacing=spacing, steps_offset=offset).steps == steps
+
+
+@pytest.mark.parametrize(("spacing", "offset"), SPACINGS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_thousand_steps_end_in_numbers_with_every_spacing_and_offset(name: str, spacing: str, offset: int) -> None:
+    sampler = a_sampler(name, steps=1000, timestep_spacing=spacing, steps_offset=offset)
+    latents = clean = torch.ones(1, 4, 1, 1) * sampler.initial_scale
+    for index in range(sampler.steps):
+        sampler.scaled(latents, index)
+        latents, clean = sampler.step(
+            latents / 10, latents, index, torch.zeros_like(latents) if sampler.needs_noise else None
+        )
+    assert torch.isfinite(latents).all()
+    assert torch.isfinite(clean).all()
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "unipc"])
+def test_more_steps_than_the_model_was_trained_with_are_refused_with_the_range(name: str) -> None:
+    assert a_sampler(name, steps=50, num_train_timesteps=50).steps == 50
+    with pytest.raises(InvalidRequest) as refused:
+        a_sampler(name, steps=51, num_train_timesteps=50)
+    (violation,) = refused.value.violations
+    assert (violation.field, violation.allowed) == ("generation.sampling.steps", "1..50")
+
+
+def test_the_models_own_spacing_counts_where_it_can_be_walked() -> None:
+    ends = {
+        spacing: a_sampler("ddim", timestep_spacing=spacing).timesteps[0].item() for spacing in ("leading", "trailing")
+    }
+    assert ends == {"leading": 889, "trailing": 999}
+
+
+@pytest.mark.parametrize(
+    "change", [{"thresholding": True}, {"use_beta_sigmas": True}, {"clip_sample": True}, {}], ids=str
+)
+def test_a_config_that_samplers_can_use_passes_the_trial(change: dict[str, Any]) -> None:
+    try_config(CONFIG | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"beta_schedule": "x"}, {"solver_type": "x"}, {"beta_start": "a"}, {"flow_shift": 0}, {"final_sigmas_type": 1}],
+    ids=str,
+)
+def test_a_config_that_no_sampler_can_use_fails_the_trial_by_name(change: dict[str, Any]) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        try_config(CONFIG | change)
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert (refused.value.facts["file"], refused.value.facts["field"]) == ("scheduler/scheduler_config.json", *change)
+
+
+@pytest.mark.parametrize("error", [ImportError("scipy"), IndexError("7"), NotImplementedError("x")], ids=repr)
+def test_whatever_diffusers_raises_for_a_config_is_incompatible(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(DDIMScheduler, "step", fail)
+    with pytest.raises(FailedPrecondition, match=str(error)) as refused:
+        try_config(CONFIG)
+    assert (refused.value.reason, refused.value.facts["sampler"]) == (ErrorReason.MODEL_INCOMPATIBLE, "ddim")
+
+
+def test_unipc_refuses_to_threshold() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        a_sampler("unipc", thresholding=True)
+    assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
 
 
 @pytest.mark.parametrize(("name", "schedule"), WAYS)

@@ -1,9 +1,12 @@
 """What a step loop promises of the jobs that it finishes."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from domains import imaging
 from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
@@ -14,6 +17,7 @@ from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
+from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
 
 @pytest.fixture
@@ -166,3 +170,33 @@ def test_a_loaded_model_is_answered_again_but_not_in_another_precision(loop: Rec
     assert loop.loop.load(tiny) is loop.loaded
     with pytest.raises(DeviceOpsError, match="unload it first"):
         loop.loop.load(tiny, "bfloat16")
+
+
+def rewritten(folder: Path) -> Model:
+    """The model with another bias in its UNet, scanned again."""
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(path) | {"conv_out.bias": torch.ones(4)}, path)
+    return tiny_model(folder)
+
+
+def test_a_load_replaces_a_model_whose_files_have_changed(tmp_path: Path) -> None:
+    recorder = Recorder(write_tiny_model(tmp_path / "tiny"))
+    changed = rewritten(tmp_path / "tiny")
+    loaded = recorder.loop.load(changed)
+    assert loaded is not recorder.loaded
+    assert loaded.model.sha256 == changed.sha256
+    assert torch.equal(loaded.modules["unet"].state_dict()["conv_out.bias"], torch.ones(4))
+    assert list(recorder.loop.model_bytes()) == [changed.id]
+    recorder.loop.close()
+
+
+def test_a_model_that_a_job_uses_is_not_replaced(tmp_path: Path) -> None:
+    recorder = Recorder(write_tiny_model(tmp_path / "tiny"))
+    recorder.loop.submit("a", recorder.loaded, request(recorder.loaded.model, steps=3))
+    changed = rewritten(tmp_path / "tiny")
+    with pytest.raises(FailedPrecondition, match="in use by a"):
+        recorder.loop.load(changed)
+    recorder.run()
+    assert isinstance(recorder.last("a"), Finished)
+    assert recorder.loop.load(changed).model.sha256 == changed.sha256
+    recorder.loop.close()

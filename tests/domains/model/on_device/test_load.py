@@ -2,8 +2,11 @@
 
 import gc
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,9 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotSupported
+from domains.inference.on_device.families import family_of
+from domains.model.diffusers_folder import read_folder
+from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.on_device import LoadCancelled, load
+from domains.model.roots import Roots
 from tests.domains.inference.on_device.tiny_model import tiny_model
+from tests.domains.model.folders import age
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -25,6 +33,12 @@ VAE = "vae/diffusion_pytorch_model.safetensors"
 def rewrite(model: Model, name: str, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
     path = Path(model.folder) / name
     save_file({key: value.clone() for key, value in change(load_file(path)).items()}, path)
+
+
+def reconfigure(model: Model, name: str, **change: Any) -> None:
+    """Change keys of a model's JSON file."""
+    path = Path(model.folder) / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
 def test_the_weights_on_the_device_are_those_in_the_files(tiny: Model) -> None:
@@ -87,10 +101,10 @@ def test_a_cancelled_load_ends_between_tensors_and_leaves_nothing(tiny: Model, a
 
 
 def test_a_failed_load_leaves_nothing_while_its_error_is_kept(tiny: Model) -> None:
-    rewrite(tiny, VAE, lambda tensors: {"decoder.conv_in.weight": tensors["decoder.conv_in.weight"]})
+    rewrite(tiny, VAE, lambda tensors: {name: tensors[name] for name in tensors if name != "decoder.conv_out.bias"})
     before = bytes_held()
     with pytest.raises(DataLoss) as kept:
-        load(tiny, "cpu")
+        load(tiny_model(Path(tiny.folder)), "cpu")
     assert kept.value.reason is ErrorReason.MODEL_CORRUPT
     assert bytes_held() == before
 
@@ -105,14 +119,14 @@ def test_a_truncated_file_is_named(tiny: Model) -> None:
 def test_a_missing_tensor_is_named(tiny: Model) -> None:
     rewrite(tiny, UNET, lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "conv_out.bias"})
     with pytest.raises(DataLoss) as refused:
-        load(tiny, "cpu")
+        load(tiny_model(Path(tiny.folder)), "cpu")
     assert refused.value.facts["tensor"] == "conv_out.bias"
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(tiny: Model) -> None:
     rewrite(tiny, UNET, lambda tensors: tensors | {"conv_out.bias": torch.zeros(5)})
     with pytest.raises(DataLoss) as refused:
-        load(tiny, "cpu")
+        load(tiny_model(Path(tiny.folder)), "cpu")
     facts = refused.value.facts
     assert (facts["tensor"], facts["shape"], facts["expected_shape"]) == ("conv_out.bias", "(5,)", "(4,)")
 
@@ -126,12 +140,204 @@ def test_a_missing_file_is_named(tiny: Model, gone: str) -> None:
     assert refused.value.facts["file"] == gone.split("/")[1]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"block_out_channels": 7}', '{"down_block_types": ["Nothing"]}'])
-def test_a_config_that_describes_nothing_is_corrupt(tiny: Model, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", "{} " + " " * 2**20])
+def test_a_config_that_is_no_small_json_object_is_corrupt(tiny: Model, text: str) -> None:
     (Path(tiny.folder) / "unet" / "config.json").write_text(text)
     with pytest.raises(DataLoss) as refused:
         load(tiny, "cpu")
-    assert refused.value.facts["component"] == "unet"
+    assert refused.value.facts == {"component": "unet", "file": "config.json"}
+
+
+BUILD_NOTHING: list[tuple[str, dict[str, Any]]] = [
+    ("unet", {"block_out_channels": 7}),
+    ("unet", {"down_block_types": ["Nothing"]}),
+    ("unet", {"block_out_channels": [10**12, 10**12, 10**12]}),
+    ("unet", {"layers_per_block": 10**9}),
+    ("unet", {"attention_head_dim": 0}),
+    ("text_encoder", {"num_hidden_layers": 10**9}),
+    ("text_encoder", {"hidden_act": "nothing"}),
+    ("text_encoder", {"hidden_size": 25}),
+    ("vae", {"latent_channels": 16}),
+]
+
+
+@pytest.mark.parametrize(("component", "change"), BUILD_NOTHING, ids=str)
+def test_a_config_that_describes_no_module_is_incompatible_at_once(
+    tiny: Model, component: str, change: dict[str, Any]
+) -> None:
+    reconfigure(tiny, f"{component}/config.json", **change)
+    with pytest.raises(FailedPrecondition) as refused:
+        load(tiny, "cpu")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert component in refused.value.message
+    assert len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"_attn_implementation_internal": "evil/kernel", "attn_implementation": "evil/kernel"},
+        {"auto_map": {"AutoModel": "evil.Code"}, "trust_remote_code": True},
+    ],
+)
+@pytest.mark.parametrize("name", ["text_encoder/config.json", "unet/config.json", "tokenizer/tokenizer_config.json"])
+def test_keys_that_could_start_code_change_nothing(tiny: Model, name: str, keys: dict[str, Any]) -> None:
+    before = load(tiny, "cpu").modules["text_encoder"].config._attn_implementation  # pyright: ignore
+    reconfigure(tiny, name, **keys)
+    after = load(tiny, "cpu")
+    assert after.modules["text_encoder"].config._attn_implementation == before  # pyright: ignore
+    assert "evil" not in str(after.tokenizer.init_kwargs)
+
+
+@pytest.mark.parametrize("length", [None, 10**30, 1e30, 512, -1, 0, "77", True])
+def test_a_tokenizer_reads_no_more_than_the_encoder_has_positions_for(tiny: Model, length: Any) -> None:
+    path = Path(tiny.folder) / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["model_max_length"]
+    path.write_text(json.dumps(config if length is None else config | {"model_max_length": length}))
+    loaded = load(tiny, "cpu")
+    assert loaded.tokenizer.model_max_length == 77
+    encoded = family_of(loaded).encode("owl " * 200)
+    assert encoded.tokens > encoded.tokens_read == 77
+
+
+def test_a_tokenizer_that_reads_less_than_the_encoder_could_keeps_its_length(tiny: Model) -> None:
+    reconfigure(tiny, "tokenizer/tokenizer_config.json", model_max_length=20)
+    assert load(tiny, "cpu").tokenizer.model_max_length == 20
+
+
+def test_a_tokenizer_of_another_model_is_incompatible(tiny: Model) -> None:
+    reconfigure(tiny, "text_encoder/config.json", vocab_size=100)
+    with pytest.raises(FailedPrecondition, match="vocab_size is 100") as refused:
+        load(tiny, "cpu")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
+def test_broken_files_of_a_tokenizer_are_corrupt(tiny: Model, name: str) -> None:
+    for path in (Path(tiny.folder) / "tokenizer").iterdir():
+        if path.name != "tokenizer_config.json":
+            path.write_bytes(b"\xff{")
+    (Path(tiny.folder) / "tokenizer" / name).write_bytes(b"[1")
+    with pytest.raises(DataLoss) as refused:
+        load(tiny_model(Path(tiny.folder)), "cpu")
+    assert refused.value.facts["component"] == "tokenizer"
+
+
+@pytest.mark.parametrize("change", [{"beta_schedule": "x"}, {"beta_start": "a"}, {"steps_offset": -1}], ids=str)
+def test_an_impossible_scheduler_is_refused_with_file_and_field(tiny: Model, change: dict[str, Any]) -> None:
+    reconfigure(tiny, "scheduler/scheduler_config.json", **change)
+    with pytest.raises(FailedPrecondition) as refused:
+        load(tiny, "cpu")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert (refused.value.facts["file"], refused.value.facts["field"]) == ("scheduler_config.json", *change)
+
+
+def test_a_scheduler_is_judged_before_any_weight_is_read(tiny: Model) -> None:
+    told: list[tuple[int, int]] = []
+
+    def judge(config: Mapping[str, Any]) -> None:
+        raise FailedPrecondition("not this one", ErrorReason.MODEL_INCOMPATIBLE)
+
+    with pytest.raises(FailedPrecondition, match="not this one"):
+        load(tiny, "cpu", progress=lambda done, total: told.append((done, total)), judge=judge)
+    assert told == []
+
+
+F8 = [name for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz") if hasattr(torch, name)]
+
+
+@pytest.mark.parametrize("dtype", ["float64", *F8])
+def test_weights_in_other_floats_are_converted(tiny: Model, dtype: str) -> None:
+    stored = {name: value.to(getattr(torch, dtype)) for name, value in load_file(Path(tiny.folder) / UNET).items()}
+    save_file(stored, Path(tiny.folder) / UNET)
+    model = tiny_model(Path(tiny.folder))
+    assert next(part.precision for part in model.components if part.id == "unet") == dtype
+    placed = load(model, "cpu").modules["unet"].state_dict()
+    assert all(torch.equal(placed[name], stored[name].float()) for name in stored)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_only_a_tensor_that_a_module_wants_is_judged(tiny: Model, dtype: str) -> None:
+    extra = torch.ones(3, dtype=getattr(torch, dtype))
+    rewrite(tiny, UNET, lambda tensors: tensors | {"counter": extra})
+    load(tiny_model(Path(tiny.folder)), "cpu")
+    rewrite(tiny, UNET, lambda tensors: tensors | {"conv_out.bias": torch.ones(4, dtype=getattr(torch, dtype))})
+    with pytest.raises(FailedPrecondition) as refused:
+        load(tiny_model(Path(tiny.folder)), "cpu")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert refused.value.facts["tensor"] == "conv_out.bias"
+
+
+def test_weights_replaced_after_the_scan_are_refused(tiny: Model) -> None:
+    rewrite(tiny, UNET, lambda tensors: tensors | {"conv_out.bias": torch.ones(4)})
+    with pytest.raises(FailedPrecondition, match="scan again") as refused:
+        load(tiny, "cpu")
+    assert refused.value.facts == {"component": "unet", "file": "diffusion_pytorch_model.safetensors"}
+    load(tiny_model(Path(tiny.folder)), "cpu")
+
+
+def test_a_copy_of_the_weights_with_the_same_content_is_loaded(tiny: Model) -> None:
+    age(Path(tiny.folder))
+    model = tiny_model(Path(tiny.folder))
+    path = Path(tiny.folder) / UNET
+    shutil.copy(path, path.with_name("copy"))
+    path.with_name("copy").replace(path)
+    load(model, "cpu")
+
+
+def test_weights_changed_in_place_with_their_old_time_are_refused(tiny: Model) -> None:
+    age(Path(tiny.folder))
+    model, path = tiny_model(Path(tiny.folder)), Path(tiny.folder) / UNET
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(FailedPrecondition, match="scan again"):
+        load(model, "cpu")
+
+
+def test_weights_changed_during_the_load_are_refused(tiny: Model) -> None:
+    path = Path(tiny.folder) / UNET
+
+    def change(done: int, total: int) -> None:
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+        os.utime(path, ns=(1, done + 1))
+
+    with pytest.raises(FailedPrecondition, match="scan again"):
+        load(tiny, "cpu", progress=change)
+
+
+def test_weights_cut_off_during_the_load_are_an_error_and_not_the_end_of_the_process(tiny: Model) -> None:
+    with pytest.raises(DataLoss, match="cut off"):
+        load(tiny, "cpu", progress=lambda done, total: os.truncate(Path(tiny.folder) / UNET, 5000))
+
+
+@pytest.mark.parametrize("name", [UNET, "unet/config.json", "tokenizer/tokenizer_config.json", "unet"])
+def test_a_link_in_place_of_a_file_or_folder_is_not_followed(tiny: Model, name: str) -> None:
+    path = Path(tiny.folder) / name
+    path.rename(Path(tiny.folder).parent / "outside")
+    path.symlink_to(Path(tiny.folder).parent / "outside")
+    with pytest.raises(FailedPrecondition, match="scan again") as refused:
+        load(tiny, "cpu")
+    assert refused.value.reason is ErrorReason.ILLEGAL_STATE
+
+
+def test_a_model_of_an_older_catalogue_loads_without_stamps(tiny: Model) -> None:
+    load(msgspec.structs.replace(tiny, files=()), "cpu")
+
+
+def test_a_download_cache_of_links_loads(tiny: Model) -> None:
+    folder, blobs = Path(tiny.folder), Path(tiny.folder).parent / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(file for file in folder.rglob("*") if file.is_file())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    model = read_folder(folder, "tiny", Roots([folder.parent]).inside, Fingerprints())
+    assert model.sha256 == tiny.sha256
+    load(model, "cpu")
 
 
 def test_an_unknown_family_is_incompatible(tiny: Model) -> None:
@@ -170,7 +376,7 @@ def test_the_old_names_of_a_vaes_attention_are_understood(tiny: Model) -> None:
 
     expected = load_file(Path(tiny.folder) / VAE)
     rewrite(tiny, VAE, renamed)
-    placed = load(tiny, "cpu").modules["vae"].state_dict()
+    placed = load(tiny_model(Path(tiny.folder)), "cpu").modules["vae"].state_dict()
     assert all(torch.equal(placed[name], expected[name]) for name in expected)
 
 

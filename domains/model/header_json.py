@@ -1,0 +1,108 @@
+"""Reads the JSON of a safetensors header, entry by entry, and stops at the first fault.
+
+A general parser would build all that a hostile header lists before anything could be judged. Here each entry is parsed from
+a window of bounded size, so that time and memory are bounded by what is accepted.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+MAX_ENTRY_BYTES = 16 * 1024
+"""Of one tensor's name and entry."""
+MAX_METADATA_BYTES = 2 * 1024 * 1024
+METADATA = "__metadata__"
+_USUAL_BYTES = 512
+
+_SPACE = re.compile(rb"[ \t\n\r]*")
+
+
+def entries(text: bytes) -> Iterator[tuple[str, Any]]:
+    """The pairs of the JSON object `text`, in their order. Raises ValueError with what is wrong with it.
+
+    Refused: keys that come twice, at any depth (two readers could see two models in one file), NaN and infinities, texts
+    that are no Unicode, bytes after the object.
+    """
+    at, more = _after_space(text, 1), True
+    if text[at : at + 1] == b"}":
+        at, more = at + 1, False
+    names: set[str] = set()
+    while more:
+        name, value, at = _pair(text, at)
+        if name in names:
+            raise ValueError(f"the key {name[:64]!r} comes twice")
+        names.add(name)
+        yield name, value
+        more = text[at : at + 1] == b","
+        if not more and text[at : at + 1] != b"}":
+            raise ValueError(f"neither ',' nor '}}' at byte {at}")
+        at = _after_space(text, at + 1)
+    if _after_space(text, at) != len(text):
+        raise ValueError(f"something follows the object at byte {at}")
+
+
+def _pair(text: bytes, at: int) -> tuple[str, Any, int]:
+    """The pair that begins at byte `at`, and where what follows it begins."""
+    limit = MAX_METADATA_BYTES if text.startswith(f'"{METADATA}"'.encode(), at) else MAX_ENTRY_BYTES
+    # Nearly all entries are short: the wide window is decoded only where the narrow one was too narrow.
+    for size in (_USUAL_BYTES, limit):
+        try:
+            return _parsed(text[at : at + size], at, text)
+        except _Twice:
+            raise
+        except (ValueError, RecursionError) as error:
+            fault = error
+    if len(text) - at > limit:
+        raise ValueError(f"the entry at byte {at} is longer than {limit} bytes, or no JSON: {fault}") from fault
+    raise ValueError(str(fault)) from fault
+
+
+def _parsed(window: bytes, at: int, text: bytes) -> tuple[str, Any, int]:
+    # Bytes that are no UTF-8 (or cut at the window's end) become surrogates, which `_plain` refuses in what is read.
+    words = window.decode("utf-8", "surrogateescape")
+    if not words.startswith('"'):
+        raise ValueError(f"no key at byte {at}")
+    name, end = _DECODER.raw_decode(words)
+    colon = _skip(words, end)
+    if words[colon : colon + 1] != ":":
+        raise ValueError(f"no ':' after the key {name[:64]!r}")
+    value, end = _DECODER.raw_decode(words, _skip(words, colon + 1))
+    _plain(name)
+    return name, value, _after_space(text, at + len(_plain(words[:end])))
+
+
+def _plain(text: str) -> bytes:
+    """The text in UTF-8. Raises ValueError for half a character (escapes can spell it), which no message could carry."""
+    return text.encode()
+
+
+def _skip(window: str, at: int) -> int:
+    while at < len(window) and window[at] in " \t\n\r":
+        at += 1
+    return at
+
+
+def _after_space(text: bytes, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+class _Twice(ValueError):
+    """A key came twice."""
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        name = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise _Twice(f"the key {name[:64]!r} comes twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unrepeated, parse_constant=_no_constant)

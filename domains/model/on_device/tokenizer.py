@@ -1,0 +1,68 @@
+"""Reads a model's tokenizer, and fits it to the model's text encoder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+from transformers import CLIPTokenizer
+
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.model import Model
+from domains.model.on_device.components import read_config
+from domains.model.weight_file import open_judged
+
+_CONFIG = "tokenizer_config.json"
+_MAX_BYTES = 64 * 1024 * 1024
+_SUFFIXES = (".json", ".txt", ".model")
+_FEWEST = 3
+"""Start, one word, end."""
+
+
+def tokenizer(model: Model) -> CLIPTokenizer:
+    """The model's own tokenizer. Raises COMPONENT_MISSING or MODEL_CORRUPT.
+
+    The library opens files by name, so it reads copies of the judged ones.
+    """
+    config = read_config(model, "tokenizer", _CONFIG)
+    with TemporaryDirectory(prefix="tokenizer-") as copies:
+        for name, content in _contents(model, config).items():
+            (Path(copies) / name).write_bytes(content)
+        try:
+            return CLIPTokenizer.from_pretrained(copies, local_files_only=True)
+        except Exception as error:  # the library raises bare exceptions for files that it cannot read
+            message = f"the files in tokenizer/ cannot be read: {str(error)[:300]}; replace them"
+            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component="tokenizer") from error
+
+
+def fit(words: CLIPTokenizer, encoder: nn.Module) -> None:
+    """Let the tokenizer read no more than the encoder has positions for. Raises MODEL_INCOMPATIBLE for unknown words."""
+    config: Any = encoder.config
+    positions, known = int(config.max_position_embeddings), int(config.vocab_size)
+    room: Any = words.model_max_length
+    sane = isinstance(room, int | float) and not isinstance(room, bool) and room >= _FEWEST
+    words.model_max_length = int(min(room, positions)) if sane else positions
+    largest = max(words.get_vocab().values(), default=-1)
+    if largest >= known:
+        message = f"the tokenizer has the word {largest}; the text encoder's vocab_size is {known}: they do not fit"
+        raise FailedPrecondition(
+            message, ErrorReason.MODEL_INCOMPATIBLE, component="tokenizer", word=largest, words=known
+        )
+
+
+def _contents(model: Model, config: Mapping[str, Any]) -> dict[str, bytes]:
+    paths = next((part.files for part in model.components if part.id == "tokenizer"), ())
+    found: dict[str, bytes] = {}
+    left = _MAX_BYTES
+    for path in paths:
+        name = Path(path).name
+        if name.endswith(_SUFFIXES) and name != _CONFIG:
+            with open_judged(model, path) as file:
+                found[name] = file.read(left + 1)
+            left -= len(found[name])
+            if left < 0:
+                message = f"the files in tokenizer/ have more than {_MAX_BYTES} bytes; replace them"
+                raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component="tokenizer", file=name)
+    return found | {_CONFIG: json.dumps(config).encode()}

@@ -1,0 +1,101 @@
+"""A model's files, opened for a load: exactly those that its scan judged."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.fingerprint import sha256_of
+from domains.model.model import Model
+from domains.model.regular_file import open_regular, state_of
+from domains.model.safetensors_header import TensorEntry, header_of
+
+_LEADS_ELSEWHERE = (errno.ELOOP, errno.ENOTDIR)
+"""What O_NOFOLLOW answers where a link stands in the place of a file or a folder."""
+
+
+def open_judged(model: Model, path: str) -> BinaryIO:
+    """Open a model's file, `path` relative to its folder, where the scan found it to lie.
+
+    Raises COMPONENT_MISSING; ILLEGAL_STATE where a link has taken its place; MODEL_CORRUPT if it cannot be read.
+    """
+    component, _, name = path.rpartition("/")
+    facts = {"component": component, "file": name}
+    try:
+        return open_regular(Path(model.stamp(path).real))
+    except FileNotFoundError as error:
+        message = f"the model has no {path}; restore the file and scan again"
+        raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, **facts) from error
+    except OSError as error:
+        if error.errno in _LEADS_ELSEWHERE:
+            raise FailedPrecondition(
+                f"{path} is not where its scan found it; scan again", ErrorReason.ILLEGAL_STATE, **facts
+            ) from error
+        message = f"{path} cannot be read: {error.strerror}; restore the file"
+        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts) from error
+
+
+class WeightFile:
+    """An open weight file with the content that its scan hashed. Close it after use."""
+
+    def __init__(self, model: Model, path: str, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Raises as `open_judged`; MODEL_CORRUPT for a damaged header; ILLEGAL_STATE for other content; HashCancelled."""
+        self.component, _, self.name = path.rpartition("/")
+        self._file = open_judged(model, path)
+        try:
+            self._state = state_of(self._file)
+            self._settled = _of_content(self._file)
+            header = header_of(self._file, Path(path))
+            stamp = model.stamp(path)
+            # Links and copies change a file's times and inode: only its content decides.
+            if stamp.sha256 and stamp.state != self._state and sha256_of(self._file, cancelled) != stamp.sha256:
+                raise self._changed()
+        except BaseException:
+            self._file.close()
+            raise
+        self.tensors = {tensor.name: tensor for tensor in header.tensors}
+        self._data_offset = header.data_offset
+
+    def __enter__(self) -> "WeightFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole file."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def read_into(self, tensor: TensorEntry, memory: memoryview) -> None:
+        """Read a tensor's bytes into memory of their size. Raises MODEL_CORRUPT."""
+        self._file.seek(self._data_offset + tensor.begin)
+        try:
+            # The system reads at most 2 GiB at once.
+            while memory and (size := self._file.readinto(memory)):  # pyright: ignore[reportAttributeAccessIssue]
+                memory = memory[size:]
+        except OSError as error:
+            raise self._broken(f"cannot be read: {error.strerror}") from error
+        if memory:
+            raise self._broken(f"was cut off while its tensor {tensor.name} was read")
+
+    def check_unchanged(self) -> None:
+        """Raise ILLEGAL_STATE if the content was written to since it was opened."""
+        if _of_content(self._file) != self._settled:
+            raise self._changed()
+
+    def _changed(self) -> FailedPrecondition:
+        message = f"{self.component}/{self.name} has other content than its scan saw; scan again, then load the model"
+        return FailedPrecondition(message, component=self.component, file=self.name)
+
+    def _broken(self, what: str) -> DataLoss:
+        message = f"{self.component}/{self.name} {what}; replace it"
+        return DataLoss(message, ErrorReason.MODEL_CORRUPT, component=self.component, file=self.name)
+
+
+def _of_content(file: BinaryIO) -> tuple[int, int]:
+    """What a write changes; a new link to the file does not."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
