@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 
 from domains import errors, limits
 from domains.errors import DeviceOpsError, ErrorReason
+from server.unreadable import readable, readable_stream, tolerant
 
 CODE_OF: Mapping[type[DeviceOpsError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -125,14 +126,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = str(handler_call_details.method)
-        replaced: dict[str, Any] = {}
+        replaced: dict[str, Any] = {"request_deserializer": tolerant(handler.request_deserializer)}
         for shape in ("unary_unary", "stream_unary"):
             if behaviour := getattr(handler, shape):
-                replaced[shape] = _guard_unary(behaviour, method)
+                replaced[shape] = _guard_unary(_readable(behaviour, handler), method)
         for shape in ("unary_stream", "stream_stream"):
             if behaviour := getattr(handler, shape):
-                replaced[shape] = _guard_stream(behaviour, method)
+                replaced[shape] = _guard_stream(_readable(behaviour, handler), method)
         return handler._replace(**replaced)  # pyright: ignore[reportAttributeAccessIssue]  # a namedtuple in fact
+
+
+def _readable(behaviour: Callable[..., Any], handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:
+    """The behaviour, called only with requests that could be read."""
+    admit = readable_stream if handler.request_streaming else readable
+
+    def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return behaviour(admit(request), context)
+
+    return call
 
 
 def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
