@@ -1,7 +1,7 @@
 """grpc.health.v1: one entry for each service, and one for the whole (the empty name).
 
-grpcio-health-checking's own servicer has no List, keeps an entry for every name that is ever watched, and sends to a watcher
-while it holds the lock that `set` needs: one watcher that reads nothing would hold up the end of the server.
+grpcio-health-checking's own asyncio servicer has no List, which was answered INTERNAL, and keeps an entry for every name
+that was ever watched.
 """
 
 import asyncio

@@ -105,6 +105,7 @@ class Wire:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.socket.connect((host, int(port)))
         self._received = bytearray()
+        self._peer_settings = b""
         self.socket.sendall(PREFACE + frame(Kind.SETTINGS, 0, settings))
 
     def send(self, *frames: bytes) -> None:
@@ -126,9 +127,16 @@ class Wire:
                 if not received:
                     raise ConnectionResetError("the peer has closed the connection")
                 self._received += received
+            if found.kind == Kind.SETTINGS and not found.flags & ACK:
+                self._peer_settings = found.payload
             if found.kind not in (Kind.SETTINGS, Kind.PING) or found.flags & ACK:
                 return found
             self.send(frame(found.kind, 0, found.payload if found.kind == Kind.PING else b"", ACK))
+
+    def peer_settings(self, timeout_s: float) -> bytes:
+        """Payload of the peer's SETTINGS, which come first."""
+        self.until(Kind.SETTINGS, timeout_s)
+        return self._peer_settings
 
     def until(self, kind: Kind, timeout_s: float = 60.0) -> Frame:
         """The next frame of this kind; others are dropped. Raises `TimeoutError` and `ConnectionError`."""
