@@ -263,8 +263,9 @@ async def _serve(settings: Settings, begin_s: float) -> None:
     stop = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), stop)
     async with serving(settings, begin_s) as app:
-        # The line that whoever started us waits for.
-        print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
+        # The line that whoever started us waits for; if they have left, the server is still there for others.
+        with contextlib.suppress(OSError):
+            print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
         await stop.wait()
 
 
@@ -281,8 +282,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Raises what is wrong with the ports or the state folder."""
     begin_s = time.monotonic()
-    log.configure(settings.log_format, settings.log_level)
-    log.hand_down(settings.log_format, settings.log_level)
-    take_children_along()
-    asyncio.run(_serve(settings, begin_s))
+    with log.writing(settings.log_format, settings.log_level):
+        take_children_along()
+        asyncio.run(_serve(settings, begin_s))
     return 0
