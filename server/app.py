@@ -41,7 +41,7 @@ from domains.processing.scan_run import ScanRuns
 from domains.processing.submit import Submissions
 from domains.processing.transfer_run import TransferRuns
 from domains.processing.unload import Unloading
-from server import log, reflection
+from server import log, reflection, scrub
 from server.announce import Announcer
 from server.device import DeviceServicer
 from server.device_parts import DeviceParts
@@ -77,6 +77,7 @@ class Server:
 
     def __init__(self, settings: Settings, database: sqlite3.Connection, begin_s: float) -> None:
         self.settings = settings
+        scrub.hide(settings.state)
         self.events = EventLog(database, settings.state)
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)

@@ -45,13 +45,14 @@ class Outcome:
 
     def __init__(self, server: RunningServer, method: MethodDescriptor, data: bytes) -> None:
         self.refusal: asking.Refusal | None = None
+        self.answer = b""
         arity = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
         service, _, name = method.full_name.rpartition(".")
         call: Any = getattr(server.channel, arity)(f"/{service}/{name}")
         try:
             answer = call(iter([data]) if method.client_streaming else data, timeout=_ANSWER_S)
+            self.answer = next(answer, b"") if method.server_streaming else answer
             if method.server_streaming:
-                next(answer, None)
                 answer.cancel()
         except grpc.RpcError as error:
             self.refusal = asking.Refusal(error)

@@ -2749,7 +2749,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int InsecureListenFieldNumber = 22;
     private bool insecureListen_;
     /// <summary>
-    /// Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen` allowed it.
+    /// Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen`
+    /// allowed it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -461,7 +461,9 @@ class SystemStatus(_message.Message):
     blobs on disk survive the death of the process; the system writes them to the disk in its own time.
     """
     insecure_listen: _builtins.bool
-    """Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen` allowed it."""
+    """Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen`
+    allowed it.
+    """
     @_builtins.property
     def domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___DomainReadiness]:
         """One for each domain; each comes after those that it depends on."""
