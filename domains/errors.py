@@ -99,7 +99,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     """One thing wrong with a request."""
 
     field: str
-    """Path in the request, in contract names: `generation.sampling.steps`."""
+    """Path in the request, in contract names: `generation.sampling.steps`. Empty: the request as a whole."""
     message: str
     """What is wrong and what would be right, in one sentence."""
     allowed: str = ""
@@ -223,7 +223,7 @@ class InternalError(DeviceOpsError):
 
 
 def _text(violations: Iterable[Violation]) -> str:
-    return "; ".join(f"{v.field}: {v.message}" for v in violations)
+    return "; ".join(f"{v.field}: {v.message}" if v.field else v.message for v in violations)
 
 
 def refusal(wrong: Sequence[Violation], unserved: Sequence[Violation] = ()) -> InvalidRequest | NotServed:

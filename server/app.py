@@ -47,7 +47,7 @@ from domains.processing.model_use import needed_bytes
 from domains.processing.preview_wishes import PreviewWishes
 from domains.processing.submit import Submissions
 from domains.processing.unload import Unloading
-from server import log, reflection
+from server import log, reflection, scrub
 from server.announce import Announcer
 from server.background import Background
 from server.device import DeviceServicer
@@ -85,6 +85,7 @@ class Server:
 
     def __init__(self, settings: Settings, database: sqlite3.Connection, begin_s: float) -> None:
         self.settings = settings
+        scrub.hide(settings.state)
         self.events = EventLog(database, settings.state)
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
@@ -296,8 +297,9 @@ async def _serve(settings: Settings, begin_s: float) -> None:
     stop = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), stop)
     async with serving(settings, begin_s) as app:
-        # The line that whoever started us waits for.
-        print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
+        # The line that whoever started us waits for; if they have left, the server is still there for others.
+        with contextlib.suppress(OSError):
+            print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
         await stop.wait()
 
 
@@ -314,8 +316,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Raises what is wrong with the ports or the state folder."""
     begin_s = time.monotonic()
-    log.configure(settings.log_format, settings.log_level)
-    log.hand_down(settings.log_format, settings.log_level)
-    take_children_along()
-    asyncio.run(_serve(settings, begin_s))
+    with log.writing(settings.log_format, settings.log_level):
+        take_children_along()
+        asyncio.run(_serve(settings, begin_s))
     return 0

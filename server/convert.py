@@ -19,6 +19,7 @@ from domains.progress import Degraded
 from domains.reasons import NATURE_OF, Domain, Severity
 from server.errors import code_of
 from server.fitted import fitted
+from server.scrub import scrubbed, scrubbed_facts
 
 PRECISIONS = {
     "float32": image_pb2.PRECISION_FLOAT32,
@@ -104,11 +105,12 @@ def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PRO
     retry_s = failure.retry_after_s if failure.retryable else None
     message = error_pb2.Failure(
         reason=to_reason(failure.reason),
-        message=failure.message,
+        message=scrubbed(failure.message),
         status_code=number,
-        facts=to_facts(failure.facts),
+        facts=to_facts(scrubbed_facts(failure.facts)),
         violations=[
-            error_pb2.FieldViolation(field=v.field, message=v.message, allowed=v.allowed) for v in failure.violations
+            error_pb2.FieldViolation(field=v.field, message=scrubbed(v.message), allowed=v.allowed)
+            for v in failure.violations
         ],
         root_cause=to_reason(failure.root_cause or failure.reason),
         affected_ids=dict.fromkeys(failure.facts[name] for name in _AFFECTED if failure.facts.get(name)),

@@ -19,6 +19,9 @@ from grpc_status import rpc_status
 
 from domains import errors, limits
 from domains.errors import DeviceOpsError, ErrorReason
+from domains.failure import Failure
+from server.scrub import scrubbed
+from server.unreadable import readable, readable_stream, tolerant
 
 CODE_OF: Mapping[type[DeviceOpsError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -62,8 +65,8 @@ def status_of(error: DeviceOpsError) -> status_pb2.Status:
 
 def _status(error: DeviceOpsError, longest: int) -> status_pb2.Status:
     code: tuple[int, str] = code_of(error.reason).value
-    status = status_pb2.Status(code=code[0], message=error.message[:longest])
-    facts = {name: value[:longest] for name, value in error.facts.items()}
+    status = status_pb2.Status(code=code[0], message=scrubbed(error.message)[:longest])
+    facts = {name: scrubbed(value)[:longest] for name, value in error.facts.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=facts)
     for detail in (info, *_details(error, longest)):
         packed = any_pb2.Any()
@@ -74,10 +77,13 @@ def _status(error: DeviceOpsError, longest: int) -> status_pb2.Status:
 
 def _details(error: DeviceOpsError, longest: int) -> list[Message]:
     details: list[Message] = []
+    message = scrubbed(error.message)[:longest]
     match error:
         case errors.InvalidRequest() | errors.NotServed():
             violations = [
-                error_details_pb2.BadRequest.FieldViolation(field=v.field[:longest], description=v.message[:longest])
+                error_details_pb2.BadRequest.FieldViolation(
+                    field=v.field[:longest], description=scrubbed(v.message)[:longest]
+                )
                 for v in error.violations[: limits.VIOLATIONS]
             ]
             details.append(error_details_pb2.BadRequest(field_violations=violations))
@@ -86,25 +92,23 @@ def _details(error: DeviceOpsError, longest: int) -> list[Message]:
             details.append(
                 error_details_pb2.ResourceInfo(
                     resource_type=kind.removesuffix("_id"),
-                    resource_name=name[:longest],
-                    description=error.message[:longest],
+                    resource_name=scrubbed(name)[:longest],
+                    description=message,
                 )
             )
         case errors.FailedPrecondition():
             violation = error_details_pb2.PreconditionFailure.Violation(
                 type=error.reason,
-                subject=next(iter(error.facts.values()), "")[:longest],
-                description=error.message[:longest],
+                subject=scrubbed(next(iter(error.facts.values()), ""))[:longest],
+                description=message,
             )
             details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
         case errors.ResourceExhausted():
-            violation = error_details_pb2.QuotaFailure.Violation(
-                subject=error.reason, description=error.message[:longest]
-            )
+            violation = error_details_pb2.QuotaFailure.Violation(subject=error.reason, description=message)
             details.append(error_details_pb2.QuotaFailure(violations=[violation]))
         case _:
             pass
-    if error.retry_after_s is not None:
+    if error.retry_after_s is not None and Failure.of(error).retryable:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -125,14 +129,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = str(handler_call_details.method)
-        replaced: dict[str, Any] = {}
+        replaced: dict[str, Any] = {"request_deserializer": tolerant(handler.request_deserializer)}
         for shape in ("unary_unary", "stream_unary"):
             if behaviour := getattr(handler, shape):
-                replaced[shape] = _guard_unary(behaviour, method)
+                replaced[shape] = _guard_unary(_readable(behaviour, handler), method)
         for shape in ("unary_stream", "stream_stream"):
             if behaviour := getattr(handler, shape):
-                replaced[shape] = _guard_stream(behaviour, method)
+                replaced[shape] = _guard_stream(_readable(behaviour, handler), method)
         return handler._replace(**replaced)  # pyright: ignore[reportAttributeAccessIssue]  # a namedtuple in fact
+
+
+def _readable(behaviour: Callable[..., Any], handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:
+    """The behaviour, called only with requests that could be read."""
+    admit = readable_stream if handler.request_streaming else readable
+
+    def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return behaviour(admit(request), context)
+
+    return call
 
 
 def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:

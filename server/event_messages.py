@@ -17,6 +17,7 @@ from server.convert import DOMAINS, SEVERITIES
 from server.device_messages import to_device
 from server.memory_messages import to_pool
 from server.model_messages import to_loaded
+from server.scrub import scrubbed
 
 ListedJob = Callable[[Job], job_pb2.Job]
 """The message of a job as lists have it."""
@@ -38,7 +39,7 @@ def _render(event: SystemEvent, sequence: int, time_s: float, listed: ListedJob)
         severity=SEVERITIES[event.severity],
         kind=event.kind,
         resource_id=event.resource_id,
-        message=event.message,
+        message=scrubbed(event.message),
         failure=convert.to_failure(event.failure, time_s, event.domain) if event.failure else None,
         **_snapshot(event.snapshot, listed),
     )

@@ -4,23 +4,37 @@ import socket
 import sys
 
 import grpc
+import structlog
 
 from domains.errors import AlreadyExists
-from server.settings import Settings
+from server.settings import Settings, is_loopback
+
+_log = structlog.get_logger()
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
-    """Of the gRPC server."""
+    """Of the gRPC server. `bench/attacks` and `tests/server/test_attacks.py` show what each limit is good for."""
     return [
         # A second server on the same port must fail, not share it.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # .NET clients ping through long loads, every 10 s at the most often; the default answers them with GOAWAY.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # .NET clients ping through long loads; a client below the interval is cut off with "Too many pings".
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_ping_interval_s)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Without it, calls of others are cancelled while one connection opens and resets streams.
+        ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout_s)),
+        ("grpc.max_connection_idle_ms", _ms(settings.idle_connection_s)),
+        # Identity alone: a compressed request can be a thousand times larger than what was sent.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
     ]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
 
 
 def listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
@@ -37,6 +51,8 @@ def listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
         if not port:
             message = f"cannot listen on {address}: another program has it; stop that one or choose another {flag}"
             raise AlreadyExists(message, address=address)
+        if not (address.startswith("unix:") or is_loopback(settings.host)):
+            _log.warning("other machines can reach this port, without encryption or token", address=address)
         opened.append(address if address.startswith("unix:") else f"{settings.host}:{port}")
     return opened
 

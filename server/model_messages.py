@@ -59,7 +59,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         default_sampler=model.default_sampler,
         default_sigma_schedule=model.default_sigma_schedule,
         embedded=model.embedded,
-        source_path=model.folder,
+        source_path="" if model.embedded else model.folder,
         tasks=["text_to_image"] if model.state is ModelState.AVAILABLE else [],
     )
     message.etag = _etag(message)

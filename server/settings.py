@@ -1,12 +1,13 @@
 """Every setting, from flags, the environment (`DEVICEOPS_…`) and a TOML file, in that order of precedence."""
 
+import ipaddress
 import json
 import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -28,13 +29,23 @@ def state_home() -> Path:
     return Path(local) if local else Path.home() / ".local" / "state"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address. Of names, `localhost` alone is trusted to mean that."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Settings(BaseSettings):
     """How a server runs. `deviceops serve --help` shows the flags; a TOML file uses the names below."""
 
     model_config = SettingsConfigDict(env_prefix="DEVICEOPS_", extra="forbid", validate_default=True)
 
+    insecure_listen: bool = False
+    """Whether `host` may be an address that other machines can reach. The port has no encryption and asks for no token."""
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback unless you say otherwise: there is no encryption on this port."""
+    """Address to listen on. One that is not loopback is refused unless `insecure_listen` is set."""
     port: Annotated[int, Field(ge=0, le=65535)] = 50051
     """TCP port; 0 takes a free one and prints it."""
     socket: Path | None = None
@@ -65,6 +76,16 @@ class Settings(BaseSettings):
     """A worker that has not stopped a job this long after the request is ended; its other jobs run again."""
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10
     """The longest silence of a stream that follows something; then it sends a heartbeat, a message without content."""
+    min_ping_interval_s: Annotated[float, Field(gt=0, le=10)] = 5
+    """How often a client may send HTTP/2 pings on a quiet connection; one that pings more often is cut off."""
+    max_calls_per_connection: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """Open calls of one connection; further calls wait in the client until one ends."""
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Open connections; further ones are closed at once. Each takes a file descriptor."""
+    handshake_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
+    """How long a new connection may take until it speaks HTTP/2; then it is closed."""
+    idle_connection_s: Annotated[float, Field(gt=0)] = 300
+    """A connection without a call for this long is closed; clients connect again by themselves with their next call."""
     recheck_s: Annotated[float, Field(gt=0)] = 10
     """How long after its quarantine a device is checked again; doubled after each failed check, up to 5 minutes."""
     leak_window_s: Annotated[float, Field(ge=1)] = 60
@@ -100,6 +121,16 @@ class Settings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("host")
+    @classmethod
+    def _others_are_let_in_on_purpose(cls, host: str, info: ValidationInfo) -> str:
+        if not (is_loopback(host) or info.data.get("insecure_listen")):
+            raise ValueError(
+                f"{host} can be reached from other machines, and the port has no encryption and asks for no token; use "
+                "127.0.0.1 (with an SSH tunnel for other machines), or set insecure_listen = true (--insecure-listen)"
+            )
+        return host
 
     @field_validator("model_roots", "blob_roots")
     @classmethod

@@ -19,7 +19,7 @@ from domains.storage import Durability
 from server import convert
 from server.blob_pieces import CHUNK_BYTES
 from server.inference import CONTRACT_VERSION
-from server.settings import Settings
+from server.settings import Settings, is_loopback
 from server.version import SERVER_VERSION
 from server.worker.keeper import KeeperState, WorkerKeeper
 
@@ -126,6 +126,7 @@ class SystemView:
                 event_count=KEPT,
             ),
             durability=_DURABILITIES[self._durability],
+            insecure_listen=not is_loopback(self._settings.host),
             nodes=self.nodes(),
         )
 

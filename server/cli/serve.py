@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 def serve(
     # One for each field of `Settings`, by its name (a test compares the two).
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    insecure_listen: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure-listen/--no-insecure-listen",
+            help="Allow a host that other machines can reach, without encryption or token. [default: no]",
+        ),
+    ] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. [default: 50051]")] = None,
     socket: Annotated[Path | None, typer.Option(help="Also listen on this Unix domain socket.")] = None,
     state: Annotated[Path | None, typer.Option(help="Folder of jobs and pictures.")] = None,
@@ -56,6 +63,21 @@ def serve(
     ] = None,
     heartbeat_s: Annotated[
         float | None, typer.Option(help="Longest silence of a stream that follows something, up to 10 s. [default: 10]")
+    ] = None,
+    min_ping_interval_s: Annotated[
+        float | None, typer.Option(help="How often a client may ping a quiet connection. [default: 5]")
+    ] = None,
+    max_calls_per_connection: Annotated[
+        int | None, typer.Option(help="Open calls of one connection; further ones wait. [default: 256]")
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Open connections; further ones are closed. [default: 512]")
+    ] = None,
+    handshake_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds until a connection must speak HTTP/2. [default: 10]")
+    ] = None,
+    idle_connection_s: Annotated[
+        float | None, typer.Option(help="Seconds until a connection without calls is closed. [default: 300]")
     ] = None,
     leak_window_s: Annotated[
         float | None, typer.Option(help="Memory that grows in four such windows is a leak suspect. [default: 60]")

@@ -31,7 +31,7 @@ def protect_stdout() -> tuple[int, int]:
     if sys.platform == "win32":
         _set_binary(in_fd, out_fd)
     else:
-        _widen(out_fd)
+        widen(out_fd)
     return in_fd, out_fd
 
 
@@ -57,7 +57,8 @@ def _set_binary(*fds: int) -> None:
             msvcrt.setmode(fd, os.O_BINARY)
 
 
-def _widen(fd: int) -> None:
+def widen(fd: int) -> None:
+    """Make a pipe hold `PIPE_BYTES`, where the system allows it."""
     if sys.platform == "linux":
         import fcntl
 

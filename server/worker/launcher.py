@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from server.stdio.adopted import can_adopt
 from server.stdio.child import ChildProcess
+from server.worker.allowed_environment import allowed
 from server.worker.command import WorkerStart
 from server.worker.fork_order import ForkOrder
 from server.worker.life import ProcessLife
@@ -24,7 +25,7 @@ _ENVIRONMENT = {
 
 def environment() -> dict[str, str]:
     """Environment variables of each worker, and of the nursery."""
-    return {**os.environ, **_ENVIRONMENT}
+    return {**allowed(os.environ), **_ENVIRONMENT}
 
 
 class ProcessLauncher:

@@ -24,8 +24,12 @@ START_S = 60.0
 class RunningServer:
     """A server process and stubs to talk to it."""
 
-    def __init__(self, state: Path, flags: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, state: Path, flags: Sequence[str], environment: Mapping[str, str], stderr: int | None = None
+    ) -> None:
+        """`stderr`: a descriptor that takes the place of the log file."""
         self.state = state
+        self._stderr = stderr
         self._flags = flags
         self._environment = environment
         self.log = state.with_suffix(".log")
@@ -36,7 +40,11 @@ class RunningServer:
         command = [sys.executable, "-m", "server", "serve", "--port", "0", "--state", str(self.state), *self._flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self._environment}
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log if self._stderr is None else self._stderr,
+                text=True,
+                env={**os.environ, **self._environment},
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

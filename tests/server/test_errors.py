@@ -14,7 +14,7 @@ from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServic
 from domains import errors
 from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.failure import Failure
-from domains.reasons import Domain
+from domains.reasons import NATURE_OF, Domain
 from server import convert
 from server.errors import CODE_OF, ErrorInterceptor, code_of, status_of
 from server.register import register
@@ -175,6 +175,17 @@ def test_a_failure_belongs_to_its_reasons_domain_or_else_to_the_works() -> None:
     refusal = convert.to_failure(Failure(reason=ErrorReason.INVALID_FIELD, message=""), 1.0, Domain.INFERENCE)
     assert (loss.domain, refusal.domain) == (domain_pb2.DOMAIN_DEVICE, domain_pb2.DOMAIN_INFERENCE)
     assert (refusal.severity, refusal.retryable) == (error_pb2.SEVERITY_ERROR, False)
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+def test_a_status_tells_when_to_try_again_only_where_waiting_can_help(reason: ErrorReason) -> None:
+    class Told(DeviceOpsError):
+        retry_after_s = 5.0
+
+    for facts, can_help in (({}, NATURE_OF[reason].retryable), ({"needed_bytes": 10, "ceiling_bytes": 9}, False)):
+        retry = error_details_pb2.RetryInfo()
+        details = status_of(Told("no", reason, **facts)).details
+        assert any(detail.Unpack(retry) for detail in details) == can_help
 
 
 def test_a_failure_tells_when_to_try_again_only_where_that_can_help() -> None:

@@ -10,7 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from server.cli.serve import serve
-from server.listen import options
 from server.settings import ConfigError, Settings
 
 
@@ -88,9 +87,25 @@ def test_the_command_ends_with_2_and_one_clear_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_ping_every_10_s_is_welcome() -> None:
-    said = dict(options(Settings()))
-    # A client that pings more often than this is sent away; .NET's pings come through long loads too.
-    assert said["grpc.http2.min_recv_ping_interval_without_data_ms"] <= 10_000
-    assert said["grpc.http2.max_pings_without_data"] == 0
-    assert said["grpc.keepalive_permit_without_calls"] == 1
+REACHABLE = ["0.0.0.0", "192.0.2.1", "::", "[::]", "example.org", ""]
+LOOPBACK = ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"]
+
+
+@pytest.mark.parametrize("host", REACHABLE)
+def test_a_host_that_others_can_reach_is_refused_with_the_remedy(host: str) -> None:
+    with pytest.raises(ValidationError, match="insecure_listen = true"):
+        Settings(host=host)
+    assert Settings(host=host, insecure_listen=True).host == host
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_a_loopback_host_needs_no_leave(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+def test_the_command_refuses_a_reachable_host_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server", "serve", "--host", "0.0.0.0", "--port", "0", "--state", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "0.0.0.0 can be reached from other machines" in done.stderr
+    assert "--insecure-listen" in done.stderr

@@ -118,8 +118,13 @@ def no_room(
     remedy = "raise it with SetMemoryBudget, or ask for less" if what != "memory pool" else "free some or ask for less"
     never = room.ceiling_bytes is not None and need_bytes > room.ceiling_bytes
     ceiling = {} if room.ceiling_bytes is None else {"ceiling_bytes": room.ceiling_bytes}
+    text = f"{what} {source.pool_id} has {free} bytes left, {need_bytes} are needed; {remedy}"
+    if never:
+        text = (
+            f"{need_bytes} bytes can never fit into memory pool {source.pool_id} of {room.ceiling_bytes}; ask for less"
+        )
     return ResourceExhausted(
-        f"{what} {source.pool_id} has {free} bytes left, {need_bytes} are needed; {remedy}",
+        text,
         reason,
         retry_after_s=None if never else RETRY_AFTER_S if retry_after_s is None else retry_after_s,
         memory_pool_id=source.pool_id,

@@ -2853,7 +2853,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int SourcePathFieldNumber = 15;
     private string sourcePath_ = "";
     /// <summary>
-    /// Absolute path of its folder, or of its only file, symbolic links resolved. Empty: registered from blobs.
+    /// Absolute path of its folder, or of its only file, symbolic links resolved. Empty: it came with the server, or was registered from
+    /// blobs.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

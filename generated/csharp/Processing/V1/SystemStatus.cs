@@ -56,7 +56,7 @@ namespace DeviceOps.Api.Processing.V1 {
             "EW1heF9tZXNzYWdlX2J5dGVzGAIgASgDEhgKEGJsb2JfY2h1bmtfYnl0ZXMY",
             "AyABKAMSFgoOcXVldWVfY2FwYWNpdHkYBCABKAUSIAoYbWF4X3JlcXVlc3Rf",
             "aW5saW5lX2J5dGVzGAUgASgDEhYKDm1heF9zcGVjX2J5dGVzGAYgASgDEhYK",
-            "Dm1heF9wYWdlX2J5dGVzGAcgASgDIo4HCgxTeXN0ZW1TdGF0dXMSGgoSc2Vy",
+            "Dm1heF9wYWdlX2J5dGVzGAcgASgDIqcHCgxTeXN0ZW1TdGF0dXMSGgoSc2Vy",
             "dmVyX2luc3RhbmNlX2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2Vv",
             "cHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMg",
             "ASgJEhMKC21vZGVfZm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5k",
@@ -75,24 +75,25 @@ namespace DeviceOps.Api.Processing.V1 {
             "EhsKE2xhc3RfZXZlbnRfc2VxdWVuY2UYEyABKAMSOwoJcmV0ZW50aW9uGBQg",
             "ASgLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmV0ZW50aW9uUG9saWN5",
             "EkYKCmR1cmFiaWxpdHkYFSABKA4yMi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5BY2tub3dsZWRnZW1lbnREdXJhYmlsaXR5EjIKBW5vZGVzGCggAygLMiMu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTm9kZVN0YXR1cyqeAQoJUmVhZGlu",
-            "ZXNzEhkKFVJFQURJTkVTU19VTlNQRUNJRklFRBAAEhYKElJFQURJTkVTU19T",
-            "VEFSVElORxABEhMKD1JFQURJTkVTU19SRUFEWRACEhYKElJFQURJTkVTU19E",
-            "RUdSQURFRBADEhkKFVJFQURJTkVTU19VTkFWQUlMQUJMRRAEEhYKElJFQURJ",
-            "TkVTU19TVE9QUElORxAFKrABCgpTeXN0ZW1Nb2RlEhsKF1NZU1RFTV9NT0RF",
-            "X1VOU1BFQ0lGSUVEEAASFgoSU1lTVEVNX01PREVfTk9STUFMEAESHAoYU1lT",
-            "VEVNX01PREVfQ09OU0VSVkFUSU9OEAISFwoTU1lTVEVNX01PREVfTUlOSU1B",
-            "TBADEhwKGFNZU1RFTV9NT0RFX1NBRkVUWV9GSVJTVBAEEhgKFFNZU1RFTV9N",
-            "T0RFX0RSQUlOSU5HEAUqrgEKC1dvcmtlclN0YXRlEhwKGFdPUktFUl9TVEFU",
-            "RV9VTlNQRUNJRklFRBAAEhkKFVdPUktFUl9TVEFURV9TVEFSVElORxABEhYK",
-            "EldPUktFUl9TVEFURV9SRUFEWRACEhsKF1dPUktFUl9TVEFURV9SRVNUQVJU",
-            "SU5HEAMSFwoTV09SS0VSX1NUQVRFX0ZBSUxFRBAEEhgKFFdPUktFUl9TVEFU",
-            "RV9TVE9QUEVEEAUqlQEKGUFja25vd2xlZGdlbWVudER1cmFiaWxpdHkSKgom",
-            "QUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfVU5TUEVDSUZJRUQQABImCiJB",
-            "Q0tOT1dMRURHRU1FTlRfRFVSQUJJTElUWV9QUk9DRVNTEAESJAogQUNLTk9X",
-            "TEVER0VNRU5UX0RVUkFCSUxJVFlfUE9XRVIQAkIeqgIbRGV2aWNlT3BzLkFw",
-            "aS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
+            "MS5BY2tub3dsZWRnZW1lbnREdXJhYmlsaXR5EhcKD2luc2VjdXJlX2xpc3Rl",
+            "bhgWIAEoCBIyCgVub2RlcxgoIAMoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLk5vZGVTdGF0dXMqngEKCVJlYWRpbmVzcxIZChVSRUFESU5FU1NfVU5T",
+            "UEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARITCg9SRUFESU5F",
+            "U1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZChVSRUFESU5F",
+            "U1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJTkcQBSqwAQoK",
+            "U3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklFRBAAEhYKElNZ",
+            "U1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZBVElP",
+            "ThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNURU1fTU9ERV9T",
+            "QUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklORxAFKq4BCgtX",
+            "b3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVX",
+            "T1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RBVEVfUkVBRFkQ",
+            "AhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dPUktFUl9TVEFU",
+            "RV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAFKpUBChlBY2tu",
+            "b3dsZWRnZW1lbnREdXJhYmlsaXR5EioKJkFDS05PV0xFREdFTUVOVF9EVVJB",
+            "QklMSVRZX1VOU1BFQ0lGSUVEEAASJgoiQUNLTk9XTEVER0VNRU5UX0RVUkFC",
+            "SUxJVFlfUFJPQ0VTUxABEiQKIEFDS05PV0xFREdFTUVOVF9EVVJBQklMSVRZ",
+            "X1BPV0VSEAJCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJv",
+            "dG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -101,7 +102,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "MaxRequestInlineBytes", "MaxSpecBytes", "MaxPageBytes" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "Nodes" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "InsecureListen", "Nodes" }, null, null, null, null)
           }));
     }
     #endregion
@@ -2422,6 +2423,7 @@ namespace DeviceOps.Api.Processing.V1 {
       lastEventSequence_ = other.lastEventSequence_;
       retention_ = other.retention_ != null ? other.retention_.Clone() : null;
       durability_ = other.durability_;
+      insecureListen_ = other.insecureListen_;
       nodes_ = other.nodes_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -2743,6 +2745,22 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "insecure_listen" field.</summary>
+    public const int InsecureListenFieldNumber = 22;
+    private bool insecureListen_;
+    /// <summary>
+    /// Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen`
+    /// allowed it.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool InsecureListen {
+      get { return insecureListen_; }
+      set {
+        insecureListen_ = value;
+      }
+    }
+
     /// <summary>Field number for the "nodes" field.</summary>
     public const int NodesFieldNumber = 40;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.NodeStatus> _repeated_nodes_codec
@@ -2793,6 +2811,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (LastEventSequence != other.LastEventSequence) return false;
       if (!object.Equals(Retention, other.Retention)) return false;
       if (Durability != other.Durability) return false;
+      if (InsecureListen != other.InsecureListen) return false;
       if(!nodes_.Equals(other.nodes_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -2822,6 +2841,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (LastEventSequence != 0L) hash ^= LastEventSequence.GetHashCode();
       if (retention_ != null) hash ^= Retention.GetHashCode();
       if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) hash ^= Durability.GetHashCode();
+      if (InsecureListen != false) hash ^= InsecureListen.GetHashCode();
       hash ^= nodes_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -2907,6 +2927,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(168, 1);
         output.WriteEnum((int) Durability);
       }
+      if (InsecureListen != false) {
+        output.WriteRawTag(176, 1);
+        output.WriteBool(InsecureListen);
+      }
       nodes_.WriteTo(output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -2984,6 +3008,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(168, 1);
         output.WriteEnum((int) Durability);
       }
+      if (InsecureListen != false) {
+        output.WriteRawTag(176, 1);
+        output.WriteBool(InsecureListen);
+      }
       nodes_.WriteTo(ref output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -3045,6 +3073,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
         size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) Durability);
+      }
+      if (InsecureListen != false) {
+        size += 2 + 1;
       }
       size += nodes_.CalculateSize(_repeated_nodes_codec);
       if (_unknownFields != null) {
@@ -3127,6 +3158,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) {
         Durability = other.Durability;
+      }
+      if (other.InsecureListen != false) {
+        InsecureListen = other.InsecureListen;
       }
       nodes_.Add(other.nodes_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -3248,6 +3282,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 168: {
             Durability = (global::DeviceOps.Api.Processing.V1.AcknowledgementDurability) input.ReadEnum();
+            break;
+          }
+          case 176: {
+            InsecureListen = input.ReadBool();
             break;
           }
           case 322: {
@@ -3373,6 +3411,10 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 168: {
             Durability = (global::DeviceOps.Api.Processing.V1.AcknowledgementDurability) input.ReadEnum();
+            break;
+          }
+          case 176: {
+            InsecureListen = input.ReadBool();
             break;
           }
           case 322: {

@@ -493,7 +493,9 @@ class Model(_message.Message):
     embedded: _builtins.bool
     """Whether it is part of the server itself. Such a model is always there and cannot be forgotten."""
     source_path: _builtins.str
-    """Absolute path of its folder, or of its only file, symbolic links resolved. Empty: registered from blobs."""
+    """Absolute path of its folder, or of its only file, symbolic links resolved. Empty: it came with the server, or was registered from
+    blobs.
+    """
     etag: _builtins.str
     """Changes with all that is said here but `loaded_model_ids` and `known_prompts`, so that a load does not spoil an edit; for calls that
     must not overwrite another caller's change.

@@ -436,6 +436,7 @@ class SystemStatus(_message.Message):
     LAST_EVENT_SEQUENCE_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    INSECURE_LISTEN_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     server_instance_id: _builtins.str
     """Drawn anew at each start. Another value than before: the server was restarted; blobs of mapped memory must be registered again, all
@@ -458,6 +459,10 @@ class SystemStatus(_message.Message):
     durability: Global___AcknowledgementDurability.ValueType
     """What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs. The bytes of
     blobs on disk survive the death of the process; the system writes them to the disk in its own time.
+    """
+    insecure_listen: _builtins.bool
+    """Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen`
+    allowed it.
     """
     @_builtins.property
     def domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___DomainReadiness]:
@@ -535,11 +540,12 @@ class SystemStatus(_message.Message):
         last_event_sequence: _builtins.int = ...,
         retention: Global___RetentionPolicy | None = ...,
         durability: Global___AcknowledgementDurability.ValueType = ...,
+        insecure_listen: _builtins.bool = ...,
         nodes: _abc.Iterable[_node_pb2.NodeStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "retention", b"retention", "serving_after", b"serving_after", "start_time", b"start_time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "insecure_listen", b"insecure_listen", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,49 @@
+"""Requests whose bytes are no message of the method's type: answered with INVALID_FIELD like any other fault of a request.
+
+grpc.aio answers an exception of a deserialiser itself: UNKNOWN with the text of the exception, and a traceback on stderr. So
+no deserialiser raises; what it could not read goes on as an `Unreadable`, which is refused where errors are answered.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from domains.errors import InvalidRequest, Violation
+
+Deserialiser = Callable[[bytes], Any]
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A request that could not be read."""
+
+    size_bytes: int
+
+
+def tolerant(deserialise: Deserialiser | None) -> Deserialiser | None:
+    """The deserialiser, which returns an `Unreadable` instead of raising."""
+    if deserialise is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialise(data)
+        except (DecodeError, ValueError):  # ValueError: its pure-Python reader
+            return Unreadable(len(data))
+
+    return read
+
+
+def readable(request: Any) -> Any:
+    """The request. Raises `InvalidRequest` for an `Unreadable`."""
+    if isinstance(request, Unreadable):
+        text = f"the {request.size_bytes} bytes of the request are no message of the method's type; send that type"
+        raise InvalidRequest([Violation(field="", message=text)], size_bytes=request.size_bytes)
+    return request
+
+
+async def readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The requests, up to the first `Unreadable`: see `readable`."""
+    async for request in requests:
+        yield readable(request)

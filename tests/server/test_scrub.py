@@ -1,0 +1,84 @@
+"""No answer, event or failure tells a heap address, or a path of ours that is in no root."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.message import Message
+from PIL import Image
+
+from deviceops.common.v1 import access_pb2
+from domains.errors import InternalError, InvalidRequest
+from domains.failure import Failure
+from domains.imaging.decode import decode
+from server import convert, scrub
+from server.errors import status_of
+from tests.server import asking
+from tests.server.harness import RunningServer
+from tests.server.test_mutated_requests import Outcome
+from tests.server.test_unimplemented import METHODS
+
+PACKAGE = Path(scrub.__file__).parents[1]
+READS = sorted(
+    name
+    for name, method in METHODS.items()
+    if method.GetOptions().Extensions[access_pb2.scope] == access_pb2.ACCESS_SCOPE_READ
+    and not (method.client_streaming or method.server_streaming)
+)
+_ADDRESS = re.compile(rb"0x[0-9a-f]{8,16}\b")
+
+TEXTS = {
+    "cannot identify image file <_io.BytesIO object at 0x7f5a3c0b2f70>": "cannot identify image file an object",
+    "free(): invalid pointer 0x00007f5a3c0b2f70": "free(): invalid pointer 0x…",
+    f"No such file: '{PACKAGE}/domains/storage.py'": "No such file: '…/storage.py'",
+    f"{sys.prefix}/lib/x/torch/nn.py, line 3": "…/nn.py, line 3",
+    "vendor 0x10de, error 0x80070": "vendor 0x10de, error 0x80070",
+    "/models/a/unet/config.json is no JSON": "/models/a/unet/config.json is no JSON",
+    f"{PACKAGE}-of-mine/file": f"{PACKAGE}-of-mine/file",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_ours_goes_and_what_is_the_callers_stays(text: str) -> None:
+    assert scrub.scrubbed(text) == TEXTS[text]
+
+
+def test_the_state_folder_is_hidden_once_it_is_known(tmp_path: Path) -> None:
+    text = f"cannot open {tmp_path}/state.sqlite3"
+    assert scrub.scrubbed(text) == text
+    scrub.hide(tmp_path)
+    assert scrub.scrubbed(text) == "cannot open …/state.sqlite3"
+
+
+def test_an_error_and_a_failure_are_scrubbed_in_every_part() -> None:
+    secret = f"{PACKAGE}/secret 0x7f5a3c0b2f70"
+    error = InternalError(secret, file=secret)
+    for message in (status_of(error), convert.to_failure(Failure.of(error), 0.0)):
+        assert _tells_nothing(message)
+        assert b"secret" in message.SerializeToString()
+
+
+def test_a_damaged_picture_is_told_without_an_address() -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    with pytest.raises(InvalidRequest) as told:
+        decode(picture.getvalue()[:40], max_pixels=100)
+    assert " at 0x" in told.value.message
+    assert _tells_nothing(status_of(told.value))
+
+
+@pytest.mark.parametrize("name", READS)
+def test_no_answer_tells_where_the_server_lies(server: RunningServer, name: str) -> None:
+    asking.watch(server, asking.submit(server))
+    outcome = Outcome(server, METHODS[name], b"")
+    told = outcome.answer if outcome.refusal is None else outcome.refusal.message.encode()
+    assert not _ADDRESS.search(told)
+    for place in (PACKAGE, sys.prefix, server.state):
+        assert str(place).encode() not in told
+
+
+def _tells_nothing(message: Message) -> bool:
+    data = message.SerializeToString()
+    return not _ADDRESS.search(data) and str(PACKAGE).encode() not in data
